@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -36,12 +36,16 @@ class Block:
         name: what to call the group, for instance `layers.3`.
         paths: paths of submodules or parameters from `model`; a parameter belongs to the group
             when its own path is one of these or lies below one.
+        shells: gives the modules around the blocks that are in none; their training mode (not
+            what is inside them) follows this block. Some drop out in their own forward.
     """
 
-    def __init__(self, model: nn.Module, name: str, paths: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, name: str, paths: Sequence[str],
+                 shells: Callable[[], Iterable[nn.Module]] = tuple) -> None:
         self._model = model
         self.name = name
         self.paths = tuple(paths)
+        self._shells = shells
 
     def holds(self, path: str) -> bool:
         """Whether the parameter or module at `path` (from the model) is in this group."""
@@ -65,6 +69,8 @@ class Block:
 
     def train(self, mode: bool = True) -> Block:
         for _, module in self.named_modules():
+            module.training = mode
+        for module in self._shells():
             module.training = mode
         return self
 
@@ -112,13 +118,24 @@ class TaskModel(nn.Module):
     @property
     def blocks(self) -> list[Block]:
         """Input to output; the embedding or stem first."""
-        return [Block(self, name, self._paths(paths)) for name, paths in self._blocks]
+        blocks = [Block(self, name, self._paths(paths)) for name, paths in self._blocks]
+        if blocks:
+            first = blocks[0]
+            blocks[0] = Block(self, first.name, first.paths, shells=self._shells)
+        return blocks
 
     @property
     def head(self) -> Block:
         """What the task added: the only randomly initialised part before a technique adapts."""
         paths = self._paths(self._head) if self._head else ["pooled_head"]
         return Block(self, "head", paths)
+
+    def _shells(self) -> Iterator[nn.Module]:
+        """Modules of the network in no block and not in the head."""
+        inside = [p for _, paths in self._blocks for p in self._paths(paths)] + [*self.head.paths]
+        held = Block(self, "all", inside)
+        return (module for name, module in self.named_modules()
+                if (name + ".").startswith(self._trunk + ".") and not held.holds(name))
 
     def wrap(self, wrapped: nn.Module, inner: str) -> None:
         """Replace the network by a wrapper that holds it at the path `inner`."""
@@ -131,6 +148,25 @@ class TaskModel(nn.Module):
         if self.pooled_head is None:
             return self._read(output)
         return self.pooled_head(output, batch["inputs"])
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the head's last linear layer reads (B, D), for probes.
+
+        A head applied to every token and read at the last one (GPT-2) gives that token's; a
+        convolutional head (SqueezeNet) gives the mean over positions. Dropout acts as in
+        `forward`: call it in eval mode.
+        """
+        layers = [m for _, m in self.head.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        read: list[Tensor] = []
+        hook = layers[-1].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            self(batch)
+        finally:
+            hook.remove()
+        features = read[-1]
+        if features.ndim == 3:
+            return last_token(features, batch["inputs"]["attention_mask"])
+        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
 
 @dataclass(frozen=True)
@@ -198,6 +234,19 @@ class Backbone(ABC):
             InputError: the source is missing or damaged.
             Incompatible: the architecture has no head for the task.
         """
+
+
+def last_token(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The last real token of each text (B, D), whichever side is padded.
+
+    Args:
+        hidden: a vector a token (B, V + T, D); V virtual tokens may stand in front.
+        mask: 1 for real tokens, 0 for padding (B, T).
+    """
+    width = mask.shape[1]
+    positions = torch.arange(width, device=mask.device)
+    last = (mask * positions).argmax(dim=1)  # (B,)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last - width]
 
 
 def initialise_linear(layer: nn.Linear, std: float = 0.02) -> nn.Linear:

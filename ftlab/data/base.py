@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import torch
 from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
 
 from ftlab.backbones.base import Backbone
+from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.fingerprint import fingerprint
+from ftlab.data.sampling import ExactEvalSampler, Sampling, TrainSampler
+from ftlab.data.splits import Split, Subset
+from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 
 SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 @dataclass
@@ -46,7 +56,18 @@ class DataModule(LightningDataModule):
     `connect` (a backbone's preprocessing and the run's seed), then the loaders.
 
     A batch is a dict: `inputs` (the network's keyword arguments), `target`, and `index`, the
-    positions in the split's `Examples` (B,).
+    positions in the split's `Examples` (B,). Validation and test loaders give every example
+    exactly once over all ranks; use `Trainer(use_distributed_sampler=False)`.
+
+    Args:
+        sources: of each split, None where it is to be carved from train.
+        task: copied, because `load` fits it and a default is shared by all modules.
+        batch_size: examples a batch and a rank.
+        split: how absent splits are carved.
+        subset: what part of a split is used.
+        sampling: how training examples are drawn.
+        classes: raw label -> class name.
+        workers: processes that load; 0 loads in the main process.
     """
 
     task: Task
@@ -54,18 +75,40 @@ class DataModule(LightningDataModule):
     notes: list[str]
     """What a user should know once: texts cut, bytes replaced, images converted."""
 
-    @abstractmethod
-    def load(self) -> None:
-        """Read, split, subset and encode. Calling it again does nothing.
+    def __init__(self, sources: Mapping[SplitName, str | None], task: Task, batch_size: int,
+                 split: Split, subset: Subset, sampling: Sampling,
+                 classes: Mapping[str, str] | None, workers: int) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if workers < 0:
+            raise ValueError(f"workers must be at least 0, got {workers}")
+        self.sources = dict(sources)
+        self.task = copy.deepcopy(task)
+        self.batch_size = batch_size
+        self.split = split
+        self.subset = subset
+        self.sampling = sampling
+        self.classes = dict(classes) if classes is not None else None
+        self.workers = workers
+        self.splits = {}
+        self.notes = []
+        self._seed: int | None = None
+        self._fingerprint = ""
 
-        Raises:
-            InputError: with the place and the mend.
-        """
+    # What a data module brings
 
-    @property
     @abstractmethod
-    def fingerprint(self) -> str:
-        """sha256 over every row (input bytes and label) and its split; needs `load`."""
+    def read(self, split: SplitName, source: str) -> Examples:
+        """All raw examples of a source; an `InputError` names the place and the mend."""
+
+    def own_splits(self, source: str) -> Sequence[SplitName]:
+        """The splits that the training source itself brings, where none are named."""
+        return ()
+
+    @abstractmethod
+    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
+        """Check and normalise the inputs of a split in place; sha256 digest of each."""
 
     @abstractmethod
     def connect(self, backbone: Backbone, seed: int) -> None:
@@ -74,3 +117,140 @@ class DataModule(LightningDataModule):
         Raises:
             Incompatible: the backbone reads something else.
         """
+
+    @abstractmethod
+    def dataset(self, split: SplitName, training: bool) -> SplitDataset:
+        """Rows of a split for the connected backbone; `training` augments."""
+
+    @abstractmethod
+    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+        """Rows -> batch for the connected backbone."""
+
+    def eval_order(self, split: SplitName) -> Sequence[int]:
+        """Positions of a split in the order of evaluation."""
+        return range(len(self.splits[split]))
+
+    # What every data module does
+
+    def load(self) -> None:
+        """Read, split, subset and encode. Calling it again does nothing.
+
+        Raises:
+            InputError: with the place and the mend.
+        """
+        if self.splits:
+            return
+        self.notes = []
+        splits = self._read_splits()
+        strata = {name: [self.task.stratum(label) for label in examples.labels]
+                  for name, examples in splits.items()}
+        splits = {name: examples.take(self.subset.positions(strata[name], examples.ids, name))
+                  for name, examples in splits.items()}
+        self.task.fit(splits["train"].labels)
+        for name, examples in splits.items():
+            where = f"{name} split of {self.sources[name] or self.sources['train']}"
+            examples.targets = [self.task.encode(label, f"{where}, {place}") for place, label
+                                in zip(examples.ids, examples.labels, strict=True)]
+        digests = {name: self.prepare(name, examples) for name, examples in splits.items()}
+        self._fingerprint = fingerprint(
+            (name, *row) for name, examples in splits.items()
+            for row in zip(examples.ids, examples.labels, digests[name], strict=True))
+        self._note_duplicates(digests)
+        self.splits = splits
+
+    def _read_splits(self) -> dict[SplitName, Examples]:
+        """Given splits as they are; the others carved from train."""
+        train = self.sources["train"]
+        assert train is not None
+        own = self.own_splits(train)
+        for name in SPLITS:
+            self.sources[name] = self.sources[name] or (train if name in own else None)
+        found = {name: self._renamed(self.read(name, source), source)
+                 for name, source in self.sources.items() if source}
+        absent = [name for name in SPLITS if name not in found]
+        whole = found["train"]
+        strata = [self.task.stratum(label) for label in whole.labels]
+        parts = self.split.carve(strata, whole.ids, absent, where=train)
+        return {name: whole.take(parts[name]) if name in parts else found[name]
+                for name in SPLITS}
+
+    def _renamed(self, examples: Examples, source: str) -> Examples:
+        if self.classes is not None:
+            for place, label in zip(examples.ids, examples.labels, strict=True):
+                if str(label) not in self.classes:
+                    raise InputError(f"{source}, {place}: label {str(label)!r} is not in classes",
+                                     f"add it to classes, which has: {', '.join(self.classes)}")
+            examples.labels = [self.classes[str(label)] for label in examples.labels]
+        return examples
+
+    def _note_duplicates(self, digests: Mapping[SplitName, list[bytes]]) -> None:
+        train = set(digests["train"])
+        for name in SPLITS[1:]:
+            if count := sum(digest in train for digest in digests[name]):
+                self.note(f"{count} of {len(digests[name])} {name} inputs are also in train "
+                          "(exact duplicates)")
+
+    def note(self, text: str) -> None:
+        """Tell the user once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over every row (input bytes and label) and its split; needs `load`."""
+        if not self.splits:
+            raise RuntimeError("the fingerprint needs `load` first")
+        return self._fingerprint
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Examples of each split, in all and a class (needs `load`)."""
+        described: dict[str, dict[str, Any]] = {}
+        for name, examples in self.splits.items():
+            strata = [self.task.stratum(label) for label in examples.labels]
+            counts = Counter(str(stratum) for stratum in strata if stratum is not None)
+            described[name] = {"examples": len(examples), "classes": dict(sorted(counts.items()))}
+        return described
+
+    # Loaders
+
+    def train_dataloader(self) -> DataLoader[Row]:
+        """Augmented training examples as `sampling` draws them, the last batch kept."""
+        seed = self.seed
+        dataset = self.dataset("train", training=True)
+        strata = [self.task.stratum(label) for label in self.splits["train"].labels]
+        sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
+                               on_epoch=dataset.set_epoch)
+        return self._loader(dataset, sampler, self.collate(training=True), seed)
+
+    def eval_loader(self, split: SplitName) -> DataLoader[Row]:
+        """A split (train too) without augmentation, each example once over all ranks."""
+        seed = self.seed
+        sampler = ExactEvalSampler(self.eval_order(split), *self._rank_and_world())
+        return self._loader(self.dataset(split, training=False), sampler,
+                            self.collate(training=False), seed)
+
+    def val_dataloader(self) -> DataLoader[Row]:
+        return self.eval_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Row]:
+        return self.eval_loader("test")
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, as `connect` was told."""
+        if self._seed is None:
+            raise RuntimeError("the loaders need `connect` with a backbone first")
+        return self._seed
+
+    def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
+                collate: Callable[[Sequence[Row]], dict[str, Any]],
+                seed: int) -> DataLoader[Row]:
+        # a generator of its own: the loader would draw from the global one, and change dropout
+        generator = torch.Generator().manual_seed(seed)
+        return DataLoader(dataset, self.batch_size, sampler=sampler, collate_fn=collate,
+                          num_workers=self.workers, generator=generator)
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size

@@ -1,0 +1,26 @@
+"""ftlab: which way of adapting a pre-trained model is best, by how much, at what cost."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftlab.reports.study_table import table as table
+    from ftlab.studies.coordinator import run_study as run_study
+    from ftlab.studies.study import load_study as load_study
+
+__all__ = ["load_study", "run_study", "table"]
+
+_HOME = {
+    "load_study": "ftlab.studies.study",
+    "run_study": "ftlab.studies.coordinator",
+    "table": "ftlab.reports.study_table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use: `ftlab --help` must not wait for torch.
+    if name not in _HOME:
+        raise AttributeError(f"module 'ftlab' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,93 @@
+"""Folders in Hugging Face's layout: on disk, in a package, or on the hub at a revision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+from ftlab.backbones.source import is_hub_id, resolve_path
+from ftlab.errors import InputError
+
+_SETTINGS = ["*.json", "*.txt", "*.model"]  # config, tokenizer, image processor, pooling
+_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))  # safetensors are preferred
+
+
+def find_folder(source: str, revision: str | None, weights: bool = True) -> Path:
+    """The local folder of `source`, downloaded where it is a hub id (then cached by the hub).
+
+    Args:
+        source: local folder, `package:NAME/PATH`, or hub id.
+        revision: branch, tag or commit, for a hub id alone.
+        weights: also the weights, not only the settings.
+
+    Raises:
+        InputError: nothing there, or the hub cannot be reached.
+    """
+    if not is_hub_id(source):
+        if revision is not None:
+            raise InputError(f"{source}: a revision ({revision}) is given, but this is no hub id",
+                             "leave revision out, or name the model's hub id")
+        folder = resolve_path(source)
+        if not folder.is_dir():
+            raise InputError(f"{source}: not a folder", "name the folder with config.json in it")
+        return folder
+    folder = _snapshot(source, revision, _SETTINGS)
+    if weights:
+        for stem, kind in _WEIGHTS:
+            folder = _snapshot(source, revision, [f"{stem}*.{kind}"])
+            if any(folder.glob(f"{stem}*.{kind}")):
+                break
+    return folder
+
+
+def _snapshot(source: str, revision: str | None, patterns: list[str]) -> Path:
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        at = f" at revision {revision}" if revision else ""
+        raise InputError(
+            f"{source}: no such folder here, and not available from the hub{at}: {reason}",
+            "check the name and the network (HF_HUB_OFFLINE must be unset), or give a local "
+            "folder or package:NAME/PATH") from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files with the weights: one, or the shards that an index names.
+
+    Raises:
+        InputError: there are none, or a shard is missing.
+    """
+    for stem, kind in _WEIGHTS:
+        whole, index = folder / f"{stem}.{kind}", folder / f"{stem}.{kind}.index.json"
+        if whole.is_file():
+            return [whole]
+        if index.is_file():
+            files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+            for path in files:
+                if not path.is_file():
+                    raise InputError(f"{path}: missing, but named by {index.name}",
+                                     "get the whole folder again")
+            return files
+    raise InputError(f"{folder}: no weights (model.safetensors or pytorch_model.bin)",
+                     "name the folder that holds config.json and the weights")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})",
+                         "get the file again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a JSON object", "get the file again")
+    return content

@@ -1,0 +1,129 @@
+"""Reads a folder in Hugging Face's layout through transformers, strictly and quietly."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from ftlab.errors import InputError
+
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError,
+               SafetensorError)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no notes below errors from transformers, inside."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def read_config(folder: Path, dropout: float | None, label: str) -> Any:
+    """The architecture's settings.
+
+    Args:
+        folder: has `config.json`.
+        dropout: replaces every dropout probability; null leaves them.
+        label: whose, for messages.
+
+    Raises:
+        InputError: no config, or one that this version of transformers cannot use.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{label}: no config.json in {folder}",
+                         "name a folder that transformers' save_pretrained has written")
+    try:
+        config = transformers.AutoConfig.from_pretrained(os.fspath(folder),
+                                                         trust_remote_code=False)
+    except _UNUSABLE as error:
+        raise InputError(f"{label}: {folder / 'config.json'} cannot be used: {_line(error)}",
+                         "check the file, or get it again") from error
+    for name, value in list(vars(config).items()):
+        if dropout is not None and _is_dropout(name, value):
+            setattr(config, name, dropout)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # keys and values for generation: memory for nothing here
+    return config
+
+
+def empty_network(auto: Any, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """The network's shape on the meta device, without weights."""
+    with torch.device("meta"):
+        return auto.from_config(config, dtype=dtype, trust_remote_code=False,
+                                **_options(auto, config))
+
+
+def load_network(auto: Any, config: Any, dtype: torch.dtype, files: Sequence[Path],
+                 label: str) -> tuple[PreTrainedModel, set[str]]:
+    """The network with its weights, and the names of tensors that the files lack or misshape.
+
+    Torch's generator is left as it was, whatever the files lack.
+
+    Raises:
+        InputError: damaged files.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network, info = auto.from_pretrained(
+                os.fspath(files[0].parent), config=config, dtype=dtype, weights_only=True,
+                use_safetensors=files[0].suffix == ".safetensors", output_loading_info=True,
+                ignore_mismatched_sizes=True, trust_remote_code=False, **_options(auto, config))
+    except _UNREADABLE as error:
+        raise InputError(f"{label}: the weights cannot be read ({files[0]}): {_line(error)}",
+                         "get the folder again") from error
+    lacking = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
+    return network.train(), lacking
+
+
+def check_complete(lacking: set[str], label: str) -> None:
+    """Refuse a network whose pre-trained part would be random.
+
+    Raises:
+        InputError: tensors are lacking.
+    """
+    if lacking:
+        names = sorted(lacking)
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise InputError(f"{label}: the weights lack, or have in another shape: "
+                         f"{', '.join(names[:5])}{more}",
+                         "use a checkpoint of this architecture; if only a pooler is lacking, "
+                         "set pooling: mean or first")
+
+
+def _options(auto: Any, config: Any) -> dict[str, Any]:
+    """No dense pooler where features are pooled: it would be trainable and never used."""
+    if "Classification" in auto.__name__:
+        return {}
+    arguments = inspect.signature(auto._model_mapping[type(config)].__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
+
+
+def _is_dropout(name: str, value: Any) -> bool:
+    spared = any(word in name for word in ("layerdrop", "layer_drop", "drop_path", "drop_connect"))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "drop" in name and not spared and number and 0 <= value <= 1
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

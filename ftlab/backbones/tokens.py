@@ -1,0 +1,93 @@
+"""Token ids of texts, and padded batches of them, by a network's own tokenizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from ftlab.backbones.base import TextPreprocessing
+from ftlab.errors import InputError
+
+# Their position embeddings start behind the padding index (Liu et al. 2019, fairseq).
+_OFFSET_POSITIONS = frozenset({
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"})
+_FALLBACK_LONGEST = 512  # relative positions and no limit in the tokenizer: what T5 was trained on
+
+
+def load_tokenizer(folder: Path, label: str) -> Any:
+    """The folder's fast tokenizer, with a padding token (the end token where it has none).
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    mend = "give tokenizer: a folder or hub id that has one"
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json",
+             "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+    if not any((folder / name).is_file() for name in names):
+        raise InputError(f"{label}: no tokenizer in {folder}", mend)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(folder))
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({error})",
+                         mend) from error
+    if not tokenizer.is_fast:
+        raise InputError(f"{label}: the tokenizer in {folder} has no fast version", mend)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise InputError(f"{label}: its tokenizer has no padding and no end token", mend)
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def longest_text(config: Any, tokenizer: Any) -> int:
+    """Tokens the network can read: by its positions, and by what its tokenizer says."""
+    limits = [tokenizer.model_max_length]
+    positions = next((value for name in ("max_position_embeddings", "n_positions")
+                      if isinstance(value := getattr(config, name, None), int) and value > 0), None)
+    if positions is not None:
+        offset = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
+        limits.append(positions - offset)
+    longest = min(limits)
+    return longest if longest < 10**9 else _FALLBACK_LONGEST  # 1e30 stands for no limit
+
+
+def text_preprocessing(config: Any, tokenizer: Any) -> TextPreprocessing:
+    """What a data module needs of a tokenizer; it can be pickled for loader workers."""
+    tokens = _Tokens(tokenizer, longest_text(config, tokenizer))
+    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    tokenizer: Any
+    longest: int
+
+    def encode(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
+        if max_length > self.longest:
+            raise InputError(f"max_length {max_length}: the network reads {self.longest} tokens",
+                             f"set max_length to at most {self.longest}")
+        if not texts:
+            return [], 0
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=max_length)
+        cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+        return encoded["input_ids"], cut
+
+    def pad(self, batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Token types are left out: for single texts they are the network's own default."""
+        width = max(len(ids) for ids in batch)
+        left = self.tokenizer.padding_side == "left"
+        inputs = torch.full((len(batch), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(inputs)
+        for row, ids in enumerate(batch):
+            place = slice(width - len(ids), width) if left else slice(len(ids))
+            inputs[row, place] = torch.tensor(ids)
+            mask[row, place] = 1
+        return {"input_ids": inputs, "attention_mask": mask}

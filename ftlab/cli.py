@@ -1,0 +1,210 @@
+"""The command line: parse, call one function, print."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ftlab.errors import FtlabError, InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compare full, partial and parameter-efficient fine-tuning: which, by how much, at what "
+    "cost, and how sure.",
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="study file (YAML)")]
+Sets = Annotated[
+    Optional[list[str]],  # noqa: UP045  Typer reads annotations at run time
+    typer.Option("--set", metavar="KEY=VALUE", help="override a value: trainer.max_epochs=1"),
+]
+Allow = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--allow", metavar="PACKAGE", help="package whose classes the study may name"),
+]
+Uri = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--tracking-uri", help="MLflow store [MLFLOW_TRACKING_URI, sqlite:///mlflow.db]"),
+]
+Results = Annotated[Path, typer.Option("--results", help="folder for tables and figures")]
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    set_: Sets = None,
+    seeds: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="seeds instead of the study's: 0,1,2"),
+    ] = None,
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="TECHNIQUE", help="run this technique alone; may be repeated"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
+    ] = False,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Run what is unfinished of a study, then show its table.
+
+    The same command continues after an interruption and repeats nothing that is finished.
+    """
+    from ftlab.studies.study import load_study
+
+    whole = load_study(study, set_ or (), allow or ())
+    chosen = whole.only(only or ())
+    if seeds is not None:
+        chosen = chosen.with_seeds(_numbers(seeds))
+    if dry_run:
+        from ftlab.studies.estimate import estimate
+
+        _console().print(estimate(chosen).rich())
+        return
+    from ftlab.reports.study_table import table as make_table
+    from ftlab.studies.coordinator import run_study
+
+    outcome = run_study(chosen, tracking_uri, results)
+    report = make_table(chosen, tracking_uri, results)
+    _show(report, tracking_uri)
+    for failure in outcome.failures:
+        typer.secho(failure, err=True)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    study: StudyFile,
+    set_: Sets = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Write a study's table again from the tracking store; trains nothing."""
+    from ftlab.reports.study_table import table as make_table
+    from ftlab.studies.study import load_study
+
+    _show(make_table(load_study(study, set_ or (), allow or ()), tracking_uri, results), tracking_uri)
+
+
+@app.command()
+def ui(
+    tracking_uri: Uri = None,
+    port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000,
+) -> None:
+    """Open MLflow's web interface on the tracking store, on this machine only."""
+    from ftlab.tracking.ui import serve
+
+    raise typer.Exit(serve(tracking_uri, port))
+
+
+@app.command("list")
+def list_(
+    room: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[techniques|tasks|data|backbones]"),
+    ] = None,
+    allow: Allow = None,
+) -> None:
+    """List what a study may name, with each constructor's arguments."""
+    from ftlab.studies.catalogue import catalogue
+
+    for line in catalogue(room, allow or ()):
+        _console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="study files")],
+    set_: Sets = None,
+    allow: Allow = None,
+) -> None:
+    """Check study files, their data and their combinations, without running anything."""
+    from ftlab.studies.plan import plan
+    from ftlab.studies.study import load_study
+
+    wrong = 0
+    for path in studies:
+        try:
+            made = plan(load_study(path, set_ or (), allow or ()))
+        except FtlabError as error:
+            _complain(error)
+            wrong += 1
+            continue
+        runs = len(made.cells) * len(made.study.seeds)
+        typer.echo(f"{path}: ok, {len(made.cells)} cells, {runs} runs")
+        for note in made.notes:
+            typer.echo(f"  note: {note}")
+    if wrong:
+        raise typer.Exit(2)
+
+
+@app.command()
+def doctor(tracking_uri: Uri = None) -> None:
+    """Look at this installation: versions, device, disk, tracking store."""
+    from ftlab.studies.doctor import examine
+
+    findings = examine(tracking_uri)
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.what}")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds {text}: not whole numbers", "--seeds 0,1,2") from None
+
+
+def _console():  # type: ignore[no-untyped-def]  # rich is imported where it is used
+    from rich.console import Console
+
+    return Console()
+
+
+def _show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-def]  # as above
+    _console().print(report.rich())
+    folder = report.paths[0].parent
+    typer.echo(f"Files: {', '.join(sorted(path.name for path in report.paths))} in {folder}")
+    option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+    typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000)")
+
+
+def _complain(error: FtlabError) -> None:
+    typer.secho(f"error: {error.what}", err=True, fg=typer.colors.RED)
+    if error.mend:
+        typer.secho(f"  mend: {error.mend}", err=True)
+
+
+def main() -> None:
+    """Entry point: known errors as two lines, exit codes 0, 1, 2, 130, 143."""
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        _complain(error)
+        sys.exit(2)
+    except FtlabError as error:
+        _complain(error)
+        sys.exit(1)
+    except BaseException as error:
+        number = getattr(error, "number", None)
+        if type(error).__name__ != "Interrupted" or number is None:
+            raise
+        name = signal.Signals(number).name
+        typer.secho(f"\n{name}: stopped; the same command continues", err=True)
+        sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Examples of a hub's data set, through the `datasets` package: `hf:NAME[:CONFIG[:SPLIT]]`.
+
+NAME may be a local folder, for instance one that `save_to_disk` wrote.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ftlab.backbones.source import resolve_path
+from ftlab.data.base import SPLITS, SplitName
+from ftlab.errors import InputError
+
+PREFIX = "hf:"
+_UNLABELLED = -1  # what a hub writes where the labels are kept secret
+
+
+def read_hub(source: str, split: SplitName,
+             columns: Sequence[str | int]) -> tuple[str, list[tuple[Any, ...]]]:
+    """Name of the split within the data set, and the named columns of its rows.
+
+    Class labels come by name. The columns are the input's and the label's.
+
+    Raises:
+        InputError: no such data set, configuration, split or column; `datasets` is missing.
+    """
+    found = _load(source)
+    _, _, chosen = _parts(source)
+    name = chosen or split
+    if name not in found:
+        raise InputError(f"{source} has no split {name!r}",
+                         f"name one as hf:NAME:CONFIG:SPLIT; it has: {', '.join(found)}")
+    data = found[name]
+    for column in columns:
+        if column not in data.column_names:
+            close = difflib.get_close_matches(str(column), data.column_names, n=1)
+            guess = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(f"{source} has no column {column!r}",
+                             f"{guess}it has: {', '.join(data.column_names)}")
+    if not len(data):
+        raise InputError(f"{source}: the split {name!r} has no rows", "name another split")
+    values = [_values(data, str(column)) for column in columns]
+    if all(label is None for label in values[-1]):
+        raise InputError(f"{source}: the split {name!r} has no labels",
+                         "name others, for instance train: hf:NAME:CONFIG:train and "
+                         "test: hf:NAME:CONFIG:validation")
+    return name, list(zip(*values, strict=True))
+
+
+def named_splits(source: str) -> Sequence[SplitName]:
+    """Which of train, validation and test a data set has, unless `source` names one split."""
+    if _parts(source)[2]:
+        return ()
+    return [name for name in SPLITS if name in _load(source)]
+
+
+def _values(data: Any, column: str) -> list[Any]:
+    import datasets
+
+    feature = data.features[column]
+    if isinstance(feature, datasets.Image):
+        # the encoded bytes: decoding is the data module's, the same for every source
+        data = data.cast_column(column, datasets.Image(decode=False))
+    values = list(data[column])
+    if isinstance(feature, datasets.ClassLabel):
+        return [None if value in (None, _UNLABELLED) else feature.int2str(value)
+                for value in values]
+    return values
+
+
+def _load(source: str) -> dict[str, Any]:
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise InputError(f"{source}: the package datasets is not installed",
+                         'pip install "ftlab[hub]"') from None
+    name, config, _ = _parts(source)
+    if name.startswith(("/", ".", "~", "$")):
+        name = str(resolve_path(name))
+    saved = any((Path(name) / mark).exists() for mark in ("dataset_dict.json", "dataset_info.json"))
+    try:
+        loaded = (datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config))
+    except (OSError, ValueError) as error:  # not found, offline, unknown configuration
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{source} does not load: {reason}",
+                         "check the name and configuration, and the network") from None
+    if isinstance(loaded, datasets.DatasetDict):
+        return cast(dict[str, Any], dict(loaded))
+    return {"train": loaded}
+
+
+def _parts(source: str) -> tuple[str, str | None, str | None]:
+    name, _, rest = source.removeprefix(PREFIX).partition(":")
+    config, _, split = rest.partition(":")
+    return name, config or None, split or None

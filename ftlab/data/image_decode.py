@@ -1,0 +1,54 @@
+"""Encoded images -> tensors, with every conversion counted and none that loses contrast."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from ftlab.errors import InputError
+
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+def image_bytes(image: Path | bytes) -> bytes:
+    """The encoded image."""
+    return image if isinstance(image, bytes) else image.read_bytes()
+
+
+def decode_image(data: bytes, place: str, conversions: Counter[str]) -> torch.Tensor:
+    """An image as uint8 (3, H, W), or (1, H, W) where it is grey; upright as its EXIF says.
+
+    Args:
+        data: the file's bytes.
+        place: for messages.
+        conversions: counts what was done besides decoding.
+
+    Raises:
+        InputError: it does not decode, or has pixels that eight bits do not hold.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            image: Image.Image = opened
+            if opened.getexif().get(_ORIENTATION, 1) != 1:
+                image = ImageOps.exif_transpose(opened)
+                conversions["turned upright as their EXIF data says"] += 1
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{place} does not decode as an image: {error}",
+                         "replace the file or remove the example") from None
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        # convert("RGB") would clip: everything bright becomes white
+        raise InputError(f"{place} has pixels of more than 8 bits (mode {image.mode})",
+                         "scale it to 8 bits first")
+    if image.mode in ("1", "L"):
+        conversions["grey, so their three channels are equal"] += 1
+        return pil_to_tensor(image.convert("L"))
+    if image.mode != "RGB":
+        conversions[f"converted from {image.mode} to RGB"] += 1
+        image = image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
+    return pil_to_tensor(image)

@@ -1,0 +1,151 @@
+"""How training examples are drawn, and in which order each rank of a DDP run sees them."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ftlab.errors import InputError
+
+
+class Sampling(ABC):
+    """How often each class is drawn in training."""
+
+    @abstractmethod
+    def class_probabilities(self, counts: Sequence[int]) -> np.ndarray:
+        """Probability of each class (C,), from its number of training examples (C,)."""
+
+    def order(self, strata: Sequence[Hashable | None], seed: int, epoch: int) -> np.ndarray:
+        """One epoch: as many positions as there are examples, drawn with replacement.
+
+        Raises:
+            InputError: the task has no classes.
+        """
+        if None in strata:
+            raise InputError(f"sampling {type(self).__name__} needs a task with classes",
+                             "use sampling: Natural")
+        counts = Counter(strata)
+        classes = self.class_probabilities(list(counts.values()))
+        each = {stratum: p / counts[stratum] for stratum, p in zip(counts, classes, strict=True)}
+        chances = np.array([each[stratum] for stratum in strata])
+        generator = np.random.default_rng([seed, epoch])
+        return generator.choice(len(strata), size=len(strata), p=chances / chances.sum())
+
+
+class Natural(Sampling):
+    """Every example once an epoch, in random order."""
+
+    def class_probabilities(self, counts: Sequence[int]) -> np.ndarray:
+        return _normalised(np.asarray(counts, dtype=float))
+
+    def order(self, strata: Sequence[Hashable | None], seed: int, epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(len(strata))
+
+
+class Balanced(Sampling):
+    """Every class equally often (Kang et al. 2020, https://arxiv.org/abs/1910.09217)."""
+
+    def class_probabilities(self, counts: Sequence[int]) -> np.ndarray:
+        return _normalised(np.ones(len(counts)))
+
+
+class SquareRoot(Sampling):
+    """Classes in proportion to the square root of their size.
+
+    Mahajan et al. (2018), https://arxiv.org/abs/1805.00932
+    """
+
+    def class_probabilities(self, counts: Sequence[int]) -> np.ndarray:
+        return _normalised(np.sqrt(np.asarray(counts, dtype=float)))
+
+
+class EffectiveNumber(Sampling):
+    """Each example in inverse proportion to its class's effective number of examples.
+
+    The effective number is E(n) = (1 - beta**n) / (1 - beta), so a class is drawn in proportion
+    to n / E(n): beta 0 is the natural distribution, beta towards 1 the balanced one.
+    Source: Cui, Jia, Lin, Song, Belongie (2019), https://arxiv.org/abs/1901.05555
+
+    Args:
+        beta: 0 <= beta < 1; the paper uses 0.9 to 0.9999.
+    """
+
+    def __init__(self, beta: float = 0.999) -> None:
+        if not 0 <= beta < 1:
+            raise ValueError(f"beta must be at least 0 and below 1, got {beta}")
+        self.beta = beta
+
+    def class_probabilities(self, counts: Sequence[int]) -> np.ndarray:
+        n = np.asarray(counts, dtype=float)
+        # the factor 1 - beta cancels
+        return _normalised(n / (1 - self.beta**n))
+
+
+class TrainSampler(Sampler[int]):
+    """This rank's share of one global order, which follows from seed and epoch alone.
+
+    Rank r takes positions r, r + world, ... The order is padded from its own beginning to a
+    multiple of the world's size, so that all ranks take the same number of steps.
+
+    Args:
+        sampling: gives the global order.
+        strata: class of each training example, or None.
+        seed: of the run.
+        rank: this process's number, from 0.
+        world: number of processes.
+        on_epoch: told the epoch together with the sampler (augmentation follows it).
+    """
+
+    def __init__(self, sampling: Sampling, strata: Sequence[Hashable | None], seed: int,
+                 rank: int = 0, world: int = 1,
+                 on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
+        self._sampling = sampling
+        self._strata = strata
+        self._seed = seed
+        self._rank = rank
+        self._world = world
+        self._on_epoch = on_epoch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+        self._on_epoch(epoch)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._strata) / self._world)
+
+    def __iter__(self) -> Iterator[int]:
+        order = self._sampling.order(self._strata, self._seed, self.epoch)
+        padded = np.resize(order, len(self) * self._world)  # repeats from the beginning
+        return iter(padded[self._rank::self._world].tolist())
+
+
+class ExactEvalSampler(Sampler[int]):
+    """Each position once over all ranks, without padding: ranks may differ by one in length.
+
+    `DistributedSampler` repeats examples instead, which makes a metric wrong.
+
+    Args:
+        order: positions in the order of evaluation.
+        rank: this process's number, from 0.
+        world: number of processes.
+    """
+
+    def __init__(self, order: Sequence[int], rank: int = 0, world: int = 1) -> None:
+        self._own = list(order)[rank::world]
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._own)
+
+
+def _normalised(weights: np.ndarray) -> np.ndarray:
+    return weights / weights.sum()

@@ -1,0 +1,134 @@
+"""Raw examples from a table, a folder of class folders, a package or a hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ftlab.backbones.source import resolve_path
+from ftlab.data import hub
+from ftlab.data.base import Examples, SplitName
+from ftlab.data.tables import EXTENSIONS, Column, read_table
+from ftlab.errors import InputError
+
+Modality = Literal["text", "image"]
+
+_FILES: dict[Modality, tuple[str, ...]] = {
+    "text": (".txt", ".text", ".md", ""),
+    "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read(source: str, split: SplitName, modality: Modality, column: Column,
+         label: Column) -> tuple[Examples, list[str]]:
+    """All examples of a source, and what a user should know of them.
+
+    Texts come as strings, images as a `Path` or as the file's bytes. Ids are the path from the
+    folder, or `<file stem>:<row>` with rows from 1.
+
+    Args:
+        source: a table or a folder as `ftlab.backbones.source.resolve_path` finds it, or
+            `hf:NAME[:CONFIG[:SPLIT]]`.
+        split: which split it is wanted for; chooses within a hub's data set.
+        modality: what the column holds.
+        column: the text or image; not needed for a folder.
+        label: the label; not needed for a folder, whose folders are the labels.
+
+    Raises:
+        InputError: with the place and the mend.
+    """
+    if source.startswith(hub.PREFIX):
+        stem, rows = hub.read_hub(source, split, (column, label))
+        base = Path()
+    else:
+        path = resolve_path(source)
+        if path.is_dir():
+            return _read_folder(path, modality, source)
+        stem, base, rows = path.stem, path.parent, read_table(path, (column, label))
+    ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
+    places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
+    labels = [_label(row[1], place) for row, place in zip(rows, places, strict=True)]
+    cells = [row[0] for row in rows]
+    if modality == "image":
+        return Examples(ids, [_image(cell, base, place) for cell, place
+                              in zip(cells, places, strict=True)], labels), []
+    texts, notes = _texts(cells, places, source)
+    return Examples(ids, texts, labels), notes
+
+
+def own_splits(source: str) -> Sequence[SplitName]:
+    """The splits that a hub's data set names itself; nothing for other sources."""
+    return hub.named_splits(source) if source.startswith(hub.PREFIX) else ()
+
+
+def _read_folder(folder: Path, modality: Modality,
+                 source: str) -> tuple[Examples, list[str]]:
+    classes = sorted(path for path in folder.iterdir()
+                     if path.is_dir() and not path.name.startswith((".", "__")))
+    if not classes:
+        raise InputError(f"{folder} has no class folders",
+                         "put the files of each class into a folder named after it")
+    files: list[Path] = []
+    skipped = 0
+    for each in classes:
+        visible = sorted(path for path in each.iterdir()
+                         if path.is_file() and not path.name.startswith("."))
+        suitable = [path for path in visible if path.suffix.lower() in _FILES[modality]]
+        if not suitable:
+            nested = any(path.is_dir() for path in each.iterdir())
+            raise InputError(f"{each} has no {modality} files", f"name {each} itself as the source"
+                             if nested else "remove the folder or add files")
+        files += suitable
+        skipped += len(visible) - len(suitable)
+    notes = [f"{skipped} files in {source} are no {modality} files; skipped"] if skipped else []
+    ids = [path.relative_to(folder).as_posix() for path in files]
+    labels = [path.parent.name for path in files]
+    if modality == "image":
+        return Examples(ids, list(files), labels), notes
+    raw = [path.read_bytes().decode("utf-8-sig", errors="surrogateescape") for path in files]
+    texts, more = _texts(raw, [str(path) for path in files], source)
+    return Examples(ids, texts, labels), notes + more
+
+
+def _texts(cells: Sequence[Any], places: Sequence[str],
+           source: str) -> tuple[list[str], list[str]]:
+    """Texts with U+FFFD for each byte that is not UTF-8, and a note of how many have any."""
+    texts: list[str] = []
+    replaced = 0
+    for cell, place in zip(cells, places, strict=True):
+        if not isinstance(cell, str):
+            raise InputError(f"{place}: {type(cell).__name__} instead of a text",
+                             "name the text's column with text:")
+        text, count = _SURROGATE.subn("\ufffd", cell)
+        if not text.strip():
+            raise InputError(f"{place}: the text is empty", "remove the example or fill it in")
+        texts.append(text)
+        replaced += count > 0
+    verb = "is" if replaced == 1 else "are"
+    notes = [f"{replaced} of {len(texts)} texts in {source} {verb} not UTF-8; bytes replaced"]
+    return texts, notes if replaced else []
+
+
+def _label(value: Any, place: str) -> Any:
+    if value is None or value == "":
+        raise InputError(f"{place}: the label is missing", "remove the example or fill it in")
+    return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+
+
+def _image(cell: Any, base: Path, place: str) -> Path | bytes:
+    """A path from the table's folder, or an encoded image as `datasets` stores it."""
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell
+    if not isinstance(cell, str) or not cell:
+        raise InputError(f"{place}: {type(cell).__name__} instead of an image's path",
+                         f"name the image's column with image: ({', '.join(EXTENSIONS)})")
+    path = base / Path(cell).expanduser()
+    if not path.is_file():
+        raise InputError(f"{place}: no such image {path}",
+                         "paths start at the table's folder; mend the path")
+    return path

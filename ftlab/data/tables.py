@@ -1,0 +1,143 @@
+"""Rows of a table: .csv, .tsv, .jsonl and .parquet files."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import InputError
+
+Column = str | int
+"""A column by name, or by number (from 0) in a file without header."""
+
+EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def read_table(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
+    """The named columns of every row.
+
+    Text stays text ("01", "NA" and "null" are strings); numbers of .jsonl and .parquet stay
+    numbers. Bytes that are not UTF-8 become lone surrogates, for the caller to count and replace.
+    A .csv is comma-separated unless its first row has no comma: then by semicolon, tab or runs of
+    spaces, whichever is first found there. A .tsv knows no quoting. Blank lines are no rows.
+
+    Args:
+        path: the file.
+        columns: all by name, or all by number where the file has no header.
+
+    Raises:
+        InputError: unknown extension, empty file, missing column, ragged or malformed row.
+    """
+    if len({type(column) for column in columns}) > 1:
+        raise InputError(f"{path.name}: columns {columns[0]!r} and {columns[1]!r} mix name and "
+                         "number", "give both by name, or both by number (no header)")
+    match path.suffix.lower():
+        case ".csv" | ".tsv":
+            return _pick_delimited(path, columns)
+        case ".jsonl":
+            return list(_pick_json(path, columns))
+        case ".parquet":
+            return _pick_parquet(path, columns)
+    raise InputError(f"{path}: unknown kind of file {path.suffix!r}",
+                     f"use {', '.join(EXTENSIONS)} or a folder of class folders")
+
+
+def _pick_delimited(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
+    rows = [row for row in _delimited_rows(path) if row]
+    by_number = isinstance(columns[0], int)
+    if not rows or (len(rows) == 1 and not by_number):
+        raise InputError(f"{path} has no rows", "give a file with examples")
+    header: Sequence[Column] = range(len(rows[0])) if by_number else rows.pop(0)
+    places = [_find(column, header, path) for column in columns]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise InputError(f"{path.name}, row {number}: {len(row)} fields instead of "
+                             f"{len(header)}", "mend the row (a delimiter within a field?)")
+    return [tuple(row[place] for place in places) for row in rows]
+
+
+def _delimited_rows(path: Path) -> list[list[str]]:
+    text = _decoded(path)
+    csv.field_size_limit(sys.maxsize)  # the default refuses texts above 131,072 characters
+    try:
+        if path.suffix.lower() == ".tsv":
+            lines = io.StringIO(text, newline="")
+            return list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+        first = next(csv.reader(io.StringIO(text, newline="")), [])
+        if len(first) == 1:
+            delimiter = next((mark for mark in ";\t" if mark in first[0]), None)
+            if delimiter is None and " " in first[0]:
+                return [line.split() for line in text.split("\n")]
+        else:
+            delimiter = ","
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or ","))
+    except csv.Error as error:
+        raise InputError(f"{path} is malformed: {error}", "mend its quoting") from None
+
+
+def _pick_json(path: Path, columns: Sequence[Column]) -> Iterator[tuple[Any, ...]]:
+    if isinstance(columns[0], int):
+        raise InputError(f"{path.name}: .jsonl has no column {columns[0]}",
+                         "give the columns by name")
+    lines = [line for line in _decoded(path).split("\n") if line.strip()]
+    if not lines:
+        raise InputError(f"{path} has no rows", "give a file with examples")
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path.name}, row {number}: not JSON ({error})",
+                             "write one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path.name}, row {number}: not a JSON object",
+                             "write one JSON object a line")
+        keys = list(row)
+        yield tuple(row[keys[_find(column, keys, path, f", row {number}")]] for column in columns)
+
+
+def _pick_parquet(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"{path} is malformed: {error}", "write it again as Parquet") from None
+    names = list(file.schema_arrow.names)
+    if not file.metadata.num_rows:
+        raise InputError(f"{path} has no rows", "give a file with examples")
+    header: Sequence[Column] = range(len(names)) if isinstance(columns[0], int) else names
+    chosen = [names[_find(column, header, path)] for column in columns]
+    table = file.read(columns=sorted(set(chosen)))
+    return list(zip(*(table.column(name).to_pylist() for name in chosen), strict=True))
+
+
+def _decoded(path: Path) -> str:
+    data = path.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{path} is UTF-16", "save it as UTF-8")
+    return data.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _find(column: Column, header: Sequence[Column], path: Path, place: str = "") -> int:
+    if column in header:
+        return header.index(column)
+    if isinstance(column, int):
+        raise InputError(f"{path.name}{place} has no column {column}",
+                         f"its columns are 0 to {len(header) - 1}")
+    names = [_short(str(name)) for name in header]
+    close = difflib.get_close_matches(column, names, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    hint = "" if path.suffix in (".jsonl", ".parquet") else "; without header, name them 0, 1, ..."
+    raise InputError(f"{path.name}{place} has no column {column!r}",
+                     f"{guess}it has: {', '.join(names)}{hint}")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else name[:37] + "..."

@@ -1,0 +1,169 @@
+"""Texts with a label each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ftlab.backbones.base import Backbone, TextPreprocessing
+from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.batches import Collate, SplitDataset
+from ftlab.data.sampling import Natural, Sampling
+from ftlab.data.sources import own_splits, read
+from ftlab.data.splits import Split, Subset
+from ftlab.data.text_augment import TextAugment
+from ftlab.data.text_normalise import TextNormalisation
+from ftlab.errors import Incompatible, InputError
+from ftlab.tasks.base import Task
+from ftlab.tasks.classification import Classification
+
+
+class TextClassification(DataModule):
+    """Texts with one label each.
+
+    A source is a .csv, .tsv, .jsonl or .parquet file, a folder of class folders of text files,
+    `package:NAME/PATH` for such a file or folder within an installed package, or
+    `hf:NAME[:CONFIG[:SPLIT]]`. Texts longer than `max_length` are cut; `notes` says how many.
+
+    Args:
+        train: source of the training examples.
+        validation: source; carved from train when absent.
+        test: source; carved from train when absent.
+        text: the text's column: a name, or a number (from 0) in a file without header.
+        label: the label's column, likewise.
+        max_length: tokens of a text, special ones included.
+        batch_size: texts a batch and a rank.
+        split: how absent splits are carved.
+        subset: what part of a split is used.
+        sampling: how training texts are drawn.
+        augment: random change of training texts.
+        normalise: change of all texts, once.
+        classes: raw label -> class name, to rename or merge; every raw label must be named.
+        task: what is predicted.
+        workers: processes that load; 0 loads in the main process.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        validation: str | None = None,
+        test: str | None = None,
+        text: str | int = "text",
+        label: str | int = "label",
+        max_length: int = 128,
+        batch_size: int = 32,
+        # B008: these defaults are the schema, and are frozen, stateless or copied
+        split: Split = Split(),  # noqa: B008
+        subset: Subset = Subset(),  # noqa: B008
+        sampling: Sampling = Natural(),  # noqa: B008
+        augment: TextAugment | None = None,
+        normalise: TextNormalisation | None = None,
+        classes: dict[str, str] | None = None,
+        task: Task = Classification(),  # noqa: B008
+        workers: int = 0,
+    ) -> None:
+        super().__init__({"train": train, "validation": validation, "test": test}, task,
+                         batch_size, split, subset, sampling, classes, workers)
+        if max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {max_length}")
+        self.text = text
+        self.label = label
+        self.max_length = max_length
+        self.augment = augment
+        self.normalise = normalise
+        self._preprocessing: TextPreprocessing | None = None
+        self._tokens: dict[SplitName, list[list[int]]] = {}
+
+    def own_splits(self, source: str) -> Sequence[SplitName]:
+        return own_splits(source)
+
+    def read(self, split: SplitName, source: str) -> Examples:
+        examples, notes = read(source, split, "text", self.text, self.label)
+        for note in notes:
+            self.note(note)
+        return examples
+
+    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
+        if self.normalise is not None:
+            examples.inputs = [self.normalise(text) for text in examples.inputs]
+        return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]
+
+    def connect(self, backbone: Backbone, seed: int) -> None:
+        """Tokenise all splits.
+
+        Raises:
+            Incompatible: the backbone reads no texts.
+            InputError: `max_length` is above what the backbone can read.
+        """
+        preprocessing = backbone.preprocessing
+        if not isinstance(preprocessing, TextPreprocessing):
+            raise Incompatible(f"TextClassification yields texts; {type(backbone).__name__} reads "
+                               "images", "choose a language model as the backbone")
+        if self.max_length > preprocessing.longest:
+            raise InputError(
+                f"max_length {self.max_length} is above the {preprocessing.longest} tokens that "
+                f"{type(backbone).__name__} reads", f"set max_length: {preprocessing.longest}")
+        self.load()
+        self._seed = seed
+        if preprocessing != self._preprocessing:
+            self._preprocessing = preprocessing
+            self._tokenise(preprocessing)
+
+    def _tokenise(self, preprocessing: TextPreprocessing) -> None:
+        for split in SPLITS:
+            texts = self.splits[split].inputs
+            self._tokens[split], cut = preprocessing.encode(texts, self.max_length)
+            if cut and split == "train":
+                self.note(f"{100 * cut / len(texts):.1f}% of training texts were cut at "
+                          f"{self.max_length} tokens")
+
+    def dataset(self, split: SplitName, training: bool) -> SplitDataset:
+        targets = self.splits[split].targets
+        if training and self.augment is not None:
+            return _Augmented(self.splits[split].inputs, targets, self.seed, self.augment,
+                              self._connected.encode, self.max_length)
+        return _Tokenised(self._tokens[split], targets, self.seed)
+
+    def collate(self, training: bool) -> Collate:
+        return Collate(self._connected.pad, self.task.stack)
+
+    def eval_order(self, split: SplitName) -> Sequence[int]:
+        """Longest first, so that there is little padding and too little memory shows at once."""
+        lengths = [len(tokens) for tokens in self._tokens[split]]
+        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+    @property
+    def _connected(self) -> TextPreprocessing:
+        if self._preprocessing is None:
+            raise RuntimeError("the loaders need `connect` with a backbone first")
+        return self._preprocessing
+
+
+class _Tokenised(SplitDataset):
+    def __init__(self, tokens: list[list[int]], targets: Sequence[Any], seed: int) -> None:
+        super().__init__(targets, seed)
+        self.tokens = tokens
+
+    def input(self, index: int) -> list[int]:
+        return self.tokens[index]
+
+
+class _Augmented(SplitDataset):
+    """Texts that are changed anew each epoch, so tokenised on access."""
+
+    def __init__(self, texts: Sequence[str], targets: Sequence[Any], seed: int,
+                 augment: TextAugment, encode: Callable[[Sequence[str], int], Any],
+                 max_length: int) -> None:
+        super().__init__(targets, seed)
+        self.texts = texts
+        self.augment = augment
+        self.encode = encode
+        self.max_length = max_length
+
+    def input(self, index: int) -> list[int]:
+        text = self.augment(self.texts[index], self.seed, self.epoch, index)
+        tokens: list[list[int]] = self.encode([text], self.max_length)[0]
+        return tokens[0]
+
+

@@ -1,0 +1,116 @@
+"""Numbers as CSV, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import InputError
+from ftlab.reports.formats import escape_csv
+from ftlab.reports.rows import Row
+from ftlab.tracking.records import CellKey, CellRecord
+
+_RUN = ("study", "backbone", "dataset", "technique", "seed", "status", "run_id")
+
+
+def exact(value: float) -> str:
+    """The shortest text that reads back as the same number; whole numbers without a point."""
+    if math.isfinite(value) and value == int(value) and abs(value) < 2**53:
+        return str(int(value))
+    return repr(float(value))
+
+
+def to_csv(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    """RFC 4180 with Unix line ends; a missing value is empty, a nan says `nan`."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([escape_csv(column) for column in columns])
+    for line in lines:
+        writer.writerow([_field(line.get(column, "")) for column in columns])
+    return file.getvalue()
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, (int, float)):
+        return exact(value)
+    return escape_csv(str(value))
+
+
+def runs_csv(cells: Sequence[CellKey], records: Iterable[CellRecord]) -> str:
+    """One line a run that counts, and one, MISSING, a seed that was never run."""
+    found = {record.key: record for record in records}
+    lines: list[dict[str, Any]] = []
+    names: set[str] = set()
+    for key in cells:
+        record = found.get(key)
+        if record is None:
+            continue
+        runs = {run.seed: run for run in record.runs}
+        for seed in sorted({*record.seeds, *runs}):
+            line: dict[str, Any] = {name: getattr(key, name) for name in _RUN[:4]}
+            run = runs.get(seed)
+            line |= {"seed": seed, "status": run.status if run else "MISSING"}
+            if run:
+                line |= {"run_id": run.run_id, **run.metrics}
+                names |= run.metrics.keys()
+            lines.append(line)
+    return to_csv([*_RUN, *sorted(names, key=_place)], lines)
+
+
+def _place(name: str) -> tuple[int, str]:
+    """test/*, val/*, others, cost/*; each by name."""
+    return {"test": 0, "val": 1, "cost": 3}.get(name.split("/")[0], 2), name
+
+
+def table_lines(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
+    """The table as numbers in base units, a mapping a row."""
+    return [
+        {
+            "backbone": row.key.backbone,
+            "dataset": row.key.dataset,
+            "technique": row.key.technique,
+            "metric": metric,
+            "mean": row.summary.mean,
+            "std": row.summary.std,
+            "n": row.summary.n,
+            "ci_low": row.summary.ci_low,
+            "ci_high": row.summary.ci_high,
+            "seeds": row.seeds,
+            "rank": row.rank if row.rank is not None else math.nan,
+            "trainable_parameters": row.trainable,
+            "total_parameters": row.total,
+            "trainable_percent": row.percent,
+            "train_seconds": row.seconds,
+            "peak_memory_bytes": row.memory,
+            "note": row.note,
+        }
+        for row in rows
+    ]
+
+
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Write under another name, then rename: a reader never sees half a file.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"results {path}: {error.strerror or error}", "free space, or give another --results"
+        ) from error
+    return path

@@ -1,0 +1,75 @@
+"""The study's figure: the metric against what is trained."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from itertools import groupby
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ftlab.reports.rows import Row
+from ftlab.reports.sheet import is_percent
+
+_COLUMNS = 3  # axes side by side
+
+
+def draw(rows: Sequence[Row], metric: str) -> bytes | None:
+    """Mean with its 95% interval against trainable parameters, one axes a backbone and data set.
+
+    Returns:
+        A PNG without time or software in it, the same for the same rows; None where no row has
+        both numbers.
+    """
+    shown = [row for row in rows if math.isfinite(row.summary.mean) and row.trainable > 0]
+    if not shown:
+        return None
+    groups = [(name, list(members)) for name, members in groupby(shown, key=lambda r: r.group)]
+    columns = min(len(groups), _COLUMNS)
+    lines = math.ceil(len(groups) / columns)
+    with matplotlib.rc_context(rc=matplotlib.rcParamsDefault), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in any script are allowed
+        figure = Figure(figsize=(5.6 * columns, 4.0 * lines), layout="constrained")
+        FigureCanvasAgg(figure)
+        for number, ((backbone, dataset), members) in enumerate(groups, 1):
+            axes = figure.add_subplot(lines, columns, number)
+            axes.set_title(f"{dataset} from {backbone}", parse_math=False, fontsize=10)
+            _points(axes, members, metric)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _points(axes: Axes, rows: Sequence[Row], metric: str) -> None:
+    scale = 100 if is_percent(metric) else 1
+    for row in rows:
+        mean = scale * row.summary.mean
+        half = scale * (row.summary.ci_high - row.summary.mean)
+        axes.errorbar(
+            row.trainable,
+            mean,
+            yerr=half if math.isfinite(half) else None,
+            fmt="o" if not row.note else "x",
+            capsize=3,
+        )
+        label = row.key.technique + (" (incomplete)" if row.note else "")
+        axes.annotate(
+            label,
+            (row.trainable, mean),
+            xytext=(6, 5),
+            textcoords="offset points",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+            parse_math=False,
+        )
+    axes.set_xscale("log")
+    axes.margins(x=0.2, y=0.1)
+    axes.set_xlabel("trainable parameters")
+    unit = ", %" if scale == 100 else ""
+    axes.set_ylabel(f"{metric}{unit} (mean, 95% interval)", parse_math=False)
+    axes.grid(alpha=0.3)

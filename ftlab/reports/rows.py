@@ -1,0 +1,133 @@
+"""What the table says of each cell, as numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ftlab.errors import InputError
+from ftlab.tracking.aggregate import Summary, summarise
+from ftlab.tracking.records import CellKey, CellRecord
+
+_WORDS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "running", "SCHEDULED": "waiting"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell.
+
+    Attributes:
+        cell_id: its parent run; empty where it was never opened.
+        summary: of the metric over the finished seeds.
+        seeds: how many are expected.
+        trainable, total: parameters; nan where not measured, as the other costs.
+        seconds: mean training time of a run.
+        memory: mean peak memory of training, bytes.
+        note: what is missing or failed; empty for a complete cell.
+        rank: 1 for the best mean of its backbone and data set; None for an incomplete cell.
+    """
+
+    key: CellKey
+    cell_id: str
+    summary: Summary
+    seeds: int
+    trainable: float
+    total: float
+    seconds: float
+    memory: float
+    note: str
+    rank: int | None = None
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Only cells of one backbone and data set are compared."""
+        return self.key.backbone, self.key.dataset
+
+    @property
+    def best(self) -> bool:
+        return self.rank == 1
+
+    @property
+    def percent(self) -> float:
+        """Trainable parameters in percent of all."""
+        return 100 * self.trainable / self.total if self.total else math.nan
+
+
+def build(
+    cells: Sequence[CellKey],
+    records: Iterable[CellRecord],
+    metric: str,
+    higher_is_better: bool,
+) -> list[Row]:
+    """A row a cell, in the given order within its group; groups as they first appear.
+
+    Raises:
+        InputError: runs are finished, and none has the metric.
+    """
+    found = {record.key: record for record in records}
+    _check_metric([found[key] for key in cells if key in found], metric)
+    rows = [_row(key, found.get(key), metric) for key in cells]
+    groups = list(dict.fromkeys(row.group for row in rows))
+    rows = sorted(rows, key=lambda row: groups.index(row.group))
+    return [replace(row, rank=_rank(row, rows, higher_is_better)) for row in rows]
+
+
+def _check_metric(records: Iterable[CellRecord], metric: str) -> None:
+    names = {name for record in records for run in record.finished for name in run.metrics}
+    if names and metric not in names:
+        tests = ", ".join(sorted(name for name in names if name.startswith("test/")))
+        raise InputError(
+            f"metric {metric}: no finished run has it", f"there are: {tests or 'none'}"
+        )
+
+
+def _row(key: CellKey, record: CellRecord | None, metric: str) -> Row:
+    if record is None:
+        nan = math.nan
+        return Row(key, "", summarise([]), 0, nan, nan, nan, nan, "not run")
+    done = record.finished
+
+    def mean(name: str) -> float:
+        return summarise(run.metrics[name] for run in done if name in run.metrics).mean
+
+    return Row(
+        key=key,
+        cell_id=record.cell_id,
+        summary=summarise(run.metrics[metric] for run in done if metric in run.metrics),
+        seeds=len(record.seeds),
+        trainable=mean("cost/trainable_parameters"),
+        total=mean("cost/total_parameters"),
+        seconds=mean("cost/train_seconds"),
+        memory=mean("cost/peak_memory_bytes"),
+        note=_note(record, metric),
+    )
+
+
+def _note(record: CellRecord, metric: str) -> str:
+    """`2 of 3 seeds; 1 failed: non-finite loss`; empty where nothing is missing."""
+    done = record.finished
+    parts = []
+    if len(done) < len(record.seeds):
+        parts.append(f"{len(done)} of {len(record.seeds)} seeds")
+    others = Counter((r.status, r.reason) for r in record.runs if r.status != "FINISHED")
+    for (status, reason), count in sorted(others.items()):
+        word = _WORDS.get(status, status.lower())
+        parts.append(f"{count} {word}: {reason}" if reason else f"{count} {word}")
+    never = len(set(record.seeds) - {run.seed for run in record.runs})
+    if never:
+        parts.append(f"{never} not run")
+    broken = [r.seed for r in done if not math.isfinite(r.metrics.get(metric, math.nan))]
+    if broken:
+        parts.append(f"{metric} missing or not finite in seed {', '.join(map(str, broken))}")
+    return "; ".join(parts)
+
+
+def _rank(row: Row, rows: Sequence[Row], higher_is_better: bool) -> int | None:
+    """Place among the complete cells of the group; equal means share it."""
+    if row.note:
+        return None
+    sign = 1 if higher_is_better else -1
+    rivals = [other for other in rows if other.group == row.group and not other.note]
+    return 1 + sum(sign * other.summary.mean > sign * row.summary.mean for other in rivals)

@@ -1,0 +1,43 @@
+"""The table of a study file, from what the tracking store holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ftlab.data.base import DataModule
+from ftlab.reports.publish import publish
+from ftlab.reports.table import Report, write
+from ftlab.studies import provenance
+from ftlab.studies.config import build
+from ftlab.studies.study import Study
+from ftlab.tracking.tracker import Tracker
+
+
+def table(study: Study, tracking_uri: str | None = None, results: str | Path = "results") -> Report:
+    """Write `results/<study>/` and put rank, row and figures onto the cells in MLflow.
+
+    Args:
+        study: from `load_study`; cells that the store lacks show as missing.
+        tracking_uri: MLflow's store; None as in `Tracker`.
+        results: the folder above the study's own.
+
+    Raises:
+        InputError: nothing of the study is tracked.
+    """
+    tracker = Tracker(tracking_uri)
+    tracker.open_study(study.name, {})
+    keys = [cell.key for cell in study.cells]
+    ours = [record for record in tracker.cells(study.name) if record.key in keys]
+    data: DataModule = build(study.cells[0].data)
+    report = write(
+        study.name,
+        keys,
+        tracker,
+        Path(results),
+        provenance.collect(study.name, study.question, ours),
+        metric=study.report,
+        higher_is_better=data.task.higher_is_better(study.report.removeprefix("test/")),
+    )
+    publish(report, tracker)
+    tracker.close()
+    return report

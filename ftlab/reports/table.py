@@ -1,0 +1,106 @@
+"""From tracking to `results/<study>/`: the study's table, its runs and its figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from ftlab.errors import InputError
+from ftlab.reports import formats
+from ftlab.reports.export import runs_csv, table_lines, to_csv, write_file
+from ftlab.reports.figure import draw
+from ftlab.reports.rows import Row, build
+from ftlab.reports.sheet import Sheet, layout
+from ftlab.tracking.plain import redact
+from ftlab.tracking.records import CellKey
+from ftlab.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study says.
+
+    Attributes:
+        metric: the one compared.
+        rows: the cells, as numbers.
+        sheet: the cells, as text.
+        paths: files written, in a fixed order.
+    """
+
+    study: str
+    metric: str
+    rows: tuple[Row, ...]
+    sheet: Sheet
+    paths: tuple[Path, ...]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row a cell: numbers in base units (fractions, seconds, bytes)."""
+        return pd.DataFrame(table_lines(self.rows, self.metric))
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        return formats.terminal(self.sheet)
+
+    def _repr_html_(self) -> str:
+        return formats.page(self.sheet)
+
+
+def write(
+    study: str,
+    cells: Sequence[CellKey],
+    tracker: Tracker,
+    results: Path,
+    provenance: dict[str, Any],
+    metric: str = "test/accuracy",
+    higher_is_better: bool = True,
+) -> Report:
+    """Write `results/<study>/`: the same store gives the same bytes.
+
+    Args:
+        study: its name.
+        cells: those of the study file, in its order; what else the store holds is left out.
+        tracker: where the runs are.
+        results: the folder above the study's own.
+        provenance: versions, commit, fingerprints, device; no time of writing.
+        metric: the one to compare, as named in MLflow.
+        higher_is_better: the metric's direction.
+
+    Raises:
+        InputError: nothing is tracked of the study, no run has the metric, or the folder cannot
+            be written.
+    """
+    if not study or Path(study).name != study or study == "..":
+        raise InputError(f"study {study!r}: not the name of a folder", "name the study otherwise")
+    records = tracker.cells(study)
+    rows = build(cells, records, metric, higher_is_better)
+    sheet = layout(study, rows, metric)
+    lines = table_lines(rows, metric)
+    files: dict[str, str | bytes] = {
+        "runs.csv": runs_csv(cells, records),
+        "table.md": formats.markdown(sheet),
+        "table.tex": formats.latex(sheet),
+        "table.csv": to_csv(list(lines[0]) if lines else [], lines),
+        "table.html": formats.page(sheet),
+        "provenance.json": _json(provenance),
+    }
+    picture = draw(rows, metric)
+    folder = results / study
+    figure = folder / "figures" / f"{metric.replace('/', '_')}.png"
+    if picture is not None:
+        files[str(figure.relative_to(folder))] = picture
+    else:
+        figure.unlink(missing_ok=True)  # of an earlier store, it would contradict the table
+    paths = tuple(write_file(folder / name, content) for name, content in files.items())
+    return Report(study, metric, tuple(rows), sheet, paths)
+
+
+def _json(provenance: dict[str, Any]) -> str:
+    text = json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    return redact(text) + "\n"

@@ -1,0 +1,140 @@
+"""From a checked study to what will run: data read, combinations refused, costs foreseen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftlab.backbones.base import Backbone
+from ftlab.data.base import DataModule
+from ftlab.errors import Incompatible, InputError
+from ftlab.studies.config import build
+from ftlab.studies.study import Cell, Study
+from ftlab.techniques.base import Technique
+
+FLOAT = 4  # bytes of a parameter in a checkpoint; half precision takes less
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell that may run.
+
+    Attributes:
+        cell: the checked cell.
+        trainable, total: parameters.
+        data_fingerprint, backbone_fingerprint: of what it stands on.
+        data_profile: examples a split and class.
+    """
+
+    cell: Cell
+    trainable: int
+    total: int
+    data_fingerprint: str
+    backbone_fingerprint: str
+    data_profile: dict[str, Any]
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About what a run's checkpoint takes on disk."""
+        return self.trainable * FLOAT
+
+
+@dataclass
+class Plan:
+    """What a study comes to.
+
+    Attributes:
+        study: the study.
+        cells: in the study's order.
+        notes: what its user should know once, for instance how many texts are cut.
+    """
+
+    study: Study
+    cells: list[PlannedCell] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Disk that all runs take together, about."""
+        return sum(c.checkpoint_bytes for c in self.cells) * len(self.study.seeds)
+
+    def check_space(self, folders: list[Path]) -> None:
+        """Refuse a study that the disk cannot hold.
+
+        Args:
+            folders: where runs and artifacts are written; the fullest counts.
+
+        Raises:
+            InputError: too little space.
+        """
+        needed = self.bytes + 2 * max(c.checkpoint_bytes for c in self.cells) + 50_000_000
+        for folder in folders:
+            while not folder.exists():
+                folder = folder.parent
+            free = shutil.disk_usage(folder).free
+            if free < needed:
+                raise InputError(
+                    f"{folder}: {free / 1e9:.1f} GB free, and the study needs about "
+                    f"{needed / 1e9:.1f} GB",
+                    "free some space, or redirect with --results and --tracking-uri",
+                )
+
+
+def plan(study: Study) -> Plan:
+    """Read the data, check every combination and count what trains.
+
+    Models are built on the meta device, so this costs no memory and reads no weights but for
+    their fingerprint.
+
+    Raises:
+        InputError: data, weights or a combination cannot be used; nothing has been written.
+    """
+    made = Plan(study)
+    for backbone, data, cells in _pairs(study, made):
+        fingerprints = data.fingerprint, backbone.fingerprint
+        for cell in cells:
+            data.task.higher_is_better(study.select_by.removeprefix("val/"))
+            data.task.higher_is_better(study.report.removeprefix("test/"))
+            trainable, total = _count(cell, backbone, data)
+            made.cells.append(
+                PlannedCell(cell, trainable, total, *fingerprints, data.describe())
+            )
+    order = {cell.key: position for position, cell in enumerate(study.cells)}
+    made.cells.sort(key=lambda planned: order[planned.cell.key])
+    return made
+
+
+def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list[Cell]]]:
+    """Each backbone connected with each data set, data read once, and their cells."""
+    datasets: dict[str, DataModule] = {}
+    backbones: dict[str, Backbone] = {}
+    for cell in study.cells:
+        if cell.key.dataset not in datasets:
+            datasets[cell.key.dataset] = build(cell.data)
+            datasets[cell.key.dataset].load()
+        if cell.key.backbone not in backbones:
+            backbones[cell.key.backbone] = build(cell.backbone)
+    for d, data in datasets.items():
+        for b, backbone in backbones.items():
+            try:
+                data.connect(backbone, seed=0)
+            except Incompatible as error:
+                raise Incompatible(f"dataset {d}, backbone {b}: {error.what}", error.mend) from error
+            own = [c for c in study.cells if (c.key.dataset, c.key.backbone) == (d, b)]
+            if own:
+                yield backbone, data, own
+        made.notes += [f"{d}: {note}" for note in data.notes]
+
+
+def _count(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[int, int]:
+    technique: Technique = build(cell.technique)
+    try:
+        model = backbone.build(data.task, meta=True)
+        technique.attach(model, data.task)
+    except Incompatible as error:
+        raise Incompatible(f"{cell.key.title}: {error.what}", error.mend) from error
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

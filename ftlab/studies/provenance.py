@@ -1,0 +1,66 @@
+"""Where a number came from: versions, commit, machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ftlab.tracking.records import CellRecord
+
+PACKAGES = (
+    "ftlab", "torch", "torchvision", "lightning", "transformers", "peft", "torchmetrics", "mlflow",
+)  # fmt: skip
+TAG = "ftlab.provenance"
+
+
+def here() -> dict[str, Any]:
+    """Of this process: package versions, ftlab's commit if it runs from a checkout, device."""
+    import torch
+
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"CPU, {os.cpu_count()} cores, {platform.machine()}"
+    return {
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "device": device,
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, with `+` where files were changed; empty outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "ftlab"])
+        ]
+    except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
+        return ""
+    return said[0] + ("+" if said[1] else "")
+
+
+def collect(study: str, question: str, cells: Iterable[CellRecord]) -> dict[str, Any]:
+    """Of a study's finished runs, as the store holds it: each distinct environment once."""
+    environments: list[Any] = []
+    fingerprints: dict[str, dict[str, str]] = {"datasets": {}, "backbones": {}}
+    for cell in cells:
+        for run in cell.finished:
+            said = json.loads(run.tags.get(TAG, "{}"))
+            if said and said not in environments:
+                environments.append(said)
+            for kind, name in (("dataset", cell.key.dataset), ("backbone", cell.key.backbone)):
+                fingerprints[kind + "s"][name] = run.tags.get(f"ftlab.{kind}_sha256", "")
+    return {"study": study, "question": question, "environments": environments, **fingerprints}

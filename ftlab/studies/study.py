@@ -1,0 +1,226 @@
+"""A study: a question, as one YAML file of backbones x datasets x techniques x seeds."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import InputError
+from ftlab.studies.config import Component, check, check_plain
+from ftlab.studies.discover import did_you_mean, family
+from ftlab.studies.yaml_file import Place, parse_value, read
+from ftlab.tracking.records import CellKey
+from ftlab.training.settings import TrainerSettings
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
+"""The study's axes and the rooms of their classes."""
+KEYS = ["name", "question", *AXES, "seeds", "select_by", "report", "trainer"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (backbone, dataset, technique) of a study, checked.
+
+    Attributes:
+        key: its names and the hash of everything below.
+        backbone, data, technique: checked components.
+        trainer: settings, the technique's own overriding the study's.
+        select_by: the validation metric that chooses the epoch.
+    """
+
+    key: CellKey
+    backbone: Component
+    data: Component
+    technique: Component
+    trainer: dict[str, Any]
+    select_by: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All of it as plain data, for the record and for the workers."""
+        return {
+            "backbone": self.backbone,
+            "data": self.data,
+            "technique": self.technique,
+            "trainer": self.trainer,
+            "select_by": self.select_by,
+        }
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study file.
+
+    Attributes:
+        name, question: from the file.
+        cells: every combination, in the file's order.
+        seeds: of each cell.
+        select_by: validation metric that chooses the epoch.
+        report: test metric that the table shows.
+        allow: packages outside ftlab whose classes it may name.
+    """
+
+    name: str
+    question: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    select_by: str
+    report: str
+    allow: tuple[str, ...] = ()
+
+    def only(self, techniques: Sequence[str]) -> Study:
+        """The study with some of its techniques.
+
+        Raises:
+            InputError: a technique that the study does not have.
+        """
+        names = list(dict.fromkeys(cell.key.technique for cell in self.cells))
+        for technique in techniques:
+            if technique not in names:
+                raise InputError(
+                    f"--only: the study {self.name} has no technique {technique!r}",
+                    did_you_mean(technique, names),
+                )
+        kept = tuple(c for c in self.cells if not techniques or c.key.technique in techniques)
+        return self._with(cells=kept)
+
+    def with_seeds(self, seeds: Sequence[int]) -> Study:
+        """The study with other seeds."""
+        return self._with(seeds=_seeds(list(seeds), "--seeds"))
+
+    def _with(self, **changes: Any) -> Study:
+        return Study(**{**vars(self), **changes})
+
+
+def load_study(
+    path: str | Path, overrides: Sequence[str] = (), allow: Sequence[str] = ()
+) -> Study:
+    """Read and check a study file; nothing is built or loaded but the classes it names.
+
+    Args:
+        path: of the YAML file.
+        overrides: `a.b.c=value`, as `--set` takes them.
+        allow: packages outside ftlab whose classes the file may name.
+
+    Raises:
+        InputError: with the file, the line and the key of what is wrong.
+    """
+    data, place = read(Path(path))
+    for override in overrides:
+        _override(data, override)
+    for key in data:
+        if key not in KEYS:
+            raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
+    name = _name(data.get("name"), place / "name")
+    select_by = str(data.get("select_by", "val/accuracy"))
+    if not select_by.startswith("val/"):
+        raise InputError(
+            f"{place / 'select_by'}: {select_by!r} is not a validation metric",
+            "epochs are selected on validation: val/accuracy, val/f1_macro, val/loss, ...",
+        )
+    report = str(data.get("report", "test/" + select_by.removeprefix("val/")))
+    axes = {axis: _axis(data.get(axis), place / axis) for axis in AXES}
+    common = _mapping(data.get("trainer"), place / "trainer")
+    cells = _cells(name, axes, common, select_by, place, allow)
+    seeds = _seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
+    question = str(data.get("question", ""))
+    return Study(name, question, cells, seeds, select_by, report, tuple(allow))
+
+
+def _cells(
+    study: str,
+    axes: Mapping[str, Mapping[str, Any]],
+    common: Mapping[str, Any],
+    select_by: str,
+    place: Place,
+    allow: Sequence[str],
+) -> tuple[Cell, ...]:
+    parts: dict[str, dict[str, Component]] = {axis: {} for axis in AXES}
+    trainers: dict[str, dict[str, Any]] = {}
+    for axis, entries in axes.items():
+        base = family(AXES[axis])
+        for name, value in entries.items():
+            here = place / axis / name
+            if axis == "techniques":
+                own = value.get("trainer") if isinstance(value, Mapping) else None
+                if own is not None:
+                    value = {k: v for k, v in value.items() if k != "trainer"}
+                check_plain(TrainerSettings, common, place / "trainer")
+                own = _mapping(own, here / "trainer")
+                check_plain(TrainerSettings, own, here / "trainer")
+                trainers[name] = check_plain(TrainerSettings, {**common, **own}, here / "trainer")
+            parts[axis][name] = check(base, value, here, allow)
+    cells: dict[str, Cell] = {}
+    for b, backbone in parts["backbones"].items():
+        for d, data in parts["datasets"].items():
+            for t, technique in parts["techniques"].items():
+                config = [backbone, data, technique, trainers[t], select_by]
+                hashed = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+                if hashed in cells:
+                    twin = cells[hashed].key
+                    raise InputError(
+                        f"{place}: the cells {t} on {d} from {b} and {twin.title} are the same",
+                        "remove one of the two, or change a value",
+                    )
+                key = CellKey(study, b, d, t, hashed)
+                cells[hashed] = Cell(key, backbone, data, technique, trainers[t], select_by)
+    return tuple(cells.values())
+
+
+def _axis(entries: Any, place: Place) -> dict[str, Any]:
+    if not isinstance(entries, Mapping) or not entries:
+        raise InputError(f"{place}: at least one is needed", f"{place.keys[-1]}: {{name: CLASS}}")
+    return {_name(name, place / str(name)): value for name, value in entries.items()}
+
+
+def _mapping(value: Any, place: Place) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise InputError(f"{place}: expected a mapping", "key: value")
+    return dict(value or {})
+
+
+def _name(name: Any, place: object) -> str:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError(
+            f"{place}: {name!r} is not a name",
+            "letters, digits, '.', '_' and '-', at most 80, a letter or digit first",
+        )
+    return name
+
+
+def _seeds(seeds: Any, place: object) -> tuple[int, ...]:
+    whole = isinstance(seeds, list) and all(type(s) is int and 0 <= s < 2**32 for s in seeds)
+    if not whole or not seeds:
+        raise InputError(f"{place}: expected a list of whole numbers, got {seeds}", "[0, 1, 2]")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{place}: a seed stands twice in {seeds}", "list each seed once")
+    return tuple(seeds)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Put `a.b.c=value` into the file's data."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise InputError(f"--set {override}: no value", "--set trainer.max_epochs=1")
+    try:
+        value = parse_value(text)
+    except ValueError as error:
+        raise InputError(f"--set {override}: {error}", "quote the value as in YAML") from error
+    *parents, last = dotted.split(".")
+    node = data
+    for depth, key in enumerate(parents):
+        child = copy.copy(node.get(key)) if isinstance(node, Mapping) else None
+        if isinstance(child, str) and depth == 1:  # `probe: LinearProbe`
+            child = {"class_path": child}
+        if child is not None and not isinstance(child, dict):
+            raise InputError(f"--set {dotted}: {key} holds a value, no keys", "see the study file")
+        node[key] = child if child is not None else {}
+        node = node[key]
+    node[last] = value

@@ -1,0 +1,158 @@
+"""One class of several for each example; two classes are binary classification."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from ftlab.errors import InputError
+from ftlab.tasks.base import Task
+from ftlab.tasks.classification_metrics import PER_CLASS, classification_metrics
+from ftlab.tasks.classification_metrics import probabilities as softmax
+from ftlab.tasks.losses.base import Loss
+from ftlab.tasks.losses.cross_entropy import CrossEntropy
+from ftlab.tasks.naming import class_name, metric_keys, name_order
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Classification(Task):
+    """Predict one of the classes that the training labels name.
+
+    A label is its text: 3 and "3" are the same class. Classes are sorted, numbers by value.
+    Metrics: accuracy, balanced accuracy, macro and per-class precision, recall and F1, AUROC
+    (one class against the rest, mean over the classes that a split holds) and the expected
+    calibration error.
+
+    Args:
+        loss: what training minimises; `CrossEntropy()` where none is named.
+        calibration_bins: equal-width bins of confidence for the calibration error.
+    """
+
+    auto_classes: ClassVar[tuple[str, ...]] = (
+        "AutoModelForSequenceClassification",
+        "AutoModelForImageClassification",
+    )
+
+    def __init__(self, loss: Loss | None = None, calibration_bins: int = 15) -> None:
+        if calibration_bins < 1:
+            raise ValueError(f"calibration_bins must be at least 1, got {calibration_bins}")
+        # a copy, because `fit` writes into it and two data sets may be given the same object
+        self._loss = CrossEntropy() if loss is None else copy.deepcopy(loss)
+        self.calibration_bins = calibration_bins
+        self._classes: list[str] = []
+        self._index: dict[str, int] = {}
+        self._counts: list[int] = []
+
+    def fit(self, labels: Sequence[Any]) -> None:
+        """Learn the class names and their counts.
+
+        Raises:
+            InputError: a label is missing, or there are fewer than two classes.
+        """
+        names = [class_name(label, f"training label {i}") for i, label in enumerate(labels)]
+        counts = Counter(names)
+        if len(counts) < 2:
+            found = f"only {next(iter(counts))!r}" if counts else "none"
+            raise InputError(
+                f"classification needs at least two classes in train, found {found}",
+                "name another label column, or train on more examples",
+            )
+        self._classes = sorted(counts, key=name_order)
+        self._index = {name: i for i, name in enumerate(self._classes)}
+        self._counts = [counts[name] for name in self._classes]
+        self._loss.fit(self._counts)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of the logits."""
+        if not self._classes:
+            raise RuntimeError("Classification needs `fit` with the training labels first")
+        return self._classes
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    def encode(self, label: Any, where: str) -> int:
+        name = class_name(label, where)
+        if name not in self._index:
+            shown = ", ".join(self.classes[:10])
+            more = f" and {self.outputs - 10} more" if self.outputs > 10 else ""
+            raise InputError(
+                f"{where}: label {name!r} does not occur in train",
+                f"mend the label or add training examples of it; train has: {shown}{more}",
+            )
+        return self._index[name]
+
+    def stratum(self, label: Any) -> Hashable | None:
+        return class_name(label, "a label to stratify by")
+
+    def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        return self._loss(outputs, batch["target"])
+
+    def metrics(self) -> MetricCollection:
+        return classification_metrics(self.outputs, self.calibration_bins)
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether more of a metric is better; `precision/<class>` and its like are known too.
+
+        Raises:
+            InputError: there is no such metric.
+        """
+        if metric == "loss":
+            return False
+        # the direction does not depend on the classes, and a study asks before it has any
+        known = dict(classification_metrics(2, self.calibration_bins).items())
+        family, _, name = metric.partition("/")
+        if family in PER_CLASS and name and (not self._classes or name in metric_keys(self._classes)):
+            return True
+        choices = ["loss", *(key for key in known if key not in PER_CLASS)]
+        if metric not in choices:
+            close = difflib.get_close_matches(metric, choices, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(
+                f"unknown metric {metric!r}",
+                f"{hint}Classification has: {', '.join(choices)}, "
+                f"{', '.join(f'{family}/<class>' for family in PER_CLASS)}",
+            )
+        return bool(known[metric].higher_is_better)
+
+    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
+        """Computed metrics as plain numbers; a vector over classes becomes `<name>/<class>`."""
+        numbers: dict[str, float] = {}
+        for name, value in computed.items():
+            if value.ndim:
+                keys = [f"{name}/{key}" for key in metric_keys(self.classes)]
+                numbers.update(zip(keys, value.tolist(), strict=True))
+            else:
+                numbers[name] = float(value)
+        return numbers
+
+    def records(self, outputs: Tensor, target: Tensor) -> dict[str, list[Any]]:
+        """Target and prediction by class name, scores as C probabilities."""
+        scores = softmax(outputs.detach()).cpu()
+        return {
+            "target": [self.classes[i] for i in target.tolist()],
+            "prediction": [self.classes[i] for i in scores.argmax(dim=-1).tolist()],
+            "scores": scores.tolist(),
+        }
+
+    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+        """The confusion matrix."""
+        # matplotlib takes a quarter of a second to import; most processes draw nothing
+        from ftlab.tasks.confusion import confusion_figure, confusion_matrix
+
+        matrix = confusion_matrix(records["target"], records["prediction"], self.classes)
+        return {"confusion_matrix": confusion_figure(matrix, self.classes)}
+
+    def summary(self) -> dict[str, Any]:
+        counts = dict(zip(self.classes, self._counts, strict=True))
+        return {"classes": self.classes, "train_counts": counts}

@@ -1,0 +1,123 @@
+"""Metrics of a classification: torchmetrics', with the cases it leaves open decided.
+
+All are updated with logits (B, C) and class indices (B,), and add up over uneven batches and
+over ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+    MulticlassStatScores,
+)
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.utilities.data import dim_zero_cat
+
+PER_CLASS = ("precision", "recall", "f1")
+"""Metrics whose value is a vector over the classes (C,)."""
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes (B, C) in float32."""
+    return logits.float().softmax(dim=-1)
+
+
+def one_vs_rest_auroc(scores: Tensor, target: Tensor) -> Tensor:
+    """Area under the ROC curve of each class against the rest (C,), without bins.
+
+    Args:
+        scores: probabilities (N, C).
+        target: class indices (N,).
+
+    Returns:
+        nan for a class of which there is no example, or no example of another class.
+    """
+    areas = scores.new_full((scores.shape[-1],), torch.nan)
+    present = target.unique()
+    for c in present if len(present) > 1 else ():
+        areas[c] = binary_auroc(scores[:, c], (target == c).long(), validate_args=False)
+    return areas
+
+
+class OneVsRestAUROC(MulticlassAUROC):
+    """Mean of `one_vs_rest_auroc` over the classes that occur; nan where only one does.
+
+    torchmetrics' own gives an absent class the area 0, with a warning, and averages it in.
+    """
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Mean area, a scalar."""
+        scores, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        return one_vs_rest_auroc(scores, target).nanmean()
+
+
+class BalancedAccuracy(MulticlassStatScores):
+    """Mean recall over the classes that occur (scikit-learn's `balanced_accuracy_score`).
+
+    It differs from macro recall where a class is predicted but absent: that counts as recall 0
+    there and not at all here.
+    """
+
+    higher_is_better: bool | None = True
+
+    def compute(self) -> Tensor:
+        """Mean recall, a scalar."""
+        true_positives, _, _, _, support = super().compute().unbind(dim=-1)
+        present = support > 0
+        return (true_positives[present] / support[present]).mean()
+
+
+class CalibrationError(MulticlassCalibrationError):
+    """Expected calibration error, sum_b n_b / N |accuracy_b - confidence_b|.
+
+    Guo, Pleiss, Sun, Weinberger (2017), https://arxiv.org/abs/1706.04599
+
+    torchmetrics' own puts confidence 1, which float32 rounds to, into a bin of its own beyond
+    the last; here it belongs to the last.
+    """
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds.clamp(max=1 - torch.finfo(preds.dtype).eps), target)
+
+
+class _OnLogits(MetricCollection):
+    """A collection updated with logits.
+
+    torchmetrics guesses for each batch whether it was given logits, by whether any lies outside
+    [0, 1]; a new head's small logits can all lie inside and would pass as probabilities.
+    """
+
+    def update(self, outputs: Tensor, target: Tensor) -> None:  # type: ignore[override]
+        super().update(probabilities(outputs), target)
+
+    def forward(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:
+        return super().forward(probabilities(outputs), target)
+
+
+def classification_metrics(classes: int, bins: int) -> MetricCollection:
+    """Fresh metrics for logits of `classes` classes, the calibration error with `bins` bins."""
+    # targets come from `Task.encode`, so checking each batch would only cost device syncs
+    options: dict[str, Any] = {"num_classes": classes, "validate_args": False}
+    macro, each = options | {"average": "macro"}, options | {"average": "none"}
+    return _OnLogits({
+        "accuracy": MulticlassAccuracy(**options, average="micro"),
+        "balanced_accuracy": BalancedAccuracy(**each),
+        "precision_macro": MulticlassPrecision(**macro),
+        "recall_macro": MulticlassRecall(**macro),
+        "f1_macro": MulticlassF1Score(**macro),
+        "precision": MulticlassPrecision(**each),
+        "recall": MulticlassRecall(**each),
+        "f1": MulticlassF1Score(**each),
+        "auroc": OneVsRestAUROC(**each),
+        "calibration_error": CalibrationError(**options, n_bins=bins, norm="l1"),
+    })

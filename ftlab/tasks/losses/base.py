@@ -1,0 +1,91 @@
+"""What every classification loss is, and the conversions that they share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """The logits, not in half precision, which rounds log p to two or three digits."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log softmax over the classes, (B, C) -> (B, C), in float32 at least."""
+    return at_least_float32(logits).log_softmax(dim=-1)
+
+
+def distribution(target: Tensor, like: Tensor) -> Tensor:
+    """Targets as distributions over classes, (B, C), with the dtype of `like` (B, C).
+
+    Args:
+        target: class indices (B,) int64, or soft targets (B, C) as MixUp and CutMix make them.
+        like: logits or log-probabilities, for the number of classes and the dtype.
+    """
+    if target.ndim == 2:
+        return target.to(like.dtype)
+    return torch.nn.functional.one_hot(target, like.shape[-1]).to(like.dtype)
+
+
+class Loss(ABC):
+    """The mean loss of a batch; `fit` tells it the training counts before the first call.
+
+    On soft targets a loss is the expectation of its value over the target's classes, so that a
+    one-hot row gives the same as its class index.
+    """
+
+    per_class: Tensor | None = None
+    """One number a class (C,), where the loss has such: weights, log priors; made by `fit`."""
+
+    def fit(self, counts: Sequence[int]) -> None:  # noqa: B027  (most losses need no counts)
+        """Learn from the number of training examples of each class, after `Subset`."""
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Mean loss, a scalar.
+
+        Args:
+            logits: (B, C).
+            target: class indices (B,) int64 or soft targets (B, C).
+        """
+
+    def per_class_like(self, logits: Tensor) -> Tensor:
+        """`per_class` (C,) on the logits' device, in float32 at least.
+
+        Raises:
+            RuntimeError: `fit` was not called.
+        """
+        if self.per_class is None:
+            raise RuntimeError(f"{type(self).__name__} needs `fit` with the class counts first")
+        # kept there, so that a step copies nothing; the first call may be a validation step, and
+        # a tensor made in inference mode could never take part in training
+        with torch.inference_mode(False):
+            self.per_class = self.per_class.to(at_least_float32(logits))
+        return self.per_class
+
+
+def checked_counts(counts: Sequence[int]) -> Tensor:
+    """Class counts as float64 (C,), each at least one.
+
+    Raises:
+        ValueError: a class without training examples has no frequency to weight by.
+    """
+    if not counts or min(counts) < 1:
+        raise ValueError(f"each class needs at least 1 training example, got counts {[*counts]}")
+    return torch.tensor(counts, dtype=torch.float64)
+
+
+def focal_terms(log_p: Tensor, gamma: float) -> Tensor:
+    """-(1 - p)^gamma log p, elementwise: cross entropy for gamma 0 (Lin et al. 2017).
+
+    Args:
+        log_p: log-probabilities.
+        gamma: focusing exponent.
+    """
+    # the floor keeps the gradient finite where p rounds to 1 and gamma is below 1
+    rest = (1 - log_p.exp()).clamp_min(torch.finfo(log_p.dtype).tiny)
+    return -(rest**gamma) * log_p

@@ -1,0 +1,56 @@
+"""Names of classes: from raw labels, in order, and as keys that MLflow takes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ftlab.errors import InputError
+
+LONGEST = 100
+"""Characters of a class name in a metric key; MLflow allows 250 for the whole key."""
+
+
+def class_name(label: Any, where: str) -> str:
+    """The class that a raw label names: its text.
+
+    Raises:
+        InputError: the label is missing (None, not a number, empty).
+    """
+    missing = label is None or (isinstance(label, float) and math.isnan(label))
+    name = "" if missing else str(label)
+    if not name.strip():
+        raise InputError(f"{where} is missing", "fill the label in or drop the example")
+    return name
+
+
+def name_order(name: str) -> tuple[bool, float, str]:
+    """Sort key: numbers first and by value, then texts."""
+    try:
+        number = float(name)
+    except ValueError:
+        return True, 0.0, name
+    return (False, number, name) if math.isfinite(number) else (True, 0.0, name)
+
+
+def metric_keys(names: Sequence[str]) -> list[str]:
+    """Class names as the last part of a metric's key, one each, all different.
+
+    MLflow takes letters, digits, `_`, `-`, `.`, space and `/`; a slash would nest the key and
+    `..` would climb out of it, so both are replaced.
+    """
+    keys: list[str] = []
+    safe = [re.sub(r"[^\w\-. ]|^\.+$", "_", name[:LONGEST]) for name in names]
+    often = Counter(safe)
+    taken = {key for key in safe if often[key] == 1}
+    for i, key in enumerate(safe):
+        if often[key] > 1:
+            key = f"{key}_{i}"
+            while key in taken:
+                key += "_"
+            taken.add(key)
+        keys.append(key)
+    return keys

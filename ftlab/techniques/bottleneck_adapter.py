@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ftlab.backbones.base import Block, TaskModel
+from ftlab.errors import Incompatible
+from ftlab.techniques.base import (
+    Choice,
+    LogUniform,
+    Optimization,
+    Technique,
+    freeze_all_but_head,
+    is_norm,
+)
+from ftlab.techniques.injection import LAYERS, READS_WEIGHTS
+
+
+class Bottleneck(nn.Module):
+    """x + up(act(down(x))) over the channels of x: (..., D), or (B, D, H, W) for feature maps.
+
+    `up` starts at zero, so the module starts as the identity.
+
+    Args:
+        width: D.
+        bottleneck: inner width.
+        maps: whether inputs are feature maps (channels second).
+        like: a tensor with the device and dtype to take.
+    """
+
+    def __init__(self, width: int, bottleneck: int, maps: bool, like: Tensor) -> None:
+        super().__init__()
+        self.maps = maps
+        place = {"device": like.device, "dtype": like.dtype}
+        self.down = nn.Linear(width, bottleneck, **place)
+        self.up = nn.Linear(bottleneck, width, **place)
+        with torch.no_grad():
+            nn.init.zeros_(self.up.weight)
+            nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.movedim(1, -1) if self.maps else x
+        added = self.up(nn.functional.gelu(self.down(last)))
+        return x + (added.movedim(-1, 1) if self.maps else added)
+
+
+class BottleneckAdapter(Technique):
+    """Train small bottleneck layers inside the frozen blocks, all norms, and the head.
+
+    In a transformer block one adapter follows the attention's and one the feed-forward's output
+    projection, before the residual sum; in a CNN one follows each block (Rebuffi, Bilen,
+    Vedaldi 2018, https://arxiv.org/abs/1803.10082).
+
+    Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan, Gelly (2019),
+    https://arxiv.org/abs/1902.00751
+
+    Args:
+        bottleneck: inner width of each adapter.
+        train_norms: train the normalisation layers too, as the paper does.
+        lr: peak learning rate.
+        optim: optimizer, weight decay and schedule.
+    """
+
+    search_space = {"lr": LogUniform(1e-4, 5e-3), "bottleneck": Choice((8, 16, 32, 64))}
+
+    def __init__(
+        self,
+        bottleneck: int = 32,
+        train_norms: bool = True,
+        lr: float = 1e-3,
+        optim: Optimization = Optimization(),
+    ) -> None:
+        super().__init__(lr, optim)
+        if bottleneck < 1:
+            raise ValueError(f"bottleneck must be at least 1, got {bottleneck}")
+        self.bottleneck, self.train_norms = bottleneck, train_norms
+
+    def adapt(self, model: TaskModel) -> None:
+        freeze_all_but_head(model)
+        for block in model.blocks if self.train_norms else ():
+            for _, module in block.named_modules():
+                if is_norm(module):
+                    module.requires_grad_(True)
+        places = [place for block in model.blocks for place in insertion_points(block)]
+        if not places:
+            raise Incompatible(
+                "BottleneckAdapter finds no attention, feed-forward or convolution block",
+                "take LoRA for this backbone",
+            )
+        for module, width, maps in places:
+            like = next(module.parameters())
+            module.add_module("adapter", Bottleneck(width, self.bottleneck, maps, like))
+            module.register_forward_hook(_adapt_output)
+
+
+def _adapt_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    if isinstance(output, tuple):  # attention modules return their weights beside the output
+        return (module.adapter(output[0]), *output[1:])
+    return module.adapter(output)
+
+
+def insertion_points(block: Block) -> list[tuple[nn.Module, int, bool]]:
+    """Modules of a block whose output gets an adapter, its width, and whether it is a map.
+
+    Of a transformer block: the last linear layer of its attention (the attention itself where
+    that layer is never called) and the last linear layer of all, which project back to the
+    residual stream. Of a convolution block: the block.
+    """
+    start = block.paths[0]
+    modules = [(n, m) for n, m in block.named_modules() if n == start or n.startswith(start + ".")]
+    attention = [(n, m) for n, m in modules if "att" in n.removeprefix(start).lower()]
+    linear = [m for _, m in modules if isinstance(m, LAYERS) and not isinstance(m, nn.Conv2d)]
+    if attention and linear:
+        last = [m for _, m in attention if m in linear][-1]
+        whole = [m for _, m in attention if type(m).__name__ in READS_WEIGHTS]
+        first = whole[0] if whole else last
+        return [(first, _width(last), False), (linear[-1], _width(linear[-1]), False)]
+    convolutions = [m for _, m in modules if isinstance(m, nn.Conv2d)]
+    if convolutions:
+        return [(modules[0][1], convolutions[-1].out_channels, True)]
+    return []
+
+
+def _width(layer: nn.Module) -> int:
+    return int(layer.nf if hasattr(layer, "nf") else layer.out_features)  # nf: GPT-2's Conv1D

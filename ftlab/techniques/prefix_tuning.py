@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from peft import PrefixTuningConfig
+
+from ftlab.backbones.base import TaskModel
+from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
+from ftlab.techniques.virtual_tokens import wrap_with_virtual_tokens
+
+
+class PrefixTuning(Technique):
+    """Train keys and values of virtual tokens that every layer attends to, and the head.
+
+    Li, Liang (2021), https://arxiv.org/abs/2101.00190; without the reparametrisation for
+    classification: Liu et al. 2022, https://arxiv.org/abs/2110.07602 (P-tuning v2).
+
+    Args:
+        tokens: how many virtual tokens.
+        lr: peak learning rate.
+        optim: optimizer, weight decay and schedule.
+    """
+
+    search_space = {"lr": LogUniform(1e-3, 5e-2), "tokens": Choice((5, 10, 20, 50))}
+    identity_at_start = False  # random keys and values take attention from the text
+
+    def __init__(
+        self, tokens: int = 10, lr: float = 1e-2, optim: Optimization = Optimization()
+    ) -> None:
+        super().__init__(lr, optim)
+        if tokens < 1:
+            raise ValueError(f"tokens must be at least 1, got {tokens}")
+        self.tokens = tokens
+
+    def adapt(self, model: TaskModel) -> None:
+        config = PrefixTuningConfig(num_virtual_tokens=self.tokens)
+        wrap_with_virtual_tokens(model, "PrefixTuning", config, "past_key_values")

@@ -1,0 +1,69 @@
+"""Techniques that put trained vectors before the text: what they need of a network."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+from peft import PromptLearningConfig, get_peft_model
+from torch import nn
+
+from ftlab.backbones.base import TaskModel
+from ftlab.errors import Incompatible
+
+
+def wrap_with_virtual_tokens(
+    model: TaskModel, technique: str, config: PromptLearningConfig, argument: str
+) -> None:
+    """Wrap the network in PEFT's prompt learning; the virtual tokens and the head train.
+
+    Args:
+        model: the model to change.
+        technique: for messages.
+        config: PEFT's, without sizes and task type.
+        argument: what the network's `forward` must take for it to work.
+
+    Raises:
+        Incompatible: the network does not read text, or cannot take virtual tokens.
+    """
+    network = model.network
+    settings = getattr(network, "config", None)
+    parameters = inspect.signature(network.forward).parameters
+    if settings is None or not {"input_ids", argument} <= set(parameters):
+        raise Incompatible(
+            f"{technique} needs a text encoder or decoder whose forward takes `{argument}`; "
+            f"{type(network).__name__} does not",
+            "leave this technique out for this backbone",
+        )
+    if settings.is_encoder_decoder:
+        raise Incompatible(
+            f"{technique} does not work with the encoder-decoder {type(network).__name__}",
+            "take LoRA or IA3 for it",
+        )
+    if argument == "inputs_embeds" and hasattr(network, "score"):
+        raise Incompatible(
+            f"{technique}: {type(network).__name__} finds the last token by the input's ids, "
+            "which virtual tokens hide from it",
+            'give the backbone `pooling: "last"`',
+        )
+    config.task_type = "FEATURE_EXTRACTION"  # our head is outside PEFT; see below
+    config.token_dim = settings.hidden_size
+    config.num_layers = settings.num_hidden_layers
+    config.num_attention_heads = settings.num_attention_heads
+    config.num_transformer_submodules = 1
+    model.requires_grad_(False)
+    with warnings.catch_warnings():
+        # PEFT warns that its task type adds no head: ours is part of the network already.
+        warnings.simplefilter("ignore")
+        wrapped = get_peft_model(network, config)
+    wrapped.register_forward_pre_hook(_without_token_types, with_kwargs=True)
+    model.wrap(wrapped, inner="base_model")
+    model.head.requires_grad_(True)
+
+
+def _without_token_types(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    # PEFT ignores token types with a warning at every call; one segment has type 0 anyway.
+    return args, {name: value for name, value in kwargs.items() if name != "token_type_ids"}

@@ -1,0 +1,91 @@
+"""What the tracking store holds of a study, read back: cells and their runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import astuple, dataclass
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """Names one cell of a study.
+
+    Attributes:
+        study: the study's name, an MLflow experiment.
+        backbone, dataset, technique: their names in the study file.
+        config: short hash of the cell's checked config, so that a changed cell is another cell.
+    """
+
+    study: str
+    backbone: str
+    dataset: str
+    technique: str
+    config: str
+
+    @property
+    def digest(self) -> str:
+        """What the store is searched by; names may hold quotes, a digest cannot."""
+        return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()[:32]
+
+    @property
+    def title(self) -> str:
+        """For people: `lora on bbc from minilm`."""
+        return f"{self.technique} on {self.dataset} from {self.backbone}"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: a cell with one seed, fitted once.
+
+    Attributes:
+        status: MLflow's word: RUNNING, FINISHED, FAILED or KILLED.
+        reason: why it is not FINISHED, one line, empty where nobody said.
+        metrics: the last value of each metric.
+        started, ended: milliseconds since 1970; `ended` is None while it runs.
+    """
+
+    run_id: str
+    cell_id: str
+    seed: int
+    status: str
+    reason: str
+    metrics: dict[str, float]
+    params: dict[str, str]
+    tags: dict[str, str]
+    started: int
+    ended: int | None
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first run of this cell and seed, 2 for the next try."""
+        return int(self.tags.get("ftlab.attempt", "1"))
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One cell with its runs.
+
+    Attributes:
+        cell_id: MLflow's id of the parent run.
+        seeds: those expected.
+        runs: one a seed at most, by seed: the FINISHED one, else the latest attempt.
+    """
+
+    cell_id: str
+    key: CellKey
+    seeds: tuple[int, ...]
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def finished(self) -> tuple[RunRecord, ...]:
+        """The runs that count."""
+        return tuple(run for run in self.runs if run.status == "FINISHED")
+
+
+def latest_per_seed(runs: list[RunRecord]) -> tuple[RunRecord, ...]:
+    """One run a seed: FINISHED wins over others, then the later attempt."""
+    best: dict[int, RunRecord] = {}
+    for run in sorted(runs, key=lambda r: (r.status == "FINISHED", r.attempt, r.started, r.run_id)):
+        best[run.seed] = run
+    return tuple(best[seed] for seed in sorted(best))

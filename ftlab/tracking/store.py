@@ -1,0 +1,173 @@
+"""Opens a tracking store: which addresses are allowed, and what SQLite needs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from ftlab.errors import InputError
+from ftlab.tracking.plain import redact
+
+DEFAULT = "sqlite:///mlflow.db"
+SERVERS = ("http", "https")
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs"}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence MLflow's and Alembic's chatter inside the block, and put their levels back."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def resolve(uri: str | None) -> str:
+    """The address to use, absolute where it is a SQLite file.
+
+    Args:
+        uri: None means MLFLOW_TRACKING_URI, and without it `mlflow.db` in the current folder.
+
+    Raises:
+        InputError: an address that MLflow cannot keep runs at.
+    """
+    uri = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT).strip()
+    scheme = urlsplit(uri).scheme.split("+")[0].lower()
+    if scheme == "sqlite":
+        path = _sqlite_file(uri)
+        if not path.parent.is_dir():
+            raise InputError(
+                f"tracking store {uri}: the folder {path.parent} does not exist",
+                "create the folder, or give another --tracking-uri",
+            )
+        return f"sqlite:///{path}"
+    if scheme in SERVERS or scheme in DATABASES:
+        if not urlsplit(uri).hostname and scheme in SERVERS:
+            raise InputError(f"tracking store {redact(uri)}: no host", "write http://HOST:PORT")
+        return uri.rstrip("/") if scheme in SERVERS else uri
+    raise InputError(
+        f"tracking store {redact(uri)}: not a database or a tracking server "
+        "(MLflow 3.13 and later refuses folders)",
+        f"use {DEFAULT}, or http://HOST:PORT of an MLflow server",
+    )
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The database file of a resolved address, None for servers."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client whose store exists and answers.
+
+    Raises:
+        InputError: it does not answer, or is something else; says what.
+    """
+    path = sqlite_path(uri)
+    if path is not None:
+        _check_sqlite(path)
+    else:
+        _check_host(uri)
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # SQLAlchemy's, about MLflow's use
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+    except (MlflowException, OSError, ModuleNotFoundError) as error:
+        raise InputError(*_advice(uri, error)) from error
+    if path is not None and not _on_network(path):
+        _use_wal(path)
+    return client
+
+
+def _sqlite_file(uri: str) -> Path:
+    name = uri.partition("sqlite:///")[2].partition("?")[0]
+    if not name or name == ":memory:":
+        raise InputError(f"tracking store {uri}: no file name", f"use {DEFAULT}")
+    return Path(os.path.abspath(name))
+
+
+def _advice(uri: str, error: Exception) -> tuple[str, str]:
+    reason = redact(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
+    if "db upgrade" in str(error):
+        return (
+            f"tracking store {redact(uri)}: written by another version of MLflow",
+            f"back it up, then: mlflow db upgrade {redact(uri)}",
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return f"tracking store {redact(uri)}: {reason}", "install the database's Python driver"
+    return (
+        f"tracking store {redact(uri)} does not answer: {reason}",
+        "start the server or mend its address (--tracking-uri, MLFLOW_TRACKING_URI)",
+    )
+
+
+def _check_sqlite(path: Path) -> None:
+    """MLflow retries for 100 s on a file that is no database; look first."""
+    try:
+        if path.exists() and path.stat().st_size:
+            with contextlib.closing(sqlite3.connect(path, timeout=20)) as database:
+                rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+                tables = {row[0] for row in rows}
+            if "trials" in tables and "experiments" not in tables:
+                raise InputError(
+                    f"tracking store {path}: this is an Optuna database, and both tools use the "
+                    "table alembic_version",
+                    "give MLflow a file of its own",
+                )
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InputError(f"tracking store {path}: not writable", "give another --tracking-uri")
+    except sqlite3.Error as error:
+        raise InputError(
+            f"tracking store {path}: {error}", "give a SQLite file that no other program locks"
+        ) from error
+
+
+def _check_host(uri: str) -> None:
+    """MLflow retries for 100 s on a database that is not there; knock first."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.split("+")[0]
+    if scheme not in DATABASES or not parts.hostname:
+        return
+    try:
+        with socket.create_connection((parts.hostname, parts.port or DATABASES[scheme]), 5):
+            pass
+    except OSError as error:
+        raise InputError(*_advice(uri, error)) from error
+
+
+def _on_network(path: Path) -> bool:
+    """Whether a file lies on a network file system, where SQLite's WAL is unsafe."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return False
+    lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
+    above = [(line[1], line[2]) for line in lines if path.is_relative_to(line[1])]
+    return max(above, key=lambda entry: len(entry[0]), default=("", ""))[1] in _NETWORK
+
+
+def _use_wal(path: Path) -> None:
+    """Let readers (the UI) and the writer work at the same time; the file remembers it."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=20)) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.Error as error:
+        raise InputError(
+            f"tracking store {path}: {error}", "close the program that locks it"
+        ) from error

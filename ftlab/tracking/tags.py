@@ -1,0 +1,70 @@
+"""Which tags a cell and a run carry, and how they are read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlflow.entities import Run
+
+from ftlab.tracking.plain import tag_values
+from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
+
+# Instead of the account and the script's path, which MLflow would take from the machine.
+ORIGIN = {
+    "mlflow.user": "ftlab",
+    "mlflow.source.name": "ftlab",
+    "mlflow.source.type": "LOCAL",
+}
+_NAMES = ("study", "backbone", "dataset", "technique", "config")
+INHERITED = (*(f"ftlab.{name}" for name in _NAMES), "ftlab.order")
+
+
+def cell_tags(key: CellKey, seeds: Sequence[int], order: int) -> dict[str, str]:
+    """What a new parent run is tagged with."""
+    names = {f"ftlab.{name}": getattr(key, name) for name in _NAMES}
+    own = {
+        "ftlab.kind": "cell",
+        "ftlab.cell": key.digest,
+        "ftlab.seeds": join(sorted(set(seeds))),
+        "ftlab.order": str(order),
+    }
+    return tag_values(names | own) | ORIGIN
+
+
+def cell_record(cell: Run, children: Sequence[Run]) -> CellRecord:
+    """A parent run with its children, of each seed the run that counts."""
+    key = CellKey(*(cell.data.tags[f"ftlab.{name}"] for name in _NAMES))
+    runs = [run_record(run) for run in children]
+    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), latest_per_seed(runs))
+
+
+def run_record(run: Run) -> RunRecord:
+    """A child run."""
+    tags = dict(run.data.tags)
+    return RunRecord(
+        run_id=str(run.info.run_id),
+        cell_id=tags["mlflow.parentRunId"],
+        seed=int(tags["ftlab.seed"]),
+        status=str(run.info.status),
+        reason=tags.get("ftlab.reason", ""),
+        metrics=dict(run.data.metrics),
+        params=dict(run.data.params),
+        tags=tags,
+        started=int(run.info.start_time),
+        ended=run.info.end_time,
+    )
+
+
+def seed_of(run: Run) -> int:
+    """The seed of a child run."""
+    return int(run.data.tags["ftlab.seed"])
+
+
+def seeds_of(cell: Run) -> tuple[int, ...]:
+    """The seeds expected of a parent run."""
+    return tuple(int(seed) for seed in cell.data.tags["ftlab.seeds"].split(",") if seed)
+
+
+def join(seeds: Sequence[int]) -> str:
+    """Seeds as the tag `ftlab.seeds` holds them."""
+    return ",".join(map(str, seeds))

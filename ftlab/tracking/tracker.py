@@ -1,0 +1,287 @@
+"""Writes a study's cells and runs to MLflow, and reads them back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from threading import RLock
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
+
+from ftlab.errors import FtlabError, InputError
+from ftlab.tracking import store, view
+from ftlab.tracking.metrics import MetricBuffer, as_metrics
+from ftlab.tracking.outbox import OUTAGE, Outbox, one_line
+from ftlab.tracking.plain import redact, tag_values
+from ftlab.tracking.records import CellKey, CellRecord
+from ftlab.tracking.runs import Runs
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Tracker:
+    """A study's record in an MLflow store: experiment = study, parent run = cell, child = run.
+
+    After `open_study` an outage of the store stops nothing: writes wait in order and are tried
+    again with each later call; `close` says what was never stored. A cell or run opened during an
+    outage gets an id of ours (`pending-...`), which every method understands.
+
+    Args:
+        uri: the store; None means MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current
+            folder. A SQLite file is made at the first use, not here.
+
+    Raises:
+        InputError: an address that cannot hold runs, or a server that does not answer.
+    """
+
+    def __init__(self, uri: str | None = None) -> None:
+        self.uri = store.resolve(uri)
+        self._lock = RLock()
+        self._outbox = Outbox()
+        self._metrics = MetricBuffer()
+        self._opened: dict[str, tuple[str, int]] = {}  # run -> cell and seed
+        self._done: dict[str, set[int]] = {}  # cell -> seeds known to be finished
+        if store.sqlite_path(self.uri) is None:
+            self._runs  # noqa: B018  connects, so that a dead server is found before training
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return store.connect(self.uri)
+
+    @cached_property
+    def _runs(self) -> Runs:
+        return Runs(self._client)
+
+    def open_study(self, study: str, tags: Mapping[str, str]) -> None:
+        """Get or make the study's experiment.
+
+        Raises:
+            InputError: the store cannot hold it; says why.
+        """
+        path = store.sqlite_path(self.uri)
+        # Beside the database, absolute: the UI finds it wherever it is started.
+        root = (path.parent / "mlartifacts").as_uri() if path else None
+        try:
+            with self._lock, store.quiet():
+                self._runs.open_experiment(study, root, tag_values(tags) | view.KIND)
+        except OUTAGE as error:
+            raise InputError(
+                f"tracking store {redact(self.uri)}: cannot open study {study}: {one_line(error)}",
+                "mend the store, or give another --tracking-uri",
+            ) from error
+
+    def open_cell(
+        self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int
+    ) -> str:
+        """Get or make a cell's parent run; its expected seeds grow by `seeds`.
+
+        Args:
+            key: names it.
+            params: the cell's config, nested; written when the cell is made.
+            seeds: to run.
+            order: place in the study, for tables.
+
+        Returns:
+            The cell's id, the same for the same key.
+        """
+        with self._lock:
+            self._stage()
+            return self._outbox.create(
+                f"cell {key.title}", lambda _: self._runs.open_cell(key, params, seeds, order)
+            )
+
+    def finished(self, cell_id: str) -> set[int]:
+        """Seeds of the cell that have a FINISHED run.
+
+        Raises:
+            FtlabError: the store does not answer, and this tracker never knew the cell.
+        """
+        with self._lock:
+            self.flush()
+            try:
+                known = self._outbox.read(lambda: self._runs.finished(self._outbox.id(cell_id)))
+            except FtlabError:
+                if cell_id not in self._done:
+                    raise
+                known = set()  # an outage: what this process saw is enough to go on
+            done = self._done.setdefault(cell_id, set())
+            done |= known
+            return set(done)
+
+    def open_run(self, cell_id: str, seed: int, params: Mapping[str, Any]) -> str:
+        """Make the run of a seed; every attempt is a run of its own, so metrics never mix.
+
+        An earlier run of the seed that still says RUNNING was left by a kill and becomes KILLED.
+        """
+        started = int(time.time() * 1000)
+
+        def make(token: str) -> str:
+            return self._runs.open_run(self._outbox.id(cell_id), seed, params, token, started)
+
+        with self._lock:
+            self._stage()
+            run_id = self._outbox.create(f"run of seed {seed}", make)
+        self._opened[run_id] = (cell_id, seed)
+        return run_id
+
+    def log_metrics(
+        self, run_id: str, metrics: Mapping[str, float], step: int, timestamp_ms: int
+    ) -> None:
+        """Keep metrics for the next batch: at 500 waiting or after 5 s, or with `flush`.
+
+        MLflow keeps nan; it would turn an infinity into 1.8e308, so that is stored as nan with
+        the tag `ftlab.infinite` (the metric's name).
+        """
+        with self._lock:
+            batch, infinite = as_metrics(metrics, step, timestamp_ms)
+            due = self._metrics.add(run_id, batch)
+            if infinite:
+                self.set_tags(run_id, {"ftlab.infinite": infinite})
+            if due:
+                self.flush()
+
+    def log_dataset(
+        self,
+        run_id: str,
+        name: str,
+        digest: str,
+        source: str,
+        context: str,
+        profile: Mapping[str, Any],
+    ) -> None:
+        """Say which data a run used.
+
+        Args:
+            run_id: the run.
+            name: the data set's name in the study.
+            digest: our own over every row; MLflow shows its first 36 characters, the profile
+                (`fingerprint`) holds all.
+            source: where it came from.
+            context: `train`, `validation` or `test`.
+            profile: sizes and the like.
+        """
+        self._send(
+            f"data set {name} of run {run_id}",
+            lambda: self._runs.log_dataset(
+                self._outbox.id(run_id), name, digest, source, context, profile
+            ),
+        )
+
+    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str = "") -> None:
+        """Copy the files in a folder to the run; during an outage the folder must stay.
+
+        Raises:
+            FileNotFoundError: no such folder.
+        """
+        if not directory.is_dir():
+            raise FileNotFoundError(f"artifacts: no folder {directory}")
+        self._send(
+            f"artifacts {directory} of run {run_id}",
+            lambda: self._client.log_artifacts(
+                self._outbox.id(run_id), str(directory), artifact_path or None
+            ),
+        )
+
+    def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
+        """Store a text as one artifact of a run or cell."""
+        self._send(
+            f"{artifact_file} of run {run_id}",
+            lambda: self._client.log_text(self._outbox.id(run_id), text, artifact_file),
+        )
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run or cell."""
+        entities = [RunTag(name, value) for name, value in tag_values(tags).items()]
+        self._send(
+            f"tags {', '.join(tags)} of run {run_id}",
+            lambda: self._client.log_batch(self._outbox.id(run_id), tags=entities),
+        )
+
+    def end_run(self, run_id: str, status: Status, reason: str = "") -> None:
+        """Store what waits and end the run, with the reason as the tag `ftlab.reason`."""
+        ended = int(time.time() * 1000)
+        if status == "FINISHED" and run_id in self._opened:
+            cell_id, seed = self._opened[run_id]
+            self._done.setdefault(cell_id, set()).add(seed)
+        self._send(
+            f"{status} of run {run_id}",
+            lambda: self._runs.end(self._outbox.id(run_id), status, reason, ended),
+        )
+
+    def end_cell(self, cell_id: str, interrupted: bool = False) -> None:
+        """Aggregate the cell's FINISHED runs onto it and end it.
+
+        It is FINISHED when all expected seeds are, KILLED when interrupted before that, else
+        FAILED.
+        """
+        ended = int(time.time() * 1000)
+        self._send(
+            f"aggregate of cell {cell_id}",
+            lambda: self._runs.end_cell(self._outbox.id(cell_id), interrupted, ended),
+        )
+
+    def cells(self, study: str) -> list[CellRecord]:
+        """The study's cells with the run that counts of each seed, in the study's order.
+
+        Raises:
+            InputError: there is no such study, or no store.
+        """
+        path = store.sqlite_path(self.uri)
+        if path is not None and not path.exists():
+            raise InputError(f"no tracking store at {path}", "run a study first: ftlab run STUDY")
+        with self._lock:
+            self.flush()
+            return self._outbox.read(lambda: self._runs.cells(study))
+
+    def set_view(self, study: str, metrics: Sequence[str]) -> None:
+        """Choose the columns of the study's table in the UI; see `view_path`."""
+        text = view.state(metrics, ["ftlab.reason"])
+        self._send(
+            f"view of study {study}",
+            lambda: self._runs.tag_experiment(study, {view.TAG: text}),
+        )
+
+    def view_path(self, study: str) -> str:
+        """Where the UI shows the study, after `http://127.0.0.1:PORT`.
+
+        Raises:
+            InputError: there is no such study.
+        """
+        with self._lock:
+            return view.path(self._outbox.read(lambda: self._runs.experiment(study)))
+
+    def flush(self) -> None:
+        """Send what waits, unless the store failed a moment ago."""
+        with self._lock:
+            self._stage()
+            self._outbox.deliver()
+
+    def close(self) -> None:
+        """Send what waits, for some seconds.
+
+        Raises:
+            FtlabError: something could not be stored; says what.
+        """
+        with self._lock:
+            self._stage()
+            self._outbox.drain()
+
+    def _stage(self) -> None:
+        """Turn waiting metrics into writes."""
+        for run_id, batch in self._metrics.take():
+            self._outbox.add(
+                f"{len(batch)} metrics of run {run_id}", partial(self._log_batch, run_id, batch)
+            )
+
+    def _log_batch(self, run_id: str, batch: list[Metric]) -> None:
+        self._client.log_batch(self._outbox.id(run_id), metrics=batch)
+
+    def _send(self, what: str, send: Callable[[], Any]) -> None:
+        with self._lock:
+            self._stage()
+            self._outbox.add(what, send)
+            self._outbox.deliver()

@@ -1,0 +1,117 @@
+"""What watches a fit: best epoch, progress, gradients and finite losses."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ftlab.errors import GuardFailed
+from ftlab.training import checkpoint
+from ftlab.training.guards import TensorGuard
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes one event of a run: a dict with the key `event`."""
+
+EVERY = 10  # steps from one look at the loss to the next: a look waits for the device
+
+
+class Watch(Callback):
+    """Reports progress and metrics, times steps, and stops at a non-finite loss.
+
+    Args:
+        guard: told which tensors got gradients.
+        report: takes the events.
+    """
+
+    def __init__(self, guard: TensorGuard, report: Report) -> None:
+        self.guard, self.report = guard, report
+        self.step_seconds: list[float] = []
+        self._finite: Tensor | None = None
+        self._losses: list[Tensor] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: Any) -> None:
+        if not module.trained <= self.guard.reached:
+            self.guard.note_gradients(module.model)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
+        self._losses.append(loss)
+        finite = torch.isfinite(loss)
+        self._finite = finite if self._finite is None else self._finite & finite
+        batch = args[-1] + 1
+        if batch % EVERY == 0 or batch == trainer.num_training_batches:
+            self._look(trainer, float(loss), batch)
+        self.step_seconds.append(time.perf_counter() - self._start)
+
+    def _look(self, trainer: Trainer, loss: float, batch: int) -> None:
+        if not bool(self._finite):
+            raise GuardFailed(f"non-finite loss at or before step {trainer.global_step}")
+        done = trainer.current_epoch * int(trainer.num_training_batches) + batch
+        total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
+        self.report({"event": "progress", "phase": "fit", "done": done, "total": total})
+        self._metrics(trainer, {"train/loss": loss})
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self._losses:
+            values["train/epoch_loss"] = float(torch.stack(self._losses).mean())
+        values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        self._losses.clear()
+        self._metrics(trainer, values | {"epoch": trainer.current_epoch + 1})
+
+    def _metrics(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        event = {"event": "metrics", "step": trainer.global_step, "metrics": dict(values)}
+        self.report(event | {"time": time.time_ns() // 1_000_000})
+
+    @property
+    def median_step(self) -> float:
+        """Seconds a training step takes, validation excluded."""
+        return statistics.median(self.step_seconds)
+
+
+class BestEpoch(Callback):
+    """Keeps the checkpoint of the epoch with the best validation score.
+
+    Args:
+        select_by: the score's name, `val/accuracy` for instance.
+        higher_is_better: its direction.
+        directory: where the checkpoint goes.
+        start: the model's buffers before training.
+        record: for the manifest.
+    """
+
+    def __init__(
+        self,
+        select_by: str,
+        higher_is_better: bool,
+        directory: Path,
+        start: Mapping[str, Tensor],
+        record: Mapping[str, Any],
+    ) -> None:
+        self.select_by, self.sign = select_by, 1 if higher_is_better else -1
+        self.directory, self.start, self.record = directory, start, record
+        self.best, self.epoch, self.bytes = -math.inf, 0, 0
+
+    def on_validation_end(self, trainer: Trainer, module: Any) -> None:
+        score = self.sign * float(trainer.callback_metrics[self.select_by])
+        if math.isnan(score):
+            raise GuardFailed(f"{self.select_by} is not a number after epoch {module.current_epoch}")
+        if score > self.best:
+            self.best, self.epoch = score, trainer.current_epoch + 1
+            if trainer.is_global_zero:
+                changed = checkpoint.delta(module.model, module.trained, self.start)
+                record = {**self.record, "epoch": self.epoch}
+                self.bytes = checkpoint.save(self.directory, changed, record)

@@ -1,0 +1,97 @@
+"""Delta checkpoints: the tensors that a technique changed, as safetensors with a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ftlab.backbones.base import TaskModel
+from ftlab.errors import InputError
+
+WEIGHTS = "delta.safetensors"
+MANIFEST = "manifest.json"
+
+
+def buffers(model: TaskModel) -> dict[str, Tensor]:
+    """A copy of the persistent buffers (batch statistics, for instance), by name."""
+    names = {name for name, _ in model.named_buffers()}
+    return {n: t.detach().clone() for n, t in model.state_dict().items() if n in names}
+
+
+def delta(model: TaskModel, trained: set[str], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What training changed: the tensors that trained, and buffers that differ from `start`.
+
+    Args:
+        model: the adapted model.
+        trained: names of the parameters that trained.
+        start: `buffers` before training.
+    """
+    state = model.state_dict()
+    changed = [n for n, before in start.items() if not torch.equal(state[n].cpu(), before.cpu())]
+    # Tied parameters have one name in `trained`; the state has every name.
+    return {
+        name: state[name].detach().cpu().contiguous() for name in sorted({*trained, *changed})
+    }
+
+
+def save(directory: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> int:
+    """Write a checkpoint to `directory`, whole or not at all.
+
+    Args:
+        directory: made if missing; an earlier checkpoint in it is replaced.
+        tensors: what `delta` gives.
+        record: what the manifest holds beside the hashes: fingerprint, config, versions.
+
+    Returns:
+        Bytes written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = directory / WEIGHTS
+    temporary = directory / f"{WEIGHTS}.tmp"
+    save_file(dict(tensors), temporary)
+    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    manifest = json.dumps({"files": {WEIGHTS: {"sha256": digest}}, **record}, indent=1)
+    (directory / f"{MANIFEST}.tmp").write_text(manifest + "\n", encoding="utf-8")
+    for name in (WEIGHTS, MANIFEST):  # the manifest last: without it there is no checkpoint
+        _flush(directory / f"{name}.tmp")
+        os.replace(directory / f"{name}.tmp", directory / name)
+    return weights.stat().st_size + (directory / MANIFEST).stat().st_size
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def load(directory: Path, model: TaskModel) -> dict[str, Any]:
+    """Put a checkpoint's tensors into an adapted model and return its manifest.
+
+    Raises:
+        InputError: a file is missing or damaged, or does not belong to this model.
+    """
+    mend = "take a checkpoint that ftlab wrote for this study's cell, or run the cell again"
+    try:
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        content = (directory / WEIGHTS).read_bytes()
+        expected = manifest["files"][WEIGHTS]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{directory} holds no readable checkpoint ({error})", mend) from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise InputError(f"{directory / WEIGHTS} is damaged: its sha256 is not its manifest's", mend)
+    try:
+        tensors = load_file(directory / WEIGHTS)
+        unknown = model.load_state_dict(tensors, strict=False).unexpected_keys
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"{directory / WEIGHTS} does not fit the model: {error}", mend) from error
+    if unknown:
+        raise InputError(f"{directory / WEIGHTS} has tensors this model lacks: {unknown}", mend)
+    return manifest

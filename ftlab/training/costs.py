@@ -1,0 +1,110 @@
+"""What a run costs, measured the same way for every technique."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ftlab.backbones.base import TaskModel
+from ftlab.techniques.base import Technique
+
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+class MemoryMeter:
+    """Peak memory of a phase, above what was in use when the meter was made.
+
+    On a GPU: the allocator's peak. On a CPU: the process's largest resident set, which Linux
+    can reset between phases; elsewhere the peak of the whole process so far.
+
+    Args:
+        device: where the model runs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        gc.collect()
+        self.base = 0 if device.type == "cuda" else _resident("VmRSS")
+
+    def start(self) -> None:
+        """Forget the peak so far."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif CLEAR_REFS.exists():
+            CLEAR_REFS.write_text("5")  # proc(5): resets VmHWM
+
+    def peak(self) -> int:
+        """Bytes at the highest point since `start`."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return max(0, _resident("VmHWM") - self.base)
+
+
+def _resident(field: str) -> int:
+    if STATUS.exists():
+        for line in STATUS.read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def parameter_counts(model: TaskModel, trained: set[str]) -> dict[str, float]:
+    """Parameters that trained and parameters in all (buffers are none)."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    return {
+        "cost/trainable_parameters": sum(sizes[name] for name in trained),
+        "cost/total_parameters": sum(sizes.values()),
+    }
+
+
+def flops(technique: Technique, batch: Mapping[str, Any]) -> dict[str, float]:
+    """Floating-point operations an example, of a training step and of inference.
+
+    Counted by `torch.utils.flop_counter` (operations it does not know count nothing) over one
+    training batch as it is, padding included.
+    """
+    examples = len(batch["index"])
+    technique.eval()
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention on CPUs is unknown to the counter
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            technique.model(batch)
+        inference = counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            technique.task.loss(technique.model(batch), batch).backward()
+    technique.zero_grad(set_to_none=True)
+    return {
+        "cost/train_flops": counter.get_total_flops() / examples,
+        "cost/inference_flops": inference / examples,
+    }
+
+
+def latency(model: TaskModel, batch: Mapping[str, Any], repeats: int = 10) -> float:
+    """Median seconds of a forward pass in eval mode."""
+    model.eval()
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(repeats + 2):
+            start = time.perf_counter()
+            model(batch)
+            if next(model.parameters()).is_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])  # the first two warm the caches
+
+
+def first_examples(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The first examples of a batch."""
+    return {
+        name: first_examples(value, count) if isinstance(value, Mapping) else value[:count]
+        for name, value in batch.items()
+    }

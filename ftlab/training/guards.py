@@ -1,0 +1,95 @@
+"""Checks that fail a run loudly, so that no wrong number reaches a table."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ftlab.backbones.base import TaskModel
+from ftlab.errors import GuardFailed
+from ftlab.techniques.base import Technique
+
+
+def digest(tensor: Tensor) -> tuple[float, float]:
+    """Two sums that tell, with 64-bit accumulation, whether a tensor changed.
+
+    A hash would read every byte through Python; these cost two passes at memory speed. They
+    take the bits, not the values, so that even a changed sign of zero shows.
+    """
+    bits = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    words = bits[: bits.numel() // 8 * 8].view(torch.int64)
+    rest = bits[bits.numel() // 8 * 8 :].to(torch.int64)
+    position = torch.arange(words.numel(), device=words.device, dtype=torch.int64) * 2 + 1
+    mixed = words * position  # wraps around, which is what makes it a checksum
+    return float((words.sum() + rest.sum()).item()), float((mixed.sum()).item())
+
+
+class TensorGuard:
+    """Remembers every parameter before training; afterwards says which moved.
+
+    Args:
+        model: the adapted model, before training.
+    """
+
+    def __init__(self, model: TaskModel) -> None:
+        self.before = {name: digest(p) for name, p in model.named_parameters()}
+        self.reached: set[str] = set()
+
+    def note_gradients(self, model: TaskModel) -> None:
+        """Remember which parameters have a gradient now."""
+        self.reached |= {n for n, p in model.named_parameters() if p.grad is not None}
+
+    def check(self, model: TaskModel, trained: set[str]) -> None:
+        """Hold training to what the technique said it trains.
+
+        Raises:
+            GuardFailed: a trained tensor got no gradient or never moved, a frozen one changed.
+        """
+        moved = {n for n, p in model.named_parameters() if digest(p) != self.before[n]}
+        complaints = {
+            "got no gradient": sorted(trained - self.reached),
+            "never moved": sorted((trained & self.reached) - moved),
+            "changed though frozen": sorted(moved - trained),
+        }
+        for complaint, names in complaints.items():
+            if names:
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                raise GuardFailed(f"tensors {complaint}: {', '.join(names[:3])}{more}")
+
+
+def check_identity(before: Tensor, after: Tensor, technique: Technique) -> None:
+    """Hold a technique to its claim that it starts as the unadapted model.
+
+    Args:
+        before: outputs of the unadapted model in eval mode.
+        after: outputs of the adapted model for the same batch.
+        technique: for its claim and name.
+
+    Raises:
+        GuardFailed: they differ.
+    """
+    if technique.identity_at_start and not close(before, after):
+        raise GuardFailed(
+            f"{type(technique).__name__} claims to start as the identity, but outputs differ by "
+            f"{_gap(before, after):.2g}"
+        )
+
+
+def check_merge(unmerged: Tensor, merged: Tensor) -> None:
+    """Hold a merged model to the unmerged one.
+
+    Raises:
+        GuardFailed: their outputs differ by more than rounding.
+    """
+    if not close(unmerged, merged, factor=10):  # another order of summation
+        raise GuardFailed(f"merged and unmerged outputs differ by {_gap(unmerged, merged):.2g}")
+
+
+def close(a: Tensor, b: Tensor, factor: float = 1) -> bool:
+    """Equal up to the rounding of their dtype."""
+    tolerance = factor * (1e-4 if a.dtype in (torch.float32, torch.float64) else 5e-2)
+    return torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance)
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    return float((a.float() - b.float()).abs().max())

@@ -1,0 +1,40 @@
+"""What the trainer is told: epochs, precision, devices; plain types, checked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """The settings of one run's training.
+
+    Args:
+        max_epochs: passes over the training examples.
+        precision: Lightning's names; `32-true` is the default because parameters in half
+            precision lose late updates and bias full against parameter-efficient tuning.
+        gradient_clip: largest norm of the gradient; None for no clipping.
+        accumulate: batches whose gradients are added up before an update.
+        patience: stop after so many epochs without a better `select_by`; None never stops early.
+        accelerator: `auto`, `cpu`, `gpu` or `mps`.
+        devices: processes of one run (DDP where more than one).
+        threads: CPU threads of a run; None for all cores.
+    """
+
+    max_epochs: int = 3
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
+    gradient_clip: float | None = 1.0
+    accumulate: int = 1
+    patience: int | None = None
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: int = 1
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "accumulate", "devices", "patience", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise ValueError(f"gradient_clip must be above 0, got {self.gradient_clip}")
