@@ -1,10 +1,13 @@
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parent.parent
+WORDS = "good fine great bad poor awful film plot cast score the a of and was is very quite".split()
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +17,79 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set FTLAB_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT with three layers and its tokenizer, as a local folder."""
+    import torch
+    import transformers as hf
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    folder = tmp_path_factory.mktemp("tiny") / "bert"
+    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    hf.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = hf.BertConfig(
+            vocab_size=len(vocabulary), hidden_size=32, num_attention_heads=2, pad_token_id=0,
+            intermediate_size=48, num_hidden_layers=3, max_position_embeddings=32,
+        )
+        hf.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random ResNet with three residual layers, as a local folder."""
+    import torch
+    import transformers as hf
+
+    folder = tmp_path_factory.mktemp("tiny") / "resnet"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        hf.ResNetModel(
+            hf.ResNetConfig(
+                embedding_size=8, hidden_sizes=[16, 24], depths=[2, 1], layer_type="basic"
+            )
+        ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 texts of two classes that a word tells apart."""
+    draw = random.Random(0)
+    lines = ["text,label"]
+    for i in range(120):
+        label = ("bad", "good")[i % 2]
+        word = draw.choice(WORDS[3:6] if label == "bad" else WORDS[:3])
+        filler = draw.choices(WORDS[6:], k=draw.randint(2, 8))
+        filler.insert(draw.randint(0, len(filler)), word)
+        lines.append(f"{' '.join(filler)},{label}")
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 images of two classes (bright left, bright right), a folder a class."""
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    for label, side in (("left", slice(0, 16)), ("right", slice(16, 32))):
+        (root / label).mkdir(parents=True)
+        for i in range(48):
+            pixels = draw.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+            pixels[:, side] += 100
+            Image.fromarray(pixels).save(root / label / f"{i:02}.png")
+    return root

@@ -118,11 +118,8 @@ class TaskModel(nn.Module):
     @property
     def blocks(self) -> list[Block]:
         """Input to output; the embedding or stem first."""
-        blocks = [Block(self, name, self._paths(paths)) for name, paths in self._blocks]
-        if blocks:
-            first = blocks[0]
-            blocks[0] = Block(self, first.name, first.paths, shells=self._shells)
-        return blocks
+        return [Block(self, name, self._paths(paths), tuple if i else self._shells)
+                for i, (name, paths) in enumerate(self._blocks)]
 
     @property
     def head(self) -> Block:
@@ -171,7 +168,7 @@ class TaskModel(nn.Module):
 
 @dataclass(frozen=True)
 class TextPreprocessing:
-    """Turns texts into token ids and token ids into a padded batch.
+    """Texts to token ids, and token ids to a padded batch.
 
     Attributes:
         encode: texts, longest allowed length in tokens (special tokens included) ->

@@ -96,8 +96,6 @@ class DataModule(LightningDataModule):
         self._seed: int | None = None
         self._fingerprint = ""
 
-    # What a data module brings
-
     @abstractmethod
     def read(self, split: SplitName, source: str) -> Examples:
         """All raw examples of a source; an `InputError` names the place and the mend."""
@@ -130,14 +128,8 @@ class DataModule(LightningDataModule):
         """Positions of a split in the order of evaluation."""
         return range(len(self.splits[split]))
 
-    # What every data module does
-
     def load(self) -> None:
-        """Read, split, subset and encode. Calling it again does nothing.
-
-        Raises:
-            InputError: with the place and the mend.
-        """
+        """Read, split, subset and encode, once; an `InputError` names the place and the mend."""
         if self.splits:
             return
         self.notes = []

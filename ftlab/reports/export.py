@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -109,7 +110,8 @@ def write_file(path: Path, content: str | bytes) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # no rest where the folder itself was the trouble
+            temporary.unlink()
         raise InputError(
             f"results {path}: {error.strerror or error}", "free space, or give another --results"
         ) from error

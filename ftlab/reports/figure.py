@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ftlab.reports.rows import Row
 from ftlab.reports.sheet import is_percent
+from ftlab.tracking.plain import shorten
 
 _COLUMNS = 3  # axes side by side
 
@@ -38,7 +39,7 @@ def draw(rows: Sequence[Row], metric: str) -> bytes | None:
         FigureCanvasAgg(figure)
         for number, ((backbone, dataset), members) in enumerate(groups, 1):
             axes = figure.add_subplot(lines, columns, number)
-            axes.set_title(f"{dataset} from {backbone}", parse_math=False, fontsize=10)
+            axes.set_title(shorten(f"{dataset} from {backbone}", 60), parse_math=False, fontsize=10)
             _points(axes, members, metric)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
@@ -58,8 +59,8 @@ def _points(axes: Axes, rows: Sequence[Row], metric: str) -> None:
             capsize=3,
         )
         label = row.key.technique + (" (incomplete)" if row.note else "")
-        axes.annotate(
-            label,
+        text = axes.annotate(
+            shorten(label, 40),
             (row.trainable, mean),
             xytext=(6, 5),
             textcoords="offset points",
@@ -67,9 +68,10 @@ def _points(axes: Axes, rows: Sequence[Row], metric: str) -> None:
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             parse_math=False,
         )
+        text.set_in_layout(False)  # a long name must not squeeze the axes
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.1)
     axes.set_xlabel("trainable parameters")
     unit = ", %" if scale == 100 else ""
-    axes.set_ylabel(f"{metric}{unit} (mean, 95% interval)", parse_math=False)
+    axes.set_ylabel(f"{shorten(metric, 30)}{unit} (mean, 95% interval)", parse_math=False)
     axes.grid(alpha=0.3)

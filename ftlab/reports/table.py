@@ -95,9 +95,9 @@ def write(
     figure = folder / "figures" / f"{metric.replace('/', '_')}.png"
     if picture is not None:
         files[str(figure.relative_to(folder))] = picture
-    else:
-        figure.unlink(missing_ok=True)  # of an earlier store, it would contradict the table
     paths = tuple(write_file(folder / name, content) for name, content in files.items())
+    if picture is None:
+        figure.unlink(missing_ok=True)  # of an earlier store, it would contradict the table
     return Report(study, metric, tuple(rows), sheet, paths)
 
 

@@ -36,7 +36,9 @@ OUTAGE = (MlflowException, OSError)  # requests' errors are OSErrors
 
 
 def is_final(error: Exception) -> bool:
-    """Whether the store answered, and refused."""
+    """Whether another try is pointless: the store refused, or the local file is gone."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return True
     return isinstance(error, MlflowException) and error.error_code in _FINAL
 
 
@@ -79,6 +81,14 @@ class Outbox:
     def add(self, what: str, send: Callable[[], None]) -> None:
         """Put a write behind those that wait; `deliver` sends it."""
         self._waiting.append(Write(what, send))
+
+    def add_for(self, what: str, run_id: str, method: Callable[..., object], *args: object) -> None:
+        """Put `method(run_id, *args)` behind those that wait; the id may be one of ours."""
+
+        def send() -> None:
+            method(self.id(run_id), *args)
+
+        self.add(f"{what} of {run_id}", send)
 
     def deliver(self, now: bool = False) -> bool:
         """Send what waits, and say whether nothing waits any more.

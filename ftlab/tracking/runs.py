@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -87,8 +88,9 @@ class Runs:
             cell_id,
             tags=[RunTag("ftlab.seeds", join(expected)), RunTag("ftlab.order", str(order))],
         )
-        self._log_params(cell_id, params if not cell.data.params else {})
+        self._log_params(cell_id, params, known=cell.data.params)
         if not set(expected) <= self.finished(cell_id):
+            self._client.log_batch(cell_id, tags=[RunTag("ftlab.reason", "")])
             self._client.update_run(cell_id, status="RUNNING")
         return cell_id
 
@@ -167,6 +169,16 @@ class Runs:
         tag = InputTag("mlflow.data.context", context)
         self._client.log_inputs(run_id, [DatasetInput(data, [tag])])
 
+    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str) -> None:
+        """Copy a folder's files to the run.
+
+        Raises:
+            FileNotFoundError: the folder is gone, where MLflow would silently copy nothing.
+        """
+        if not directory.is_dir():
+            raise FileNotFoundError(f"no folder {directory}")
+        self._client.log_artifacts(run_id, str(directory), artifact_path or None)
+
     def cells(self, study: str) -> list[CellRecord]:
         """Every cell of the study, in its order."""
         children: dict[str, list[Run]] = {}
@@ -197,7 +209,10 @@ class Runs:
             if not token:
                 return
 
-    def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        flat = [Param(name, value) for name, value in flatten(params).items()]
+    def _log_params(
+        self, run_id: str, params: Mapping[str, Any], known: Mapping[str, str] | None = None
+    ) -> None:
+        """Add the params that are not known yet; MLflow refuses to change one."""
+        flat = [Param(k, v) for k, v in flatten(params).items() if k not in (known or {})]
         for start in range(0, len(flat), _BATCH):
             self._client.log_batch(run_id, params=flat[start : start + _BATCH])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import RunTag
 
 from ftlab.errors import FtlabError, InputError
 from ftlab.tracking import store, view
@@ -26,9 +26,9 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class Tracker:
     """A study's record in an MLflow store: experiment = study, parent run = cell, child = run.
 
-    After `open_study` an outage of the store stops nothing: writes wait in order and are tried
-    again with each later call; `close` says what was never stored. A cell or run opened during an
-    outage gets an id of ours (`pending-...`), which every method understands.
+    After `open_study` an outage of the store stops nothing: writes wait in order, later calls try
+    them again, and `close` says what was never stored. What is opened during an outage gets an id
+    of ours (`pending-...`), which every method understands.
 
     Args:
         uri: the store; None means MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current
@@ -158,18 +158,13 @@ class Tracker:
         Args:
             run_id: the run.
             name: the data set's name in the study.
-            digest: our own over every row; MLflow shows its first 36 characters, the profile
-                (`fingerprint`) holds all.
+            digest: our own over every row; MLflow shows 36 characters, the profile holds all.
             source: where it came from.
             context: `train`, `validation` or `test`.
             profile: sizes and the like.
         """
-        self._send(
-            f"data set {name} of run {run_id}",
-            lambda: self._runs.log_dataset(
-                self._outbox.id(run_id), name, digest, source, context, profile
-            ),
-        )
+        data = (name, digest, source, context, profile)
+        self._write(f"data set {name}", run_id, self._runs.log_dataset, *data)
 
     def log_artifacts(self, run_id: str, directory: Path, artifact_path: str = "") -> None:
         """Copy the files in a folder to the run; during an outage the folder must stay.
@@ -179,27 +174,17 @@ class Tracker:
         """
         if not directory.is_dir():
             raise FileNotFoundError(f"artifacts: no folder {directory}")
-        self._send(
-            f"artifacts {directory} of run {run_id}",
-            lambda: self._client.log_artifacts(
-                self._outbox.id(run_id), str(directory), artifact_path or None
-            ),
-        )
+        what = f"artifacts {directory}"
+        self._write(what, run_id, self._runs.log_artifacts, directory, artifact_path)
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         """Store a text as one artifact of a run or cell."""
-        self._send(
-            f"{artifact_file} of run {run_id}",
-            lambda: self._client.log_text(self._outbox.id(run_id), text, artifact_file),
-        )
+        self._write(artifact_file, run_id, self._client.log_text, text, artifact_file)
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run or cell."""
         entities = [RunTag(name, value) for name, value in tag_values(tags).items()]
-        self._send(
-            f"tags {', '.join(tags)} of run {run_id}",
-            lambda: self._client.log_batch(self._outbox.id(run_id), tags=entities),
-        )
+        self._write(f"tags {', '.join(tags)}", run_id, self._client.log_batch, (), (), entities)
 
     def end_run(self, run_id: str, status: Status, reason: str = "") -> None:
         """Store what waits and end the run, with the reason as the tag `ftlab.reason`."""
@@ -207,10 +192,7 @@ class Tracker:
         if status == "FINISHED" and run_id in self._opened:
             cell_id, seed = self._opened[run_id]
             self._done.setdefault(cell_id, set()).add(seed)
-        self._send(
-            f"{status} of run {run_id}",
-            lambda: self._runs.end(self._outbox.id(run_id), status, reason, ended),
-        )
+        self._write(status, run_id, self._runs.end, status, reason, ended)
 
     def end_cell(self, cell_id: str, interrupted: bool = False) -> None:
         """Aggregate the cell's FINISHED runs onto it and end it.
@@ -219,10 +201,7 @@ class Tracker:
         FAILED.
         """
         ended = int(time.time() * 1000)
-        self._send(
-            f"aggregate of cell {cell_id}",
-            lambda: self._runs.end_cell(self._outbox.id(cell_id), interrupted, ended),
-        )
+        self._write("aggregate", cell_id, self._runs.end_cell, interrupted, ended)
 
     def cells(self, study: str) -> list[CellRecord]:
         """The study's cells with the run that counts of each seed, in the study's order.
@@ -239,18 +218,11 @@ class Tracker:
 
     def set_view(self, study: str, metrics: Sequence[str]) -> None:
         """Choose the columns of the study's table in the UI; see `view_path`."""
-        text = view.state(metrics, ["ftlab.reason"])
-        self._send(
-            f"view of study {study}",
-            lambda: self._runs.tag_experiment(study, {view.TAG: text}),
-        )
+        tags = {view.TAG: view.state(metrics, ["ftlab.reason"])}
+        self._write("view", study, self._runs.tag_experiment, tags)
 
     def view_path(self, study: str) -> str:
-        """Where the UI shows the study, after `http://127.0.0.1:PORT`.
-
-        Raises:
-            InputError: there is no such study.
-        """
+        """Where the UI shows the study, after `http://127.0.0.1:PORT`."""
         with self._lock:
             return view.path(self._outbox.read(lambda: self._runs.experiment(study)))
 
@@ -271,17 +243,12 @@ class Tracker:
             self._outbox.drain()
 
     def _stage(self) -> None:
-        """Turn waiting metrics into writes."""
         for run_id, batch in self._metrics.take():
-            self._outbox.add(
-                f"{len(batch)} metrics of run {run_id}", partial(self._log_batch, run_id, batch)
-            )
+            self._outbox.add_for(f"{len(batch)} metrics", run_id, self._client.log_batch, batch)
 
-    def _log_batch(self, run_id: str, batch: list[Metric]) -> None:
-        self._client.log_batch(self._outbox.id(run_id), metrics=batch)
-
-    def _send(self, what: str, send: Callable[[], Any]) -> None:
+    def _write(self, what: str, run_id: str, method: Callable[..., object], *args: object) -> None:
+        """Call `method(run_id, *args)` after what waits, now or after the outage."""
         with self._lock:
             self._stage()
-            self._outbox.add(what, send)
+            self._outbox.add_for(what, run_id, method, *args)
             self._outbox.deliver()

@@ -13,6 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ftlab.backbones.base import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint
 from ftlab.training.guards import TensorGuard
@@ -89,7 +90,7 @@ class BestEpoch(Callback):
         select_by: the score's name, `val/accuracy` for instance.
         higher_is_better: its direction.
         directory: where the checkpoint goes.
-        start: the model's buffers before training.
+        names: parameters and buffers to keep: all that any epoch may change.
         record: for the manifest.
     """
 
@@ -98,11 +99,11 @@ class BestEpoch(Callback):
         select_by: str,
         higher_is_better: bool,
         directory: Path,
-        start: Mapping[str, Tensor],
+        names: set[str],
         record: Mapping[str, Any],
     ) -> None:
         self.select_by, self.sign = select_by, 1 if higher_is_better else -1
-        self.directory, self.start, self.record = directory, start, record
+        self.directory, self.names, self.record = directory, names, record
         self.best, self.epoch, self.bytes = -math.inf, 0, 0
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
@@ -112,6 +113,15 @@ class BestEpoch(Callback):
         if score > self.best:
             self.best, self.epoch = score, trainer.current_epoch + 1
             if trainer.is_global_zero:
-                changed = checkpoint.delta(module.model, module.trained, self.start)
-                record = {**self.record, "epoch": self.epoch}
-                self.bytes = checkpoint.save(self.directory, changed, record)
+                self._save(module.model, self.names)
+
+    def restore(self, model: TaskModel, guard: TensorGuard) -> None:
+        """Put the best epoch back, and leave only what it changed in the checkpoint."""
+        checkpoint.load(self.directory, model)
+        changed = guard.moved(model)
+        if changed != self.names:
+            self._save(model, changed)
+
+    def _save(self, model: TaskModel, names: set[str]) -> None:
+        record = {**self.record, "epoch": self.epoch}
+        self.bytes = checkpoint.save(self.directory, checkpoint.tensors(model, names), record)

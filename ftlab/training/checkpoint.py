@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,34 +20,23 @@ WEIGHTS = "delta.safetensors"
 MANIFEST = "manifest.json"
 
 
-def buffers(model: TaskModel) -> dict[str, Tensor]:
-    """A copy of the persistent buffers (batch statistics, for instance), by name."""
-    names = {name for name, _ in model.named_buffers()}
-    return {n: t.detach().clone() for n, t in model.state_dict().items() if n in names}
+def buffer_names(model: TaskModel) -> set[str]:
+    """Names of the persistent buffers (batch statistics, for instance)."""
+    return {name for name, _ in model.named_buffers()} & model.state_dict().keys()
 
 
-def delta(model: TaskModel, trained: set[str], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What training changed: the tensors that trained, and buffers that differ from `start`.
-
-    Args:
-        model: the adapted model.
-        trained: names of the parameters that trained.
-        start: `buffers` before training.
-    """
+def tensors(model: TaskModel, names: set[str]) -> dict[str, Tensor]:
+    """Copies of some parameters and buffers, on the CPU."""
     state = model.state_dict()
-    changed = [n for n, before in start.items() if not torch.equal(state[n].cpu(), before.cpu())]
-    # Tied parameters have one name in `trained`; the state has every name.
-    return {
-        name: state[name].detach().cpu().contiguous() for name in sorted({*trained, *changed})
-    }
+    return {name: state[name].detach().cpu().contiguous() for name in sorted(names)}
 
 
-def save(directory: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> int:
+def save(directory: Path, changed: Mapping[str, Tensor], record: Mapping[str, Any]) -> int:
     """Write a checkpoint to `directory`, whole or not at all.
 
     Args:
         directory: made if missing; an earlier checkpoint in it is replaced.
-        tensors: what `delta` gives.
+        changed: the tensors, by name.
         record: what the manifest holds beside the hashes: fingerprint, config, versions.
 
     Returns:
@@ -57,7 +45,7 @@ def save(directory: Path, tensors: Mapping[str, Tensor], record: Mapping[str, An
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / WEIGHTS
     temporary = directory / f"{WEIGHTS}.tmp"
-    save_file(dict(tensors), temporary)
+    save_file(dict(changed), temporary)
     digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     manifest = json.dumps({"files": {WEIGHTS: {"sha256": digest}}, **record}, indent=1)
     (directory / f"{MANIFEST}.tmp").write_text(manifest + "\n", encoding="utf-8")
@@ -88,8 +76,8 @@ def load(directory: Path, model: TaskModel) -> dict[str, Any]:
     if hashlib.sha256(content).hexdigest() != expected:
         raise InputError(f"{directory / WEIGHTS} is damaged: its sha256 is not its manifest's", mend)
     try:
-        tensors = load_file(directory / WEIGHTS)
-        unknown = model.load_state_dict(tensors, strict=False).unexpected_keys
+        found = load_file(directory / WEIGHTS)
+        unknown = model.load_state_dict(found, strict=False).unexpected_keys
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{directory / WEIGHTS} does not fit the model: {error}", mend) from error
     if unknown:

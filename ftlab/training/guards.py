@@ -25,15 +25,19 @@ def digest(tensor: Tensor) -> tuple[float, float]:
 
 
 class TensorGuard:
-    """Remembers every parameter before training; afterwards says which moved.
+    """Remembers every parameter and buffer before training; afterwards says which moved.
 
     Args:
         model: the adapted model, before training.
     """
 
     def __init__(self, model: TaskModel) -> None:
-        self.before = {name: digest(p) for name, p in model.named_parameters()}
+        self.before = {name: digest(tensor) for name, tensor in _tensors(model).items()}
         self.reached: set[str] = set()
+
+    def moved(self, model: TaskModel) -> set[str]:
+        """Names of the parameters and persistent buffers that differ from before."""
+        return {n for n, tensor in _tensors(model).items() if digest(tensor) != self.before[n]}
 
     def note_gradients(self, model: TaskModel) -> None:
         """Remember which parameters have a gradient now."""
@@ -45,7 +49,7 @@ class TensorGuard:
         Raises:
             GuardFailed: a trained tensor got no gradient or never moved, a frozen one changed.
         """
-        moved = {n for n, p in model.named_parameters() if digest(p) != self.before[n]}
+        moved = self.moved(model) & {name for name, _ in model.named_parameters()}
         complaints = {
             "got no gradient": sorted(trained - self.reached),
             "never moved": sorted((trained & self.reached) - moved),
@@ -55,6 +59,13 @@ class TensorGuard:
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 raise GuardFailed(f"tensors {complaint}: {', '.join(names[:3])}{more}")
+
+
+def _tensors(model: TaskModel) -> dict[str, Tensor]:
+    """Parameters (tied ones once) and persistent buffers, by name."""
+    state = model.state_dict()
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    return {name: state[name] for name in names if name in state}
 
 
 def check_identity(before: Tensor, after: Tensor, technique: Technique) -> None:

@@ -13,7 +13,6 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
 
 from ftlab.backbones.base import Backbone, TaskModel
 from ftlab.data.base import DataModule
@@ -72,7 +71,6 @@ def execute(run: Run, report: Report) -> dict[str, float]:
     trainer, watch, best, memory = _fit(run, report)
     if not trainer.is_global_zero:
         return {}
-    checkpoint.load(best.directory, run.technique.model)
     report({"event": "progress", "phase": "test", "done": 0, "total": 1})
     device = trainer.strategy.root_device
     results = _evaluate(run, device, trainer)
@@ -88,13 +86,15 @@ def execute(run: Run, report: Report) -> dict[str, float]:
 
 
 def _fit(run: Run, report: Report) -> tuple[Trainer, Watch, BestEpoch, dict[str, float]]:
-    """Build, adapt and train; the model is left as the last epoch made it."""
+    """Build, adapt and train; the model is left as the best epoch made it."""
     memory = costs.MemoryMeter(_device(run.settings))
-    model, start, guard = adapt(run, report)
+    model, guard = adapt(run, report)
     watch = Watch(guard, report)
     metric = run.select_by.removeprefix("val/")
     upwards = run.data.task.higher_is_better(metric)
-    best = BestEpoch(run.select_by, upwards, run.directory / "checkpoint", start, run.record)
+    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    names |= checkpoint.buffer_names(model)
+    best = BestEpoch(run.select_by, upwards, run.directory / "checkpoint", names, run.record)
     callbacks: list[Callback] = [watch, best]
     if run.settings.patience:
         mode = "max" if upwards else "min"
@@ -102,7 +102,6 @@ def _fit(run: Run, report: Report) -> tuple[Trainer, Watch, BestEpoch, dict[str,
     trainer = _trainer(run, callbacks)
     memory.start()
     begin = time.perf_counter()
-    # The validation loaders run in inference mode on whatever Lightning moves to the device.
     trainer.fit(run.technique, datamodule=run.data)
     measured = {
         "cost/train_seconds": time.perf_counter() - begin,
@@ -111,13 +110,13 @@ def _fit(run: Run, report: Report) -> tuple[Trainer, Watch, BestEpoch, dict[str,
     if trainer.interrupted:
         raise GuardFailed("the fit was interrupted")
     guard.check(model, run.technique.trained)
+    if trainer.is_global_zero:
+        best.restore(model, guard)
     run.data.trainer = None  # from here on one process has all examples
     return trainer, watch, best, measured
 
 
-def adapt(
-    run: Run, report: Report
-) -> tuple[TaskModel, Mapping[str, Tensor], guards.TensorGuard]:
+def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     """Build the backbone's model and let the technique adapt it, under guard."""
     model = run.backbone.build(run.data.task).eval()
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
@@ -128,7 +127,8 @@ def adapt(
         before = model(sample)
         run.technique.attach(model, run.data.task).eval()
         guards.check_identity(before, model(sample), run.technique)
-    return model, checkpoint.buffers(model), guards.TensorGuard(model)
+    run.technique.train()
+    return model, guards.TensorGuard(model)
 
 
 def _device(settings: TrainerSettings) -> torch.device:

@@ -98,6 +98,12 @@ def test_blocks__in_eval_mode_drop_nothing_out(family, backbone, task, batch_of)
     torch.testing.assert_close(model(batch), model(batch), rtol=0, atol=0)
 
 
+def test_head__has_its_own_dropout(backbone, task):
+    model = backbone("bert").build(task, meta=True)
+    assert model.head.holds("network.dropout")
+    assert not any(block.holds("network.dropout") for block in model.blocks)
+
+
 @pytest.mark.parametrize("family", TEXT + IMAGE)
 def test_forward__gives_outputs(family, backbone, task, batch_of):
     outputs = backbone(family).build(task)(batch_of(family))
@@ -110,7 +116,7 @@ def test_forward__gives_outputs(family, backbone, task, batch_of):
 def test_forward__does_not_depend_on_padding(family, pooling, backbone, task, batch_of):
     model = backbone(family, pooling=pooling).build(task).eval()
     for parameter in model.head.parameters():
-        torch.nn.init.normal_(parameter)
+        torch.nn.init.normal_(parameter, std=0.3)
     prepare = backbone(family).preprocessing
     ids, _ = prepare.encode(["good film", "the plot of a film was bad", "c"], 16)
     together = model({"inputs": prepare.pad(ids)})

@@ -88,6 +88,18 @@ def test_augment__follows_seed_epoch_and_example_alone(folder, policy):
     assert plain.shape[1:] == (3, 8, 8)
 
 
+def test_augment__new_each_epoch(folder):
+    data = connected(folder, augment=ImageAugment("standard", mix="mixup"))
+    rows = data.dataset("train", training=True)
+    collate = data.collate(training=True)
+    first = [rows[i] for i in range(8)]
+    rows.set_epoch(1)
+    assert all(not torch.equal(a.input, rows[i].input) for i, a in enumerate(first))
+    mixed, again, later = (collate([row._replace(epoch=epoch) for row in first])["target"]
+                           for epoch in (0, 0, 1))
+    assert torch.equal(mixed, again) and not torch.equal(mixed, later)
+
+
 def test_augment__evaluation_and_none_stay_plain(folder):
     data, plain = connected(folder, augment=ImageAugment("trivial")), connected(folder)
     for split in ("train", "validation"):
@@ -133,7 +145,7 @@ def test_mix__needs_one_class_an_example(folder):
 @pytest.mark.parametrize(("shape", "size", "covering"), [
     ((20, 40), (8, 8), [8, 16]), ((40, 20), (8, 8), [16, 8]), ((300, 300), (224, 224), [224, 224]),
     ((8, 30), (8, 8), [8, 30]), ((6, 30), (8, 8), [8, 8]), ((5, 7), (8, 8), [8, 8]),
-    ((30, 20), (6, 12), [18, 12])])
+    ((30, 20), (6, 12), [18, 12]), ((187, 200), (3, 3), [3, 4])])
 def test_fit_size__covers_and_crops_the_centre_or_resizes(shape, size, covering):
     image = torch.randint(256, (3, *shape), dtype=torch.uint8)
     mode = v2.InterpolationMode.BILINEAR

@@ -57,6 +57,12 @@ def test_table__numbers_stay_numbers(tmp_path):
     assert texts(path)[0] == [("a", 1), ("b", 0.5)]
 
 
+def test_tsv__quotes_are_text(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('"open\t1\n"both"\t0\n')
+    assert texts(path, 0, 1)[0] == [('"open', "1"), ('"both"', "0")]
+
+
 @pytest.mark.parametrize("mark", [";", "\t", "   "])
 def test_csv__without_commas_by_another_delimiter(tmp_path, mark):
     path = tmp_path / "a.csv"

@@ -122,6 +122,12 @@ def test_long_tail__follows_cui_2019(largest, ratio, classes):
         int).tolist()
 
 
+def test_long_tail__exact_powers_are_not_rounded_down():
+    strata, ids = rows([32] * 6)
+    counts = count(strata, Subset(imbalance_ratio=32.0).positions(strata, ids, "train"))
+    assert list(counts.values()) == [32, 16, 8, 4, 2, 1]  # 32 * 32**-0.4 is 7.999999999999999
+
+
 def test_long_tail__largest_class_becomes_the_head():
     strata, ids = rows([20, 80, 40])
     counts = count(strata, Subset(imbalance_ratio=16.0).positions(strata, ids, "train"))

@@ -7,9 +7,9 @@ from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One store a module: making one takes more than a second."""
+    """One store for all: making one takes more than a second; each test has its own study."""
     folder: Path = tmp_path_factory.mktemp("store")
     return f"sqlite:///{folder}/mlflow.db"
 

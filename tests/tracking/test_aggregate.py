@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -11,6 +11,7 @@ from ftlab.tracking.aggregate import summarise
 values = st.floats(-1e6, 1e6).map(lambda x: round(x, 6))
 
 
+@settings(deadline=None)  # shared machines
 @given(st.lists(values, min_size=2, max_size=12))
 def test_summarise__agrees_with_scipy(numbers):
     summary = summarise(numbers)
@@ -23,6 +24,7 @@ def test_summarise__agrees_with_scipy(numbers):
         assert (summary.ci_low, summary.ci_high) == pytest.approx((low, high), rel=1e-6, abs=1e-6)
 
 
+@settings(deadline=None)  # shared machines
 @given(st.permutations([0.1, 0.2, 0.7, 0.333, 0.9]))
 def test_summarise__order_does_not_matter(numbers):
     assert summarise(numbers) == summarise(sorted(numbers))

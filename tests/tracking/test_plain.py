@@ -2,7 +2,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftlab.tracking.plain import LONGEST_PARAM, flatten, is_secret, name_of, redact, tag_values
@@ -13,6 +13,7 @@ trees = st.recursive(
 )
 
 
+@settings(deadline=None)  # shared machines
 @given(st.dictionaries(st.text("abc", min_size=1), trees, max_size=4))
 def test_flatten__every_leaf_has_its_dotted_name(tree):
     def count(value):
@@ -50,6 +51,7 @@ def test_is_secret__hyperparameters_are_not(name):
     assert not is_secret(name)
 
 
+@settings(deadline=None)  # shared machines
 @given(
     st.from_regex(r"[a-z0-9:@]{1,12}", fullmatch=True),
     st.sampled_from(["https", "postgresql+psycopg2", "s3"]),
@@ -66,6 +68,7 @@ def test_redact__keys_in_queries_and_lists():
     assert "https://h/x" in flat["sources"]
 
 
+@settings(deadline=None)  # shared machines
 @given(st.text(max_size=300))
 def test_name_of__mlflow_takes_it(text):
     assert re.fullmatch(r"[A-Za-z0-9_\-. :/]{0,250}", name_of(text))

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftlab.tracking.records import CellKey, RunRecord, latest_per_seed
@@ -12,6 +12,7 @@ def record(number, seed, status):
     return RunRecord(f"r{number}", "c", seed, status, "", {}, {}, tags, number, None)
 
 
+@settings(deadline=None)  # shared machines
 @given(attempts, st.randoms())
 def test_latest_per_seed__finished_wins_then_the_later_attempt(tries, random):
     runs = [record(number, *one) for number, one in enumerate(tries)]

@@ -292,7 +292,7 @@ def test_outage__close_says_what_was_not_stored(uri, study, key, outage):
     outage.on = True
     tracker.log_metrics(run_id, {"a": 1.0, "b": 2.0}, 0, 0)
     tracker.end_run(run_id, "FINISHED")
-    with pytest.raises(FtlabError, match=f"2 metrics of run {run_id}; FINISHED of run {run_id}"):
+    with pytest.raises(FtlabError, match=f"2 metrics of {run_id}; FINISHED of {run_id}"):
         tracker.close()
     with pytest.raises(FtlabError, match="does not answer"):
         Tracker(uri).finished("unknown")
@@ -326,7 +326,7 @@ def test_refusal__does_not_block_what_follows(uri, study, key):
     tracker.set_tags("0" * 32, {"a": "1"})
     run(tracker, cell, 0)
     assert tracker.finished(cell) == {0}
-    with pytest.raises(FtlabError, match="tags a of run"):
+    with pytest.raises(FtlabError, match="tags a of 0000"):
         tracker.close()
     with pytest.raises(FtlabError, match="refused"):
         tracker.open_run("0" * 32, 0, {})
@@ -337,3 +337,37 @@ def test_first_use__prints_nothing(tmp_path, capfd):
     tracker.open_study("s", {})
     tracker.close()
     assert capfd.readouterr() == ("", "")
+
+
+def test_refusal__artifacts_that_are_gone_do_not_block_what_follows(
+    uri, study, key, outage, tmp_path
+):
+    tracker = Tracker(uri)
+    tracker.open_study(study, {})
+    run_id = tracker.open_run(tracker.open_cell(key("lora"), {}, [0], 0), 0, {})
+    (tmp_path / "files").mkdir()
+    outage.on = True
+    tracker.set_tags(run_id, {"a": "1"})
+    tracker.log_artifacts(run_id, tmp_path / "files")
+    tracker.end_run(run_id, "FINISHED")
+    (tmp_path / "files").rmdir()
+    outage.on = False
+    with pytest.raises(FtlabError, match="1 writes: artifacts"):
+        tracker.close()
+    assert MlflowClient(uri).get_run(run_id).info.status == "FINISHED"
+
+
+def test_open_cell__params_cut_off_half_way_are_completed(tracker, uri, key, monkeypatch):
+    real, calls = MlflowClient.log_batch, []
+
+    def cut(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ConnectionError("reset by peer")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", cut)
+    tracker.open_cell(key("lora"), {f"p{i}": i for i in range(150)}, [0], 0)
+    tracker.close()
+    cell = tracker.open_cell(key("lora"), {}, [0], 0)
+    assert len(MlflowClient(uri).get_run(cell).data.params) == 150

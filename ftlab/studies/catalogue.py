@@ -1,0 +1,60 @@
+"""What `ftlab list` prints: the classes of a room and their constructors' arguments."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ftlab.errors import InputError
+from ftlab.studies.config import component_of, schema
+from ftlab.studies.discover import FAMILIES, did_you_mean, family, members
+
+
+def catalogue(room: str | None, allow: Sequence[str] = ()) -> Iterator[str]:
+    """Lines: each class with its first docstring line, and with `room` its arguments too.
+
+    Raises:
+        InputError: there is no such room.
+    """
+    if room is not None and room not in FAMILIES:
+        raise InputError(f"there is no room {room!r}", did_you_mean(room, list(FAMILIES)))
+    for name in FAMILIES if room is None else [room]:
+        yield f"{name}:"
+        for cls in members(family(name), allow).values():
+            yield f"  {cls.__name__}: {(inspect.getdoc(cls) or '').splitlines()[0]}"
+            if room is not None:
+                yield from _arguments(cls)
+
+
+def _arguments(cls: type) -> Iterator[str]:
+    said = _documented(cls)
+    for name, parameter in schema(cls).items():
+        required = parameter.default is inspect.Parameter.empty
+        value = "required" if required else f"= {_readable(parameter.default)}"
+        kind = component_of(parameter)
+        choices = f" [{' | '.join(members(kind))}]" if kind and name != "technique" else ""
+        yield f"      {name} {value}{choices}: {said.get(name, '')}"
+
+
+def _readable(default: Any) -> str:
+    if type(default).__module__.startswith("ftlab.") and type(default).__repr__ is object.__repr__:
+        return f"{type(default).__name__}()"
+    return repr(default)
+
+
+def _documented(cls: type) -> dict[str, str]:
+    """Arguments and what the class's docstring says of them."""
+    _, _, section = (inspect.getdoc(cls) or "").partition("Args:\n")
+    said: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if start := re.match(r" {4}(\w+(?:, \w+)*): (.*)", line):
+            name = start[1]
+            said |= dict.fromkeys(name.split(", "), start[2])
+        elif line.startswith("     ") and name:
+            said |= {part: f"{said[part]} {line.strip()}" for part in name.split(", ")}
+        elif line.strip():
+            break
+    return said
