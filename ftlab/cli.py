@@ -174,11 +174,13 @@ def _console():  # type: ignore[no-untyped-def]  # rich is imported where it is 
 
 
 def _show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-def]  # as above
+    from ftlab.tracking.tracker import Tracker
+
     _console().print(report.rich())
     folder = report.paths[0].parent
     typer.echo(f"Files: {', '.join(sorted(path.name for path in report.paths))} in {folder}")
     option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
-    typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000)")
+    typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{Tracker(tracking_uri).view_path(report.study)})")
 
 
 def _complain(error: FtlabError) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = "good fine great bad poor awful film plot cast score the a of and was is very quite".split()
+WORDS = ["good", "fine", "great", "bad", "poor", "awful", "film", "plot", "cast", "score"]
+WORDS += ["the", "a", "of", "and", "was", "is", "very", "quite"]
 
 
 @pytest.fixture(scope="session")

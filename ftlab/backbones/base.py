@@ -149,9 +149,8 @@ class TaskModel(nn.Module):
     def features(self, batch: Batch) -> Tensor:
         """What the head's last linear layer reads (B, D), for probes.
 
-        A head applied to every token and read at the last one (GPT-2) gives that token's; a
-        convolutional head (SqueezeNet) gives the mean over positions. Dropout acts as in
-        `forward`: call it in eval mode.
+        A head on every token (GPT-2) gives the last token's, a convolutional head (SqueezeNet)
+        the mean over positions. Call it in eval mode: dropout acts as in `forward`.
         """
         layers = [m for _, m in self.head.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         read: list[Tensor] = []
@@ -161,7 +160,7 @@ class TaskModel(nn.Module):
         finally:
             hook.remove()
         features = read[-1]
-        if features.ndim == 3:
+        if features.ndim == 3:  # (B, T, D)
             return last_token(features, batch["inputs"]["attention_mask"])
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 

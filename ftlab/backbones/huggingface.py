@@ -79,6 +79,7 @@ class HuggingFace(Backbone):
         self.head_dropout = head_dropout
         self.tokenizer = tokenizer
         self.sha256 = sha256
+        self._folders: dict[bool, Path] = {}
 
     @property
     def label(self) -> str:
@@ -142,7 +143,10 @@ class HuggingFace(Backbone):
         return TaskModel(network, find_blocks(network, ()), pooled_head=head.to(dtype))
 
     def _folder(self, weights: bool = True) -> Path:
-        return find_folder(self.source, self.revision, weights)
+        """Asks the hub once: what is built does not change below a session."""
+        if weights not in self._folders:
+            self._folders[weights] = find_folder(self.source, self.revision, weights)
+        return self._folders[weights]
 
     def _weights(self) -> list[Path]:
         files = weight_files(self._folder())

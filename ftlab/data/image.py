@@ -65,12 +65,12 @@ class ImageClassification(DataModule):
         image_size: int | None = None,
         batch_size: int = 32,
         # B008: these defaults are the schema, and are frozen, stateless or copied
-        split: Split = Split(),  # noqa: B008
-        subset: Subset = Subset(),  # noqa: B008
-        sampling: Sampling = Natural(),  # noqa: B008
+        split: Split = Split(),
+        subset: Subset = Subset(),
+        sampling: Sampling = Natural(),
         augment: ImageAugment | None = None,
         classes: dict[str, str] | None = None,
-        task: Task = Classification(),  # noqa: B008
+        task: Task = Classification(),
         workers: int = 0,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,

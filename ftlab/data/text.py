@@ -54,13 +54,13 @@ class TextClassification(DataModule):
         max_length: int = 128,
         batch_size: int = 32,
         # B008: these defaults are the schema, and are frozen, stateless or copied
-        split: Split = Split(),  # noqa: B008
-        subset: Subset = Subset(),  # noqa: B008
-        sampling: Sampling = Natural(),  # noqa: B008
+        split: Split = Split(),
+        subset: Subset = Subset(),
+        sampling: Sampling = Natural(),
         augment: TextAugment | None = None,
         normalise: TextNormalisation | None = None,
         classes: dict[str, str] | None = None,
-        task: Task = Classification(),  # noqa: B008
+        task: Task = Classification(),
         workers: int = 0,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,

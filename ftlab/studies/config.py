@@ -100,7 +100,7 @@ def check_plain(cls: type, given: Mapping[str, Any], place: Place) -> dict[str, 
 
 def schema(cls: type) -> dict[str, inspect.Parameter]:
     """The constructor's parameters, annotations resolved."""
-    hints = typing.get_type_hints(cls.__init__)
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]  # of exactly this class
     parameters = inspect.signature(cls).parameters
     return {n: p.replace(annotation=hints.get(n, Any)) for n, p in parameters.items()}
 
@@ -113,7 +113,7 @@ def component_of(parameter: inspect.Parameter) -> type | None:
     for option in options:
         ours = inspect.isclass(option) and option.__module__.startswith("ftlab.")
         if ours and not dataclasses.is_dataclass(option):
-            return option  # type: ignore[no-any-return]  # isclass does not narrow Any
+            return option
     return None
 
 
@@ -158,7 +158,7 @@ def _plain(cls: type, given: dict[str, Any], place: Place) -> dict[str, Any]:
 
 
 def _explained(error: ArgumentError, place: Place) -> InputError:
-    """jsonargparse's message as one line of what and one of how."""
+    """A message of jsonargparse as one line of what and one of how."""
     text = str(error)
     if missing := re.search(r"required: (.+)", text):
         return InputError(f"{place}: missing: {missing[1]}", "add it")
@@ -169,7 +169,7 @@ def _explained(error: ArgumentError, place: Place) -> InputError:
         place = place / part
     expected = [
         _readable(kind)
-        for kind in re.findall(r"(?:Expected an? |Not of type )(.+?)(?:\. Got|: |$)", text, re.M)
+        for kind in re.findall(r"(?:Expected an? |Not of type )(.+?)(?:\. Got|: |$)", text, re.MULTILINE)
         if "NoneType" not in kind
     ]
     got = re.search(r"(?:Got value|Given value): (.+)", text)

@@ -24,6 +24,9 @@ from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
 
+FLUSH = 5.0  # seconds from a metric to the UI
+
+
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM arrived; the store is in order and the same command continues."""
 
@@ -112,9 +115,17 @@ def _run_all(
     finally:
         display.close()
         tracker.close()
-        if work.exists() and not any(work.iterdir()):
-            work.rmdir()
+    _tidy(work, outcome)
     return outcome
+
+
+def _tidy(work: Path, outcome: Outcome) -> None:
+    """Leave of the runs' folders the failed ones' output alone."""
+    for directory in work.iterdir() if work.exists() else ():
+        if not any(str(directory) in failure for failure in outcome.failures):
+            shutil.rmtree(directory)
+    if work.exists() and not any(work.iterdir()):
+        work.rmdir()
 
 
 def _refuse_changed(cells: Mapping[str, PlannedCell], records: Sequence[CellRecord]) -> None:
@@ -176,6 +187,7 @@ class _OneRun:
         status = "FAILED" if reason else "FINISHED"
         self._store(run_id, directory, status)
         self.tracker.end_run(run_id, "FAILED" if reason else "FINISHED", reason)
+        stored = self.tracker.flush()
         score = f"{self.report} {metrics[self.report]:.4f}" if self.report in metrics else ""
         self.display.run_ended(status, time.monotonic() - begin, score, reason)
         if reason:
@@ -184,12 +196,14 @@ class _OneRun:
             outcome.failures.append(f"{key.title}, seed {seed}: {reason} (output: {where})")
         else:
             outcome.finished += 1
-            shutil.rmtree(directory)
+            if stored:  # in an outage the files stay until the tracker's last attempt
+                shutil.rmtree(directory)
 
     def _follow(self, run_id: str, directory: Path) -> tuple[dict[str, float], str]:
         """Forward a run's events; its final metrics, and why it failed if it did."""
         metrics: dict[str, float] = {}
         reason = ""
+        flushed = time.monotonic()
         for event in self.workers.run(directory):
             match event["event"]:
                 case "progress":
@@ -208,6 +222,9 @@ class _OneRun:
                     reason = reason or _died(event["code"], bool(metrics))
                 case _:
                     self.display.idle()
+                    if time.monotonic() - flushed > FLUSH:
+                        flushed = time.monotonic()
+                        self.tracker.flush()
         return metrics, reason
 
     def _log_data(self, run_id: str, planned: PlannedCell) -> None:

@@ -89,6 +89,10 @@ def find(base: type, name: str, allow: Sequence[str], place: object) -> type:
 
 def did_you_mean(word: Any, choices: Sequence[str]) -> str:
     """One line: the closest choice if one is close, then all."""
-    close = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.5)
+    folded = {choice.lower(): choice for choice in choices}
+    close = [
+        folded[found]
+        for found in difflib.get_close_matches(str(word).lower(), folded, n=1, cutoff=0.5)
+    ]
     listed = "one of: " + ", ".join(choices) if choices else "it takes none"
     return f"did you mean {close[0]!r}? ({listed})" if close else listed

@@ -179,7 +179,7 @@ def run(specification: Path) -> int:
                 report,
             )
         # The process's last resort: whatever it was, this run alone fails, with its reason.
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             traceback.print_exc()
             what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
             first_line = (what.splitlines() or [type(error).__name__])[0]

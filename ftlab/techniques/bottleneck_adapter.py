@@ -33,9 +33,8 @@ class Bottleneck(nn.Module):
     def __init__(self, width: int, bottleneck: int, maps: bool, like: Tensor) -> None:
         super().__init__()
         self.maps = maps
-        place = {"device": like.device, "dtype": like.dtype}
-        self.down = nn.Linear(width, bottleneck, **place)
-        self.up = nn.Linear(bottleneck, width, **place)
+        self.down = nn.Linear(width, bottleneck, device=like.device, dtype=like.dtype)
+        self.up = nn.Linear(bottleneck, width, device=like.device, dtype=like.dtype)
         with torch.no_grad():
             nn.init.zeros_(self.up.weight)
             nn.init.zeros_(self.up.bias)
@@ -96,9 +95,10 @@ class BottleneckAdapter(Technique):
 
 
 def _adapt_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    adapter = module.get_submodule("adapter")
     if isinstance(output, tuple):  # attention modules return their weights beside the output
-        return (module.adapter(output[0]), *output[1:])
-    return module.adapter(output)
+        return (adapter(output[0]), *output[1:])
+    return adapter(output)
 
 
 def insertion_points(block: Block) -> list[tuple[nn.Module, int, bool]]:
@@ -124,4 +124,5 @@ def insertion_points(block: Block) -> list[tuple[nn.Module, int, bool]]:
 
 
 def _width(layer: nn.Module) -> int:
-    return int(layer.nf if hasattr(layer, "nf") else layer.out_features)  # nf: GPT-2's Conv1D
+    width: Any = layer.nf if hasattr(layer, "nf") else layer.out_features  # nf: GPT-2's Conv1D
+    return int(width)

@@ -97,5 +97,5 @@ def merge_injected(model: TaskModel) -> bool:
     """Fold every injected PEFT layer into the weights it adapts."""
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
-        layer.merge()  # type: ignore[operator]  # PEFT declares it on the subclasses
+        layer.merge()
     return bool(layers)

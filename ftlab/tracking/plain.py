@@ -16,7 +16,7 @@ REDACTED = "[redacted]"
 # `token` only at the end of a name: `hf_token` is a secret, `num_virtual_tokens`, `tokenizer` and
 # `token_dropout` are hyperparameters.
 _SECRET = re.compile(
-    r"((^|[_-])token|passwd|credentials?)$|password|secret|(api|access|private)[_-]?key",
+    r"(token|passwd|credentials?)$|password|secret|(api|access|private)[_-]?key",
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^/\s'\"]*@")

@@ -226,11 +226,12 @@ class Tracker:
         with self._lock:
             return view.path(self._outbox.read(lambda: self._runs.experiment(study)))
 
-    def flush(self) -> None:
-        """Send what waits, unless the store failed a moment ago."""
+    def flush(self) -> bool:
+        """Send what waits, unless the store failed a moment ago; whether all has been stored."""
         with self._lock:
             self._stage()
             self._outbox.deliver()
+            return not len(self._outbox)
 
     def close(self) -> None:
         """Send what waits, for some seconds.

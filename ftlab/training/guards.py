@@ -10,7 +10,7 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 
 
-def digest(tensor: Tensor) -> tuple[float, float]:
+def digest(tensor: Tensor) -> tuple[int, int]:
     """Two sums that tell, with 64-bit accumulation, whether a tensor changed.
 
     A hash would read every byte through Python; these cost two passes at memory speed. They
@@ -19,9 +19,10 @@ def digest(tensor: Tensor) -> tuple[float, float]:
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8)
     words = bits[: bits.numel() // 8 * 8].view(torch.int64)
     rest = bits[bits.numel() // 8 * 8 :].to(torch.int64)
+    rest = rest << (8 * torch.arange(rest.numel(), device=rest.device))
     position = torch.arange(words.numel(), device=words.device, dtype=torch.int64) * 2 + 1
     mixed = words * position  # wraps around, which is what makes it a checksum
-    return float((words.sum() + rest.sum()).item()), float((mixed.sum()).item())
+    return int((words.sum() + rest.sum()).item()), int(mixed.sum().item())
 
 
 class TensorGuard:

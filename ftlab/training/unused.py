@@ -24,8 +24,9 @@ def retire_unused(model: TaskModel, batch: Mapping[str, Any]) -> list[str]:
         The names of what was retired.
     """
     unused = unreached_parameters(model, batch)
-    for name, module in list(model.named_modules()):
-        for own, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+    for module in list(model.modules()):
+        own_parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+        for own, parameter in list(own_parameters):
             if parameter in unused:
                 delattr(module, own)
                 module.register_buffer(own, parameter.detach())

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ftlab.backbones.huggingface import HuggingFace
 
-WORDS = "a b c good bad film plot the of and very not is was".split()
+WORDS = ["a", "b", "c", "good", "bad", "film", "plot", "the", "of", "and", "very",
+         "not", "is", "was"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 LONGEST = 32
 _TEXT = {"vocab_size": 20, "pad_token_id": 0}

@@ -36,7 +36,17 @@ def test_flatten__long_values_are_cut_with_an_ellipsis():
 
 @pytest.mark.parametrize(
     "name",
-    ["token", "hf_token", "a.token", "db_password", "secret", "a.api_key", "apiKey", "secrets.x"],
+    [
+        "token",
+        "hf_token",
+        "accessToken",
+        "a.token",
+        "db_password",
+        "secret",
+        "a.api_key",
+        "apiKey",
+        "secrets.x",
+    ],
 )
 def test_is_secret__names_of_secrets(name):
     assert is_secret(name)

@@ -66,7 +66,7 @@ def test_guard__trained_never_moved(model: TaskModel) -> None:
     guard = TensorGuard(model)
     model(BATCH).sum().backward()
     guard.note_gradients(model)
-    with pytest.raises(GuardFailed, match="never moved: .* and 1 more"):
+    with pytest.raises(GuardFailed, match=r"never moved: .* and 1 more"):
         guard.check(model, {name for name, _ in model.named_parameters()})
 
 

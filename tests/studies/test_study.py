@@ -1,0 +1,153 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftlab.errors import InputError
+from ftlab.studies.study import load_study
+from ftlab.studies.yaml_file import parse_value, read
+
+Write = Callable[..., Path]
+
+
+def test_load__cells_are_the_product_in_order(write: Write) -> None:
+    study = load_study(write())
+    names = [(c.key.backbone, c.key.dataset, c.key.technique) for c in study.cells]
+    assert names == [("bert", "reviews", "probe"), ("bert", "reviews", "lora")]
+    assert study.seeds == (0, 1)
+    assert study.report == "test/accuracy"
+
+
+def test_hash__follows_every_value_and_nothing_else(write: Write) -> None:
+    def hashes(*overrides: str, **changes: object) -> list[str]:
+        return [cell.key.config for cell in load_study(write(**changes), overrides).cells]
+
+    same = hashes()
+    assert hashes() == same
+    assert hashes(question="Another?", seeds=[5]) == same
+    assert hashes("techniques.lora.init_args.rank=8") == same, "a default said aloud"
+    changed = hashes("techniques.lora.init_args.rank=4")
+    assert changed[0] == same[0]
+    assert changed[1] != same[1]
+    assert not set(hashes("trainer.max_epochs=3")) & set(same)
+    assert not set(hashes(select_by="val/loss")) & set(same)
+
+
+def test_set__reaches_into_short_forms(write: Write) -> None:
+    study = load_study(write(), ["techniques.probe.init_args.lr=1e-2", "seeds=[7]"])
+    assert study.cells[0].technique["init_args"]["lr"] == 0.01
+    assert study.seeds == (7,)
+
+
+def test_trainer__a_technique_may_have_its_own(write: Write) -> None:
+    techniques = {"probe": {"class_path": "LinearProbe", "trainer": {"max_epochs": 9}}, "l": "LoRA"}
+    cells = load_study(write(techniques=techniques)).cells
+    assert [cell.trainer["max_epochs"] for cell in cells] == [9, 2]
+
+
+BAD = {
+    "misspelt key": ({"sedes": [0]}, "sedes: unknown key", "did you mean 'seeds'"),
+    "misspelt trainer": (
+        {"trainer": {"max_epoch": 1}}, "trainer.max_epoch: unknown key", "'max_epochs'",
+    ),
+    "trainer range": ({"trainer": {"max_epochs": 0}}, "max_epochs must be at least 1, got 0", ""),
+    "trainer type": ({"trainer": {"max_epochs": "many"}}, "expected a whole number, got many", ""),
+    "trainer choice": (
+        {"trainer": {"precision": "32"}}, "trainer.precision: expected one of '32-true'", "",
+    ),
+    "class": ({"techniques": {"a": "Lorra"}}, "techniques.a: there is no Technique", "'LoRA'"),
+    "argument": (
+        {"techniques": {"a": {"class_path": "LoRA", "init_args": {"rnak": 4}}}},
+        "techniques.a.init_args.rnak: LoRA has no argument", "did you mean 'rank'",
+    ),
+    "range": (
+        {"techniques": {"a": {"class_path": "LoRA", "init_args": {"rank": 0}}}},
+        "techniques.a: LoRA: rank must be at least 1, got 0", "",
+    ),
+    "type": (
+        {"techniques": {"a": {"class_path": "LoRA", "init_args": {"rank": 1.5}}}},
+        "techniques.a.init_args.rank: expected a whole number, got 1.5", "",
+    ),
+    "nested class": (
+        {"techniques": {"a": {"class_path": "DiscriminativeLR", "init_args": {"technique": "X"}}}},
+        "init_args.technique: there is no Technique called 'X'", "",
+    ),
+    "missing nested": ({"techniques": {"a": "DiscriminativeLR"}}, "needs 'technique'", "add"),
+    "missing argument": ({"datasets": {"d": "TextClassification"}}, "missing: train", "add"),
+    "foreign class": ({"techniques": {"a": "os.system"}}, "outside ftlab", "--allow os"),
+    "wrong family": ({"techniques": {"a": "HuggingFace"}}, "there is no Technique", ""),
+    "duplicate cells": ({"techniques": {"a": "LoRA", "b": "LoRA"}}, "are the same", "remove"),
+    "no techniques": ({"techniques": {}}, "techniques: at least one", ""),
+    "no name": ({"name": None}, "name: None is not a name", "letters"),
+    "path as name": ({"name": "../x"}, "is not a name", "letters"),
+    "cell name": ({"techniques": {"a b": "LoRA"}}, "'a b' is not a name", "letters"),
+    "seed twice": ({"seeds": [1, 1]}, "a seed stands twice", "once"),
+    "seed type": ({"seeds": ["a"]}, "expected a list of whole numbers", ""),
+    "test selection": ({"select_by": "test/accuracy"}, "not a validation metric", "val/"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input__one_clear_line(case: str, write: Write) -> None:
+    changes, what, mend = BAD[case]
+    with pytest.raises(InputError) as caught:
+        load_study(write(**changes))
+    assert what in caught.value.what
+    assert mend in caught.value.mend
+    assert "\n" not in caught.value.what
+    assert "small.yaml" in caught.value.what
+
+
+def test_place__has_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\ntechniques:\n  a:\n    class_path: LoRA\n    init_args:\n      rnak: 4\n"
+                    "backbones: {b: {class_path: HuggingFace, init_args: {source: x}}}\n"
+                    "datasets: {d: {class_path: TextClassification, init_args: {train: x}}}\n")
+    with pytest.raises(InputError, match=r"s\.yaml:6: techniques\.a\.init_args\.rnak"):
+        load_study(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a: [1", r"s\.yaml:\d: not YAML"),
+        ("a: 1\nb: 2\na: 3\n", r"s\.yaml:3: a stands twice \(first in line 1\)"),
+        ("- a\n", "a study file is a mapping"),
+        ("", "a study file is a mapping"),
+        ("a: !!python/object/apply:os.system [ls]\n", "not YAML"),
+    ],
+)
+def test_yaml__refused(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=what):
+        read(path)
+
+
+def test_yaml__missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read(tmp_path / "none.yaml")
+    (tmp_path / "s.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError):
+        read(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-4", 1e-4), ("2.5E3", 2500.0), ("7", 7), ("1.5", 1.5), ("a1e4", "a1e4")]
+)
+def test_yaml__reads_numbers_as_yaml_1_2(text: str, value: object) -> None:
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+@pytest.mark.parametrize("override", ["trainer.max_epochs", "=1", "trainer.max_epochs=[1", "name.x=1"])
+def test_set__refused(override: str, write: Write) -> None:
+    with pytest.raises(InputError, match="--set"):
+        load_study(write(), [override])
+
+
+def test_only__unknown_technique(write: Write) -> None:
+    study = load_study(write())
+    assert [c.key.technique for c in study.only(["lora"]).cells] == ["lora"]
+    with pytest.raises(InputError, match="no technique 'lorra'"):
+        study.only(["lorra"])
