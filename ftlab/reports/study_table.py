@@ -25,7 +25,6 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         InputError: nothing of the study is tracked.
     """
     tracker = Tracker(tracking_uri)
-    tracker.open_study(study.name, {})
     keys = [cell.key for cell in study.cells]
     ours = [record for record in tracker.cells(study.name) if record.key in keys]
     data: DataModule = build(study.cells[0].data)

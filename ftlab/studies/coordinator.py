@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,6 @@ from ftlab.studies.study import Study
 from ftlab.studies.workers import OUTPUT, SPECIFICATION, Workers
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
-
 
 FLUSH = 5.0  # seconds from a metric to the UI
 
@@ -69,6 +68,7 @@ def run_study(
     """
     workers = Workers()  # imports while we read the data
     display = display or Display()
+    signals = _Signals()
     try:
         made = plan(study)
         tracker = Tracker(tracking_uri)
@@ -76,14 +76,20 @@ def run_study(
         made.check_space([work])
         for note in made.notes:
             display.note(note)
-        with _signals():
-            return _run_all(made, tracker, workers, work, display)
+        signals.deferred = True
+        return _run_all(made, tracker, workers, work, display, signals)
     finally:
+        signals.restore()
         workers.close()
 
 
 def _run_all(
-    made: Plan, tracker: Tracker, workers: Workers, work: Path, display: Display
+    made: Plan,
+    tracker: Tracker,
+    workers: Workers,
+    work: Path,
+    display: Display,
+    signals: _Signals,
 ) -> Outcome:
     study = made.study
     tracker.open_study(study.name, {"mlflow.note.content": study.question})
@@ -99,17 +105,18 @@ def _run_all(
     outcome = Outcome(finished=sum(map(len, finished.values())))
     left = Counter(cells[cell_id].cell.key.technique for cell_id, _ in waiting)
     display.start(study.name, outcome.finished, left)
+    open_seeds = Counter(cell_id for cell_id, _ in waiting)
+    one = _OneRun(tracker, workers, display, work, environment, study.report, signals)
     try:
+        for cell_id in cells.keys() - open_seeds.keys():
+            tracker.end_cell(cell_id)
         for cell_id, seed in waiting:
-            run = _OneRun(tracker, workers, display, work, environment, study.report)
-            run.execute(cell_id, cells[cell_id], seed, outcome)
-            if seed == study.seeds[-1]:
-                tracker.end_cell(cell_id)
-        if not waiting:
-            for cell_id in cells:
+            one.execute(cell_id, cells[cell_id], seed, outcome)
+            open_seeds[cell_id] -= 1
+            if not open_seeds[cell_id]:
                 tracker.end_cell(cell_id)
     except Interrupted:
-        for cell_id in {cell_id for cell_id, _ in waiting}:
+        for cell_id in +open_seeds:
             tracker.end_cell(cell_id, interrupted=True)
         raise
     finally:
@@ -161,6 +168,7 @@ class _OneRun:
     work: Path
     environment: str
     report: str
+    signals: _Signals
 
     def execute(self, cell_id: str, planned: PlannedCell, seed: int, outcome: Outcome) -> None:
         key = planned.cell.key
@@ -205,6 +213,7 @@ class _OneRun:
         reason = ""
         flushed = time.monotonic()
         for event in self.workers.run(directory):
+            self.signals.check()
             match event["event"]:
                 case "progress":
                     self.display.progress(event["phase"], event["done"], event["total"])
@@ -251,17 +260,30 @@ def _died(code: int, done: bool) -> str:
     return f"the run's process ended with exit code {code}"
 
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise `Interrupted` in here."""
+class _Signals:
+    """Ctrl-C and SIGTERM as `Interrupted`.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+    While nothing is written they interrupt at once; with `deferred` only where `check` is
+    called, so that no write to the store is cut in two. The second one does not wait.
+    """
 
-    numbers: Sequence[int] = (signal.SIGINT, signal.SIGTERM)
-    before: list[Any] = [signal.signal(number, interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
+    def __init__(self) -> None:
+        self.deferred = False
+        self._arrived: int | None = None
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # Python allows no other
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.deferred or self._arrived is not None:
+            raise Interrupted(number)
+        self._arrived = number
+
+    def check(self) -> None:
+        if self._arrived is not None:
+            raise Interrupted(self._arrived)
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,11 +35,12 @@ class MemoryMeter:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        gc.collect()
+        _release()
         self.base = 0 if device.type == "cuda" else _resident("VmRSS")
 
     def start(self) -> None:
         """Forget the peak so far."""
+        _release()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif CLEAR_REFS.exists():
@@ -48,6 +51,15 @@ class MemoryMeter:
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return max(0, _resident("VmHWM") - self.base)
+
+
+def _release() -> None:
+    """Give freed memory back, which the C library would otherwise keep resident."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        if trim is not None:
+            trim(0)
 
 
 def _resident(field: str) -> int:

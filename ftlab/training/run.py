@@ -68,26 +68,28 @@ def execute(run: Run, report: Report) -> dict[str, float]:
     report({"event": "progress", "phase": "load", "done": 0, "total": 1})
     run.data.load()
     run.data.connect(run.backbone, run.seed)
-    trainer, watch, best, memory = _fit(run, report)
+    memory = costs.MemoryMeter(_device(run.settings))
+    trainer, watch, best, measured = _fit(run, memory, report)
     if not trainer.is_global_zero:
         return {}
     report({"event": "progress", "phase": "test", "done": 0, "total": 1})
     device = trainer.strategy.root_device
     results = _evaluate(run, device, trainer)
     model = run.technique.model
-    results |= memory | costs.parameter_counts(model, run.technique.trained)
+    results |= measured | costs.parameter_counts(model, run.technique.trained)
     results |= {
         "cost/checkpoint_bytes": best.bytes,
         "cost/step_seconds": watch.median_step,
         "best_epoch": best.epoch,
     }
-    results |= _inference(run, device, trainer)
+    results |= _inference(run, memory, device, trainer)
     return results | {"cost/total_seconds": time.perf_counter() - begin}
 
 
-def _fit(run: Run, report: Report) -> tuple[Trainer, Watch, BestEpoch, dict[str, float]]:
+def _fit(
+    run: Run, memory: costs.MemoryMeter, report: Report
+) -> tuple[Trainer, Watch, BestEpoch, dict[str, float]]:
     """Build, adapt and train; the model is left as the best epoch made it."""
-    memory = costs.MemoryMeter(_device(run.settings))
     model, guard = adapt(run, report)
     watch = Watch(guard, report)
     metric = run.select_by.removeprefix("val/")
@@ -113,6 +115,8 @@ def _fit(run: Run, report: Report) -> tuple[Trainer, Watch, BestEpoch, dict[str,
     if trainer.is_global_zero:
         best.restore(model, guard)
     run.data.trainer = None  # from here on one process has all examples
+    trainer.optimizers = []  # inference needs no state of theirs
+    run.technique.zero_grad(set_to_none=True)
     return trainer, watch, best, measured
 
 
@@ -191,13 +195,14 @@ def _placing(trainer: Trainer, device: torch.device) -> Any:
     return place
 
 
-def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, float]:
+def _inference(
+    run: Run, memory: costs.MemoryMeter, device: torch.device, trainer: Trainer
+) -> dict[str, float]:
     """FLOPs, and latency and memory of inference, unmerged and merged."""
     technique, model = run.technique, run.technique.model
     place = _placing(trainer, device)
     results = costs.flops(technique, place(next(iter(run.data.train_dataloader()))))
     batch = place(next(iter(run.data.test_dataloader())))
-    memory = costs.MemoryMeter(device)
     memory.start()
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
         unmerged = model.eval()(batch)
