@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Examples:
                           for column in (self.ids, self.inputs, self.labels, self.targets)))
 
 
-class DataModule(LightningDataModule):
+class DataModule(LightningDataModule, ABC):
     """Splits, augmentation, sampling and collation of one data set; it knows its task.
 
     Life: constructor (settings only), `load` (reads and checks everything that can be wrong),

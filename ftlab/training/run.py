@@ -112,6 +112,8 @@ def _fit(
     }
     if trainer.interrupted:
         raise GuardFailed("the fit was interrupted")
+    if torch.distributed.is_initialized():  # or metrics would wait for ranks that have gone
+        torch.distributed.destroy_process_group()
     guard.check(model, run.technique.trained)
     if trainer.is_global_zero:
         best.restore(model, guard)

@@ -1,0 +1,378 @@
+"""The front door: the command line on real files, as a new user would use it."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ftlab
+
+FTLAB = [sys.executable, "-m", "ftlab.cli"]
+
+
+@pytest.fixture
+def study(tmp_path: Path, tiny_bert: Path, reviews: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "small",
+                "question": "Does it work?",
+                "backbones": {
+                    "bert": {
+                        "class_path": "HuggingFace",
+                        "init_args": {"source": str(tiny_bert), "pooling": "mean"},
+                    }
+                },
+                "datasets": {
+                    "reviews": {
+                        "class_path": "TextClassification",
+                        "init_args": {"train": str(reviews), "max_length": 32, "batch_size": 8},
+                    }
+                },
+                "techniques": {
+                    "probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03}},
+                    "lora": {"class_path": "LoRA", "init_args": {"lr": 0.01}},
+                },
+                "seeds": [0, 1],
+                "trainer": {"max_epochs": 2},
+            },
+            sort_keys=False,
+        )
+    )
+    return path
+
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Runs `ftlab ARGUMENTS` in a folder of its own; its store is that folder's `mlflow.db`."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*FTLAB, *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "160", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def runs(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results" / "small" / "runs.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_help__is_fast() -> None:
+    took = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        subprocess.run([*FTLAB, "--help"], check=True, capture_output=True)
+        took.append(time.perf_counter() - begin)
+    # Half a second on a quiet machine; the rest is room for a busy one.
+    assert min(took) < 1.0
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ftlab.cli", "--help"],
+        check=True, capture_output=True, text=True,
+    ).stderr  # fmt: skip
+    for heavy in ("torch", "mlflow", "lightning", "transformers", "pandas"):
+        assert f" {heavy}\n" not in loaded
+
+
+def test_run__table_store_and_nothing_twice(study: Path, call: Call, tmp_path: Path) -> None:
+    first = call("run", study)
+    assert first.returncode == 0, first.stderr
+    assert "probe on reviews from bert, seed 1" in first.stdout
+    assert "ftlab ui" in first.stdout
+    assert {path.name for path in (tmp_path / "results" / "small").iterdir()} == {
+        "runs.csv", "table.md", "table.tex", "table.csv", "table.html", "provenance.json", "figures",
+    }  # fmt: skip
+    rows = runs(tmp_path)
+    assert [(r["technique"], r["seed"], r["status"]) for r in rows] == [
+        ("probe", "0", "FINISHED"), ("probe", "1", "FINISHED"),
+        ("lora", "0", "FINISHED"), ("lora", "1", "FINISHED"),
+    ]  # fmt: skip
+    assert all(0 <= float(row["test/accuracy"]) <= 1 for row in rows)
+    assert int(float(rows[0]["cost/trainable_parameters"])) == 32 * 2 + 2
+    assert all(float(row["cost/checkpoint_bytes"]) > 0 for row in rows)
+
+    before = {p.name: p.read_bytes() for p in (tmp_path / "results/small").iterdir() if p.is_file()}
+    again = call("run", study)
+    assert again.returncode == 0, again.stderr
+    assert "4 of 4 runs are finished already" in again.stdout
+    assert [row["run_id"] for row in runs(tmp_path)] == [row["run_id"] for row in rows]
+    table = call("table", study)
+    assert table.returncode == 0, table.stderr
+    after = {p.name: p.read_bytes() for p in (tmp_path / "results/small").iterdir() if p.is_file()}
+    assert before == after
+
+    provenance = json.loads(before["provenance.json"])
+    assert len(provenance["datasets"]["reviews"]) == 64
+    assert "torch" in provenance["environments"][0]["versions"]
+
+
+def test_run__a_third_seed_is_added_to_the_others(study: Path, call: Call, tmp_path: Path) -> None:
+    assert call("run", study, "--only", "probe", "--seeds", "0").returncode == 0
+    more = call("run", study, "--only", "probe", "--seeds", "0,5")
+    assert "1 of 2 runs are finished already" in more.stdout
+    assert [row["seed"] for row in runs(tmp_path)] == ["0", "5"]
+
+
+def test_run__a_failed_run_fails_alone(study: Path, call: Call, tmp_path: Path) -> None:
+    done = call(
+        "run", study, "--set", "techniques.lora.init_args.lr=1e30", "--set",
+        "trainer.gradient_clip=null", "--set", "techniques.lora.init_args.optim.warmup=0",
+        "--seeds", "0",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    status = {row["technique"]: row["status"] for row in runs(tmp_path)}
+    assert status == {"probe": "FINISHED", "lora": "FAILED"}
+    assert "non-finite loss" in done.stderr
+    assert "1 failed" in (tmp_path / "results" / "small" / "table.md").read_text()
+    output = done.stderr.split("(output: ")[1].split(")")[0]
+    assert "GuardFailed" in Path(output).read_text()
+
+
+def test_run__all_failed_still_shows_the_gaps(study: Path, call: Call) -> None:
+    done = call(
+        "run", study, "--only", "probe", "--seeds", "0", "--set", "trainer.gradient_clip=null",
+        "--set", "techniques.probe.init_args.lr=1e38", "--set", "trainer.max_epochs=3",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "failed" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_run__interrupted_continues(
+    study: Path, call: Call, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = [*FTLAB, "run", str(study), "--set", "trainer.max_epochs=150"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: any(tmp_path.glob("results/small/.work/*seed0/events.jsonl")), process)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors.decode()
+    assert b"the same command continues" in errors
+    assert statuses(tmp_path) == ["KILLED"]
+    assert not list(tmp_path.glob("results/small/.work/*"))
+    assert not children(tmp_path)
+    assert call("run", study, "--only", "probe", "--seeds", "0").returncode == 0
+
+
+def test_run__kill_costs_the_run_in_progress_alone(study: Path, call: Call, tmp_path: Path) -> None:
+    assert call("run", study, "--seeds", "0", "--only", "probe").returncode == 0
+    finished = runs(tmp_path)[0]["run_id"]
+    command = [*FTLAB, "run", str(study), "--only", "probe", "--seeds", "0,1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE)
+    wait_for(lambda: any(tmp_path.glob("results/small/.work/*seed1/events.jsonl")), process)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not children(tmp_path), None)  # the workers end with their coordinator
+    done = call("run", study, "--only", "probe", "--seeds", "0,1")
+    assert done.returncode == 0, done.stderr
+    rows = runs(tmp_path)
+    assert [(row["seed"], row["status"]) for row in rows] == [("0", "FINISHED"), ("1", "FINISHED")]
+    assert rows[0]["run_id"] == finished
+    assert sorted(statuses(tmp_path)) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+def test_run__a_killed_worker_fails_its_run_alone(study: Path, tmp_path: Path) -> None:
+    command = [*FTLAB, "run", str(study), "--only", "probe", "--set", "seeds=[0, 1]"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: any(tmp_path.glob("results/small/.work/*seed0/events.jsonl")), process)
+    leader = [pid for pid in children(tmp_path) if os.getpgid(pid) == pid and os.getsid(pid) == pid]
+    os.kill(max(leader), signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "killed by SIGKILL" in errors
+    assert [row["status"] for row in runs(tmp_path)] == ["FAILED", "FINISHED"]
+
+
+def test_run__changed_data_does_not_join_old_runs(
+    study: Path, call: Call, tmp_path: Path, reviews: Path
+) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text(reviews.read_text())
+    option = f"datasets.reviews.init_args.train={own}"
+    assert call("run", study, "--only", "probe", "--seeds", "0", "--set", option).returncode == 0
+    own.write_text(reviews.read_text() + "a very good film,good\n")
+    done = call("run", study, "--only", "probe", "--seeds", "0,1", "--set", option)
+    assert done.returncode == 2
+    assert "the dataset has changed since seed 0 ran" in done.stderr
+
+
+def test_run__ddp_on_two_processes(study: Path, call: Call, tmp_path: Path) -> None:
+    done = call(
+        "run", study, "--seeds", "0", "--set", "trainer.devices=2", "--set",
+        "trainer.accelerator=cpu", "--set", "techniques.lora=GradualUnfreezing",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["status"] for row in runs(tmp_path)] == ["FINISHED", "FINISHED"]
+
+
+TECHNIQUE = '''
+from ftlab.backbones.base import TaskModel
+from ftlab.techniques.base import Optimization, Technique, freeze_all_but_head
+
+
+class LastBias(Technique):
+    """Train the head and the last block's biases.
+
+    Args:
+        lr: peak learning rate.
+        optim: optimizer, weight decay and schedule.
+    """
+
+    def __init__(self, lr: float = 1e-2, optim: Optimization = Optimization()) -> None:
+        super().__init__(lr, optim)
+
+    def adapt(self, model: TaskModel) -> None:
+        freeze_all_but_head(model)
+        for name, parameter in model.blocks[-1].named_parameters():
+            parameter.requires_grad_(name.endswith("bias"))
+'''
+
+
+def test_new_technique__is_one_file_in_the_room(study: Path, call: Call, tmp_path: Path) -> None:
+    shutil.copytree(Path(ftlab.__file__).parent, tmp_path / "house" / "ftlab")
+    (tmp_path / "house" / "ftlab" / "techniques" / "last_bias.py").write_text(TECHNIQUE)
+    house = {"PYTHONPATH": str(tmp_path / "house")}
+    assert "  LastBias: Train the head and the last block's biases." in call("list", **house).stdout
+    option = "techniques={mine: {class_path: LastBias, init_args: {lr: 2.0e-2}}}"
+    done = call("run", study, "--set", option, "--seeds", "0", **house)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [(row["technique"], row["status"]) for row in runs(tmp_path)] == [("mine", "FINISHED")]
+
+
+def test_allow__admits_a_package_of_the_user(study: Path, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "mine.py").write_text(TECHNIQUE)
+    house = {"PYTHONPATH": str(tmp_path / "house")}
+    option = "techniques={mine: mine.LastBias}"
+    refused = call("run", study, "--set", option, **house)
+    assert refused.returncode == 2
+    assert "--allow mine" in refused.stderr
+    done = call("run", study, "--set", option, "--seeds", "0", "--allow", "mine", **house)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dry_run__writes_nothing(study: Path, call: Call, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    done = call("run", study, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "2 cells x 2 seeds = 4 runs" in done.stdout
+    assert " 66 " in done.stdout, "the probe's parameters"
+    assert set(tmp_path.iterdir()) == before
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "misspelt key": (["--set", "sedes=[0]"], "did you mean 'seeds'"),
+    "unknown technique": (["--only", "lorra"], "did you mean 'lora'"),
+    "seeds": (["--seeds", "a"], "--seeds a: not whole numbers"),
+    "no file": (["--set", "datasets.reviews.init_args.train=none.csv"], "none.csv"),
+    "no column": (["--set", "datasets.reviews.init_args.text=txt"], "did you mean 'text'"),
+    "metric": (["--set", "select_by=val/acuracy"], "did you mean 'accuracy'"),
+    "too long": (["--set", "datasets.reviews.init_args.max_length=64"], "set max_length: 32"),
+    "range": (["--set", "trainer.max_epochs=0"], "max_epochs must be at least 1, got 0"),
+    "weights": (["--set", "backbones.bert.init_args.sha256=abc"], "sha256"),
+    "store": (["--tracking-uri", "file:./mlruns"], "sqlite:///"),
+    "network": (
+        ["--set", "techniques.lora=PrefixTuning", "--set",
+         "backbones.bert={class_path: Torchvision, init_args: {name: resnet18, weights: null}}"],
+        "yields texts",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_run__refuses_before_anything_is_written(
+    case: str, study: Path, call: Call, tmp_path: Path
+) -> None:
+    options, said = REFUSED[case]
+    before = set(tmp_path.iterdir())
+    done = call("run", study, *options)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_check__every_file_is_looked_at(study: Path, call: Call, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: bad\n")
+    done = call("check", bad, study)
+    assert done.returncode == 2
+    assert "backbones: at least one is needed" in done.stderr
+    assert "small.yaml: ok, 2 cells, 4 runs" in done.stdout
+
+
+def test_table__without_runs(study: Path, call: Call, tmp_path: Path) -> None:
+    done = call("table", study)
+    assert done.returncode == 2
+    assert "nothing is tracked of it" in done.stderr
+
+
+def test_list__shows_rooms_and_arguments(call: Call) -> None:
+    everything = call("list").stdout
+    for name in ("FullFineTuning", "Classification", "TextClassification", "Torchvision"):
+        assert f"  {name}: " in everything
+    assert "      rank = 8: inner width of the update." in call("list", "techniques").stdout
+    wrong = call("list", "technique")
+    assert wrong.returncode == 2
+    assert "did you mean 'techniques'" in wrong.stderr
+
+
+def test_doctor__looks_at_versions_and_store(call: Call) -> None:
+    done = call("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "ok   lightning" in done.stdout
+    bad = call("doctor", "--tracking-uri", "file:./mlruns")
+    assert bad.returncode == 1
+    assert "BAD  tracking store" in bad.stdout
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen | None) -> None:
+    until = time.monotonic() + 90
+    while not ready():
+        assert time.monotonic() < until, "nothing happened"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def children(folder: Path) -> list[int]:
+    """Processes whose current folder is `folder`."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and (process / "cwd").readlink() == folder:
+                found.append(int(process.name))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+def statuses(folder: Path) -> list[str]:
+    from ftlab.tracking.tracker import Tracker
+
+    client = Tracker(f"sqlite:///{folder / 'mlflow.db'}")._client
+    experiment = client.get_experiment_by_name("small")
+    found = client.search_runs([experiment.experiment_id], "tags.`ftlab.kind` = 'run'")
+    return [run.info.status for run in found]

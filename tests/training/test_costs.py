@@ -1,0 +1,62 @@
+import torch
+from torch import nn
+
+from ftlab.backbones.base import TaskModel
+from ftlab.techniques.full_fine_tuning import FullFineTuning
+from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
+
+
+class Task:
+    def metrics(self) -> nn.Module:
+        return nn.Identity()
+
+    def loss(self, outputs: torch.Tensor, batch: dict) -> torch.Tensor:
+        return outputs.sum()
+
+
+def technique() -> FullFineTuning:
+    network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+    model = TaskModel(network, [("0", ["0"])], head=["2"])
+    return FullFineTuning().attach(model, Task())
+
+
+BATCH = {"inputs": {"input": torch.ones(8, 64)}, "index": torch.arange(8)}
+
+
+def test_flops__closed_formula() -> None:
+    forward = 2 * (64 * 32 + 32 * 4)
+    # Each layer's weight gradient costs its forward pass, and so does the gradient of its input,
+    # which the first layer does not need.
+    backward = forward + 2 * 32 * 4
+    assert flops(technique(), BATCH) == {
+        "cost/inference_flops": forward,
+        "cost/train_flops": forward + backward,
+    }
+
+
+def test_parameter_counts__trained_and_total() -> None:
+    model = technique().model
+    assert parameter_counts(model, {"network.2.bias"}) == {
+        "cost/trainable_parameters": 4,
+        "cost/total_parameters": 64 * 32 + 32 + 32 * 4 + 4,
+    }
+
+
+def test_memory__sees_a_peak_that_is_gone_and_forgets_it() -> None:
+    size = 64 * 2**20
+    meter = MemoryMeter(torch.device("cpu"))
+    meter.start()
+    torch.ones(size, dtype=torch.uint8)
+    assert meter.peak() >= 0.9 * size
+    meter.start()
+    assert meter.peak() < 0.5 * size
+
+
+def test_latency__is_a_positive_time() -> None:
+    assert 0 < latency(technique().model, BATCH, repeats=3) < 1
+
+
+def test_first_examples__cuts_every_column() -> None:
+    cut = first_examples({**BATCH, "target": [1, 2, 3]}, 2)
+    assert cut["inputs"]["input"].shape == (2, 64)
+    assert cut["target"] == [1, 2]
