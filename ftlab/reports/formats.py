@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -142,11 +143,20 @@ def page(sheet: Sheet) -> str:
 
 
 def terminal(sheet: Sheet) -> Table:
-    """A rich table; `Text` keeps names from being read as markup."""
+    """A rich table that fits 80 columns; `Text` keeps names from being read as markup."""
     notes = [f"[{number}] {note}" for number, note in enumerate(sheet.notes, 1)]
-    table = Table(caption=Text("\n".join([sheet.caption, *notes])), caption_justify="left")
+    table = Table(
+        caption=Text("\n".join([sheet.caption, *notes])),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
     for number, heading in enumerate(sheet.headings):
-        table.add_column(Text(heading), justify="right" if number else "left")
+        # The numbers stay whole; a heading may wrap, a word of it never.
+        texts = [line.texts[number] for _, group in sheet.groups for line in group]
+        width = max(map(len, [*heading.split(), *texts]))
+        table.add_column(Text(heading), justify="right" if number else "left", width=width)
     for title, group in sheet.groups:
         if title:
             table.add_section()

@@ -39,6 +39,7 @@ class Workers:
             text=True,
             start_new_session=True,
         )
+        self._busy = False
 
     def run(self, directory: Path) -> Iterator[dict[str, Any]]:
         """Execute the run whose specification lies in `directory`; yield its events.
@@ -47,6 +48,7 @@ class Workers:
         `idle` comes a few times a second, so that the caller stays responsive.
         """
         assert self._server.stdin is not None and self._server.stdout is not None
+        self._busy = True
         self._server.stdin.write(f"{directory / SPECIFICATION}\n")
         self._server.stdin.flush()
         events = _Tail(directory / EVENTS)
@@ -58,6 +60,7 @@ class Workers:
                 if not answer:
                     raise FtlabError("the worker server died", f"see {directory / OUTPUT}")
                 yield from events.read()
+                self._busy = False
                 yield {"event": "exit", "code": json.loads(answer)["code"]}
                 return
             yield {"event": "idle"}
@@ -66,6 +69,8 @@ class Workers:
         """Stop the server and a run in progress."""
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.close()
+        if not self._busy:  # it may still be importing; there is nothing to stop gently
+            self._server.kill()
         try:
             self._server.wait(GRACE + 5)
         except subprocess.TimeoutExpired:
