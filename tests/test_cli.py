@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import ftlab
+from ftlab import cli
 
 FTLAB = [sys.executable, "-m", "ftlab.cli"]
 
@@ -68,6 +70,28 @@ def call(tmp_path: Path) -> Call:
             text=True,
             timeout=300,
         )
+
+    return run
+
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Here:
+    """`ftlab ARGUMENTS` in this process, which has the imports done: code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["ftlab", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        output, errors = capfd.readouterr()
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), output, errors
 
     return run
 
@@ -273,12 +297,12 @@ def test_allow__admits_a_package_of_the_user(study: Path, call: Call, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_dry_run__writes_nothing(study: Path, call: Call, tmp_path: Path) -> None:
+def test_dry_run__writes_nothing(study: Path, here: Here, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
-    done = call("run", study, "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "2 cells x 2 seeds = 4 runs" in done.stdout
-    assert " 66 " in done.stdout, "the probe's parameters"
+    code, output, errors = here("run", study, "--dry-run")
+    assert code == 0, errors
+    assert "2 cells x 2 seeds = 4 runs" in output
+    assert " 66 " in output, "the probe's parameters"
     assert set(tmp_path.iterdir()) == before
 
 
@@ -303,50 +327,116 @@ REFUSED: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_run__refuses_before_anything_is_written(
-    case: str, study: Path, call: Call, tmp_path: Path
+    case: str, study: Path, here: Here, tmp_path: Path
 ) -> None:
     options, said = REFUSED[case]
-    before = set(tmp_path.iterdir())
-    done = call("run", study, *options)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2
-    assert set(tmp_path.iterdir()) == before
+    refused(here, tmp_path, ["run", str(study), *options], said)
 
 
-def test_check__every_file_is_looked_at(study: Path, call: Call, tmp_path: Path) -> None:
+GOOD = b"text,label\n" + b"fine plot,good\npoor plot,bad\n" * 10
+FILES: dict[str, tuple[dict[str, bytes], list[str], str]] = {
+    "label that train lacks": (
+        {"a.csv": GOOD, "b.csv": b"text,label\nfilm,ugly\n"},
+        ["train=a.csv", "test=b.csv"], "label 'ugly' does not occur in train",
+    ),
+    "too few examples to split": (
+        {"a.csv": GOOD + b"film,rare\n"}, ["train=a.csv"], "'rare'",
+    ),
+    "empty text": ({"a.csv": GOOD + b",good\n"}, ["train=a.csv"], "empty"),
+    "empty file": ({"a.csv": b""}, ["train=a.csv"], "a.csv"),
+    "empty text file": (
+        {**{f"f/{c}/{i}.txt": b"x" for c in "ab" for i in range(8)}, "f/a/9.txt": b""},
+        ["train=f"], "9.txt",
+    ),
+    "one class": ({"a.csv": b"text,label\n" + b"film,good\n" * 20}, ["train=a.csv"], "two classes"),
+    "no class folders": ({"f/a.txt": b"x"}, ["train=f"], "f"),
+    "unknown kind of file": ({"a.docx": b"x"}, ["train=a.docx"], ".docx"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_run__refuses_bad_files(case: str, study: Path, here: Here, tmp_path: Path) -> None:
+    files, settings, said = FILES[case]
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    options = [f"--set=datasets.reviews.init_args.{setting}" for setting in settings]
+    refused(here, tmp_path, ["run", str(study), *options], said)
+
+
+def test_run__refuses_an_image_that_does_not_decode(
+    study: Path, here: Here, tmp_path: Path, tiny_resnet: Path, shapes: Path
+) -> None:
+    shutil.copytree(shapes, tmp_path / "shapes")
+    (tmp_path / "shapes" / "left" / "00.png").write_bytes(b"no image")
+    data = "datasets.reviews={class_path: ImageClassification, init_args: {train: shapes}}"
+    backbone = f"backbones.bert={{class_path: HuggingFace, init_args: {{source: {tiny_resnet}}}}}"
+    refused(here, tmp_path, ["run", str(study), "--set", data, "--set", backbone], "00.png")
+
+
+def test_run__refuses_prompts_for_a_cnn(
+    study: Path, here: Here, tmp_path: Path, tiny_resnet: Path, shapes: Path
+) -> None:
+    data = f"datasets.reviews={{class_path: ImageClassification, init_args: {{train: {shapes}}}}}"
+    backbone = f"backbones.bert={{class_path: HuggingFace, init_args: {{source: {tiny_resnet}}}}}"
+    options = ["--set", data, "--set", backbone, "--set", "techniques.lora=PromptTuning"]
+    refused(here, tmp_path, ["run", str(study), *options], "needs a text encoder or decoder")
+
+
+def test_run__refuses_a_full_disk(
+    study: Path, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    refused(here, tmp_path, ["run", str(study)], "0.0 GB free, and the study needs about 0.1 GB")
+
+
+def refused(here: Here, folder: Path, arguments: list[str], said: str) -> None:
+    """One line of what, one of how, exit code 2, nothing written."""
+    before = set(folder.rglob("*"))
+    code, _, errors = here(*arguments)
+    assert code == 2, errors
+    assert said in errors
+    assert "Traceback" not in errors
+    what, *mend = errors.strip().splitlines()
+    assert what.startswith("error: ")
+    assert len(mend) == 1
+    assert mend[0].startswith("  mend: ")
+    assert set(folder.rglob("*")) == before
+
+
+def test_check__every_file_is_looked_at(study: Path, here: Here, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("name: bad\n")
-    done = call("check", bad, study)
-    assert done.returncode == 2
-    assert "backbones: at least one is needed" in done.stderr
-    assert "small.yaml: ok, 2 cells, 4 runs" in done.stdout
+    code, output, errors = here("check", bad, study)
+    assert code == 2
+    assert "backbones: at least one is needed" in errors
+    assert "small.yaml: ok, 2 cells, 4 runs" in output
 
 
-def test_table__without_runs(study: Path, call: Call, tmp_path: Path) -> None:
-    done = call("table", study)
-    assert done.returncode == 2
-    assert "nothing is tracked of it" in done.stderr
+def test_table__without_runs(study: Path, here: Here) -> None:
+    code, _, errors = here("table", study)
+    assert code == 2
+    assert "run a study first" in errors
 
 
-def test_list__shows_rooms_and_arguments(call: Call) -> None:
-    everything = call("list").stdout
+def test_list__shows_rooms_and_arguments(here: Here) -> None:
+    _, everything, _ = here("list")
     for name in ("FullFineTuning", "Classification", "TextClassification", "Torchvision"):
         assert f"  {name}: " in everything
-    assert "      rank = 8: inner width of the update." in call("list", "techniques").stdout
-    wrong = call("list", "technique")
-    assert wrong.returncode == 2
-    assert "did you mean 'techniques'" in wrong.stderr
+    assert "DataModule:" not in everything
+    assert "      rank = 8: inner width of the update." in here("list", "techniques")[1]
+    code, _, errors = here("list", "technique")
+    assert code == 2
+    assert "did you mean 'techniques'" in errors
 
 
-def test_doctor__looks_at_versions_and_store(call: Call) -> None:
-    done = call("doctor")
-    assert done.returncode == 0, done.stdout
-    assert "ok   lightning" in done.stdout
-    bad = call("doctor", "--tracking-uri", "file:./mlruns")
-    assert bad.returncode == 1
-    assert "BAD  tracking store" in bad.stdout
+def test_doctor__looks_at_versions_and_store(here: Here) -> None:
+    code, output, _ = here("doctor")
+    assert code == 0, output
+    assert "ok   lightning" in output
+    code, output, _ = here("doctor", "--tracking-uri", "file:./mlruns")
+    assert code == 1
+    assert "BAD  tracking store" in output
 
 
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen | None) -> None:

@@ -1,0 +1,62 @@
+"""The studies that ftlab ships are what runs here, shrunk: the file that documents is the test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ftlab.reports.study_table import table
+from ftlab.studies.coordinator import run_study
+from ftlab.studies.study import load_study
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = ROOT / "experiments"
+SHRUNK = {
+    "quickstart": ["datasets.bbc.init_args.max_length=16"],
+    "sst2": ["datasets.sst2.init_args.max_length=16"],
+    "cifar10": ["datasets.cifar10.init_args.image_size=32"],
+    "solar": ["datasets.focal.init_args.image_size=32"],
+}
+KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["norm"], "solar": ["probe"]}
+
+
+def test_every_study_is_covered() -> None:
+    found = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+    assert found == {*SHRUNK, "glue_roberta"}
+
+
+@pytest.mark.parametrize("name", SHRUNK)
+def test_study_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path,
+                    monkeypatch: pytest.MonkeyPatch) -> None:
+    path = EXPERIMENTS / f"{name}.yaml"
+    if "FTLAB_SHARED" in path.read_text():
+        monkeypatch.setenv("FTLAB_SHARED", str(request.getfixturevalue("shared")))
+    datasets = dict.fromkeys(cell.key.dataset for cell in load_study(path).cells)
+    smaller = [
+        f"datasets.{dataset}.init_args.subset={{limit: 60, splits: [train, validation, test]}}"
+        for dataset in datasets
+    ]
+    if name == "solar":  # one of its four data sets is enough to run, all were checked
+        smaller = [*smaller, *(f"datasets.{d}.init_args.image_size=32" for d in datasets)]
+    study = load_study(path, [*SHRUNK[name], *smaller, "trainer.max_epochs=2", "seeds=[0]"])
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    study = study.only(KEPT[name])
+    outcome = run_study(study, store, tmp_path)
+    assert outcome.failures == []
+    assert outcome.finished == len(study.cells)
+    report = table(study, store, tmp_path)
+    assert len(report.rows) == len(study.cells)
+    assert all(0 <= row.summary.mean <= 1 for row in report.rows)
+
+
+def test_glue_roberta__is_a_valid_study() -> None:
+    study = load_study(EXPERIMENTS / "glue_roberta.yaml")
+    assert len(study.cells) == 8
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS.glob("*.yaml"), ids=lambda path: path.stem)
+def test_header__states_command_time_and_result(path: Path) -> None:
+    header = path.read_text().split("name:")[0]
+    assert f"ftlab run experiments/{path.name}" in header
+    assert "Expect:" in header
+    assert os.sep + "work" not in header
