@@ -69,6 +69,7 @@ def call(tmp_path: Path) -> Call:
             capture_output=True,
             text=True,
             timeout=300,
+            check=False,
         )
 
     return run
