@@ -8,6 +8,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing from threads, and processes with two each on two cores lose much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytest_plugins = ["families"]
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["good", "fine", "great", "bad", "poor", "awful", "film", "plot", "cast", "score"]
 WORDS += ["the", "a", "of", "and", "was", "is", "very", "quite"]

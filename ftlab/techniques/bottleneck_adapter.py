@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -49,8 +50,9 @@ class BottleneckAdapter(Technique):
     """Train small bottleneck layers inside the frozen blocks, all norms, and the head.
 
     In a transformer block one adapter follows the attention's and one the feed-forward's output
-    projection, before the residual sum; in a CNN one follows each block (Rebuffi, Bilen,
-    Vedaldi 2018, https://arxiv.org/abs/1803.10082).
+    projection, before the residual sum; in a CNN one follows each block's last convolution, as
+    a 1x1 convolution in the manner of Rebuffi, Bilen, Vedaldi (2018),
+    https://arxiv.org/abs/1803.10082.
 
     Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan, Gelly (2019),
     https://arxiv.org/abs/1902.00751
@@ -82,13 +84,14 @@ class BottleneckAdapter(Technique):
             for _, module in block.named_modules():
                 if is_norm(module):
                     module.requires_grad_(True)
-        places = [place for block in model.blocks for place in insertion_points(block)]
+        places = insertion_points(model.blocks)
         if not places:
             raise Incompatible(
                 "BottleneckAdapter finds no attention, feed-forward or convolution block",
                 "take LoRA for this backbone",
             )
-        for module, width, maps in places:
+        for module, width in places:
+            maps = isinstance(module, nn.Conv2d)
             like = next(module.parameters())
             module.add_module("adapter", Bottleneck(width, self.bottleneck, maps, like))
             module.register_forward_hook(_adapt_output)
@@ -101,26 +104,45 @@ def _adapt_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     return adapter(output)
 
 
-def insertion_points(block: Block) -> list[tuple[nn.Module, int, bool]]:
-    """Modules of a block whose output gets an adapter, its width, and whether it is a map.
+def insertion_points(blocks: list[Block]) -> list[tuple[nn.Module, int]]:
+    """Modules whose output gets an adapter, and the width of that output.
 
-    Of a transformer block: the last linear layer of its attention (the attention itself where
-    that layer is never called) and the last linear layer of all, which project back to the
-    residual stream. Of a convolution block: the block.
+    In a network with attention: of each attention block, the last linear layer of its attention
+    (the attention itself where that layer is never called) and the last linear layer of all,
+    which project back to the residual stream. In others: of each block the last convolution,
+    shortcuts apart.
     """
-    start = block.paths[0]
-    modules = [(n, m) for n, m in block.named_modules() if n == start or n.startswith(start + ".")]
-    attention = [(n, m) for n, m in modules if "att" in n.removeprefix(start).lower()]
+    return [p for block in blocks for p in _of_transformer(block)] or [
+        p for block in blocks for p in _of_convolutions(block)
+    ]
+
+
+def _of_transformer(block: Block) -> list[tuple[nn.Module, int]]:
+    modules = _main(block)
+    attention = [m for name, m in modules if "att" in name.lower()]
     linear = [m for _, m in modules if isinstance(m, LAYERS) and not isinstance(m, nn.Conv2d)]
-    if attention and linear:
-        last = [m for _, m in attention if m in linear][-1]
-        whole = [m for _, m in attention if type(m).__name__ in READS_WEIGHTS]
-        first = whole[0] if whole else last
-        return [(first, _width(last), False), (linear[-1], _width(linear[-1]), False)]
-    convolutions = [m for _, m in modules if isinstance(m, nn.Conv2d)]
-    if convolutions:
-        return [(modules[0][1], convolutions[-1].out_channels, True)]
-    return []
+    within = [m for m in attention if m in linear]
+    if not within:
+        return []
+    whole = [m for m in attention if type(m).__name__ in READS_WEIGHTS]
+    first = whole[0] if whole else within[-1]
+    return [(first, _width(within[-1])), (linear[-1], _width(linear[-1]))]
+
+
+def _of_convolutions(block: Block) -> list[tuple[nn.Module, int]]:
+    found = [(name, m) for name, m in _main(block) if isinstance(m, nn.Conv2d)]
+    trunk = [m for name, m in found if not re.search("downsample|shortcut", name)]
+    return [(m, m.out_channels) for m in trunk[-1:]]
+
+
+def _main(block: Block) -> list[tuple[str, nn.Module]]:
+    """Modules of a block's first path, by name from there; what joined the block is left out."""
+    start = block.paths[0]
+    return [
+        (name.removeprefix(start), module)
+        for name, module in block.named_modules()
+        if name == start or name.startswith(start + ".")
+    ]
 
 
 def _width(layer: nn.Module) -> int:

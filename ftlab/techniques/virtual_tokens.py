@@ -29,8 +29,7 @@ def wrap_with_virtual_tokens(
     """
     network = model.network
     settings = getattr(network, "config", None)
-    parameters = inspect.signature(network.forward).parameters
-    if settings is None or not {"input_ids", argument} <= set(parameters):
+    if settings is None or not _takes(network, "input_ids") or not _takes(network, argument):
         raise Incompatible(
             f"{technique} needs a text encoder or decoder whose forward takes `{argument}`; "
             f"{type(network).__name__} does not",
@@ -60,6 +59,16 @@ def wrap_with_virtual_tokens(
     wrapped.register_forward_pre_hook(_without_token_types, with_kwargs=True)
     model.wrap(wrapped, inner="base_model")
     model.head.requires_grad_(True)
+
+
+def _takes(network: nn.Module, argument: str) -> bool:
+    """Whether an argument reaches the trunk: directly, or through keywords that are passed on."""
+    own = inspect.signature(network.forward).parameters
+    if argument in own:
+        return True
+    trunk = getattr(network, "base_model", network)
+    passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own.values())
+    return passes_on and argument in inspect.signature(trunk.forward).parameters
 
 
 def _without_token_types(

@@ -1,3 +1,5 @@
+"""Fixtures: tiny random networks of many families, from configs."""
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
