@@ -1,0 +1,70 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from ftlab.studies.display import Clock, Display, clock
+from ftlab.studies.study import Cell
+from ftlab.tracking.records import CellKey
+
+
+def cell(technique: str) -> Cell:
+    return Cell(CellKey("s", "b", "d", technique, "0"), {}, {}, {}, {}, "val/accuracy")
+
+
+def test_clock__nothing_is_known_before_a_tenth_of_the_first_run() -> None:
+    assert Clock({"a": 3}).left("a", elapsed=1.0, fraction=0.05) is None
+
+
+def test_clock__from_the_run_in_progress() -> None:
+    # 10 s into a run that is half done: 10 s of it, and two more of 20 s.
+    assert Clock({"a": 3}).left("a", elapsed=10.0, fraction=0.5) == pytest.approx(10 + 2 * 20)
+
+
+def test_clock__each_technique_at_its_own_speed() -> None:
+    known = Clock({"slow": 2, "quick": 2})
+    known.ended("slow", 100.0)
+    known.ended("quick", 10.0)
+    assert known.left("quick", elapsed=0.0, fraction=0.0) == pytest.approx(10 + 100)
+    assert known.expected("unseen") == pytest.approx(55)
+
+
+def test_display__plain_lines_where_there_is_no_terminal() -> None:
+    said = io.StringIO()
+    display = Display(Console(file=said, width=200))
+    display.start("s", 1, {"a": 2})
+    display.run_started(cell("a"), 0)
+    display.progress("fit", 5, 10)
+    display.run_ended("FINISHED", 12.0, "test/accuracy 0.9000", "")
+    display.run_started(cell("a"), 1)
+    display.run_ended("FAILED", 3.0, "", "non-finite loss")
+    display.close()
+    assert said.getvalue().splitlines() == [
+        "1 of 3 runs are finished already",
+        "[2/3] a on d from b, seed 0: test/accuracy 0.9000 (12 s, 12 s left)",
+        "[3/3] a on d from b, seed 1: FAILED: non-finite loss (3.0 s)",
+    ]
+
+
+def test_display__bars_on_a_terminal_say_what_how_far_and_how_long() -> None:
+    said = io.StringIO()
+    display = Display(Console(file=said, width=200, force_terminal=True))
+    display.start("s", 0, {"a": 2})
+    display.run_started(cell("a"), 0)
+    display.progress("fit", 5, 10)
+    display.run_ended("FINISHED", 12.0, "test/accuracy 0.9000", "")
+    display.run_started(cell("a"), 1)
+    display.progress("load", 0, 1)
+    display.live.refresh()
+    display.close()
+    text = said.getvalue()
+    assert "a on d from b, seed 1" in text
+    assert "1 of 2 runs, 12 s left" in text
+    assert "load" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(8.31, "8.3 s"), (59.4, "59 s"), (125, "2 min 5 s"), (3780, "1 h 3 min")]
+)
+def test_clock__as_a_person_says_it(seconds: float, said: str) -> None:
+    assert clock(seconds) == said
