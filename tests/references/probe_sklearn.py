@@ -11,8 +11,6 @@ import sys
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ftlab.studies.config import build
 from ftlab.studies.study import load_study
@@ -34,9 +32,8 @@ def main(path: str) -> None:
         features[split], targets[split] = np.concatenate(rows), np.concatenate(labels)
     best = (0.0, 0.0, 0.0)
     for strength in (1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100):
-        regression = make_pipeline(
-            StandardScaler(), LogisticRegression(C=strength, max_iter=5000)
-        ).fit(features["train"], targets["train"])
+        regression = LogisticRegression(C=strength, max_iter=5000)
+        regression.fit(features["train"], targets["train"])
         scores = [regression.score(features[s], targets[s]) for s in ("validation", "test")]
         print(f"C={strength:g}: validation {scores[0]:.4f} test {scores[1]:.4f}", flush=True)
         best = max(best, (scores[0], scores[1], strength))
