@@ -58,4 +58,3 @@ def test_header__states_command_time_and_result(path: Path) -> None:
     header = path.read_text().split("name:")[0]
     assert f"ftlab run experiments/{path.name}" in header
     assert "Expect:" in header
-    assert "/work" not in header
