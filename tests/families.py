@@ -55,6 +55,7 @@ IMAGE = {
 
 
 class _Task:
+    form = "vector"
     auto_classes = ("AutoModelForSequenceClassification", "AutoModelForImageClassification")
     outputs = 3
 

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 import transformers
-from torch import nn
 
-from ftlab.backbones.base import Backbone, Preprocessing, TaskModel, TaskSpec
-from ftlab.backbones.blocks import find_blocks, with_dropout
+from ftlab.backbones.audio import audio_preprocessing
+from ftlab.backbones.base import Backbone, Form, TaskSpec
+from ftlab.backbones.forms.boxes import build_boxes
+from ftlab.backbones.forms.embedding import build_embedding
+from ftlab.backbones.forms.text import build_text
+from ftlab.backbones.forms.tokens import build_tokens
+from ftlab.backbones.forms.vector import build_vector
 from ftlab.backbones.hub import find_folder, read_json, weight_files
 from ftlab.backbones.images import image_preprocessing
-from ftlab.backbones.pooling import PooledHead, Pooling
-from ftlab.backbones.pretrained import (
-    check_complete,
-    empty_network,
-    load_network,
-    quiet,
-    read_config,
-)
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.pooling import Pooling
+from ftlab.backbones.preprocessing import Preprocessing
+from ftlab.backbones.pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.source import check_sha256, sha256_of
 from ftlab.backbones.tokens import load_tokenizer, text_preprocessing
-from ftlab.errors import Incompatible, InputError
+from ftlab.errors import InputError
 
 _POOLING = (*get_args(Pooling), "own")
+_AUDIO = (transformers.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_CTC_MAPPING,
+          transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING)
+_IMAGE = (transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+          transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING)
 _SENTENCE_TRANSFORMERS: dict[str, Pooling] = {
     "mean_tokens": "mean", "mean": "mean", "cls_token": "first", "cls": "first",
     "max_tokens": "max", "max": "max", "lasttoken": "last"}
@@ -91,56 +94,43 @@ class HuggingFace(Backbone):
     def preprocessing(self) -> Preprocessing:
         with quiet():
             config = self._config()
-            if self._reads_images(config):
-                return image_preprocessing(self._folder(weights=False), config, self.label)
-            return text_preprocessing(config, self._tokenizer)
+            folder = self._folder(weights=False)
+            match self._modality(config):
+                case "image":
+                    return image_preprocessing(folder, config, self.label)
+                case "audio":
+                    return audio_preprocessing(folder, config, self.label)
+                case "text":
+                    return text_preprocessing(config, self._tokenizer)
 
     @property
     def fingerprint(self) -> str:
         return sha256_of(self._weights())
 
-    def build(self, task: TaskSpec, meta: bool = False) -> TaskModel:
+    def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
         with quiet():
-            config = self._config()
-            if not self._reads_images(config):
-                config.pad_token_id = self._tokenizer.pad_token_id
-            pooling = self.pooling or self._folder_pooling() or "own"
-            auto = _own_class(task, config)
-            if pooling == "own" and auto is not None:
-                return self._with_own_head(auto, config, task.outputs, meta)
-            mode: Pooling = "mean" if pooling == "own" else pooling
-            return self._with_pooled_head(mode, config, task.outputs, meta)
+            checkpoint = self._checkpoint(meta)
+            pooling = self.pooling or self._folder_pooling()
+            pool_over = None if pooling == "own" else pooling
+            match form or task.form:
+                case "vector":
+                    return build_vector(checkpoint, task, pool_over, self.head_dropout)
+                case "tokens":
+                    return build_tokens(checkpoint, task)
+                case "boxes":
+                    return build_boxes(checkpoint, task)
+                case "text":
+                    return build_text(checkpoint, task)
+                case "embedding":
+                    return build_embedding(checkpoint, pool_over)
 
-    def _with_own_head(self, auto: Any, config: Any, outputs: int, meta: bool) -> TaskModel:
-        config.num_labels = outputs
-        dtype = getattr(torch, self.dtype)
-        if meta:
-            network = empty_network(auto, config, dtype)
-        else:
-            network, lacking = load_network(auto, config, dtype, self._weights(), self.label)
-        head = _head_paths(network)
-        if not meta:
-            roots = tuple(f"{path}." for path in head)
-            check_complete({name for name in lacking if not name.startswith(roots)}, self.label)
-            for path in head:
-                _renew(network, path)
-        head = with_dropout(network, head)
-        return TaskModel(network, find_blocks(network, head), head, read=attrgetter("logits"))
-
-    def _with_pooled_head(self, mode: Pooling, config: Any, outputs: int,
-                          meta: bool) -> TaskModel:
-        auto = _headless_class(config, self.label)
-        dtype = getattr(torch, self.dtype)
-        width = _width(config, self.label)
-        if meta:
-            network = empty_network(auto, config, dtype)
-            with torch.device("meta"):
-                head = PooledHead(width, outputs, mode, self.head_dropout)
-        else:
-            network, lacking = load_network(auto, config, dtype, self._weights(), self.label)
-            check_complete(lacking, self.label)
-            head = PooledHead(width, outputs, mode, self.head_dropout)
-        return TaskModel(network, find_blocks(network, ()), pooled_head=head.to(dtype))
+    def _checkpoint(self, meta: bool) -> Checkpoint:
+        config = self._config()
+        if self._modality(config) == "text":
+            config.pad_token_id = self._tokenizer.pad_token_id
+        return Checkpoint(self.label, self._folder(weights=False), config,
+                          getattr(torch, self.dtype), self._weights,
+                          lambda: self._tokenizer, meta)
 
     def _folder(self, weights: bool = True) -> Path:
         """Asks the hub once: what is built does not change below a session."""
@@ -162,12 +152,16 @@ class HuggingFace(Backbone):
     def _config(self) -> Any:
         return read_config(self._folder(weights=False), self.dropout, self.label)
 
-    def _reads_images(self, config: Any) -> bool:
-        if type(config) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-            return False
-        return (type(config) in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-                or (self._folder(weights=False) / "preprocessor_config.json").is_file()
-                or (hasattr(config, "num_channels") and not hasattr(config, "vocab_size")))
+    def _modality(self, config: Any) -> Literal["text", "image", "audio"]:
+        kind = type(config)
+        if kind in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+            return "text"
+        if any(kind in mapping for mapping in _AUDIO):
+            return "audio"
+        reads_images = (any(kind in mapping for mapping in _IMAGE)
+                        or (self._folder(weights=False) / "preprocessor_config.json").is_file()
+                        or (hasattr(config, "num_channels") and not hasattr(config, "vocab_size")))
+        return "image" if reads_images else "text"
 
     def _folder_pooling(self) -> Pooling | None:
         path = self._folder(weights=False) / "1_Pooling" / "config.json"
@@ -182,49 +176,3 @@ class HuggingFace(Backbone):
             raise InputError(f"{path}: pooling {' + '.join(modes) or 'nothing'} is not supported",
                              "set pooling to mean, first, last or max")
         return _SENTENCE_TRANSFORMERS[modes[0]]
-
-
-def _own_class(task: TaskSpec, config: Any) -> Any:
-    """The task's first Auto class that knows the architecture, or None."""
-    autos = (getattr(transformers, name) for name in task.auto_classes)
-    return next((auto for auto in autos if type(config) in auto._model_mapping), None)
-
-
-def _headless_class(config: Any, label: str) -> Any:
-    """The Auto class of the bare network; of an encoder-decoder, its encoder."""
-    encoder_only = getattr(config, "is_encoder_decoder", False)
-    auto: Any = transformers.AutoModelForTextEncoding if encoder_only else transformers.AutoModel
-    if type(config) not in auto._model_mapping:
-        raise Incompatible(f"{label}: transformers has no headless network for "
-                           f"{config.model_type} whose features could be pooled",
-                           "set pooling: own")
-    return auto
-
-
-def _head_paths(network: nn.Module) -> list[str]:
-    """What a classification class has beside its base model, the largest child."""
-    sizes = {name: sum(p.numel() for p in child.parameters())
-             for name, child in network.named_children()}
-    base = getattr(network, "base_model_prefix", "")
-    base = base if base in sizes else max(sizes, key=lambda name: sizes[name])
-    return [name for name, size in sizes.items() if name != base and size]
-
-
-def _renew(network: Any, path: str) -> None:
-    """Initialise a part as its architecture does, from torch's generator."""
-    part = network.get_submodule(path)
-    for tensor in (*part.parameters(), *part.buffers()):
-        tensor._is_hf_initialized = False  # else transformers keeps what was loaded
-    with torch.no_grad():
-        part.apply(network._init_weights)
-
-
-def _width(config: Any, label: str) -> int:
-    """Of the features that the headless network returns."""
-    for name in ("hidden_size", "d_model", "hidden_dim"):
-        if isinstance(width := getattr(config, name, None), int):
-            return width
-    if isinstance(widths := getattr(config, "hidden_sizes", None), list | tuple):
-        return int(widths[-1])
-    raise Incompatible(f"{label}: {config.model_type} does not say how wide its features are",
-                       "set pooling: own")

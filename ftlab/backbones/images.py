@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ftlab.backbones.base import ImagePreprocessing
 from ftlab.backbones.hub import read_json
+from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.errors import Incompatible
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

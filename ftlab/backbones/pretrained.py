@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -22,6 +24,52 @@ from ftlab.errors import InputError
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError,
                SafetensorError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One pre-trained network in Hugging Face's layout, on its way into a form.
+
+    Attributes:
+        label: what messages call it.
+        folder: with the configuration.
+        config: transformers' own, of this build alone: a form may change it.
+        dtype: of the weights in memory.
+        weights: finds and checks the weight files.
+        tokenizer: reads the fast tokenizer (raises InputError where there is none).
+        meta: build on the meta device, without weights.
+    """
+
+    label: str
+    folder: Path
+    config: Any
+    dtype: torch.dtype
+    weights: Callable[[], list[Path]]
+    tokenizer: Callable[[], Any]
+    meta: bool
+
+    def own_class(self, auto_classes: Sequence[str]) -> Any:
+        """The first of transformers' Auto classes that knows the architecture, or None."""
+        autos = (getattr(transformers, name) for name in auto_classes)
+        return next((auto for auto in autos if type(self.config) in auto._model_mapping), None)
+
+    def network(self, auto: Any,
+                new: Callable[[nn.Module], Sequence[str]] = lambda network: ()) -> PreTrainedModel:
+        """The network that an Auto class makes, with its weights unless `meta`.
+
+        Args:
+            auto: of transformers.
+            new: gives the paths that the weights may lack, since the task makes them anew.
+
+        Raises:
+            InputError: damaged files, or lacking tensors outside `new`.
+        """
+        if self.meta:
+            return empty_network(auto, self.config, self.dtype)
+        network, lacking = load_network(auto, self.config, self.dtype, self.weights(), self.label)
+        roots = tuple(f"{path}." for path in new(network))
+        check_complete({name for name in lacking if not name.startswith(roots)}, self.label)
+        return network
 
 
 @contextmanager

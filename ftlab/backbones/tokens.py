@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from ftlab.backbones.base import TextPreprocessing
+from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.errors import InputError
 
 # Their position embeddings start behind the padding index (Liu et al. 2019, fairseq).
@@ -62,7 +62,7 @@ def longest_text(config: Any, tokenizer: Any) -> int:
 def text_preprocessing(config: Any, tokenizer: Any) -> TextPreprocessing:
     """What a data module needs of a tokenizer; it can be pickled for loader workers."""
     tokens = _Tokens(tokenizer, longest_text(config, tokenizer))
-    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest)
+    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest, tokenizer)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from ftlab.backbones.base import Backbone, ImagePreprocessing, TaskModel, TaskSpec
+from ftlab.backbones.base import Backbone, Form, TaskSpec
 from ftlab.backbones.blocks import find_blocks, with_dropout
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.source import check_sha256, resolve_path, sha256_of
-from ftlab.errors import InputError
+from ftlab.errors import Incompatible, InputError
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch.hub names its files
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training-time heads of GoogLeNet and Inception
@@ -77,7 +79,10 @@ class Torchvision(Backbone):
         return hash_of(f"{self.name} random".encode()).hexdigest() if file is None \
             else sha256_of([file])
 
-    def build(self, task: TaskSpec, meta: bool = False) -> TaskModel:
+    def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
+        if (form or task.form) != "vector":
+            raise Incompatible(f"{self.label} classifies images; it gives no {form or task.form}",
+                               "choose another backbone")
         file = None if meta else self._weights()
         network = self._network() if file is None and not meta else self._empty_network()
         path, layer = _last_layer(network)

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ftlab.backbones.base import Backbone, ImagePreprocessing
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.data.base import DataModule, Examples, SplitName
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.image_augment import ImageAugment, MixCollate

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ftlab.backbones.base import Backbone, TextPreprocessing
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.sampling import Natural, Sampling

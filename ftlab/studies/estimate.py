@@ -80,23 +80,25 @@ def _time(planned: PlannedCell, data: DataModule, backbone: Backbone) -> float:
     import torch
 
     technique: Technique = build(planned.cell.technique)
-    technique.attach(backbone.build(data.task), data.task).train()
+    technique.prepare(data)
+    technique.attach(backbone.build(data.task, technique.form), data.task).train()
     train, validation, test = (
         data.train_dataloader(),
         data.val_dataloader(),
         data.test_dataloader(),
     )
     batch = next(iter(train))
-    technique.training_step(batch, 0).backward()
-    begin = time.perf_counter()
-    technique.training_step(batch, 0).backward()
-    step = time.perf_counter() - begin
+    step, epochs = 0.0, planned.cell.trainer["max_epochs"] if technique.trains else 0
+    if technique.trains:
+        technique.training_step(batch, 0).backward()
+        begin = time.perf_counter()
+        technique.training_step(batch, 0).backward()
+        step = time.perf_counter() - begin
     # Evaluation is sorted by length: a forward pass of a training batch is nearer to the mean.
     technique.eval()
     with torch.inference_mode():
         begin = time.perf_counter()
-        technique.model(batch)
+        data.task.predict(technique.model, batch, technique.model(batch))
         forward = time.perf_counter() - begin
-    epochs = planned.cell.trainer["max_epochs"]
     evaluations = len(validation) * (epochs + 1) + len(test)
     return START + epochs * len(train) * step + evaluations * forward

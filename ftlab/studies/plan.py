@@ -132,7 +132,8 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
 def _count(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[int, int]:
     technique: Technique = build(cell.technique)
     try:
-        model = backbone.build(data.task, meta=True)
+        technique.prepare(data)
+        model = backbone.build(data.task, technique.form, meta=True)
         technique.attach(model, data.task)
     except Incompatible as error:
         raise Incompatible(f"{cell.key.title}: {error.what}", error.mend) from error

@@ -1,7 +1,8 @@
-"""What every task is: head width, loss, metrics and prediction records."""
+"""What every task is: form, loss, metrics and prediction records."""
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,35 +11,44 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from ftlab.backbones.base import Form
+from ftlab.backbones.model import Batch, Outputs, TaskModel
+from ftlab.errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Predictions = Any
+"""What metrics and records read: the outputs, or texts where the model generates."""
+
 
 class Task(ABC):
-    """What is predicted. It learns its outputs from the training labels, then encodes labels.
+    """What is predicted. It learns from the training labels what there is, then encodes labels.
 
     A task is made without data; `fit` tells it the training labels, after which `outputs`,
     `encode`, `loss`, `metrics` and `records` may be used.
     """
 
+    form: ClassVar[Form] = "vector"
+    """What a model gives for an example; the backbone builds by it."""
     auto_classes: ClassVar[tuple[str, ...]] = ()
-    """transformers Auto classes whose own head fits, one a modality."""
+    """transformers Auto classes whose own head fits, the preferred first."""
 
     @abstractmethod
     def fit(self, labels: Sequence[Any]) -> None:
         """Learn from the raw training labels (after `Subset`) what there is to predict."""
 
     @property
-    @abstractmethod
     def outputs(self) -> int:
-        """Width of the head."""
+        """Width of the new head; 0 where the pre-trained output layer stays."""
+        return 0
 
     @abstractmethod
     def encode(self, label: Any, where: str) -> Any:
-        """A raw label as a target that `torch.as_tensor` takes.
+        """A raw label as a target that `stack` takes.
 
         Raises:
-            InputError: a label that training lacks; `where` says the place.
+            InputError: a label that cannot be predicted; `where` says the place.
         """
 
     def stratum(self, label: Any) -> Hashable | None:
@@ -46,26 +56,44 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Mean loss of a batch, a scalar."""
+
+    def weight(self, batch: Batch) -> float:
+        """How many units `loss` is the mean of: examples, or tokens."""
+        return len(batch["index"])
+
+    def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> Predictions:
+        """What a user of the model gets for a batch; metrics and records read it.
+
+        Args:
+            model: in eval mode.
+            batch: targets may be there, and are not read.
+            outputs: of `model(batch)`, where the caller has them already.
+        """
+        return model(batch) if outputs is None else outputs
 
     @abstractmethod
     def metrics(self) -> MetricCollection:
-        """Fresh metrics, updated with `update(outputs, target)`; keys without split prefix.
+        """Fresh metrics, updated with `update(predictions, target)`; keys without split prefix.
 
         Vector-valued metrics (per class) are flattened by `scalars`.
         """
 
     @abstractmethod
     def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric (name without split prefix, or `loss`) is better."""
+        """Whether more of a metric (name without split prefix, or `loss`) is better.
+
+        Raises:
+            InputError: there is no such metric.
+        """
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Computed metrics as plain numbers."""
+        """Computed metrics, `loss` among them, as plain numbers."""
         return {name: float(value) for name, value in computed.items()}
 
     @abstractmethod
-    def records(self, outputs: Tensor, target: Tensor) -> dict[str, list[Any]]:
+    def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Columns `target`, `prediction`, `scores` of the prediction records of a batch."""
 
     def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
@@ -77,6 +105,32 @@ class Task(ABC):
         return {}
 
     @staticmethod
-    def stack(targets: Sequence[Any]) -> Tensor:
+    def stack(targets: Sequence[Any]) -> Any:
         """Targets of a batch as one tensor; a task with ragged targets overrides it."""
         return torch.as_tensor(targets)
+
+
+def direction(metric: str, known: Mapping[str, bool], task: str,
+              families: Mapping[str, bool] | None = None) -> bool:
+    """Look up whether more of a metric is better, for `Task.higher_is_better`.
+
+    Args:
+        metric: name without split prefix.
+        known: name -> whether more is better, `loss` excepted.
+        task: for the message.
+        families: prefixes of metrics a class, for instance `f1` of `f1/<class>`.
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    known = {"loss": False, **known}
+    families = families or {}
+    family, _, name = metric.partition("/")
+    if name and family in families:
+        return families[family]
+    if metric in known:
+        return known[metric]
+    close = difflib.get_close_matches(metric, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    choices = [*known, *(f"{prefix}/<class>" for prefix in families)]
+    raise InputError(f"unknown metric {metric!r}", f"{hint}{task} has: {', '.join(choices)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.errors import InputError
-from ftlab.tasks.base import Task
+from ftlab.tasks.base import Task, direction
 from ftlab.tasks.classification_metrics import PER_CLASS, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
 from ftlab.tasks.losses.base import Loss
@@ -39,6 +38,7 @@ class Classification(Task):
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
         "AutoModelForImageClassification",
+        "AutoModelForAudioClassification",
     )
 
     def __init__(self, loss: Loss | None = None, calibration_bins: int = 15) -> None:
@@ -107,23 +107,14 @@ class Classification(Task):
         Raises:
             InputError: there is no such metric.
         """
-        if metric == "loss":
-            return False
         # the direction does not depend on the classes, and a study asks before it has any
-        known = dict(classification_metrics(2, self.calibration_bins).items())
-        family, _, name = metric.partition("/")
-        if family in PER_CLASS and name and (not self._classes or name in metric_keys(self._classes)):
-            return True
-        choices = ["loss", *(key for key in known if key not in PER_CLASS)]
-        if metric not in choices:
-            close = difflib.get_close_matches(metric, choices, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InputError(
-                f"unknown metric {metric!r}",
-                f"{hint}Classification has: {', '.join(choices)}, "
-                f"{', '.join(f'{family}/<class>' for family in PER_CLASS)}",
-            )
-        return bool(known[metric].higher_is_better)
+        known = {name: bool(value.higher_is_better) for name, value
+                 in classification_metrics(2, self.calibration_bins).items()}
+        per_class = {name: known.pop(name) for name in PER_CLASS}
+        name = metric.partition("/")[2]
+        if name and self._classes and name not in metric_keys(self._classes):
+            per_class = {}
+        return direction(metric, known, "Classification", per_class)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Computed metrics as plain numbers; a vector over classes becomes `<name>/<class>`."""

@@ -13,7 +13,9 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.base import Form
+from ftlab.backbones.model import Outputs, TaskModel
+from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 
@@ -97,11 +99,15 @@ class Technique(LightningModule, ABC):
     """Whether the adapted model computes what the unadapted one did, before training."""
     changes_freezing: ClassVar[bool] = False
     """Whether `begin_epoch` freezes or unfreezes (DDP must then look for unused tensors)."""
+    trains: ClassVar[bool] = True
+    """Whether there is a fit; a technique without one is evaluated as `adapt` left the model."""
+    form: ClassVar[Form | None] = None
+    """The form of model that it needs instead of the task's own."""
 
     model: TaskModel
     task: Task
 
-    def __init__(self, lr: float, optim: Optimization) -> None:
+    def __init__(self, lr: float = 1e-3, optim: Optimization = Optimization()) -> None:
         super().__init__()
         if lr <= 0:
             raise ValueError(f"lr must be above 0, got {lr}")
@@ -109,6 +115,13 @@ class Technique(LightningModule, ABC):
         self.optim = optim
         self.trained: set[str] = set()
         """Names (in `model`) of the parameters that trained in any epoch so far."""
+
+    def prepare(self, data: DataModule) -> None:
+        """Read what it needs of the loaded data (demonstrations, names of classes), if anything.
+
+        Raises:
+            Incompatible: the technique makes no sense for these data.
+        """
 
     @abstractmethod
     def adapt(self, model: TaskModel) -> None:
@@ -144,8 +157,10 @@ class Technique(LightningModule, ABC):
     def attach(self, model: TaskModel, task: Task) -> Technique:
         """Adapt `model` to `task`; from then on this module trains it."""
         self.adapt(model)
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise Incompatible(f"{type(self).__name__} finds nothing to train in this model")
+        trainable = any(parameter.requires_grad for parameter in model.parameters())
+        if self.trains and not trainable:
+            raise Incompatible(f"{type(self).__name__} finds nothing to train in this model",
+                               "leave this technique out for this backbone")
         self.model, self.task = model, task
         self.validation_metrics = task.metrics()
         self.validation_loss = MeanMetric()
@@ -168,7 +183,7 @@ class Technique(LightningModule, ABC):
                     module.eval()
         return self
 
-    def forward(self, batch: dict[str, Any]) -> Tensor:
+    def forward(self, batch: dict[str, Any]) -> Outputs:
         return self.model(batch)
 
     def on_train_epoch_start(self) -> None:
@@ -181,15 +196,16 @@ class Technique(LightningModule, ABC):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self.model(batch)
-        self.validation_metrics.update(outputs, batch["target"])
-        self.validation_loss.update(self.task.loss(outputs, batch), weight=len(batch["index"]))
+        self.validation_loss.update(self.task.loss(outputs, batch), weight=self.task.weight(batch))
+        predictions = self.task.predict(self.model, batch, outputs)
+        self.validation_metrics.update(predictions, batch["target"])
 
     def on_validation_epoch_end(self) -> None:
-        computed = self.task.scalars(self.validation_metrics.compute())
-        computed["loss"] = float(self.validation_loss.compute())
+        computed = {**self.validation_metrics.compute(), "loss": self.validation_loss.compute()}
         self.validation_metrics.reset()
         self.validation_loss.reset()
-        self.log_dict({f"val/{name}": value for name, value in computed.items()})
+        scalars = self.task.scalars(computed)
+        self.log_dict({f"val/{name}": value for name, value in scalars.items()})
 
     def configure_optimizers(self) -> Any:
         groups = self.param_groups(self.model)
@@ -219,6 +235,19 @@ def freeze_all_but_head(model: TaskModel) -> None:
     """The start of every technique that keeps the backbone."""
     model.requires_grad_(False)
     model.head.requires_grad_(True)
+
+
+def require_new_head(model: TaskModel, technique: str) -> None:
+    """Refuse a technique that trains a head where the task adds none.
+
+    Raises:
+        Incompatible: the model keeps its pre-trained output layer.
+    """
+    if not any(True for _ in model.head.parameters()):
+        raise Incompatible(
+            f"{technique} trains a new head, and this task keeps the pre-trained output layer",
+            "leave it out, or take PartialFineTuning",
+        )
 
 
 def is_norm(module: nn.Module) -> bool:

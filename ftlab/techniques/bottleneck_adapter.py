@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftlab.backbones.base import Block, TaskModel
+from ftlab.backbones.model import Block, TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import (
     Choice,

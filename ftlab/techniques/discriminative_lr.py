@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
+from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, Technique
 
 
@@ -28,6 +29,8 @@ class DiscriminativeLR(Technique):
         super().__init__(technique.lr, technique.optim)
         if not 0 < decay <= 1:
             raise ValueError(f"decay must be above 0 and at most 1, got {decay}")
+        if not technique.trains:
+            raise ValueError(f"{type(technique).__name__} trains nothing, so it has no rates")
         # Not a submodule: it holds no tensors, and Lightning would call its hooks' twins.
         object.__setattr__(self, "technique", technique)
         self.decay = decay
@@ -35,6 +38,9 @@ class DiscriminativeLR(Technique):
         self.changes_freezing = technique.changes_freezing  # type: ignore[misc]  # as wrapped
 
     technique: Technique
+
+    def prepare(self, data: DataModule) -> None:
+        self.technique.prepare(data)
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)

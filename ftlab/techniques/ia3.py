@@ -4,7 +4,7 @@ from peft import IA3Config
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as KNOWN
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.techniques.base import LogUniform, Optimization, Technique
 from ftlab.techniques.injection import choose_targets, exactly, inject, merge_injected
 

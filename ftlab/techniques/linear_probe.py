@@ -1,7 +1,13 @@
 from __future__ import annotations
 
-from ftlab.backbones.base import TaskModel
-from ftlab.techniques.base import LogUniform, Optimization, Technique, freeze_all_but_head
+from ftlab.backbones.model import TaskModel
+from ftlab.techniques.base import (
+    LogUniform,
+    Optimization,
+    Technique,
+    freeze_all_but_head,
+    require_new_head,
+)
 
 
 class LinearProbe(Technique):
@@ -23,4 +29,5 @@ class LinearProbe(Technique):
         super().__init__(lr, optim)
 
     def adapt(self, model: TaskModel) -> None:
+        require_new_head(model, "LinearProbe")
         freeze_all_but_head(model)

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ftlab.backbones.base import TaskModel
-from ftlab.techniques.base import LogUniform, Optimization, Technique
+from ftlab.backbones.model import TaskModel
+from ftlab.techniques.base import LogUniform, Optimization, Technique, require_new_head
 
 
 class LinearProbeThenFineTune(Technique):
@@ -41,6 +41,7 @@ class LinearProbeThenFineTune(Technique):
         self.probe_lr = probe_lr
 
     def adapt(self, model: TaskModel) -> None:
+        require_new_head(model, "LinearProbeThenFineTune")
         model.requires_grad_(True)
 
     def probing(self, epochs: int) -> int:

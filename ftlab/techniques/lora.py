@@ -3,7 +3,7 @@ from __future__ import annotations
 from peft import LoraConfig
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 from ftlab.techniques.injection import choose_targets, exactly, inject, merge_injected
 

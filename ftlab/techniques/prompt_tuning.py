@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from peft import PromptTuningConfig
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 from ftlab.techniques.virtual_tokens import wrap_with_virtual_tokens
 

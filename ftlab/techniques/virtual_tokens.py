@@ -9,7 +9,7 @@ from typing import Any
 from peft import PromptLearningConfig, get_peft_model
 from torch import nn
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.errors import Incompatible
 
 

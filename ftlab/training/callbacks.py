@@ -13,7 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint
 from ftlab.training.guards import TensorGuard
@@ -114,6 +114,10 @@ class BestEpoch(Callback):
             self.best, self.epoch = score, trainer.current_epoch + 1
             if trainer.is_global_zero:
                 self._save(module.model, self.names)
+
+    def keep(self, model: TaskModel) -> None:
+        """Write the checkpoint of a model that nothing trains: it holds no tensors."""
+        self._save(model, set())
 
     def restore(self, model: TaskModel, guard: TensorGuard) -> None:
         """Put the best epoch back, and leave only what it changed in the checkpoint."""

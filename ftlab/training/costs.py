@@ -16,8 +16,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
+from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique
+
+OF_TRAINING = ("cost/train_seconds", "cost/peak_memory_bytes", "cost/step_seconds")
+"""What only a fit costs: nothing for a technique without one."""
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -80,7 +84,7 @@ def parameter_counts(model: TaskModel, trained: set[str]) -> dict[str, float]:
 
 
 def flops(technique: Technique, batch: Mapping[str, Any]) -> dict[str, float]:
-    """Floating-point operations an example, of a training step and of inference.
+    """Floating-point operations an example, of a training step and of a forward pass.
 
     Counted by `torch.utils.flop_counter` (operations it does not know count nothing) over one
     training batch as it is, padding included.
@@ -91,6 +95,8 @@ def flops(technique: Technique, batch: Mapping[str, Any]) -> dict[str, float]:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             technique.model(batch)
         inference = counter.get_total_flops()
+        if not technique.trains:
+            return {"cost/train_flops": 0.0, "cost/inference_flops": inference / examples}
         with FlopCounterMode(display=False) as counter:
             technique.task.loss(technique.model(batch), batch).backward()
     technique.zero_grad(set_to_none=True)
@@ -100,14 +106,14 @@ def flops(technique: Technique, batch: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def latency(model: TaskModel, batch: Mapping[str, Any], repeats: int = 10) -> float:
-    """Median seconds of a forward pass in eval mode."""
+def latency(task: Task, model: TaskModel, batch: Mapping[str, Any], repeats: int = 10) -> float:
+    """Median seconds of a prediction in eval mode, generated where the task generates."""
     model.eval()
     seconds = []
     with torch.inference_mode():
         for _ in range(repeats + 2):
             start = time.perf_counter()
-            model(batch)
+            task.predict(model, batch)
             if next(model.parameters()).is_cuda:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
@@ -115,8 +121,13 @@ def latency(model: TaskModel, batch: Mapping[str, Any], repeats: int = 10) -> fl
 
 
 def first_examples(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The first examples of a batch."""
+    """The first examples of a batch, whatever is nested in it."""
     return {
         name: first_examples(value, count) if isinstance(value, Mapping) else value[:count]
         for name, value in batch.items()
     }
+
+
+def without_target(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch as a user of the model has it."""
+    return {name: value for name, value in batch.items() if name != "target"}

@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task
 
@@ -44,17 +46,18 @@ def evaluate(
     """
     model.eval()
     metrics = task.metrics()
-    total, positions = 0.0, []
+    total, weight, positions = 0.0, 0.0, []
     columns: dict[str, list[Any]] = {}
     with torch.inference_mode():
         for raw in loader:
             batch = place(raw)
             outputs = model(batch)
-            target = batch["target"]
-            total += float(task.loss(outputs, batch)) * len(batch["index"])
-            metrics.to(outputs.device).update(outputs.float(), target)
+            total += float(task.loss(outputs, batch)) * task.weight(batch)
+            weight += task.weight(batch)
+            predictions = in_single_precision(task.predict(model, batch, outputs))
+            metrics.to(batch["index"].device).update(predictions, batch["target"])
             positions += batch["index"].tolist()
-            for name, values in task.records(outputs.float(), target).items():
+            for name, values in task.records(predictions, batch["target"]).items():
                 columns.setdefault(name, []).extend(values)
     if sorted(positions) != list(range(len(ids))):
         raise GuardFailed(
@@ -62,7 +65,12 @@ def evaluate(
         )
     order = sorted(range(len(positions)), key=positions.__getitem__)
     records = {"id": list(ids)} | {n: [v[i] for i in order] for n, v in columns.items()}
-    return task.scalars(metrics.compute()) | {"loss": total / len(ids)}, records
+    return task.scalars({**metrics.compute(), "loss": torch.tensor(total / weight)}), records
+
+
+def in_single_precision(predictions: Any) -> Any:
+    """Predictions with their half-precision tensors as float32."""
+    return apply_to_collection(predictions, Tensor, lambda t: t.float() if t.is_floating_point() else t)
 
 
 def write_predictions(path: Path, records: Mapping[str, Sequence[Any]]) -> None:

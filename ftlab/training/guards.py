@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 
@@ -69,12 +72,14 @@ def _tensors(model: TaskModel) -> dict[str, Tensor]:
     return {name: state[name] for name in names if name in state}
 
 
-def check_identity(before: Tensor, after: Tensor, technique: Technique) -> None:
+def check_identity(
+    before: Sequence[Tensor], after: Sequence[Tensor], technique: Technique
+) -> None:
     """Hold a technique to its claim that it starts as the unadapted model.
 
     Args:
-        before: outputs of the unadapted model in eval mode.
-        after: outputs of the adapted model for the same batch.
+        before: comparable outputs of the unadapted model in eval mode.
+        after: those of the adapted model for the same batch.
         technique: for its claim and name.
 
     Raises:
@@ -87,7 +92,7 @@ def check_identity(before: Tensor, after: Tensor, technique: Technique) -> None:
         )
 
 
-def check_merge(unmerged: Tensor, merged: Tensor) -> None:
+def check_merge(unmerged: Sequence[Tensor], merged: Sequence[Tensor]) -> None:
     """Hold a merged model to the unmerged one.
 
     Raises:
@@ -97,11 +102,19 @@ def check_merge(unmerged: Tensor, merged: Tensor) -> None:
         raise GuardFailed(f"merged and unmerged outputs differ by {_gap(unmerged, merged):.2g}")
 
 
-def close(a: Tensor, b: Tensor, factor: float = 1) -> bool:
-    """Equal up to the rounding of their dtype."""
+def close(a: Sequence[Tensor], b: Sequence[Tensor], factor: float = 1) -> bool:
+    """Equal, tensor by tensor, up to the rounding of their dtype."""
+    return len(a) == len(b) and all(_close(x, y, factor) for x, y in zip(a, b, strict=True))
+
+
+def _close(a: Tensor, b: Tensor, factor: float) -> bool:
     tolerance = factor * (1e-4 if a.dtype in (torch.float32, torch.float64) else 5e-2)
-    return torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance)
+    return a.shape == b.shape and torch.allclose(
+        a.float(), b.float(), rtol=tolerance, atol=tolerance, equal_nan=True
+    )
 
 
-def _gap(a: Tensor, b: Tensor) -> float:
-    return float((a.float() - b.float()).abs().max())
+def _gap(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    if [x.shape for x in a] != [y.shape for y in b]:
+        return math.inf
+    return max(float((x.float() - y.float()).abs().max()) for x, y in zip(a, b, strict=True))

@@ -14,7 +14,8 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy
 
-from ftlab.backbones.base import Backbone, TaskModel
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
@@ -69,7 +70,7 @@ def execute(run: Run, report: Report) -> dict[str, float]:
     run.data.load()
     run.data.connect(run.backbone, run.seed)
     memory = costs.MemoryMeter(_device(run.settings))
-    trainer, watch, best, measured = _fit(run, memory, report)
+    trainer, best, measured = _fit(run, memory, report)
     if not trainer.is_global_zero:
         return {}
     report({"event": "progress", "phase": "test", "done": 0, "total": 1})
@@ -80,7 +81,6 @@ def execute(run: Run, report: Report) -> dict[str, float]:
     results |= measured | costs.parameter_counts(model, run.technique.trained)
     results |= {
         "cost/checkpoint_bytes": best.bytes,
-        "cost/step_seconds": watch.median_step,
         "best_epoch": best.epoch,
     }
     results |= _inference(run, device, trainer)
@@ -89,7 +89,7 @@ def execute(run: Run, report: Report) -> dict[str, float]:
 
 def _fit(
     run: Run, memory: costs.MemoryMeter, report: Report
-) -> tuple[Trainer, Watch, BestEpoch, dict[str, float]]:
+) -> tuple[Trainer, BestEpoch, dict[str, float]]:
     """Build, adapt and train; the model is left as the best epoch made it."""
     model, guard = adapt(run, report)
     watch = Watch(guard, report)
@@ -103,12 +103,16 @@ def _fit(
         mode = "max" if upwards else "min"
         callbacks.append(EarlyStopping(run.select_by, patience=run.settings.patience, mode=mode))
     trainer = _trainer(run, callbacks)
+    if not run.technique.trains:
+        best.keep(model)
+        return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
     memory.start()
     begin = time.perf_counter()
     trainer.fit(run.technique, datamodule=run.data)
     measured = {
         "cost/train_seconds": time.perf_counter() - begin,
         "cost/peak_memory_bytes": float(memory.peak()),
+        "cost/step_seconds": watch.median_step,
     }
     if trainer.interrupted:
         raise GuardFailed("the fit was interrupted")
@@ -120,21 +124,26 @@ def _fit(
     run.data.trainer = None  # from here on one process has all examples
     trainer.optimizers = []  # inference needs no state of theirs
     run.technique.zero_grad(set_to_none=True)
-    return trainer, watch, best, measured
+    return trainer, best, measured
 
 
 def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     """Build the backbone's model and let the technique adapt it, under guard."""
-    model = run.backbone.build(run.data.task).eval()
+    technique, task = run.technique, run.data.task
+    technique.prepare(run.data)
+    model = run.backbone.build(task, technique.form).eval()
+    if not technique.trains:
+        technique.attach(model, task).eval()
+        return model, guards.TensorGuard(model)
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
     unused = retire_unused(model, sample)
     if unused:
         report({"event": "note", "text": f"not used by the task, left out: {', '.join(unused)}"})
     with torch.no_grad():
-        before = model(sample)
-        run.technique.attach(model, run.data.task).eval()
-        guards.check_identity(before, model(sample), run.technique)
-    run.technique.train()
+        before = model.comparable(model(sample))
+        technique.attach(model, task).eval()
+        guards.check_identity(before, model.comparable(model(sample)), technique)
+    technique.train()
     return model, guards.TensorGuard(model)
 
 
@@ -206,7 +215,7 @@ def _memory_of_inference(
     model = run.technique.model.to(device).eval()
     memory.start()
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
-        model(batch)
+        run.data.task.predict(model, costs.without_target(batch))
     return {"cost/inference_memory_bytes": memory.peak()}
 
 
@@ -216,12 +225,12 @@ def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, fl
     place = _placing(trainer, device)
     results = costs.flops(technique, place(next(iter(run.data.train_dataloader()))))
     batch = place(next(iter(run.data.test_dataloader())))
-    one = costs.first_examples(batch, 1)
-    results["cost/latency_seconds"] = costs.latency(model, one)
+    one, task = costs.without_target(costs.first_examples(batch, 1)), run.data.task
+    results["cost/latency_seconds"] = costs.latency(task, model, one)
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
-        unmerged = model(batch)
+        unmerged = model.comparable(model(batch))
         if not technique.merge(model):
             return results
-        guards.check_merge(unmerged, model(batch))
-    results["cost/latency_merged_seconds"] = costs.latency(model, one)
+        guards.check_merge(unmerged, model.comparable(model(batch)))
+    results["cost/latency_merged_seconds"] = costs.latency(task, model, one)
     return results

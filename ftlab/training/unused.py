@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel, tensors
 
 
 def retire_unused(model: TaskModel, batch: Mapping[str, Any]) -> list[str]:
@@ -45,7 +45,7 @@ def unreached_parameters(model: TaskModel, batch: Mapping[str, Any]) -> dict[nn.
         outputs = model(batch)
     found: set[nn.Parameter] = set()
     seen: set[Any] = set()
-    waiting = [outputs.grad_fn]
+    waiting: list[Any] = [tensor.grad_fn for tensor in tensors(outputs)]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

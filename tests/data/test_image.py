@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from ftlab.backbones.base import ImagePreprocessing, TextPreprocessing
+from ftlab.backbones.preprocessing import ImagePreprocessing, TextPreprocessing
 from ftlab.data import image as image_module
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment, seeded

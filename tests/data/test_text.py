@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ftlab.backbones.base import ImagePreprocessing, TextPreprocessing
+from ftlab.backbones.preprocessing import ImagePreprocessing, TextPreprocessing
 from ftlab.data.sampling import Balanced
 from ftlab.data.splits import Split, Subset
 from ftlab.data.text import TextClassification

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
 
@@ -9,6 +9,9 @@ from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, pa
 class Task:
     def metrics(self) -> nn.Module:
         return nn.Identity()
+
+    def predict(self, model: TaskModel, batch: dict) -> torch.Tensor:
+        return model(batch)
 
     def loss(self, outputs: torch.Tensor, batch: dict) -> torch.Tensor:
         return outputs.sum()
@@ -53,7 +56,7 @@ def test_memory__sees_a_peak_that_is_gone_and_forgets_it() -> None:
 
 
 def test_latency__is_a_positive_time() -> None:
-    assert 0 < latency(technique().model, BATCH, repeats=3) < 1
+    assert 0 < latency(Task(), technique().model, BATCH, repeats=3) < 1
 
 
 def test_first_examples__cuts_every_column() -> None:

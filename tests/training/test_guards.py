@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ftlab.backbones.base import TaskModel
+from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.lora import LoRA
 from ftlab.techniques.prompt_tuning import PromptTuning
@@ -94,7 +94,7 @@ def test_digest__sees_any_element_and_their_order(dtype: torch.dtype, size: int)
 
 
 def test_check_identity__only_where_claimed() -> None:
-    a, b = torch.zeros(3), torch.ones(3)
+    a, b = [torch.zeros(3)], [torch.ones(3)]
     check_identity(a, a, LoRA())
     check_identity(a, b, PromptTuning())
     with pytest.raises(GuardFailed, match="LoRA claims to start as the identity"):
@@ -102,6 +102,6 @@ def test_check_identity__only_where_claimed() -> None:
 
 
 def test_check_merge__allows_rounding_alone() -> None:
-    check_merge(torch.ones(3), torch.ones(3) * 1.0001)
+    check_merge([torch.ones(3)], [torch.ones(3) * 1.0001])
     with pytest.raises(GuardFailed, match=r"differ by 0\.1"):
-        check_merge(torch.ones(3), torch.ones(3) * 1.1)
+        check_merge([torch.ones(3)], [torch.ones(3) * 1.1])

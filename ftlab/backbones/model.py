@@ -1,0 +1,224 @@
+"""A backbone's network with a task's head, and the blocks that techniques freeze and train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ftlab.errors import Incompatible
+
+Batch = Mapping[str, Any]
+"""What a data module yields: `inputs` (the network's keyword arguments), `target`, `index`."""
+
+Outputs = Any
+"""What a model returns: a tensor, or nested mappings and sequences of tensors."""
+
+
+class Block:
+    """A named group of a model's submodules and loose parameters.
+
+    It holds paths, not modules, so that it stays right when a technique replaces a module inside
+    it (LoRA wraps a layer, for instance).
+
+    Args:
+        model: the model the paths start from.
+        name: what to call the group, for instance `layers.3`.
+        paths: paths of submodules or parameters from `model`; a parameter belongs to the group
+            when its own path is one of these or lies below one.
+        shells: gives the modules around the blocks that are in none; their training mode (not
+            what is inside them) follows this block. Some drop out in their own forward.
+    """
+
+    def __init__(self, model: nn.Module, name: str, paths: Sequence[str],
+                 shells: Callable[[], Iterable[nn.Module]] = tuple) -> None:
+        self._model = model
+        self.name = name
+        self.paths = tuple(paths)
+        self._shells = shells
+
+    def holds(self, path: str) -> bool:
+        """Whether the parameter or module at `path` (from the model) is in this group."""
+        return any(path == own or path.startswith(own + ".") for own in self.paths)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Path from the model, and parameter, each once."""
+        return ((name, p) for name, p in self._model.named_parameters() if self.holds(name))
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Path from the model, and module, of every module in the group."""
+        return ((name, m) for name, m in self._model.named_modules() if self.holds(name))
+
+    def requires_grad_(self, requires_grad: bool = True) -> Block:
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def train(self, mode: bool = True) -> Block:
+        for _, module in self.named_modules():
+            module.training = mode
+        for module in self._shells():
+            module.training = mode
+        return self
+
+    def __repr__(self) -> str:
+        return f"Block({self.name}: {', '.join(self.paths)})"
+
+
+class TaskModel(nn.Module):
+    """A backbone's network with a task's head.
+
+    Every parameter lies in exactly one of `blocks` and `head`. A subclass overrides `arguments`
+    and `read` where a network wants more than the batch's inputs or returns more than one tensor.
+
+    Args:
+        network: called with `arguments(batch)`.
+        blocks: name and paths (from `network`) of each block, input to output, the embedding or
+            stem first.
+        head: paths (from `network`) of what is new in the network; empty with `pooled_head`, and
+            where the network keeps its pre-trained output layer.
+        pooled_head: for headless networks: turns the network's output and the batch's `inputs`
+            into outputs.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        blocks: Sequence[tuple[str, Sequence[str]]],
+        head: Sequence[str] = (),
+        pooled_head: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if head and pooled_head is not None:
+            raise ValueError("a model has either its own head or a pooled one")
+        self.network = network
+        self.pooled_head = pooled_head
+        self._trunk = "network"
+        self._blocks = [(name, tuple(paths)) for name, paths in blocks]
+        self._head = tuple(head)
+
+    def _paths(self, paths: Sequence[str]) -> list[str]:
+        return [f"{self._trunk}.{path}" for path in paths]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Input to output; the embedding or stem first."""
+        return [Block(self, name, self._paths(paths), tuple if i else self._shells)
+                for i, (name, paths) in enumerate(self._blocks)]
+
+    @property
+    def head(self) -> Block:
+        """What the task added, randomly initialised; empty where the output layer is kept."""
+        if self.pooled_head is not None:
+            return Block(self, "head", ["pooled_head"])
+        return Block(self, "head", self._paths(self._head))
+
+    def _shells(self) -> Iterator[nn.Module]:
+        """Modules of the network in no block and not in the head."""
+        inside = [p for _, paths in self._blocks for p in self._paths(paths)] + [*self.head.paths]
+        held = Block(self, "all", inside)
+        return (module for name, module in self.named_modules()
+                if (name + ".").startswith(self._trunk + ".") and not held.holds(name))
+
+    def wrap(self, wrapped: nn.Module, inner: str) -> None:
+        """Replace the network by a wrapper that holds it at the path `inner`."""
+        self.network = wrapped
+        self._trunk = f"{self._trunk}.{inner}"
+
+    def arguments(self, batch: Batch) -> Mapping[str, Any]:
+        """The network's keyword arguments for a batch."""
+        return batch["inputs"]
+
+    def read(self, output: Any, batch: Batch) -> Outputs:
+        """The outputs in what the network returned (a `ModelOutput`, say) for a batch."""
+        return output
+
+    def forward(self, batch: Batch) -> Outputs:
+        """What the task's loss reads; for the form `vector` one tensor (B, outputs)."""
+        output = self.network(**self.arguments(batch))
+        if self.pooled_head is not None:
+            return self.pooled_head(output, batch["inputs"])
+        return self.read(output, batch)
+
+    def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
+        """A text for each example of a batch (form `text` alone).
+
+        Decoding is greedy, batched, with cached keys and values, and bounded.
+
+        Args:
+            batch: as in `forward`; targets are not read.
+            max_new_tokens: of each text; generation may end earlier.
+        """
+        raise Incompatible(f"{type(self).__name__} does not generate text",
+                           "choose a language or speech model as the backbone")
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (N, D), comparable with those of a batch (form `embedding` alone)."""
+        raise Incompatible(f"{type(self).__name__} does not embed texts",
+                           "choose a sentence encoder or an image-text model as the backbone")
+
+    def comparable(self, outputs: Outputs) -> list[Tensor]:
+        """Tensors by which two states of a model are compared: continuous in its weights."""
+        return tensors(outputs)
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the head's last linear layer reads (B, D), for probes.
+
+        A head on every token (GPT-2) gives the last token's, a convolutional head (SqueezeNet)
+        the mean over positions. Call it in eval mode: dropout acts as in `forward`.
+        """
+        layers = [m for _, m in self.head.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        read: list[Tensor] = []
+        hook = layers[-1].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            self(batch)
+        finally:
+            hook.remove()
+        features = read[-1]
+        if features.ndim == 3:  # (B, T, D)
+            return last_token(features, batch["inputs"]["attention_mask"])
+        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+
+
+class LogitsModel(TaskModel):
+    """A Hugging Face network whose `logits` are the outputs."""
+
+    def read(self, output: Any, batch: Batch) -> Outputs:
+        return output.logits
+
+
+def tensors(outputs: Outputs) -> list[Tensor]:
+    """The tensors of nested mappings and sequences, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, Mapping):
+        return [tensor for value in outputs.values() for tensor in tensors(value)]
+    if isinstance(outputs, list | tuple):
+        return [tensor for value in outputs for tensor in tensors(value)]
+    return []
+
+
+def last_token(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The last real token of each text (B, D), whichever side is padded.
+
+    Args:
+        hidden: a vector a token (B, V + T, D); V virtual tokens may stand in front.
+        mask: 1 for real tokens, 0 for padding (B, T).
+    """
+    width = mask.shape[1]
+    positions = torch.arange(width, device=mask.device)
+    last = (mask * positions).argmax(dim=1)  # (B,)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last - width]
+
+
+def initialise_linear(layer: nn.Linear, std: float = 0.02) -> nn.Linear:
+    """BERT's initialisation of a head: normal weights, zero bias (Devlin et al. 2019)."""
+    with torch.no_grad():
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+    return layer

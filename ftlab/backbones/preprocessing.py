@@ -1,0 +1,71 @@
+"""How raw examples become a network's inputs: what a backbone tells the data modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """Texts to token ids, and token ids to a padded batch.
+
+    Attributes:
+        encode: texts, longest allowed length in tokens (special tokens included) ->
+            token ids a text, and how many of the texts were cut.
+        pad: token ids of a batch -> the network's inputs, each (B, T).
+        longest: tokens the network can read.
+        tokenizer: transformers' fast tokenizer, for data modules that place tokens themselves
+            (prompts and answers, words and tags).
+    """
+
+    encode: Callable[[Sequence[str], int], tuple[list[list[int]], int]]
+    pad: Callable[[Sequence[Sequence[int]]], dict[str, Tensor]]
+    longest: int
+    tokenizer: Any = None
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """How the backbone wants its images.
+
+    Attributes:
+        input_name: the network's keyword argument for the images.
+        size: height and width it was trained with.
+        mean, std: of the three channels, for values in 0..1.
+        interpolation: `nearest`, `bilinear` or `bicubic`.
+        fixed_size: whether another size is refused (no interpolated positions).
+    """
+
+    input_name: str
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    fixed_size: bool = False
+
+
+@dataclass(frozen=True)
+class AudioPreprocessing:
+    """Waveforms to the network's inputs, and transcripts to label ids.
+
+    Attributes:
+        sampling_rate: in Hz, that the network wants.
+        features: mono waveforms (float32, each (N,)) of that rate -> the network's inputs.
+        longest: seconds the network can read; infinite where there is no limit.
+        encode: transcripts -> label ids; None where the network has no vocabulary.
+        unknown: the characters of a transcript that the vocabulary lacks.
+    """
+
+    sampling_rate: int
+    features: Callable[[Sequence[np.ndarray]], dict[str, Tensor]]
+    longest: float
+    encode: Callable[[Sequence[str]], list[list[int]]] | None = None
+    unknown: Callable[[str], set[str]] = lambda transcript: set()
+
+
+Preprocessing = TextPreprocessing | ImagePreprocessing | AudioPreprocessing

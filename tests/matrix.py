@@ -1,0 +1,91 @@
+"""Which technique goes with which task: found out on tiny models, shown in the README.
+
+A world is a file in `tests/worlds`: `make(fixture)` gives a function that makes a fresh backbone
+and data module. The contract tests and the README's matrix walk the same worlds.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import worlds
+
+from ftlab.backbones.base import Backbone
+from ftlab.data.base import DataModule
+from ftlab.errors import Incompatible
+from ftlab.studies.discover import members
+from ftlab.techniques.base import Technique
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+TECHNIQUES = members(Technique)
+WORLDS = sorted(info.name for info in pkgutil.iter_modules(worlds.__path__))
+World = Callable[[], tuple[Backbone, DataModule]]
+HIGH = {"IA3", "LinearProbe", "BitFit", "NormTuning"}
+WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune"}
+BEGIN, END = "<!-- matrix: written by the tests -->\n", "<!-- end of matrix -->\n"
+
+
+def make_world(name: str, fixture: Callable[[str], Any]) -> World:
+    return importlib.import_module(f"worlds.{name}").make(fixture)
+
+
+def title(world: str) -> str:
+    """First line of the world's docstring."""
+    said = inspect.getdoc(importlib.import_module(f"worlds.{world}")) or ""
+    return said.splitlines()[0]
+
+
+def make_technique(name: str) -> Technique:
+    """With a rate that a tiny random network needs, everything else as shipped."""
+    cls = TECHNIQUES[name]
+    arguments = inspect.signature(cls).parameters
+    if "technique" in arguments:
+        return cls(technique=TECHNIQUES["LoRA"](lr=3e-2))
+    if "lr" not in arguments:
+        return cls()
+    return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)
+
+
+def refusal(name: str, world: World) -> str | None:
+    """Why a technique is refused in a world; None where it goes."""
+    backbone, data = world()
+    data.load()
+    data.connect(backbone, seed=0)
+    technique = make_technique(name)
+    try:
+        technique.prepare(data)
+        technique.attach(backbone.build(data.task, technique.form), data.task)
+    except Incompatible as error:
+        return error.what
+    return None
+
+
+def render(refusals: Mapping[tuple[str, str], str | None]) -> str:
+    """The matrix in Markdown: a row a technique, a column a world, a footnote a reason."""
+    reasons = list(dict.fromkeys(reason for reason in refusals.values() if reason))
+    columns = [name.replace("_", " ") for name in WORLDS]
+    lines = ["| technique | " + " | ".join(columns) + " |", "|---" * (len(WORLDS) + 1) + "|"]
+    for technique in TECHNIQUES:
+        reason = [refusals[technique, world] for world in WORLDS]
+        marks = ["yes" if r is None else f"no ({reasons.index(r) + 1})" for r in reason]
+        lines.append(f"| `{technique}` | " + " | ".join(marks) + " |")
+    lines += ["", "Tried with:", ""]
+    lines += [f"- {column}: {title(world)[0].lower()}{title(world)[1:]}"
+              for column, world in zip(columns, WORLDS, strict=True)]
+    lines += ["", "Refused because:", ""]
+    lines += [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def shown() -> str:
+    """The matrix that the README has."""
+    return re.search(f"{BEGIN}(.*){END}", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+def write(matrix: str) -> None:
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    README.write_text(before + BEGIN + matrix + END + rest.partition(END)[2], encoding="utf-8")
