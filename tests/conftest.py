@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing from threads, and processes with two each on two cores lose much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-pytest_plugins = ["families"]
+pytest_plugins = ["families", "speech", "detection"]
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["good", "fine", "great", "bad", "poor", "awful", "film", "plot", "cast", "score"]
 WORDS += ["the", "a", "of", "and", "was", "is", "very", "quite"]
@@ -64,6 +64,31 @@ def tiny_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 embedding_size=8, hidden_sizes=[16, 24], depths=[2, 1], layer_type="basic"
             )
         ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP with the tokenizer of the tiny BERT, as a local folder."""
+    import shutil
+
+    import torch
+    import transformers as hf
+
+    folder = tmp_path_factory.mktemp("tiny") / "clip"
+    folder.mkdir()
+    for path in tiny_bert.glob("*token*"):
+        shutil.copy(path, folder)
+    layers = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+              "num_attention_heads": 2}
+    text = {"vocab_size": 22, "max_position_embeddings": 16, "bos_token_id": 2,
+            "eos_token_id": 3, "pad_token_id": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        hf.CLIPModel(hf.CLIPConfig(
+            text_config=layers | text, projection_dim=24,
+            vision_config=layers | {"image_size": 32, "patch_size": 16},
+        )).save_pretrained(folder)
     return folder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
+from ftlab.backbones.gguf_file import is_gguf, unpacked
 from ftlab.backbones.source import is_hub_id, resolve_path
 from ftlab.errors import InputError
 
@@ -20,17 +21,19 @@ def find_folder(source: str, revision: str | None, weights: bool = True) -> Path
     """The local folder of `source`, downloaded where it is a hub id (then cached by the hub).
 
     Args:
-        source: local folder, `package:NAME/PATH`, or hub id.
+        source: local folder or .gguf file, `package:NAME/PATH` for one, or hub id.
         revision: branch, tag or commit, for a hub id alone.
         weights: also the weights, not only the settings.
 
     Raises:
         InputError: nothing there, or the hub cannot be reached.
     """
-    if not is_hub_id(source):
+    if not is_hub_id(source) or is_gguf(source):
         if revision is not None:
             raise InputError(f"{source}: a revision ({revision}) is given, but this is no hub id",
                              "leave revision out, or name the model's hub id")
+        if is_gguf(source):
+            return unpacked(source, weights)
         folder = resolve_path(source)
         if not folder.is_dir():
             raise InputError(f"{source}: not a folder", "name the folder with config.json in it")

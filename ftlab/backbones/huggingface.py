@@ -9,21 +9,29 @@ from typing import Any, Literal, get_args
 import torch
 import transformers
 
-from ftlab.backbones.audio import audio_preprocessing
+from ftlab.backbones.audio import (
+    audio_preprocessing,
+    check_whisper,
+    set_language,
+    settle_audio,
+    settle_whisper,
+)
 from ftlab.backbones.base import Backbone, Form, TaskSpec
 from ftlab.backbones.forms.boxes import build_boxes
 from ftlab.backbones.forms.embedding import build_embedding
 from ftlab.backbones.forms.text import build_text
 from ftlab.backbones.forms.tokens import build_tokens
 from ftlab.backbones.forms.vector import build_vector
+from ftlab.backbones.gguf_file import gguf_files, is_gguf
 from ftlab.backbones.hub import find_folder, read_json, weight_files
 from ftlab.backbones.images import image_preprocessing
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.new_tokens import add_embeddings, add_tokens
 from ftlab.backbones.pooling import Pooling
 from ftlab.backbones.preprocessing import Preprocessing
 from ftlab.backbones.pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.source import check_sha256, sha256_of
-from ftlab.backbones.tokens import load_tokenizer, text_preprocessing
+from ftlab.backbones.tokens import has_tokenizer, load_tokenizer, text_preprocessing
 from ftlab.errors import InputError
 
 _POOLING = (*get_args(Pooling), "own")
@@ -50,7 +58,8 @@ class HuggingFace(Backbone):
     mean over positions.
 
     Args:
-        source: local folder, `package:NAME/PATH`, or hub id.
+        source: local folder, `package:NAME/PATH`, or hub id; or, of a language model, a .gguf
+            file.
         revision: branch, tag or commit of a hub id; pin a commit for a repeatable study.
         dtype: of the weights in memory: float32, bfloat16 or float16.
         pooling: mean, first, last or max over tokens, or own; null takes what a
@@ -60,13 +69,21 @@ class HuggingFace(Backbone):
         head_dropout: of a head on pooled features; an own head keeps its architecture's.
         tokenizer: folder or hub id of the tokenizer, where the source ships none.
         sha256: what the fingerprint of the weights must be, or begin with.
+        seconds: of audio that Whisper reads, shorter recordings being padded to it; null for its
+            own 30, which cost the same for a short recording as for a long one. Untuned, Whisper
+            tends to repeat itself where it reads less.
+        language: that a multilingual Whisper hears and writes, for instance en.
+        new_tokens: words or marks that the vocabulary lacks, each to be one token; their
+            embeddings start as the mean of the others.
     """
 
     def __init__(self, source: str, revision: str | None = None,
                  dtype: Literal["float32", "bfloat16", "float16"] = "float32",
                  pooling: Literal["mean", "first", "last", "max", "own"] | None = None,
                  dropout: float | None = None, head_dropout: float = 0.1,
-                 tokenizer: str | None = None, sha256: str | None = None) -> None:
+                 tokenizer: str | None = None, sha256: str | None = None,
+                 seconds: float | None = None, language: str | None = None,
+                 new_tokens: list[str] | None = None) -> None:
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
         if pooling is not None and pooling not in _POOLING:
@@ -74,6 +91,8 @@ class HuggingFace(Backbone):
         for name, value in (("dropout", dropout), ("head_dropout", head_dropout)):
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"seconds must be above 0, got {seconds}")
         self.source = source
         self.revision = revision
         self.dtype = dtype
@@ -82,6 +101,9 @@ class HuggingFace(Backbone):
         self.head_dropout = head_dropout
         self.tokenizer = tokenizer
         self.sha256 = sha256
+        self.seconds = seconds
+        self.language = language
+        self.new_tokens = new_tokens
         self._folders: dict[bool, Path] = {}
 
     @property
@@ -99,13 +121,14 @@ class HuggingFace(Backbone):
                 case "image":
                     return image_preprocessing(folder, config, self.label)
                 case "audio":
-                    return audio_preprocessing(folder, config, self.label)
+                    vocabulary = self._tokenizer if self.tokenizer or has_tokenizer(folder) else None
+                    return audio_preprocessing(folder, config, self.label, vocabulary, self.seconds)
                 case "text":
                     return text_preprocessing(config, self._tokenizer)
 
     @property
     def fingerprint(self) -> str:
-        return sha256_of(self._weights())
+        return sha256_of(self._shipped())
 
     def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
         with quiet():
@@ -130,7 +153,14 @@ class HuggingFace(Backbone):
             config.pad_token_id = self._tokenizer.pad_token_id
         return Checkpoint(self.label, self._folder(weights=False), config,
                           getattr(torch, self.dtype), self._weights,
-                          lambda: self._tokenizer, meta)
+                          lambda: self._tokenizer, meta, self._finish)
+
+    def _finish(self, network: Any) -> None:
+        if network.config.model_type == "whisper":
+            folder = self._folder(weights=False)
+            settle_whisper(network, folder, self.label, self.seconds, self.language)
+        if self.new_tokens:
+            add_embeddings(network, self._tokenizer.convert_tokens_to_ids(self.new_tokens))
 
     def _folder(self, weights: bool = True) -> Path:
         """Asks the hub once: what is built does not change below a session."""
@@ -139,18 +169,32 @@ class HuggingFace(Backbone):
         return self._folders[weights]
 
     def _weights(self) -> list[Path]:
-        files = weight_files(self._folder())
-        check_sha256(files, self.sha256, self.label)
-        return files
+        check_sha256(self._shipped(), self.sha256, self.label)
+        return weight_files(self._folder())
+
+    def _shipped(self) -> list[Path]:
+        """The files that the weights come from."""
+        return gguf_files(self.source) if is_gguf(self.source) else weight_files(self._folder())
 
     @cached_property
     def _tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            return load_tokenizer(self._folder(weights=False), self.label)
-        return load_tokenizer(find_folder(self.tokenizer, None, weights=False), self.label)
+        folder = (self._folder(weights=False) if self.tokenizer is None
+                  else find_folder(self.tokenizer, None, weights=False))
+        config = self._config()
+        fast = self._modality(config) != "audio"
+        tokenizer = load_tokenizer(folder, self.label, fast)
+        if config.model_type == "whisper":
+            set_language(tokenizer, config, self.label, self.language)
+        if self.new_tokens:
+            add_tokens(tokenizer, self.new_tokens, self.label)
+        return tokenizer
 
     def _config(self) -> Any:
-        return read_config(self._folder(weights=False), self.dropout, self.label)
+        config = read_config(self._folder(weights=False), self.dropout, self.label)
+        check_whisper(config, self.label, self.seconds, self.language)
+        if self._modality(config) == "audio":
+            settle_audio(config)
+        return config
 
     def _modality(self, config: Any) -> Literal["text", "image", "audio"]:
         kind = type(config)

@@ -12,7 +12,7 @@ from ftlab.errors import Incompatible
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _RESAMPLE = {0: "nearest", 1: "bicubic", 2: "bilinear", 3: "bicubic"}  # PIL's codes; 1 is Lanczos
-_INTERPOLATES = ("dinov2", "dinov3")  # fit their position embeddings to any size themselves
+_INTERPOLATES = ("dinov2", "dinov3", "yolos")  # fit their position embeddings to any size themselves
 
 
 def image_preprocessing(folder: Path, config: Any, label: str) -> ImagePreprocessing:
@@ -22,6 +22,7 @@ def image_preprocessing(folder: Path, config: Any, label: str) -> ImagePreproces
         Incompatible: the network wants what `ImagePreprocessing` cannot say.
     """
     settings = _settings(folder)
+    config = getattr(config, "vision_config", config)  # of an image-text model
     if settings.get("do_flip_channel_order"):
         raise Incompatible(f"{label}: it reads images as BGR, which is not supported",
                            "use another backbone")
@@ -69,7 +70,6 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 def _fixed(config: Any) -> bool:
     """Learnt positions for one size: patches without a pyramid (ViT, DeiT, BEiT, CLIP)."""
-    config = getattr(config, "vision_config", config)
     pyramid = hasattr(config, "depths") or hasattr(config, "hidden_sizes")
     return (hasattr(config, "image_size") and hasattr(config, "patch_size") and not pyramid
             and not config.model_type.startswith(_INTERPOLATES))

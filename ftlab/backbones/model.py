@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,8 @@ class TaskModel(nn.Module):
     Every parameter lies in exactly one of `blocks` and `head`. A subclass overrides `arguments`
     and `read` where a network wants more than the batch's inputs or returns more than one tensor.
 
+    `needs_target` says that a forward pass reads the target (teacher forcing).
+
     Args:
         network: called with `arguments(batch)`.
         blocks: name and paths (from `network`) of each block, input to output, the embedding or
@@ -84,7 +86,13 @@ class TaskModel(nn.Module):
             where the network keeps its pre-trained output layer.
         pooled_head: for headless networks: turns the network's output and the batch's `inputs`
             into outputs.
+
+    Attributes:
+        reading: makes the outputs of the network and a batch in another way than the model; a
+            technique sets it (in-context prompts, for instance).
     """
+
+    needs_target: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -98,6 +106,7 @@ class TaskModel(nn.Module):
             raise ValueError("a model has either its own head or a pooled one")
         self.network = network
         self.pooled_head = pooled_head
+        self.reading: nn.Module | None = None
         self._trunk = "network"
         self._blocks = [(name, tuple(paths)) for name, paths in blocks]
         self._head = tuple(head)
@@ -140,6 +149,8 @@ class TaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """What the task's loss reads; for the form `vector` one tensor (B, outputs)."""
+        if self.reading is not None:
+            return self.reading(self.network, batch)
         output = self.network(**self.arguments(batch))
         if self.pooled_head is not None:
             return self.pooled_head(output, batch["inputs"])

@@ -47,40 +47,50 @@ class PooledHead(nn.Module):
         Raises:
             Incompatible: tokens are asked for where the network gives a map of positions.
         """
-        mask = inputs.get("attention_mask")
-        if mask is not None:
-            pooled = self._pool_text(output.last_hidden_state, mask)
-        else:
-            pooled = self._pool_image(output)
+        pooled = pool(output, inputs, self.pooling)
         return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
 
     def forward(self, output: Any, inputs: Mapping[str, Any]) -> Tensor:
         """Logits (B, C)."""
         return self.linear(self.dropout(self.features(output, inputs)))
 
-    def _pool_text(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        hidden = hidden[:, -mask.shape[1]:]  # (B, V + T, D) -> (B, T, D)
-        if self.pooling == "last":
-            return last_token(hidden, mask)
-        if self.pooling == "first":
-            return hidden[torch.arange(len(hidden), device=hidden.device), mask.argmax(dim=1)]
-        weight = mask.unsqueeze(-1).to(hidden.dtype)  # (B, T, 1)
-        if self.pooling == "max":
-            return hidden.masked_fill(weight == 0, torch.finfo(hidden.dtype).min).amax(dim=1)
-        return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
 
-    def _pool_image(self, output: Any) -> Tensor:
-        hidden: Tensor = output.last_hidden_state
-        pooler = getattr(output, "pooler_output", None)
-        if self.pooling == "mean" and pooler is not None:
-            return pooler.flatten(1)
-        if hidden.ndim == 4 and self.pooling in ("first", "last"):
-            raise Incompatible(f"pooling {self.pooling!r} needs tokens, but the network gives a "
-                               f"map of positions {tuple(hidden.shape)}", "use pooling: mean")
-        if hidden.ndim == 4:
-            hidden = hidden.flatten(2).transpose(1, 2)  # (B, D, H, W) -> (B, H W, D)
-        if self.pooling == "max":
-            return hidden.amax(dim=1)
-        if self.pooling == "mean":
-            return hidden.mean(dim=1)
-        return hidden[:, 0 if self.pooling == "first" else -1]
+def pool(output: Any, inputs: Mapping[str, Any], pooling: Pooling) -> Tensor:
+    """Pooled features (B, D) of what a headless network returned for `inputs`.
+
+    Raises:
+        Incompatible: tokens are asked for where the network gives a map of positions.
+    """
+    mask = inputs.get("attention_mask")
+    if mask is not None:
+        return _pool_text(output.last_hidden_state, mask, pooling)
+    return _pool_image(output, pooling)
+
+
+def _pool_text(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    hidden = hidden[:, -mask.shape[1]:]  # (B, V + T, D) -> (B, T, D)
+    if pooling == "last":
+        return last_token(hidden, mask)
+    if pooling == "first":
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.argmax(dim=1)]
+    weight = mask.unsqueeze(-1).to(hidden.dtype)  # (B, T, 1)
+    if pooling == "max":
+        return hidden.masked_fill(weight == 0, torch.finfo(hidden.dtype).min).amax(dim=1)
+    return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
+
+
+def _pool_image(output: Any, pooling: Pooling) -> Tensor:
+    hidden: Tensor = output.last_hidden_state
+    pooler = getattr(output, "pooler_output", None)
+    if pooling == "mean" and pooler is not None:
+        return pooler.flatten(1)
+    if hidden.ndim == 4 and pooling in ("first", "last"):
+        raise Incompatible(f"pooling {pooling!r} needs tokens, but the network gives a "
+                           f"map of positions {tuple(hidden.shape)}", "use pooling: mean")
+    if hidden.ndim == 4:
+        hidden = hidden.flatten(2).transpose(1, 2)  # (B, D, H, W) -> (B, H W, D)
+    if pooling == "max":
+        return hidden.amax(dim=1)
+    if pooling == "mean":
+        return hidden.mean(dim=1)
+    return hidden[:, 0 if pooling == "first" else -1]

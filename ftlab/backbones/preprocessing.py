@@ -59,6 +59,11 @@ class AudioPreprocessing:
         longest: seconds the network can read; infinite where there is no limit.
         encode: transcripts -> label ids; None where the network has no vocabulary.
         unknown: the characters of a transcript that the vocabulary lacks.
+        frames: how many output frames a waveform of N samples gives, where the network reads
+            waveforms of any length; a character needs one.
+        longest_labels: label ids that the network can write; None where there is no limit.
+        spectrogram: whether the inputs are spectrograms, `input_features` (B, bands, frames)
+            padded to `longest`.
     """
 
     sampling_rate: int
@@ -66,6 +71,9 @@ class AudioPreprocessing:
     longest: float
     encode: Callable[[Sequence[str]], list[list[int]]] | None = None
     unknown: Callable[[str], set[str]] = lambda transcript: set()
+    frames: Callable[[int], int] | None = None
+    longest_labels: int | None = None
+    spectrogram: bool = False
 
 
 Preprocessing = TextPreprocessing | ImagePreprocessing | AudioPreprocessing

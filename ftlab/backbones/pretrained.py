@@ -38,6 +38,7 @@ class Checkpoint:
         weights: finds and checks the weight files.
         tokenizer: reads the fast tokenizer (raises InputError where there is none).
         meta: build on the meta device, without weights.
+        finish: changes the network once it has its weights.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Checkpoint:
     weights: Callable[[], list[Path]]
     tokenizer: Callable[[], Any]
     meta: bool
+    finish: Callable[[PreTrainedModel], None] = lambda network: None
 
     def own_class(self, auto_classes: Sequence[str]) -> Any:
         """The first of transformers' Auto classes that knows the architecture, or None."""
@@ -65,10 +67,13 @@ class Checkpoint:
             InputError: damaged files, or lacking tensors outside `new`.
         """
         if self.meta:
-            return empty_network(auto, self.config, self.dtype)
+            network = empty_network(auto, self.config, self.dtype)
+            self.finish(network)
+            return network
         network, lacking = load_network(auto, self.config, self.dtype, self.weights(), self.label)
         roots = tuple(f"{path}." for path in new(network))
         check_complete({name for name in lacking if not name.startswith(roots)}, self.label)
+        self.finish(network)
         return network
 
 

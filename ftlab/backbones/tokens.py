@@ -22,23 +22,35 @@ _OFFSET_POSITIONS = frozenset({
 _FALLBACK_LONGEST = 512  # relative positions and no limit in the tokenizer: what T5 was trained on
 
 
-def load_tokenizer(folder: Path, label: str) -> Any:
-    """The folder's fast tokenizer, with a padding token (the end token where it has none).
+_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model",
+          "sentencepiece.bpe.model", "tokenizer.model")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there are a tokenizer's files."""
+    return any((folder / name).is_file() for name in _FILES)
+
+
+def load_tokenizer(folder: Path, label: str, fast: bool = True) -> Any:
+    """The folder's tokenizer, with a padding token (the end token where it has none).
+
+    Args:
+        folder: with the tokenizer's files.
+        label: whose, for messages.
+        fast: refuse one that is not; wav2vec2's, of characters, has no fast version.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
     mend = "give tokenizer: a folder or hub id that has one"
-    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json",
-             "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
-    if not any((folder / name).is_file() for name in names):
+    if not has_tokenizer(folder):
         raise InputError(f"{label}: no tokenizer in {folder}", mend)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(folder))
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({error})",
                          mend) from error
-    if not tokenizer.is_fast:
+    if fast and not tokenizer.is_fast:
         raise InputError(f"{label}: the tokenizer in {folder} has no fast version", mend)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:

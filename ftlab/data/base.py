@@ -70,6 +70,8 @@ class DataModule(LightningDataModule, ABC):
         workers: processes that load; 0 loads in the main process.
     """
 
+    packs: bool = False
+    """Whether a training row holds several examples, which must not see each other."""
     task: Task
     splits: dict[SplitName, Examples]
     notes: list[str]

@@ -53,11 +53,11 @@ class Collate:
 
     Attributes:
         inputs: the rows' inputs -> the network's keyword arguments.
-        stack: targets -> one tensor (`Task.stack`).
+        stack: targets -> what the loss reads, a tensor mostly (`Task.stack`).
     """
 
     inputs: Callable[[Sequence[Any]], dict[str, Tensor]]
-    stack: Callable[[Sequence[Any]], Tensor]
+    stack: Callable[[Sequence[Any]], Any]
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         return {"inputs": self.inputs([row.input for row in rows]),

@@ -61,13 +61,16 @@ def _values(data: Any, column: str) -> list[Any]:
     import datasets
 
     feature = data.features[column]
-    if isinstance(feature, datasets.Image):
+    if isinstance(feature, datasets.Image | datasets.Audio):
         # the encoded bytes: decoding is the data module's, the same for every source
-        data = data.cast_column(column, datasets.Image(decode=False))
+        data = data.cast_column(column, type(feature)(decode=False))
     values = list(data[column])
     if isinstance(feature, datasets.ClassLabel):
         return [None if value in (None, _UNLABELLED) else feature.int2str(value)
                 for value in values]
+    inner = getattr(feature, "feature", None)  # of a list: a tag a word
+    if isinstance(inner, datasets.ClassLabel):
+        return [[inner.int2str(value) for value in row] for row in values]
     return values
 
 

@@ -123,11 +123,11 @@ class TextClassification(DataModule):
         targets = self.splits[split].targets
         if training and self.augment is not None:
             return _Augmented(self.splits[split].inputs, targets, self.seed, self.augment,
-                              self._connected.encode, self.max_length)
+                              self.preprocessing.encode, self.max_length)
         return _Tokenised(self._tokens[split], targets, self.seed)
 
     def collate(self, training: bool) -> Collate:
-        return Collate(self._connected.pad, self.task.stack)
+        return Collate(self.preprocessing.pad, self.task.stack)
 
     def eval_order(self, split: SplitName) -> Sequence[int]:
         """Longest first, so that there is little padding and too little memory shows at once."""
@@ -135,7 +135,8 @@ class TextClassification(DataModule):
         return sorted(range(len(lengths)), key=lambda i: -lengths[i])
 
     @property
-    def _connected(self) -> TextPreprocessing:
+    def preprocessing(self) -> TextPreprocessing:
+        """Of the connected backbone."""
         if self._preprocessing is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return self._preprocessing

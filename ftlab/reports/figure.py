@@ -20,14 +20,16 @@ from ftlab.tracking.plain import shorten
 _COLUMNS = 3  # axes side by side
 
 
-def draw(rows: Sequence[Row], metric: str) -> bytes | None:
+def draw(rows: Sequence[Row], metric: str, higher_is_better: bool = True) -> bytes | None:
     """Mean with its 95% interval against trainable parameters, one axes a backbone and data set.
+
+    The axis of parameters is logarithmic; where something trains nothing, it begins at 0.
 
     Returns:
         A PNG without time or software in it, the same for the same rows; None where no row has
         both numbers.
     """
-    shown = [row for row in rows if math.isfinite(row.summary.mean) and row.trainable > 0]
+    shown = [row for row in rows if math.isfinite(row.summary.mean) and math.isfinite(row.trainable)]
     if not shown:
         return None
     groups = [(name, list(members)) for name, members in groupby(shown, key=lambda r: r.group)]
@@ -41,6 +43,7 @@ def draw(rows: Sequence[Row], metric: str) -> bytes | None:
             axes = figure.add_subplot(lines, columns, number)
             axes.set_title(shorten(f"{dataset} from {backbone}", 60), parse_math=False, fontsize=10)
             _points(axes, members, metric)
+            _axes(axes, members, metric, higher_is_better)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     return file.getvalue()
@@ -69,9 +72,21 @@ def _points(axes: Axes, rows: Sequence[Row], metric: str) -> None:
             parse_math=False,
         )
         text.set_in_layout(False)  # a long name must not squeeze the axes
-    axes.set_xscale("log")
+
+
+def _axes(axes: Axes, rows: Sequence[Row], metric: str, higher_is_better: bool) -> None:
+    trained = [row.trainable for row in rows if row.trainable]
+    if len(trained) == len(rows):
+        axes.set_xscale("log")
+    elif trained:  # linear from 0 to the power of ten below what trains least
+        threshold = 10.0 ** math.floor(math.log10(min(trained)))
+        axes.set_xscale("symlog", linthresh=threshold, linscale=0.5)
     axes.margins(x=0.2, y=0.1)
+    if len(trained) < len(rows):
+        axes.set_xticks([tick for tick in axes.get_xticks() if tick >= 0] if trained else [0])
+        axes.minorticks_off()
     axes.set_xlabel("trainable parameters")
-    unit = ", %" if scale == 100 else ""
-    axes.set_ylabel(f"{shorten(metric, 30)}{unit} (mean, 95% interval)", parse_math=False)
+    unit = ", %" if is_percent(metric) else ""
+    better = "" if higher_is_better else "\nless is better"
+    axes.set_ylabel(f"{shorten(metric, 30)}{unit} (mean, 95% interval){better}", parse_math=False)
     axes.grid(alpha=0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,7 +11,11 @@ from itertools import groupby
 from ftlab.reports.rows import Row
 
 NONE = "-"
-_PERCENT = ("accuracy", "f1", "precision", "recall", "auroc", "calibration_error")
+_PERCENT = re.compile(
+    r"(^|_)(accuracy|f1|precision|recall|auroc|calibration_error|exact_match|map|mar|wer|cer|bleu"
+    r"|rouge[a-z0-9]*)(_|$)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -41,15 +46,19 @@ class Sheet:
 def is_percent(metric: str) -> bool:
     """Whether a metric is shown in percent: decided by its name, not by its values.
 
-    Accuracy, F1, precision, recall, AUROC and calibration error are (with any prefix or suffix);
-    a loss, say, is not.
+    Shares are: accuracy, F1, precision, recall, AUROC, calibration error, exact match, mean
+    average precision and recall, word and character error rate, BLEU and ROUGE, as words of the
+    name (`f1_macro`, `f1/<class>`). A loss, a perplexity or a correlation is not.
     """
-    name = metric.rsplit("/", 1)[-1]
-    return any(word in name for word in _PERCENT)
+    name = re.sub("^(test|val|train)/", "", metric).partition("/")[0]
+    return _PERCENT.search(name) is not None
 
 
-def layout(study: str, rows: Sequence[Row], metric: str) -> Sheet:
+def layout(
+    study: str, rows: Sequence[Row], metric: str, higher_is_better: bool = True
+) -> Sheet:
     """Write the rows out; the order is theirs."""
+    number = _number(rows, metric)
     noted = [row for row in rows if row.note]
     time, time_unit = _time_unit(rows)
     memory, memory_unit = _memory_unit(rows)
@@ -58,11 +67,11 @@ def layout(study: str, rows: Sequence[Row], metric: str) -> Sheet:
         mark = f" [{noted.index(row) + 1}]" if row.note else ""
         texts = (
             row.key.technique + mark,
-            _mean(row, metric),
-            _interval(row, metric),
+            _mean(row, number),
+            _interval(row, number),
             _trainable(row),
             time(row.seconds),
-            memory(row.memory),
+            memory(row.memory) if row.trainable else NONE,  # without training it has no peak
         )
         return Line(texts, row.best)
 
@@ -84,41 +93,49 @@ def layout(study: str, rows: Sequence[Row], metric: str) -> Sheet:
         ),
         groups=tuple(groups),
         notes=tuple(f"{row.key.title}: {row.note}" for row in noted),
-        caption=_caption(study, rows, metric),
+        caption=_caption(study, rows, metric, higher_is_better),
     )
 
 
-def _caption(study: str, rows: Sequence[Row], metric: str) -> str:
+def _caption(study: str, rows: Sequence[Row], metric: str, higher_is_better: bool) -> str:
     counts = sorted({row.summary.n for row in rows if row.summary.n})
     seeds = f"{counts[0]}" if len(counts) == 1 else "the"
     text = (
         f"Study {study}: {metric}, mean and standard deviation (ddof=1) over {seeds} seeds, with "
         "the 95% Student t interval of the mean over seeds. Selection on validation, tested once. "
         "Time and memory: mean over seeds. "
-        "Bold: the best mean of its backbone and data set."
+        f"Bold: the best{'' if higher_is_better else ' (lowest)'} mean of its backbone and data set."
     )
     if any(row.note for row in rows):
         text += " Cells with a footnote are incomplete and not ranked."
     return text
 
 
-def _number(value: float, metric: str) -> str:
-    return f"{100 * value:.2f}" if is_percent(metric) else f"{value:.4f}"
+def _number(rows: Sequence[Row], metric: str) -> Callable[[float], str]:
+    """One precision a column; about four digits of the largest mean are shown."""
+    if is_percent(metric):
+        return lambda value: f"{100 * value:.2f}"
+    means = [abs(row.summary.mean) for row in rows if math.isfinite(row.summary.mean)]
+    largest = max(means, default=0.0)
+    if 0 < largest < 0.01 or largest >= 1e6:
+        return lambda value: f"{value:.3e}"
+    decimals = 4 if largest < 10 else 2 if largest < 1000 else 1
+    return lambda value: f"{value:,.{decimals}f}"
 
 
-def _mean(row: Row, metric: str) -> str:
+def _mean(row: Row, number: Callable[[float], str]) -> str:
     summary = row.summary
     if not summary.n:
         return NONE
-    std = _number(summary.std, metric) if math.isfinite(summary.std) else NONE
-    return f"{_number(summary.mean, metric)} ± {std} ({summary.n})"
+    std = number(summary.std) if math.isfinite(summary.std) else NONE
+    return f"{number(summary.mean)} ± {std} ({summary.n})"
 
 
-def _interval(row: Row, metric: str) -> str:
+def _interval(row: Row, number: Callable[[float], str]) -> str:
     low, high = row.summary.ci_low, row.summary.ci_high
     if not math.isfinite(low):
         return NONE
-    return f"[{_number(low, metric)}, {_number(high, metric)}]"
+    return f"[{number(low)}, {number(high)}]"
 
 
 def _trainable(row: Row) -> str:

@@ -80,7 +80,7 @@ def write(
         raise InputError(f"study {study!r}: not the name of a folder", "name the study otherwise")
     records = tracker.cells(study)
     rows = build(cells, records, metric, higher_is_better)
-    sheet = layout(study, rows, metric)
+    sheet = layout(study, rows, metric, higher_is_better)
     lines = table_lines(rows, metric)
     files: dict[str, str | bytes] = {
         "runs.csv": runs_csv(cells, records),
@@ -90,7 +90,7 @@ def write(
         "table.html": formats.page(sheet),
         "provenance.json": _json(provenance),
     }
-    picture = draw(rows, metric)
+    picture = draw(rows, metric, higher_is_better)
     folder = results / study
     figure = folder / "figures" / f"{metric.replace('/', '_')}.png"
     if picture is not None:

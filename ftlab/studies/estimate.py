@@ -95,6 +95,8 @@ def _time(planned: PlannedCell, data: DataModule, backbone: Backbone) -> float:
         technique.training_step(batch, 0).backward()
         step = time.perf_counter() - begin
     # Evaluation is sorted by length: a forward pass of a training batch is nearer to the mean.
+    # It is never packed, though.
+    batch = next(iter(validation)) if data.packs else batch
     technique.eval()
     with torch.inference_mode():
         begin = time.perf_counter()

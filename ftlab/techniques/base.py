@@ -251,8 +251,12 @@ def require_new_head(model: TaskModel, technique: str) -> None:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises (batch, layer, group, RMS and the architectures' own)."""
-    return "norm" in type(module).__name__.lower() and not any(True for _ in module.children())
+    """Whether a module normalises (batch, layer, group, RMS and the architectures' own).
+
+    A norm may hold an activation (timm's BatchNormAct2d), and no other layer.
+    """
+    held = (parameter for child in module.children() for parameter in child.parameters())
+    return "norm" in type(module).__name__.lower() and not any(True for _ in held)
 
 
 def trains_directly(module: nn.Module) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from peft import PeftConfig, inject_adapter_in_model
@@ -17,19 +18,29 @@ from ftlab.errors import Incompatible
 LAYERS = (nn.Linear, nn.Conv2d, Conv1D)
 
 # These read the weights of their layers and never call them, so an adapter inside would do nothing.
-READS_WEIGHTS = ("MultiheadAttention", "ShiftedWindowAttention", "ShiftedWindowAttentionV2")
+READS_WEIGHTS = ("MultiheadAttention", "ShiftedWindowAttention", "ShiftedWindowAttentionV2",
+                 "WavLMAttention")
 
 
 def adaptable_layers(model: TaskModel) -> dict[str, nn.Module]:
     """Linear and ungrouped convolution layers of the blocks, by path from `model.network`.
 
-    Grouped (depthwise) convolutions are left out: PEFT cannot merge into them.
+    Grouped (depthwise) convolutions are left out: PEFT cannot merge into them. So is an output
+    layer tied to the embedding: merging into it would change what the network reads. So are
+    convolutions of the architecture's own (weights standardised, padding by the input's size).
     """
     prefix = "network."
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     held = [
         name + "."
         for name, module in model.named_modules()
         if type(module).__name__ in READS_WEIGHTS
+    ]
+    # timm's BEiT and Swin v2 keep these biases themselves and read the layer's weight beside them
+    held += [
+        name + ".qkv."
+        for name, module in model.named_modules()
+        if getattr(module, "q_bias", None) is not None
     ]
     return {
         name.removeprefix(prefix): module
@@ -37,7 +48,9 @@ def adaptable_layers(model: TaskModel) -> dict[str, nn.Module]:
         for name, module in block.named_modules()
         if isinstance(module, LAYERS)
         and getattr(module, "groups", 1) == 1
-        and not any(name.startswith(owner) for owner in held)
+        and uses[id(module.weight)] == 1
+        and (not isinstance(module, nn.Conv2d) or type(module).forward is nn.Conv2d.forward)
+        and not any(f"{name}.".startswith(owner) for owner in held)
     }
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 from peft import PromptTuningConfig
 
 from ftlab.backbones.model import TaskModel
+from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
-from ftlab.techniques.virtual_tokens import wrap_with_virtual_tokens
+from ftlab.techniques.virtual_tokens import refuse_packing, wrap_with_virtual_tokens
 
 
 class PromptTuning(Technique):
@@ -28,6 +29,9 @@ class PromptTuning(Technique):
         if tokens < 1:
             raise ValueError(f"tokens must be at least 1, got {tokens}")
         self.tokens = tokens
+
+    def prepare(self, data: DataModule) -> None:
+        refuse_packing(data, "PromptTuning")
 
     def adapt(self, model: TaskModel) -> None:
         config = PromptTuningConfig(num_virtual_tokens=self.tokens)

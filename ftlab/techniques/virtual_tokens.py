@@ -10,6 +10,7 @@ from peft import PromptLearningConfig, get_peft_model
 from torch import nn
 
 from ftlab.backbones.model import TaskModel
+from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 
 
@@ -35,7 +36,8 @@ def wrap_with_virtual_tokens(
             f"{type(network).__name__} does not",
             "leave this technique out for this backbone",
         )
-    if settings.is_encoder_decoder:
+    generates = getattr(network, "can_generate", bool)()
+    if settings.is_encoder_decoder and not generates:
         raise Incompatible(
             f"{technique} does not work with the encoder-decoder {type(network).__name__}",
             "take LoRA or IA3 for it",
@@ -46,11 +48,13 @@ def wrap_with_virtual_tokens(
             "which virtual tokens hide from it",
             'give the backbone `pooling: "last"`',
         )
-    config.task_type = "FEATURE_EXTRACTION"  # our head is outside PEFT; see below
-    config.token_dim = settings.hidden_size
-    config.num_layers = settings.num_hidden_layers
-    config.num_attention_heads = settings.num_attention_heads
-    config.num_transformer_submodules = 1
+    # PEFT knows how to generate behind virtual tokens; a head of ours is outside it (see below)
+    writer = settings.is_encoder_decoder  # a prompt goes before the source, a prefix to the decoder
+    config.task_type = ("SEQ_2_SEQ_LM" if writer else
+                        "CAUSAL_LM" if generates else "FEATURE_EXTRACTION")
+    config.token_dim, config.num_layers, config.num_attention_heads = _sizes(settings, argument)
+    # PEFT's own number for a prefix of an encoder-decoder: self- and cross-attention's cache
+    config.num_transformer_submodules = 2 if writer and argument == "past_key_values" else 1
     model.requires_grad_(False)
     with warnings.catch_warnings():
         # PEFT warns that its task type adds no head: ours is part of the network already.
@@ -59,6 +63,30 @@ def wrap_with_virtual_tokens(
     wrapped.register_forward_pre_hook(_without_token_types, with_kwargs=True)
     model.wrap(wrapped, inner="base_model")
     model.head.requires_grad_(True)
+
+
+def refuse_packing(data: DataModule, technique: str) -> None:
+    """Refuse rows of several examples.
+
+    Raises:
+        Incompatible: the data module packs.
+    """
+    if data.packs:
+        raise Incompatible(
+            f"{technique} puts its virtual tokens before a row, and of a packed row only the "
+            "first example would see them as in evaluation", "set packing: false")
+
+
+def _sizes(settings: Any, argument: str) -> tuple[int, int, int]:
+    """Width of a virtual token, layers and attention heads."""
+    heads = getattr(settings, "decoder_attention_heads", settings.num_attention_heads)
+    layers = next((value for name in ("num_decoder_layers", "decoder_layers")
+                   if isinstance(value := getattr(settings, name, None), int)),
+                  settings.num_hidden_layers)
+    width = settings.hidden_size
+    if argument == "past_key_values" and hasattr(settings, "d_kv"):
+        width = heads * settings.d_kv  # T5's keys and values need not fill the hidden size
+    return width, layers, heads
 
 
 def _takes(network: nn.Module, argument: str) -> bool:

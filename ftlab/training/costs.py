@@ -93,7 +93,7 @@ def flops(technique: Technique, batch: Mapping[str, Any]) -> dict[str, float]:
     technique.eval()
     with sdpa_kernel(SDPBackend.MATH):  # fused attention on CPUs is unknown to the counter
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            technique.model(batch)
+            technique.model(batch if technique.model.needs_target else without_target(batch))
         inference = counter.get_total_flops()
         if not technique.trains:
             return {"cost/train_flops": 0.0, "cost/inference_flops": inference / examples}

@@ -1,17 +1,22 @@
 import csv
 import html.parser
 import io
+import itertools
 import json
 import math
 import random
 import re
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
 
 from ftlab.errors import InputError
 from ftlab.reports.export import write_file
+from ftlab.reports.figure import draw
+from ftlab.reports.rows import build
+from ftlab.reports.sheet import is_percent
 from ftlab.reports.table import write
 
 FILES = {
@@ -131,6 +136,102 @@ def test_write__best_of_each_group_in_the_given_order(store, tmp_path, higher):
     bold = ["90.00", "75.00"] if higher else ["80.00", "70.00"]
     assert re.findall(r"\*\*([\d.]+)", text) == bold
     assert text.index("sst2 from minilm") < text.index("bbc from minilm")
+
+
+@pytest.mark.parametrize(
+    ("metric", "percent"),
+    [
+        *((name, True) for name in (
+            "test/accuracy", "balanced_accuracy", "test/f1/sport", "val/f1_macro", "test/map_50",
+            "test/map/cat", "test/mar_100", "test/mean_average_precision", "test/wer", "test/cer",
+            "test/exact_match", "test/rouge1", "test/rougeL", "test/bleu", "test/recall",
+            "test/calibration_error", "my_top5_accuracy",
+        )),
+        *((name, False) for name in (
+            "test/loss", "test/perplexity", "test/mse", "test/rmse", "test/mae", "test/pearson",
+            "test/spearman", "test/r2", "test/loss/accuracy", "test/mape", "test/cereal",
+            "lr", "cost/train_seconds", "best_epoch",
+        )),
+    ],
+)  # fmt: skip
+def test_percent__is_for_shares_whatever_a_class_is_called(metric, percent):
+    assert is_percent(metric) == percent
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.5, 0.7], "0.6000 ± 0.1414 (2)"),
+        ([23.25, 24.25], "23.75 ± 0.71 (2)"),
+        ([2345.0, 2347.0], "2,346.0 ± 1.4 (2)"),
+        ([1e-5, 3e-5], "2.000e-05 ± 1.414e-05 (2)"),
+    ],
+)
+def test_write__plain_metrics_keep_their_digits(store, tmp_path, values, shown):
+    cells = [store.add("full", values, metric="test/mse")]
+    write("study", cells, store, tmp_path, {}, metric="test/mse", higher_is_better=False)
+    assert shown in (tmp_path / "study" / "table.md").read_text()
+
+
+def test_write__less_is_better_where_the_metric_says_so(store, tmp_path):
+    cells = [store.add(t, v, metric="test/wer") for t, v in
+             (("full", [0.3, 0.3]), ("lora", [0.2, 0.2]), ("untuned", [0.6, 0.6]))]
+    for higher in (True, False):
+        report = write("study", cells, store, tmp_path / str(higher), {}, metric="test/wer",
+                       higher_is_better=higher)
+        assert [row.rank for row in report.rows] == ([2, 3, 1] if higher else [2, 1, 3])
+        folder = tmp_path / str(higher) / "study"
+        bold = "60.00" if higher else "20.00"
+        assert f"**{bold} ± 0.00 (2)**" in (folder / "table.md").read_text()
+        assert rf"\textbf{{{bold}" in (folder / "table.tex").read_text()
+        assert f"<strong>{bold}" in (folder / "table.html").read_text()
+        assert ("(lowest)" in report.sheet.caption) != higher
+    pictures = [(tmp_path / name / "study/figures/test_wer.png").read_bytes()
+                for name in ("True", "False")]
+    assert pictures[0] != pictures[1], "the figure says which way is better"
+
+
+def axes_of(store, cells, monkeypatch):
+    """The axes that `draw` makes, before they become a picture."""
+    made = []
+
+    class Kept(Figure):
+        def add_subplot(self, *args, **kwargs):
+            made.append(super().add_subplot(*args, **kwargs))
+            return made[-1]
+
+    monkeypatch.setattr("ftlab.reports.figure.Figure", Kept)
+    draw(build(cells, store.records, "test/accuracy", True), "test/accuracy")
+    return made
+
+
+@pytest.mark.parametrize("trained", [[1e6, 700], []])
+def test_draw__shows_what_trains_nothing_at_zero(store, monkeypatch, trained):
+    cells = [store.add(f"t{n:.0f}", [0.9, 0.95], trainable=n) for n in trained]
+    cells.append(store.add("untuned", [0.5, 0.5], trainable=0))
+    (axes,) = axes_of(store, cells, monkeypatch)
+    low, high = axes.get_xlim()
+    drawn = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert sorted(drawn) == sorted([*trained, 0.0])
+    assert all(low < x < high for x in drawn)
+    places = axes.transData.transform([(x, 0.9) for x in sorted(drawn)])[:, 0]
+    assert all(right - left > 30 for left, right in itertools.pairwise(places)), "told apart"
+    assert 0 in axes.get_xticks() and min(axes.get_xticks()) == 0
+
+
+def test_draw__is_logarithmic_where_all_train(store, monkeypatch):
+    cells = [store.add("a", [0.9], trainable=10), store.add("b", [0.8], trainable=1e6)]
+    (axes,) = axes_of(store, cells, monkeypatch)
+    assert axes.get_xscale() == "log"
+
+
+def test_write__what_trains_nothing_has_no_peak_of_training(store, tmp_path):
+    cells = [store.add("untuned", [0.5, 0.5], trainable=0), store.add("lora", [0.6, 0.6])]
+    write("study", cells, store, tmp_path, {})
+    text = (tmp_path / "study" / "table.md").read_text().splitlines()
+    untuned, lora = (next(t for t in text if t.startswith(f"| {n} ")) for n in ("untuned", "lora"))
+    assert "| 0 (0%) |" in untuned.replace("\\", "") and untuned.endswith("| - |")
+    assert lora.endswith("| 3 |")
 
 
 def test_write__percent_by_name_not_by_value(store, tmp_path):

@@ -2,13 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-from ftlab.backbones.model import TaskModel
+import torch
+from torch import Tensor, nn
+
+from ftlab.backbones.blocks import find_blocks, with_dropout
+from ftlab.backbones.forms.vector import head_paths
+from ftlab.backbones.model import Batch, Outputs, TaskModel, tensors
 from ftlab.backbones.pretrained import Checkpoint
-from ftlab.errors import Incompatible
+from ftlab.errors import Incompatible, InputError
 
 
-def build_ctc(checkpoint: Checkpoint, auto: Any) -> TaskModel:
-    """To be built."""
-    raise Incompatible(f"{checkpoint.label}: not built yet", "wait")
+class CTCModel(TaskModel):
+    """Outputs are `logits` (B, T, V), the real `lengths` (B,) of T, and the id of the `blank`.
+
+    The pre-trained output layer stays, so the head is empty.
+
+    Args:
+        network: of transformers, with `logits`.
+        blocks: as in `TaskModel`.
+        tokenizer: of characters.
+        blank: id of the blank.
+    """
+
+    def __init__(self, network: nn.Module, blocks: Sequence[tuple[str, Sequence[str]]],
+                 tokenizer: Any, blank: int) -> None:
+        super().__init__(network, blocks)
+        self.tokenizer = tokenizer
+        self.blank = blank
+
+    def read(self, output: Any, batch: Batch) -> Outputs:
+        logits: Tensor = output.logits
+        mask = batch["inputs"].get("attention_mask")
+        if mask is None:  # networks with group norm were trained on padding as on sound
+            lengths = torch.full((len(logits),), logits.shape[1], device=logits.device)
+        else:
+            network: Any = self.network
+            lengths = network._get_feat_extract_output_lengths(mask.sum(-1)).to(torch.long)
+        return {"logits": logits, "lengths": lengths, "blank": self.blank}
+
+    def comparable(self, outputs: Outputs) -> list[Tensor]:
+        return tensors(outputs["logits"])
+
+    def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
+        with torch.no_grad():
+            return self.decode(self(batch))
+
+    def decode(self, outputs: Mapping[str, Any]) -> list[str]:
+        """The most probable symbol of each frame, repeats collapsed, blanks dropped."""
+        best: list[list[int]] = outputs["logits"].argmax(dim=-1).tolist()
+        lengths = outputs["lengths"].tolist()
+        texts = [[symbol for symbol, _ in groupby(symbols[:length]) if symbol != self.blank]
+                 for symbols, length in zip(best, lengths, strict=True)]
+        # grouping is done: transformers' own drops blanks first where special tokens are skipped,
+        # and so loses double letters
+        return [self.tokenizer.decode(text, skip_special_tokens=True, group_tokens=False)
+                for text in texts]
+
+
+def build_ctc(checkpoint: Checkpoint, auto: Any) -> CTCModel:
+    """The network with its pre-trained output layer.
+
+    Raises:
+        InputError: no tokenizer, or one that does not fit the output layer.
+        Incompatible: the checkpoint has no output layer.
+    """
+    architectures = checkpoint.config.architectures or []
+    if not any(name.endswith("ForCTC") for name in architectures):
+        raise Incompatible(
+            f"{checkpoint.label}: it was pre-trained without transcripts ("
+            f"{', '.join(architectures) or 'architecture unknown'}) and has no output layer",
+            "choose a checkpoint that knows characters, for instance facebook/wav2vec2-base-960h")
+    network = checkpoint.network(auto)
+    blank = network.config.pad_token_id
+    tokenizer = checkpoint.tokenizer()
+    if tokenizer.pad_token_id != blank or len(tokenizer) > network.config.vocab_size:
+        raise InputError(
+            f"{checkpoint.label}: its tokenizer has {len(tokenizer)} symbols and blank "
+            f"{tokenizer.pad_token_id}, its network {network.config.vocab_size} and {blank}",
+            "give tokenizer: the folder or hub id of the checkpoint's own")
+    # the dropout in front of the output layer belongs with it, to the last block
+    layer = with_dropout(network, head_paths(network))
+    blocks = find_blocks(network, layer)
+    name, paths = blocks[-1]
+    return CTCModel(network, [*blocks[:-1], (name, [*paths, *layer])], tokenizer, blank)

@@ -2,13 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.pretrained import Checkpoint
-from ftlab.errors import Incompatible
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from ftlab.backbones.blocks import find_blocks
+from ftlab.backbones.model import Batch, LogitsModel
+from ftlab.backbones.pretrained import Checkpoint, quiet
+from ftlab.errors import InputError
+
+_IGNORED = -100  # labels that count in no loss
+# What a text begins and ends with, and which tokens Whisper must not write (Radford et al. 2022).
+# All else that checkpoints ship (beams, sampling, lengths, penalties) would differ between them.
+_KEPT = (
+    "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id",
+    "forced_bos_token_id", "suppress_tokens", "begin_suppress_tokens", "is_multilingual",
+    "lang_to_id", "task_to_id", "language", "task", "no_timestamps_token_id", "prev_sot_token_id")
+_LONGEST_PROMPT = 4  # Whisper's: start, language, task, no timestamps
 
 
-def build_encoder_decoder(checkpoint: Checkpoint, auto: Any) -> TaskModel:
-    """To be built."""
-    raise Incompatible(f"{checkpoint.label}: not built yet", "wait")
+class EncoderDecoderModel(LogitsModel):
+    """Outputs are the decoder's logits (B, T, V) for `batch["target"]["labels"]` (B, T).
+
+    The decoder reads the labels shifted to the right (teacher forcing); -100 becomes padding.
+    The pre-trained output layer stays, so the head is empty.
+
+    Args:
+        network: of transformers, with `generate`.
+        blocks: as in `TaskModel`.
+        tokenizer: turns what was generated into text.
+    """
+
+    needs_target = True
+
+    def __init__(self, network: nn.Module, blocks: Sequence[tuple[str, Sequence[str]]],
+                 tokenizer: Any) -> None:
+        super().__init__(network, blocks)
+        self.tokenizer = tokenizer
+
+    def arguments(self, batch: Batch) -> Mapping[str, Any]:
+        network: Any = self.network
+        labels = batch["target"]["labels"]
+        if hasattr(network, "prepare_decoder_input_ids_from_labels"):  # mBART shifts in its own way
+            shifted = network.prepare_decoder_input_ids_from_labels(labels=labels)
+        else:
+            shifted = shift_right(labels, network.config.decoder_start_token_id,
+                                  network.config.pad_token_id)
+        return {**batch["inputs"], "decoder_input_ids": shifted}
+
+    def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
+        network: Any = self.network
+        room = _positions(network.config) - _LONGEST_PROMPT
+        with quiet(), torch.no_grad():
+            tokens = network.generate(**batch["inputs"], max_new_tokens=min(max_new_tokens, room))
+        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return texts
+
+
+def build_encoder_decoder(checkpoint: Checkpoint, auto: Any) -> EncoderDecoderModel:
+    """The network as it was pre-trained, decoding greedily.
+
+    Raises:
+        InputError: the config does not say which token a text begins with.
+    """
+    if getattr(checkpoint.config, "decoder_start_token_id", None) is None:
+        raise InputError(f"{checkpoint.label}: config.json has no decoder_start_token_id",
+                         "add it: for T5 it is the padding token's id")
+    network = checkpoint.network(auto)
+    network.generation_config = _greedy(network.generation_config)
+    if getattr(network.config, "forced_decoder_ids", None):
+        network.config.forced_decoder_ids = None  # Whisper's old way to name language and task
+    return EncoderDecoderModel(network, find_blocks(network, ()), checkpoint.tokenizer())
+
+
+def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
+    """What the decoder reads to write `labels` (B, T): the start token, then each label before."""
+    shifted = labels.new_full(labels.shape, start)
+    shifted[:, 1:] = labels[:, :-1]
+    return shifted.masked_fill(shifted == _IGNORED, pad)
+
+
+def _greedy(shipped: GenerationConfig) -> GenerationConfig:
+    kept = {name: value for name in _KEPT
+            if (value := getattr(shipped, name, None)) is not None}
+    if "task_to_id" in kept and "language" not in kept:
+        kept.setdefault("task", "transcribe")
+    return GenerationConfig(do_sample=False, num_beams=1, use_cache=True, **kept)
+
+
+def _positions(config: Any) -> int:
+    """Tokens the decoder can write, its prompt included."""
+    limits = [value for name in ("max_target_positions", "max_position_embeddings")
+              if isinstance(value := getattr(config, name, None), int)]
+    return min(limits, default=2**31)  # T5's positions are relative

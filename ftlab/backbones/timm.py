@@ -1,0 +1,214 @@
+"""The image models of timm (PyTorch Image Models)."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from ftlab.backbones.base import Backbone, Form, TaskSpec
+from ftlab.backbones.blocks import find_blocks, with_dropout
+from ftlab.backbones.execution_order import in_execution_order
+from ftlab.backbones.hub import find_folder, weight_files
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.preprocessing import ImagePreprocessing
+from ftlab.backbones.source import check_sha256
+from ftlab.backbones.torchvision_weights import fingerprint, read_state, weight_file
+from ftlab.errors import Incompatible, InputError
+
+_FILE = re.compile(r"[/\\:.]")
+_MISFIT = (RuntimeError, ValueError, AssertionError, TypeError, KeyError)
+
+
+class Timm(Backbone):
+    """An image model of timm (Wightman 2019); its classifier is replaced by a new head.
+
+    Needs the extra `timm`. https://github.com/huggingface/pytorch-image-models
+
+    Args:
+        name: as timm lists it, with the tag of a set of weights (vit_tiny_patch16_224.dino_in1k)
+            or without (its default one). The tag also says how images are prepared.
+        weights: DEFAULT for the set that the name tells (downloaded from the hub), a file
+            (.safetensors or .pth, in timm's layout) or package:NAME/PATH; null starts at random.
+        sha256: what the fingerprint of the weights must be, or begin with.
+        dropout: replaces the probability of every dropout layer, of the one before the head too
+            (not of stochastic depth); null leaves them.
+        image_size: height and width of the images; null takes what the weights were trained with.
+            A transformer's position embeddings are interpolated to it.
+    """
+
+    def __init__(self, name: str, weights: str | None = "DEFAULT", sha256: str | None = None,
+                 dropout: float | None = None, image_size: int | None = None) -> None:
+        if dropout is not None and not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        self.name = name
+        self.weights = weights
+        self.sha256 = sha256
+        self.dropout = dropout
+        self.image_size = image_size
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"Timm({self.name}, {self.weights})"
+
+    @cached_property
+    def preprocessing(self) -> ImagePreprocessing:
+        data = _timm().data.resolve_data_config({}, pretrained_cfg=self._published.to_dict())
+        edge = self.image_size
+        size = data["input_size"][1:] if edge is None else (edge, edge)
+        return ImagePreprocessing("x", tuple(size), tuple(data["mean"]), tuple(data["std"]),
+                                  data["interpolation"], self._published.fixed_input_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 of the weight file; of the name and the word random where there is none."""
+        return fingerprint(self._weights(), self.name)
+
+    def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
+        if (form or task.form) != "vector":
+            raise Incompatible(f"{self.label} classifies images; it gives no {form or task.form}",
+                               "choose another backbone")
+        file = None if meta else self._weights()
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            empty = self._create()
+            head = self._new_head(empty, task.outputs)
+        blocks = in_execution_order(empty, find_blocks(empty, head),
+                                    lambda: self._try(empty, task.outputs))
+        network = empty
+        if not meta:
+            network = self._create() if file is None else self._load(file)
+            self._new_head(network, task.outputs)
+        return TaskModel(network.train(), blocks, head)
+
+    @cached_property
+    def _published(self) -> Any:
+        """Timm's entry of the network and its set of weights."""
+        timm = _timm()
+        architecture, _, tag = self.name.partition(".")
+        names = timm.list_models()
+        if architecture not in names:
+            near = get_close_matches(architecture.lower(), names, n=3)
+            raise InputError(f"{self.label}: timm has no network {architecture!r}",
+                             f"did you mean {' or '.join(near)}?" if near else
+                             "timm.list_models('*word*') finds names")
+        known = timm.list_pretrained(f"{architecture}.*")
+        if tag and self.name not in known:
+            raise InputError(f"{self.label}: timm has no weights {tag!r} of {architecture}",
+                             f"choose one of {', '.join(known)}" if known else "leave the tag out")
+        return timm.get_pretrained_cfg(self.name)
+
+    def _weights(self) -> Path | None:
+        """The checked file of weights, downloaded where it is a published set."""
+        published = self._published
+        if self.weights is not None and not _FILE.search(self.weights) \
+                and self.weights != "DEFAULT":
+            raise InputError(f"{self.label}: {self.weights} is no file",
+                             f"a tag is part of the name: {published.architecture}.{self.weights}")
+        if self.weights != "DEFAULT":
+            return weight_file(self.name, self.weights, self.sha256, self.label)
+        if not published.hf_hub_id or published.hf_hub_filename or published.custom_load:
+            tags = ", ".join(_timm().list_pretrained(f"{published.architecture}.*"))
+            where = f", but at {published.url} in another layout" if published.url else ""
+            raise InputError(f"{self.label}: the hub has no weights for it in timm's layout{where}",
+                             f"name a file, or set weights: null; tags are: {tags or 'none'}")
+        files = weight_files(find_folder(published.hf_hub_id, None))
+        check_sha256(files, self.sha256, self.label)
+        return files[0]
+
+    def _create(self, **options: Any) -> nn.Module:
+        """The network with the published number of classes, or as `options` say."""
+        if self.image_size is not None and self._published.fixed_input_size:
+            options["img_size"] = self.image_size
+        try:
+            return _timm().create_model(self.name, **options)
+        except _MISFIT as error:
+            if options.get("pretrained") or self.image_size is None:
+                raise
+            raise self._wrong_size(error) from error
+
+    def _load(self, file: Path) -> nn.Module:
+        """The network with a file's weights; torch's generator is left as it was."""
+        state, published = read_state(file, self.label), self._published
+        names = published.classifier or ()
+        rows = [len(state[f"{name}.weight"]) for name in
+                ([names] if isinstance(names, str) else names) if f"{name}.weight" in state]
+        # without a classifier in the file there is none to fill; timm then checks every tensor
+        classes = rows[0] if rows else published.num_classes * (self.weights == "DEFAULT")
+        del state
+        overlay = {"file": str(file), "num_classes": classes, "label_offset": None,
+                   "custom_load": False}
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return self._create(pretrained=True, num_classes=classes,
+                                    pretrained_cfg_overlay=overlay)
+        except _MISFIT as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()
+            raise InputError(f"{self.label}: {file} does not fit: "
+                             f"{reason[min(1, len(reason) - 1)].strip()[:200]}",
+                             "name the network the weights are of") from error
+
+    def _new_head(self, network: Any, outputs: int) -> list[str]:
+        """Replace the classifier; the paths of what is new, with the dropout before it."""
+        network.reset_classifier(outputs)
+        new = network.get_classifier()
+        layers = list(new) if isinstance(new, tuple | list) else [new]
+        paths = [path for path, module in network.named_modules()
+                 if any(module is layer for layer in layers)]
+        head = with_dropout(network, paths)
+        if not any(isinstance(part, nn.Dropout) for path in head
+                   for part in network.get_submodule(path).modules()):
+            # these drop out in the network's own forward, whose mode is the first block's
+            share = getattr(network, "drop_rate", 0.0) if self.dropout is None else self.dropout
+            network.drop_rate = 0.0
+            for path in paths if share else ():
+                network.set_submodule(
+                    path, nn.Sequential(nn.Dropout(share), network.get_submodule(path)))
+        for module in network.modules():
+            if self.dropout is not None and isinstance(module, nn.Dropout):
+                module.p = self.dropout
+        return head
+
+    def _try(self, network: nn.Module, outputs: int) -> None:
+        """Call the network (on the meta device) as the data module will.
+
+        Raises:
+            InputError: it cannot read images of this size.
+            Incompatible: it gives no vector.
+        """
+        images = torch.empty(2, 3, *self.preprocessing.size, device="meta")
+        try:
+            with torch.no_grad():
+                given = network.eval()(images)
+        except _MISFIT as error:
+            raise self._wrong_size(error) from error
+        if not isinstance(given, torch.Tensor) or given.shape != (2, outputs):
+            raise Incompatible(f"{self.label} gives no vector for an image",
+                               "choose a classification network")
+
+    def _wrong_size(self, error: Exception) -> InputError:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return InputError(f"{self.label}: image_size {self.image_size} does not fit: {reason}",
+                          "leave image_size out, or take a multiple of the patch size")
+
+
+def _timm() -> ModuleType:
+    """The library, imported when it is first needed.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(f"Timm needs the package timm ({error})",
+                         "pip install 'ftlab[timm]'") from error
+    return timm

@@ -1,0 +1,246 @@
+"""Annotated images from Pascal VOC's folders and COCO's JSON, each object checked."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from ftlab.errors import InputError
+from ftlab.tasks.boxes import Box
+
+BadBoxes = Literal["refuse", "clip", "drop"]
+LISTS = {"train": "train", "validation": "val", "test": "test"}
+"""Splits by the names of the lists in a VOC folder's ImageSets/Main."""
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
+_ORIENTATION = 0x0112  # EXIF tag
+_MEND_BOX = "mend the box, or set bad_boxes to drop or clip"
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An image with its objects.
+
+    Attributes:
+        id: stable name.
+        image: its file.
+        boxes: its objects, checked.
+    """
+
+    id: str
+    image: Path
+    boxes: list[Box]
+
+
+@dataclass
+class BoxCheck:
+    """Holds boxes to their image.
+
+    Attributes:
+        policy: `refuse` raises; `clip` cuts boxes to the image and drops those of no area;
+            `drop` leaves out every box that is outside the image, in part too, or of no area.
+        changed: counts what was done.
+    """
+
+    policy: BadBoxes
+    changed: Counter[str]
+
+    def __call__(self, box: Box, size: tuple[int, int], place: str) -> Box | None:
+        """The box, or None where it is dropped.
+
+        Args:
+            box: as annotated.
+            size: width and height of the image.
+            place: for messages.
+        """
+        x1, y1, x2, y2 = box.corners
+        empty = not (x2 > x1 and y2 > y1)  # also where one is not a number
+        outside = not (x1 >= 0 and y1 >= 0 and x2 <= size[0] and y2 <= size[1])
+        if not empty and not outside:
+            return box
+        shown = ", ".join(f"{value:g}" for value in box.corners)
+        if self.policy == "refuse":
+            what = "has no area" if empty else f"lies outside the image of {size[0]}x{size[1]}"
+            raise InputError(f"{place}: the box ({shown}) of {box.label!r} {what}", _MEND_BOX)
+        cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1])))
+        if self.policy == "drop" or empty or cut[2] <= cut[0] or cut[3] <= cut[1]:
+            self.changed["dropped"] += 1
+            return None
+        self.changed["cut to their image"] += 1
+        return Box(box.label, cut, box.ignored)
+
+
+def voc_list(folder: Path, split: str) -> Path | None:
+    """The list of a split's images; None where the folder has no lists at all.
+
+    Raises:
+        InputError: it has lists, but not this one.
+    """
+    lists = folder / "ImageSets" / "Main"
+    found = lists / f"{LISTS[split]}.txt"
+    if found.is_file():
+        return found
+    if any((lists / f"{name}.txt").is_file() for name in LISTS.values()):
+        raise InputError(f"{folder} has lists of images, but no {found.relative_to(folder)}",
+                         "add the list, or name another source")
+    return None
+
+
+def read_voc(folder: Path, split: str, check: BoxCheck) -> Iterator[Annotated]:
+    """The images of a split of a Pascal VOC folder (Annotations, JPEGImages, ImageSets/Main).
+
+    Raises:
+        InputError: with file and object.
+    """
+    if not (folder / "Annotations").is_dir():
+        raise InputError(f"{folder} has no folder Annotations",
+                         "name a folder in Pascal VOC's layout, or a COCO .json file")
+    names = voc_list(folder, split)
+    if names is None:
+        ids = sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
+    else:
+        ids = [line.split()[0] for line in names.read_text(encoding="utf-8").splitlines()
+               if line.strip()]
+    if not ids:
+        raise InputError(f"{names or folder / 'Annotations'} names no image", "add annotations")
+    for each in ids:
+        file = folder / "Annotations" / f"{each}.xml"
+        if not file.is_file():
+            raise InputError(f"{names}: {each} has no annotation {file}",
+                             "take it off the list or annotate it")
+        yield _voc_image(folder, each, file, check)
+
+
+def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotated:
+    try:
+        root = ET.parse(file).getroot()
+    except (ET.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not well-formed XML: {error}", "mend or remove it") from None
+    image = _voc_picture(folder, name, root.findtext("filename") or "", file)
+    size = picture_size(image)
+    said = tuple(int(float(root.findtext(f"size/{edge}") or 0)) for edge in ("width", "height"))
+    if all(said) and said != size:
+        raise InputError(f"{file}: it annotates an image of {said[0]}x{said[1]}, and {image} "
+                         f"has {size[0]}x{size[1]}", "mend the annotation's size, or the image")
+    boxes = []
+    for number, thing in enumerate(root.iter("object"), 1):
+        place = f"{file}, object {number}"
+        label = (thing.findtext("name") or "").strip()
+        values = [thing.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
+        box = _box(label, values, (thing.findtext("difficult") or "0").strip() == "1", place)
+        boxes.append(check(box, size, place))
+    return Annotated(name, image, [box for box in boxes if box is not None])
+
+
+def _voc_picture(folder: Path, name: str, said: str, file: Path) -> Path:
+    images = folder / "JPEGImages"
+    candidates = [images / f"{name}{suffix}" for suffix in _SUFFIXES]
+    candidates += [images / Path(said.replace("\\", "/")).name] if said else []
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise InputError(f"{file}: its image is missing from {images}",
+                         "add the image or remove the annotation")
+    return found
+
+
+def read_coco(file: Path, folder: Path, check: BoxCheck) -> Iterator[Annotated]:
+    """The images of a COCO file of instances.
+
+    Args:
+        file: the JSON.
+        folder: of the images.
+        check: what to do with bad boxes.
+
+    Raises:
+        InputError: with file and entry.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not well-formed JSON: {error}", "mend it") from None
+    images = _by_id(content, "images", ("file_name",), file)
+    names = {key: entry["name"] for key, entry in
+             _by_id(content, "categories", ("name",), file).items()}
+    objects: dict[Any, list[tuple[str, Mapping[str, Any]]]] = {key: [] for key in images}
+    for key, entry in _by_id(content, "annotations", ("image_id", "category_id", "bbox"),
+                             file).items():
+        place = f"{file}, annotation {key}"
+        if entry["image_id"] not in images:
+            raise InputError(f"{place}: there is no image {entry['image_id']}",
+                             "add the image to the file or remove the annotation")
+        if entry["category_id"] not in names:
+            raise InputError(f"{place}: there is no category {entry['category_id']}",
+                             f"categories are {', '.join(map(str, names))}")
+        objects[entry["image_id"]].append((place, entry))
+    for key, entry in images.items():
+        path = folder / str(entry["file_name"])
+        if not path.is_file():
+            raise InputError(f"{file}, image {key}: no such file {path}",
+                             "name the images' folder with images:")
+        size = picture_size(path)
+        boxes = [check(_coco_box(thing, names, place), size, place)
+                 for place, thing in objects[key]]
+        yield Annotated(str(entry["file_name"]), path, [box for box in boxes if box is not None])
+
+
+def _coco_box(entry: Mapping[str, Any], names: Mapping[Any, Any], place: str) -> Box:
+    values = entry["bbox"]
+    if isinstance(values, list) and len(values) == 4 and all(_is_number(v) for v in values):
+        x, y, width, height = values
+        values = [x, y, x + width, y + height]
+    label = str(names[entry["category_id"]])
+    return _box(label, values, bool(entry.get("iscrowd", 0)), place)
+
+
+def _by_id(content: Any, part: str, fields: Sequence[str], file: Path) -> dict[Any, Any]:
+    """The entries of a part of a COCO file."""
+    entries = content.get(part) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise InputError(f"{file} has no list {part!r}", "name a COCO file of instances")
+    found: dict[Any, Any] = {}
+    for number, entry in enumerate(entries, 1):
+        lacking = [name for name in ("id", *fields)
+                   if not isinstance(entry, dict) or name not in entry]
+        if lacking:
+            raise InputError(f"{file}, entry {number} of {part}: no {lacking[0]!r}", "add it")
+        if entry["id"] in found:
+            raise InputError(f"{file}, entry {number} of {part}: the id {entry['id']} occurs "
+                             "twice", "give each its own")
+        found[entry["id"]] = entry
+    return found
+
+
+def _box(label: str, values: Any, ignored: bool, place: str) -> Box:
+    if not label:
+        raise InputError(f"{place}: it has no class", "name the object or remove it")
+    try:
+        x1, y1, x2, y2 = (float(value) for value in values)
+    except (TypeError, ValueError):
+        raise InputError(f"{place}: its box is {values}, four numbers are wanted",
+                         "mend the box") from None
+    return Box(label, (x1, y1, x2, y2), ignored)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image, upright as its EXIF says, from its header.
+
+    Raises:
+        InputError: it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            return (image.height, image.width) if turned else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} does not decode as an image: {error}",
+                         "replace the file or remove the example") from None

@@ -1,0 +1,216 @@
+"""Recordings with what was said or what they are, and who speaks: from a table or a folder."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ftlab.backbones.source import resolve_path
+from ftlab.data import hub
+from ftlab.data.audio_decode import EXTENSIONS
+from ftlab.data.base import Examples, SplitName
+from ftlab.data.tables import Column, read_table
+from ftlab.errors import InputError
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Speakers:
+    """Which speakers are heard in validation and in test, and there alone.
+
+    A split for which none is named is carved from the training examples, or read from a source of
+    its own.
+
+    Args:
+        validation: names of speakers.
+        test: names of speakers.
+    """
+
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.validation and not self.test:
+            raise ValueError("speakers must name some for validation, for test or for both")
+        if both := set(self.validation) & set(self.test):
+            raise ValueError(f"speakers are in validation and in test: {', '.join(sorted(both))}")
+
+    def check_sources(self, sources: Mapping[SplitName, str | None]) -> None:
+        """Refuse speakers for a split that has a source of its own.
+
+        Raises:
+            ValueError: with the split.
+        """
+        for split in self.splits()[1:]:
+            if sources[split] is not None:
+                raise ValueError(f"{split} is given twice, as a source and in speakers")
+
+    def splits(self) -> tuple[SplitName, ...]:
+        """The splits that the training source brings."""
+        named: dict[SplitName, tuple[str, ...]] = {"validation": self.validation,
+                                                   "test": self.test}
+        return ("train", *(name for name, speakers in named.items() if speakers))
+
+    def choose(self, examples: Examples, speakers: Sequence[str], split: SplitName,
+               source: str) -> Examples:
+        """The examples of one split.
+
+        Raises:
+            InputError: a named speaker is not there, or nobody is left to train on.
+        """
+        for name in (*self.validation, *self.test):
+            if name not in speakers:
+                found = ", ".join(sorted(set(speakers))[:20])
+                raise InputError(f"{source} has no speaker {name!r}", f"it has: {found}")
+        held_out = {*self.validation, *self.test}
+        wanted = set(speakers) - held_out if split == "train" else set(getattr(self, split))
+        if not wanted:
+            raise InputError(f"{source}: speakers leaves nobody to train on",
+                             "name fewer speakers for validation and test")
+        return examples.take([i for i, name in enumerate(speakers) if name in wanted])
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """How a source's recordings are described.
+
+    Attributes:
+        audio: the column of the recording's path.
+        label: the column, or the pattern's field, of the transcript or class.
+        speaker: the column or field of the speaker; None where it is not asked for.
+        pattern: of the names of a folder's files, as `{label}_{speaker}_{index}`.
+        bare: what a folder without pattern has: a `.txt` file beside each recording, or a folder
+            for each class.
+    """
+
+    audio: Column
+    label: Column
+    speaker: Column | None
+    pattern: str | None
+    bare: Literal["transcripts", "classes"]
+
+    def read(self, source: str, split: SplitName) -> tuple[Examples, list[str], list[str]]:
+        """All examples of a source, the speaker of each (if asked for), and notes.
+
+        Ids are the path from the folder, or `<file stem>:<row>` with rows from 1.
+
+        Raises:
+            InputError: with the place and the mend.
+        """
+        if not source.startswith(hub.PREFIX) and (path := resolve_path(source)).is_dir():
+            files, notes = _files(path, source)
+            if self.pattern is not None:
+                return (*self._from_names(path, files, self.pattern), notes)
+            if self.speaker is not None:
+                raise InputError(f"{source}: a folder says who speaks by its files' names alone",
+                                 "give pattern, for instance '{label}_{speaker}_{index}'")
+            return self._bare(path, files), [], notes
+        return (*self._table(source, split), [])
+
+    def _table(self, source: str, split: SplitName) -> tuple[Examples, list[str]]:
+        columns = [self.audio, self.label, *([] if self.speaker is None else [self.speaker])]
+        if source.startswith(hub.PREFIX):
+            stem, rows = hub.read_hub(source, split, columns)
+            base = Path()
+        else:
+            path = resolve_path(source)
+            stem, base, rows = path.stem, path.parent, read_table(path, columns)
+        places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
+        found = list(zip(rows, places, strict=True))
+        return (Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
+                         [_audio(row[0], base, place) for row, place in found],
+                         [_present(row[1], place) for row, place in found]),
+                [str(_present(row[2], place)) for row, place in found if len(row) > 2])
+
+    def _from_names(self, folder: Path, files: Sequence[Path],
+                    pattern: str) -> tuple[Examples, list[str]]:
+        expression = _expression(pattern)
+        for field in (self.label, self.speaker):
+            if field is not None and field not in expression.groupindex:
+                raise InputError(f"pattern {pattern!r} has no field {{{field}}}",
+                                 "name the field in the pattern, or the pattern's field instead")
+        fields: list[Mapping[str, str]] = []
+        for path in files:
+            match = expression.fullmatch(path.stem)
+            if match is None:
+                raise InputError(f"{path}: its name does not fit the pattern {pattern!r}",
+                                 "mend the pattern, or rename or remove the file")
+            fields.append(match.groupdict())
+        speakers = [] if self.speaker is None else [each[str(self.speaker)] for each in fields]
+        return Examples(_ids(folder, files), list(files),
+                        [each[str(self.label)] for each in fields]), speakers
+
+    def _bare(self, folder: Path, files: Sequence[Path]) -> Examples:
+        if self.bare == "classes":
+            for path in files:
+                if path.parent == folder:
+                    raise InputError(f"{path} is in no class folder", "put the files of each class "
+                                     "into a folder named after it, or give pattern")
+            return Examples(_ids(folder, files), list(files), [path.parent.name for path in files])
+        return Examples(_ids(folder, files), list(files), [_sidecar(path) for path in files])
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """`{label}_{speaker}` as a regular expression over file names without their ending."""
+    names = _FIELD.findall(pattern)
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"pattern {pattern!r} has {{{repeated[0]}}} twice", "give each field once")
+    parts = _FIELD.split(pattern)
+    return re.compile("".join(f"(?P<{part}>.+?)" if i % 2 else re.escape(part)
+                              for i, part in enumerate(parts)))
+
+
+def _files(folder: Path, source: str) -> tuple[list[Path], list[str]]:
+    visible = sorted(path for path in folder.rglob("*") if path.is_file()
+                     and not any(part.startswith((".", "__"))
+                                 for part in path.relative_to(folder).parts))
+    files = [path for path in visible if path.suffix.lower() in EXTENSIONS]
+    if not files:
+        raise InputError(f"{folder} has no audio files ({', '.join(EXTENSIONS)})",
+                         "name a folder or a table of audio files")
+    skipped = sum(path.suffix.lower() not in (*EXTENSIONS, ".txt") for path in visible)
+    notes = [f"{skipped} files in {source} are no audio files; skipped"] if skipped else []
+    return files, notes
+
+
+def _ids(folder: Path, files: Sequence[Path]) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in files]
+
+
+def _sidecar(path: Path) -> str:
+    text = path.with_suffix(".txt")
+    if not text.is_file():
+        raise InputError(f"{path} has no transcript: there is no {text.name} beside it",
+                         "add it, give pattern, or name a table instead of a folder")
+    try:
+        return text.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise InputError(f"{text} is not UTF-8", "save it as UTF-8") from None
+
+
+def _present(value: Any, place: str) -> Any:
+    if value is None or value == "":
+        raise InputError(f"{place}: the label, transcript or speaker is missing",
+                         "remove the example or fill it in")
+    return value
+
+
+def _audio(cell: Any, base: Path, place: str) -> Path | bytes:
+    """A path from the table's folder, or encoded sound as `datasets` stores it."""
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell
+    if not isinstance(cell, str) or not cell:
+        raise InputError(f"{place}: {type(cell).__name__} instead of a recording's path",
+                         "name the recording's column with audio:")
+    path = base / Path(cell).expanduser()
+    if not path.is_file():
+        raise InputError(f"{place}: no such recording {path}",
+                         "paths start at the table's folder; mend the path")
+    return path

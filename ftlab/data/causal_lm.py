@@ -1,0 +1,187 @@
+"""Prompts with responses, or plain texts, for language models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.batches import Collate, Row, SplitDataset
+from ftlab.data.causal_tokens import Pair, chunks_of, pairs_of
+from ftlab.data.packing import PackedCollate
+from ftlab.data.prompt_templates import Template, read_cells
+from ftlab.data.sampling import Natural
+from ftlab.data.sources import own_splits
+from ftlab.data.splits import Split, Subset
+from ftlab.errors import Incompatible, InputError
+from ftlab.tasks.language_modelling import LanguageModelling
+
+
+class CausalLM(DataModule):
+    """Prompts and the responses to write behind them; or, without a prompt, plain texts.
+
+    A source is a .csv, .tsv, .jsonl or .parquet file, `package:NAME/PATH` for such a file within
+    an installed package, or `hf:NAME[:CONFIG[:SPLIT]]`. `prompt` and `response` are templates
+    over its columns; in a file without header these are numbers, as in
+    `{prompt: "Review: {0} Sentiment:", response: " {1}"}`.
+
+    A response ends with the tokenizer's end token. A prompt that is too long is cut from its
+    left, and `notes` says how many were; a response is never cut. Plain texts are `response`
+    alone (`prompt: null`), from a table, or from a .txt or .md file or a folder of these, whose
+    paragraphs are texts. They start behind the tokenizer's first token; one that is too long
+    becomes several examples that overlap in one token, so that each token is predicted once.
+
+    Evaluation measures the responses alone, whatever training learns.
+
+    Args:
+        train: source of the training examples.
+        validation: source; carved from train when absent.
+        test: source; carved from train when absent.
+        prompt: template of the prompt; null for plain text.
+        response: template of the response, or of the plain text.
+        classes: cell -> text, to rename what the response's columns hold; every cell must be
+            named.
+        chat: put the prompt into the tokenizer's chat template, as a user's turn.
+        completion_only: learn the response alone, not the prompt.
+        max_length: tokens of prompt and response together.
+        packing: train on several examples a row, with the same results.
+        batch_size: examples a batch and a rank.
+        split: how absent splits are carved.
+        subset: what part of a split is used.
+        task: loss, generation and metrics.
+        workers: processes that load; 0 loads in the main process.
+    """
+
+    task: LanguageModelling
+
+    def __init__(
+        self,
+        train: str,
+        validation: str | None = None,
+        test: str | None = None,
+        prompt: str | None = "{prompt}",
+        response: str = "{response}",
+        classes: dict[str, str] | None = None,
+        chat: bool = False,
+        completion_only: bool = True,
+        max_length: int = 256,
+        packing: bool = False,
+        batch_size: int = 16,
+        # B008: these defaults are the schema, and are frozen, stateless or copied
+        split: Split = Split(),
+        subset: Subset = Subset(),
+        task: LanguageModelling = LanguageModelling(),
+        workers: int = 0,
+    ) -> None:
+        super().__init__({"train": train, "validation": validation, "test": test}, task,
+                         batch_size, split, subset, Natural(), None, workers)
+        if max_length < 2:
+            raise ValueError(f"max_length must be at least 2, got {max_length}")
+        if chat and prompt is None:
+            raise ValueError("chat must be false for plain text (prompt: null), got true")
+        self.prompt = None if prompt is None else Template(prompt, "prompt")
+        self.response = Template(response, "response")
+        self.renamed = classes
+        self.chat = chat
+        self.completion_only = completion_only
+        self.max_length = max_length
+        self.packs = packing
+        self._preprocessing: TextPreprocessing | None = None
+        self._texts: dict[SplitName, Examples] = {}
+        self._pairs: dict[SplitName, list[Pair]] = {}
+
+    def own_splits(self, source: str) -> Sequence[SplitName]:
+        return own_splits(source)
+
+    def read(self, split: SplitName, source: str) -> Examples:
+        columns = [*(self.prompt.columns if self.prompt else ()), *self.response.columns]
+        ids, cells, notes = read_cells(source, split, columns)
+        for note in notes:
+            self.note(note)
+        responses = []
+        for row, place in zip(cells, ids, strict=True):
+            names = {column: self._rename(row[column], f"{source}, {place}")
+                     for column in self.response.columns}
+            responses.append(self.response.fill(names))
+        if self.prompt is None:
+            return Examples(ids, responses, [None] * len(ids))
+        return Examples(ids, [self.prompt.fill(row) for row in cells], responses)
+
+    def _rename(self, cell: str, place: str) -> str:
+        if self.renamed is None:
+            return cell
+        if cell not in self.renamed:
+            raise InputError(f"{place}: {cell!r} is not in classes",
+                             f"add it to classes, which has: {', '.join(self.renamed)}")
+        return self.renamed[cell]
+
+    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
+        return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]
+
+    def connect(self, backbone: Backbone, seed: int) -> None:
+        """Tokenise all splits.
+
+        Raises:
+            Incompatible: the backbone reads no texts, or has no chat template.
+            InputError: `max_length` is above what the backbone reads, or a response is.
+        """
+        preprocessing = backbone.preprocessing
+        if not isinstance(preprocessing, TextPreprocessing):
+            raise Incompatible(f"CausalLM yields texts; {type(backbone).__name__} reads something "
+                               "else", "choose a language model as the backbone")
+        if self.max_length > preprocessing.longest:
+            raise InputError(f"max_length {self.max_length} is above the {preprocessing.longest} "
+                             f"tokens that {type(backbone).__name__} reads",
+                             f"set max_length: {preprocessing.longest}")
+        self.load()
+        self._texts = self._texts or dict(self.splits)
+        self._seed = seed
+        if preprocessing != self._preprocessing:
+            self._preprocessing = preprocessing
+            for split in SPLITS:
+                self._tokenise(split, preprocessing.tokenizer)
+
+    def _tokenise(self, split: SplitName, tokenizer: Any) -> None:
+        examples = self._texts[split]
+        if self.prompt is None:
+            self.splits[split], self._pairs[split] = chunks_of(
+                examples, tokenizer, self.max_length)
+            return
+        pairs, cut = pairs_of(examples, tokenizer, self.max_length, self.chat,
+                              f"{split} split of {self.sources[split] or self.sources['train']}")
+        self._pairs[split] = pairs
+        if cut:
+            self.note(f"{cut} of {len(pairs)} {split} prompts were cut from the left, at "
+                      f"{self.max_length} tokens with their responses")
+        bound = self.task.max_new_tokens  # the end token is none of the text
+        if longer := sum(len(pair.response) - 1 > bound for pair in pairs):
+            self.note(f"{longer} of {len(pairs)} {split} responses have more tokens than "
+                      f"max_new_tokens {bound}, so that no generated text can match them")
+
+    def dataset(self, split: SplitName, training: bool) -> SplitDataset:
+        return _Pairs(self._pairs[split], self.seed)
+
+    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+        if self._preprocessing is None:
+            raise RuntimeError("the loaders need `connect` with a backbone first")
+        if training and (self.packs or not self.completion_only):
+            return PackedCollate(self.max_length, self._preprocessing.tokenizer.pad_token_id,
+                                 self.packs, not self.completion_only)
+        return Collate(self._preprocessing.pad, self.task.stack)
+
+    def eval_order(self, split: SplitName) -> Sequence[int]:
+        """Longest first, so that there is little padding and too little memory shows at once."""
+        lengths = [len(pair.prompt) + len(pair.response) for pair in self._pairs[split]]
+        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
+class _Pairs(SplitDataset):
+    def __init__(self, pairs: Sequence[Pair], seed: int) -> None:
+        super().__init__([{"labels": pair.response, "text": pair.text} for pair in pairs], seed)
+        self.prompts = [pair.prompt for pair in pairs]
+
+    def input(self, index: int) -> list[int]:
+        return self.prompts[index]

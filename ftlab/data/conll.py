@@ -1,0 +1,125 @@
+"""Sentences of words with a tag each: CoNLL columns, and tables with lists of words and tags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import InputError
+
+_DOCUMENT = "-DOCSTART-"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words and their tags.
+
+    Attributes:
+        name: stable, `<file stem>:<line of the first word>` or `<file stem>:<row>`.
+        words, tags: equally many.
+        places: of each word, for messages.
+    """
+
+    name: str
+    words: list[str]
+    tags: list[str]
+    places: Sequence[str]
+
+
+def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], int]:
+    """The sentences of a file with a word a line and a blank line between sentences.
+
+    Columns are separated by tabs where a line has one, else by spaces. `-DOCSTART-` lines are
+    skipped (CoNLL 2003, https://aclanthology.org/W03-0419).
+
+    Args:
+        path: of the file, UTF-8.
+        word: number of the word's column; negative numbers count from the last.
+        tag: number of the tag's column, likewise.
+
+    Returns:
+        The sentences, and how many words have bytes that are not UTF-8 (replaced by U+FFFD).
+
+    Raises:
+        InputError: with the line; a lacking column, another number of columns than before.
+    """
+    text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    sentences: list[Sentence] = []
+    rows: list[tuple[int, str, str]] = []
+    width = replaced = 0
+    for number, line in enumerate([*text.split("\n"), ""], 1):
+        columns = _columns(line.rstrip("\r"))
+        if columns == [""] or columns[0] == _DOCUMENT:
+            if rows:
+                sentences.append(_sentence(path, rows))
+            rows = []
+            continue
+        width = width or len(columns)
+        _check(columns, width, word, tag, f"{path.name}, line {number}")
+        shown, count = _SURROGATE.subn("\ufffd", columns[word])
+        replaced += count > 0
+        rows.append((number, shown, columns[tag]))
+    if not sentences:
+        raise InputError(f"{path} has no sentences", "give a file with a word and its tag a line")
+    return sentences, replaced
+
+
+def _columns(line: str) -> list[str]:
+    if "\t" in line:
+        return line.split("\t")
+    return re.split(" +", line.strip(" "))  # str.split() would part words at no-break spaces
+
+
+def _check(columns: Sequence[str], width: int, word: int, tag: int, place: str) -> None:
+    if len(columns) != width:
+        raise InputError(f"{place}: {len(columns)} columns instead of {width}",
+                         "mend the line; sentences are separated by a blank line")
+    for name, column in (("word", word), ("tag", tag)):
+        if not -width <= column < width:
+            raise InputError(f"{place}: no column {column} for the {name}",
+                             f"the file's columns are 0 to {width - 1}")
+        if not columns[column].strip():
+            raise InputError(f"{place}: the {name} is empty", "mend the line")
+    if word % width == tag % width:
+        raise InputError(f"{place}: word and tag are the same column {word % width} of {width}",
+                         "name other columns with word: and tag:")
+
+
+def _sentence(path: Path, rows: Sequence[tuple[int, str, str]]) -> Sentence:
+    return Sentence(f"{path.stem}:{rows[0][0]}", [word for _, word, _ in rows],
+                    [tag for _, _, tag in rows],
+                    [f"{path.name}, line {number}" for number, _, _ in rows])
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def from_rows(stem: str, source: str, rows: Sequence[tuple[Any, Any]]) -> list[Sentence]:
+    """The sentences of a table whose cells are lists of words and of tags.
+
+    Args:
+        stem: what ids begin with.
+        source: for messages.
+        rows: words and tags of each sentence.
+
+    Raises:
+        InputError: with the row; a cell that is no list of texts, or lists of unequal length.
+    """
+    sentences = []
+    for number, (words, tags) in enumerate(rows, 1):
+        place = f"{source}, row {number}"
+        for name, cell in (("words", words), ("tags", tags)):
+            if not isinstance(cell, list) or not all(map(_is_text, cell)):
+                raise InputError(f"{place}: the {name} are not a list of texts",
+                                 'write {"tokens": ["EU", ...], "tags": ["B-ORG", ...]}')
+        if not words or len(words) != len(tags):
+            raise InputError(f"{place}: {len(words)} words and {len(tags)} tags",
+                             "give every word one tag, and remove empty sentences")
+        sentences.append(Sentence(f"{stem}:{number}", words, tags,
+                                  [f"{place}, word {i}" for i in range(1, len(words) + 1)]))
+    return sentences

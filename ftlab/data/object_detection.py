@@ -1,0 +1,196 @@
+"""Images with labelled boxes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.preprocessing import ImagePreprocessing
+from ftlab.backbones.source import resolve_path
+from ftlab.data.annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
+from ftlab.data.base import DataModule, Examples, SplitName
+from ftlab.data.batches import Collate, Row, SplitDataset
+from ftlab.data.box_augment import BoxAugment, BoxDataset
+from ftlab.data.image_dataset import StackImages
+from ftlab.data.image_decode import decode_image, image_bytes
+from ftlab.data.sampling import Natural
+from ftlab.data.splits import Split, Subset
+from ftlab.errors import Incompatible, InputError
+from ftlab.tasks.base import Task
+from ftlab.tasks.boxes import Box
+from ftlab.tasks.detection import Detection
+
+IN_MEMORY = 2**30
+"""Bytes of decoded images, all splits together, up to which they are kept in memory."""
+
+
+class ObjectDetection(DataModule):
+    """Images with the boxes of their objects.
+
+    A source is a folder in Pascal VOC's layout (`Annotations/*.xml`, `JPEGImages`; the lists in
+    `ImageSets/Main` are the splits), a COCO file of instances, or `package:NAME/PATH` for either.
+    Images are resized to the size directly; intersections over union do not change by it, and
+    prediction records are in the pixels of the image's file. Crowds (COCO) and difficult objects
+    (VOC) neither train nor count. Coordinates are taken as they are, from 0 to width and height.
+
+    Args:
+        train: source of the training images.
+        validation: source; the training source's own list, else carved from train when absent.
+        test: source; likewise.
+        format: `voc` or `coco`; null takes voc for a folder, coco for a file.
+        images: folder of a COCO file's images; beside the file when absent.
+        image_size: height and width in pixels, or one number for both; the backbone's own when
+            absent.
+        batch_size: images a batch and a rank.
+        split: how absent splits are carved.
+        subset: what part of a split is used.
+        augment: random change of training images.
+        bad_boxes: what to do with boxes outside their image or of no area: `refuse`, `clip`
+            (cut them to the image; those of no area are dropped) or `drop`.
+        classes: raw class -> class name, to rename or merge; every raw class must be named.
+        task: what is predicted.
+        workers: processes that load; 0 loads in the main process.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        validation: str | None = None,
+        test: str | None = None,
+        format: Literal["voc", "coco"] | None = None,
+        images: str | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        batch_size: int = 8,
+        # B008: these defaults are the schema, and are frozen, stateless or copied
+        split: Split = Split(),
+        subset: Subset = Subset(),
+        augment: BoxAugment = BoxAugment(),
+        bad_boxes: BadBoxes = "refuse",
+        classes: dict[str, str] | None = None,
+        task: Task = Detection(),
+        workers: int = 0,
+    ) -> None:
+        super().__init__({"train": train, "validation": validation, "test": test}, task,
+                         batch_size, split, subset, Natural(), classes, workers)
+        if format not in (None, "voc", "coco"):
+            raise ValueError(f"format must be voc or coco, got {format!r}")
+        if bad_boxes not in get_args(BadBoxes):
+            raise ValueError(f"bad_boxes must be one of {get_args(BadBoxes)}, got {bad_boxes!r}")
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if size is not None and min(size) < 1:
+            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        self.format = format
+        self.images = images
+        self.image_size = size
+        self.augment = augment
+        self.bad_boxes = bad_boxes
+        self._check = BoxCheck(bad_boxes, Counter())
+        self._preprocessing: ImagePreprocessing | None = None
+        self._pixels: dict[SplitName, list[Tensor]] = {}
+        self._pixel_bytes = 0
+        self._conversions: Counter[str] = Counter()
+
+    def load(self) -> None:
+        if self.splits:
+            return
+        self._check.changed.clear()
+        self._pixels, self._pixel_bytes, self._conversions = {}, 0, Counter()
+        super().load()
+        total = sum(len(examples) for examples in self.splits.values())
+        for conversion, count in self._conversions.items():
+            self.note(f"{count} of {total} images are {conversion}")
+        for what, count in self._check.changed.items():
+            self.note(f"{count} boxes outside their image or of no area {what}")
+
+    def own_splits(self, source: str) -> Sequence[SplitName]:
+        lists = resolve_path(source) / "ImageSets" / "Main"
+        return [split for split, name in LISTS.items()  # type: ignore[misc]  # split names
+                if (lists / f"{name}.txt").is_file()]
+
+    def read(self, split: SplitName, source: str) -> Examples:
+        path = resolve_path(source)
+        if not path.exists():
+            raise InputError(f"{source}: no such file or folder", "mend the path")
+        if (self.format or ("voc" if path.is_dir() else "coco")) == "voc":
+            found = list(read_voc(path, split, self._check))
+        elif path.is_file():
+            folder = resolve_path(self.images) if self.images is not None else path.parent
+            found = list(read_coco(path, folder, self._check))
+        else:
+            raise InputError(f"{source} is no file", "name a COCO .json file, or set format: voc")
+        if not any(not box.ignored for image in found for box in image.boxes):
+            raise InputError(f"{split} split of {source}: no image has an object",
+                             "name annotated images")
+        return Examples([image.id for image in found], [image.image for image in found],
+                        [image.boxes for image in found])
+
+    def _renamed(self, examples: Examples, source: str) -> Examples:
+        """Class names of each object, where `classes` are given."""
+        if self.classes is not None:
+            examples.labels = [[self._named(box, f"{source}, {place}") for box in boxes]
+                               for place, boxes
+                               in zip(examples.ids, examples.labels, strict=True)]
+        return examples
+
+    def _named(self, box: Box, place: str) -> Box:
+        assert self.classes is not None
+        if box.label not in self.classes:
+            raise InputError(f"{place}: class {box.label!r} is not in classes",
+                             f"add it to classes, which has: {', '.join(self.classes)}")
+        return dataclasses.replace(box, label=self.classes[box.label])
+
+    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
+        """Decode every image once, so that a damaged one is found before anything runs."""
+        digests: list[bytes] = []
+        pixels: list[Tensor] = []
+        for path in examples.inputs:
+            data = image_bytes(path)
+            digests.append(hashlib.sha256(data).digest())
+            decoded = decode_image(data, str(path), self._conversions)
+            self._pixel_bytes += decoded.nbytes
+            if self._pixel_bytes <= IN_MEMORY:
+                pixels.append(decoded)
+        self._pixels[split] = pixels
+        if self._pixel_bytes > IN_MEMORY:
+            self._pixels.clear()
+        return digests
+
+    def connect(self, backbone: Backbone, seed: int) -> None:
+        """Take the backbone's size and normalisation.
+
+        Raises:
+            Incompatible: the backbone reads no images, or none of `image_size`.
+        """
+        preprocessing = backbone.preprocessing
+        name = type(backbone).__name__
+        if not isinstance(preprocessing, ImagePreprocessing):
+            raise Incompatible(f"ObjectDetection yields images; {name} reads something else",
+                               "choose a detector as the backbone")
+        own = preprocessing.size
+        if self.image_size and preprocessing.fixed_size and own != self.image_size:
+            raise Incompatible(f"image_size {self.image_size[0]}x{self.image_size[1]}: {name} "
+                               f"reads images of {own[0]}x{own[1]} only", "leave out image_size")
+        self.load()
+        self._seed = seed
+        self._preprocessing = preprocessing
+
+    def dataset(self, split: SplitName, training: bool) -> SplitDataset:
+        examples, wanted = self.splits[split], self._connected
+        return BoxDataset(self._pixels.get(split) or examples.inputs, examples.targets, self.seed,
+                          self.augment if training else None, self.image_size or wanted.size,
+                          wanted.mean, wanted.std)
+
+    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+        return Collate(StackImages(self._connected.input_name), self.task.stack)
+
+    @property
+    def _connected(self) -> ImagePreprocessing:
+        if self._preprocessing is None:
+            raise RuntimeError("the loaders need `connect` with a backbone first")
+        return self._preprocessing

@@ -1,0 +1,86 @@
+"""Training rows of prompt and answer: several examples in one, or one alone.
+
+Packing saves the padding. It changes no result: the boundaries between examples are kept (see
+`ftlab.backbones.forms.causal`), and a batch has the same examples as without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ftlab.data.batches import Row
+
+_IGNORED = -100
+
+
+def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Positions of the sequences in each row: longest first, into the first row with room.
+
+    Johnson (1973), https://dspace.mit.edu/handle/1721.1/57819: at most 11/9 of the least number
+    of rows, plus one.
+
+    Args:
+        lengths: of the sequences; one longer than `width` has a row of its own.
+        width: of a row.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for row, left in enumerate(room):
+            if lengths[i] <= left:
+                rows[row].append(i)
+                room[row] -= lengths[i]
+                break
+        else:
+            rows.append([i])
+            room.append(width - lengths[i])
+    return rows
+
+
+@dataclass(frozen=True)
+class PackedCollate:
+    """Rows (prompt ids, target with `labels`) -> packed batch.
+
+    `inputs` are `input_ids` and `segments` (R, T), `segments` being the example's number within
+    the row from 1 and 0 for padding; also `attention_mask` where each has one example. `target` has `labels` (R, T), each place's next token or
+    -100. `index` has a position for each example (B,).
+
+    Attributes:
+        width: longest row, in tokens.
+        pad: id of the padding token.
+        several: examples in a row; otherwise each has its own.
+        prompts: whether prompt tokens are learned as well.
+    """
+
+    width: int
+    pad: int
+    several: bool
+    prompts: bool
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        # nothing follows an example's last token, so it is a label alone
+        lengths = [len(row.input) + len(row.target["labels"]) - 1 for row in rows]
+        layout = first_fit(lengths, self.width) if self.several else [[i] for i in range(len(rows))]
+        width = max(sum(lengths[i] for i in places) for places in layout)
+        ids = torch.full((len(layout), width), self.pad)
+        segments = torch.zeros_like(ids)
+        labels = torch.full_like(ids, _IGNORED)
+        for r, places in enumerate(layout):
+            start = 0
+            for number, i in enumerate(places, 1):
+                stop = start + lengths[i]
+                tokens = torch.tensor([*rows[i].input, *rows[i].target["labels"]])
+                first = 0 if self.prompts else len(rows[i].input) - 1
+                ids[r, start:stop] = tokens[:-1]
+                segments[r, start:stop] = number
+                labels[r, start + first:stop] = tokens[1 + first:]
+                start = stop
+        inputs = {"input_ids": ids, "segments": segments}
+        if not self.several:
+            inputs["attention_mask"] = segments
+        return {"inputs": inputs, "target": {"labels": labels},
+                "index": torch.tensor([row.position for row in rows])}

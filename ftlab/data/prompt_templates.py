@@ -1,0 +1,122 @@
+"""Prompts and responses filled in from the columns of a table, or texts from files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Formatter
+
+from ftlab.backbones.source import resolve_path
+from ftlab.data import hub
+from ftlab.data.base import SplitName
+from ftlab.data.tables import Column, read_table
+from ftlab.errors import InputError
+
+TEXT_FILES = (".txt", ".text", ".md")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")
+
+
+class Template:
+    """Literal text with columns in braces: "Review: {text}"; {0} is a column by number.
+
+    A brace of the text itself is doubled, as in Python.
+
+    Args:
+        template: with at least one column.
+        name: of the argument, for messages.
+
+    Raises:
+        ValueError: no column, or more than a name within braces.
+    """
+
+    def __init__(self, template: str, name: str) -> None:
+        try:
+            parsed = list(Formatter().parse(template))
+        except ValueError as error:
+            raise ValueError(f"{name} must be a text with columns in braces ({error}), got "
+                             f"{template!r}") from None
+        if any(spec or conversion for _, _, spec, conversion in parsed):
+            raise ValueError(f"{name} must have column names alone in its braces, got {template!r}")
+        self._parts = [(literal, field) for literal, field, _, _ in parsed]
+        self.columns: list[Column] = [_column(field) for _, field in self._parts
+                                      if field is not None]
+        if not self.columns or "" in self.columns:
+            raise ValueError(f"{name} must name a column in braces, got {template!r}")
+
+    def fill(self, cells: Mapping[Column, str]) -> str:
+        """The text for one row."""
+        return "".join(literal + ("" if field is None else cells[_column(field)])
+                       for literal, field in self._parts)
+
+
+def _column(field: str) -> Column:
+    return int(field) if field.isdigit() else field
+
+
+def read_cells(source: str, split: SplitName, columns: Sequence[Column],
+               ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
+    """Ids, the named columns of each row as text, and what a user should know of them.
+
+    Args:
+        source: a table (`package:NAME/PATH` and `hf:NAME[:CONFIG[:SPLIT]]` too); or a text file
+            or a folder of text files, whose paragraphs (blank lines between them) are rows of the
+            one column `text`.
+        split: which one it is wanted for; chooses within a hub's data set.
+        columns: by name, or by number in a file without header.
+
+    Raises:
+        InputError: with the place and the mend.
+    """
+    columns = list(dict.fromkeys(columns))
+    if source.startswith(hub.PREFIX):
+        stem, rows = hub.read_hub(source, split, columns)
+    else:
+        path = resolve_path(source)
+        if path.is_dir() or path.suffix.lower() in TEXT_FILES:
+            return _paragraphs(path, source, columns)
+        stem, rows = path.stem, read_table(path, columns)
+    ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
+    cells = [{column: _text(value, f"{source}, row {number}", column)
+              for column, value in zip(columns, row, strict=True)}
+             for number, row in enumerate(rows, 1)]
+    return _replaced(ids, cells, source)
+
+
+def _paragraphs(path: Path, source: str, columns: Sequence[Column],
+                ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
+    if list(columns) != ["text"]:
+        raise InputError(f"{source}: text files have the one column text, not "
+                         f"{', '.join(map(repr, columns))}",
+                         'set prompt: null and response: "{text}", or give a table')
+    files = [path] if path.is_file() else sorted(
+        file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES)
+    ids: list[str] = []
+    cells: list[dict[Column, str]] = []
+    for file in files:
+        name = file.stem if file == path else file.relative_to(path).as_posix()
+        whole = file.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        texts = [text.strip() for text in _PARAGRAPHS.split(whole) if text.strip()]
+        ids += [f"{name}:{number}" for number in range(1, len(texts) + 1)]
+        cells += [{"text": text} for text in texts]
+    if not cells:
+        raise InputError(f"{source} has no text", f"give {', '.join(TEXT_FILES)} files with text")
+    return _replaced(ids, cells, source)
+
+
+def _text(value: object, place: str, column: Column) -> str:
+    if value is None or not (text := str(value)).strip():
+        raise InputError(f"{place}: column {column!r} is empty", "fill it in or remove the row")
+    return text
+
+
+def _replaced(ids: list[str], cells: list[dict[Column, str]], source: str,
+              ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
+    """With U+FFFD for each byte that is not UTF-8, and a note of how many rows had any."""
+    count = sum(any(_SURROGATE.search(text) for text in row.values()) for row in cells)
+    if not count:
+        return ids, cells, []
+    clean = [{column: _SURROGATE.sub("\ufffd", text) for column, text in row.items()}
+             for row in cells]
+    return ids, clean, [f"{count} of {len(cells)} rows in {source} are not UTF-8; bytes replaced"]

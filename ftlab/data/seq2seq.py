@@ -1,0 +1,165 @@
+"""Tables of source and target texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.batches import Collate, SplitDataset
+from ftlab.data.sampling import Natural
+from ftlab.data.sources import own_splits, read
+from ftlab.data.splits import Split, Subset
+from ftlab.errors import Incompatible, InputError
+from ftlab.tasks.sequence_to_sequence import SequenceToSequence
+
+
+class Seq2Seq(DataModule):
+    """Pairs of a source text and the target text to write for it.
+
+    A source of examples is a .csv, .tsv, .jsonl or .parquet file, `package:NAME/PATH` for such a
+    file within an installed package, or `hf:NAME[:CONFIG[:SPLIT]]`. Texts that are too long are
+    cut, and `notes` says how many of each split. A target that is cut loses its end token, so
+    that nothing learns to stop there; metrics always read the whole target.
+
+    Args:
+        train: source of the training examples.
+        validation: source; carved from train when absent.
+        test: source; carved from train when absent.
+        source: the source text's column: a name, or a number (from 0) in a file without header.
+        target: the target text's column, likewise.
+        prefix: put before every source text, for instance "translate English to German: ".
+        max_source_length: tokens of a source, prefix and special tokens included.
+        max_target_length: tokens of a target, its end token included.
+        batch_size: pairs a batch and a rank.
+        split: how absent splits are carved.
+        subset: what part of a split is used.
+        task: loss, generation and metrics.
+        workers: processes that load; 0 loads in the main process.
+    """
+
+    task: SequenceToSequence
+
+    def __init__(
+        self,
+        train: str,
+        validation: str | None = None,
+        test: str | None = None,
+        source: str | int = "source",
+        target: str | int = "target",
+        prefix: str = "",
+        max_source_length: int = 256,
+        max_target_length: int = 64,
+        batch_size: int = 16,
+        split: Split = Split(),
+        subset: Subset = Subset(),
+        task: SequenceToSequence = SequenceToSequence(),
+        workers: int = 0,
+    ) -> None:
+        super().__init__({"train": train, "validation": validation, "test": test}, task,
+                         batch_size, split, subset, Natural(), None, workers)
+        for name, value in (("max_source_length", max_source_length),
+                            ("max_target_length", max_target_length)):
+            if value < 2:
+                raise ValueError(f"{name} must be at least 2, got {value}")
+        self.source = source
+        self.target = target
+        self.prefix = prefix
+        self.max_source_length = max_source_length
+        self.max_target_length = max_target_length
+        self._preprocessing: TextPreprocessing | None = None
+        self._sources: dict[SplitName, list[list[int]]] = {}
+        self._targets: dict[SplitName, list[dict[str, Any]]] = {}
+
+    def own_splits(self, source: str) -> Sequence[SplitName]:
+        return own_splits(source)
+
+    def read(self, split: SplitName, source: str) -> Examples:
+        examples, notes = read(source, split, "text", self.source, self.target)
+        for note in notes:
+            self.note(note)
+        return examples
+
+    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
+        return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]
+
+    def connect(self, backbone: Backbone, seed: int) -> None:
+        """Tokenise all splits.
+
+        Raises:
+            Incompatible: the backbone reads no texts.
+            InputError: a length is above what the backbone can read or write.
+        """
+        preprocessing = backbone.preprocessing
+        if not isinstance(preprocessing, TextPreprocessing):
+            raise Incompatible(f"Seq2Seq yields texts; {type(backbone).__name__} reads something "
+                               "else", "choose an encoder-decoder for text as the backbone")
+        for name in ("max_source_length", "max_target_length"):
+            if getattr(self, name) > preprocessing.longest:
+                raise InputError(f"{name} {getattr(self, name)} is above the "
+                                 f"{preprocessing.longest} tokens of {type(backbone).__name__}",
+                                 f"set {name}: {preprocessing.longest}")
+        self.load()
+        self._seed = seed
+        if preprocessing != self._preprocessing:
+            self._preprocessing = preprocessing
+            for split in SPLITS:
+                self._tokenise(split, preprocessing)
+
+    def _tokenise(self, split: SplitName, preprocessing: TextPreprocessing) -> None:
+        examples = self.splits[split]
+        texts = [self.prefix + text for text in examples.inputs]
+        self._sources[split], cut = preprocessing.encode(texts, self.max_source_length)
+        self._note_cut(cut, split, "sources", f"at max_source_length {self.max_source_length}")
+        targets = encode_targets(preprocessing.tokenizer, examples.targets)
+        limit, bound = self.max_target_length, self.task.max_new_tokens
+        self._note_cut(sum(len(ids) > limit for ids in targets), split, "targets",
+                       f"at max_target_length {limit}, and lost their end token")
+        if split != "train" and (longer := sum(len(ids) > bound for ids in targets)):
+            self.note(f"{longer} of {len(targets)} {split} targets have more tokens than "
+                      f"max_new_tokens {bound}, so that no generated text can match them")
+        self._targets[split] = [{"labels": ids[:limit], "text": text}
+                                for ids, text in zip(targets, examples.targets, strict=True)]
+
+    def _note_cut(self, count: int, split: SplitName, what: str, how: str) -> None:
+        if count:
+            self.note(f"{count} of {len(self.splits[split])} {split} {what} were cut {how}")
+
+    def dataset(self, split: SplitName, training: bool) -> SplitDataset:
+        return _Pairs(self._sources[split], self._targets[split], self.seed)
+
+    def collate(self, training: bool) -> Collate:
+        if self._preprocessing is None:
+            raise RuntimeError("the loaders need `connect` with a backbone first")
+        return Collate(self._preprocessing.pad, self.task.stack)
+
+    def eval_order(self, split: SplitName) -> Sequence[int]:
+        """Longest first, so that there is little padding and too little memory shows at once."""
+        lengths = [len(tokens) for tokens in self._sources[split]]
+        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
+class _Pairs(SplitDataset):
+    def __init__(self, sources: list[list[int]], targets: Sequence[Any], seed: int) -> None:
+        super().__init__(targets, seed)
+        self.sources = sources
+
+    def input(self, index: int) -> list[int]:
+        return self.sources[index]
+
+
+def encode_targets(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of targets as their tokenizer writes them, each with an end token.
+
+    Args:
+        tokenizer: transformers' own; one that adds no end token gets it added here.
+        texts: whole; nothing is cut.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(text_target=list(texts), verbose=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    return [[*ids, end] if end is not None and end not in ids else list(ids) for ids in encoded]

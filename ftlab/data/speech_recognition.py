@@ -1,0 +1,188 @@
+"""Recordings with a transcript each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.preprocessing import AudioPreprocessing
+from ftlab.data.audio_augment import AudioAugment
+from ftlab.data.audio_dataset import (
+    AudioCollate,
+    AudioDataset,
+    Recordings,
+    audio_preprocessing_of,
+)
+from ftlab.data.audio_sources import AudioSource, Speakers
+from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.hub import PREFIX, named_splits
+from ftlab.data.sampling import Natural, Sampling
+from ftlab.data.splits import Split, Subset
+from ftlab.errors import Incompatible, InputError
+from ftlab.tasks.transcription import Transcription
+
+
+class SpeechRecognition(DataModule):
+    """Recordings with a transcript each.
+
+    A source is a .csv, .tsv, .jsonl or .parquet file with paths of recordings (from the file's
+    folder), a folder of recordings, `package:NAME/PATH` for either within an installed package,
+    or `hf:NAME[:CONFIG[:SPLIT]]`. In a folder (searched with its subfolders) the transcript is in a .txt file of the
+    recording's name beside it, or is what `pattern` reads out of that name.
+    Recordings are .wav, .flac, .ogg or .mp3; channels are averaged, and the rate becomes the
+    backbone's. `load` decodes every recording once.
+
+    Args:
+        train: source of the training examples.
+        validation: source; carved from train when absent.
+        test: source; carved from train when absent.
+        audio: the column of the recording's path: a name, or a number (from 0) in a file without
+            header; not needed for a folder.
+        transcript: the transcript's column, likewise, or its field in `pattern`.
+        speaker: the speaker's column or field, read where `speakers` is given.
+        pattern: names of the files in a folder, without ending, with a name in braces for each
+            field, for instance "{label}_{speaker}_{index}".
+        speakers: who is heard in validation and test alone, to measure how well it goes with
+            strangers.
+        batch_size: recordings a batch and a rank.
+        split: how absent splits are carved.
+        subset: what part of a split is used.
+        sampling: how training recordings are drawn.
+        augment: random change of training recordings.
+        classes: raw transcript -> transcript, to write labels as words ("0" as "zero"); every raw
+            transcript must be named.
+        task: what is predicted.
+        workers: processes that load; 0 loads in the main process.
+    """
+
+    task: Transcription
+
+    def __init__(
+        self,
+        train: str,
+        validation: str | None = None,
+        test: str | None = None,
+        audio: str | int = "audio",
+        transcript: str | int = "transcript",
+        speaker: str | int = "speaker",
+        pattern: str | None = None,
+        speakers: Speakers | None = None,
+        batch_size: int = 16,
+        # B008: these defaults are the schema, and are frozen, stateless or copied
+        split: Split = Split(),
+        subset: Subset = Subset(),
+        sampling: Sampling = Natural(),
+        augment: AudioAugment | None = None,
+        classes: dict[str, str] | None = None,
+        task: Transcription = Transcription(),
+        workers: int = 0,
+    ) -> None:
+        super().__init__({"train": train, "validation": validation, "test": test}, task,
+                         batch_size, split, subset, sampling, classes, workers)
+        self.source = AudioSource(audio, transcript, None if speakers is None else speaker, pattern,
+                                  "transcripts")
+        if speakers is not None:
+            speakers.check_sources(self.sources)
+        self.speakers = speakers
+        self.augment = augment
+        self._recordings = Recordings()
+        self._preprocessing: AudioPreprocessing | None = None
+        self._waves: dict[SplitName, Sequence[np.ndarray | Path | bytes]] = {}
+        self._labels: dict[SplitName, list[dict[str, Any]]] = {}
+
+    def own_splits(self, source: str) -> Sequence[SplitName]:
+        if self.speakers is not None:
+            return self.speakers.splits()
+        return named_splits(source) if source.startswith(PREFIX) else ()
+
+    def read(self, split: SplitName, source: str) -> Examples:
+        examples, speakers, notes = self.source.read(source, split)
+        for note in notes:
+            self.note(note)
+        if self.speakers is None or source != self.sources["train"]:
+            return examples
+        return self.speakers.choose(examples, speakers, split, source)
+
+    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
+        return self._recordings.add(split, examples)
+
+    def connect(self, backbone: Backbone, seed: int) -> None:
+        """Take the backbone's sampling rate and features, and encode the transcripts.
+
+        Raises:
+            Incompatible: the backbone reads no sound, or writes no text.
+            InputError: a recording is too long or too short for it, or its
+                vocabulary or length does not hold a transcript.
+        """
+        preprocessing = audio_preprocessing_of(backbone, type(self).__name__)
+        if preprocessing.encode is None:
+            raise Incompatible(f"{type(backbone).__name__} has no vocabulary to write transcripts in",
+                               "choose a checkpoint that has a tokenizer")
+        self.load()
+        self._recordings.check(self.splits, preprocessing)
+        self._labels = {split: self._encoded(split, preprocessing) for split in SPLITS}
+        rate = preprocessing.sampling_rate
+        if note := self._recordings.note(rate):
+            self.note(note)
+        self._waves = {split: self._recordings.at_rate(split, self.splits[split].inputs, rate)
+                       for split in SPLITS}
+        self._seed = seed
+        self._preprocessing = preprocessing
+
+    def _encoded(self, split: SplitName, preprocessing: AudioPreprocessing) -> list[dict[str, Any]]:
+        """Label ids and text of each transcript."""
+        assert preprocessing.encode is not None
+        examples = self.splits[split]
+        labels = preprocessing.encode(examples.targets)
+        lengths = self._recordings.lengths(split, preprocessing.sampling_rate)
+        for place, text, ids, length in zip(examples.ids, examples.targets, labels, lengths,
+                                            strict=True):
+            self._check(f"{split} split, {place}", text, ids, length, preprocessing)
+        return [{"labels": ids, "text": text}
+                for ids, text in zip(labels, examples.targets, strict=True)]
+
+    def _check(self, place: str, text: str, ids: Sequence[int], length: int,
+               preprocessing: AudioPreprocessing) -> None:
+        if unknown := preprocessing.unknown(text):
+            shown = " ".join(sorted(unknown))
+            raise InputError(f"{place}: the backbone's vocabulary lacks {shown} (of {text!r})",
+                             "spell it with characters of the vocabulary; mind upper and lower case")
+        if preprocessing.longest_labels is not None:
+            longest = min(preprocessing.longest_labels, self.task.max_new_tokens)
+            if len(ids) > longest:
+                raise InputError(f"{place}: its transcript has {len(ids)} tokens, more than the "
+                                 f"{longest} that are written", "raise the task's max_new_tokens "
+                                 f"(up to {preprocessing.longest_labels}), or cut the recording")
+        if preprocessing.frames is not None:
+            slowest = 1 + self.augment.speed if self.augment is not None else 1.0
+            frames = preprocessing.frames(int(length / slowest))
+            # a blank must stand between equal characters
+            wanted = len(ids) + sum(a == b for a, b in pairwise(ids))
+            if frames < wanted:
+                raise InputError(f"{place}: its recording gives {frames} frames, too few for the "
+                                 f"{wanted} that {text!r} needs", "remove it, or mend the transcript")
+
+    def dataset(self, split: SplitName, training: bool) -> SplitDataset:
+        return AudioDataset(self._waves[split], self._labels[split], self.seed,
+                            self._connected, self.augment if training else None)
+
+    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+        return AudioCollate(self._connected, self.task.stack, self.seed,
+                            self.augment if training else None)
+
+    def eval_order(self, split: SplitName) -> Sequence[int]:
+        """Longest first, so that there is little padding and too little memory shows at once."""
+        lengths = self._recordings.lengths(split, self._connected.sampling_rate)
+        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+    @property
+    def _connected(self) -> AudioPreprocessing:
+        if self._preprocessing is None:
+            raise RuntimeError("the loaders need `connect` with a backbone first")
+        return self._preprocessing

@@ -1,0 +1,261 @@
+"""Sentences whose words have a tag each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.source import resolve_path
+from ftlab.data import hub
+from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.conll import Sentence, from_rows, read_conll
+from ftlab.data.sampling import Natural
+from ftlab.data.splits import Split, Subset
+from ftlab.data.tables import read_table
+from ftlab.errors import Incompatible, InputError
+from ftlab.tasks.spans import first_violation, is_tag, repaired
+from ftlab.tasks.tagging import Tagging
+
+_IGNORED = -100
+_TABLES = (".jsonl", ".parquet")
+
+
+class TokenClassification(DataModule):
+    """Sentences of words with a tag each, which the model reads from a word's first token.
+
+    A source is a .jsonl or .parquet table with a list of words and a list of tags a row,
+    `hf:NAME[:CONFIG[:SPLIT]]` with such columns, or any other file in CoNLL's columns: a word a
+    line, a blank line between sentences. Words beyond `max_length` tokens are cut; they count as
+    `O` in all metrics, which are over whole sentences, and `notes` says how many.
+
+    Args:
+        train: source of the training sentences.
+        validation: source; carved from train when absent.
+        test: source; carved from train when absent.
+        word: column of the words; null for the first column, or `tokens` in a table.
+        tag: column of the tags; null for the last column, or `tags` in a table.
+        repair: let an `I-` tag that continues nothing begin an entity (which also reads IOB1)
+            instead of refusing it; IOB2 only.
+        max_length: tokens of a sentence, special ones included.
+        batch_size: sentences a batch and a rank.
+        split: how absent splits are carved.
+        subset: what part of a split is used.
+        task: scheme of the tags, loss and metrics.
+        workers: processes that load; 0 loads in the main process.
+    """
+
+    task: Tagging
+
+    def __init__(
+        self,
+        train: str,
+        validation: str | None = None,
+        test: str | None = None,
+        word: str | int | None = None,
+        tag: str | int | None = None,
+        repair: bool = False,
+        max_length: int = 128,
+        batch_size: int = 16,
+        split: Split = Split(),
+        subset: Subset = Subset(),
+        task: Tagging = Tagging(),
+        workers: int = 0,
+    ) -> None:
+        super().__init__({"train": train, "validation": validation, "test": test}, task,
+                         batch_size, split, subset, Natural(), None, workers)
+        if max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {max_length}")
+        if repair and task.scheme != "IOB2":
+            raise ValueError(f"repair is for the scheme IOB2, got {task.scheme}")
+        self.word = word
+        self.tag = tag
+        self.repair = repair
+        self.max_length = max_length
+        self._preprocessing: TextPreprocessing | None = None
+        self._rows: dict[SplitName, list[Aligned]] = {}
+
+    def own_splits(self, source: str) -> Sequence[SplitName]:
+        return hub.named_splits(source) if source.startswith(hub.PREFIX) else ()
+
+    def read(self, split: SplitName, source: str) -> Examples:
+        sentences = self._sentences(split, source)
+        mended = 0
+        for i, sentence in enumerate(sentences):
+            tags = self._checked(sentence)
+            mended += sum(a != b for a, b in zip(sentence.tags, tags, strict=True))
+            sentences[i] = Sentence(sentence.name, sentence.words, tags, sentence.places)
+        if mended:
+            self.note(f"{mended} I- tags in {source} continued nothing; each begins an entity now")
+        return Examples([s.name for s in sentences], [s.words for s in sentences],
+                        [s.tags for s in sentences])
+
+    def _sentences(self, split: SplitName, source: str) -> list[Sentence]:
+        words = "tokens" if self.word is None else self.word
+        tags = "tags" if self.tag is None else self.tag
+        if source.startswith(hub.PREFIX):
+            name, rows = hub.read_hub(source, split, (words, tags))
+            return from_rows(name, source, [(row[0], row[1]) for row in rows])
+        path = resolve_path(source)
+        if path.suffix.lower() in _TABLES:
+            pairs = [(row[0], row[1]) for row in read_table(path, (words, tags))]
+            return from_rows(path.stem, path.name, pairs)
+        word, tag = (0 if self.word is None else self.word), (-1 if self.tag is None else self.tag)
+        if not path.is_file() or isinstance(word, str) or isinstance(tag, str):
+            raise InputError(f"{path}: CoNLL's columns have no names ({word!r}, {tag!r})"
+                             if path.is_file() else f"{path} is not a file",
+                             f"give numbers from 0, or a table ({', '.join(_TABLES)})")
+        sentences, replaced = read_conll(path, word, tag)
+        if replaced:
+            self.note(f"{replaced} words in {source} are not UTF-8; bytes replaced")
+        return sentences
+
+    def _checked(self, sentence: Sentence) -> list[str]:
+        """The tags, repaired where that is wanted; refused where they are no sequence."""
+        scheme = self.task.scheme
+        for tag, place in zip(sentence.tags, sentence.places, strict=True):
+            if not is_tag(tag, scheme):
+                raise InputError(f"{place}: {tag!r} is no tag of the scheme {scheme}",
+                                 "mend the tag, or set the task's scheme: IOB2, IOBES or none")
+        tags = repaired(sentence.tags) if self.repair else sentence.tags
+        wrong = first_violation(tags, scheme)
+        if wrong is not None:
+            before = tags[wrong - 1] if wrong else "the beginning"
+            after = tags[wrong] if wrong < len(tags) else "the end"
+            raise InputError(
+                f"{sentence.places[min(wrong, len(tags) - 1)]}: {after} cannot follow {before}",
+                "mend the tags" + (", or set repair: true" if scheme == "IOB2" else ""))
+        return tags
+
+    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
+        return [hashlib.sha256(json.dumps(words).encode()).digest() for words in examples.inputs]
+
+    def connect(self, backbone: Backbone, seed: int) -> None:
+        """Tokenise all splits.
+
+        Raises:
+            Incompatible: the backbone reads no texts.
+            InputError: `max_length` is above what the backbone can read.
+        """
+        preprocessing = backbone.preprocessing
+        if not isinstance(preprocessing, TextPreprocessing):
+            raise Incompatible(f"TokenClassification yields texts; {type(backbone).__name__} reads "
+                               "something else", "choose a language model as the backbone")
+        if self.max_length > preprocessing.longest:
+            raise InputError(
+                f"max_length {self.max_length} is above the {preprocessing.longest} tokens that "
+                f"{type(backbone).__name__} reads", f"set max_length: {preprocessing.longest}")
+        self.load()
+        self._seed = seed
+        if preprocessing != self._preprocessing:
+            self._preprocessing = preprocessing
+            for split in SPLITS:
+                self._align(split, preprocessing.tokenizer)
+
+    def _align(self, split: SplitName, tokenizer: Any) -> None:
+        examples = self.splits[split]
+        rows = align(tokenizer, examples.inputs, examples.targets, self.max_length)
+        self._rows[split] = rows
+        lost = [len(row.tags) - sum(word >= 0 for word in row.words) for row in rows]
+        if any(lost):
+            self.note(f"{sum(lost)} words in {sum(n > 0 for n in lost)} of {len(rows)} {split} "
+                      f"sentences have no token within max_length {self.max_length}; they count "
+                      "as O")
+
+    def dataset(self, split: SplitName, training: bool) -> SplitDataset:
+        return _Sentences(self._rows[split], self.seed)
+
+    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+        if self._preprocessing is None:
+            raise RuntimeError("the loaders need `connect` with a backbone first")
+        return _Collate(self._preprocessing.pad, self.task.stack)
+
+    def eval_order(self, split: SplitName) -> Sequence[int]:
+        """Longest first, so that there is little padding and too little memory shows at once."""
+        lengths = [len(row.tokens) for row in self._rows[split]]
+        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """One sentence in tokens.
+
+    Attributes:
+        tokens: ids, special ones included.
+        labels: at the first token of a word its tag, elsewhere -100.
+        words: at the first token of a word its position in the sentence, elsewhere -100.
+        tags: of all words, those that were cut too.
+    """
+
+    tokens: list[int]
+    labels: list[int]
+    words: list[int]
+    tags: list[int]
+
+
+def align(tokenizer: Any, sentences: Sequence[list[str]], tags: Sequence[list[int]],
+          max_length: int) -> list[Aligned]:
+    """Sentences in tokens, with tags at the first token of each word.
+
+    Args:
+        tokenizer: transformers' fast one.
+        sentences: words of each.
+        tags: one a word.
+        max_length: tokens of a sentence, special ones included.
+    """
+    if not sentences:
+        return []
+    if "ByteLevel" in str(tokenizer.backend_tokenizer.pre_tokenizer):
+        # GPT-2 and RoBERTa know words with the space before them; without, "dog" is a suffix
+        sentences = [[f" {word}" for word in words] for words in sentences]
+    encoded = tokenizer(list(sentences), is_split_into_words=True, truncation=True,
+                        max_length=max_length)
+    rows = []
+    for ids, encoding, own in zip(encoded["input_ids"], encoded.encodings, tags, strict=True):
+        owners = encoding.word_ids
+        first = [word is not None and (i == 0 or owners[i - 1] != word)
+                 for i, word in enumerate(owners)]
+        words = [word if is_first else _IGNORED
+                 for word, is_first in zip(owners, first, strict=True)]
+        labels = [own[word] if word >= 0 else _IGNORED for word in words]
+        rows.append(Aligned(ids, labels, words, own))
+    return rows
+
+
+class _Sentences(SplitDataset):
+    def __init__(self, rows: list[Aligned], seed: int) -> None:
+        super().__init__(rows, seed)
+
+    def input(self, index: int) -> list[int]:
+        return self.targets[index].tokens
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Rows -> batch; labels are padded on the side where the tokens are."""
+
+    pad: Callable[[Sequence[Any]], dict[str, Tensor]]
+    stack: Callable[[Sequence[Any]], dict[str, Any]]
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        inputs = self.pad([row.input for row in rows])
+        targets = [
+            {"labels": _spread(row.target.labels, mask), "words": _spread(row.target.words, mask),
+             "tags": row.target.tags}
+            for row, mask in zip(rows, inputs["attention_mask"], strict=True)]
+        return {"inputs": inputs, "target": self.stack(targets),
+                "index": torch.tensor([row.position for row in rows])}
+
+
+def _spread(values: Sequence[int], mask: Tensor) -> Tensor:
+    spread = torch.full(mask.shape, _IGNORED)
+    spread[mask.bool()] = torch.tensor(values)
+    return spread

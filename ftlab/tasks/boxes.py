@@ -1,0 +1,93 @@
+"""Labelled boxes, and how detections are matched to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Box:
+    """One object of an image.
+
+    Attributes:
+        label: the class's name.
+        corners: x1, y1, x2, y2 in pixels of the image, from its upper left corner.
+        ignored: neither trained on nor counted (a crowd in COCO, a difficult object in VOC).
+    """
+
+    label: str
+    corners: tuple[float, float, float, float]
+    ignored: bool = False
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision (M,) and recall (M,) of one class as the score falls; `objects` there are."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    objects: int
+
+
+def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union (N, M) of boxes (N, 4) and (M, 4), x1 y1 x2 y2."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b)]
+    union = areas[0][:, None] + areas[1][None, :] - shared
+    return shared / np.maximum(union, 1e-12)
+
+
+def precision_recall(records: Mapping[str, Sequence[Any]], label: str,
+                     overlap: float = 0.5) -> PrecisionRecall:
+    """The curve of one class, with COCO's matching: best score first, each object once.
+
+    Args:
+        records: columns `target`, `prediction`, `scores` as `Detection.records` writes them.
+        label: the class.
+        overlap: intersection over union from which a detection finds an object.
+    """
+    scores: list[float] = []
+    hits: list[bool | None] = []
+    objects = 0
+    for target, prediction, score in zip(*(records[name] for name in
+                                           ("target", "prediction", "scores")), strict=True):
+        true = [each for each in target if each["label"] == label]
+        # wanted objects first, so that an ignored one is only found where no wanted one is
+        true.sort(key=lambda each: each["ignored"])
+        found = sorted((-s, i) for i, s in enumerate(score) if prediction[i]["label"] == label)
+        objects += sum(not each["ignored"] for each in true)
+        order = [i for _, i in found]
+        scores += [score[i] for i in order]
+        hits += _match([prediction[i]["box"] for i in order], true, overlap)
+    order_all = np.argsort([-s for s in scores], kind="stable")
+    counted = np.array([hits[i] for i in order_all if hits[i] is not None], dtype=float)
+    correct = np.cumsum(counted)
+    return PrecisionRecall(correct / np.maximum(1, np.arange(1, len(counted) + 1)),
+                           correct / max(1, objects), objects)
+
+
+def _match(boxes: Sequence[Any], true: Sequence[Mapping[str, Any]],
+           overlap: float) -> list[bool | None]:
+    """Whether each box finds an object; None where it finds an ignored one alone."""
+    if not true or not boxes:
+        return [False] * len(boxes)
+    table = overlaps(np.array(boxes, dtype=float), np.array([each["box"] for each in true], float))
+    ignored = np.array([each["ignored"] for each in true])
+    free = np.ones(len(true), dtype=bool)
+    results: list[bool | None] = []
+    for row in table:
+        able = free & (row >= overlap)
+        choice = np.where(able & ~ignored, row, 0.0)
+        if choice.any():
+            best = int(len(row) - 1 - choice[::-1].argmax())  # COCO takes the last of equals
+            free[best] = False
+            results.append(True)
+        else:
+            results.append(None if able.any() else False)
+    return results

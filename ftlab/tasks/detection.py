@@ -1,0 +1,159 @@
+"""Labelled boxes in images."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from ftlab.backbones.base import Form
+from ftlab.backbones.model import Batch, Outputs, TaskModel
+from ftlab.errors import InputError
+from ftlab.tasks.base import Predictions, Task, direction
+from ftlab.tasks.boxes import Box, precision_recall
+from ftlab.tasks.detection_metrics import PER_CLASS, WHOLE, BoxPrecision
+from ftlab.tasks.naming import metric_keys, name_order
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Detection(Task):
+    """Find the objects of an image: a box, a class and a score for each.
+
+    A label is the list of an image's `Box`es, which may be empty. The loss is the detector's own,
+    the sum of its parts. Metrics are COCO's: `map` is the mean average precision over classes and
+    over intersections over union of 0.5 to 0.95, `map_50` and `map_75` at one of them, `mar_100`
+    the mean recall of the best 100 detections an image; `map/<class>` and `map_50/<class>` for
+    every class that a split holds objects of.
+
+    Lin, Maire, Belongie, Hays, Perona, Ramanan, Dollár, Zitnick (2014),
+    https://arxiv.org/abs/1405.0312
+    """
+
+    form: ClassVar[Form] = "boxes"
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForObjectDetection",)
+
+    def __init__(self) -> None:
+        self._classes: list[str] = []
+        self._index: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
+
+    def fit(self, labels: Sequence[Sequence[Box]]) -> None:
+        """Learn the class names and how many objects each has.
+
+        Raises:
+            InputError: no image has an object.
+        """
+        counts = Counter(box.label for boxes in labels for box in boxes if not box.ignored)
+        if not counts:
+            raise InputError("no training image has an object", "name annotated images as train")
+        self._counts = counts
+        self._classes = sorted(counts, key=name_order)
+        self._index = {name: i for i, name in enumerate(self._classes)}
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of the labels."""
+        if not self._classes:
+            raise RuntimeError("Detection needs `fit` with the training labels first")
+        return self._classes
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    def encode(self, label: Sequence[Box], where: str) -> dict[str, Tensor]:
+        """`boxes` (N, 4), `labels` (N,) and `ignored` (N,) of an image."""
+        for number, box in enumerate(label, 1):
+            if box.label not in self._index and not box.ignored:
+                raise InputError(
+                    f"{where}, object {number}: class {box.label!r} does not occur in train",
+                    "mend the label or add training examples of it; train has: "
+                    f"{', '.join(self.classes[:10])}")
+        known = [box for box in label if box.label in self._index]
+        return {
+            "boxes": torch.tensor([box.corners for box in known]).float().reshape(-1, 4),
+            "labels": torch.tensor([self._index[box.label] for box in known], dtype=torch.long),
+            "ignored": torch.tensor([box.ignored for box in known], dtype=torch.bool),
+        }
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        return torch.stack([part.float() for part in outputs["losses"].values()]).sum()
+
+    def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> Predictions:
+        """Detections of each image: `boxes`, `scores`, `labels`."""
+        return (model(batch) if outputs is None else outputs)["detections"]
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"boxes": BoxPrecision(self.outputs)})
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether more of a metric is better; `map_50/<class>` and its like are known too.
+
+        Raises:
+            InputError: there is no such metric.
+        """
+        families = dict.fromkeys(PER_CLASS, True)
+        name = metric.partition("/")[2]
+        if name and self._classes and name not in metric_keys(self._classes):
+            families = {}
+        return direction(metric, dict.fromkeys(WHOLE, True), "Detection", families)
+
+    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
+        """Computed metrics as plain numbers; those a class where the split has objects of it."""
+        numbers: dict[str, float] = {}
+        for name, value in computed.items():
+            if name.endswith("_per_class"):
+                family = name.removesuffix("_per_class")
+                keys = [f"{family}/{key}" for key in metric_keys(self.classes)]
+                numbers |= {key: number for key, number
+                            in zip(keys, value.tolist(), strict=True) if not math.isnan(number)}
+            else:
+                numbers[name] = float(value)
+        return numbers
+
+    def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
+        """Objects, detections and their scores, in pixels of the image as it was given."""
+        rows: dict[str, list[Any]] = {"target": [], "prediction": [], "scores": []}
+        for found, true in zip(predictions, target, strict=True):
+            scale = true["scale"].repeat(2) if "scale" in true else torch.ones(4)
+            scale = scale.to(true["boxes"].device)
+            objects = self._objects(true["boxes"] * scale, true["labels"])
+            ignored = true["ignored"].tolist()
+            rows["target"].append([each | {"ignored": flag} for each, flag
+                                   in zip(objects, ignored, strict=True)])
+            rows["prediction"].append(self._objects(found["boxes"] * scale, found["labels"]))
+            rows["scores"].append(found["scores"].tolist())
+        return rows
+
+    def _objects(self, boxes: Tensor, labels: Tensor) -> list[dict[str, Any]]:
+        return [{"label": self.classes[label], "box": corners}
+                for corners, label in zip(boxes.tolist(), labels.tolist(), strict=True)]
+
+    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+        """Precision against recall at an intersection over union of 0.5, a line a class."""
+        # matplotlib takes a quarter of a second to import; most processes draw nothing
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5, 4), layout="constrained")
+        axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        for name in self.classes:
+            curve = precision_recall(records, name)
+            axes.plot(curve.recall, curve.precision, label=f"{name} ({curve.objects})")
+        axes.legend(title="class (objects)")
+        return {"precision_recall": figure}
+
+    def summary(self) -> dict[str, Any]:
+        return {"classes": self.classes, "train_counts": {name: self._counts[name]
+                                                          for name in self.classes}}
+
+    @staticmethod
+    def stack(targets: Sequence[Any]) -> list[Any]:
+        """One mapping an image: their numbers of objects differ."""
+        return list(targets)

@@ -1,0 +1,58 @@
+"""Mean average precision as COCO defines it, for all classes and for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.detection import MeanAveragePrecision
+
+WHOLE = ("map", "map_50", "map_75", "mar_100")
+PER_CLASS = ("map", "map_50")
+
+
+class BoxPrecision(MeanAveragePrecision):
+    """torchmetrics' mean average precision, with figures a class in the order of the task.
+
+    `compute` gives `map` (intersection over union 0.5 to 0.95), `map_50`, `map_75`, `mar_100`,
+    and `map_per_class` and `map_50_per_class` (C,), not a number for a class without objects.
+
+    Args:
+        classes: how many there are.
+    """
+
+    def __init__(self, classes: int) -> None:
+        # torchmetrics' own thresholds are float32: a recall of exactly 0.3 would miss its place
+        super().__init__(box_format="xyxy", backend="faster_coco_eval", extended_summary=True,
+                         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+                         rec_thresholds=np.linspace(0, 1, 101).tolist())
+        self.classes = classes
+        self.warn_on_many_detections = False  # `Keep.most` decides
+
+    def update(self, preds: Sequence[Mapping[str, Tensor]],
+               target: Sequence[Mapping[str, Tensor]]) -> None:
+        """Detections and targets as `ftlab.backbones.forms.detection_model` describes them."""
+        truth = [{"boxes": each["boxes"], "labels": each["labels"],
+                  "iscrowd": each["ignored"].long()} for each in target]
+        super().update([dict(found) for found in preds], truth)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The metrics by name."""
+        result: dict[str, Any] = super().compute()
+        device = result["map"].device
+        numbers = {name: torch.as_tensor(result[name], device=device) for name in WHOLE}
+        precision = result["precision"][:, :, :, 0, -1]  # thresholds, recalls, classes
+        for name, part in (("map", precision), ("map_50", precision[:1])):
+            numbers[f"{name}_per_class"] = self._by_class(result["classes"].reshape(-1), part)
+        return numbers
+
+    def _by_class(self, present: Tensor, precision: Tensor) -> Tensor:
+        values = torch.full((self.classes,), torch.nan)
+        for column, label in enumerate(present.tolist()):
+            known = precision[:, :, column]
+            if (known > -1).any():  # -1: the class has no objects
+                values[label] = known[known > -1].mean()
+        return values

@@ -1,0 +1,157 @@
+"""Any number of labels for each example."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchmetrics import MetricCollection
+
+from ftlab.errors import InputError
+from ftlab.tasks.base import Task, direction
+from ftlab.tasks.multi_label_metrics import PER_LABEL, multi_label_metrics, probabilities
+from ftlab.tasks.naming import class_name, metric_keys, name_order
+
+
+class MultiLabel(Task):
+    """Predict which of the labels that train names an example has; none, one or several.
+
+    A raw label is a text such as `politics|economy`, or a list of labels (.jsonl, .parquet). The
+    loss is the binary cross-entropy, mean over examples and labels. Metrics: mean average
+    precision over the labels that a split holds, micro and macro F1, accuracy (all labels of an
+    example right), and average precision and F1 of each label.
+
+    Args:
+        separator: between the labels of a text.
+        nothing: the text of an example without labels, since an empty cell is taken for a
+            missing one; null where there are none.
+        threshold: of the probability, above which a label is predicted.
+    """
+
+    auto_classes: ClassVar[tuple[str, ...]] = (
+        "AutoModelForSequenceClassification",
+        "AutoModelForImageClassification",
+        "AutoModelForAudioClassification",
+    )
+
+    def __init__(self, separator: str = "|", nothing: str | None = None,
+                 threshold: float = 0.5) -> None:
+        if not separator:
+            raise ValueError(f"separator must not be empty, got {separator!r}")
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+        self.separator = separator
+        self.nothing = nothing
+        self.threshold = threshold
+        self._labels: list[str] = []
+        self._index: dict[str, int] = {}
+        self._counts: list[int] = []
+
+    def fit(self, labels: Sequence[Any]) -> None:
+        """Learn the labels and their counts.
+
+        Raises:
+            InputError: a label is missing, or there are fewer than two.
+        """
+        counts = Counter(name for i, label in enumerate(labels)
+                         for name in self._names(label, f"training label {i}"))
+        if len(counts) < 2:
+            raise InputError(f"MultiLabel needs at least two labels in train, found "
+                             f"{', '.join(counts) or 'none'}",
+                             f"check the column and the separator, which is {self.separator!r}")
+        self._labels = sorted(counts, key=name_order)
+        self._index = {name: i for i, name in enumerate(self._labels)}
+        self._counts = [counts[name] for name in self._labels]
+
+    def _names(self, label: Any, where: str) -> list[str]:
+        """The labels in a raw label, each once."""
+        if isinstance(label, list | tuple):
+            parts = [class_name(part, f"{where}: a label") for part in label]
+        else:
+            text = class_name(label, where)
+            parts = [] if text == self.nothing else text.split(self.separator)
+        names = list(dict.fromkeys(part.strip() for part in parts))
+        if "" in names:
+            raise InputError(f"{where}: {label!r} has an empty label in it",
+                             f"put one {self.separator!r} between two labels and none at an end")
+        return names
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels, in the order of the logits."""
+        if not self._labels:
+            raise RuntimeError("MultiLabel needs `fit` with the training labels first")
+        return self._labels
+
+    @property
+    def outputs(self) -> int:
+        return len(self.labels)
+
+    def encode(self, label: Any, where: str) -> list[float]:
+        """1.0 for each label that the example has, else 0.0 (L)."""
+        target = [0.0] * self.outputs
+        for name in self._names(label, where):
+            if name not in self._index:
+                shown = ", ".join(self.labels[:10])
+                more = f" and {self.outputs - 10} more" if self.outputs > 10 else ""
+                raise InputError(f"{where}: label {name!r} does not occur in train",
+                                 "mend the label or add training examples of it; train has: "
+                                 f"{shown}{more}")
+            target[self._index[name]] = 1.0
+        return target
+
+    def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        return binary_cross_entropy_with_logits(outputs, batch["target"].to(outputs.dtype))
+
+    def metrics(self) -> MetricCollection:
+        return multi_label_metrics(self.outputs, self.threshold)
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether more of a metric is better; `f1/<label>` and its like are known too.
+
+        Raises:
+            InputError: there is no such metric.
+        """
+        # the direction does not depend on the labels, and a study asks before it has any
+        known = {name: bool(value.higher_is_better)
+                 for name, value in multi_label_metrics(2, self.threshold).items()}
+        per_label = {name: known.pop(name) for name in PER_LABEL}
+        name = metric.partition("/")[2]
+        if name and self._labels and name not in metric_keys(self._labels):
+            per_label = {}
+        return direction(metric, known, "MultiLabel", per_label)
+
+    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
+        """Computed metrics as plain numbers; a vector over labels becomes `<name>/<label>`."""
+        numbers: dict[str, float] = {}
+        for name, value in computed.items():
+            if value.ndim:
+                keys = [f"{name}/{key}" for key in metric_keys(self.labels)]
+                numbers.update(zip(keys, value.tolist(), strict=True))
+            else:
+                numbers[name] = float(value)
+        return numbers
+
+    def records(self, outputs: Tensor, target: Tensor) -> dict[str, list[Any]]:
+        """Target and prediction as lists of labels, scores as L probabilities."""
+        scores = probabilities(outputs.detach()).cpu()
+        return {"target": self._named(target > 0.5),
+                "prediction": self._named(scores > self.threshold),
+                "scores": scores.tolist()}
+
+    def _named(self, chosen: Tensor) -> list[list[str]]:
+        return [[name for name, is_one in zip(self.labels, row, strict=True) if is_one]
+                for row in chosen.tolist()]
+
+    def summary(self) -> dict[str, Any]:
+        counts = dict(zip(self.labels, self._counts, strict=True))
+        return {"labels": self.labels, "train_counts": counts}
+
+    @staticmethod
+    def stack(targets: Sequence[Any]) -> Tensor:
+        """Targets (B, L) of 0 and 1."""
+        return torch.tensor(targets, dtype=torch.float32)

@@ -1,0 +1,130 @@
+"""One number for each example."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import huber_loss, l1_loss, mse_loss
+from torchmetrics import MetricCollection
+
+from ftlab.backbones.model import Batch, TaskModel
+from ftlab.errors import InputError
+from ftlab.tasks.base import Predictions, Task, direction
+from ftlab.tasks.regression_metrics import regression_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse_loss, "mae": l1_loss, "huber": huber_loss}
+
+
+class Regression(Task):
+    """Predict a number.
+
+    The network learns the target in standard deviations from train's mean; predictions and
+    metrics are in the target's own units, the loss is not. Metrics: mean squared, root mean
+    squared and mean absolute error, Pearson's and Spearman's correlation, and R².
+
+    Args:
+        loss: mse, mae, or huber (Huber 1964; quadratic up to one standard deviation).
+    """
+
+    auto_classes: ClassVar[tuple[str, ...]] = (
+        "AutoModelForSequenceClassification",
+        "AutoModelForImageClassification",
+        "AutoModelForAudioClassification",
+    )
+
+    def __init__(self, loss: Literal["mse", "mae", "huber"] = "mse") -> None:
+        if loss not in _LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
+        self._loss = _LOSSES[loss]
+        self._mean: float | None = None
+        self._std = 1.0
+
+    def fit(self, labels: Sequence[Any]) -> None:
+        """Learn the targets' mean and standard deviation.
+
+        Raises:
+            InputError: all targets are equal.
+        """
+        # `encode` refuses what is no number, and knows its place
+        numbers = [value for label in labels if math.isfinite(value := _number(label))]
+        if len(set(numbers)) == 1 or not labels:
+            found = f"all of them {numbers[0]:g}" if numbers else "none"
+            raise InputError(f"regression needs targets that differ in train, found {found}",
+                             "name another label column, or train on more examples")
+        self._mean = statistics.fmean(numbers) if numbers else 0.0
+        self._std = statistics.pstdev(numbers) if numbers else 1.0
+
+    @property
+    def mean(self) -> float:
+        """Of the training targets."""
+        if self._mean is None:
+            raise RuntimeError("Regression needs `fit` with the training labels first")
+        return self._mean
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    def encode(self, label: Any, where: str) -> float:
+        value = _number(label)
+        if not math.isfinite(value):
+            raise InputError(f"{where}: {label!r} is no number",
+                             "write targets as numbers with a decimal point, or use the task "
+                             "Classification")
+        return value
+
+    def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        target = (batch["target"] - self.mean) / self._std
+        return self._loss(outputs.squeeze(-1), target.to(outputs.dtype))
+
+    def predict(self, model: TaskModel, batch: Batch, outputs: Tensor | None = None) -> Predictions:
+        """Predictions in the target's units (B,)."""
+        outputs = model(batch) if outputs is None else outputs
+        return outputs.squeeze(-1).float() * self._std + self.mean
+
+    def metrics(self) -> MetricCollection:
+        return regression_metrics()
+
+    def higher_is_better(self, metric: str) -> bool:
+        known = {name: bool(value.higher_is_better) for name, value in self.metrics().items()}
+        return direction(metric, known, "Regression")
+
+    def records(self, predictions: Tensor, target: Tensor) -> dict[str, list[Any]]:
+        """Target and prediction; the one score is the prediction."""
+        numbers = predictions.detach().cpu().tolist()
+        return {"target": target.tolist(), "prediction": numbers,
+                "scores": [[number] for number in numbers]}
+
+    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+        """Predictions over targets."""
+        # matplotlib takes a quarter of a second to import; most processes draw nothing
+        from ftlab.tasks.scatter import scatter_figure
+
+        return {"scatter": scatter_figure(records["target"], records["prediction"])}
+
+    def summary(self) -> dict[str, Any]:
+        return {"train_mean": self.mean, "train_standard_deviation": self._std}
+
+    @staticmethod
+    def stack(targets: Sequence[Any]) -> Tensor:
+        """Targets (B,) in float32."""
+        return torch.tensor(targets, dtype=torch.float32)
+
+
+def _number(label: Any) -> float:
+    """Its value; not a number where it has none."""
+    if isinstance(label, bool) or not isinstance(label, str | int | float):
+        return math.nan
+    try:
+        return float(label)
+    except ValueError:
+        return math.nan

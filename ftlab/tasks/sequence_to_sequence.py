@@ -1,0 +1,89 @@
+"""A text from a text: translation, summaries, rewriting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from ftlab.backbones.base import Form
+from ftlab.backbones.model import Batch, TaskModel
+from ftlab.errors import InputError
+from ftlab.tasks.base import Task, direction
+from ftlab.tasks.text_overlap import Bleu, ExactMatch, Rouge, Tokenisation
+
+_IGNORED = -100
+
+
+class SequenceToSequence(Task):
+    """Write the target text for a source text.
+
+    Metrics are of generated texts (greedy, batched, bounded) against the whole reference, as it
+    is in the table: exact match, ROUGE-1, ROUGE-2 and ROUGE-L (F measure), and BLEU from 0 to 1.
+    The loss is the mean cross-entropy over target tokens, given the tokens before.
+
+    Args:
+        max_new_tokens: at which generation stops.
+        label_smoothing: of the loss (Szegedy et al. 2016), on every split.
+        bleu_tokenisation: of sacreBLEU: 13a, intl, zh, char, or none (whitespace).
+    """
+
+    form: ClassVar[Form] = "text"
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForSeq2SeqLM",)
+
+    def __init__(self, max_new_tokens: int = 64, label_smoothing: float = 0.0,
+                 bleu_tokenisation: Tokenisation = "13a") -> None:
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, got "
+                             f"{label_smoothing}")
+        if bleu_tokenisation not in get_args(Tokenisation):
+            raise ValueError(f"bleu_tokenisation must be one of {get_args(Tokenisation)}, got "
+                             f"{bleu_tokenisation!r}")
+        self.max_new_tokens = max_new_tokens
+        self.label_smoothing = label_smoothing
+        self.bleu_tokenisation = bleu_tokenisation
+
+    def fit(self, labels: Sequence[Any]) -> None:
+        """There is nothing to learn: the vocabulary is the backbone's."""
+
+    def encode(self, label: Any, where: str) -> str:
+        if not isinstance(label, str) or not label.strip():
+            raise InputError(f"{where}: {label!r} instead of a target text",
+                             "remove the example or fill it in")
+        return label
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        labels = batch["target"]["labels"]  # (B, T)
+        return nn.functional.cross_entropy(
+            outputs.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED,
+            label_smoothing=self.label_smoothing)
+
+    def weight(self, batch: Batch) -> float:
+        return float((batch["target"]["labels"] != _IGNORED).sum())
+
+    def predict(self, model: TaskModel, batch: Batch, outputs: Any = None) -> list[str]:
+        return model.generate(batch, self.max_new_tokens)
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"exact_match": ExactMatch(), "rouge": Rouge(),
+                                 "bleu": Bleu(self.bleu_tokenisation)})
+
+    def higher_is_better(self, metric: str) -> bool:
+        names = ("exact_match", "rouge1", "rouge2", "rougeL", "bleu")
+        return direction(metric, dict.fromkeys(names, True), "SequenceToSequence")
+
+    def records(self, predictions: Sequence[str], target: Any) -> dict[str, list[Any]]:
+        """Target and generated text."""
+        return {"target": list(target["text"]), "prediction": list(predictions)}
+
+    @staticmethod
+    def stack(targets: Sequence[Any]) -> dict[str, Any]:
+        """`labels` (B, T), padded with -100, and `text`, from each target's token ids and text."""
+        labels = [torch.tensor(target["labels"]) for target in targets]
+        padded = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=_IGNORED)
+        return {"labels": padded, "text": [target["text"] for target in targets]}

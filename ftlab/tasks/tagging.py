@@ -1,0 +1,138 @@
+"""A tag for each word of a sentence: named entities, chunks, parts of speech."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from ftlab.backbones.base import Form
+from ftlab.backbones.model import Batch
+from ftlab.errors import InputError
+from ftlab.tasks.base import Task, direction
+from ftlab.tasks.naming import metric_keys
+from ftlab.tasks.span_metrics import SpanScores, names, word_tags
+from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, split_tag
+
+
+class Tagging(Task):
+    """Tag every word of a sentence, read from the word's first token.
+
+    Metrics are over whole sentences, words that were cut included (they count as `O`): strict
+    precision, recall and F1 of entities (micro, and F1 a type), and accuracy of words. An entity
+    counts when its first word, last word and type are all right.
+
+    Every type that train names brings all tags of the scheme, so that a test set may have an
+    `I-PER` where train happens to have `B-PER` alone.
+
+    Args:
+        scheme: IOB2, IOBES, or none where every word's tag stands alone (parts of speech).
+    """
+
+    form: ClassVar[Form] = "tokens"
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForTokenClassification",)
+
+    def __init__(self, scheme: Scheme = "IOB2") -> None:
+        if scheme not in get_args(Scheme):
+            raise ValueError(f"scheme must be one of {get_args(Scheme)}, got {scheme!r}")
+        self.scheme = scheme
+        self._types: list[str] = []
+        self._tags: list[str] = []
+        self._counts: Counter[str] = Counter()
+
+    def fit(self, labels: Sequence[Any]) -> None:
+        """Learn the types of entities from the tags of each training sentence.
+
+        Raises:
+            InputError: a tag that the scheme does not know, or nothing but `O`.
+        """
+        self._counts = Counter(tag for tags in labels for tag in tags)
+        for tag in self._counts:
+            self._check(tag, "train")
+        if self.scheme == "none":
+            self._types = self._tags = sorted(self._counts)
+        else:
+            self._types = sorted({split_tag(tag)[1] for tag in self._counts if tag != OUTSIDE})
+            self._tags = [OUTSIDE, *(f"{prefix}-{kind}" for kind in self._types
+                                     for prefix in PREFIXES[self.scheme])]
+        if len(self._tags) < 2:
+            raise InputError("train has fewer than two tags, so there is nothing to tell apart",
+                             "name another tag column, or train on more sentences")
+
+    @property
+    def tags(self) -> list[str]:
+        """In the order of the logits; `O` first."""
+        if not self._tags:
+            raise RuntimeError("Tagging needs `fit` with the training tags first")
+        return self._tags
+
+    @property
+    def outputs(self) -> int:
+        return len(self.tags)
+
+    def encode(self, label: Any, where: str) -> list[int]:
+        """Positions in `tags`, one a word."""
+        for tag in label:
+            self._check(tag, where)
+            if tag not in self.tags:
+                raise InputError(f"{where}: tag {tag!r} is of a type that train does not have",
+                                 f"mend the tag or add training sentences; train has: "
+                                 f"{', '.join(self._types[:20])}")
+        return [self.tags.index(tag) for tag in label]
+
+    def _check(self, tag: Any, where: str) -> None:
+        if not isinstance(tag, str) or not is_tag(tag, self.scheme):
+            raise InputError(f"{where}: {tag!r} is no tag of the scheme {self.scheme}",
+                             "mend the tag, or set the task's scheme: IOB2, IOBES or none")
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy over the first tokens of words."""
+        labels = batch["target"]["labels"]  # (B, T), -100 where there is nothing to predict
+        total = nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(),
+                                            reduction="sum")
+        return total / max(1.0, self.weight(batch))
+
+    def weight(self, batch: Batch) -> float:
+        return float((batch["target"]["labels"] != -100).sum())
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"spans": SpanScores(self.tags, self._types, self.scheme)})
+
+    def higher_is_better(self, metric: str) -> bool:
+        known = dict.fromkeys(("f1", "precision", "recall", "accuracy"), True)
+        return direction(metric, known, "Tagging", {"f1": True})
+
+    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
+        """Plain numbers; F1 a type becomes `f1/<type>`."""
+        by_type = dict(zip(metric_keys(self._types), computed["f1_by_type"].tolist(), strict=True))
+        numbers = {name: float(value) for name, value in computed.items() if not value.ndim}
+        return numbers | {f"f1/{key}": value for key, value in by_type.items()}
+
+    def records(self, predictions: Tensor, target: Any) -> dict[str, list[Any]]:
+        """Tags a word; scores are the probabilities of the predicted tags, 0 for words cut."""
+        chosen, certain = word_tags(predictions, target)
+        return {
+            "target": [names(row, self.tags) for row in target["tags"]],
+            "prediction": [names(row, self.tags) for row in chosen],
+            "scores": certain,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        return {"types": self._types, "train_counts": dict(sorted(self._counts.items()))}
+
+    @staticmethod
+    def stack(targets: Sequence[Any]) -> dict[str, Any]:
+        """A batch's target.
+
+        Args:
+            targets: each with `labels` and `words` (T,): at the first token of a word its tag
+                and its position in the sentence, elsewhere -100; and `tags`, one a word of the
+                whole sentence.
+        """
+        return {"labels": torch.stack([target["labels"] for target in targets]),
+                "words": torch.stack([target["words"] for target in targets]),
+                "tags": [target["tags"] for target in targets]}

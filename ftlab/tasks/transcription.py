@@ -1,0 +1,112 @@
+"""What was said, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, ctc_loss, log_softmax
+from torchmetrics import MetricCollection
+
+from ftlab.backbones.base import Form
+from ftlab.backbones.forms.ctc import CTCModel
+from ftlab.backbones.model import Batch, Outputs, TaskModel
+from ftlab.errors import InputError
+from ftlab.tasks.base import Task, direction
+from ftlab.tasks.transcription_metrics import normaliser, transcription_metrics
+
+IGNORED = -100
+
+
+class Transcription(Task):
+    """Write down what is said in a recording.
+
+    The loss is the mean over label tokens: of the cross-entropy for networks that write the text
+    token by token (Whisper), of the CTC loss (Graves, Fernández, Gomez, Schmidhuber 2006,
+    https://doi.org/10.1145/1143844.1143891) for encoders with an output layer of characters
+    (wav2vec2, HuBERT). Texts are decoded greedily.
+
+    Metrics: `wer` and `cer`, word and character errors over the words and characters of the
+    references (above 1 where much is written that nobody said), and `exact_match`, the share of
+    transcripts without error.
+
+    Args:
+        normalise: of both texts before they are compared: `none`, `basic` (no case, no
+            punctuation) or `english` (also numbers as digits: "two" and "2." are the same).
+        max_new_tokens: of a generated text, Whisper's leading special tokens included.
+    """
+
+    form: ClassVar[Form] = "text"
+    auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForSpeechSeq2Seq", "AutoModelForCTC")
+
+    def __init__(self, normalise: Literal["none", "basic", "english"] = "none",
+                 max_new_tokens: int = 128) -> None:
+        if normalise not in ("none", "basic", "english"):
+            raise ValueError(f"normalise must be none, basic or english, got {normalise!r}")
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        self.normalise = normalise
+        self.max_new_tokens = max_new_tokens
+        self._examples = 0
+
+    def fit(self, labels: Sequence[Any]) -> None:
+        self._examples = len(labels)
+
+    def encode(self, label: Any, where: str) -> str:
+        """The transcript, checked; its label ids are the backbone's to say."""
+        if not isinstance(label, str):
+            raise InputError(f"{where}: {type(label).__name__} instead of a transcript",
+                             "name the transcript's column with transcript:")
+        if not label.strip():
+            raise InputError(f"{where}: the transcript is empty", "fill it in or remove the example")
+        return label
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        labels: Tensor = batch["target"]["labels"]
+        if not isinstance(outputs, Mapping):
+            return cross_entropy(outputs.float().flatten(0, 1), labels.flatten(),
+                                 ignore_index=IGNORED)
+        real = labels != IGNORED
+        # (T, B, V), which cuDNN's version does not read; transformers switches it off as well
+        log_probabilities = log_softmax(outputs["logits"].float(), dim=-1).transpose(0, 1)
+        with torch.backends.cudnn.flags(enabled=False):
+            total = ctc_loss(log_probabilities, labels[real], outputs["lengths"], real.sum(dim=-1),
+                             blank=outputs["blank"], reduction="sum")
+        return total / real.sum()
+
+    def weight(self, batch: Batch) -> float:
+        """Label tokens."""
+        return int((batch["target"]["labels"] != IGNORED).sum())
+
+    def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> list[str]:
+        if outputs is not None and isinstance(model, CTCModel):
+            return model.decode(outputs)
+        return model.generate(batch, self.max_new_tokens)
+
+    def metrics(self) -> MetricCollection:
+        return transcription_metrics(self.normalise)
+
+    def higher_is_better(self, metric: str) -> bool:
+        known = {"wer": False, "cer": False, "exact_match": True}
+        return direction(metric, known, "Transcription")
+
+    def records(self, predictions: Sequence[str], target: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Texts as they are; the score is 1 where they agree once normalised, else 0."""
+        change = normaliser(self.normalise)
+        agree = [change(a) == change(b) for a, b in zip(predictions, target["text"], strict=True)]
+        return {"target": list(target["text"]), "prediction": list(predictions),
+                "scores": [float(same) for same in agree]}
+
+    def summary(self) -> dict[str, Any]:
+        return {"train_transcripts": self._examples}
+
+    @staticmethod
+    def stack(targets: Sequence[Any]) -> dict[str, Any]:
+        """Targets {labels, text} as `labels` (B, T), padded with -100, and `text`."""
+        width = max(len(target["labels"]) for target in targets)
+        labels = torch.full((len(targets), width), IGNORED)
+        for row, target in zip(labels, targets, strict=True):
+            row[:len(target["labels"])] = torch.tensor(target["labels"])
+        return {"labels": labels, "text": [target["text"] for target in targets]}

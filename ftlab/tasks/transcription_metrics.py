@@ -1,0 +1,91 @@
+"""Word and character error rates of normalised texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.text import CharErrorRate, WordErrorRate
+
+Normalisation = Literal["none", "basic", "english"]
+Normalise = Callable[[str], str]
+
+
+def normaliser(name: Normalisation) -> Normalise:
+    """A text -> text; whatever the choice, white space at the ends and in rows does not count.
+
+    `basic` removes case and punctuation, `english` also writes numbers as digits ("two" as "2"),
+    expands contractions and drops fillers ("um").
+    Source: Radford et al. (2022), https://arxiv.org/abs/2212.04356, appendix C
+    """
+    if name == "none":
+        return _squeezed
+    from transformers.models.whisper.english_normalizer import (
+        BasicTextNormalizer,
+        EnglishTextNormalizer,
+    )
+
+    change = BasicTextNormalizer() if name == "basic" else EnglishTextNormalizer({})
+    return lambda text: _squeezed(change(text))
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+class _OfTexts(Metric):
+    """A torchmetrics metric of normalised texts; the target's are under `text`."""
+
+    full_state_update = False
+
+    def __init__(self, metric: Metric, normalise: Normalise) -> None:
+        super().__init__()
+        self.metric = metric
+        self.normalise = normalise
+
+    def update(self, texts: Sequence[str], target: Mapping[str, Any]) -> None:
+        self.metric.update([self.normalise(text) for text in texts],
+                           [self.normalise(text) for text in target["text"]])
+
+    def compute(self) -> Tensor:
+        value: Tensor = self.metric.compute()
+        return value
+
+    def reset(self) -> None:
+        super().reset()
+        self.metric.reset()
+
+
+class ExactMatch(Metric):
+    """Share of texts that are wholly right."""
+
+    full_state_update = False
+    higher_is_better = True
+    right: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("right", "total"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, texts: Sequence[str], references: Sequence[str]) -> None:
+        self.right += sum(a == b for a, b in zip(texts, references, strict=True))
+        self.total += len(references)
+
+    def compute(self) -> Tensor:
+        return self.right / self.total
+
+
+def transcription_metrics(name: Normalisation) -> MetricCollection:
+    """Fresh `wer`, `cer` and `exact_match`."""
+    normalise = normaliser(name)
+    metrics: dict[str, Metric | MetricCollection] = {
+        "wer": _OfTexts(WordErrorRate(), normalise),
+        "cer": _OfTexts(CharErrorRate(), normalise),
+        "exact_match": _OfTexts(ExactMatch(), normalise),
+    }
+    return MetricCollection(metrics, compute_groups=False)

@@ -1,0 +1,95 @@
+"""Fixtures: generated images with objects, and a trunk for them."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import models
+
+Object = tuple[str, float, float, float, float]
+COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}
+
+
+def draw(path: Path, objects: Sequence[Object], size: tuple[int, int] = (64, 64)) -> None:
+    """A dark image of noise with a rectangle an object; size is width and height."""
+    pixels = np.random.default_rng(len(path.stem)).integers(0, 60, (size[1], size[0], 3), np.uint8)
+    for label, x1, y1, x2, y2 in objects:
+        pixels[int(y1):int(y2), int(x1):int(x2)] = COLOURS.get(label, (200, 200, 200))
+    Image.fromarray(pixels).save(path)
+
+
+def write_voc(root: Path, images: dict[str, Sequence[Object]],
+              lists: dict[str, Sequence[str]] | None = None, size: tuple[int, int] = (64, 64),
+              difficult: Sequence[str] = ()) -> Path:
+    """A folder in Pascal VOC's layout; images are PNG files."""
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for name, objects in images.items():
+        draw(root / "JPEGImages" / f"{name}.png", objects, size)
+        things = "".join(
+            f"<object><name>{label}</name><difficult>{int(label in difficult)}</difficult><bndbox>"
+            f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+            for label, x1, y1, x2, y2 in objects)
+        (root / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation><filename>{name}.png</filename><size><width>{size[0]}</width>"
+            f"<height>{size[1]}</height></size>{things}</annotation>")
+    for name, members in (lists or {}).items():
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(members) + "\n")
+    return root
+
+
+def write_coco(root: Path, images: dict[str, Sequence[Object]]) -> Path:
+    """A COCO file with its images beside it."""
+    root.mkdir(parents=True, exist_ok=True)
+    labels = sorted({each[0] for objects in images.values() for each in objects})
+    content: dict = {"images": [], "annotations": [],
+                     "categories": [{"id": 10 * i, "name": n} for i, n in enumerate(labels, 1)]}
+    for number, (name, objects) in enumerate(images.items(), 100):
+        draw(root / f"{name}.png", objects)
+        content["images"].append({"id": number, "file_name": f"{name}.png"})
+        for label, x1, y1, x2, y2 in objects:
+            content["annotations"].append({
+                "id": len(content["annotations"]), "image_id": number, "iscrowd": 0,
+                "category_id": 10 * (labels.index(label) + 1), "bbox": [x1, y1, x2 - x1, y2 - y1]})
+    path = root / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def random_objects(generator: np.random.Generator, most: int = 2) -> list[Object]:
+    found = []
+    for side in generator.permutation(2)[:generator.integers(1, most + 1)]:  # halves: no overlap
+        x, y = 32 * side + generator.integers(0, 8), generator.integers(0, 40)
+        width, height = generator.integers(14, 24, 2)
+        found.append((("red", "blue")[generator.integers(2)], float(x), float(y),
+                      float(x + width), float(y + height)))
+    return found
+
+
+@pytest.fixture(scope="session")
+def rectangles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 images in Pascal VOC's layout with one or two red or blue rectangles each."""
+    generator = np.random.default_rng(0)
+    images = {f"{i:03}": random_objects(generator) for i in range(40)}
+    names = list(images)
+    return write_voc(tmp_path_factory.mktemp("data") / "rectangles", images,
+                     {"train": names[:24], "val": names[24:32], "test": names[32:]})
+
+
+@pytest.fixture(scope="session")
+def tiny_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of torchvision's smallest ShuffleNet."""
+    path = tmp_path_factory.mktemp("tiny") / "shufflenet.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(models.shufflenet_v2_x0_5(weights=None).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def objects() -> Callable[[int], list[Object]]:
+    return lambda seed: random_objects(np.random.default_rng(seed))

@@ -1,0 +1,216 @@
+"""A task is one file in its room, a data module another; nothing else knows their names."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ftlab
+from ftlab.data.base import DataModule
+from ftlab.studies.discover import members
+from ftlab.tasks.base import Task
+
+PACKAGE = Path(ftlab.__file__).parent
+TASK = '''
+"""Ordered classes."""
+
+from torch import tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchmetrics import MeanAbsoluteError, MetricCollection
+
+from ftlab.errors import InputError
+from ftlab.tasks.base import Task, direction
+
+
+class Ordinal(Task):
+    """Predict a rank from 0 by asking of each rank whether it is exceeded.
+
+    Frank, Hall (2001), https://doi.org/10.1007/3-540-44795-4_13
+
+    Args:
+        threshold: probability from which a rank counts as exceeded.
+    """
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = threshold
+        self.highest = 0
+
+    def fit(self, labels):
+        self.highest = max(int(label) for label in labels)
+
+    @property
+    def outputs(self):
+        return self.highest
+
+    def encode(self, label, where):
+        if not 0 <= int(label) <= self.highest:
+            raise InputError(f"{where}: rank {label}", "0 to the highest of train")
+        return int(label)
+
+    def loss(self, outputs, batch):
+        target = batch["target"][:, None] > tensor(range(self.highest), device=outputs.device)
+        return binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype))
+
+    def predict(self, model, batch, outputs=None):
+        outputs = model(batch) if outputs is None else outputs
+        return (outputs.sigmoid() > self.threshold).sum(1)
+
+    def metrics(self):
+        return MetricCollection({"ranks_off": MeanAbsoluteError()})
+
+    def higher_is_better(self, metric):
+        return direction(metric, {"ranks_off": False}, "Ordinal")
+
+    def records(self, predictions, target):
+        found = predictions.tolist()
+        return {"target": target.tolist(), "prediction": found, "scores": [[x] for x in found]}
+'''
+DATA = '''
+"""Lines with a rank each."""
+
+import hashlib
+from pathlib import Path
+
+from ftlab.data.base import SPLITS, DataModule, Examples
+from ftlab.data.batches import Collate, SplitDataset
+from ftlab.data.sampling import Natural
+from ftlab.data.splits import Split, Subset
+from ftlab.tasks.base import Task
+from ftlab.tasks.ordinal import Ordinal
+
+
+class RankedLines(DataModule):
+    """A line an example: rank, tabulator, text.
+
+    Args:
+        train: the file.
+        batch_size: lines a batch.
+        task: what is predicted.
+    """
+
+    def __init__(self, train: str, batch_size: int = 8, task: Task = Ordinal()) -> None:
+        sources = {"train": train, "validation": None, "test": None}
+        super().__init__(sources, task, batch_size, Split(), Subset(), Natural(), None, 0)
+
+    def read(self, split, source):
+        lines = [line.split("\\t") for line in Path(source).read_text().splitlines()]
+        ids = [f"line {number}" for number in range(1, len(lines) + 1)]
+        return Examples(ids, [text for _, text in lines], [rank for rank, _ in lines])
+
+    def prepare(self, split, examples):
+        return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]
+
+    def connect(self, backbone, seed):
+        self.load()
+        self._seed, self.text = seed, backbone.preprocessing
+
+    def dataset(self, split, training):
+        return Tokens(*self.text.encode(self.splits[split].inputs, 16)[:1],
+                      self.splits[split].targets, self.seed)
+
+    def collate(self, training):
+        return Collate(self.text.pad, self.task.stack)
+
+
+class Tokens(SplitDataset):
+    def __init__(self, tokens, targets, seed):
+        super().__init__(targets, seed)
+        self.tokens = tokens
+
+    def input(self, index):
+        return self.tokens[index]
+'''
+
+
+def test_new_task__is_one_file_and_one_of_data(tmp_path: Path, tiny_bert: Path) -> None:
+    """Listed, planned, run, and ranked by its own metric, of which less is better."""
+    house = tmp_path / "house" / "ftlab"
+    shutil.copytree(PACKAGE, house, ignore=shutil.ignore_patterns("__pycache__"))
+    (house / "tasks" / "ordinal.py").write_text(TASK)
+    (house / "data" / "ranked_lines.py").write_text(DATA)
+    lines = [f"{i % 4}\t{'good ' * (i % 4)}film the plot" for i in range(60)]
+    (tmp_path / "ranked.txt").write_text("\n".join(lines))
+    bert = {"class_path": "HuggingFace", "init_args": {"source": str(tiny_bert), "pooling": "mean"}}
+    lines_of = {"class_path": "RankedLines", "init_args": {"train": "ranked.txt"}}
+    (tmp_path / "ranks.yaml").write_text(yaml.safe_dump({
+        "name": "ranks", "backbones": {"bert": bert}, "datasets": {"ranked": lines_of},
+        "techniques": {
+            # this one cannot learn: its rate rounds to nothing
+            "still": {"class_path": "BitFit", "init_args": {"lr": 1e-7}},
+            "full": {"class_path": "FullFineTuning", "init_args": {"lr": 3e-3}},
+        },
+        "seeds": [0], "select_by": "val/ranks_off", "trainer": {"max_epochs": 4},
+    }))
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "ftlab.cli", *arguments], cwd=tmp_path, capture_output=True,
+            env={**os.environ, "COLUMNS": "160", "PYTHONPATH": str(house.parent)}, text=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = call("list")
+    assert "  Ordinal: Predict a rank from 0" in said
+    assert "  RankedLines: A line an example" in said
+    said = call("run", "ranks.yaml")
+    assert "full on ranked from bert, seed 0: test/ranks_off " in said
+    table = (tmp_path / "results" / "ranks" / "table.md").read_text()
+    bold = [line.split()[1] for line in table.splitlines() if "**" in line]
+    assert bold == ["full"], table
+    assert "the best (lowest) mean" in table
+
+
+ALLOWED = {  # a word of transformers' own class names
+    ("backbones/pretrained.py", "Classification"),
+}
+
+
+def named(package: Path, names: set[str]) -> Iterator[tuple[str, str]]:
+    """File and name of every mention of `names` outside tasks/ and data/, docstrings apart."""
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        if place.parts[0] in ("tasks", "data"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        said = {id(node.value) for node in ast.walk(tree)
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+        for node in ast.walk(tree):
+            match node:
+                case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                    pass
+                case ast.Constant(value=str(name)) if id(node) not in said:
+                    name = name.rpartition(".")[2]
+                case _:
+                    continue
+            if name in names:
+                yield str(place), name
+
+
+def test_no_other_room__names_a_task_or_a_data_module() -> None:
+    names = {*members(Task), *members(DataModule)}
+    assert {"Classification", "TextClassification"} <= names
+    assert set(named(PACKAGE, names)) <= ALLOWED
+
+
+@pytest.mark.parametrize("line", [
+    "from ftlab.tasks.classification import Classification",
+    "kind = type(task).__name__ == 'Classification'",
+    "import ftlab.tasks.classification as c\nc.Classification()",
+    "match data:\n    case TextClassification(): ...",
+    "CLASS = 'ftlab.data.text.TextClassification'",
+])  # fmt: skip
+def test_named__finds_what_is_planted(line: str, tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "a.py").write_text('"""Classification"""\n' + line)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "a.py").write_text(line)
+    found = list(named(tmp_path, {"Classification", "TextClassification"}))
+    assert len(found) == 1 and found[0][0] == "training/a.py"
