@@ -66,6 +66,7 @@ def refusal(name: str, world: World) -> str | None:
 
 def render(refusals: Mapping[tuple[str, str], str | None]) -> str:
     """The matrix in Markdown: a row a technique, a column a world, a footnote a reason."""
+    refusals = {pair: reason and general(reason) for pair, reason in refusals.items()}
     reasons = list(dict.fromkeys(reason for reason in refusals.values() if reason))
     columns = [name.replace("_", " ") for name in WORLDS]
     lines = ["| technique | " + " | ".join(columns) + " |", "|---" * (len(WORLDS) + 1) + "|"]
@@ -79,6 +80,13 @@ def render(refusals: Mapping[tuple[str, str], str | None]) -> str:
     lines += ["", "Refused because:", ""]
     lines += [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
     return "\n".join(lines) + "\n"
+
+
+def general(reason: str) -> str:
+    """A refusal without the names of one backbone, data set or task."""
+    reason = re.sub(r"^\w+\([^)]*\): ", "", reason)
+    reason = re.sub(r"the task [A-Z]\w+", "this task", reason)
+    return re.sub(r"(; |, and )[A-Z]\w+( with [A-Z]\w+)?", r"\1this one", reason)
 
 
 def shown() -> str:

