@@ -93,6 +93,8 @@ class TaskModel(nn.Module):
     """
 
     needs_target: ClassVar[bool] = False
+    inert: tuple[str, ...] = ()
+    """Paths of modules on which the outputs do not depend at the start: no place for adapters."""
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ def adaptable_layers(model: TaskModel) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if type(module).__name__ in READS_WEIGHTS
     ]
+    held += [f"{prefix}{path}." for path in model.inert]
     # timm's BEiT and Swin v2 keep these biases themselves and read the layer's weight beside them
     held += [
         name + ".qkv."

@@ -107,7 +107,11 @@ def build_boxes(checkpoint: Checkpoint, task: TaskSpec) -> TransformersDetector:
     if not checkpoint.meta:
         for path in head:
             _renew(network, path)
-    return TransformersDetector(network, find_blocks(network, head), head)
+    model = TransformersDetector(network, find_blocks(network, head), head)
+    if config.model_type in ("detr", "table-transformer"):
+        # its queries enter the decoder as zeros: all values are equal, and attention to them idle
+        model.inert = ("model.decoder.layers.0.self_attn",)
+    return model
 
 
 def class_predictors(auto: Any, config: Any, dtype: torch.dtype) -> list[str]:
