@@ -13,7 +13,7 @@ from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
-from ftlab.tasks.text_overlap import ExactMatch
+from ftlab.tasks.exact_match import ExactMatch
 
 IGNORED = -100
 

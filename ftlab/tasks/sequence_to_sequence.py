@@ -13,7 +13,8 @@ from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
-from ftlab.tasks.text_overlap import Bleu, ExactMatch, Rouge, Tokenisation
+from ftlab.tasks.exact_match import ExactMatch
+from ftlab.tasks.text_overlap import Bleu, Rouge, Tokenisation
 
 _IGNORED = -100
 

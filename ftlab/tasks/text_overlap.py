@@ -5,35 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.text import ROUGEScore, SacreBLEUScore
 
 Tokenisation = Literal["13a", "intl", "zh", "char", "none"]
-
-
-class ExactMatch(Metric):
-    """Fraction of texts that equal their reference, whitespace at both ends aside."""
-
-    higher_is_better = True
-    full_state_update = False
-    right: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("right", "total"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, texts: Sequence[str], target: Mapping[str, Any]) -> None:
-        """Compare texts with `target["text"]`."""
-        pairs = zip(texts, target["text"], strict=True)
-        self.right += sum(ours.strip() == theirs.strip() for ours, theirs in pairs)
-        self.total += len(texts)
-
-    def compute(self) -> Tensor:
-        return self.right / self.total
 
 
 class Rouge(ROUGEScore):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.text import CharErrorRate, WordErrorRate
+
+from ftlab.tasks.exact_match import ExactMatch
 
 Normalisation = Literal["none", "basic", "english"]
 Normalise = Callable[[str], str]
@@ -59,33 +60,12 @@ class _OfTexts(Metric):
         self.metric.reset()
 
 
-class ExactMatch(Metric):
-    """Share of texts that are wholly right."""
-
-    full_state_update = False
-    higher_is_better = True
-    right: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("right", "total"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, texts: Sequence[str], references: Sequence[str]) -> None:
-        self.right += sum(a == b for a, b in zip(texts, references, strict=True))
-        self.total += len(references)
-
-    def compute(self) -> Tensor:
-        return self.right / self.total
-
-
 def transcription_metrics(name: Normalisation) -> MetricCollection:
     """Fresh `wer`, `cer` and `exact_match`."""
     normalise = normaliser(name)
     metrics: dict[str, Metric | MetricCollection] = {
         "wer": _OfTexts(WordErrorRate(), normalise),
         "cer": _OfTexts(CharErrorRate(), normalise),
-        "exact_match": _OfTexts(ExactMatch(), normalise),
+        "exact_match": ExactMatch(normalise),
     }
     return MetricCollection(metrics, compute_groups=False)

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 from nltk.translate.bleu_score import corpus_bleu
 
-from ftlab.tasks.text_overlap import Bleu, ExactMatch, Rouge
+from ftlab.tasks.exact_match import ExactMatch
+from ftlab.tasks.text_overlap import Bleu, Rouge
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "dogs"]
 

@@ -1,0 +1,39 @@
+"""Texts that are wholly right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class ExactMatch(Metric):
+    """Fraction of texts that equal their reference.
+
+    Args:
+        change: is made to both before they are compared; whitespace at both ends is dropped
+            where nothing else is said.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    right: Tensor
+    total: Tensor
+
+    def __init__(self, change: Callable[[str], str] = str.strip) -> None:
+        super().__init__()
+        self.change = change
+        for name in ("right", "total"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, texts: Sequence[str], target: Mapping[str, Any]) -> None:
+        """Compare texts with `target["text"]`."""
+        pairs = zip(texts, target["text"], strict=True)
+        self.right += sum(self.change(ours) == self.change(theirs) for ours, theirs in pairs)
+        self.total += len(texts)
+
+    def compute(self) -> Tensor:
+        return self.right / self.total
