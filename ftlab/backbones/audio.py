@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,29 @@ def settle_audio(config: Any) -> None:
             setattr(config, name, 0.0)
     if hasattr(config, "apply_spec_augment"):
         config.apply_spec_augment = False
+
+
+def character_tokenizer(characters: str) -> Any:
+    """A tokenizer of single characters, with a blank, an unknown symbol and `|` between words."""
+    symbols = ["<pad>", "<unk>", "|", *(c for c in characters if c not in " |")]
+    with tempfile.TemporaryDirectory() as folder:  # transformers reads vocabularies from files alone
+        path = Path(folder) / "vocab.json"
+        path.write_text(json.dumps({symbol: i for i, symbol in enumerate(symbols)}))
+        return transformers.Wav2Vec2CTCTokenizer(os.fspath(path), bos_token=None, eos_token=None)
+
+
+def settle_characters(config: Any, characters: str, label: str) -> None:
+    """Give the configuration an output layer for `character_tokenizer(characters)`.
+
+    Raises:
+        Incompatible: not a network with connectionist temporal classification.
+    """
+    if type(config) not in transformers.MODEL_FOR_CTC_MAPPING:
+        raise Incompatible(f"{label}: characters is a setting of speech encoders (wav2vec2, "
+                           f"HuBERT, WavLM), not of {config.model_type}", "leave out characters")
+    tokenizer = character_tokenizer(characters)
+    config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    config.bos_token_id = config.eos_token_id = None
 
 
 def check_whisper(config: Any, label: str, seconds: float | None, language: str | None) -> None:

@@ -11,9 +11,11 @@ import transformers
 
 from ftlab.backbones.audio import (
     audio_preprocessing,
+    character_tokenizer,
     check_whisper,
     set_language,
     settle_audio,
+    settle_characters,
     settle_whisper,
 )
 from ftlab.backbones.base import Backbone, Form, TaskSpec
@@ -72,6 +74,9 @@ class HuggingFace(Backbone):
         seconds: of audio that Whisper reads, shorter recordings being padded to it; null for its
             own 30, which cost the same for a short recording as for a long one. Untuned, Whisper
             tends to repeat itself where it reads less.
+        characters: that a speech encoder shall write with a new output layer, which is its head,
+            for instance "abcdefghijklmnopqrstuvwxyz'"; spaces are understood. Null keeps the
+            checkpoint's own.
         language: that a multilingual Whisper hears and writes, for instance en.
         new_tokens: words or marks that the vocabulary lacks, each to be one token; their
             embeddings start as the mean of the others.
@@ -82,7 +87,8 @@ class HuggingFace(Backbone):
                  pooling: Literal["mean", "first", "last", "max", "own"] | None = None,
                  dropout: float | None = None, head_dropout: float = 0.1,
                  tokenizer: str | None = None, sha256: str | None = None,
-                 seconds: float | None = None, language: str | None = None,
+                 seconds: float | None = None, characters: str | None = None,
+                 language: str | None = None,
                  new_tokens: list[str] | None = None) -> None:
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
@@ -91,6 +97,8 @@ class HuggingFace(Backbone):
         for name, value in (("dropout", dropout), ("head_dropout", head_dropout)):
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+        if characters is not None and len(set(characters)) < len(characters):
+            raise ValueError(f"characters must differ from each other, got {characters!r}")
         if seconds is not None and seconds <= 0:
             raise ValueError(f"seconds must be above 0, got {seconds}")
         self.source = source
@@ -102,6 +110,7 @@ class HuggingFace(Backbone):
         self.tokenizer = tokenizer
         self.sha256 = sha256
         self.seconds = seconds
+        self.characters = characters
         self.language = language
         self.new_tokens = new_tokens
         self._folders: dict[bool, Path] = {}
@@ -121,7 +130,8 @@ class HuggingFace(Backbone):
                 case "image":
                     return image_preprocessing(folder, config, self.label)
                 case "audio":
-                    vocabulary = self._tokenizer if self.tokenizer or has_tokenizer(folder) else None
+                    known = self.characters or self.tokenizer or has_tokenizer(folder)
+                    vocabulary = self._tokenizer if known else None
                     return audio_preprocessing(folder, config, self.label, vocabulary, self.seconds)
                 case "text":
                     return text_preprocessing(config, self._tokenizer)
@@ -153,7 +163,7 @@ class HuggingFace(Backbone):
             config.pad_token_id = self._tokenizer.pad_token_id
         return Checkpoint(self.label, self._folder(weights=False), config,
                           getattr(torch, self.dtype), self._weights,
-                          lambda: self._tokenizer, meta, self._finish)
+                          lambda: self._tokenizer, meta, self._finish, bool(self.characters))
 
     def _finish(self, network: Any) -> None:
         if network.config.model_type == "whisper":
@@ -180,6 +190,8 @@ class HuggingFace(Backbone):
 
     @cached_property
     def _tokenizer(self) -> Any:
+        if self.characters:
+            return character_tokenizer(self.characters)
         folder = (self._folder(weights=False) if self.tokenizer is None
                   else find_folder(self.tokenizer, None, weights=False))
         config = self._config()
@@ -194,6 +206,8 @@ class HuggingFace(Backbone):
     def _config(self) -> Any:
         config = read_config(self._folder(weights=False), self.dropout, self.label)
         check_whisper(config, self.label, self.seconds, self.language)
+        if self.characters:
+            settle_characters(config, self.characters, self.label)
         if self._modality(config) == "audio":
             settle_audio(config)
         return config

@@ -10,9 +10,14 @@ import torch
 import transformers as hf
 
 from ftlab.backbones.huggingface import HuggingFace
+from ftlab.data.audio_sources import Speakers
+from ftlab.data.speech_recognition import SpeechRecognition
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.transcription import Transcription
+from ftlab.techniques.linear_probe import LinearProbe
+from ftlab.training.run import Run, execute
+from ftlab.training.settings import TrainerSettings
 from ftlab.training.unused import unreached_parameters
 
 DRAW = np.random.default_rng(0)
@@ -158,6 +163,41 @@ def test_ctc__needs_an_output_layer(tiny_wav2vec2: Path, tmp_path: Path) -> None
                      architectures=["Wav2Vec2ForPreTraining"])
     with pytest.raises(Incompatible, match="pre-trained without transcripts"):
         HuggingFace(str(folder)).build(Transcription())
+
+
+def test_ctc__new_characters_are_a_new_head(tiny_wav2vec2: Path, spoken: Path,
+                                            tmp_path: Path) -> None:
+    folder = tmp_path / "plain"  # as wav2vec2-base: pre-trained without transcripts
+    hf.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    hf.Wav2Vec2ForCTC.from_pretrained(tiny_wav2vec2).wav2vec2.save_pretrained(folder)
+    backbone = HuggingFace(str(folder), characters="abcdefghijklmnopqrstuvwxyz'")
+    prepare = backbone.preprocessing
+    assert prepare.unknown("low é'") == {"é"}
+    ids = prepare.encode(["high low"])[0]
+    model = backbone.build(Transcription())
+    assert [name for name, _ in model.head.named_parameters()] == [
+        "network.lm_head.weight", "network.lm_head.bias"]
+    assert model.network.lm_head.out_features == 27 + 3  # blank, unknown, between words
+    frames = torch.nn.functional.one_hot(torch.tensor(ids), 30)[None].float()
+    said = model.decode({"logits": frames, "lengths": torch.tensor([len(ids)])})
+    assert said == ["high low"]
+
+    data = SpeechRecognition(str(spoken / "table.csv"), speakers=Speakers(("cy",), ("di",)))
+    events: list[dict] = []
+    run = Run(backbone, data, LinearProbe(lr=3e-2), TrainerSettings(max_epochs=3), 0, "val/loss",
+              tmp_path)
+    metrics = execute(run, events.append)
+    course = [e["metrics"]["train/epoch_loss"] for e in events
+              if e["event"] == "metrics" and "train/epoch_loss" in e["metrics"]]
+    assert course[-1] < course[0]
+    assert metrics["cost/trainable_parameters"] == 24 * 30 + 30
+
+
+def test_characters__are_of_speech_encoders(tiny_whisper: Path) -> None:
+    with pytest.raises(Incompatible, match="characters is a setting of speech encoders"):
+        HuggingFace(str(tiny_whisper), characters="ab").build(Transcription())
+    with pytest.raises(ValueError, match="characters must differ"):
+        HuggingFace(str(tiny_whisper), characters="aa")
 
 
 def test_ctc__refuses_another_network_s_vocabulary(tiny_wav2vec2: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.backbones.blocks import find_blocks, with_dropout
-from ftlab.backbones.forms.vector import head_paths
+from ftlab.backbones.forms.vector import head_paths, renew
 from ftlab.backbones.model import Batch, Outputs, TaskModel, tensors
 from ftlab.backbones.pretrained import Checkpoint
 from ftlab.errors import Incompatible, InputError
@@ -19,18 +19,17 @@ from ftlab.errors import Incompatible, InputError
 class CTCModel(TaskModel):
     """Outputs are `logits` (B, T, V), the real `lengths` (B,) of T, and the id of the `blank`.
 
-    The pre-trained output layer stays, so the head is empty.
-
     Args:
         network: of transformers, with `logits`.
         blocks: as in `TaskModel`.
+        head: paths of an output layer that is new; empty where the pre-trained one stays.
         tokenizer: of characters.
         blank: id of the blank.
     """
 
     def __init__(self, network: nn.Module, blocks: Sequence[tuple[str, Sequence[str]]],
-                 tokenizer: Any, blank: int) -> None:
-        super().__init__(network, blocks)
+                 head: Sequence[str], tokenizer: Any, blank: int) -> None:
+        super().__init__(network, blocks, head)
         self.tokenizer = tokenizer
         self.blank = blank
 
@@ -64,19 +63,20 @@ class CTCModel(TaskModel):
 
 
 def build_ctc(checkpoint: Checkpoint, auto: Any) -> CTCModel:
-    """The network with its pre-trained output layer.
+    """The network with its pre-trained output layer, or with a new one for a new vocabulary.
 
     Raises:
         InputError: no tokenizer, or one that does not fit the output layer.
         Incompatible: the checkpoint has no output layer.
     """
     architectures = checkpoint.config.architectures or []
-    if not any(name.endswith("ForCTC") for name in architectures):
+    new = checkpoint.new_vocabulary
+    if not new and not any(name.endswith("ForCTC") for name in architectures):
         raise Incompatible(
             f"{checkpoint.label}: it was pre-trained without transcripts ("
             f"{', '.join(architectures) or 'architecture unknown'}) and has no output layer",
-            "choose a checkpoint that knows characters, for instance facebook/wav2vec2-base-960h")
-    network = checkpoint.network(auto)
+            "name the characters to write, for instance characters: abcdefghijklmnopqrstuvwxyz")
+    network = checkpoint.network(auto, new=head_paths if new else lambda network: ())
     blank = network.config.pad_token_id
     tokenizer = checkpoint.tokenizer()
     if tokenizer.pad_token_id != blank or len(tokenizer) > network.config.vocab_size:
@@ -87,5 +87,10 @@ def build_ctc(checkpoint: Checkpoint, auto: Any) -> CTCModel:
     # the dropout in front of the output layer belongs with it, to the last block
     layer = with_dropout(network, head_paths(network))
     blocks = find_blocks(network, layer)
+    if new:
+        if not checkpoint.meta:
+            for path in head_paths(network):
+                renew(network, path)
+        return CTCModel(network, blocks, layer, tokenizer, blank)
     name, paths = blocks[-1]
-    return CTCModel(network, [*blocks[:-1], (name, [*paths, *layer])], tokenizer, blank)
+    return CTCModel(network, [*blocks[:-1], (name, [*paths, *layer])], (), tokenizer, blank)
