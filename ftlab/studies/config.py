@@ -65,10 +65,15 @@ def check(base: type, value: Any, place: Place, allow: Sequence[str] = ()) -> Co
     return checked
 
 
+def class_of(component: Component) -> Any:
+    """The class that a checked component names."""
+    module, _, name = component["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def build(component: Component) -> Any:
     """The object that a checked component describes."""
-    module, _, name = component["class_path"].rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
+    cls = class_of(component)
     parameters = schema(cls)
     plain, parts = {}, {}
     for key, value in component["init_args"].items():

@@ -1,37 +1,29 @@
-"""Runs what a plan says, one run after another, and records it; holds no model itself."""
+"""Runs what a plan says and records it; holds no model itself."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import signal
-import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies import provenance
+from ftlab.studies.dispatch import Interrupted, Job, Jobs, Signals, dispatch
 from ftlab.studies.display import Display
+from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, Machine, Share
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.study import Study
-from ftlab.studies.workers import OUTPUT, SPECIFICATION, Workers
+from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.tracker import Status, Tracker
 
 FLUSH = 5.0  # seconds from a metric to the UI
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM arrived; the store is in order and the same command continues."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @dataclass
@@ -53,6 +45,8 @@ def run_study(
     tracking_uri: str | None = None,
     results: str | Path = "results",
     display: Display | None = None,
+    workers: int | None = 1,
+    timeout: float | None = None,
 ) -> Outcome:
     """Do every run of a study that is not finished yet.
 
@@ -61,69 +55,103 @@ def run_study(
         tracking_uri: MLflow's store; None as in `Tracker`.
         results: folder in whose `<study>/.work` runs write while they go on.
         display: shows progress; None for the default one.
+        workers: runs at a time; several on one machine disturb each other's measured times. None
+            for as many as the machine has room for.
+        timeout: seconds without a sign of life after which a run fails.
 
     Raises:
         InputError: the study cannot run; nothing was written.
         Interrupted: by Ctrl-C or SIGTERM.
     """
-    workers = Workers()  # imports while we read the data
+    engine = Workers()  # imports while we read the data
     display = display or Display()
-    signals = _Signals()
+    signals = Signals()
     try:
         made = plan(study)
+        engine.share_out(shares(study, workers), timeout)
         tracker = Tracker(tracking_uri)
         work = Path(results) / study.name / ".work"
         made.check_space([work])
         for note in made.notes:
             display.note(note)
         signals.deferred = True
-        return _run_all(made, tracker, workers, work, display, signals)
+        runs = _Runs(made, tracker, work.absolute(), display, engine.slots)
+        try:
+            dispatch(engine, runs, signals)
+        finally:
+            runs.close()
+        _tidy(work, runs.outcome)
+        return runs.outcome
     finally:
         signals.restore()
-        workers.close()
+        engine.close()
 
 
-def _run_all(
-    made: Plan,
-    tracker: Tracker,
-    workers: Workers,
-    work: Path,
-    display: Display,
-    signals: _Signals,
-) -> Outcome:
-    study = made.study
-    tracker.open_study(study.name, {"mlflow.note.content": study.question})
-    environment = json.dumps(provenance.here(), sort_keys=True)
-    cells = {
-        tracker.open_cell(p.cell.key, p.cell.config, study.seeds, order): p
-        for order, p in enumerate(made.cells)
-    }
-    finished = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in cells}
-    _refuse_changed(cells, tracker.cells(study.name))
-    # Seed by seed, so that an early look at the study compares all its cells.
-    waiting = [(c, s) for s in study.seeds for c in cells if s not in finished[c]]
-    outcome = Outcome(finished=sum(map(len, finished.values())))
-    left = Counter(cells[cell_id].cell.key.technique for cell_id, _ in waiting)
-    display.start(study.name, outcome.finished, left)
-    open_seeds = Counter(cell_id for cell_id, _ in waiting)
-    one = _OneRun(tracker, workers, display, work, environment, study.report, signals)
-    try:
-        for cell_id in cells.keys() - open_seeds.keys():
+def shares(study: Study, workers: int | None) -> list[Share]:
+    """How the machine is shared out among a study's runs.
+
+    Raises:
+        InputError: the machine has fewer devices than a run wants.
+    """
+    devices = max(cell.trainer["devices"] for cell in study.cells)
+    accelerators = {cell.trainer["accelerator"] for cell in study.cells}
+    accelerator = accelerators.pop() if len(accelerators) == 1 else "auto"
+    return Machine.this().shares(workers, devices, accelerator)
+
+
+class _Runs(Jobs):
+    """The runs of a study that are not finished."""
+
+    def __init__(
+        self, made: Plan, tracker: Tracker, work: Path, display: Display, slots: int
+    ) -> None:
+        study = made.study
+        self.tracker, self.work, self.display, self.report = tracker, work, display, study.report
+        tracker.open_study(study.name, {"mlflow.note.content": study.question})
+        self.environment = json.dumps(provenance.here(), sort_keys=True)
+        self.cells = {
+            tracker.open_cell(p.cell.key, p.cell.config, study.seeds, order): p
+            for order, p in enumerate(made.cells)
+        }
+        done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}
+        _refuse_changed(self.cells, tracker.cells(study.name))
+        # seed by seed, so that an early look at the study compares all its cells
+        self.waiting = deque((c, s) for s in study.seeds for c in self.cells if s not in done[c])
+        self.outcome = Outcome(finished=sum(map(len, done.values())))
+        self.open = Counter(cell_id for cell_id, _ in self.waiting)
+        self.flushed = time.monotonic()
+        left = Counter(self.cells[cell_id].cell.key.technique for cell_id, _ in self.waiting)
+        display.start(study.name, self.outcome.finished, left, slots)
+        for cell_id in self.cells.keys() - self.open.keys():
             tracker.end_cell(cell_id)
-        for cell_id, seed in waiting:
-            one.execute(cell_id, cells[cell_id], seed, outcome)
-            open_seeds[cell_id] -= 1
-            if not open_seeds[cell_id]:
-                tracker.end_cell(cell_id)
-    except Interrupted:
-        for cell_id in +open_seeds:
-            tracker.end_cell(cell_id, interrupted=True)
-        raise
-    finally:
-        display.close()
-        tracker.close()
-    _tidy(work, outcome)
-    return outcome
+
+    def next(self) -> Job | None:
+        if not self.waiting:
+            return None
+        cell_id, seed = self.waiting.popleft()
+        return _Run(self, cell_id, self.cells[cell_id], seed)
+
+    def over(self) -> bool:
+        return not self.waiting
+
+    def tick(self) -> None:
+        self.display.idle()
+        if time.monotonic() - self.flushed > FLUSH:
+            self.flushed = time.monotonic()
+            self.tracker.flush()
+
+    def ended(self, cell_id: str) -> None:
+        """One of a cell's runs has ended."""
+        self.open[cell_id] -= 1
+        if not self.open[cell_id]:
+            self.tracker.end_cell(cell_id)
+
+    def close(self) -> None:
+        """Leave the store and the terminal in order, whatever has happened."""
+        for cell_id in +self.open:
+            self.tracker.end_cell(cell_id, interrupted=True)
+        self.display.close()
+        self.tracker.close()
 
 
 def _tidy(work: Path, outcome: Outcome) -> None:
@@ -142,7 +170,7 @@ def _refuse_changed(cells: Mapping[str, PlannedCell], records: Sequence[CellReco
             continue
         planned = cells[record.cell_id]
         for run in record.finished:
-            for tag, now in _fingerprints(planned).items():
+            for tag, now in fingerprints(planned).items():
                 if run.tags.get(tag, now) != now:
                     name = tag.removeprefix("ftlab.").removesuffix("_sha256")
                     raise InputError(
@@ -151,139 +179,99 @@ def _refuse_changed(cells: Mapping[str, PlannedCell], records: Sequence[CellReco
                     )
 
 
-def _fingerprints(planned: PlannedCell) -> dict[str, str]:
+def fingerprints(planned: PlannedCell) -> dict[str, str]:
+    """Tags of the data and weights that a cell stands on."""
     return {
         "ftlab.dataset_sha256": planned.data_fingerprint,
         "ftlab.backbone_sha256": planned.backbone_fingerprint,
     }
 
 
-@dataclass
-class _OneRun:
-    """The life of one run as the coordinator sees it."""
+class _Run(Job):
+    """One run, as the coordinator sees it."""
 
-    tracker: Tracker
-    workers: Workers
-    display: Display
-    work: Path
-    environment: str
-    report: str
-    signals: _Signals
-
-    def execute(self, cell_id: str, planned: PlannedCell, seed: int, outcome: Outcome) -> None:
-        key = planned.cell.key
-        directory = (self.work / f"{key.technique}-{key.config}-seed{seed}").absolute()
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
+    def __init__(self, runs: _Runs, cell_id: str, planned: PlannedCell, seed: int) -> None:
+        key, self.tracker = planned.cell.key, runs.tracker
+        self.runs, self.cell_id, self.planned, self.seed = runs, cell_id, planned, seed
+        self.title = f"{key.title}, seed {seed}"
+        self.directory = runs.work / f"{key.technique}-{key.config}-seed{seed}"
+        self.metrics: dict[str, float] = {}
+        self.reason = ""
         said = {**planned.cell.config, "seed": seed}
-        record = {**said, "study": key.study, "fingerprints": _fingerprints(planned)}
-        (directory / SPECIFICATION).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        run_id = self.tracker.open_run(cell_id, seed, said)
-        tags = {provenance.TAG: self.environment, **_fingerprints(planned)}
-        self.tracker.set_tags(run_id, tags)
-        self._log_data(run_id, planned)
-        self.display.run_started(planned.cell, seed)
-        begin = time.monotonic()
-        try:
-            metrics, reason = self._follow(run_id, directory)
-        except Interrupted as interrupted:
-            name = signal.Signals(interrupted.number).name
-            self.workers.close()
-            self.tracker.end_run(run_id, "KILLED", f"interrupted by {name}")
-            shutil.rmtree(directory)
-            raise
-        status = "FAILED" if reason else "FINISHED"
-        self._store(run_id, directory, status)
-        self.tracker.end_run(run_id, "FAILED" if reason else "FINISHED", reason)
+        write_specification(
+            self.directory, {**said, "study": key.study, "fingerprints": fingerprints(planned)}
+        )
+        self.run_id = self.tracker.open_run(cell_id, seed, said)
+        tags = {provenance.TAG: runs.environment, **fingerprints(planned)}
+        self.tracker.set_tags(self.run_id, tags)
+        log_data(self.tracker, self.run_id, planned)
+        self.begin = time.monotonic()
+        runs.display.run_started(self.title, key.technique)
+
+    def event(self, event: Event) -> None:
+        match event["event"]:
+            case "progress":
+                self.runs.display.progress(
+                    self.title, event["phase"], event["done"], event["total"])
+            case "metrics":
+                step, now = event["step"], event["time"]
+                self.tracker.log_metrics(self.run_id, event["metrics"], step, now)
+            case "note":
+                self.tracker.set_tags(self.run_id, {"ftlab.note": event["text"]})
+            case "failed":
+                self.reason = event["reason"]
+            case "done":
+                self.metrics = event["metrics"]
+                self.tracker.log_metrics(self.run_id, self.metrics, 0, int(time.time() * 1000))
+
+    def end(self, event: Event) -> None:
+        runs, outcome = self.runs, self.runs.outcome
+        reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
+        status: Status = "FAILED" if reason else "FINISHED"
+        if reason:  # of a failed run what tells why, of a finished one all that it wrote
+            shutil.rmtree(self.directory / "checkpoint", ignore_errors=True)
+        self.tracker.log_artifacts(self.run_id, self.directory)
+        self.tracker.end_run(self.run_id, status, reason)
         stored = self.tracker.flush()
-        score = f"{self.report} {metrics[self.report]:.4f}" if self.report in metrics else ""
-        self.display.run_ended(status, time.monotonic() - begin, score, reason)
+        known = runs.report in self.metrics
+        score = f"{runs.report} {self.metrics[runs.report]:.4f}" if known else ""
+        seconds = time.monotonic() - self.begin
+        runs.display.run_ended(self.title, status, seconds, score, reason)
         if reason:
             outcome.failed += 1
-            where = directory / OUTPUT
-            outcome.failures.append(f"{key.title}, seed {seed}: {reason} (output: {where})")
+            where = self.directory / OUTPUT
+            outcome.failures.append(f"{self.title}: {reason} (output: {where})")
         else:
             outcome.finished += 1
             if stored:  # in an outage the files stay until the tracker's last attempt
-                shutil.rmtree(directory)
+                shutil.rmtree(self.directory)
+        runs.ended(self.cell_id)
 
-    def _follow(self, run_id: str, directory: Path) -> tuple[dict[str, float], str]:
-        """Forward a run's events; its final metrics, and why it failed if it did."""
-        metrics: dict[str, float] = {}
-        reason = ""
-        flushed = time.monotonic()
-        for event in self.workers.run(directory):
-            self.signals.check()
-            match event["event"]:
-                case "progress":
-                    self.display.progress(event["phase"], event["done"], event["total"])
-                case "metrics":
-                    step, now = event["step"], event["time"]
-                    self.tracker.log_metrics(run_id, event["metrics"], step, now)
-                case "note":
-                    self.tracker.set_tags(run_id, {"ftlab.note": event["text"]})
-                case "failed":
-                    reason = event["reason"]
-                case "done":
-                    metrics = event["metrics"]
-                    self.tracker.log_metrics(run_id, metrics, 0, int(time.time() * 1000))
-                case "exit":
-                    reason = reason or _died(event["code"], bool(metrics))
-                case _:
-                    self.display.idle()
-                    if time.monotonic() - flushed > FLUSH:
-                        flushed = time.monotonic()
-                        self.tracker.flush()
-        return metrics, reason
-
-    def _log_data(self, run_id: str, planned: PlannedCell) -> None:
-        key, profile = planned.cell.key, planned.data_profile
-        source = str(planned.cell.data["init_args"].get("train", ""))
-        for split, counts in profile.items():
-            self.tracker.log_dataset(
-                run_id, key.dataset, planned.data_fingerprint, source, split, counts
-            )
-
-    def _store(self, run_id: str, directory: Path, status: str) -> None:
-        """Artifacts: all that a finished run wrote, of a failed one what tells why."""
-        if status == "FAILED":
-            shutil.rmtree(directory / "checkpoint", ignore_errors=True)
-        self.tracker.log_artifacts(run_id, directory)
+    def interrupted(self, by: Interrupted) -> None:
+        self.tracker.end_run(self.run_id, "KILLED", f"interrupted by {by.name}")
+        shutil.rmtree(self.directory)
 
 
-def _died(code: int, done: bool) -> str:
+def write_specification(directory: Path, said: Mapping[str, Any]) -> None:
+    """Make a run's folder anew, with its specification."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    (directory / SPECIFICATION).write_text(json.dumps(said, indent=1), encoding="utf-8")
+
+
+def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:
+    """Say in the store which data a run used."""
+    source = str(planned.cell.data["init_args"].get("train", ""))
+    for split, counts in planned.data_profile.items():
+        name, digest = planned.cell.key.dataset, planned.data_fingerprint
+        tracker.log_dataset(run_id, name, digest, source, split, counts)
+
+
+def died(code: int, done: bool) -> str:
+    """Why a process that gave no reason has ended; empty where it did what it should."""
     if code == 0 and done:
         return ""
     if code < 0:
         hint = ", out of memory perhaps" if code == -signal.SIGKILL else ""
         return f"the run's process was killed by {signal.Signals(-code).name}{hint}"
     return f"the run's process ended with exit code {code}"
-
-
-class _Signals:
-    """Ctrl-C and SIGTERM as `Interrupted`.
-
-    While nothing is written they interrupt at once; with `deferred` only where `check` is
-    called, so that no write to the store is cut in two. The second one does not wait.
-    """
-
-    def __init__(self) -> None:
-        self.deferred = False
-        self._arrived: int | None = None
-        self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # Python allows no other
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.deferred or self._arrived is not None:
-            raise Interrupted(number)
-        self._arrived = number
-
-    def check(self) -> None:
-        if self._arrived is not None:
-            raise Interrupted(self._arrived)
-
-    def restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-from ftlab.studies.study import Cell
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 
 class Clock:
@@ -36,21 +35,48 @@ class Clock:
         known = self.seconds.get(technique) or [s for all_ in self.seconds.values() for s in all_]
         return sum(known) / len(known) if known else None
 
-    def left(self, technique: str, elapsed: float, fraction: float) -> float | None:
-        """Seconds until the study ends, `elapsed` into a run that is done by `fraction`."""
-        expected = self.expected(technique)
-        if expected is None and fraction < 0.1:
+    def left(self, running: Sequence[Running] = (), slots: int = 1) -> float | None:
+        """Seconds until the study ends; None where nothing is known yet.
+
+        Args:
+            running: what goes on; counted as waiting until it has ended.
+            slots: runs at a time.
+        """
+        waiting = dict(self.waiting)
+        rest, seen = 0.0, []
+        for run in running:
+            waiting[run.technique] -= 1
+            expected = self.expected(run.technique)
+            if run.fraction >= 0.1:
+                expected = run.elapsed / run.fraction
+            elif expected is None:
+                continue
+            seen.append(expected)
+            rest += max(0.0, expected - run.elapsed)
+        if running and not seen:
             return None
-        run = elapsed / fraction if fraction >= 0.1 else expected or 0.0
-        rest = sum(
-            (count - (name == technique)) * (self.expected(name) or run)
-            for name, count in self.waiting.items()
-        )
-        return max(0.0, run - elapsed) + rest
+        guess = sum(seen) / len(seen) if seen else 0.0
+        rest += sum(n * (self.expected(name) or guess) for name, n in waiting.items())
+        return rest / slots
+
+
+@dataclass
+class Running:
+    """A run that goes on: how far it is, and since when."""
+
+    technique: str
+    phase: str = "starts"
+    fraction: float = 0.0
+    begin: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it started."""
+        return time.monotonic() - self.begin
 
 
 class Display:
-    """Follows a study's runs.
+    """Follows the runs of a study or a sweep.
 
     Args:
         console: where to show; bars are drawn only on a terminal.
@@ -60,33 +86,37 @@ class Display:
         self.console = console or Console()
         self.live: Live | None = None
 
-    def start(self, study: str, done: int, waiting: Mapping[str, int]) -> None:
+    def start(self, name: str, done: int, waiting: Mapping[str, int], slots: int = 1) -> None:
         """Begin: `done` runs are finished already, `waiting` by technique are to do."""
-        self.clock = Clock(waiting)
+        self.clock, self.slots = Clock(waiting), slots
         self.total = done + sum(waiting.values())
         self.done, self.failed = done, 0
-        self.begin = time.monotonic()
+        self.running: dict[str, Running] = {}
+        self.spoke = time.monotonic()
         if done:
             self.console.print(f"{done} of {self.total} runs are finished already")
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
         self.bars = Progress(*columns, TextColumn("{task.fields[said]}"), console=self.console)
-        self.all = self.bars.add_task(study, total=self.total, completed=done, said="")
-        self.one = self.bars.add_task("", total=1.0, said="", visible=False)
+        self.all = self.bars.add_task(name, total=self.total, completed=done, said="")
+        self.tasks: dict[str, TaskID] = {}
         if self.console.is_terminal:
             self.live = Live(Group(self.bars), console=self.console, refresh_per_second=5)
             self.live.start()
 
-    def run_started(self, cell: Cell, seed: int) -> None:
-        self.cell, self.seed, self.fraction = cell, seed, 0.0
-        self.run_begin = self.spoke = time.monotonic()
-        self.phase = "starts"
+    def run_started(self, title: str, technique: str) -> None:
+        """A run begins; `title` names it until its end."""
+        if not self.running:
+            self.spoke = time.monotonic()
+        self.running[title] = Running(technique)
+        self.tasks[title] = self.bars.add_task(title, total=1.0, said="")
         self._draw()
 
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Of the run: `phase`, `done` of `total` steps."""
-        self.phase = phase
+    def progress(self, title: str, phase: str, done: int, total: int) -> None:
+        """Of a run: `phase`, `done` of `total` steps."""
+        run = self.running[title]
+        run.phase = phase
         # Loading and testing take about a tenth of a run each.
-        self.fraction = {"load": 0.02, "test": 0.9}.get(phase, 0.05 + 0.85 * done / max(1, total))
+        run.fraction = {"load": 0.02, "test": 0.9}.get(phase, 0.05 + 0.85 * done / max(1, total))
         self._draw()
 
     def idle(self) -> None:
@@ -94,41 +124,51 @@ class Display:
         self._draw()
 
     def note(self, text: str) -> None:
+        """Say something once."""
         self.console.print(f"note: {text}", markup=False, highlight=False)
 
-    def run_ended(self, status: str, seconds: float, score: str, reason: str) -> None:
+    def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str) -> None:
         """A run ended; `score` is a line such as `test/accuracy 0.912`."""
+        technique = self.running.pop(title).technique
+        self.bars.remove_task(self.tasks.pop(title))
         self.done += 1
-        self.failed += status != "FINISHED"
-        self.clock.ended(self.cell.key.technique, seconds)
-        left = self.clock.left(self.cell.key.technique, 0.0, 0.0)
+        self.failed += status == "FAILED"
+        self.clock.ended(technique, seconds)
+        left = self.clock.left(list(self.running.values()), self.slots)
         more = f", {clock(left)} left" if left and self.done < self.total else ""
-        said = score if status == "FINISHED" else f"{status}: {reason}"
-        line = f"[{self.done}/{self.total}] {self.cell.key.title}, seed {self.seed}: {said}"
+        said = score if not reason else f"{status}: {reason}"
+        line = f"[{self.done}/{self.total}] {title}: {said}"
         self.console.print(f"{line} ({clock(seconds)}{more})", markup=False, highlight=False)
         self.bars.update(self.all, completed=self.done)
 
+    def run_dropped(self, title: str) -> None:
+        """A run went away without an end, and will come again."""
+        self.running.pop(title)
+        self.bars.remove_task(self.tasks.pop(title))
+
     def close(self) -> None:
+        """Leave the terminal as it is."""
         if self.live is not None:
-            self.bars.update(self.one, visible=False)
+            for task in self.tasks.values():
+                self.bars.remove_task(task)
             self.live.stop()
             self.live = None
 
     def _draw(self) -> None:
-        elapsed = time.monotonic() - self.run_begin
-        left = self.clock.left(self.cell.key.technique, elapsed, self.fraction)
+        left = self.clock.left(list(self.running.values()), self.slots)
         still = f"{clock(left)} left" if left is not None else "estimating the time left"
         if self.live is not None:
-            title = f"{self.cell.key.title}, seed {self.seed}"
-            said = f"{self.done} of {self.total} runs, {still}"
-            self.bars.update(self.all, said=said, completed=self.done + self.fraction)
-            self.bars.update(
-                self.one, description=title, completed=self.fraction, said=self.phase, visible=True
-            )
-        elif time.monotonic() - self.spoke > 30:  # plain lines: a sign of life in long runs
+            failed = f", {self.failed} failed" if self.failed else ""
+            said = f"{self.done} of {self.total} runs{failed}, {still}"
+            going = sum(run.fraction for run in self.running.values())
+            self.bars.update(self.all, said=said, completed=self.done + going)
+            for title, run in self.running.items():
+                self.bars.update(self.tasks[title], completed=run.fraction, said=run.phase)
+        elif self.running and time.monotonic() - self.spoke > 30:  # a sign of life in long runs
             self.spoke = time.monotonic()
-            line = f"{self.cell.key.title}, seed {self.seed}: {self.phase} {self.fraction:.0%}"
-            self.console.print(f"{line}, {still}", markup=False, highlight=False)
+            each = "; ".join(f"{title}: {run.phase} {run.fraction:.0%}"
+                             for title, run in self.running.items())
+            self.console.print(f"{each}, {still}", markup=False, highlight=False)
 
 
 def clock(seconds: float) -> str:

@@ -93,7 +93,7 @@ class Study:
 
     def with_seeds(self, seeds: Sequence[int]) -> Study:
         """The study with other seeds."""
-        return self._with(seeds=_seeds(list(seeds), "--seeds"))
+        return self._with(seeds=check_seeds(list(seeds), "--seeds"))
 
     def _with(self, **changes: Any) -> Study:
         return Study(**{**vars(self), **changes})
@@ -118,7 +118,7 @@ def load_study(
     for key in data:
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
-    name = _name(data.get("name"), place / "name")
+    name = check_name(data.get("name"), place / "name")
     select_by = str(data.get("select_by", "val/accuracy"))
     if not select_by.startswith("val/"):
         raise InputError(
@@ -129,7 +129,7 @@ def load_study(
     axes = {axis: _axis(data.get(axis), place / axis) for axis in AXES}
     common = _mapping(data.get("trainer"), place / "trainer")
     cells = _cells(name, axes, common, select_by, place, allow)
-    seeds = _seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
+    seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     question = str(data.get("question", ""))
     return Study(name, question, cells, seeds, select_by, report, tuple(allow))
 
@@ -177,7 +177,7 @@ def _cells(
 def _axis(entries: Any, place: Place) -> dict[str, Any]:
     if not isinstance(entries, Mapping) or not entries:
         raise InputError(f"{place}: at least one is needed", f"{place.keys[-1]}: {{name: CLASS}}")
-    return {_name(name, place / str(name)): value for name, value in entries.items()}
+    return {check_name(name, place / str(name)): value for name, value in entries.items()}
 
 
 def _mapping(value: Any, place: Place) -> dict[str, Any]:
@@ -186,7 +186,12 @@ def _mapping(value: Any, place: Place) -> dict[str, Any]:
     return dict(value or {})
 
 
-def _name(name: Any, place: object) -> str:
+def check_name(name: Any, place: object) -> str:
+    """A name that can be a folder and a tag.
+
+    Raises:
+        InputError: it is none.
+    """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError(
             f"{place}: {name!r} is not a name",
@@ -195,7 +200,12 @@ def _name(name: Any, place: object) -> str:
     return name
 
 
-def _seeds(seeds: Any, place: object) -> tuple[int, ...]:
+def check_seeds(seeds: Any, place: object) -> tuple[int, ...]:
+    """Different whole numbers.
+
+    Raises:
+        InputError: they are none.
+    """
     whole = isinstance(seeds, list) and all(type(s) is int and 0 <= s < 2**32 for s in seeds)
     if not whole or not seeds:
         raise InputError(f"{place}: expected a list of whole numbers, got {seeds}", "[0, 1, 2]")

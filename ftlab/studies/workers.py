@@ -1,82 +1,139 @@
-"""Processes that run: a server with the heavy imports done forks one child a run.
-
-`python -m ftlab.studies.workers` serves: a line on its standard input names a run's
-specification file; it forks a child for it and answers with JSON lines. When its input ends it
-stops the child and itself, so a killed coordinator leaves nothing behind. The child writes
-`events.jsonl` and `output.log` beside its specification.
-`python -m ftlab.studies.workers SPECIFICATION` executes one run; DDP starts every rank so.
-"""
+"""The engine of one machine: a server with the heavy imports done forks a process a run."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.errors import FtlabError
+from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Share
+from ftlab.studies.pipe import Lines
+from ftlab.studies.server import GRACE
 
-SPECIFICATION, EVENTS, OUTPUT = "run.json", "events.jsonl", "output.log"
-GRACE = 5.0  # seconds from SIGTERM to SIGKILL
+POLL = 0.05  # seconds from one look at the runs' files to the next
 
 
-class Workers:
-    """The coordinator's side: starts the server, one run at a time, and stops it."""
+@dataclass
+class _Running:
+    tail: _Tail
+    share: Share
+    heard: float
+    reason: str = ""
 
-    def __init__(self) -> None:
+
+class Workers(Engine):
+    """Runs on this machine, as many at a time as there are shares of it.
+
+    Args:
+        shares: of the machine; one run at a time with all of it unless given.
+        timeout: seconds without a sign of life after which a run is ended; None waits for ever.
+    """
+
+    def __init__(self, shares: Sequence[Share] = (Share(),), timeout: float | None = None) -> None:
+        self._shares = list(shares)
+        self._timeout = timeout
+        self._running: dict[Path, _Running] = {}
+        self._server = self._serve()
+
+    @property
+    def slots(self) -> int:  # type: ignore[override]  # an attribute to those who read it
+        return len(self._shares) + len(self._running)
+
+    def share_out(self, shares: Sequence[Share], timeout: float | None = None) -> None:
+        """Set the shares later than the constructor, which starts the imports."""
+        assert not self._running
+        self._shares, self._timeout = list(shares), timeout
+
+    def _serve(self) -> subprocess.Popen[bytes]:
         # A session of its own, so that Ctrl-C reaches the coordinator alone.
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "ftlab.studies.workers"],
+        server = subprocess.Popen(
+            [sys.executable, "-m", "ftlab.studies.server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             start_new_session=True,
         )
-        self._busy = False
+        assert server.stdout is not None
+        self._answers_of = Lines(server.stdout.fileno())
+        return server
 
-    def run(self, directory: Path) -> Iterator[dict[str, Any]]:
-        """Execute the run whose specification lies in `directory`; yield its events.
+    def start(self, directory: Path) -> None:
+        share = self._shares.pop(0)
+        self._running[directory] = _Running(_Tail(directory / EVENTS), share, time.monotonic())
+        self._tell({"start": str(directory), "threads": share.threads, "gpus": share.gpus})
 
-        The last event is `exit` with the process's `code`. While nothing happens an event
-        `idle` comes a few times a second, so that the caller stays responsive.
-        """
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._busy = True
-        self._server.stdin.write(f"{directory / SPECIFICATION}\n")
-        self._server.stdin.flush()
-        events = _Tail(directory / EVENTS)
+    def prune(self, directory: Path) -> None:
+        (directory / STOP).touch()
+
+    def events(self, patience: float) -> list[tuple[Path, Event]]:
+        until = time.monotonic() + patience
         while True:
-            ended = bool(select.select([self._server.stdout], [], [], 0.1)[0])
-            yield from events.read()
-            if ended:
-                answer = self._server.stdout.readline()
-                if not answer:
-                    raise FtlabError("the worker server died", f"see {directory / OUTPUT}")
-                yield from events.read()
-                self._busy = False
-                yield {"event": "exit", "code": json.loads(answer)["code"]}
-                return
-            yield {"event": "idle"}
+            ended = self._answers(min(POLL, max(0.0, until - time.monotonic())))
+            news = [(d, event) for d, run in self._running.items() for event in run.tail.read()]
+            for directory, _ in news:
+                self._running[directory].heard = time.monotonic()
+            for directory, event in ended:
+                run = self._running.pop(directory)
+                self._shares.append(run.share)
+                reason = {"reason": run.reason, "lost": False} if run.reason else {}
+                news += [*((directory, e) for e in run.tail.read()), (directory, event | reason)]
+            self._end_silent()
+            if news or time.monotonic() >= until:
+                return news
+
+    def _end_silent(self) -> None:
+        for directory, run in self._running.items():
+            silent = time.monotonic() - run.heard
+            if self._timeout is not None and silent > self._timeout and not run.reason:
+                run.reason = f"no sign of life for {silent:.0f} s"
+                self._tell({"kill": str(directory)})
+
+    def _answers(self, patience: float) -> list[tuple[Path, Event]]:
+        """Runs that have ended, as the server says; all of them where it has died."""
+        ended: list[tuple[Path, Event]] = []
+        for said in self._answers_of.read(patience):
+            exit_ = {"event": "exit", "code": said["code"], "lost": said["code"] < 0}
+            ended.append((Path(said["directory"]), exit_))
+        if self._answers_of.ended:
+            self._reap()
+            lost = {"event": "exit", "code": -signal.SIGKILL, "lost": True}
+            known = dict(ended)
+            ended += [(directory, lost) for directory in self._running if directory not in known]
+        return ended
+
+    def _reap(self) -> None:
+        """The server was killed, and its runs with it; begin anew."""
+        self._server.wait()
+        for stream in (self._server.stdin, self._server.stdout):
+            assert stream is not None
+            stream.close()
+        self._server = self._serve()
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        assert self._server.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died: `_answers` sees it
+            os.write(self._server.stdin.fileno(), f"{json.dumps(message)}\n".encode())
 
     def close(self) -> None:
-        """Stop the server and a run in progress."""
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.close()
-        if not self._busy:  # it may still be importing; there is nothing to stop gently
-            self._server.kill()
+        server = self._server
+        assert server.stdin is not None and server.stdout is not None
+        server.stdin.close()
+        if not self._running:  # it may still be importing; there is nothing to stop gently
+            server.kill()
         try:
-            self._server.wait(GRACE + 5)
+            server.wait(GRACE + 5)
         except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
-        self._server.stdout.close()
+            server.kill()
+            server.wait()
+        server.stdout.close()
+        self._running.clear()
 
 
 class _Tail:
@@ -85,7 +142,7 @@ class _Tail:
     def __init__(self, path: Path) -> None:
         self.path, self.offset = path, 0
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self) -> Iterator[Event]:
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -95,106 +152,3 @@ class _Tail:
                     return
                 self.offset += len(line)
                 yield json.loads(line)
-
-
-def serve() -> None:
-    """The server's loop; see the module."""
-    _preload()
-    while line := sys.stdin.readline():
-        specification = Path(line.rstrip("\n"))
-        child = os.fork()
-        if child == 0:
-            _become_run(specification)
-        print(json.dumps({"code": _wait(child)}), flush=True)
-
-
-def _preload() -> None:
-    import lightning  # noqa: F401
-    import peft  # noqa: F401
-    import torchvision  # noqa: F401
-    import transformers  # noqa: F401
-
-    import ftlab.training.run  # noqa: F401
-
-
-def _wait(child: int) -> int:
-    """Exit code of a child (negative: its signal); stops it when the input ends."""
-    stop_at = 0.0
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        if stop_at:
-            time.sleep(0.02)
-            if time.monotonic() > stop_at:
-                _signal(child, signal.SIGKILL)
-        elif select.select([sys.stdin], [], [], 0.02)[0]:  # nothing but its end can come now
-            _signal(child, signal.SIGTERM)
-            stop_at = time.monotonic() + GRACE
-
-
-def _signal(child: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(child, number)  # the run leads a group: DDP's ranks and loaders are in it
-    except ProcessLookupError:
-        os.kill(child, number)  # not yet a leader
-
-
-def _become_run(specification: Path) -> None:
-    os.setsid()
-    output = os.open(specification.parent / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    several = json.loads(specification.read_text(encoding="utf-8"))["trainer"]["devices"] > 1
-    if several:  # every rank repeats this command line
-        os.execv(sys.executable, [sys.executable, "-m", "ftlab.studies.workers", str(specification)])
-    code = run(specification)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def run(specification: Path) -> int:
-    """Execute one run; 0, or 1 with an event `failed`."""
-    from ftlab.studies.config import build
-    from ftlab.training.run import Run, execute
-    from ftlab.training.settings import TrainerSettings
-
-    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
-    with (specification.parent / EVENTS).open("a", encoding="utf-8") as events:
-
-        def report(event: dict[str, Any]) -> None:
-            if first:
-                print(json.dumps(event), file=events, flush=True)
-
-        try:
-            said = json.loads(specification.read_text(encoding="utf-8"))
-            metrics = execute(
-                Run(
-                    backbone=build(said["backbone"]),
-                    data=build(said["data"]),
-                    technique=build(said["technique"]),
-                    settings=TrainerSettings(**said["trainer"]),
-                    seed=said["seed"],
-                    select_by=said["select_by"],
-                    directory=specification.parent,
-                    record=said,
-                ),
-                report,
-            )
-        # The process's last resort: whatever it was, this run alone fails, with its reason.
-        except Exception as error:  # noqa: BLE001
-            traceback.print_exc()
-            what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
-            first_line = (what.splitlines() or [type(error).__name__])[0]
-            report({"event": "failed", "reason": first_line[:500]})
-            return 1
-        report({"event": "done", "metrics": metrics})
-        return 0
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        sys.exit(run(Path(sys.argv[1])))
-    serve()

@@ -142,7 +142,8 @@ class Detection(Task):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5, 4), layout="constrained")
-        axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        axes = figure.add_subplot(title="An object is found at an overlap (IoU) of at least 0.5",
+                                  xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         for name in self.classes:
             curve = precision_recall(records, name)
             axes.plot(curve.recall, curve.precision, label=f"{name} ({curve.objects})")

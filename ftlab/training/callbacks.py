@@ -21,6 +21,9 @@ from ftlab.training.guards import TensorGuard
 Report = Callable[[dict[str, Any]], None]
 """Takes one event of a run: a dict with the key `event`."""
 
+ALIVE = {"event": "alive"}
+"""A sign of life where there is nothing to say; whoever hears none for long ends the run."""
+
 EVERY = 10  # steps from one look at the loss to the next: a look waits for the device
 
 
@@ -65,6 +68,13 @@ class Watch(Callback):
         self.report({"event": "progress", "phase": "fit", "done": done, "total": total})
         self._metrics(trainer, {"train/loss": loss})
 
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx % EVERY == 0:
+            self.report(ALIVE)
+
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._losses:
@@ -89,7 +99,7 @@ class BestEpoch(Callback):
     Args:
         select_by: the score's name, `val/accuracy` for instance.
         higher_is_better: its direction.
-        directory: where the checkpoint goes.
+        directory: where the checkpoint goes; None keeps the scores alone.
         names: parameters and buffers to keep: all that any epoch may change.
         record: for the manifest.
     """
@@ -98,13 +108,15 @@ class BestEpoch(Callback):
         self,
         select_by: str,
         higher_is_better: bool,
-        directory: Path,
+        directory: Path | None,
         names: set[str],
         record: Mapping[str, Any],
     ) -> None:
         self.select_by, self.sign = select_by, 1 if higher_is_better else -1
         self.directory, self.names, self.record = directory, names, record
         self.best, self.epoch, self.bytes = -math.inf, 0, 0
+        self.scores: dict[str, float] = {}
+        """The validation metrics of the best epoch."""
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         score = self.sign * float(trainer.callback_metrics[self.select_by])
@@ -112,6 +124,7 @@ class BestEpoch(Callback):
             raise GuardFailed(f"{self.select_by} is not a number after epoch {module.current_epoch}")
         if score > self.best:
             self.best, self.epoch = score, trainer.current_epoch + 1
+            self.scores = {name: float(v) for name, v in trainer.callback_metrics.items()}
             if trainer.is_global_zero:
                 self._save(module.model, self.names)
 
@@ -121,11 +134,32 @@ class BestEpoch(Callback):
 
     def restore(self, model: TaskModel, guard: TensorGuard) -> None:
         """Put the best epoch back, and leave only what it changed in the checkpoint."""
+        assert self.directory is not None
         checkpoint.load(self.directory, model)
         changed = guard.moved(model)
         if changed != self.names:
             self._save(model, changed)
 
     def _save(self, model: TaskModel, names: set[str]) -> None:
+        if self.directory is None:
+            return
         record = {**self.record, "epoch": self.epoch}
         self.bytes = checkpoint.save(self.directory, checkpoint.tensors(model, names), record)
+
+
+class Pruning(Callback):
+    """Ends a fit early where a sweep says so; all ranks agree.
+
+    Args:
+        stop: whether to stop; asked after each validation, by the first process alone.
+    """
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
+        self.pruned = False
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        decision = self.stop() if trainer.is_global_zero else False
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.strategy.broadcast(decision) and not last:
+            self.pruned = trainer.should_stop = True

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from lightning import Trainer
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ftlab.backbones.model import TaskModel
+from ftlab.data.base import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task
+from ftlab.training.callbacks import ALIVE, EVERY, Report
+from ftlab.training.fit import Run
 
 Placing = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Moves a batch to the device and precision of the model."""
@@ -23,7 +26,7 @@ Placing = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 def evaluate(
     model: TaskModel,
-    loader: DataLoader[Any],
+    loader: Iterable[Any],
     task: Task,
     ids: Sequence[str],
     place: Placing,
@@ -66,6 +69,34 @@ def evaluate(
     order = sorted(range(len(positions)), key=positions.__getitem__)
     records = {"id": list(ids)} | {n: [v[i] for i in order] for n, v in columns.items()}
     return task.scalars({**metrics.compute(), "loss": torch.tensor(total / weight)}), records
+
+
+def validate(
+    run: Run, model: TaskModel, trainer: Trainer, split: SplitName, report: Report
+) -> tuple[dict[str, float], dict[str, list[Any]]]:
+    """`evaluate` a run's model on a split, with the trainer's device and precision."""
+    data, place = run.data, placing(trainer, trainer.strategy.root_device)
+    loader = _heard(data.eval_loader(split), report)
+    with trainer.precision_plugin.forward_context():
+        return evaluate(model, loader, data.task, data.splits[split].ids, place)
+
+
+def _heard(batches: Iterable[Any], report: Report) -> Iterator[Any]:
+    for number, batch in enumerate(batches):
+        if number % EVERY == 0:
+            report(ALIVE)
+        yield batch
+
+
+def placing(trainer: Trainer, device: torch.device) -> Placing:
+    """The trainer's own way of moving a batch to the device and precision of its model."""
+
+    def place(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        moved = trainer.strategy.batch_to_device(batch, device)
+        converted: Mapping[str, Any] = trainer.precision_plugin.convert_input(moved)
+        return converted
+
+    return place
 
 
 def in_single_precision(predictions: Any) -> Any:

@@ -16,7 +16,8 @@ from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.transcription import Transcription
 from ftlab.techniques.linear_probe import LinearProbe
-from ftlab.training.run import Run, execute
+from ftlab.training.fit import Run
+from ftlab.training.run import execute
 from ftlab.training.settings import TrainerSettings
 from ftlab.training.unused import unreached_parameters
 

@@ -14,7 +14,8 @@ from ftlab.errors import Incompatible
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.lora import LoRA
-from ftlab.training.run import Run, execute
+from ftlab.training.fit import Run
+from ftlab.training.run import execute
 from ftlab.training.settings import TrainerSettings
 
 _RESNET = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1],

@@ -1,31 +1,39 @@
 import io
+import time
 
 import pytest
 from rich.console import Console
 
-from ftlab.studies.display import Clock, Display, clock
-from ftlab.studies.study import Cell
-from ftlab.tracking.records import CellKey
+from ftlab.studies.display import Clock, Display, Running, clock
 
 
-def cell(technique: str) -> Cell:
-    return Cell(CellKey("s", "b", "d", technique, "0"), {}, {}, {}, {}, "val/accuracy")
+def running(technique: str, elapsed: float, fraction: float) -> Running:
+    return Running(technique, "fit", fraction, time.monotonic() - elapsed)
+
+
+def near(seconds: float) -> object:
+    return pytest.approx(seconds, abs=0.2)
 
 
 def test_clock__nothing_is_known_before_a_tenth_of_the_first_run() -> None:
-    assert Clock({"a": 3}).left("a", elapsed=1.0, fraction=0.05) is None
+    assert Clock({"a": 3}).left([running("a", 1.0, 0.05)]) is None
 
 
 def test_clock__from_the_run_in_progress() -> None:
     # 10 s into a run that is half done: 10 s of it, and two more of 20 s.
-    assert Clock({"a": 3}).left("a", elapsed=10.0, fraction=0.5) == pytest.approx(10 + 2 * 20)
+    assert Clock({"a": 3}).left([running("a", 10.0, 0.5)]) == near(10 + 2 * 20)
+
+
+def test_clock__several_at_a_time() -> None:
+    both = [running("a", 10.0, 0.5), running("b", 10.0, 0.25)]
+    assert Clock({"a": 3, "b": 1}).left(both, slots=2) == near((10 + 30 + 2 * 30) / 2)
 
 
 def test_clock__each_technique_at_its_own_speed() -> None:
     known = Clock({"slow": 2, "quick": 2})
     known.ended("slow", 100.0)
     known.ended("quick", 10.0)
-    assert known.left("quick", elapsed=0.0, fraction=0.0) == pytest.approx(10 + 100)
+    assert known.left() == pytest.approx(10 + 100)
     assert known.expected("unseen") == pytest.approx(55)
 
 
@@ -33,11 +41,11 @@ def test_display__plain_lines_where_there_is_no_terminal() -> None:
     said = io.StringIO()
     display = Display(Console(file=said, width=200))
     display.start("s", 1, {"a": 2})
-    display.run_started(cell("a"), 0)
-    display.progress("fit", 5, 10)
-    display.run_ended("FINISHED", 12.0, "test/accuracy 0.9000", "")
-    display.run_started(cell("a"), 1)
-    display.run_ended("FAILED", 3.0, "", "non-finite loss")
+    display.run_started("a on d from b, seed 0", "a")
+    display.progress("a on d from b, seed 0", "fit", 5, 10)
+    display.run_ended("a on d from b, seed 0", "FINISHED", 12.0, "test/accuracy 0.9000", "")
+    display.run_started("a on d from b, seed 1", "a")
+    display.run_ended("a on d from b, seed 1", "FAILED", 3.0, "", "non-finite loss")
     display.close()
     assert said.getvalue().splitlines() == [
         "1 of 3 runs are finished already",
@@ -50,11 +58,11 @@ def test_display__bars_on_a_terminal_say_what_how_far_and_how_long() -> None:
     said = io.StringIO()
     display = Display(Console(file=said, width=200, force_terminal=True))
     display.start("s", 0, {"a": 2})
-    display.run_started(cell("a"), 0)
-    display.progress("fit", 5, 10)
-    display.run_ended("FINISHED", 12.0, "test/accuracy 0.9000", "")
-    display.run_started(cell("a"), 1)
-    display.progress("load", 0, 1)
+    display.run_started("a on d from b, seed 0", "a")
+    display.progress("a on d from b, seed 0", "fit", 5, 10)
+    display.run_ended("a on d from b, seed 0", "FINISHED", 12.0, "test/accuracy 0.9000", "")
+    display.run_started("a on d from b, seed 1", "a")
+    display.progress("a on d from b, seed 1", "load", 0, 1)
     display.live.refresh()
     display.close()
     text = said.getvalue()

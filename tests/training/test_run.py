@@ -13,7 +13,8 @@ from ftlab.techniques.base import Optimization
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.training.evaluate import evaluate
-from ftlab.training.run import Run, adapt, execute
+from ftlab.training.fit import Run, adapt
+from ftlab.training.run import execute
 from ftlab.training.settings import TrainerSettings
 
 

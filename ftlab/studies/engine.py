@@ -1,0 +1,129 @@
+"""Where runs are executed: the contract of engines, and how a machine is shared out."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import InputError
+
+SPECIFICATION, EVENTS, OUTPUT, STOP = "run.json", "events.jsonl", "output.log", "stop"
+"""Files of a run's folder: what to do, what happened, what it printed, and a wish to end."""
+
+Event = dict[str, Any]
+"""What a run reports, with the key `event`.
+
+`progress` (phase, done, total), `metrics` (step, time, metrics), `note` (text), `alive`, `failed`
+(reason; the last one counts), `done` (metrics), and from the engine at the end `exit`: `code`,
+negative for a signal; `lost`, whether the process vanished through no fault of its own that is
+known, so that another attempt makes sense; `reason`, where the engine knows one.
+"""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one run may use of a machine.
+
+    Attributes:
+        threads: of the CPU, over all its processes; None for the libraries' own choice.
+        gpus: ids of its GPUs; empty for none.
+    """
+
+    threads: int | None = None
+    gpus: tuple[str, ...] = ()
+
+
+class Engine(ABC):
+    """Executes runs, each in processes of its own.
+
+    A run is a folder that holds a specification (`SPECIFICATION`); it writes its results there.
+
+    Attributes:
+        slots: how many runs go on at a time.
+    """
+
+    slots: int
+
+    @abstractmethod
+    def start(self, directory: Path) -> None:
+        """Begin the run of a folder; at most `slots` at a time."""
+
+    @abstractmethod
+    def events(self, patience: float) -> list[tuple[Path, Event]]:
+        """What the runs reported since the last call, in order, each run's `exit` last.
+
+        Args:
+            patience: seconds to wait at most where nothing has happened.
+        """
+
+    @abstractmethod
+    def prune(self, directory: Path) -> None:
+        """Ask a run to end after its next validation."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop everything; nothing is left behind."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What may be shared out.
+
+    Attributes:
+        cores: CPU cores of this process.
+        gpus: ids, as CUDA_VISIBLE_DEVICES takes them.
+    """
+
+    cores: int
+    gpus: tuple[str, ...]
+
+    @classmethod
+    def this(cls) -> Machine:
+        """The machine that we are on; asks the driver for GPUs without starting CUDA."""
+        import torch
+
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        count = torch.cuda.device_count()
+        names = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
+        return cls(cores or 1, tuple(names))
+
+    def shares(self, workers: int | None, devices: int, accelerator: str) -> list[Share]:
+        """One share for each run that goes on at a time.
+
+        On GPUs each run has `devices` of its own. On the CPU the cores are one budget of threads,
+        since two processes with all threads each are several times slower than two with half.
+
+        Args:
+            workers: runs at a time; None for as many as the machine has room for.
+            devices: processes of the largest run.
+            accelerator: of the runs: `auto`, `gpu`, `cpu` or `mps`.
+
+        Raises:
+            InputError: the machine has not so many devices.
+        """
+        if workers is not None and workers < 1:
+            raise InputError(f"--workers {workers}: at least one is needed", "--workers 1")
+        if accelerator in ("auto", "gpu") and self.gpus:
+            room, what = len(self.gpus) // devices, f"{len(self.gpus)} GPUs"
+        elif accelerator == "gpu":
+            room, what = 0, "no GPU"
+        else:
+            room, what = self.cores // devices, f"{self.cores} CPU cores"
+        if room < 1:
+            raise InputError(f"a run wants {devices} devices, and this machine has {what}",
+                             "lower trainer: {devices: ...}")
+        if accelerator in ("auto", "gpu") and self.gpus:
+            if workers is not None and workers > room:
+                raise InputError(f"--workers {workers}: there are GPUs for {room} runs at a time",
+                                 f"--workers {room}")
+            threads = max(1, self.cores // (workers or room))
+            return [Share(threads, self.gpus[i * devices : (i + 1) * devices])
+                    for i in range(workers or room)]
+        count = workers or room
+        if count == 1 and devices == 1:
+            return [Share()]
+        return [Share(max(1, self.cores // count))] * count

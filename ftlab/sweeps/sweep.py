@@ -1,0 +1,184 @@
+"""A sweep: which study, how many trials a cell, where to look, and what counts as better."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
+from optuna.samplers import BaseSampler
+
+from ftlab.errors import InputError
+from ftlab.studies.discover import did_you_mean
+from ftlab.studies.study import Cell, Study, check_name, check_seeds, load_study
+from ftlab.studies.yaml_file import Place, read
+from ftlab.sweeps.optimizers import make_pruner, make_sampler
+from ftlab.sweeps.space import Space, make_space, put
+
+KEYS = ["name", "study", "trials", "seeds", "sampler", "pruner", "objective", "spaces",
+        "max_seconds", "storage"]
+COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/step_seconds",
+         "cost/peak_memory_bytes")
+"""What a trial measures beside the validation metrics; less is better."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep file.
+
+    Attributes:
+        name: of the file, unless it says otherwise.
+        study, study_path: what is tuned.
+        trials: of each cell.
+        seeds: of each trial; its value is their mean.
+        objectives: metrics; the first ranks trials, several give a Pareto front.
+        spaces: by technique.
+        sampler, pruner: as written, checked.
+        max_seconds: after which no trial starts; None for no limit.
+        storage: a journal file or `postgresql://...`.
+        notes: what its user should know.
+    """
+
+    name: str
+    study: Study
+    study_path: Path
+    trials: int
+    seeds: tuple[int, ...]
+    objectives: tuple[str, ...]
+    spaces: Mapping[str, Space]
+    sampler: Any
+    pruner: Any
+    max_seconds: float | None
+    storage: str
+    place: Place
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that makes trials comparable; a sweep may get more trials or time later."""
+        spaces = {name: {key: repr(d) for key, d in space.items()}
+                  for name, space in self.spaces.items()}
+        said = [[cell.key.config for cell in self.study.cells], spaces, self.seeds,
+                self.objectives, self.sampler, self.pruner]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+    def trials_of(self, cell: Cell) -> int:
+        """Of a technique that has nothing to search one trial says all."""
+        return self.trials if self.spaces[cell.key.technique] else 1
+
+    def config(self, cell: Cell, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """A trial's frozen specification."""
+        technique = put(cell.technique, values)
+        return {**cell.config, "technique": technique, "seed": seed, "search": True}
+
+    def make_sampler(self, seed: int) -> BaseSampler:
+        """A fresh sampler; those that have a memory keep it in the storage."""
+        return make_sampler(self.sampler, seed, self.place / "sampler")
+
+    def make_pruner(self) -> BasePruner:
+        """A fresh pruner."""
+        return make_pruner(self.pruner, self.place / "pruner")
+
+
+def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None = None) -> Sweep:
+    """Read and check a sweep file and its study.
+
+    Args:
+        path: of the YAML file.
+        allow: packages outside ftlab whose classes the study may name.
+        storage: instead of the file's.
+
+    Raises:
+        InputError: with the file, the line and the key of what is wrong.
+    """
+    data, place = read(Path(path))
+    for key in data:
+        if key not in KEYS:
+            raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
+    name = check_name(data.get("name", Path(path).stem), place / "name")
+    if not isinstance(data.get("study"), str):
+        raise InputError(f"{place / 'study'}: expected the path of a study file",
+                         "study: experiments/quickstart.yaml")
+    study_path = Path(os.path.expandvars(data["study"]))
+    study = load_study(study_path, (), allow)
+    trials = _positive(data.get("trials", 16), place / "trials", whole=True)
+    seeds = check_seeds(data.get("seeds", list(study.seeds[:1])), place / "seeds")
+    objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")
+    spaces, notes = _spaces(data.get("spaces"), study, place / "spaces", tuple(allow))
+    seconds = data.get("max_seconds")
+    sweep = Sweep(
+        name, study, study_path, int(trials), seeds, objectives, spaces, data.get("sampler"),
+        data.get("pruner"),
+        None if seconds is None else _positive(seconds, place / "max_seconds"),
+        os.path.expandvars(str(storage or data.get("storage", "optuna.journal"))),
+        place, tuple(notes),
+    )
+    sweep.make_sampler(0)
+    _check_pruner(sweep.make_pruner(), sweep)
+    return sweep
+
+
+def _check_pruner(pruner: BasePruner, sweep: Sweep) -> None:
+    place = sweep.place / "pruner"
+    if isinstance(pruner, NopPruner):
+        return
+    if len(sweep.objectives) > 1:
+        raise InputError(f"{place}: several objectives cannot be pruned",
+                         "leave out pruner, or name one objective")
+    if not sweep.objectives[0].startswith("val/"):
+        raise InputError(f"{place}: {sweep.objectives[0]} is known only at a trial's end",
+                         "leave out pruner, or choose a validation metric")
+    if isinstance(pruner, WilcoxonPruner):
+        if len(sweep.seeds) < 2:
+            raise InputError(f"{place}: WilcoxonPruner compares seeds, and a trial has one",
+                             "seeds: [0, 1, 2, 3, 4]")
+    elif len(sweep.seeds) == 1 and all(c.trainer["max_epochs"] == 1 for c in sweep.study.cells):
+        raise InputError(f"{place}: a trial of one epoch has no validation before its last",
+                         "leave out pruner, or raise trainer: {max_epochs: ...}")
+
+
+def _objectives(said: Any, study: Study, place: Place) -> tuple[str, ...]:
+    names = said if isinstance(said, list) else [said]
+    if not names or len(set(map(str, names))) < len(names):
+        raise InputError(f"{place}: expected a metric, or a list of different ones",
+                         f"objective: {study.select_by}")
+    for name in names:
+        if not isinstance(name, str) or not (name.startswith("val/") or name in COSTS):
+            raise InputError(f"{place}: {name!r} cannot be an objective",
+                             f"val/METRIC, or one of: {', '.join(COSTS)}")
+    return tuple(names)
+
+
+def _spaces(
+    said: Any, study: Study, place: Place, allow: tuple[str, ...]
+) -> tuple[dict[str, Space], list[str]]:
+    techniques = {cell.key.technique: cell.technique for cell in study.cells}
+    given = said or {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"{place}: expected a mapping of techniques", "lora: {rank: {choices: [4, 8]}}")
+    for name, space in given.items():
+        if name not in techniques:
+            raise InputError(f"{place / str(name)}: the study has no technique {name!r}",
+                             did_you_mean(name, list(techniques)))
+        if not isinstance(space, Mapping):
+            raise InputError(f"{place / str(name)}: expected a mapping of hyperparameters",
+                             "rank: {choices: [4, 8]}")
+    spaces: dict[str, Space] = {}
+    notes: list[str] = []
+    for name, technique in techniques.items():
+        spaces[name], more = make_space(technique, given.get(name, {}), place / name, allow)
+        notes += more
+    return spaces, notes
+
+
+def _positive(value: Any, place: Place, whole: bool = False) -> float:
+    right = isinstance(value, int) or (isinstance(value, float) and not whole)
+    if not right or isinstance(value, bool) or value <= 0:
+        raise InputError(f"{place}: expected a {'whole ' if whole else ''}number above 0, got {value}",
+                         f"{place.keys[-1]}: 16")
+    return float(value)

@@ -1,0 +1,39 @@
+"""One trial of a sweep: a fit whose best epoch is all that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftlab.training import costs
+from ftlab.training.callbacks import Pruning, Report
+from ftlab.training.evaluate import validate
+from ftlab.training.fit import Run, fit, load
+
+
+def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    """Fit once for a sweep: no checkpoint, nothing measured but the fit, the test split untouched.
+
+    Args:
+        run: as for `execute`; nothing is written to its directory.
+        report: takes the events; one of `metrics` with the key `epoch` follows each validation.
+        stop: asked after each validation by the first process; all ranks follow its answer.
+
+    Returns:
+        The best epoch's `val/...`, `cost/...` of the fit, and `pruned` (0 or 1). In DDP only the
+        first process returns something.
+
+    Raises:
+        GuardFailed: the result would be wrong.
+    """
+    memory = load(run, report)
+    pruning = Pruning(stop)
+    trainer, best, measured = fit(run, memory, report, pruning)
+    if not trainer.is_global_zero:
+        return {}
+    model = run.technique.model
+    if not run.technique.trains:
+        device = trainer.strategy.root_device
+        metrics, _ = validate(run, model.to(device), trainer, "validation", report)
+        best.scores = {f"val/{name}": value for name, value in metrics.items()}
+    results = best.scores | measured | costs.parameter_counts(model, run.technique.trained)
+    return results | {"best_epoch": best.epoch, "pruned": float(pruning.pruned)}
