@@ -32,6 +32,18 @@ Uri = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--tracking-uri", help="MLflow store [MLFLOW_TRACKING_URI, sqlite:///mlflow.db]"),
 ]
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file (YAML)")]
+Workers = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="at a time; as many as the machine has room for unless said"),
+]
+Timeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="without a sign of life until a run fails")
+]
+StorageOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="FILE|URL", help="of the trials, instead of the sweep file's"),
+]
 Results = Annotated[Path, typer.Option("--results", help="folder for tables and figures")]
 
 
@@ -50,6 +62,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(help="runs at a time; several disturb each other's measured times")
+    ] = 1,
+    timeout: Timeout = 1800.0,
     tracking_uri: Uri = None,
     results: Results = Path("results"),
     allow: Allow = None,
@@ -72,7 +88,7 @@ def run(
     from ftlab.reports.study_table import table as make_table
     from ftlab.studies.coordinator import run_study
 
-    outcome = run_study(chosen, tracking_uri, results)
+    outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout)
     report = make_table(chosen, tracking_uri, results)
     _show(report, tracking_uri)
     for failure in outcome.failures:
@@ -94,6 +110,53 @@ def table(
     from ftlab.studies.study import load_study
 
     _show(make_table(load_study(study, set_ or (), allow or ()), tracking_uri, results), tracking_uri)
+
+
+@app.command()
+def sweep(
+    file: SweepFile,
+    workers: Workers = None,
+    timeout: Timeout = 1800.0,
+    storage: StorageOption = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Search the hyperparameters of a study's techniques, with the same budget for each.
+
+    The same command continues after an interruption and repeats no finished trial; given on
+    several machines with one storage, they share the trials.
+    """
+    from ftlab.sweeps.coordinator import directions, run_sweep
+    from ftlab.sweeps.status import rich
+    from ftlab.sweeps.sweep import load_sweep
+    from ftlab.sweeps.tuned import write_tuned
+
+    searched = load_sweep(file, allow or (), storage)
+    outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout)
+    first = directions(searched)[0]
+    _console().print(rich(searched, outcome.standings, first))
+    for failure in outcome.failures:
+        typer.secho(failure, err=True)
+    if outcome.over:
+        tuned = write_tuned(searched, outcome.standings, first, f"ftlab sweep {file}")
+        typer.echo(f"The tuned study: ftlab run {tuned}")
+    else:
+        typer.echo("Time is up; the same command continues.")
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(file: SweepFile, storage: StorageOption = None, allow: Allow = None) -> None:
+    """Show how a sweep stands; from any terminal, while it goes on."""
+    from ftlab.sweeps.coordinator import directions
+    from ftlab.sweeps.status import rich
+    from ftlab.sweeps.status import status as standing
+    from ftlab.sweeps.sweep import load_sweep
+
+    searched = load_sweep(file, allow or (), storage)
+    _console().print(rich(searched, standing(searched), directions(searched)[0]))
 
 
 @app.command()

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from ftlab.backbones.block import lies_below
+
 _PLAIN = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
 _BETWEEN = re.compile("Merging|Downsampl|Transition")  # leads from one stage to the next
 
@@ -52,7 +54,8 @@ def with_dropout(network: nn.Module, head: Sequence[str]) -> list[str]:
         parent = path.rpartition(".")[0]
         siblings = list(_children(network.get_submodule(parent), parent))
         last = max((i for i, (at, child) in enumerate(siblings)
-                    if not _below(at, head) and any(True for _ in child.parameters())), default=-1)
+                    if not lies_below(at, head) and any(True for _ in child.parameters())),
+                   default=-1)
         paths += [at for at, child in siblings[last + 1:]
                   if isinstance(child, nn.Dropout) and at not in paths]
     return [*(path for path in paths if path not in head), *head]
@@ -70,7 +73,7 @@ class _Walk:
 
     def enter(self, module: nn.Module, path: str) -> None:
         self.loose += [at for name, _ in module.named_parameters(recurse=False)
-                       if not _below(at := _join(path, name), self.head)]
+                       if not lies_below(at := _join(path, name), self.head)]
         children = list(_children(module, path))
         classes = Counter(type(child) for _, child in children if _is_compound(child))
         for at, child in children:
@@ -78,7 +81,7 @@ class _Walk:
             self.place(at, child, module, repeated)
 
     def place(self, path: str, module: nn.Module, parent: nn.Module, repeated: bool) -> None:
-        if _below(path, self.head) or not _matters(module):
+        if lies_below(path, self.head) or not _matters(module):
             return
         if self.must_enter(path, module, repeated, _is_container(parent)):
             self.enter(module, path)
@@ -95,7 +98,7 @@ class _Walk:
             self.current.append(path)
 
     def must_enter(self, path: str, module: nn.Module, repeated: bool, listed: bool) -> bool:
-        if type(module) in _PLAIN or any(_below(at, [path]) for at in self.head):
+        if type(module) in _PLAIN or any(lies_below(at, [path]) for at in self.head):
             return True
         if not _holds_elements(module, _PLAIN):
             return _is_stage(module) and any(_is_compound(child) for child in module.children())
@@ -120,12 +123,12 @@ def _layer_by_layer(network: nn.Module, head: Sequence[str]) -> list[tuple[str, 
     loose: list[str] = []
     blocks: list[tuple[str, list[str]]] = []
     for path, module in network.named_modules():
-        if _below(path, head):
+        if lies_below(path, head):
             continue
         names = [_join(path, name) for name, _ in module.named_parameters(recurse=False)]
         weight = getattr(module, "weight", None)
         if names and any(True for _ in module.children()):
-            loose += [name for name in names if not _below(name, head)]
+            loose += [name for name in names if not lies_below(name, head)]
         elif weight is not None and weight.ndim > 1:
             blocks.append((path, [path]))
         elif path and _matters(module) and not any(True for _ in module.children()):
@@ -137,8 +140,8 @@ def _layer_by_layer(network: nn.Module, head: Sequence[str]) -> list[tuple[str, 
 
 def _check(network: nn.Module, blocks: list[tuple[str, list[str]]], head: Sequence[str]) -> None:
     for name, _ in network.named_parameters():
-        holders = [block for block, paths in blocks if _below(name, paths)]
-        if len(holders) + _below(name, head) != 1:
+        holders = [block for block, paths in blocks if lies_below(name, paths)]
+        if len(holders) + lies_below(name, head) != 1:
             raise ValueError(f"{type(network).__name__}: the parameter {name} is in "
                              f"{holders or 'no block'}, must be in exactly one of blocks and head")
 
@@ -149,10 +152,6 @@ def _children(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def _below(path: str, roots: Sequence[str]) -> bool:
-    return any(path == root or path.startswith(root + ".") for root in roots)
 
 
 def _is_stage(module: nn.Module) -> bool:

@@ -7,6 +7,8 @@ from itertools import count
 
 from torch import nn
 
+from ftlab.backbones.block import lies_below
+
 
 def in_execution_order(network: nn.Module, blocks: Sequence[tuple[str, Sequence[str]]],
                        run: Callable[[], object]) -> list[tuple[str, list[str]]]:
@@ -33,7 +35,7 @@ def in_execution_order(network: nn.Module, blocks: Sequence[tuple[str, Sequence[
     hooks = [module.register_forward_pre_hook(note(index))
              for path, module in network.named_modules()
              for index, (_, paths) in enumerate(blocks)
-             if any(True for _ in module.parameters(recurse=False)) and _below(path, paths)]
+             if any(True for _ in module.parameters(recurse=False)) and lies_below(path, paths)]
     try:
         run()
     finally:
@@ -58,7 +60,3 @@ def _merged(blocks: list[tuple[tuple[int, int], str, list[str]]]) -> list[tuple[
             found.append((name, paths))
         end = max(end, last)
     return found
-
-
-def _below(path: str, roots: Sequence[str]) -> bool:
-    return any(path == root or path.startswith(root + ".") for root in roots)

@@ -1,13 +1,14 @@
-"""A backbone's network with a task's head, and the blocks that techniques freeze and train."""
+"""A backbone's network with a task's head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ftlab.backbones.block import Block
 from ftlab.errors import Incompatible
 
 Batch = Mapping[str, Any]
@@ -16,58 +17,8 @@ Batch = Mapping[str, Any]
 Outputs = Any
 """What a model returns: a tensor, or nested mappings and sequences of tensors."""
 
-
-class Block:
-    """A named group of a model's submodules and loose parameters.
-
-    It holds paths, not modules, so that it stays right when a technique replaces a module inside
-    it (LoRA wraps a layer, for instance).
-
-    Args:
-        model: the model the paths start from.
-        name: what to call the group, for instance `layers.3`.
-        paths: paths of submodules or parameters from `model`; a parameter belongs to the group
-            when its own path is one of these or lies below one.
-        shells: gives the modules around the blocks that are in none; their training mode (not
-            what is inside them) follows this block. Some drop out in their own forward.
-    """
-
-    def __init__(self, model: nn.Module, name: str, paths: Sequence[str],
-                 shells: Callable[[], Iterable[nn.Module]] = tuple) -> None:
-        self._model = model
-        self.name = name
-        self.paths = tuple(paths)
-        self._shells = shells
-
-    def holds(self, path: str) -> bool:
-        """Whether the parameter or module at `path` (from the model) is in this group."""
-        return any(path == own or path.startswith(own + ".") for own in self.paths)
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Path from the model, and parameter, each once."""
-        return ((name, p) for name, p in self._model.named_parameters() if self.holds(name))
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return (parameter for _, parameter in self.named_parameters())
-
-    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """Path from the model, and module, of every module in the group."""
-        return ((name, m) for name, m in self._model.named_modules() if self.holds(name))
-
-    def requires_grad_(self, requires_grad: bool = True) -> Block:
-        for parameter in self.parameters():
-            parameter.requires_grad_(requires_grad)
-        return self
-
-    def train(self, mode: bool = True) -> Block:
-        for _, module in self.named_modules():
-            module.training = mode
-        for module in self._shells():
-            module.training = mode
-        return self
-
-    def __repr__(self) -> str:
-        return f"Block({self.name}: {', '.join(self.paths)})"
+IGNORED = -100
+"""The label of a place that counts in no loss: PyTorch's and transformers' own."""
 
 
 class TaskModel(nn.Module):
@@ -141,9 +92,16 @@ class TaskModel(nn.Module):
         self.network = wrapped
         self._trunk = f"{self._trunk}.{inner}"
 
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """A batch's inputs, sound and images in the dtype of the network's weights."""
+        dtypes = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        dtype = next(dtypes, torch.float32)
+        return {name: value.to(dtype) if _is_float(value) else value
+                for name, value in batch["inputs"].items()}
+
     def arguments(self, batch: Batch) -> Mapping[str, Any]:
         """The network's keyword arguments for a batch."""
-        return batch["inputs"]
+        return self.inputs(batch)
 
     def read(self, output: Any, batch: Batch) -> Outputs:
         """The outputs in what the network returned (a `ModelOutput`, say) for a batch."""
@@ -169,6 +127,10 @@ class TaskModel(nn.Module):
         """
         raise Incompatible(f"{type(self).__name__} does not generate text",
                            "choose a language or speech model as the backbone")
+
+    def texts(self, batch: Batch, max_new_tokens: int, outputs: Outputs | None = None) -> list[str]:
+        """As `generate`; a model whose `outputs` of the batch tell the texts reads them off."""
+        return self.generate(batch, max_new_tokens)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (N, D), comparable with those of a batch (form `embedding` alone)."""
@@ -203,6 +165,10 @@ class LogitsModel(TaskModel):
 
     def read(self, output: Any, batch: Batch) -> Outputs:
         return output.logits
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def tensors(outputs: Outputs) -> list[Tensor]:

@@ -144,23 +144,25 @@ def _cells(
 ) -> tuple[Cell, ...]:
     parts: dict[str, dict[str, Component]] = {axis: {} for axis in AXES}
     trainers: dict[str, dict[str, Any]] = {}
+    elsewhere: dict[str, dict[str, Component]] = {}
+    pairs = [f"{d} from {b}" for b in axes["backbones"] for d in axes["datasets"]]
     for axis, entries in axes.items():
         base = family(AXES[axis])
         for name, value in entries.items():
             here = place / axis / name
-            if axis == "techniques":
-                own = value.get("trainer") if isinstance(value, Mapping) else None
-                if own is not None:
-                    value = {k: v for k, v in value.items() if k != "trainer"}
-                check_plain(TrainerSettings, common, place / "trainer")
-                own = _mapping(own, here / "trainer")
-                check_plain(TrainerSettings, own, here / "trainer")
-                trainers[name] = check_plain(TrainerSettings, {**common, **own}, here / "trainer")
+            if axis == "techniques" and isinstance(value, Mapping):
+                trainers[name] = _trainer(common, value.get("trainer"), place, here)
+                on = _mapping(value.get("on"), here / "on")
+                value = {k: v for k, v in value.items() if k not in ("trainer", "on")}
+                elsewhere[name] = _elsewhere(value, on, pairs, here, allow)
+            elif axis == "techniques":
+                trainers[name] = _trainer(common, None, place, here)
             parts[axis][name] = check(base, value, here, allow)
     cells: dict[str, Cell] = {}
     for b, backbone in parts["backbones"].items():
         for d, data in parts["datasets"].items():
-            for t, technique in parts["techniques"].items():
+            for t, everywhere in parts["techniques"].items():
+                technique = elsewhere.get(t, {}).get(f"{d} from {b}", everywhere)
                 config = [backbone, data, technique, trainers[t], select_by]
                 hashed = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
                 if hashed in cells:
@@ -172,6 +174,42 @@ def _cells(
                 key = CellKey(study, b, d, t, hashed)
                 cells[hashed] = Cell(key, backbone, data, technique, trainers[t], select_by)
     return tuple(cells.values())
+
+
+def _trainer(common: Mapping[str, Any], own: Any, place: Place, here: Place) -> dict[str, Any]:
+    """A technique's trainer settings: the study's, overridden by its own."""
+    check_plain(TrainerSettings, common, place / "trainer")
+    own = _mapping(own, here / "trainer")
+    check_plain(TrainerSettings, own, here / "trainer")
+    return check_plain(TrainerSettings, {**common, **own}, here / "trainer")
+
+
+def _elsewhere(
+    value: Mapping[str, Any], on: Mapping[str, Any], pairs: Sequence[str], here: Place,
+    allow: Sequence[str],
+) -> dict[str, Component]:
+    """A technique's other arguments on some pairs of data set and backbone."""
+    found: dict[str, Component] = {}
+    for pair, arguments in on.items():
+        place = here / "on" / str(pair)
+        if pair not in pairs:
+            raise InputError(f"{place}: the study has no such pair", did_you_mean(pair, pairs))
+        changed = merged(value.get("init_args") or {}, _mapping(arguments, place))
+        said = {**value, "init_args": changed}
+        found[str(pair)] = check(family("techniques"), said, place, allow)
+    return found
+
+
+def merged(under: Any, over: Any) -> Any:
+    """`over` laid upon `under`, mapping by mapping; a class name turns into a mapping."""
+    if not isinstance(over, Mapping):
+        return over
+    if isinstance(under, str) and "init_args" in over:
+        under = {"class_path": under}
+    if not isinstance(under, Mapping):
+        return dict(over)
+    keys = [*under, *(key for key in over if key not in under)]
+    return {k: merged(under.get(k), over[k]) if k in over else under[k] for k in keys}
 
 
 def _axis(entries: Any, place: Place) -> dict[str, Any]:

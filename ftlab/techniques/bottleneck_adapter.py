@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftlab.backbones.model import Block, TaskModel
+from ftlab.backbones.block import Block
+from ftlab.backbones.model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import (
     Choice,

@@ -63,6 +63,29 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a sweep, its last attempt.
+
+    Attributes:
+        run_id: MLflow's.
+        key: the cell that it tries.
+        number: of the trial; 0 is the study's own setting.
+        state: RUNNING, COMPLETE, PRUNED, FAIL, or LOST where another attempt follows.
+        reason: why it is not COMPLETE.
+        metrics: the last value of each metric.
+        params: of the trial, the searched ones under their own names.
+    """
+
+    run_id: str
+    key: CellKey
+    number: int
+    state: str
+    reason: str
+    metrics: dict[str, float]
+    params: dict[str, str]
+
+
+@dataclass(frozen=True)
 class CellRecord:
     """One cell with its runs.
 

@@ -74,7 +74,7 @@ class Runs:
     ) -> str:
         """Get or make the parent run; RUNNING again where an expected seed is not finished."""
         experiment = self.experiment(key.study)
-        found = self._search(experiment, f"tags.`ftlab.cell` = '{key.digest}'")
+        found = self.search(experiment, f"tags.`ftlab.cell` = '{key.digest}'")
         if not found:
             run = self._client.create_run(
                 experiment, run_name=key.title, tags=cell_tags(key, seeds, order)
@@ -183,7 +183,7 @@ class Runs:
         """Every cell of the study, in its order."""
         children: dict[str, list[Run]] = {}
         parents = []
-        for run in self._search(self.experiment(study), ""):
+        for run in self.search(self.experiment(study), ""):
             kind = run.data.tags.get("ftlab.kind")
             if kind == "cell":
                 parents.append(run)
@@ -195,9 +195,10 @@ class Runs:
 
     def _children(self, cell: Run) -> list[Run]:
         wanted = f"tags.`mlflow.parentRunId` = '{cell.info.run_id}' and tags.`ftlab.kind` = 'run'"
-        return list(self._search(cell.info.experiment_id, wanted))
+        return list(self.search(cell.info.experiment_id, wanted))
 
-    def _search(self, experiment: str, wanted: str) -> list[Run]:
+    def search(self, experiment: str, wanted: str) -> list[Run]:
+        """Every run of an experiment that MLflow's filter wants."""
         return list(self._pages(experiment, wanted))
 
     def _pages(self, experiment: str, wanted: str) -> Iterator[Run]:

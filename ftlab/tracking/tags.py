@@ -19,16 +19,20 @@ _NAMES = ("study", "backbone", "dataset", "technique", "config")
 INHERITED = (*(f"ftlab.{name}" for name in _NAMES), "ftlab.order")
 
 
+def cell_names(key: CellKey) -> dict[str, str]:
+    """The names that a cell, its runs and its trials share."""
+    return {f"ftlab.{name}": getattr(key, name) for name in _NAMES}
+
+
 def cell_tags(key: CellKey, seeds: Sequence[int], order: int) -> dict[str, str]:
     """What a new parent run is tagged with."""
-    names = {f"ftlab.{name}": getattr(key, name) for name in _NAMES}
     own = {
         "ftlab.kind": "cell",
         "ftlab.cell": key.digest,
         "ftlab.seeds": join(sorted(set(seeds))),
         "ftlab.order": str(order),
     }
-    return tag_values(names | own) | ORIGIN
+    return tag_values(cell_names(key) | own) | ORIGIN
 
 
 def cell_record(cell: Run, children: Sequence[Run]) -> CellRecord:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from ftlab.backbones.blocks import find_blocks
+from ftlab.backbones.forms.generation import virtual_tokens, written
 from ftlab.backbones.model import Batch, Outputs, TaskModel
 from ftlab.backbones.pretrained import Checkpoint, quiet
 from ftlab.errors import Incompatible
@@ -73,15 +74,13 @@ class CausalModel(TaskModel):
     def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
         network: Any = self.network
         ids, mask = padded_left(batch["inputs"])
-        room = self.positions - int(mask.sum(dim=1).max())
+        room = self.positions - virtual_tokens(network) - int(mask.sum(dim=1).max())
         with quiet(), torch.no_grad(), warnings.catch_warnings():
             # PEFT drops the positions that generation gives, and says so: ours are the hook's
             warnings.filterwarnings("ignore", message="Position ids are not supported")
             tokens = network.generate(input_ids=ids, attention_mask=mask,
                                       max_new_tokens=max(1, min(max_new_tokens, room)))
-        texts: list[str] = self.tokenizer.batch_decode(tokens[:, ids.shape[1]:],
-                                                       skip_special_tokens=True)
-        return texts
+        return written(self.tokenizer, tokens[:, ids.shape[1]:])
 
     def _rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Arguments for whole rows; a mask where each has one example."""

@@ -50,6 +50,9 @@ class CTCModel(TaskModel):
         with torch.no_grad():
             return self.decode(self(batch))
 
+    def texts(self, batch: Batch, max_new_tokens: int, outputs: Outputs | None = None) -> list[str]:
+        return self.generate(batch, max_new_tokens) if outputs is None else self.decode(outputs)
+
     def decode(self, outputs: Mapping[str, Any]) -> list[str]:
         """The most probable symbol of each frame, repeats collapsed, blanks dropped."""
         best: list[list[int]] = outputs["logits"].argmax(dim=-1).tolist()
@@ -58,7 +61,8 @@ class CTCModel(TaskModel):
                  for symbols, length in zip(best, lengths, strict=True)]
         # grouping is done: transformers' own drops blanks first where special tokens are skipped,
         # and so loses double letters
-        return [self.tokenizer.decode(text, skip_special_tokens=True, group_tokens=False)
+        return [self.tokenizer.decode(text, skip_special_tokens=True, group_tokens=False,
+                                      clean_up_tokenization_spaces=False)
                 for text in texts]
 
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from ftlab.backbones.blocks import find_blocks
-from ftlab.backbones.model import Batch, LogitsModel
+from ftlab.backbones.forms.generation import virtual_tokens, written
+from ftlab.backbones.model import IGNORED, Batch, LogitsModel
 from ftlab.backbones.pretrained import Checkpoint, quiet
 from ftlab.errors import InputError
 
-_IGNORED = -100  # labels that count in no loss
 # What a text begins and ends with, and which tokens Whisper must not write (Radford et al. 2022).
 # All else that checkpoints ship (beams, sampling, lengths, penalties) would differ between them.
 _KEPT = (
@@ -51,15 +51,15 @@ class EncoderDecoderModel(LogitsModel):
         else:
             shifted = shift_right(labels, network.config.decoder_start_token_id,
                                   network.config.pad_token_id)
-        return {**batch["inputs"], "decoder_input_ids": shifted}
+        return {**self.inputs(batch), "decoder_input_ids": shifted}
 
     def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
         network: Any = self.network
-        room = _positions(network.config) - _LONGEST_PROMPT
+        room = _positions(network.config) - _LONGEST_PROMPT - virtual_tokens(network)
         with quiet(), torch.no_grad():
-            tokens = network.generate(**batch["inputs"], max_new_tokens=min(max_new_tokens, room))
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return texts
+            tokens = network.generate(**self.inputs(batch),
+                                      max_new_tokens=min(max_new_tokens, room))
+        return written(self.tokenizer, tokens)
 
 
 def build_encoder_decoder(checkpoint: Checkpoint, auto: Any) -> EncoderDecoderModel:
@@ -82,7 +82,7 @@ def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
     """What the decoder reads to write `labels` (B, T): the start token, then each label before."""
     shifted = labels.new_full(labels.shape, start)
     shifted[:, 1:] = labels[:, :-1]
-    return shifted.masked_fill(shifted == _IGNORED, pad)
+    return shifted.masked_fill(shifted == IGNORED, pad)
 
 
 def _greedy(shipped: GenerationConfig) -> GenerationConfig:

@@ -1,0 +1,176 @@
+"""Runs a sweep: asks for trials, gives them to the engine, tells what came of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optuna.pruners import WilcoxonPruner
+from optuna.trial import TrialState
+
+from ftlab.studies import provenance
+from ftlab.studies.config import build
+from ftlab.studies.coordinator import (
+    FLUSH,
+    shares,
+)
+from ftlab.studies.dispatch import Job, Jobs, Signals, dispatch
+from ftlab.studies.display import Display
+from ftlab.studies.engine import Engine
+from ftlab.studies.plan import Plan, plan
+from ftlab.studies.workers import Workers
+from ftlab.sweeps.board import LEASE, Board
+from ftlab.sweeps.standing import Direction, Standing
+from ftlab.sweeps.storage import Storage
+from ftlab.sweeps.sweep import Sweep
+from ftlab.sweeps.trial import Trial
+from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Status
+
+AGAIN = 1.0  # seconds until trials that others hold are looked at again
+
+
+@dataclass
+class Outcome:
+    """What became of a sweep.
+
+    Attributes:
+        standings: of every cell.
+        failures: one line each: which trial, why, where its output is.
+        over: whether every cell's budget is spent; else time was up.
+    """
+
+    standings: list[Standing]
+    failures: list[str] = field(default_factory=list)
+    over: bool = True
+
+
+def run_sweep(
+    sweep: Sweep,
+    tracking_uri: str | None = None,
+    results: str | Path = "results",
+    display: Display | None = None,
+    workers: int | None = None,
+    timeout: float | None = None,
+    lease: float = LEASE,
+) -> Outcome:
+    """Do every trial of a sweep that is not done yet, beside other coordinators of the same storage.
+
+    Args:
+        sweep: from `load_sweep`.
+        tracking_uri: MLflow's store; None as in `Tracker`.
+        results: folder in whose `<study>/.work` trials write while they go on.
+        display: shows progress; None for the default one.
+        workers: trials at a time; None for as many as the machine has room for.
+        timeout: seconds without a sign of life after which a trial fails.
+        lease: seconds without a sign of life after which another coordinator counts as gone.
+
+    Raises:
+        InputError: the sweep cannot run; no trial was begun.
+        Interrupted: by Ctrl-C or SIGTERM.
+    """
+    engine = Workers()  # imports while we read the data
+    display = display or Display()
+    signals = Signals()
+    try:
+        made = plan(sweep.study)
+        engine.share_out(shares(sweep.study, workers), timeout)
+        tracker = SweepTracker(tracking_uri)
+        board = Board(sweep, Storage(sweep.storage), directions(sweep), lease)
+        for note in (*made.notes, *sweep.notes):
+            display.note(note)
+        signals.deferred = True
+        trials = _Trials(sweep, made, board, tracker, engine, Path(results), display)
+        try:
+            dispatch(engine, trials, signals)
+        finally:
+            trials.close()
+        return Outcome(board.standing(), trials.failures, board.over())
+    finally:
+        signals.restore()
+        engine.close()
+
+
+def directions(sweep: Sweep) -> list[Direction]:
+    """Of each objective: costs are minimised, of a metric the task knows.
+
+    Raises:
+        InputError: a task has no such metric.
+    """
+    tasks = [build(cell.data).task for cell in sweep.study.cells]
+    found: list[Direction] = []
+    for name in sweep.objectives:
+        metric = name.removeprefix("val/")
+        upwards = metric != name and all(task.higher_is_better(metric) for task in tasks)
+        found.append("maximize" if upwards else "minimize")
+    return found
+
+
+class _Trials(Jobs):
+    """The trials of a sweep as jobs: each seed of a trial is one."""
+
+    def __init__(self, sweep: Sweep, made: Plan, board: Board, tracker: SweepTracker,
+                 engine: Engine, results: Path, display: Display) -> None:
+        self.sweep, self.board, self.tracker = sweep, board, tracker
+        self.engine, self.display = engine, display
+        self.planned = {p.cell.key.config: p for p in made.cells}
+        self.work = (results / sweep.study.name / ".work" / sweep.name).absolute()
+        self.failures: list[str] = []
+        self.begun: deque[Trial] = deque()
+        self.until = time.monotonic() + (sweep.max_seconds or float("inf"))
+        self.look = self.flushed = 0.0
+        self.steps = isinstance(sweep.make_pruner(), WilcoxonPruner)
+        self.environment = json.dumps(provenance.here(), sort_keys=True)
+        standings = board.standing()
+        waiting = Counter({s.cell.key.technique: 0 for s in standings})
+        for s in standings:
+            waiting[s.cell.key.technique] += max(0, s.budget - s.ended)
+        display.start(sweep.name, sum(s.ended for s in standings), waiting, engine.slots)
+        tracker.open_study(sweep.study.name, {"mlflow.note.content": sweep.study.question})
+        self.parents = {p.cell.key.config: tracker.open_sweep(p.cell.key, sweep.name)
+                        for p in made.cells}
+
+    def next(self) -> Job | None:
+        if self.begun:
+            return self.begun.popleft()
+        if time.monotonic() < self.look:
+            return None
+        held = self.board.take(more=time.monotonic() < self.until)
+        if held is None:
+            self.look = time.monotonic() + AGAIN
+            return None
+        return Trial(self, held, self.planned[held.cell.key.config])
+
+    def over(self) -> bool:
+        return not self.begun and (time.monotonic() > self.until or self.board.over())
+
+    def tick(self) -> None:
+        self.board.beat()
+        self.display.idle()
+        if time.monotonic() - self.flushed > FLUSH:
+            self.flushed = time.monotonic()
+            self.tracker.flush()
+
+    def close(self) -> None:
+        """Leave the store and the terminal in order, whatever has happened."""
+        self.display.close()
+        for standing in self.board.standing():
+            parent = self.parents[standing.cell.key.config]
+            status: Status = "FINISHED" if standing.over else "KILLED"
+            metrics = {
+                "trials.complete": float(standing.count(TrialState.COMPLETE)),
+                "trials.pruned": float(standing.count(TrialState.PRUNED)),
+                "trials.failed": float(standing.count(TrialState.FAIL)),
+            }
+            best = standing.best(directions(self.sweep)[0])
+            tags = {}
+            if best is not None:
+                metrics["best"] = best.values[0]
+                tags = {"ftlab.best": json.dumps(best.params), "ftlab.best_trial": str(best.number)}
+            self.tracker.end_sweep(parent, status, metrics, tags)
+        self.tracker.close()
+        if self.work.exists() and not any(self.work.iterdir()):
+            self.work.rmdir()

@@ -1,0 +1,47 @@
+"""How a sweep stands: each cell's trials, and the best of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from ftlab.studies.study import Cell
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a cell's trials stand.
+
+    Attributes:
+        cell: the cell.
+        budget: trials it gets.
+        trials: frozen, by number.
+    """
+
+    cell: Cell
+    budget: int
+    trials: list[FrozenTrial] = field(repr=False)
+
+    def count(self, *states: TrialState) -> int:
+        """How many trials are in one of the states."""
+        return sum(trial.state in states for trial in self.trials)
+
+    @property
+    def ended(self) -> int:
+        """Trials that will not change."""
+        return sum(trial.state.is_finished() for trial in self.trials)
+
+    @property
+    def over(self) -> bool:
+        """Whether the budget is spent."""
+        return self.ended >= self.budget
+
+    def best(self, direction: Direction) -> FrozenTrial | None:
+        """The best complete trial by the first objective, the earlier of equals; None without."""
+        sign = 1 if direction == "maximize" else -1
+        complete = [t for t in self.trials if t.state == TrialState.COMPLETE]
+        return max(complete, key=lambda t: (sign * t.values[0], -t.number), default=None)

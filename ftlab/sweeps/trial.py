@@ -1,0 +1,168 @@
+"""One trial on its way: its events, its end, and what the board and the store hear of it."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ftlab.studies import provenance
+from ftlab.studies.coordinator import died, fingerprints, log_data, write_specification
+from ftlab.studies.dispatch import Interrupted, Job
+from ftlab.studies.display import Display
+from ftlab.studies.engine import OUTPUT, Engine, Event
+from ftlab.studies.plan import PlannedCell
+from ftlab.sweeps.board import ATTEMPTS, Board, Held
+from ftlab.sweeps.sweep import Sweep
+from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Status
+
+_STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "FAIL": "FAILED"}
+
+
+class Around(Protocol):
+    """What a trial needs of the sweep's coordinator.
+
+    Attributes:
+        work: folder of the trials' folders.
+        parents: MLflow's parent runs by config.
+        environment: provenance, as JSON.
+        begun: trials that wait for their next seed.
+        failures: one line each.
+        steps: whether the pruner compares seeds, not epochs.
+    """
+
+    sweep: Sweep
+    board: Board
+    tracker: SweepTracker
+    engine: Engine
+    display: Display
+    work: Path
+    parents: dict[str, str]
+    environment: str
+    begun: deque[Trial]
+    failures: list[str]
+    steps: bool
+
+
+class Trial(Job):
+    """One trial, as the coordinator sees it; a job for each of its seeds in turn."""
+
+    def __init__(self, trials: Around, held: Held, planned: PlannedCell) -> None:
+        self.trials, self.held, self.planned = trials, held, planned
+        self.title = f"{held.cell.key.title}, trial {held.number}"
+        self.values: list[list[float]] = []  # of each seed, of each objective
+        self.begin = time.monotonic()
+        config = trials.sweep.config(held.cell, held.values, trials.sweep.seeds[0])
+        parent = trials.parents[held.cell.key.config]
+        self.run_id = trials.tracker.open_trial(
+            parent, held.number, held.attempts, held.values, config)
+        tags = {provenance.TAG: trials.environment, **fingerprints(planned)}
+        trials.tracker.set_tags(self.run_id, tags)
+        log_data(trials.tracker, self.run_id, planned)
+        trials.display.run_started(self.title, held.cell.key.technique)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The folder of the next seed."""
+        key, seed = self.held.cell.key, self.trials.sweep.seeds[len(self.values)]
+        name = f"{key.technique}-{key.config}-{self.held.number}-{self.held.token}-seed{seed}"
+        self.directory = self.trials.work / name
+        self.metrics: dict[str, float] = {}
+        self.reason = ""
+        config = self.trials.sweep.config(self.held.cell, self.held.values, seed)
+        write_specification(self.directory, config)
+
+    def event(self, event: Event) -> None:
+        trials = self.trials
+        match event["event"]:
+            case "progress":
+                done = len(self.values) * event["total"] + event["done"]
+                total = len(trials.sweep.seeds) * event["total"]
+                trials.display.progress(self.title, event["phase"], done, total)
+            case "metrics":
+                trials.tracker.log_metrics(
+                    self.run_id, event["metrics"], self._step(event["step"]), event["time"])
+                if "epoch" in event["metrics"] and not trials.steps:
+                    self._report(event["metrics"])
+            case "note":
+                trials.tracker.set_tags(self.run_id, {"ftlab.note": event["text"]})
+            case "failed":
+                self.reason = event["reason"]
+            case "done":
+                self.metrics = event["metrics"]
+
+    def _step(self, step: int) -> int:
+        """Steps of later seeds follow those of the first."""
+        return len(self.values) * 1_000_000 + step
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        """An epoch's validation score; epochs of later seeds follow those of the first."""
+        objective, held = self.trials.sweep.objectives[0], self.held
+        if len(self.trials.sweep.objectives) > 1 or objective not in metrics:
+            return
+        epochs = held.cell.trainer["max_epochs"]
+        step = len(self.values) * epochs + int(metrics["epoch"])
+        if self.trials.board.report(held, step, metrics[objective]):
+            self.trials.engine.prune(self.directory)
+
+    def end(self, event: Event) -> None:
+        board, held, sweep = self.trials.board, self.held, self.trials.sweep
+        reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
+        if event["lost"] and held.attempts < ATTEMPTS:
+            board.release(held, attempted=True)
+            self._close("LOST", reason)
+            return
+        if reason:
+            self._tell("FAIL", board.fail(held, reason), reason)
+        elif self.metrics["pruned"]:
+            self._tell("PRUNED", board.prune(held), "pruned")
+        else:
+            self.values.append([self.metrics[name] for name in sweep.objectives])
+            if self.trials.steps and board.report(held, len(self.values), self.values[-1][0]):
+                self._tell("PRUNED", board.prune(held), "pruned")
+            elif len(self.values) < len(sweep.seeds):
+                shutil.rmtree(self.directory)
+                self._prepare()
+                self.trials.begun.append(self)
+            else:
+                means = [statistics.fmean(each) for each in zip(*self.values, strict=True)]
+                self._tell("COMPLETE", board.complete(held, means), "", means)
+
+    def _tell(self, state: str, ours: bool, reason: str, values: Sequence[float] = ()) -> None:
+        if not ours:
+            self._close("LOST", "another coordinator took the trial over; this result is refused")
+            return
+        self.metrics |= dict(zip(self.trials.sweep.objectives, values, strict=False))
+        self._close(state, reason)
+
+    def _close(self, state: str, reason: str) -> None:
+        trials, seconds = self.trials, time.monotonic() - self.begin
+        tracker, objective = trials.tracker, trials.sweep.objectives[0]
+        tracker.log_metrics(self.run_id, self.metrics, 0, int(time.time() * 1000))
+        tracker.set_tags(self.run_id, {"ftlab.state": state})
+        status = _STATUS.get(state, "KILLED")
+        if state == "FAIL":
+            tracker.log_artifacts(self.run_id, self.directory)
+            where = self.directory / OUTPUT
+            trials.failures.append(f"{self.title}: {reason} (output: {where})")
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        tracker.end_run(self.run_id, status, reason)
+        if state == "LOST":
+            trials.display.note(f"{self.title}: {reason}")
+            trials.display.run_dropped(self.title)
+            return
+        known = objective in self.metrics
+        score = f"{objective} {self.metrics[objective]:.4f}" if known else ""
+        trials.display.run_ended(self.title, state, seconds, score, reason)
+
+    def interrupted(self, by: Interrupted) -> None:
+        self.trials.board.release(self.held)
+        self.trials.tracker.set_tags(self.run_id, {"ftlab.state": "LOST"})
+        self.trials.tracker.end_run(self.run_id, "KILLED", f"interrupted by {by.name}")
+        shutil.rmtree(self.directory, ignore_errors=True)
