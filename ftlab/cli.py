@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -35,7 +35,8 @@ Uri = Annotated[
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file (YAML)")]
 Workers = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(help="at a time; as many as the machine has room for unless said"),
+    typer.Option(help="at a time; as many as there is room for unless said, but of `run` on this "
+                 "machine 1, since several disturb each other's measured times"),
 ]
 Timeout = Annotated[
     float, typer.Option(metavar="SECONDS", help="without a sign of life until a run fails")
@@ -43,6 +44,14 @@ Timeout = Annotated[
 StorageOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="FILE|URL", help="of the trials, instead of the sweep file's"),
+]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="where runs are executed: this machine, or a Ray cluster"),
+]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="HOST:PORT", help="of the Ray cluster [RAY_ADDRESS, this machine's]"),
 ]
 Results = Annotated[Path, typer.Option("--results", help="folder for tables and figures")]
 
@@ -62,9 +71,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
     ] = False,
-    workers: Annotated[
-        int, typer.Option(help="runs at a time; several disturb each other's measured times")
-    ] = 1,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     timeout: Timeout = 1800.0,
     tracking_uri: Uri = None,
     results: Results = Path("results"),
@@ -87,8 +96,11 @@ def run(
         return
     from ftlab.reports.study_table import table as make_table
     from ftlab.studies.coordinator import run_study
+    from ftlab.studies.engine import make_engine
 
-    outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout)
+    workers = 1 if workers is None and engine == "local" else workers
+    outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
+                        engine=make_engine(engine, address))
     report = make_table(chosen, tracking_uri, results)
     _show(report, tracking_uri)
     for failure in outcome.failures:
@@ -116,6 +128,8 @@ def table(
 def sweep(
     file: SweepFile,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     timeout: Timeout = 1800.0,
     storage: StorageOption = None,
     tracking_uri: Uri = None,
@@ -125,24 +139,32 @@ def sweep(
     """Search the hyperparameters of a study's techniques, with the same budget for each.
 
     The same command continues after an interruption and repeats no finished trial; given on
-    several machines with one storage, they share the trials.
+    several machines with one storage, they share the trials. It writes the tuned study, and
+    tables and figures of what the budget bought.
     """
+    from ftlab.reports.sweep_report import report
+    from ftlab.studies.engine import make_engine
     from ftlab.sweeps.coordinator import directions, run_sweep
     from ftlab.sweeps.status import rich
     from ftlab.sweeps.sweep import load_sweep
     from ftlab.sweeps.tuned import write_tuned
 
     searched = load_sweep(file, allow or (), storage)
-    outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout)
+    outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
+                        engine=make_engine(engine, address))
     first = directions(searched)[0]
     _console().print(rich(searched, outcome.standings, first))
     for failure in outcome.failures:
         typer.secho(failure, err=True)
+    end = "Time is up; the same command continues."
     if outcome.over:
         tuned = write_tuned(searched, outcome.standings, first, f"ftlab sweep {file}")
-        typer.echo(f"The tuned study: ftlab run {tuned}")
-    else:
-        typer.echo("Time is up; the same command continues.")
+        end = f"The tuned study: ftlab run {tuned}"
+    written = report(searched, tracking_uri, results)
+    for sentence in written.sentences:
+        _console().print(sentence, markup=False, highlight=False)
+    _files(written.paths, written.view, tracking_uri)
+    typer.echo(end)
     if outcome.failures:
         raise typer.Exit(1)
 
@@ -240,10 +262,13 @@ def _show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-
     from ftlab.tracking.tracker import Tracker
 
     _console().print(report.rich())
-    folder = report.paths[0].parent
-    typer.echo(f"Files: {', '.join(sorted(path.name for path in report.paths))} in {folder}")
+    _files(report.paths, Tracker(tracking_uri).view_path(report.study), tracking_uri)
+
+
+def _files(paths: Sequence[Path], view: str, tracking_uri: str | None) -> None:
+    typer.echo(f"Files: {', '.join(sorted(path.name for path in paths))} in {paths[0].parent}")
     option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
-    typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{Tracker(tracking_uri).view_path(report.study)})")
+    typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{view})")
 
 
 def _complain(error: FtlabError) -> None:
@@ -254,21 +279,19 @@ def _complain(error: FtlabError) -> None:
 
 def main() -> None:
     """Entry point: known errors as two lines, exit codes 0, 1, 2, 130, 143."""
+    from ftlab.studies.dispatch import Interrupted, Signals
+
+    signals = Signals()  # from the first moment: the imports alone take seconds
     try:
         app(standalone_mode=True)
-    except InputError as error:
-        _complain(error)
-        sys.exit(2)
     except FtlabError as error:
         _complain(error)
-        sys.exit(1)
-    except BaseException as error:
-        number = getattr(error, "number", None)
-        if type(error).__name__ != "Interrupted" or number is None:
-            raise
-        name = signal.Signals(number).name
-        typer.secho(f"\n{name}: stopped; the same command continues", err=True)
-        sys.exit(128 + number)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except Interrupted as interrupted:
+        typer.secho(f"\n{interrupted.name}: stopped; the same command continues", err=True)
+        sys.exit(128 + interrupted.number)
+    finally:
+        signals.restore()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from speech import RATE, say
 
 from ftlab import cli
 
-Check = Callable[[dict, dict], tuple[int, str]]
+Check = Callable[..., tuple[int, str]]
 RED, BLUE = ("red", 4.0, 4.0, 30.0, 30.0), ("blue", 8.0, 8.0, 40.0, 40.0)
 
 
@@ -23,7 +23,7 @@ RED, BLUE = ("red", 4.0, 4.0, 30.0, 30.0), ("blue", 8.0, 8.0, 40.0, 40.0)
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Check:
     """`ftlab check` of a study with one backbone and one data set: exit code, all that it says."""
 
-    def run(backbone: dict, data: dict) -> tuple[int, str]:
+    def run(backbone: dict, data: dict, **more: object) -> tuple[int, str]:
         def component(settings: dict) -> dict:
             return {"class_path": settings.pop("class"), "init_args": settings}
 
@@ -31,7 +31,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         path.write_text(yaml.safe_dump({
             "name": "bad", "backbones": {"b": component(backbone)},
             "datasets": {"d": component(data)}, "techniques": {"full": "FullFineTuning"},
-            "select_by": "val/loss"}))
+            "select_by": "val/loss", **more}))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", "300")
         monkeypatch.setattr(sys, "argv", ["ftlab", "check", str(path)])
@@ -205,3 +205,37 @@ def test_token_classification__a_type_that_train_lacks(check: Check, tiny_bert: 
                           "max_length": 16})
     assert code == 2
     assert "NEW" in output and "test" in output, output
+
+
+# Settings
+
+def test_batch_size__that_the_devices_cannot_share(check: Check, tiny_bert: Path,
+                                                   reviews: Path) -> None:
+    backbone = {"class": "HuggingFace", "source": str(tiny_bert)}
+    data = {"class": "TextClassification", "train": str(reviews), "max_length": 16,
+            "batch_size": 9}
+    assert check(dict(backbone), dict(data), trainer={"devices": 3})[0] == 0
+    code, output = check(dict(backbone), dict(data), trainer={"devices": 2})
+    assert code == 2
+    assert "full on d" in output and "batch_size 9" in output and "set batch_size: 8" in output
+
+
+@pytest.mark.parametrize("speech, said", [
+    ({"seconds": 40}, "seconds is 40, and it reads at most 1"),
+    ({"language": "klingon"}, "language must be one that Whisper knows"),
+    ({"seconds": -1}, "seconds must be above 0"), ({"second": 1}, "unknown key")])
+def test_speech(speech: dict, said: str, check: Check, spoken: Path, tiny_whisper: Path) -> None:
+    code, output = check({"class": "HuggingFace", "source": str(tiny_whisper), "speech": speech},
+                         {"class": "SpeechRecognition", "train": str(spoken / "table.csv")})
+    assert code == 2
+    assert said in output and "Traceback" not in output, output
+
+
+def test_image_size__that_ssdlite_was_not_made_for(check: Check, tmp_path: Path) -> None:
+    root, _ = boxes(tmp_path)
+    backbone = DETECTOR | {"architecture": "ssdlite"}
+    data = {"class": "ObjectDetection", "train": str(root)}
+    assert check(dict(backbone), dict(data))[0] == 0
+    code, output = check(dict(backbone), data | {"image_size": 128})
+    assert code == 2
+    assert "image_size 128x128" in output and "64x64 only" in output

@@ -25,7 +25,7 @@ SHRUNK = {
         "datasets.sst2_prompts.init_args.split.validation=0.002",
         "datasets.sst2_prompts.init_args.subset={limit: 16, splits: [train, validation, test]}"],
     "spoken_digits": [
-        "backbones.whisper.init_args.seconds=2.5",
+        "backbones.whisper.init_args.speech.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
 }
 KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"], "solar": ["probe"],

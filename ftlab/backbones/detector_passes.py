@@ -2,6 +2,9 @@
 
 Torchvision's own `forward` gives the one in training and the other in evaluation; the parts it is
 made of are called here in the same order (a test holds losses and detections to it).
+
+Boxes are at least float32 whatever the network computes in: bfloat16 tells pixels apart up to 256
+only.
 """
 
 from __future__ import annotations
@@ -57,9 +60,9 @@ def _faster_rcnn(network: Any, images: ImageList, targets: Targets | None,
     rpn, sizes = network.rpn, images.image_sizes
     maps = list(features.values())
     objectness, deltas = rpn.head(maps)
-    anchors = rpn.anchor_generator(images, maps)
+    anchors = rpn.anchor_generator(images, _stand_ins(maps))
     counts = [level[0].numel() for level in objectness]
-    objectness, deltas = concat_box_prediction_layers(objectness, deltas)
+    objectness, deltas = (_wide(x) for x in concat_box_prediction_layers(objectness, deltas))
     proposals = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
     proposals, _ = rpn.filter_proposals(proposals, objectness, sizes, counts)
     losses: dict[str, Tensor] = {}
@@ -79,15 +82,16 @@ def _faster_rcnn(network: Any, images: ImageList, targets: Targets | None,
 def _box_head(heads: Any, features: Any, boxes: list[Tensor],
               sizes: list[tuple[int, int]]) -> list[Tensor]:
     """Class logits and box deltas of proposed boxes, all images' after one another."""
-    logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, boxes, sizes)))
-    return [logits, deltas]
+    maps = {name: _wide(x) for name, x in features.items()}  # the boxes' type, or it is refused
+    pooled = heads.box_roi_pool(maps, boxes, sizes).to(next(iter(features.values())).dtype)
+    return [_wide(x) for x in heads.box_predictor(heads.box_head(pooled))]
 
 
 def _fixed_boxes(images: ImageList) -> list[Tensor]:
     """The whole image and its middle, for a look at the box head that depends on no proposal."""
     height, width = images.tensors.shape[-2:]
-    boxes = images.tensors.new_tensor([[0, 0, width, height],
-                                       [width / 4, height / 4, width * 3 / 4, height * 3 / 4]])
+    boxes = _wide(images.tensors.new_zeros(1)).new_tensor(
+        [[0, 0, width, height], [width / 4, height / 4, width * 3 / 4, height * 3 / 4]])
     return [boxes] * len(images.tensors)
 
 
@@ -138,7 +142,18 @@ def _ssd(network: Any, images: ImageList, targets: Targets | None, detect: bool)
 
 def _one_stage(network: Any, images: ImageList) -> tuple[list[Tensor], dict[str, Tensor], Any]:
     maps = list(network.backbone(images.tensors).values())
-    return maps, network.head(maps), network.anchor_generator(images, maps)
+    heads = {name: _wide(x) for name, x in network.head(maps).items()}
+    return maps, heads, network.anchor_generator(images, _stand_ins(maps))
+
+
+def _stand_ins(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Stand-ins of the same shapes, for anchors: they take the maps' type, and no value."""
+    return [_wide(x.new_zeros(())).expand(x.shape) for x in maps]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _by_level(network: Any, heads: dict[str, Tensor], anchors: Sequence[Tensor],

@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from ftlab.backbones.gguf_file import is_gguf, unpacked
-from ftlab.backbones.source import is_hub_id, resolve_path
+from ftlab.backbones.source import is_hub_id, reason, resolve_path
 from ftlab.errors import InputError
 
 _SETTINGS = ["*.json", "*.txt", "*.model"]  # config, tokenizer, image processor, pooling
@@ -47,14 +47,25 @@ def find_folder(source: str, revision: str | None, weights: bool = True) -> Path
     return folder
 
 
+def find_tokenizer(source: str) -> Path:
+    """The local folder of a tokenizer: as `find_folder`, or a hub id as NAME@REVISION.
+
+    Raises:
+        InputError: nothing there, or the hub cannot be reached.
+    """
+    name, at, revision = source.rpartition("@")
+    if at and is_hub_id(name) and not Path(source).exists():
+        return find_folder(name, revision, weights=False)
+    return find_folder(source, None, weights=False)
+
+
 def _snapshot(source: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         at = f" at revision {revision}" if revision else ""
         raise InputError(
-            f"{source}: no such folder here, and not available from the hub{at}: {reason}",
+            f"{source}: no such folder here, and not available from the hub{at}: {reason(error)}",
             "check the name and the network (HF_HUB_OFFLINE must be unset), or give a local "
             "folder or package:NAME/PATH") from error
 

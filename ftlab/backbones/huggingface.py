@@ -9,15 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 import transformers
 
-from ftlab.backbones.audio import (
-    audio_preprocessing,
-    character_tokenizer,
-    check_whisper,
-    set_language,
-    settle_audio,
-    settle_characters,
-    settle_whisper,
-)
+from ftlab.backbones.audio import audio_preprocessing
 from ftlab.backbones.base import Backbone, Form, TaskSpec
 from ftlab.backbones.forms.boxes import build_boxes
 from ftlab.backbones.forms.embedding import build_embedding
@@ -25,7 +17,7 @@ from ftlab.backbones.forms.text import build_text
 from ftlab.backbones.forms.tokens import build_tokens
 from ftlab.backbones.forms.vector import build_vector
 from ftlab.backbones.gguf_file import gguf_files, is_gguf
-from ftlab.backbones.hub import find_folder, read_json, weight_files
+from ftlab.backbones.hub import find_folder, find_tokenizer, read_json, weight_files
 from ftlab.backbones.images import image_preprocessing
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import add_embeddings, add_tokens
@@ -33,6 +25,14 @@ from ftlab.backbones.pooling import Pooling
 from ftlab.backbones.preprocessing import Preprocessing
 from ftlab.backbones.pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.source import check_sha256, sha256_of
+from ftlab.backbones.speech import (
+    Speech,
+    character_tokenizer,
+    set_language,
+    settle_audio,
+    settle_characters,
+    settle_whisper,
+)
 from ftlab.backbones.tokens import has_tokenizer, load_tokenizer, text_preprocessing
 from ftlab.errors import InputError
 
@@ -69,15 +69,10 @@ class HuggingFace(Backbone):
         dropout: replaces every dropout probability of the network (not layer drop or stochastic
             depth); null leaves them.
         head_dropout: of a head on pooled features; an own head keeps its architecture's.
-        tokenizer: folder or hub id of the tokenizer, where the source ships none.
+        tokenizer: folder or hub id of the tokenizer, where the source ships none; pin a hub id
+            as NAME@REVISION.
         sha256: what the fingerprint of the weights must be, or begin with.
-        seconds: of audio that Whisper reads, shorter recordings being padded to it; null for its
-            own 30, which cost the same for a short recording as for a long one. Untuned, Whisper
-            tends to repeat itself where it reads less.
-        characters: that a speech encoder shall write with a new output layer, which is its head,
-            for instance "abcdefghijklmnopqrstuvwxyz'"; spaces are understood. Null keeps the
-            checkpoint's own.
-        language: that a multilingual Whisper hears and writes, for instance en.
+        speech: how a speech network hears and writes.
         new_tokens: words or marks that the vocabulary lacks, each to be one token; their
             embeddings start as the mean of the others.
     """
@@ -87,9 +82,7 @@ class HuggingFace(Backbone):
                  pooling: Literal["mean", "first", "last", "max", "own"] | None = None,
                  dropout: float | None = None, head_dropout: float = 0.1,
                  tokenizer: str | None = None, sha256: str | None = None,
-                 seconds: float | None = None, characters: str | None = None,
-                 language: str | None = None,
-                 new_tokens: list[str] | None = None) -> None:
+                 speech: Speech = Speech(), new_tokens: list[str] | None = None) -> None:
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
         if pooling is not None and pooling not in _POOLING:
@@ -97,10 +90,6 @@ class HuggingFace(Backbone):
         for name, value in (("dropout", dropout), ("head_dropout", head_dropout)):
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
-        if characters is not None and len(set(characters)) < len(characters):
-            raise ValueError(f"characters must differ from each other, got {characters!r}")
-        if seconds is not None and seconds <= 0:
-            raise ValueError(f"seconds must be above 0, got {seconds}")
         self.source = source
         self.revision = revision
         self.dtype = dtype
@@ -109,9 +98,7 @@ class HuggingFace(Backbone):
         self.head_dropout = head_dropout
         self.tokenizer = tokenizer
         self.sha256 = sha256
-        self.seconds = seconds
-        self.characters = characters
-        self.language = language
+        self.speech = speech
         self.new_tokens = new_tokens
         self._folders: dict[bool, Path] = {}
 
@@ -130,9 +117,10 @@ class HuggingFace(Backbone):
                 case "image":
                     return image_preprocessing(folder, config, self.label)
                 case "audio":
-                    known = self.characters or self.tokenizer or has_tokenizer(folder)
-                    vocabulary = self._tokenizer if known else None
-                    return audio_preprocessing(folder, config, self.label, vocabulary, self.seconds)
+                    known = self.speech.characters or self.tokenizer or has_tokenizer(folder)
+                    return audio_preprocessing(folder, config, self.label,
+                                               self._read_tokenizer if known else None,
+                                               self.speech.seconds)
                 case "text":
                     return text_preprocessing(config, self._tokenizer)
 
@@ -163,12 +151,13 @@ class HuggingFace(Backbone):
             config.pad_token_id = self._tokenizer.pad_token_id
         return Checkpoint(self.label, self._folder(weights=False), config,
                           getattr(torch, self.dtype), self._weights,
-                          lambda: self._tokenizer, meta, self._finish, bool(self.characters))
+                          self._read_tokenizer, meta, self._finish,
+                          bool(self.speech.characters))
 
     def _finish(self, network: Any) -> None:
         if network.config.model_type == "whisper":
             folder = self._folder(weights=False)
-            settle_whisper(network, folder, self.label, self.seconds, self.language)
+            settle_whisper(network, folder, self.label, self.speech)
         if self.new_tokens:
             add_embeddings(network, self._tokenizer.convert_tokens_to_ids(self.new_tokens))
 
@@ -188,26 +177,30 @@ class HuggingFace(Backbone):
         check_sha256(files, self.sha256, self.label)
         return files
 
+    def _read_tokenizer(self) -> Any:
+        with quiet():
+            return self._tokenizer
+
     @cached_property
     def _tokenizer(self) -> Any:
-        if self.characters:
-            return character_tokenizer(self.characters)
+        if self.speech.characters:
+            return character_tokenizer(self.speech.characters)
         folder = (self._folder(weights=False) if self.tokenizer is None
-                  else find_folder(self.tokenizer, None, weights=False))
+                  else find_tokenizer(self.tokenizer))
         config = self._config()
         fast = self._modality(config) != "audio"
         tokenizer = load_tokenizer(folder, self.label, fast)
         if config.model_type == "whisper":
-            set_language(tokenizer, config, self.label, self.language)
+            set_language(tokenizer, config, self.label, self.speech.language)
         if self.new_tokens:
             add_tokens(tokenizer, self.new_tokens, self.label)
         return tokenizer
 
     def _config(self) -> Any:
         config = read_config(self._folder(weights=False), self.dropout, self.label)
-        check_whisper(config, self.label, self.seconds, self.language)
-        if self.characters:
-            settle_characters(config, self.characters, self.label)
+        self.speech.check(config, self.label)
+        if self.speech.characters:
+            settle_characters(config, self.speech.characters)
         if self._modality(config) == "audio":
             settle_audio(config)
         return config

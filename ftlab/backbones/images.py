@@ -12,7 +12,8 @@ from ftlab.errors import Incompatible
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _RESAMPLE = {0: "nearest", 1: "bicubic", 2: "bilinear", 3: "bicubic"}  # PIL's codes; 1 is Lanczos
-_INTERPOLATES = ("dinov2", "dinov3", "yolos")  # fit their position embeddings to any size themselves
+# these fit their position embeddings to any size themselves
+_INTERPOLATES = ("dinov2", "dinov3", "yolos")
 
 
 def image_preprocessing(folder: Path, config: Any, label: str) -> ImagePreprocessing:

@@ -29,6 +29,11 @@ class TextPreprocessing:
     tokenizer: Any = None
 
 
+def lacks_nothing(transcript: str) -> set[str]:
+    """The characters of a transcript that a vocabulary of bytes, or none, lacks."""
+    return set()
+
+
 @dataclass(frozen=True)
 class ImagePreprocessing:
     """How the backbone wants its images.
@@ -38,7 +43,9 @@ class ImagePreprocessing:
         size: height and width it was trained with.
         mean, std: of the three channels, for values in 0..1.
         interpolation: `nearest`, `bilinear` or `bicubic`.
-        fixed_size: whether another size is refused (no interpolated positions).
+        fixed_size: whether another size is refused (no interpolated positions, or boxes that are
+            relative to the size).
+        multiple: what height and width must be multiples of.
     """
 
     input_name: str
@@ -47,6 +54,7 @@ class ImagePreprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
     fixed_size: bool = False
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class AudioPreprocessing:
     features: Callable[[Sequence[np.ndarray]], dict[str, Tensor]]
     longest: float
     encode: Callable[[Sequence[str]], list[list[int]]] | None = None
-    unknown: Callable[[str], set[str]] = lambda transcript: set()
+    unknown: Callable[[str], set[str]] = lacks_nothing
     frames: Callable[[int], int] | None = None
     longest_labels: int | None = None
     spectrogram: bool = False

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ftlab.backbones.source import reason
 from ftlab.errors import InputError
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
@@ -111,7 +112,7 @@ def read_config(folder: Path, dropout: float | None, label: str) -> Any:
         config = transformers.AutoConfig.from_pretrained(os.fspath(folder),
                                                          trust_remote_code=False)
     except _UNUSABLE as error:
-        raise InputError(f"{label}: {folder / 'config.json'} cannot be used: {_line(error)}",
+        raise InputError(f"{label}: {folder / 'config.json'} cannot be used: {reason(error)}",
                          "check the file, or get it again") from error
     for name, value in list(vars(config).items()):
         if dropout is not None and _is_dropout(name, value):
@@ -144,7 +145,7 @@ def load_network(auto: Any, config: Any, dtype: torch.dtype, files: Sequence[Pat
                 use_safetensors=files[0].suffix == ".safetensors", output_loading_info=True,
                 ignore_mismatched_sizes=True, trust_remote_code=False, **_options(auto, config))
     except _UNREADABLE as error:
-        raise InputError(f"{label}: the weights cannot be read ({files[0]}): {_line(error)}",
+        raise InputError(f"{label}: the weights cannot be read ({files[0]}): {reason(error)}",
                          "get the folder again") from error
     lacking = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
     return network.train(), lacking
@@ -177,8 +178,3 @@ def _is_dropout(name: str, value: Any) -> bool:
     spared = any(word in name for word in ("layerdrop", "layer_drop", "drop_path", "drop_connect"))
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return "drop" in name and not spared and number and 0 <= value <= 1
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -73,6 +73,11 @@ def check_sha256(files: Sequence[Path], expected: str | None, where: str) -> Non
                          "the file is damaged or another one: get it again, or correct sha256")
 
 
+def reason(error: Exception) -> str:
+    """The first line of what an error says; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _expand(source: str) -> str:
     try:
         return Template(source).substitute(os.environ)

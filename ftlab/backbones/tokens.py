@@ -61,14 +61,17 @@ def load_tokenizer(folder: Path, label: str, fast: bool = True) -> Any:
 
 def longest_text(config: Any, tokenizer: Any) -> int:
     """Tokens the network can read: by its positions, and by what its tokenizer says."""
-    limits = [tokenizer.model_max_length]
-    positions = next((value for name in ("max_position_embeddings", "n_positions")
-                      if isinstance(value := getattr(config, name, None), int) and value > 0), None)
-    if positions is not None:
-        offset = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
-        limits.append(positions - offset)
-    longest = min(limits)
+    longest: int = min(tokenizer.model_max_length, positions(config) or tokenizer.model_max_length)
     return longest if longest < 10**9 else _FALLBACK_LONGEST  # 1e30 stands for no limit
+
+
+def positions(config: Any) -> int | None:
+    """Tokens that a network has positions for; None where its config names no limit."""
+    found = next((value for name in ("max_position_embeddings", "n_positions")
+                  if isinstance(value := getattr(config, name, None), int) and value > 0), None)
+    if found is not None and config.model_type in _OFFSET_POSITIONS:
+        return found - config.pad_token_id - 1
+    return found
 
 
 def text_preprocessing(config: Any, tokenizer: Any) -> TextPreprocessing:

@@ -114,7 +114,7 @@ class Torchvision(Backbone):
     def _load(self, network: nn.Module, file: Path, head: str) -> None:
         state = read_state(file, self.label)
         if self.image_size is not None and self._known_name.startswith("vit_"):
-            patch = network.get_submodule("conv_proj").kernel_size[0]  # type: ignore[index]
+            patch = network.get_parameter("conv_proj.weight").shape[-1]
             state = interpolate_embeddings(self.image_size, patch, state)
         load_state(network, state, (head,), file, self.label)
 

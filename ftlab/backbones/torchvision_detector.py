@@ -53,7 +53,9 @@ class TorchvisionDetector(Backbone):
         detector_weights: of the whole detector: a published set (COCO_V1, DEFAULT) for a whole
             detector's name, or a file of a detector with the same architecture, trunk and levels.
         sha256: what the fingerprint of the weights must be, or begin with.
-        image_size: height and width of the images, where the data module names none.
+        image_size: height and width of the images, where the data module names none; a multiple
+            of the coarsest stride. The anchors of `ssdlite` are made for it, so that a data
+            module that names another is refused.
         levels: feature maps and anchors.
         keep: which detections are kept.
         proposals: regions an image that `fasterrcnn` looks at.
@@ -100,7 +102,20 @@ class TorchvisionDetector(Backbone):
         else:
             transforms = published(self.trunk, self._trunk_weights, self.label).transforms()
             mean, std = tuple(transforms.mean), tuple(transforms.std)
-        return ImagePreprocessing("images", (self.image_size, self.image_size), mean, std)
+        return ImagePreprocessing("images", (self.image_size, self.image_size), mean, std,
+                                  fixed_size=self.architecture == "ssdlite",
+                                  multiple=self._multiple)
+
+    @property
+    def _multiple(self) -> int:
+        """What sizes must be multiples of, or anchors lie elsewhere than what the maps see.
+
+        Anchors divide the image by a map's size, rounded. Whole detectors take torchvision's own
+        rule: 32 for pyramids, anything for SSD.
+        """
+        if not self._whole:
+            return self.levels.strides[-1]
+        return 1 if self.architecture.startswith("ssd") else 32
 
     @property
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from ftlab.backbones.source import check_sha256, resolve_path, sha256_of
+from ftlab.backbones.source import check_sha256, reason, resolve_path, sha256_of
 from ftlab.errors import InputError
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch.hub names its files
@@ -108,8 +108,7 @@ def read_state(file: Path, label: str) -> dict[str, Tensor]:
         state = (load_file(file) if file.suffix == ".safetensors"
                  else torch.load(file, map_location="cpu", weights_only=True))
     except _UNREADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{label}: {file} cannot be read: {reason}",
+        raise InputError(f"{label}: {file} cannot be read: {reason(error)}",
                          "get the file again") from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise InputError(f"{label}: {file} holds no plain state dict",
@@ -123,6 +122,7 @@ def _with_versions(state: Mapping[str, Tensor], versions: Any) -> OrderedDict[st
     """A state dict with torch's note of each module's version, which MNASNet asks for."""
     ordered = OrderedDict(state)
     if versions is not None:
+        # torch keeps them as an attribute, which OrderedDict does not declare
         ordered._metadata = versions  # type: ignore[attr-defined]
     return ordered
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
+from ftlab.data.base import SplitName
+from ftlab.data.image_decode import picture_size
 from ftlab.errors import InputError
 from ftlab.tasks.boxes import Box
 
 BadBoxes = Literal["refuse", "clip", "drop"]
-LISTS = {"train": "train", "validation": "val", "test": "test"}
+LISTS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
 """Splits by the names of the lists in a VOC folder's ImageSets/Main."""
+_FLAG = re.compile(r"\s+(-1|0|1)$")  # of the lists a class: whether the image has an object of it
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
-_ORIENTATION = 0x0112  # EXIF tag
 _MEND_BOX = "mend the box, or set bad_boxes to drop or clip"
 
 
@@ -76,7 +77,7 @@ class BoxCheck:
         return Box(box.label, cut, box.ignored)
 
 
-def voc_list(folder: Path, split: str) -> Path | None:
+def voc_list(folder: Path, split: SplitName) -> Path | None:
     """The list of a split's images; None where the folder has no lists at all.
 
     Raises:
@@ -92,7 +93,7 @@ def voc_list(folder: Path, split: str) -> Path | None:
     return None
 
 
-def read_voc(folder: Path, split: str, check: BoxCheck) -> Iterator[Annotated]:
+def read_voc(folder: Path, split: SplitName, check: BoxCheck) -> Iterator[Annotated]:
     """The images of a split of a Pascal VOC folder (Annotations, JPEGImages, ImageSets/Main).
 
     Raises:
@@ -105,8 +106,7 @@ def read_voc(folder: Path, split: str, check: BoxCheck) -> Iterator[Annotated]:
     if names is None:
         ids = sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
     else:
-        ids = [line.split()[0] for line in names.read_text(encoding="utf-8").splitlines()
-               if line.strip()]
+        ids = _listed(names, folder / "Annotations")
     if not ids:
         raise InputError(f"{names or folder / 'Annotations'} names no image", "add annotations")
     for each in ids:
@@ -117,6 +117,17 @@ def read_voc(folder: Path, split: str, check: BoxCheck) -> Iterator[Annotated]:
         yield _voc_image(folder, each, file, check)
 
 
+def _listed(file: Path, annotations: Path) -> list[str]:
+    """The names in a list, which may have spaces in them, and a class's flag behind them."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8", "save it as UTF-8") from None
+    names = [line.strip() for line in lines if line.strip()]
+    return [name if (annotations / f"{name}.xml").is_file() else _FLAG.sub("", name)
+            for name in names]
+
+
 def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotated:
     try:
         root = ET.parse(file).getroot()
@@ -124,7 +135,7 @@ def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotate
         raise InputError(f"{file} is not well-formed XML: {error}", "mend or remove it") from None
     image = _voc_picture(folder, name, root.findtext("filename") or "", file)
     size = picture_size(image)
-    said = tuple(int(float(root.findtext(f"size/{edge}") or 0)) for edge in ("width", "height"))
+    said = tuple(_edge(root.findtext(f"size/{edge}"), edge, file) for edge in ("width", "height"))
     if all(said) and said != size:
         raise InputError(f"{file}: it annotates an image of {said[0]}x{said[1]}, and {image} "
                          f"has {size[0]}x{size[1]}", "mend the annotation's size, or the image")
@@ -136,6 +147,15 @@ def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotate
         box = _box(label, values, (thing.findtext("difficult") or "0").strip() == "1", place)
         boxes.append(check(box, size, place))
     return Annotated(name, image, [box for box in boxes if box is not None])
+
+
+def _edge(text: str | None, name: str, file: Path) -> int:
+    """A written width or height; 0 where there is none."""
+    try:
+        return int(float(text or 0))
+    except (ValueError, OverflowError):
+        raise InputError(f"{file}: its {name} is {text!r}, which is no number",
+                         f"mend or remove the {name}") from None
 
 
 def _voc_picture(folder: Path, name: str, said: str, file: Path) -> Path:
@@ -161,7 +181,7 @@ def read_coco(file: Path, folder: Path, check: BoxCheck) -> Iterator[Annotated]:
         InputError: with file and entry.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not well-formed JSON: {error}", "mend it") from None
     images = _by_id(content, "images", ("file_name",), file)
@@ -229,18 +249,3 @@ def _box(label: str, values: Any, ignored: bool, place: str) -> Box:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image, upright as its EXIF says, from its header.
-
-    Raises:
-        InputError: it is no image.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-            return (image.height, image.width) if turned else image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} does not decode as an image: {error}",
-                         "replace the file or remove the example") from None

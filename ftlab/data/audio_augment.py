@@ -56,16 +56,16 @@ class AudioAugment:
                                  f"got {getattr(self, name)}")
 
     def change(self, wave: np.ndarray, rate: int, longest: float, *key: int) -> np.ndarray:
-        """A changed waveform (M,), never longer than it was or than `longest` seconds.
+        """A changed waveform (M,) of at most `longest` seconds.
 
         Args:
             wave: float32 (N,).
             rate: samples a second.
-            longest: seconds that the network reads.
+            longest: seconds that the network reads, infinite where there is no limit; what delay
+                or lower speed moves beyond them is cut.
             key: seed, epoch and example, which fix the change.
         """
         draw = np.random.default_rng(key)
-        room = len(wave) if longest == float("inf") else max(len(wave), int(longest * rate))
         if self.speed:
             width = int(self.speed * _SPEED_STEP)
             wave = resample(wave, _SPEED_STEP + int(draw.integers(-width, width + 1)), _SPEED_STEP)
@@ -73,7 +73,7 @@ class AudioAugment:
             silence = np.zeros(int(draw.uniform(0, self.shift) * rate), np.float32)
             wave = np.concatenate([silence, wave])
         if longest != float("inf"):
-            wave = wave[:room]
+            wave = wave[:round(longest * rate)]
         if self.gain:
             wave = wave * np.float32(10 ** (draw.uniform(-self.gain, self.gain) / 20))
         if self.noise is not None:

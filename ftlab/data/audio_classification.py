@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.preprocessing import AudioPreprocessing
 from ftlab.data.audio_augment import AudioAugment
-from ftlab.data.audio_dataset import (
-    AudioCollate,
-    AudioDataset,
-    Recordings,
-    audio_preprocessing_of,
-)
 from ftlab.data.audio_sources import AudioSource, Speakers
-from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.base import DataModule, Examples, SplitName
 from ftlab.data.batches import Row, SplitDataset
-from ftlab.data.hub import PREFIX, named_splits
+from ftlab.data.readers import sound_reader
+from ftlab.data.recordings import Recordings
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
 from ftlab.tasks.base import Task
@@ -32,8 +23,8 @@ class AudioClassification(DataModule):
 
     A source is a .csv, .tsv, .jsonl or .parquet file with paths of recordings (from the file's
     folder), a folder of recordings, `package:NAME/PATH` for either within an installed package,
-    or `hf:NAME[:CONFIG[:SPLIT]]`. In a folder (searched with its subfolders) the label is the name of a recording's folder, or
-    what `pattern` reads out of its name.
+    or `hf:NAME[:CONFIG[:SPLIT]]`. In a folder (searched with its subfolders) the label is the
+    name of a recording's folder, or what `pattern` reads out of its name.
     Recordings are .wav, .flac, .ogg or .mp3; channels are averaged, and the rate becomes the
     backbone's. `load` decodes every recording once.
 
@@ -49,7 +40,7 @@ class AudioClassification(DataModule):
             field, for instance "{label}_{speaker}_{index}".
         speakers: who is heard in validation and test alone, to measure how well it goes with
             strangers.
-        batch_size: recordings a batch and a rank.
+        batch_size: recordings a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         sampling: how training recordings are drawn.
@@ -81,28 +72,18 @@ class AudioClassification(DataModule):
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
                          batch_size, split, subset, sampling, classes, workers)
-        self.source = AudioSource(audio, label, None if speakers is None else speaker, pattern,
-                                  "classes")
-        if speakers is not None:
-            speakers.check_sources(self.sources)
-        self.speakers = speakers
+        described = AudioSource(audio, label, None if speakers is None else speaker, pattern,
+                                "classes")
+        self._recordings = Recordings(described, speakers, self.sources)
         self.augment = augment
-        self._recordings = Recordings()
-        self._preprocessing: AudioPreprocessing | None = None
-        self._waves: dict[SplitName, Sequence[np.ndarray | Path | bytes]] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
-        if self.speakers is not None:
-            return self.speakers.splits()
-        return named_splits(source) if source.startswith(PREFIX) else ()
+        return self._recordings.own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
-        examples, speakers, notes = self.source.read(source, split)
-        for note in notes:
-            self.note(note)
-        if self.speakers is None or source != self.sources["train"]:
-            return examples
-        return self.speakers.choose(examples, speakers, split, source)
+        examples, notes = self._recordings.read(split, source)
+        self.note(*notes)
+        return examples
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._recordings.add(split, examples)
@@ -114,32 +95,18 @@ class AudioClassification(DataModule):
             Incompatible: the backbone reads no sound.
             InputError: a recording is too long or too short for it.
         """
-        preprocessing = audio_preprocessing_of(backbone, type(self).__name__)
+        preprocessing = sound_reader(backbone, self)
         self.load()
-        self._recordings.check(self.splits, preprocessing)
-        rate = preprocessing.sampling_rate
-        if note := self._recordings.note(rate):
-            self.note(note)
-        self._waves = {split: self._recordings.at_rate(split, self.splits[split].inputs, rate)
-                       for split in SPLITS}
+        self.note(*self._recordings.connect(self.splits, preprocessing))
         self._seed = seed
-        self._preprocessing = preprocessing
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
-        return AudioDataset(self._waves[split], self.splits[split].targets, self.seed,
-                            self._connected, self.augment if training else None)
+        return self._recordings.dataset(split, self.splits[split].targets, self.seed,
+                                        self.augment if training else None)
 
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
-        return AudioCollate(self._connected, self.task.stack, self.seed,
-                            self.augment if training else None)
+        return self._recordings.collate(self.task.stack, self.seed,
+                                        self.augment if training else None)
 
-    def eval_order(self, split: SplitName) -> Sequence[int]:
-        """Longest first, so that there is little padding and too little memory shows at once."""
-        lengths = self._recordings.lengths(split, self._connected.sampling_rate)
-        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
-
-    @property
-    def _connected(self) -> AudioPreprocessing:
-        if self._preprocessing is None:
-            raise RuntimeError("the loaders need `connect` with a backbone first")
-        return self._preprocessing
+    def lengths(self, split: SplitName) -> Sequence[int]:
+        return self._recordings.lengths(split)

@@ -14,6 +14,7 @@ from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
 from ftlab.data.base import Examples, SplitName
 from ftlab.data.tables import Column, read_table
+from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
 
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -110,22 +111,24 @@ class AudioSource:
                 raise InputError(f"{source}: a folder says who speaks by its files' names alone",
                                  "give pattern, for instance '{label}_{speaker}_{index}'")
             return self._bare(path, files), [], notes
-        return (*self._table(source, split), [])
+        return self._table(source, split)
 
-    def _table(self, source: str, split: SplitName) -> tuple[Examples, list[str]]:
+    def _table(self, source: str, split: SplitName) -> tuple[Examples, list[str], list[str]]:
         columns = [self.audio, self.label, *([] if self.speaker is None else [self.speaker])]
         if source.startswith(hub.PREFIX):
             stem, rows = hub.read_hub(source, split, columns)
-            base = Path()
+            base, replaced = Path(), 0
         else:
             path = resolve_path(source)
-            stem, base, rows = path.stem, path.parent, read_table(path, columns)
+            stem, base = path.stem, path.parent
+            rows, replaced = read_table(path, columns)
         places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
         found = list(zip(rows, places, strict=True))
         return (Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
                          [_audio(row[0], base, place) for row, place in found],
                          [_present(row[1], place) for row, place in found]),
-                [str(_present(row[2], place)) for row, place in found if len(row) > 2])
+                [str(_present(row[2], place)) for row, place in found if len(row) > 2],
+                note_replaced(replaced, len(rows), "rows", source))
 
     def _from_names(self, folder: Path, files: Sequence[Path],
                     pattern: str) -> tuple[Examples, list[str]]:
@@ -160,6 +163,9 @@ def _expression(pattern: str) -> re.Pattern[str]:
     names = _FIELD.findall(pattern)
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"pattern {pattern!r} has {{{repeated[0]}}} twice", "give each field once")
+    if wrong := [name for name in names if not name.isidentifier()]:
+        raise InputError(f"pattern {pattern!r}: {{{wrong[0]}}} is no name of a field",
+                         "begin it with a letter, as in {label}_{speaker}_{index}")
     parts = _FIELD.split(pattern)
     return re.compile("".join(f"(?P<{part}>.+?)" if i % 2 else re.escape(part)
                               for i, part in enumerate(parts)))

@@ -15,8 +15,15 @@ from torch.utils.data import DataLoader, Sampler
 
 from ftlab.backbones.base import Backbone
 from ftlab.data.batches import Row, SplitDataset
-from ftlab.data.fingerprint import fingerprint
-from ftlab.data.sampling import ExactEvalSampler, Sampling, TrainSampler
+from ftlab.data.fingerprint import duplicates, fingerprint
+from ftlab.data.known_labels import keep_known
+from ftlab.data.sampling import (
+    ExactEvalSampler,
+    Sampling,
+    TrainSampler,
+    longest_first,
+    share_of_batch,
+)
 from ftlab.data.splits import Split, Subset
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
@@ -62,7 +69,8 @@ class DataModule(LightningDataModule, ABC):
     Args:
         sources: of each split, None where it is to be carved from train.
         task: copied, because `load` fits it and a default is shared by all modules.
-        batch_size: examples a batch and a rank.
+        batch_size: examples a batch, over all devices: each has an equal share of it, so that
+            results do not depend on their number.
         split: how absent splits are carved.
         subset: what part of a split is used.
         sampling: how training examples are drawn.
@@ -126,9 +134,9 @@ class DataModule(LightningDataModule, ABC):
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         """Rows -> batch for the connected backbone."""
 
-    def eval_order(self, split: SplitName) -> Sequence[int]:
-        """Positions of a split in the order of evaluation."""
-        return range(len(self.splits[split]))
+    def lengths(self, split: SplitName) -> Sequence[int] | None:
+        """How long each example is to the connected backbone; None where all are equal."""
+        return None
 
     def load(self) -> None:
         """Read, split, subset and encode, once; an `InputError` names the place and the mend."""
@@ -149,7 +157,7 @@ class DataModule(LightningDataModule, ABC):
         self._fingerprint = fingerprint(
             (name, *row) for name, examples in splits.items()
             for row in zip(examples.ids, examples.labels, digests[name], strict=True))
-        self._note_duplicates(digests)
+        self.note(*duplicates(digests.items()))
         self.splits = splits
 
     def _read_splits(self) -> dict[SplitName, Examples]:
@@ -165,6 +173,7 @@ class DataModule(LightningDataModule, ABC):
         whole = found["train"]
         strata = [self.task.stratum(label) for label in whole.labels]
         parts = self.split.carve(strata, whole.ids, absent, where=train)
+        keep_known(parts, whole.labels, self.task, where=train)
         return {name: whole.take(parts[name]) if name in parts else found[name]
                 for name in SPLITS}
 
@@ -177,17 +186,9 @@ class DataModule(LightningDataModule, ABC):
             examples.labels = [self.classes[str(label)] for label in examples.labels]
         return examples
 
-    def _note_duplicates(self, digests: Mapping[SplitName, list[bytes]]) -> None:
-        train = set(digests["train"])
-        for name in SPLITS[1:]:
-            if count := sum(digest in train for digest in digests[name]):
-                self.note(f"{count} of {len(digests[name])} {name} inputs are also in train "
-                          "(exact duplicates)")
-
-    def note(self, text: str) -> None:
-        """Tell the user once."""
-        if text not in self.notes:
-            self.notes.append(text)
+    def note(self, *texts: str) -> None:
+        """Tell the user each of them once."""
+        self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
 
     @property
     def fingerprint(self) -> str:
@@ -219,7 +220,9 @@ class DataModule(LightningDataModule, ABC):
     def eval_loader(self, split: SplitName) -> DataLoader[Row]:
         """A split (train too) without augmentation, each example once over all ranks."""
         seed = self.seed
-        sampler = ExactEvalSampler(self.eval_order(split), *self._rank_and_world())
+        lengths = self.lengths(split)
+        order = range(len(self.splits[split])) if lengths is None else longest_first(lengths)
+        sampler = ExactEvalSampler(order, *self._rank_and_world())
         return self._loader(self.dataset(split, training=False), sampler,
                             self.collate(training=False), seed)
 
@@ -241,7 +244,8 @@ class DataModule(LightningDataModule, ABC):
                 seed: int) -> DataLoader[Row]:
         # a generator of its own: the loader would draw from the global one, and change dropout
         generator = torch.Generator().manual_seed(seed)
-        return DataLoader(dataset, self.batch_size, sampler=sampler, collate_fn=collate,
+        size = share_of_batch(self.batch_size, self._rank_and_world()[1])
+        return DataLoader(dataset, size, sampler=sampler, collate_fn=collate,
                           num_workers=self.workers, generator=generator)
 
     def _rank_and_world(self) -> tuple[int, int]:

@@ -77,9 +77,9 @@ class BoxDataset(SplitDataset):
         mean, std: of the channels, for values in 0..1.
     """
 
-    def __init__(self, images: Sequence[Tensor | Path], targets: Sequence[Mapping[str, Tensor]],
-                 seed: int, augment: BoxAugment | None, size: tuple[int, int],
-                 mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, images: Sequence[Tensor | Path | bytes],
+                 targets: Sequence[Mapping[str, Tensor]], seed: int, augment: BoxAugment | None,
+                 size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(targets, seed)
         self.images = images
         self.augment = augment

@@ -13,10 +13,11 @@ from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.causal_tokens import Pair, chunks_of, pairs_of
 from ftlab.data.packing import PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
+from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits
 from ftlab.data.splits import Split, Subset
-from ftlab.errors import Incompatible, InputError
+from ftlab.errors import InputError
 from ftlab.tasks.language_modelling import LanguageModelling
 
 
@@ -48,7 +49,7 @@ class CausalLM(DataModule):
         completion_only: learn the response alone, not the prompt.
         max_length: tokens of prompt and response together.
         packing: train on several examples a row, with the same results.
-        batch_size: examples a batch and a rank.
+        batch_size: examples a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         task: loss, generation and metrics.
@@ -99,8 +100,7 @@ class CausalLM(DataModule):
     def read(self, split: SplitName, source: str) -> Examples:
         columns = [*(self.prompt.columns if self.prompt else ()), *self.response.columns]
         ids, cells, notes = read_cells(source, split, columns)
-        for note in notes:
-            self.note(note)
+        self.note(*notes)
         responses = []
         for row, place in zip(cells, ids, strict=True):
             names = {column: self._rename(row[column], f"{source}, {place}")
@@ -128,14 +128,7 @@ class CausalLM(DataModule):
             Incompatible: the backbone reads no texts, or has no chat template.
             InputError: `max_length` is above what the backbone reads, or a response is.
         """
-        preprocessing = backbone.preprocessing
-        if not isinstance(preprocessing, TextPreprocessing):
-            raise Incompatible(f"CausalLM yields texts; {type(backbone).__name__} reads something "
-                               "else", "choose a language model as the backbone")
-        if self.max_length > preprocessing.longest:
-            raise InputError(f"max_length {self.max_length} is above the {preprocessing.longest} "
-                             f"tokens that {type(backbone).__name__} reads",
-                             f"set max_length: {preprocessing.longest}")
+        preprocessing = text_reader(backbone, self, max_length=self.max_length)
         self.load()
         self._texts = self._texts or dict(self.splits)
         self._seed = seed
@@ -172,10 +165,8 @@ class CausalLM(DataModule):
                                  self.packs, not self.completion_only)
         return Collate(self._preprocessing.pad, self.task.stack)
 
-    def eval_order(self, split: SplitName) -> Sequence[int]:
-        """Longest first, so that there is little padding and too little memory shows at once."""
-        lengths = [len(pair.prompt) + len(pair.response) for pair in self._pairs[split]]
-        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    def lengths(self, split: SplitName) -> Sequence[int]:
+        return [len(pair.prompt) + len(pair.response) for pair in self._pairs[split]]
 
 
 class _Pairs(SplitDataset):

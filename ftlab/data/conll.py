@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftlab.data.utf8 import cleaned, decoded, note_replaced
 from ftlab.errors import InputError
 
 _DOCUMENT = "-DOCSTART-"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class Sentence:
     places: Sequence[str]
 
 
-def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], int]:
+def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], list[str]]:
     """The sentences of a file with a word a line and a blank line between sentences.
 
-    Columns are separated by tabs where a line has one, else by spaces. `-DOCSTART-` lines are
-    skipped (CoNLL 2003, https://aclanthology.org/W03-0419).
+    Columns are separated by tabs where a line has one, else by spaces. Skipped are `-DOCSTART-`
+    lines (CoNLL 2003, https://aclanthology.org/W03-0419), and as comments (CoNLL-U,
+    https://universaldependencies.org/format.html) lines that begin with `#` and have another
+    number of columns than the first line that does not.
 
     Args:
         path: of the file, UTF-8.
@@ -42,30 +44,45 @@ def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], int]:
         tag: number of the tag's column, likewise.
 
     Returns:
-        The sentences, and how many words have bytes that are not UTF-8 (replaced by U+FFFD).
+        The sentences, and what a user should know: comments skipped, bytes replaced that are not
+        UTF-8.
 
     Raises:
         InputError: with the line; a lacking column, another number of columns than before.
     """
-    text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    table = [_columns(line.rstrip("\r")) for line in decoded(path.read_bytes()).split("\n")]
+    width = next((len(columns) for columns in table if not _between(columns)
+                  and not columns[0].startswith("#")), 0)
     sentences: list[Sentence] = []
     rows: list[tuple[int, str, str]] = []
-    width = replaced = 0
-    for number, line in enumerate([*text.split("\n"), ""], 1):
-        columns = _columns(line.rstrip("\r"))
-        if columns == [""] or columns[0] == _DOCUMENT:
+    lines = comments = replaced = 0
+    for number, columns in enumerate([*table, [""]], 1):
+        if _between(columns):
             if rows:
                 sentences.append(_sentence(path, rows))
             rows = []
             continue
+        if columns[0].startswith("#") and len(columns) != (width or len(columns)):
+            comments += 1
+            continue
         width = width or len(columns)
         _check(columns, width, word, tag, f"{path.name}, line {number}")
-        shown, count = _SURROGATE.subn("\ufffd", columns[word])
-        replaced += count > 0
-        rows.append((number, shown, columns[tag]))
+        pair = (columns[word], columns[tag])
+        lines += 1
+        replaced += cleaned(pair) != pair
+        rows.append((number, *cleaned(pair)))
     if not sentences:
         raise InputError(f"{path} has no sentences", "give a file with a word and its tag a line")
-    return sentences, replaced
+    notes = note_replaced(replaced, lines, "words", path.name)
+    if comments:
+        notes.append(f"{comments} lines in {path.name} begin with # and have other columns than "
+                     "the rest; skipped as comments")
+    return sentences, notes
+
+
+def _between(columns: Sequence[str]) -> bool:
+    """Whether a line is blank or begins a document, and so ends a sentence."""
+    return columns == [""] or columns[0] == _DOCUMENT
 
 
 def _columns(line: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -15,3 +15,16 @@ def fingerprint(rows: Iterable[tuple[str, str, Any, bytes]]) -> str:
             # the length keeps neighbouring fields apart
             whole.update(len(part).to_bytes(8, "little") + part)
     return whole.hexdigest()
+
+
+def duplicates(digests: Iterable[tuple[str, Sequence[bytes]]]) -> list[str]:
+    """What to tell the user of inputs that are in train and in another split.
+
+    Args:
+        digests: of the inputs of each split by its name, train first.
+    """
+    (_, first), *others = digests
+    train = set(first)
+    counts = [(name, sum(digest in train for digest in part), len(part)) for name, part in others]
+    return [f"{count} of {total} {name} inputs are also in train (exact duplicates)"
+            for name, count, total in counts if count]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ftlab.backbones.source import resolve_path
+from ftlab.backbones.source import reason, resolve_path
 from ftlab.data.base import SPLITS, SplitName
 from ftlab.errors import InputError
 
@@ -70,7 +70,9 @@ def _values(data: Any, column: str) -> list[Any]:
                 for value in values]
     inner = getattr(feature, "feature", None)  # of a list: a tag a word
     if isinstance(inner, datasets.ClassLabel):
-        return [[inner.int2str(value) for value in row] for row in values]
+        # a row without its labels is empty, as a single label is
+        return [None if row is None or None in row or _UNLABELLED in row
+                else [inner.int2str(value) for value in row] for row in values]
     return values
 
 
@@ -87,8 +89,7 @@ def _load(source: str) -> dict[str, Any]:
     try:
         loaded = (datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config))
     except (OSError, ValueError) as error:  # not found, offline, unknown configuration
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{source} does not load: {reason}",
+        raise InputError(f"{source} does not load: {reason(error)}",
                          "check the name and configuration, and the network") from None
     if isinstance(loaded, datasets.DatasetDict):
         return cast(dict[str, Any], dict(loaded))

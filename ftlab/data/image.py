@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torchvision.transforms import v2
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.data.base import DataModule, Examples, SplitName
 from ftlab.data.batches import Collate, Row, SplitDataset
+from ftlab.data.decoded_images import DecodedImages
 from ftlab.data.image_augment import ImageAugment, MixCollate
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
-from ftlab.data.image_decode import decode_image, image_bytes
+from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read
 from ftlab.data.splits import Split, Subset
-from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
-
-IN_MEMORY = 2**30
-"""Bytes of decoded images, all splits together, up to which they are kept in memory."""
 
 
 class ImageClassification(DataModule):
@@ -46,7 +39,7 @@ class ImageClassification(DataModule):
             header; not needed for a folder.
         label: the label's column, likewise.
         image_size: height and width in pixels; the backbone's own when absent.
-        batch_size: images a batch and a rank.
+        batch_size: images a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         sampling: how training images are drawn.
@@ -83,46 +76,25 @@ class ImageClassification(DataModule):
         self.image_size = image_size
         self.augment = augment
         self._preprocessing: ImagePreprocessing | None = None
-        self._pixels: dict[SplitName, list[Tensor]] = {}
-        self._pixel_bytes = 0
-        self._conversions: Counter[str] = Counter()
+        self._images = DecodedImages()
 
     def load(self) -> None:
         if self.splits:
             return
-        self._pixels = {}
-        self._pixel_bytes = 0
-        self._conversions = Counter()
+        self._images = DecodedImages()
         super().load()
-        total = sum(len(examples) for examples in self.splits.values())
-        for conversion, count in self._conversions.items():
-            self.note(f"{count} of {total} images are {conversion}")
+        self.note(*self._images.notes())
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
         examples, notes = read(source, split, "image", self.image, self.label)
-        for note in notes:
-            self.note(note)
+        self.note(*notes)
         return examples
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
-        """Decode every image once, so that a damaged one is found before anything runs."""
-        digests = []
-        pixels: list[Tensor] = []
-        for place, image in zip(examples.ids, examples.inputs, strict=True):
-            data = image_bytes(image)
-            digests.append(hashlib.sha256(data).digest())
-            where = str(image) if isinstance(image, Path) else f"{split} split, {place}"
-            decoded = decode_image(data, where, self._conversions)
-            self._pixel_bytes += decoded.nbytes
-            if self._pixel_bytes <= IN_MEMORY:
-                pixels.append(decoded)
-        self._pixels[split] = pixels
-        if self._pixel_bytes > IN_MEMORY:
-            self._pixels.clear()
-        return digests
+        return self._images.add(split, examples)
 
     def connect(self, backbone: Backbone, seed: int) -> None:
         """Take the backbone's size and normalisation.
@@ -130,16 +102,7 @@ class ImageClassification(DataModule):
         Raises:
             Incompatible: the backbone reads no images, or none of `image_size`.
         """
-        preprocessing = backbone.preprocessing
-        name = type(backbone).__name__
-        if not isinstance(preprocessing, ImagePreprocessing):
-            raise Incompatible(f"ImageClassification yields images; {name} reads texts",
-                               "choose an image model as the backbone")
-        own = preprocessing.size
-        if self.image_size and preprocessing.fixed_size and own != (self.image_size,) * 2:
-            raise Incompatible(
-                f"image_size {self.image_size}: {name} reads images of {own[0]}x{own[1]} only",
-                "leave out image_size")
+        preprocessing = image_reader(backbone, self, self._size)
         self.load()
         self._seed = seed
         self._preprocessing = preprocessing
@@ -147,18 +110,23 @@ class ImageClassification(DataModule):
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
         examples = self.splits[split]
         preprocessing = self._connected
-        size = (self.image_size,) * 2 if self.image_size else preprocessing.size
+        size = self._size or preprocessing.size
         interpolation = v2.InterpolationMode(preprocessing.interpolation)
         augment = self.augment if training else None
         change = augment.transform(size, interpolation) if augment is not None else None
-        return ImageDataset(self._pixels.get(split) or examples.inputs, examples.targets, self.seed,
-                       change, FitSize(size, interpolation), preprocessing.mean, preprocessing.std)
+        return ImageDataset(self._images.of(split, examples.inputs), examples.targets, self.seed,
+                            change, FitSize(size, interpolation), preprocessing.mean,
+                            preprocessing.std)
 
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         name = self._connected.input_name
         plain = Collate(StackImages(name), self.task.stack)
         mixture = self.augment.mixture(self.task.outputs) if training and self.augment else None
         return MixCollate(plain, mixture, name, self.seed) if mixture is not None else plain
+
+    @property
+    def _size(self) -> tuple[int, int] | None:
+        return (self.image_size, self.image_size) if self.image_size else None
 
     @property
     def _connected(self) -> ImagePreprocessing:

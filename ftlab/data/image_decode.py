@@ -52,3 +52,18 @@ def decode_image(data: bytes, place: str, conversions: Counter[str]) -> torch.Te
         conversions[f"converted from {image.mode} to RGB"] += 1
         image = image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
     return pil_to_tensor(image)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image, upright as its EXIF says, from its header.
+
+    Raises:
+        InputError: it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            return (image.height, image.width) if turned else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} does not decode as an image: {error}",
+                         "replace the file or remove the example") from None

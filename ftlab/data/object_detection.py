@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
-
-from torch import Tensor
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import ImagePreprocessing
@@ -17,17 +14,15 @@ from ftlab.data.annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_vo
 from ftlab.data.base import DataModule, Examples, SplitName
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.box_augment import BoxAugment, BoxDataset
+from ftlab.data.decoded_images import DecodedImages
 from ftlab.data.image_dataset import StackImages
-from ftlab.data.image_decode import decode_image, image_bytes
+from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
-from ftlab.errors import Incompatible, InputError
+from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.boxes import Box
 from ftlab.tasks.detection import Detection
-
-IN_MEMORY = 2**30
-"""Bytes of decoded images, all splits together, up to which they are kept in memory."""
 
 
 class ObjectDetection(DataModule):
@@ -47,7 +42,7 @@ class ObjectDetection(DataModule):
         images: folder of a COCO file's images; beside the file when absent.
         image_size: height and width in pixels, or one number for both; the backbone's own when
             absent.
-        batch_size: images a batch and a rank.
+        batch_size: images a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         augment: random change of training images.
@@ -92,31 +87,24 @@ class ObjectDetection(DataModule):
         self.bad_boxes = bad_boxes
         self._check = BoxCheck(bad_boxes, Counter())
         self._preprocessing: ImagePreprocessing | None = None
-        self._pixels: dict[SplitName, list[Tensor]] = {}
-        self._pixel_bytes = 0
-        self._conversions: Counter[str] = Counter()
+        self._images = DecodedImages()
 
     def load(self) -> None:
         if self.splits:
             return
         self._check.changed.clear()
-        self._pixels, self._pixel_bytes, self._conversions = {}, 0, Counter()
+        self._images = DecodedImages()
         super().load()
-        total = sum(len(examples) for examples in self.splits.values())
-        for conversion, count in self._conversions.items():
-            self.note(f"{count} of {total} images are {conversion}")
-        for what, count in self._check.changed.items():
-            self.note(f"{count} boxes outside their image or of no area {what}")
+        self.note(*self._images.notes())
+        self.note(*(f"{count} boxes outside their image or of no area {what}"
+                    for what, count in self._check.changed.items()))
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         lists = resolve_path(source) / "ImageSets" / "Main"
-        return [split for split, name in LISTS.items()  # type: ignore[misc]  # split names
-                if (lists / f"{name}.txt").is_file()]
+        return [split for split, name in LISTS.items() if (lists / f"{name}.txt").is_file()]
 
     def read(self, split: SplitName, source: str) -> Examples:
         path = resolve_path(source)
-        if not path.exists():
-            raise InputError(f"{source}: no such file or folder", "mend the path")
         if (self.format or ("voc" if path.is_dir() else "coco")) == "voc":
             found = list(read_voc(path, split, self._check))
         elif path.is_file():
@@ -146,20 +134,7 @@ class ObjectDetection(DataModule):
         return dataclasses.replace(box, label=self.classes[box.label])
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
-        """Decode every image once, so that a damaged one is found before anything runs."""
-        digests: list[bytes] = []
-        pixels: list[Tensor] = []
-        for path in examples.inputs:
-            data = image_bytes(path)
-            digests.append(hashlib.sha256(data).digest())
-            decoded = decode_image(data, str(path), self._conversions)
-            self._pixel_bytes += decoded.nbytes
-            if self._pixel_bytes <= IN_MEMORY:
-                pixels.append(decoded)
-        self._pixels[split] = pixels
-        if self._pixel_bytes > IN_MEMORY:
-            self._pixels.clear()
-        return digests
+        return self._images.add(split, examples)
 
     def connect(self, backbone: Backbone, seed: int) -> None:
         """Take the backbone's size and normalisation.
@@ -167,22 +142,15 @@ class ObjectDetection(DataModule):
         Raises:
             Incompatible: the backbone reads no images, or none of `image_size`.
         """
-        preprocessing = backbone.preprocessing
-        name = type(backbone).__name__
-        if not isinstance(preprocessing, ImagePreprocessing):
-            raise Incompatible(f"ObjectDetection yields images; {name} reads something else",
-                               "choose a detector as the backbone")
-        own = preprocessing.size
-        if self.image_size and preprocessing.fixed_size and own != self.image_size:
-            raise Incompatible(f"image_size {self.image_size[0]}x{self.image_size[1]}: {name} "
-                               f"reads images of {own[0]}x{own[1]} only", "leave out image_size")
+        preprocessing = image_reader(backbone, self, self.image_size,
+                                     "choose a detector as the backbone")
         self.load()
         self._seed = seed
         self._preprocessing = preprocessing
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
         examples, wanted = self.splits[split], self._connected
-        return BoxDataset(self._pixels.get(split) or examples.inputs, examples.targets, self.seed,
+        return BoxDataset(self._images.of(split, examples.inputs), examples.targets, self.seed,
                           self.augment if training else None, self.image_size or wanted.size,
                           wanted.mean, wanted.std)
 

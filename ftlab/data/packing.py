@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from ftlab.backbones.model import IGNORED
 from ftlab.data.batches import Row
-
-_IGNORED = -100
+from ftlab.data.sampling import longest_first
 
 
 def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
@@ -29,7 +29,7 @@ def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     """
     rows: list[list[int]] = []
     room: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for i in longest_first(lengths):
         for row, left in enumerate(room):
             if lengths[i] <= left:
                 rows[row].append(i)
@@ -46,8 +46,9 @@ class PackedCollate:
     """Rows (prompt ids, target with `labels`) -> packed batch.
 
     `inputs` are `input_ids` and `segments` (R, T), `segments` being the example's number within
-    the row from 1 and 0 for padding; also `attention_mask` where each has one example. `target` has `labels` (R, T), each place's next token or
-    -100. `index` has a position for each example (B,).
+    the row from 1 and 0 for padding; also `attention_mask` where each has one example. `target`
+    has `labels` (R, T), each place's next token or -100. `index` has a position for each example
+    (B,).
 
     Attributes:
         width: longest row, in tokens.
@@ -68,7 +69,7 @@ class PackedCollate:
         width = max(sum(lengths[i] for i in places) for places in layout)
         ids = torch.full((len(layout), width), self.pad)
         segments = torch.zeros_like(ids)
-        labels = torch.full_like(ids, _IGNORED)
+        labels = torch.full_like(ids, IGNORED)
         for r, places in enumerate(layout):
             start = 0
             for number, i in enumerate(places, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,10 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.base import SplitName
 from ftlab.data.tables import Column, read_table
+from ftlab.data.utf8 import cleaned, decoded, note_replaced
 from ftlab.errors import InputError
 
 TEXT_FILES = (".txt", ".text", ".md")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")
 
 
@@ -72,16 +73,18 @@ def read_cells(source: str, split: SplitName, columns: Sequence[Column],
     columns = list(dict.fromkeys(columns))
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, split, columns)
+        replaced = 0
     else:
         path = resolve_path(source)
         if path.is_dir() or path.suffix.lower() in TEXT_FILES:
             return _paragraphs(path, source, columns)
-        stem, rows = path.stem, read_table(path, columns)
+        stem = path.stem
+        rows, replaced = read_table(path, columns)
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
     cells = [{column: _text(value, f"{source}, row {number}", column)
               for column, value in zip(columns, row, strict=True)}
              for number, row in enumerate(rows, 1)]
-    return _replaced(ids, cells, source)
+    return ids, cells, note_replaced(replaced, len(rows), "rows", source)
 
 
 def _paragraphs(path: Path, source: str, columns: Sequence[Column],
@@ -94,29 +97,25 @@ def _paragraphs(path: Path, source: str, columns: Sequence[Column],
         file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES)
     ids: list[str] = []
     cells: list[dict[Column, str]] = []
+    replaced = 0
     for file in files:
         name = file.stem if file == path else file.relative_to(path).as_posix()
-        whole = file.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        whole = re.sub("\r\n?", "\n", decoded(file.read_bytes()))
         texts = [text.strip() for text in _PARAGRAPHS.split(whole) if text.strip()]
+        clean = [cleaned(text) for text in texts]
+        replaced += sum(a != b for a, b in zip(texts, clean, strict=True))
         ids += [f"{name}:{number}" for number in range(1, len(texts) + 1)]
-        cells += [{"text": text} for text in texts]
+        cells += [{"text": text} for text in clean]
     if not cells:
         raise InputError(f"{source} has no text", f"give {', '.join(TEXT_FILES)} files with text")
-    return _replaced(ids, cells, source)
+    return ids, cells, note_replaced(replaced, len(cells), "paragraphs", source)
 
 
 def _text(value: object, place: str, column: Column) -> str:
-    if value is None or not (text := str(value)).strip():
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    if missing or not str(value).strip():
         raise InputError(f"{place}: column {column!r} is empty", "fill it in or remove the row")
-    return text
-
-
-def _replaced(ids: list[str], cells: list[dict[Column, str]], source: str,
-              ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
-    """With U+FFFD for each byte that is not UTF-8, and a note of how many rows had any."""
-    count = sum(any(_SURROGATE.search(text) for text in row.values()) for row in cells)
-    if not count:
-        return ids, cells, []
-    clean = [{column: _SURROGATE.sub("\ufffd", text) for column, text in row.items()}
-             for row in cells]
-    return ids, clean, [f"{count} of {len(cells)} rows in {source} are not UTF-8; bytes replaced"]
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise InputError(f"{place}: column {column!r} is of type {type(value).__name__}, not a "
+                         "text or a number", "write it as the text that the model shall read")
+    return str(value)

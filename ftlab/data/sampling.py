@@ -89,8 +89,10 @@ class EffectiveNumber(Sampling):
 class TrainSampler(Sampler[int]):
     """This rank's share of one global order, which follows from seed and epoch alone.
 
-    Rank r takes positions r, r + world, ... The order is padded from its own beginning to a
-    multiple of the world's size, so that all ranks take the same number of steps.
+    Rank r takes positions r, r + world, ... With batches of b / world on each rank, every update
+    has the b examples that one device would take for it. The order is padded from its own
+    beginning to a multiple of the world's size, so that all ranks take the same number of steps;
+    only the last update of an epoch may so have up to world - 1 examples more.
 
     Args:
         sampling: gives the global order.
@@ -145,6 +147,28 @@ class ExactEvalSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._own)
+
+
+def share_of_batch(batch_size: int, devices: int) -> int:
+    """Examples of a batch that each of several devices takes.
+
+    Raises:
+        InputError: they cannot share it equally.
+    """
+    if batch_size % devices:
+        less = batch_size // devices * devices
+        raise InputError(f"batch_size {batch_size} is of a batch over all devices, and {devices} "
+                         "cannot share it equally",
+                         f"set batch_size: {less or devices}, or another multiple of {devices}")
+    return batch_size // devices
+
+
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    """Positions by falling length, equal ones in their order.
+
+    So a batch has little padding, and too little memory shows at once.
+    """
+    return sorted(range(len(lengths)), key=lambda i: -lengths[i])
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:

@@ -10,10 +10,10 @@ from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
 from ftlab.data.batches import Collate, SplitDataset
+from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits, read
 from ftlab.data.splits import Split, Subset
-from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
 
 
@@ -34,7 +34,7 @@ class Seq2Seq(DataModule):
         prefix: put before every source text, for instance "translate English to German: ".
         max_source_length: tokens of a source, prefix and special tokens included.
         max_target_length: tokens of a target, its end token included.
-        batch_size: pairs a batch and a rank.
+        batch_size: pairs a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         task: loss, generation and metrics.
@@ -79,8 +79,7 @@ class Seq2Seq(DataModule):
 
     def read(self, split: SplitName, source: str) -> Examples:
         examples, notes = read(source, split, "text", self.source, self.target)
-        for note in notes:
-            self.note(note)
+        self.note(*notes)
         return examples
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
@@ -93,15 +92,9 @@ class Seq2Seq(DataModule):
             Incompatible: the backbone reads no texts.
             InputError: a length is above what the backbone can read or write.
         """
-        preprocessing = backbone.preprocessing
-        if not isinstance(preprocessing, TextPreprocessing):
-            raise Incompatible(f"Seq2Seq yields texts; {type(backbone).__name__} reads something "
-                               "else", "choose an encoder-decoder for text as the backbone")
-        for name in ("max_source_length", "max_target_length"):
-            if getattr(self, name) > preprocessing.longest:
-                raise InputError(f"{name} {getattr(self, name)} is above the "
-                                 f"{preprocessing.longest} tokens of {type(backbone).__name__}",
-                                 f"set {name}: {preprocessing.longest}")
+        preprocessing = text_reader(backbone, self, "choose an encoder-decoder for text as the "
+                                    "backbone", max_source_length=self.max_source_length,
+                                    max_target_length=self.max_target_length)
         self.load()
         self._seed = seed
         if preprocessing != self._preprocessing:
@@ -118,7 +111,9 @@ class Seq2Seq(DataModule):
         limit, bound = self.max_target_length, self.task.max_new_tokens
         self._note_cut(sum(len(ids) > limit for ids in targets), split, "targets",
                        f"at max_target_length {limit}, and lost their end token")
-        if split != "train" and (longer := sum(len(ids) > bound for ids in targets)):
+        end = preprocessing.tokenizer.eos_token_id
+        whole = [len(ids) - (ids[-1:] == [end]) for ids in targets]  # the end is none of the text
+        if split != "train" and (longer := sum(length > bound for length in whole)):
             self.note(f"{longer} of {len(targets)} {split} targets have more tokens than "
                       f"max_new_tokens {bound}, so that no generated text can match them")
         self._targets[split] = [{"labels": ids[:limit], "text": text}
@@ -136,10 +131,8 @@ class Seq2Seq(DataModule):
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return Collate(self._preprocessing.pad, self.task.stack)
 
-    def eval_order(self, split: SplitName) -> Sequence[int]:
-        """Longest first, so that there is little padding and too little memory shows at once."""
-        lengths = [len(tokens) for tokens in self._sources[split]]
-        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    def lengths(self, split: SplitName) -> Sequence[int]:
+        return [len(tokens) for tokens in self._sources[split]]
 
 
 class _Pairs(SplitDataset):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.base import Examples, SplitName
 from ftlab.data.tables import EXTENSIONS, Column, read_table
+from ftlab.data.utf8 import cleaned, decoded, note_replaced
 from ftlab.errors import InputError
 
 Modality = Literal["text", "image"]
@@ -19,7 +19,6 @@ _FILES: dict[Modality, tuple[str, ...]] = {
     "text": (".txt", ".text", ".md", ""),
     "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
 }
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(source: str, split: SplitName, modality: Modality, column: Column,
@@ -42,21 +41,21 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
     """
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, split, (column, label))
-        base = Path()
+        base, replaced = Path(), 0
     else:
         path = resolve_path(source)
         if path.is_dir():
             return _read_folder(path, modality, source)
-        stem, base, rows = path.stem, path.parent, read_table(path, (column, label))
+        stem, base = path.stem, path.parent
+        rows, replaced = read_table(path, (column, label))
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
     places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
     labels = [_label(row[1], place) for row, place in zip(rows, places, strict=True)]
-    cells = [row[0] for row in rows]
+    found = zip((row[0] for row in rows), places, strict=True)
+    notes = note_replaced(replaced, len(rows), "rows", source)
     if modality == "image":
-        return Examples(ids, [_image(cell, base, place) for cell, place
-                              in zip(cells, places, strict=True)], labels), []
-    texts, notes = _texts(cells, places, source)
-    return Examples(ids, texts, labels), notes
+        return Examples(ids, [_image(cell, base, place) for cell, place in found], labels), notes
+    return Examples(ids, [_text(cell, place) for cell, place in found], labels), notes
 
 
 def own_splits(source: str) -> Sequence[SplitName]:
@@ -88,34 +87,26 @@ def _read_folder(folder: Path, modality: Modality,
     labels = [path.parent.name for path in files]
     if modality == "image":
         return Examples(ids, list(files), labels), notes
-    raw = [path.read_bytes().decode("utf-8-sig", errors="surrogateescape") for path in files]
-    texts, more = _texts(raw, [str(path) for path in files], source)
-    return Examples(ids, texts, labels), notes + more
+    raw = [decoded(path.read_bytes()) for path in files]
+    texts = [_text(cleaned(text), str(path)) for text, path in zip(raw, files, strict=True)]
+    replaced = sum(a != b for a, b in zip(raw, texts, strict=True))
+    return (Examples(ids, texts, labels),
+            notes + note_replaced(replaced, len(texts), "texts", source))
 
 
-def _texts(cells: Sequence[Any], places: Sequence[str],
-           source: str) -> tuple[list[str], list[str]]:
-    """Texts with U+FFFD for each byte that is not UTF-8, and a note of how many have any."""
-    texts: list[str] = []
-    replaced = 0
-    for cell, place in zip(cells, places, strict=True):
-        if not isinstance(cell, str):
-            raise InputError(f"{place}: {type(cell).__name__} instead of a text",
-                             "name the text's column with text:")
-        text, count = _SURROGATE.subn("\ufffd", cell)
-        if not text.strip():
-            raise InputError(f"{place}: the text is empty", "remove the example or fill it in")
-        texts.append(text)
-        replaced += count > 0
-    verb = "is" if replaced == 1 else "are"
-    notes = [f"{replaced} of {len(texts)} texts in {source} {verb} not UTF-8; bytes replaced"]
-    return texts, notes if replaced else []
+def _text(cell: Any, place: str) -> str:
+    if not isinstance(cell, str):
+        raise InputError(f"{place}: {type(cell).__name__} instead of a text",
+                         "name the text's column with text:")
+    if not cell.strip():
+        raise InputError(f"{place}: the text is empty", "remove the example or fill it in")
+    return cell
 
 
 def _label(value: Any, place: str) -> Any:
     if value is None or value == "":
         raise InputError(f"{place}: the label is missing", "remove the example or fill it in")
-    return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+    return value
 
 
 def _image(cell: Any, base: Path, place: str) -> Path | bytes:

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import AudioPreprocessing
 from ftlab.data.audio_augment import AudioAugment
-from ftlab.data.audio_dataset import (
-    AudioCollate,
-    AudioDataset,
-    Recordings,
-    audio_preprocessing_of,
-)
 from ftlab.data.audio_sources import AudioSource, Speakers
 from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
 from ftlab.data.batches import Row, SplitDataset
-from ftlab.data.hub import PREFIX, named_splits
+from ftlab.data.readers import sound_reader
+from ftlab.data.recordings import Recordings
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
 from ftlab.errors import Incompatible, InputError
@@ -33,8 +25,8 @@ class SpeechRecognition(DataModule):
 
     A source is a .csv, .tsv, .jsonl or .parquet file with paths of recordings (from the file's
     folder), a folder of recordings, `package:NAME/PATH` for either within an installed package,
-    or `hf:NAME[:CONFIG[:SPLIT]]`. In a folder (searched with its subfolders) the transcript is in a .txt file of the
-    recording's name beside it, or is what `pattern` reads out of that name.
+    or `hf:NAME[:CONFIG[:SPLIT]]`. In a folder (searched with its subfolders) the transcript is in
+    a .txt file of the recording's name beside it, or is what `pattern` reads out of that name.
     Recordings are .wav, .flac, .ogg or .mp3; channels are averaged, and the rate becomes the
     backbone's. `load` decodes every recording once.
 
@@ -50,7 +42,7 @@ class SpeechRecognition(DataModule):
             field, for instance "{label}_{speaker}_{index}".
         speakers: who is heard in validation and test alone, to measure how well it goes with
             strangers.
-        batch_size: recordings a batch and a rank.
+        batch_size: recordings a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         sampling: how training recordings are drawn.
@@ -85,29 +77,19 @@ class SpeechRecognition(DataModule):
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
                          batch_size, split, subset, sampling, classes, workers)
-        self.source = AudioSource(audio, transcript, None if speakers is None else speaker, pattern,
-                                  "transcripts")
-        if speakers is not None:
-            speakers.check_sources(self.sources)
-        self.speakers = speakers
+        described = AudioSource(audio, transcript, None if speakers is None else speaker, pattern,
+                                "transcripts")
+        self._recordings = Recordings(described, speakers, self.sources)
         self.augment = augment
-        self._recordings = Recordings()
-        self._preprocessing: AudioPreprocessing | None = None
-        self._waves: dict[SplitName, Sequence[np.ndarray | Path | bytes]] = {}
         self._labels: dict[SplitName, list[dict[str, Any]]] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
-        if self.speakers is not None:
-            return self.speakers.splits()
-        return named_splits(source) if source.startswith(PREFIX) else ()
+        return self._recordings.own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
-        examples, speakers, notes = self.source.read(source, split)
-        for note in notes:
-            self.note(note)
-        if self.speakers is None or source != self.sources["train"]:
-            return examples
-        return self.speakers.choose(examples, speakers, split, source)
+        examples, notes = self._recordings.read(split, source)
+        self.note(*notes)
+        return examples
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._recordings.add(split, examples)
@@ -120,27 +102,22 @@ class SpeechRecognition(DataModule):
             InputError: a recording is too long or too short for it, or its
                 vocabulary or length does not hold a transcript.
         """
-        preprocessing = audio_preprocessing_of(backbone, type(self).__name__)
+        preprocessing = sound_reader(backbone, self)
         if preprocessing.encode is None:
-            raise Incompatible(f"{type(backbone).__name__} has no vocabulary to write transcripts in",
-                               "choose a checkpoint that has a tokenizer")
+            raise Incompatible(f"{type(backbone).__name__} has no vocabulary to write transcripts "
+                               "in", "choose a checkpoint that has a tokenizer")
         self.load()
-        self._recordings.check(self.splits, preprocessing)
+        self.note(*self._recordings.connect(self.splits, preprocessing))
         self._labels = {split: self._encoded(split, preprocessing) for split in SPLITS}
-        rate = preprocessing.sampling_rate
-        if note := self._recordings.note(rate):
-            self.note(note)
-        self._waves = {split: self._recordings.at_rate(split, self.splits[split].inputs, rate)
-                       for split in SPLITS}
         self._seed = seed
-        self._preprocessing = preprocessing
 
-    def _encoded(self, split: SplitName, preprocessing: AudioPreprocessing) -> list[dict[str, Any]]:
+    def _encoded(self, split: SplitName,
+                 preprocessing: AudioPreprocessing) -> list[dict[str, Any]]:
         """Label ids and text of each transcript."""
         assert preprocessing.encode is not None
         examples = self.splits[split]
         labels = preprocessing.encode(examples.targets)
-        lengths = self._recordings.lengths(split, preprocessing.sampling_rate)
+        lengths = self._recordings.lengths(split)
         for place, text, ids, length in zip(examples.ids, examples.targets, labels, lengths,
                                             strict=True):
             self._check(f"{split} split, {place}", text, ids, length, preprocessing)
@@ -152,7 +129,8 @@ class SpeechRecognition(DataModule):
         if unknown := preprocessing.unknown(text):
             shown = " ".join(sorted(unknown))
             raise InputError(f"{place}: the backbone's vocabulary lacks {shown} (of {text!r})",
-                             "spell it with characters of the vocabulary; mind upper and lower case")
+                             "spell it with characters of the vocabulary; mind upper and lower "
+                             "case")
         if preprocessing.longest_labels is not None:
             longest = min(preprocessing.longest_labels, self.task.max_new_tokens)
             if len(ids) > longest:
@@ -166,23 +144,16 @@ class SpeechRecognition(DataModule):
             wanted = len(ids) + sum(a == b for a, b in pairwise(ids))
             if frames < wanted:
                 raise InputError(f"{place}: its recording gives {frames} frames, too few for the "
-                                 f"{wanted} that {text!r} needs", "remove it, or mend the transcript")
+                                 f"{wanted} that {text!r} needs",
+                                 "remove it, or mend the transcript")
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
-        return AudioDataset(self._waves[split], self._labels[split], self.seed,
-                            self._connected, self.augment if training else None)
+        return self._recordings.dataset(split, self._labels[split], self.seed,
+                                        self.augment if training else None)
 
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
-        return AudioCollate(self._connected, self.task.stack, self.seed,
-                            self.augment if training else None)
+        return self._recordings.collate(self.task.stack, self.seed,
+                                        self.augment if training else None)
 
-    def eval_order(self, split: SplitName) -> Sequence[int]:
-        """Longest first, so that there is little padding and too little memory shows at once."""
-        lengths = self._recordings.lengths(split, self._connected.sampling_rate)
-        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
-
-    @property
-    def _connected(self) -> AudioPreprocessing:
-        if self._preprocessing is None:
-            raise RuntimeError("the loaders need `connect` with a backbone first")
-        return self._preprocessing
+    def lengths(self, split: SplitName) -> Sequence[int]:
+        return self._recordings.lengths(split)

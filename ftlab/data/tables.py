@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ftlab.data.utf8 import cleaned, decoded
 from ftlab.errors import InputError
 
 Column = str | int
@@ -19,11 +20,11 @@ Column = str | int
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def read_table(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
-    """The named columns of every row.
+def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, ...]], int]:
+    """The named columns of every row, and how many rows have bytes that are not UTF-8.
 
     Text stays text ("01", "NA" and "null" are strings); numbers of .jsonl and .parquet stay
-    numbers. Bytes that are not UTF-8 become lone surrogates, for the caller to count and replace.
+    numbers. Bytes that are not UTF-8 become U+FFFD.
     A .csv is comma-separated unless its first row has no comma: then by semicolon, tab or runs of
     spaces, whichever is first found there. A .tsv knows no quoting. Blank lines are no rows.
 
@@ -39,13 +40,16 @@ def read_table(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
                          "number", "give both by name, or both by number (no header)")
     match path.suffix.lower():
         case ".csv" | ".tsv":
-            return _pick_delimited(path, columns)
+            rows = _pick_delimited(path, columns)
         case ".jsonl":
-            return list(_pick_json(path, columns))
+            rows = list(_pick_json(path, columns))
         case ".parquet":
-            return _pick_parquet(path, columns)
-    raise InputError(f"{path}: unknown kind of file {path.suffix!r}",
-                     f"use {', '.join(EXTENSIONS)} or a folder of class folders")
+            rows = _pick_parquet(path, columns)
+        case other:
+            raise InputError(f"{path}: unknown kind of file {other!r}",
+                             f"use {', '.join(EXTENSIONS)} or a folder of class folders")
+    clean = [cleaned(row) for row in rows]
+    return clean, sum(a != b for a, b in zip(rows, clean, strict=True))
 
 
 def _pick_delimited(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
@@ -109,7 +113,7 @@ def _pick_parquet(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise InputError(f"{path} is malformed: {error}", "write it again as Parquet") from None
-    names = list(file.schema_arrow.names)
+    names = file.schema_arrow.names
     if not file.metadata.num_rows:
         raise InputError(f"{path} has no rows", "give a file with examples")
     header: Sequence[Column] = range(len(names)) if isinstance(columns[0], int) else names
@@ -122,7 +126,7 @@ def _decoded(path: Path) -> str:
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path} is UTF-16", "save it as UTF-8")
-    return data.decode("utf-8-sig", errors="surrogateescape")
+    return decoded(data)
 
 
 def _find(column: Column, header: Sequence[Column], path: Path, place: str = "") -> int:
@@ -131,7 +135,7 @@ def _find(column: Column, header: Sequence[Column], path: Path, place: str = "")
     if isinstance(column, int):
         raise InputError(f"{path.name}{place} has no column {column}",
                          f"its columns are 0 to {len(header) - 1}")
-    names = [_short(str(name)) for name in header]
+    names = [_short(cleaned(str(name))) for name in header]
     close = difflib.get_close_matches(column, names, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     hint = "" if path.suffix in (".jsonl", ".parquet") else "; without header, name them 0, 1, ..."

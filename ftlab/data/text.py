@@ -10,12 +10,12 @@ from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
 from ftlab.data.batches import Collate, SplitDataset
+from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read
 from ftlab.data.splits import Split, Subset
 from ftlab.data.text_augment import TextAugment
 from ftlab.data.text_normalise import TextNormalisation
-from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 
@@ -34,7 +34,7 @@ class TextClassification(DataModule):
         text: the text's column: a name, or a number (from 0) in a file without header.
         label: the label's column, likewise.
         max_length: tokens of a text, special ones included.
-        batch_size: texts a batch and a rank.
+        batch_size: texts a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         sampling: how training texts are drawn.
@@ -81,8 +81,7 @@ class TextClassification(DataModule):
 
     def read(self, split: SplitName, source: str) -> Examples:
         examples, notes = read(source, split, "text", self.text, self.label)
-        for note in notes:
-            self.note(note)
+        self.note(*notes)
         return examples
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
@@ -97,14 +96,7 @@ class TextClassification(DataModule):
             Incompatible: the backbone reads no texts.
             InputError: `max_length` is above what the backbone can read.
         """
-        preprocessing = backbone.preprocessing
-        if not isinstance(preprocessing, TextPreprocessing):
-            raise Incompatible(f"TextClassification yields texts; {type(backbone).__name__} reads "
-                               "images", "choose a language model as the backbone")
-        if self.max_length > preprocessing.longest:
-            raise InputError(
-                f"max_length {self.max_length} is above the {preprocessing.longest} tokens that "
-                f"{type(backbone).__name__} reads", f"set max_length: {preprocessing.longest}")
+        preprocessing = text_reader(backbone, self, max_length=self.max_length)
         self.load()
         self._seed = seed
         if preprocessing != self._preprocessing:
@@ -129,10 +121,8 @@ class TextClassification(DataModule):
     def collate(self, training: bool) -> Collate:
         return Collate(self.preprocessing.pad, self.task.stack)
 
-    def eval_order(self, split: SplitName) -> Sequence[int]:
-        """Longest first, so that there is little padding and too little memory shows at once."""
-        lengths = [len(tokens) for tokens in self._tokens[split]]
-        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    def lengths(self, split: SplitName) -> Sequence[int]:
+        return [len(tokens) for tokens in self._tokens[split]]
 
     @property
     def preprocessing(self) -> TextPreprocessing:

@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 
 from ftlab.backbones.base import Backbone
+from ftlab.backbones.model import IGNORED
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
 from ftlab.data.batches import Row, SplitDataset
 from ftlab.data.conll import Sentence, from_rows, read_conll
+from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import read_table
-from ftlab.errors import Incompatible, InputError
+from ftlab.data.utf8 import note_replaced
+from ftlab.errors import InputError
 from ftlab.tasks.spans import first_violation, is_tag, repaired
 from ftlab.tasks.tagging import Tagging
 
-_IGNORED = -100
 _TABLES = (".jsonl", ".parquet")
 
 
@@ -46,7 +48,7 @@ class TokenClassification(DataModule):
         repair: let an `I-` tag that continues nothing begin an entity (which also reads IOB1)
             instead of refusing it; IOB2 only.
         max_length: tokens of a sentence, special ones included.
-        batch_size: sentences a batch and a rank.
+        batch_size: sentences a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         task: scheme of the tags, loss and metrics.
@@ -106,16 +108,16 @@ class TokenClassification(DataModule):
             return from_rows(name, source, [(row[0], row[1]) for row in rows])
         path = resolve_path(source)
         if path.suffix.lower() in _TABLES:
-            pairs = [(row[0], row[1]) for row in read_table(path, (words, tags))]
-            return from_rows(path.stem, path.name, pairs)
+            table, replaced = read_table(path, (words, tags))
+            self.note(*note_replaced(replaced, len(table), "rows", source))
+            return from_rows(path.stem, path.name, [(row[0], row[1]) for row in table])
         word, tag = (0 if self.word is None else self.word), (-1 if self.tag is None else self.tag)
         if not path.is_file() or isinstance(word, str) or isinstance(tag, str):
             raise InputError(f"{path}: CoNLL's columns have no names ({word!r}, {tag!r})"
                              if path.is_file() else f"{path} is not a file",
                              f"give numbers from 0, or a table ({', '.join(_TABLES)})")
-        sentences, replaced = read_conll(path, word, tag)
-        if replaced:
-            self.note(f"{replaced} words in {source} are not UTF-8; bytes replaced")
+        sentences, notes = read_conll(path, word, tag)
+        self.note(*notes)
         return sentences
 
     def _checked(self, sentence: Sentence) -> list[str]:
@@ -145,14 +147,7 @@ class TokenClassification(DataModule):
             Incompatible: the backbone reads no texts.
             InputError: `max_length` is above what the backbone can read.
         """
-        preprocessing = backbone.preprocessing
-        if not isinstance(preprocessing, TextPreprocessing):
-            raise Incompatible(f"TokenClassification yields texts; {type(backbone).__name__} reads "
-                               "something else", "choose a language model as the backbone")
-        if self.max_length > preprocessing.longest:
-            raise InputError(
-                f"max_length {self.max_length} is above the {preprocessing.longest} tokens that "
-                f"{type(backbone).__name__} reads", f"set max_length: {preprocessing.longest}")
+        preprocessing = text_reader(backbone, self, max_length=self.max_length)
         self.load()
         self._seed = seed
         if preprocessing != self._preprocessing:
@@ -178,10 +173,8 @@ class TokenClassification(DataModule):
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return _Collate(self._preprocessing.pad, self.task.stack)
 
-    def eval_order(self, split: SplitName) -> Sequence[int]:
-        """Longest first, so that there is little padding and too little memory shows at once."""
-        lengths = [len(row.tokens) for row in self._rows[split]]
-        return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    def lengths(self, split: SplitName) -> Sequence[int]:
+        return [len(row.tokens) for row in self._rows[split]]
 
 
 @dataclass(frozen=True)
@@ -223,9 +216,9 @@ def align(tokenizer: Any, sentences: Sequence[list[str]], tags: Sequence[list[in
         owners = encoding.word_ids
         first = [word is not None and (i == 0 or owners[i - 1] != word)
                  for i, word in enumerate(owners)]
-        words = [word if is_first else _IGNORED
+        words = [word if is_first else IGNORED
                  for word, is_first in zip(owners, first, strict=True)]
-        labels = [own[word] if word >= 0 else _IGNORED for word in words]
+        labels = [own[word] if word >= 0 else IGNORED for word in words]
         rows.append(Aligned(ids, labels, words, own))
     return rows
 
@@ -256,6 +249,6 @@ class _Collate:
 
 
 def _spread(values: Sequence[int], mask: Tensor) -> Tensor:
-    spread = torch.full(mask.shape, _IGNORED)
+    spread = torch.full(mask.shape, IGNORED)
     spread[mask.bool()] = torch.tensor(values)
     return spread

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from ftlab.reports.colours import styles
+from ftlab.reports.picture import grid, plain, png
 from ftlab.reports.rows import Row
 from ftlab.reports.sheet import is_percent
 from ftlab.tracking.plain import shorten
-
-_COLUMNS = 3  # axes side by side
 
 
 def draw(rows: Sequence[Row], metric: str, higher_is_better: bool = True) -> bytes | None:
@@ -33,23 +28,19 @@ def draw(rows: Sequence[Row], metric: str, higher_is_better: bool = True) -> byt
     if not shown:
         return None
     groups = [(name, list(members)) for name, members in groupby(shown, key=lambda r: r.group)]
-    columns = min(len(groups), _COLUMNS)
-    lines = math.ceil(len(groups) / columns)
-    with matplotlib.rc_context(rc=matplotlib.rcParamsDefault), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in any script are allowed
-        figure = Figure(figsize=(5.6 * columns, 4.0 * lines), layout="constrained")
-        FigureCanvasAgg(figure)
-        for number, ((backbone, dataset), members) in enumerate(groups, 1):
-            axes = figure.add_subplot(lines, columns, number)
+    look = styles(row.key.technique for row in rows)
+    with plain():
+        figure, all_axes = grid(len(groups))
+        for axes, ((backbone, dataset), members) in zip(all_axes, groups, strict=True):
             axes.set_title(shorten(f"{dataset} from {backbone}", 60), parse_math=False, fontsize=10)
-            _points(axes, members, metric)
+            _points(axes, members, metric, look)
             _axes(axes, members, metric, higher_is_better)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
-    return file.getvalue()
+        return png(figure)
 
 
-def _points(axes: Axes, rows: Sequence[Row], metric: str) -> None:
+def _points(
+    axes: Axes, rows: Sequence[Row], metric: str, look: Mapping[str, tuple[str, str]]
+) -> None:
     scale = 100 if is_percent(metric) else 1
     for row in rows:
         mean = scale * row.summary.mean
@@ -59,6 +50,7 @@ def _points(axes: Axes, rows: Sequence[Row], metric: str) -> None:
             mean,
             yerr=half if math.isfinite(half) else None,
             fmt="o" if not row.note else "x",
+            color=look[row.key.technique][0],
             capsize=3,
         )
         label = row.key.technique + (" (incomplete)" if row.note else "")

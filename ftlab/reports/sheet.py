@@ -58,7 +58,7 @@ def layout(
     study: str, rows: Sequence[Row], metric: str, higher_is_better: bool = True
 ) -> Sheet:
     """Write the rows out; the order is theirs."""
-    number = _number(rows, metric)
+    number = digits(metric, [row.summary.mean for row in rows])
     noted = [row for row in rows if row.note]
     time, time_unit = _time_unit(rows)
     memory, memory_unit = _memory_unit(rows)
@@ -111,12 +111,15 @@ def _caption(study: str, rows: Sequence[Row], metric: str, higher_is_better: boo
     return text
 
 
-def _number(rows: Sequence[Row], metric: str) -> Callable[[float], str]:
-    """One precision a column; about four digits of the largest mean are shown."""
+def digits(metric: str, values: Sequence[float]) -> Callable[[float], str]:
+    """How a metric's numbers are written: one precision for all of `values`, the largest leads.
+
+    Shares in percent with two decimals, others with about four digits.
+    """
     if is_percent(metric):
         return lambda value: f"{100 * value:.2f}"
-    means = [abs(row.summary.mean) for row in rows if math.isfinite(row.summary.mean)]
-    largest = max(means, default=0.0)
+    sizes = [abs(value) for value in values if math.isfinite(value)]
+    largest = max(sizes, default=0.0)
     if 0 < largest < 0.01 or largest >= 1e6:
         return lambda value: f"{value:.3e}"
     decimals = 4 if largest < 10 else 2 if largest < 1000 else 1

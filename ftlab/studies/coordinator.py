@@ -14,9 +14,9 @@ from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies import provenance
-from ftlab.studies.dispatch import Interrupted, Job, Jobs, Signals, dispatch
+from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
-from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, Machine, Share
+from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Need
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.study import Study
 from ftlab.studies.workers import Workers
@@ -24,6 +24,7 @@ from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Status, Tracker
 
 FLUSH = 5.0  # seconds from a metric to the UI
+ATTEMPTS = 3  # at a run whose machine vanishes
 
 
 @dataclass
@@ -47,6 +48,7 @@ def run_study(
     display: Display | None = None,
     workers: int | None = 1,
     timeout: float | None = None,
+    engine: Engine | None = None,
 ) -> Outcome:
     """Do every run of a study that is not finished yet.
 
@@ -58,17 +60,18 @@ def run_study(
         workers: runs at a time; several on one machine disturb each other's measured times. None
             for as many as the machine has room for.
         timeout: seconds without a sign of life after which a run fails.
+        engine: executes the runs, and is closed at the end; None for this machine.
 
     Raises:
         InputError: the study cannot run; nothing was written.
         Interrupted: by Ctrl-C or SIGTERM.
     """
-    engine = Workers()  # imports while we read the data
+    engine = engine or Workers()  # imports while we read the data
     display = display or Display()
     signals = Signals()
     try:
         made = plan(study)
-        engine.share_out(shares(study, workers), timeout)
+        engine.prepare(need(study), workers, timeout)
         tracker = Tracker(tracking_uri)
         work = Path(results) / study.name / ".work"
         made.check_space([work])
@@ -76,10 +79,8 @@ def run_study(
             display.note(note)
         signals.deferred = True
         runs = _Runs(made, tracker, work.absolute(), display, engine.slots)
-        try:
+        with closing(runs.close, display.note):
             dispatch(engine, runs, signals)
-        finally:
-            runs.close()
         _tidy(work, runs.outcome)
         return runs.outcome
     finally:
@@ -87,16 +88,11 @@ def run_study(
         engine.close()
 
 
-def shares(study: Study, workers: int | None) -> list[Share]:
-    """How the machine is shared out among a study's runs.
-
-    Raises:
-        InputError: the machine has fewer devices than a run wants.
-    """
+def need(study: Study) -> Need:
+    """What the largest run of a study wants."""
     devices = max(cell.trainer["devices"] for cell in study.cells)
     accelerators = {cell.trainer["accelerator"] for cell in study.cells}
-    accelerator = accelerators.pop() if len(accelerators) == 1 else "auto"
-    return Machine.this().shares(workers, devices, accelerator)
+    return Need(devices, accelerators.pop() if len(accelerators) == 1 else "auto")
 
 
 class _Runs(Jobs):
@@ -119,6 +115,7 @@ class _Runs(Jobs):
         self.waiting = deque((c, s) for s in study.seeds for c in self.cells if s not in done[c])
         self.outcome = Outcome(finished=sum(map(len, done.values())))
         self.open = Counter(cell_id for cell_id, _ in self.waiting)
+        self.attempts: Counter[tuple[str, int]] = Counter()
         self.flushed = time.monotonic()
         left = Counter(self.cells[cell_id].cell.key.technique for cell_id, _ in self.waiting)
         display.start(study.name, self.outcome.finished, left, slots)
@@ -129,6 +126,7 @@ class _Runs(Jobs):
         if not self.waiting:
             return None
         cell_id, seed = self.waiting.popleft()
+        self.attempts[cell_id, seed] += 1
         return _Run(self, cell_id, self.cells[cell_id], seed)
 
     def over(self) -> bool:
@@ -155,9 +153,10 @@ class _Runs(Jobs):
 
 
 def _tidy(work: Path, outcome: Outcome) -> None:
-    """Leave of the runs' folders the failed ones' output alone."""
+    """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them."""
     for directory in work.iterdir() if work.exists() else ():
-        if not any(str(directory) in failure for failure in outcome.failures):
+        ours = (directory / SPECIFICATION).exists()
+        if ours and not any(str(directory) in failure for failure in outcome.failures):
             shutil.rmtree(directory)
     if work.exists() and not any(work.iterdir()):
         work.rmdir()
@@ -218,6 +217,9 @@ class _Run(Job):
                 self.tracker.log_metrics(self.run_id, event["metrics"], step, now)
             case "note":
                 self.tracker.set_tags(self.run_id, {"ftlab.note": event["text"]})
+            case "environment":
+                said = json.dumps(event["said"], sort_keys=True)
+                self.tracker.set_tags(self.run_id, {provenance.TAG: said})
             case "failed":
                 self.reason = event["reason"]
             case "done":
@@ -227,6 +229,9 @@ class _Run(Job):
     def end(self, event: Event) -> None:
         runs, outcome = self.runs, self.runs.outcome
         reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
+        if event.get("machine_lost") and runs.attempts[self.cell_id, self.seed] < ATTEMPTS:
+            self._again(reason)
+            return
         status: Status = "FAILED" if reason else "FINISHED"
         if reason:  # of a failed run what tells why, of a finished one all that it wrote
             shutil.rmtree(self.directory / "checkpoint", ignore_errors=True)
@@ -247,9 +252,17 @@ class _Run(Job):
                 shutil.rmtree(self.directory)
         runs.ended(self.cell_id)
 
-    def interrupted(self, by: Interrupted) -> None:
-        self.tracker.end_run(self.run_id, "KILLED", f"interrupted by {by.name}")
+    def _again(self, reason: str) -> None:
+        """Let another attempt be made; this one stays in the store as KILLED."""
+        self.tracker.end_run(self.run_id, "KILLED", reason)
         shutil.rmtree(self.directory)
+        self.runs.display.note(f"{self.title}: {reason}; it will be begun again")
+        self.runs.display.run_dropped(self.title)
+        self.runs.waiting.append((self.cell_id, self.seed))
+
+    def interrupted(self, why: str) -> None:
+        self.tracker.end_run(self.run_id, "KILLED", why)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def write_specification(directory: Path, said: Mapping[str, Any]) -> None:

@@ -6,12 +6,16 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ftlab.errors import FtlabError
 from ftlab.studies.engine import Engine, Event
 
+LATEST = 10.0  # seconds that a signal waits for a write; whoever sends SIGTERM often kills after 30
 PATIENCE = 0.1  # seconds that nothing may happen before the display and the signals get a look
 
 
@@ -46,8 +50,8 @@ class Job(ABC):
         """Take the event `exit`."""
 
     @abstractmethod
-    def interrupted(self, by: Interrupted) -> None:
-        """The run was stopped because we are."""
+    def interrupted(self, why: str) -> None:
+        """The run was stopped because we are: by a signal, or by an error of our own."""
 
 
 class Jobs(ABC):
@@ -65,12 +69,16 @@ class Jobs(ABC):
     def tick(self) -> None:
         """Called a few times a second."""
 
+    def interrupted(self, why: str) -> None:  # noqa: B027  # most have nothing to do
+        """We stop early; each job that goes on hears of it afterwards."""
+
 
 def dispatch(engine: Engine, jobs: Jobs, signals: Signals) -> None:
     """Run all jobs, as many at a time as the engine has slots.
 
     Raises:
-        Interrupted: by Ctrl-C or SIGTERM; the engine is closed, and every job that went on knows.
+        Interrupted: by Ctrl-C or SIGTERM. Whatever is raised, the engine is closed, and every job
+            that went on knows.
     """
     going: dict[Path, Job] = {}
     try:
@@ -89,11 +97,40 @@ def dispatch(engine: Engine, jobs: Jobs, signals: Signals) -> None:
                     going[directory].event(event)
                 signals.check()
             jobs.tick()
-    except Interrupted as interrupted:
-        engine.close()
-        for job in going.values():
-            job.interrupted(interrupted)
+    except BaseException as error:
+        try:
+            engine.close()
+        finally:  # a second Ctrl-C waits for no process, but the store shall be true
+            jobs.interrupted(cause(error))
+            for job in going.values():
+                job.interrupted(cause(error))
         raise
+
+
+def cause(error: BaseException) -> str:
+    """Why we stop, as the runs' records say it."""
+    if isinstance(error, Interrupted):
+        return f"interrupted by {error.name}"
+    return f"the coordinator failed: {type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextmanager
+def closing(close: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+    """`close()` at the end, whatever has happened.
+
+    Args:
+        close: leaves store and terminal in order.
+        say: hears what `close` could not do, where something else is raised already.
+    """
+    try:
+        yield
+    except BaseException:
+        try:
+            close()
+        except FtlabError as error:
+            say(error.what)
+        raise
+    close()
 
 
 def _wait(engine: Engine, busy: bool) -> list[tuple[Path, Event]]:
@@ -107,7 +144,8 @@ class Signals:
     """Ctrl-C and SIGTERM as `Interrupted`.
 
     While nothing is written they interrupt at once; with `deferred` only where `check` is
-    called, so that no write to the store is cut in two. The second one does not wait.
+    called, so that no write to the store is cut in two. A write that takes longer than `LATEST`
+    seconds, as in an outage, is not waited for, and the second signal waits for nothing.
     """
 
     def __init__(self) -> None:
@@ -119,16 +157,25 @@ class Signals:
                 self._before[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.deferred or self._arrived is not None:
+        again, self._arrived = self._arrived is not None, number
+        # remembered in any case: what is raised inside a destructor gets lost
+        if again or not self.deferred:
             raise Interrupted(number)
-        self._arrived = number
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._late)
+        signal.setitimer(signal.ITIMER_REAL, LATEST)
+
+    def _late(self, number: int, frame: FrameType | None) -> None:
+        self.check()
 
     def check(self) -> None:
         """Raise `Interrupted` where a signal has arrived."""
         if self._arrived is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             raise Interrupted(self._arrived)
 
     def restore(self) -> None:
         """Put the handlers of before back."""
+        if signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -76,11 +76,13 @@ class Running:
 
 
 class Display:
-    """Follows the runs of a study or a sweep.
+    """Follows the runs of a study.
 
     Args:
         console: where to show; bars are drawn only on a terminal.
     """
+
+    noun = "runs"
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -94,7 +96,7 @@ class Display:
         self.running: dict[str, Running] = {}
         self.spoke = time.monotonic()
         if done:
-            self.console.print(f"{done} of {self.total} runs are finished already")
+            self.console.print(f"{done} of {self.total} {self.noun} are finished already")
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
         self.bars = Progress(*columns, TextColumn("{task.fields[said]}"), console=self.console)
         self.all = self.bars.add_task(name, total=self.total, completed=done, said="")
@@ -131,15 +133,18 @@ class Display:
         """A run ended; `score` is a line such as `test/accuracy 0.912`."""
         technique = self.running.pop(title).technique
         self.bars.remove_task(self.tasks.pop(title))
-        self.done += 1
-        self.failed += status == "FAILED"
-        self.clock.ended(technique, seconds)
+        self._count(technique, status, seconds)
         left = self.clock.left(list(self.running.values()), self.slots)
         more = f", {clock(left)} left" if left and self.done < self.total else ""
         said = score if not reason else f"{status}: {reason}"
         line = f"[{self.done}/{self.total}] {title}: {said}"
         self.console.print(f"{line} ({clock(seconds)}{more})", markup=False, highlight=False)
         self.bars.update(self.all, completed=self.done)
+
+    def _count(self, technique: str, status: str, seconds: float) -> None:
+        self.done += 1
+        self.failed += status == "FAILED"
+        self.clock.ended(technique, seconds)
 
     def run_dropped(self, title: str) -> None:
         """A run went away without an end, and will come again."""
@@ -157,9 +162,11 @@ class Display:
     def _draw(self) -> None:
         left = self.clock.left(list(self.running.values()), self.slots)
         still = f"{clock(left)} left" if left is not None else "estimating the time left"
+        if self.done >= self.total:
+            still = "all ended"
         if self.live is not None:
             failed = f", {self.failed} failed" if self.failed else ""
-            said = f"{self.done} of {self.total} runs{failed}, {still}"
+            said = f"{self.done} of {self.total} {self.noun}{failed}, {still}"
             going = sum(run.fraction for run in self.running.values())
             self.bars.update(self.all, said=said, completed=self.done + going)
             for title, run in self.running.items():

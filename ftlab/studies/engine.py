@@ -19,7 +19,9 @@ Event = dict[str, Any]
 `progress` (phase, done, total), `metrics` (step, time, metrics), `note` (text), `alive`, `failed`
 (reason; the last one counts), `done` (metrics), and from the engine at the end `exit`: `code`,
 negative for a signal; `lost`, whether the process vanished through no fault of its own that is
-known, so that another attempt makes sense; `reason`, where the engine knows one.
+known, so that another attempt makes sense; `reason`, where the engine knows one; `machine_lost`,
+where the machine vanished and took the run with it. `environment` (said: as in `provenance.here`)
+comes from engines whose runs are on other machines than the coordinator.
 """
 
 
@@ -36,6 +38,19 @@ class Share:
     gpus: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Need:
+    """What the largest run of a study wants.
+
+    Attributes:
+        devices: one for each of its processes.
+        accelerator: `auto`, `gpu`, `cpu` or `mps`.
+    """
+
+    devices: int = 1
+    accelerator: str = "auto"
+
+
 class Engine(ABC):
     """Executes runs, each in processes of its own.
 
@@ -46,6 +61,19 @@ class Engine(ABC):
     """
 
     slots: int
+
+    @abstractmethod
+    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+        """Find room; once, before the first start.
+
+        Args:
+            need: of the largest run.
+            workers: runs at a time; None for as many as there is room for.
+            timeout: seconds without a sign of life after which a run is ended; None waits for ever.
+
+        Raises:
+            InputError: there is no room for one run.
+        """
 
     @abstractmethod
     def start(self, directory: Path) -> None:
@@ -66,6 +94,32 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop everything; nothing is left behind."""
+
+
+def make_engine(name: str, address: str | None = None) -> Engine:
+    """The engine of a name.
+
+    Args:
+        name: `local` or `ray`.
+        address: of the Ray cluster; None for the one that this machine belongs to.
+
+    Raises:
+        InputError: there is no such cluster, or Ray is not installed.
+    """
+    if name == "ray":
+        try:
+            from ftlab.studies.ray_engine import RayEngine
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise InputError("--engine ray: Ray is not installed",
+                             'pip install "ftlab[ray]"') from error
+        return RayEngine(address or "auto")
+    if address is not None:
+        raise InputError(f"--address {address}: only a Ray cluster has one", "--engine ray")
+    from ftlab.studies.workers import Workers
+
+    return Workers()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from ftlab.backbones.base import Backbone
 from ftlab.data.base import DataModule
+from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.config import build
 from ftlab.studies.study import Cell, Study
@@ -68,12 +70,11 @@ class Plan:
             folders: where runs and artifacts are written; the fullest counts.
 
         Raises:
-            InputError: too little space.
+            InputError: too little space, or a folder that cannot be written to.
         """
         needed = self.bytes + 2 * max(c.checkpoint_bytes for c in self.cells) + 50_000_000
         for folder in folders:
-            while not folder.exists():
-                folder = folder.parent
+            folder = writable(folder)
             free = shutil.disk_usage(folder).free
             if free < needed:
                 raise InputError(
@@ -81,6 +82,21 @@ class Plan:
                     f"{needed / 1e9:.1f} GB",
                     "free some space, or redirect with --results and --tracking-uri",
                 )
+
+
+def writable(folder: Path) -> Path:
+    """The folder, or where it does not exist the nearest one above it.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "cannot be written to" if above.is_dir() else "is no folder"
+        raise InputError(f"{folder}: {above} {what}", "give another --results")
+    return above
 
 
 def plan(study: Study) -> Plan:
@@ -122,7 +138,8 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
             try:
                 data.connect(backbone, seed=0)
             except Incompatible as error:
-                raise Incompatible(f"dataset {d}, backbone {b}: {error.what}", error.mend) from error
+                raise Incompatible(f"dataset {d}, backbone {b}: {error.what}",
+                                   error.mend) from error
             own = [c for c in study.cells if (c.key.dataset, c.key.backbone) == (d, b)]
             if own:
                 yield backbone, data, own
@@ -132,10 +149,11 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
 def _count(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[int, int]:
     technique: Technique = build(cell.technique)
     try:
+        share_of_batch(data.batch_size, cell.trainer["devices"])
         technique.prepare(data)
         model = backbone.build(data.task, technique.form, meta=True)
         technique.attach(model, data.task)
-    except Incompatible as error:
-        raise Incompatible(f"{cell.key.title}: {error.what}", error.mend) from error
+    except InputError as error:
+        raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ftlab.errors import FtlabError
-from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP
+from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Event
 
 
 def main(directory: Path, threads: int | None) -> int:
@@ -18,15 +21,20 @@ def main(directory: Path, threads: int | None) -> int:
         from ftlab.studies.ranks import supervise
 
         return supervise(directory, specification, threads)
-    return execute(directory, specification, threads)
+    return execute(directory, specification, threads, journal(directory))
 
 
-def execute(directory: Path, said: dict[str, Any], threads: int | None, rank: int = 0) -> int:
-    """Execute a run, or one rank of it; 0, or 1 with an event `failed`.
+def execute(
+    directory: Path, said: dict[str, Any], threads: int | None, report: Callable[[Event], None]
+) -> int:
+    """Execute a run, or one rank of it.
 
-    The first rank reports; the others only if they fail.
+    Returns:
+        0 after an event `done`, or 1 after an event `failed`. A SIGTERM during the fit, which
+        Lightning turns into an exception, ends the process as SIGTERM does.
     """
     import torch
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from ftlab.studies.config import build
     from ftlab.training import run, search
@@ -35,36 +43,60 @@ def execute(directory: Path, said: dict[str, Any], threads: int | None, rank: in
 
     if threads is not None:
         torch.set_num_threads(threads)
-    with (directory / EVENTS).open("a", encoding="utf-8") as events:
+    try:
+        task = Run(
+            backbone=build(said["backbone"]),
+            data=build(said["data"]),
+            technique=build(said["technique"]),
+            settings=TrainerSettings(**said["trainer"]),
+            seed=said["seed"],
+            select_by=said["select_by"],
+            directory=directory,
+            record=said,
+        )
+        if said.get("search"):
+            metrics = search.search(task, report, (directory / STOP).exists)
+        else:
+            metrics = run.execute(task, report)
+    except SIGTERMException:
+        die_of(signal.SIGTERM)
+    # The process's last resort: whatever it was, `sys.exit` too, this run alone fails, and says why.
+    except BaseException as error:  # noqa: BLE001
+        traceback.print_exc()
+        report({"event": "failed", "reason": first_line(error), "peer": blames_peer(error)})
+        return 1
+    report({"event": "done", "metrics": metrics})
+    return 0
 
-        def write(event: dict[str, Any]) -> None:
-            print(json.dumps(event), file=events, flush=True)
 
-        def report(event: dict[str, Any]) -> None:
-            if rank == 0:
-                write(event)
+def journal(directory: Path) -> Callable[[Event], None]:
+    """Appends events to a run's file: each whole with one write, since processes may share it."""
+    file = os.open(directory / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-        try:
-            task = Run(
-                backbone=build(said["backbone"]),
-                data=build(said["data"]),
-                technique=build(said["technique"]),
-                settings=TrainerSettings(**said["trainer"]),
-                seed=said["seed"],
-                select_by=said["select_by"],
-                directory=directory,
-                record=said,
-            )
-            if said.get("search"):
-                metrics = search.search(task, report, (directory / STOP).exists)
-            else:
-                metrics = run.execute(task, report)
-        # The process's last resort: whatever it was, this run alone fails, with its reason.
-        except Exception as error:  # noqa: BLE001
-            traceback.print_exc()
-            what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
-            first_line = (what.splitlines() or [type(error).__name__])[0]
-            write({"event": "failed", "rank": rank, "reason": first_line[:500]})
-            return 1
-        report({"event": "done", "metrics": metrics})
-        return 0
+    def write(event: Event) -> None:
+        os.write(file, f"{json.dumps(event)}\n".encode())
+
+    return write
+
+
+def first_line(error: BaseException) -> str:
+    """What to say of an error in a table."""
+    what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
+    return (what.splitlines() or [type(error).__name__])[0][:500]
+
+
+def blames_peer(error: BaseException) -> bool:
+    """Whether an error says that another rank has gone, not that this one is at fault."""
+    from torch.distributed import DistError
+
+    said = str(error)
+    return isinstance(error, DistError) or "gloo/transport" in said or "NCCL" in said
+
+
+def die_of(number: int) -> int:
+    """End this process by a signal, as if nothing handled it."""
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    while True:
+        signal.pause()

@@ -1,13 +1,14 @@
 """`python -m ftlab.studies.server`: forks a process for every run that it is told to start.
 
 Messages come as JSON lines on the standard input: `{"start": DIRECTORY, "threads": N, "gpus": []}`
-and `{"kill": DIRECTORY}`; answers go out as `{"directory": ..., "code": ...}`. When the input ends
-the server stops the runs and itself, and a run dies with its server, so that a killed coordinator
-or server leaves nothing behind.
+and `{"kill": DIRECTORY}`; answers go out as `{"directory": ..., "started": true}` and
+`{"directory": ..., "code": ...}`. When the input ends the server stops the runs and itself, and a
+run dies with its server, so that a killed coordinator or server leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -15,26 +16,42 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ftlab.studies.engine import OUTPUT
 from ftlab.studies.pipe import Lines
 
-GRACE = 5.0  # seconds from SIGTERM to SIGKILL
+GRACE = 5.0  # seconds from the first signal to SIGKILL
 POLL = 0.02  # seconds from one look at the children to the next
+END = ((0.0, signal.SIGTERM), (GRACE, signal.SIGKILL))
+"""Seconds and signals by which a run is ended."""
+END_HANGING = ((0.0, signal.SIGUSR1), (1.0, signal.SIGCONT), (2.0, signal.SIGTERM),
+               (GRACE, signal.SIGKILL))
+"""The same where it hangs: first each process writes where it stands into its output (SIGTERM
+would come before that, were it sent at once), those too that something has stopped."""
 
 
 @dataclass
 class _Child:
     directory: str
-    stop_at: float = 0.0  # when SIGTERM turns into SIGKILL
+    due: deque[tuple[float, signal.Signals]] = field(default_factory=deque)
+
+    def end(self, how: Iterable[tuple[float, signal.Signals]]) -> None:
+        """Have signals sent, unless it is being ended already."""
+        if not self.due:
+            self.due.extend((time.monotonic() + delay, number) for delay, number in how)
 
 
 def serve() -> None:
     """The server's loop; see the module."""
     faulthandler.register(signal.SIGUSR1)  # inherited by the runs
+    adopt_orphans()
+    _leave_slurm()
     _preload()
     children: dict[int, _Child] = {}
     commands = Lines(sys.stdin.fileno())
@@ -43,22 +60,51 @@ def serve() -> None:
         for message in commands.read(0.0 if closing else POLL):
             if "start" in message:
                 children[_fork(message)] = _Child(message["start"])
+                _answer({"directory": message["start"], "started": True})
             else:
-                _stop((p, c) for p, c in children.items() if c.directory == message["kill"])
+                for child in children.values():
+                    if child.directory == message["kill"]:
+                        child.end(END_HANGING)
         if commands.ended and not closing:
             closing = True
-            _stop(children.items())
-        for pid in list(children):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                answer = {"directory": children.pop(pid).directory,
-                          "code": os.waitstatus_to_exitcode(status)}
+            for child in children.values():
+                child.due.clear()
+                child.end(END)
+        for pid, code in _ended():
+            if pid in children:
+                ended = children.pop(pid)
+                _signal_rest(pid)
                 if not closing:
-                    print(json.dumps(answer), flush=True)
-            elif 0 < children[pid].stop_at < time.monotonic():
-                signal_group(pid, signal.SIGKILL)
+                    _answer({"directory": ended.directory, "code": code})
+        for pid, child in children.items():
+            while child.due and child.due[0][0] <= time.monotonic():
+                signal_group(pid, child.due.popleft()[1])
         if closing:
             time.sleep(POLL)
+
+
+def _leave_slurm() -> None:
+    """Take Slurm's variables from the runs.
+
+    Lightning would take Slurm's tasks for its own ranks, load a checkpoint that another job left,
+    and requeue the whole job where a run gets our SIGUSR1.
+    """
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]
+
+
+def _answer(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def _ended() -> Iterator[tuple[int, int]]:
+    """Exit codes of runs, and of orphans, which leave no zombies."""
+    with contextlib.suppress(ChildProcessError):  # there are none
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            yield pid, os.waitstatus_to_exitcode(status)
 
 
 def _preload() -> None:
@@ -72,20 +118,21 @@ def _preload() -> None:
     import ftlab.training.search  # noqa: F401
 
 
-def _stop(children: Any) -> None:
-    for pid, child in children:
-        if not child.stop_at:
-            signal_group(pid, signal.SIGUSR1)  # write where it stands into its output
-            signal_group(pid, signal.SIGTERM)
-            child.stop_at = time.monotonic() + GRACE
-
-
 def signal_group(pid: int, number: signal.Signals) -> None:
     """To a process and all that it started: DDP's ranks and loaders are in its group."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
         os.kill(pid, number)  # not yet a leader
+
+
+def _signal_rest(pid: int) -> None:
+    """End what a run has left behind in its group: a killed one's loaders notice late.
+
+    Python's resource tracker ignores the signal, and ends when it has removed shared memory.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGTERM)
 
 
 def _fork(message: dict[str, Any]) -> int:
@@ -101,10 +148,20 @@ def _fork(message: dict[str, Any]) -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message["gpus"])
     from ftlab.studies.process import main
 
-    code = main(directory, message["threads"])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(lambda: main(directory, message["threads"]))
+
+
+def leave(body: Callable[[], int]) -> NoReturn:
+    """Run the body of a forked process and end it there, so that it never becomes its parent."""
+    code = 1
+    try:
+        code = body()
+    except BaseException:  # noqa: BLE001  # the fork's end: nothing above may see it
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def redirect(output: Path) -> None:
@@ -123,5 +180,12 @@ def die_with(parent: int) -> None:
             os._exit(1)
 
 
+def adopt_orphans() -> None:
+    """Become the parent of processes whose own has died, to reap them (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
 if __name__ == "__main__":
     serve()
+    os._exit(0)  # taking the imports down in order would keep the coordinator waiting

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Share
+from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Machine, Need, Share
 from ftlab.studies.pipe import Lines
 from ftlab.studies.server import GRACE
 
@@ -25,8 +25,9 @@ POLL = 0.05  # seconds from one look at the runs' files to the next
 class _Running:
     tail: _Tail
     share: Share
-    heard: float
-    reason: str = ""
+    heard: float | None = None  # not before the server, which may still import, has started it
+    reason: str = ""  # why it is being ended
+    blame: str = ""  # which of its processes, as its supervisor says
 
 
 class Workers(Engine):
@@ -47,10 +48,11 @@ class Workers(Engine):
     def slots(self) -> int:  # type: ignore[override]  # an attribute to those who read it
         return len(self._shares) + len(self._running)
 
-    def share_out(self, shares: Sequence[Share], timeout: float | None = None) -> None:
-        """Set the shares later than the constructor, which starts the imports."""
+    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+        """Share the machine out later than the constructor, which starts the imports."""
         assert not self._running
-        self._shares, self._timeout = list(shares), timeout
+        self._shares = Machine.this().shares(workers, need.devices, need.accelerator)
+        self._timeout = timeout
 
     def _serve(self) -> subprocess.Popen[bytes]:
         # A session of its own, so that Ctrl-C reaches the coordinator alone.
@@ -66,7 +68,7 @@ class Workers(Engine):
 
     def start(self, directory: Path) -> None:
         share = self._shares.pop(0)
-        self._running[directory] = _Running(_Tail(directory / EVENTS), share, time.monotonic())
+        self._running[directory] = _Running(_Tail(directory / EVENTS), share)
         self._tell({"start": str(directory), "threads": share.threads, "gpus": share.gpus})
 
     def prune(self, directory: Path) -> None:
@@ -76,22 +78,35 @@ class Workers(Engine):
         until = time.monotonic() + patience
         while True:
             ended = self._answers(min(POLL, max(0.0, until - time.monotonic())))
-            news = [(d, event) for d, run in self._running.items() for event in run.tail.read()]
-            for directory, _ in news:
-                self._running[directory].heard = time.monotonic()
+            news = [each for directory in self._running for each in self._read(directory)]
             for directory, event in ended:
+                news += self._read(directory)
                 run = self._running.pop(directory)
                 self._shares.append(run.share)
-                reason = {"reason": run.reason, "lost": False} if run.reason else {}
-                news += [*((directory, e) for e in run.tail.read()), (directory, event | reason)]
+                if run.reason:
+                    reason = f"{run.reason}: {run.blame}" if run.blame else run.reason
+                    event |= {"reason": reason, "lost": False}
+                news.append((directory, event))
             self._end_silent()
             if news or time.monotonic() >= until:
                 return news
 
+    def _read(self, directory: Path) -> list[tuple[Path, Event]]:
+        run = self._running[directory]
+        events = list(run.tail.read())
+        if events:
+            run.heard = time.monotonic()
+        for event in events:
+            if run.reason and event["event"] == "failed":
+                run.blame = event["reason"]
+        return [(directory, event) for event in events]
+
     def _end_silent(self) -> None:
         for directory, run in self._running.items():
+            if self._timeout is None or run.heard is None or run.reason:
+                continue
             silent = time.monotonic() - run.heard
-            if self._timeout is not None and silent > self._timeout and not run.reason:
+            if silent > self._timeout:
                 run.reason = f"no sign of life for {silent:.0f} s"
                 self._tell({"kill": str(directory)})
 
@@ -99,13 +114,17 @@ class Workers(Engine):
         """Runs that have ended, as the server says; all of them where it has died."""
         ended: list[tuple[Path, Event]] = []
         for said in self._answers_of.read(patience):
-            exit_ = {"event": "exit", "code": said["code"], "lost": said["code"] < 0}
-            ended.append((Path(said["directory"]), exit_))
+            directory = Path(said["directory"])
+            if "started" in said:
+                self._running[directory].heard = time.monotonic()
+            else:
+                exit_ = {"event": "exit", "code": said["code"], "lost": said["code"] < 0}
+                ended.append((directory, exit_))
         if self._answers_of.ended:
             self._reap()
-            lost = {"event": "exit", "code": -signal.SIGKILL, "lost": True}
             known = dict(ended)
-            ended += [(directory, lost) for directory in self._running if directory not in known]
+            ended += [(directory, {"event": "exit", "code": -signal.SIGKILL, "lost": True})
+                      for directory in self._running if directory not in known]
         return ended
 
     def _reap(self) -> None:
@@ -128,8 +147,9 @@ class Workers(Engine):
         if not self._running:  # it may still be importing; there is nothing to stop gently
             server.kill()
         try:
-            server.wait(GRACE + 5)
-        except subprocess.TimeoutExpired:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(GRACE + 5)
+        finally:  # also where a second Ctrl-C does not wait: its runs die with it
             server.kill()
             server.wait()
         server.stdout.close()

@@ -1,37 +1,37 @@
 """The trials of a sweep, as all its coordinators share them: asked, leased, told, re-queued.
 
-A trial belongs to the coordinator that its lease names. A coordinator shows that it lives by a
-beat; where one is gone, another takes its trials over under the next token, and what the first
-one may still say of them is refused (fencing). Every decision that depends on the present state
-is made under the storage's lock.
+Every decision that depends on the present state is made under the storage's lock, and begins with
+what it finds: a try before it may have succeeded although an outage hid it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import math
-import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study as Search
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ftlab.errors import InputError
 from ftlab.studies.study import Cell
-from ftlab.sweeps.owner import Owner, Watch
-from ftlab.sweeps.space import own_values
+from ftlab.sweeps.asking import ask, complete
+from ftlab.sweeps.leases import Lease, Leases
 from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
+from ftlab.tracking.plain import redact
 
 ATTEMPTS = 3
 """How often a trial is tried whose process vanishes."""
 LEASE = 60.0
 """Seconds without a beat after which a coordinator counts as gone."""
+_DIGEST = "ftlab.sweep"
 
 
 @dataclass
@@ -70,93 +70,55 @@ class Board:
 
     def __init__(self, sweep: Sweep, storage: Storage, directions: Sequence[Direction],
                  lease: float = LEASE) -> None:
-        self.sweep, self.storage, self.lease = sweep, storage, lease
-        self.owner, self._watch = Owner.this(), Watch(lease)
-        self._outages = storage.outages
-        self._beat, self._beaten = 0, 0.0
+        self.sweep, self.storage = sweep, storage
+        self._budgets = [sweep.trials_of(cell) for cell in sweep.study.cells]
         self._searches: dict[str, Search] = {}
-        storage.exclusively(lambda: self._open(directions))
-        self.beat(now=True)
+        storage.exclusively(lambda: self._open(list(directions)))
+        roll = self._searches[sweep.study.cells[0].key.config]
+        self._leases = Leases(storage, roll, lease)
+        self.owner, self.beat = self._leases.owner, self._leases.beat
 
-    def _open(self, directions: Sequence[Direction]) -> None:
+    def _open(self, directions: list[Direction]) -> None:
+        self._check(directions)
         for cell in self.sweep.study.cells:
             search = optuna.create_study(
                 storage=self.storage.backend, study_name=f"{self.sweep.name}: {cell.key.title}",
-                pruner=self.sweep.make_pruner(), directions=list(directions), load_if_exists=True,
+                pruner=self.sweep.make_pruner(), directions=directions, load_if_exists=True,
             )
-            known = search.user_attrs.get("ftlab.sweep")
-            if known is None:
-                search.set_user_attr("ftlab.sweep", self.sweep.digest)
-                search.set_metric_names(list(self.sweep.objectives))
-            elif known != self.sweep.digest:
-                raise InputError(
-                    f"storage {self.storage.where} holds another sweep called {self.sweep.name}: "
-                    "its study, spaces, seeds, objective, sampler or pruner differ",
-                    "give this sweep another name (name: ...) or another storage",
-                )
+            if _DIGEST not in search.user_attrs:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)  # names for viewers alone
+                    search.set_metric_names(list(self.sweep.objectives))
+                search.set_user_attr(_DIGEST, self.sweep.digest)
             self._searches[cell.key.config] = search
+
+    def _check(self, directions: list[Direction]) -> None:
+        """Before anything is written: a changed study may share no cell with the old one."""
+        for known in self.storage.backend.get_all_studies():
+            if not known.study_name.startswith(f"{self.sweep.name}: "):
+                continue
+            same = known.user_attrs.get(_DIGEST, self.sweep.digest) == self.sweep.digest
+            if not same or [d.name.lower() for d in known.directions] != directions:
+                raise InputError(
+                    f"storage {redact(self.storage.where)} holds another sweep called "
+                    f"{self.sweep.name}: its study, spaces, seeds, objective, sampler or pruner "
+                    "differ", "give this sweep another name (name: ...) or another storage",
+                )
 
     def _trials(self, cell: Cell) -> list[FrozenTrial]:
         return self._searches[cell.key.config].get_trials(deepcopy=False)
 
+    def _standing(self) -> list[Standing]:
+        return [Standing(cell, budget, self._trials(cell))
+                for cell, budget in zip(self.sweep.study.cells, self._budgets, strict=True)]
+
     def standing(self) -> list[Standing]:
         """Every cell's trials."""
-        cells = self.sweep.study.cells
-        return self.storage.patiently(
-            lambda: [Standing(c, self.sweep.trials_of(c), self._trials(c)) for c in cells])
+        return self.storage.patiently(self._standing)
 
     def over(self) -> bool:
         """Whether every cell's budget is spent."""
         return all(standing.over for standing in self.standing())
-
-    # Leases
-
-    @property
-    def _roll(self) -> Search:
-        """The search that lists the owners: the first cell's."""
-        return self._searches[self.sweep.study.cells[0].key.config]
-
-    def beat(self, now: bool = False) -> None:
-        """Show that this coordinator lives; at most every quarter of a lease, unless `now`."""
-        if not now and time.monotonic() - self._beaten < self.lease / 4:
-            return
-        self._beaten = time.monotonic()
-        self._beat += 1
-        record = self.owner.record(self._beat)
-        name = f"ftlab.owner.{self.owner.name}"
-        self.storage.patiently(lambda: self._roll.set_user_attr(name, record))
-
-    def _free(self, trial: FrozenTrial, owners: Mapping[str, Any]) -> bool:
-        """Whether a running trial has nobody who works at it."""
-        owner = _lease(trial)["owner"]
-        if owner is None:
-            return True
-        return owner != self.owner.name and self._watch.gone(
-            owner, owners.get(f"ftlab.owner.{owner}"))
-
-    def holds(self, held: Held) -> bool:
-        """Whether the lease is still ours."""
-        def ours() -> bool:
-            trial = self.storage.backend.get_trial(held.trial_id)
-            mine = {"owner": self.owner.name, "token": held.token}
-            return trial.state == TrialState.RUNNING and _lease(trial) == mine
-
-        return self.storage.patiently(ours)
-
-    def _grant(self, cell: Cell, trial: FrozenTrial) -> Held:
-        """Make a running trial ours under the next token."""
-        backend = self.storage.backend
-        token = _lease(trial)["token"] + 1
-        # a coordinator that died with its machine says nothing against the trial
-        begun = _lease(trial)["owner"] is None
-        attempts = trial.user_attrs.get("ftlab.attempts", 0) + begun
-        backend.set_trial_user_attr(trial._trial_id, "ftlab.attempts", attempts)
-        lease = {"owner": self.owner.name, "token": token}
-        backend.set_trial_user_attr(trial._trial_id, "ftlab.lease", lease)
-        values = dict(trial.params)
-        return Held(cell, trial.number, trial._trial_id, values, token, attempts)
-
-    # The life of a trial
 
     def take(self, more: bool = True) -> Held | None:
         """A trial to try: one that nobody works at any more, else a new one.
@@ -166,65 +128,44 @@ class Board:
         Args:
             more: whether new ones may be asked for.
         """
-        return self.storage.exclusively(lambda: self._take(more))
+        held = self.storage.exclusively(lambda: self._take(more))
+        if held is not None:
+            self._leases.know(held.trial_id, held.token)
+        return held
 
     def _take(self, more: bool) -> Held | None:
-        if self._outages != self.storage.outages:
-            self._outages = self.storage.outages
-            self._watch.forget()
-        standings = [Standing(c, self.sweep.trials_of(c), self._trials(c))
-                     for c in self.sweep.study.cells]
-        owners = self._roll.user_attrs
+        standings, owners = self._standing(), self._leases.owners()
         for standing in standings:
             for trial in standing.trials:
-                if trial.state == TrialState.RUNNING and self._free(trial, owners):
-                    return self._grant(standing.cell, self._whole(standing.cell, trial))
+                if trial.state == TrialState.RUNNING and self._leases.free(trial, owners):
+                    search = self._searches[standing.cell.key.config]
+                    trial = complete(search, self.sweep, standing.cell, trial)
+                    return self._grant(standing.cell, trial)
         open_ = [s for s in standings
                  if s.count(TrialState.WAITING) or len(s.trials) < s.budget]
         if not more or not open_:
             return None
         cell = min(open_, key=lambda s: len(s.trials) - s.count(TrialState.WAITING)).cell
-        return self._grant(cell, self._ask(cell))
+        return self._grant(cell, ask(self._searches[cell.key.config], self.sweep, cell))
 
-    def _ask(self, cell: Cell) -> FrozenTrial:
-        search, space = self._searches[cell.key.config], self.sweep.spaces[cell.key.technique]
-        trials = self._trials(cell)
-        if not trials:
-            search.enqueue_trial(own_values(cell.technique, space))
-        number = len([t for t in trials if t.state != TrialState.WAITING])
-        search.sampler = self.sweep.make_sampler(self._seed(cell, number))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = search.ask(dict(space))
-        return self.storage.backend.get_trial(trial._trial_id)
-
-    def _whole(self, cell: Cell, trial: FrozenTrial) -> FrozenTrial:
-        """A trial with all its values; a coordinator may have died while it asked for them."""
-        space = self.sweep.spaces[cell.key.technique]
-        if space.keys() <= trial.params.keys():
-            return trial
-        search = self._searches[cell.key.config]
-        search.sampler = self.sweep.make_sampler(self._seed(cell, trial.number))
-        asked = Trial(search, trial._trial_id)
-        for name, distribution in space.items():
-            asked._suggest(name, distribution)  # as Study.ask does
-        return self.storage.backend.get_trial(trial._trial_id)
-
-    def _seed(self, cell: Cell, number: int) -> int:
-        """Of the sampler for one trial: the same whoever asks, whenever."""
-        said = f"{self.sweep.digest} {cell.key.config} {number}"
-        return int.from_bytes(hashlib.sha256(said.encode()).digest()[:4], "big")
+    def _grant(self, cell: Cell, trial: FrozenTrial) -> Held:
+        lease = self._leases.grant(trial)
+        return Held(cell, trial.number, trial._trial_id, dict(trial.params), lease.token,
+                    lease.attempts)
 
     def report(self, held: Held, step: int, value: float) -> bool:
-        """Store an intermediate value; whether the trial should be pruned."""
+        """Store an intermediate value; whether to stop: pruned, or no longer ours."""
         search = self._searches[held.cell.key.config]
 
-        def act() -> bool:
-            backend = self.storage.backend
-            backend.set_trial_intermediate_value(held.trial_id, step, value)
-            return search.pruner.prune(search, backend.get_trial(held.trial_id))
+        def act(trial: FrozenTrial) -> bool:
+            self.storage.backend.set_trial_intermediate_value(held.trial_id, step, value)
+            if trial.last_step is not None and step < trial.last_step:
+                return False  # an attempt before this one came further, and was not pruned here
+            trial = copy.copy(trial)  # as it is stored now; to read it again costs seven queries
+            trial.intermediate_values = {**trial.intermediate_values, step: value}
+            return search.pruner.prune(search, trial)
 
-        return self.storage.patiently(act) if self.holds(held) else False
+        return self._if_ours(held, act, otherwise=True)
 
     def complete(self, held: Held, values: Sequence[float]) -> bool:
         """Tell a trial's values; False where it is no longer ours."""
@@ -243,15 +184,21 @@ class Board:
 
     def _tell(self, held: Held, state: TrialState, values: list[float] | None,
               reason: str) -> bool:
-        def act() -> bool:
-            if not self.holds(held):
-                return False
+        # not by Study.tell: it lets samplers that have tried everything stop Study.optimize,
+        # which fails where there is none
+        def act(trial: FrozenTrial) -> bool:
+            backend, told = self.storage.backend, values
             if reason:
-                self.storage.backend.set_trial_user_attr(held.trial_id, "ftlab.reason", reason)
-            self._searches[held.cell.key.config].tell(held.number, values, state)
+                backend.set_trial_user_attr(held.trial_id, "ftlab.reason", reason)
+            if state == TrialState.PRUNED and trial.last_step is not None:
+                last = trial.intermediate_values[trial.last_step]
+                told = None if math.isnan(last) else [last]
+            backend.set_trial_state_values(held.trial_id, state, told)
             return True
 
-        return self.storage.exclusively(act)
+        done = self._if_ours(held, act, ended=True)
+        self._leases.forget(held.trial_id, held.token)
+        return done
 
     def release(self, held: Held, attempted: bool = False) -> bool:
         """Give a trial back, to be taken again by whoever comes; False where it is not ours.
@@ -260,19 +207,25 @@ class Board:
             held: the trial.
             attempted: whether this attempt counts: its process vanished, not the coordinator.
         """
-        def act() -> bool:
-            if not self.holds(held):
-                return False
-            backend = self.storage.backend
-            if not attempted:
-                backend.set_trial_user_attr(held.trial_id, "ftlab.attempts", held.attempts - 1)
-            lease = {"owner": None, "token": held.token}
-            backend.set_trial_user_attr(held.trial_id, "ftlab.lease", lease)
+        def act(trial: FrozenTrial) -> bool:
+            attempts = held.attempts - (not attempted)
+            Lease(None, held.token, attempts).store(self.storage.backend, held.trial_id)
             return True
 
-        return self.storage.exclusively(act)
+        done = self._if_ours(held, act)
+        self._leases.forget(held.trial_id, held.token)
+        return done
 
+    def _if_ours(self, held: Held, act: Callable[[FrozenTrial], bool], ended: bool = False,
+                 otherwise: bool = False) -> bool:
+        """`act(trial)` under the lock while the trial runs and is ours, else `otherwise`.
 
-def _lease(trial: FrozenTrial) -> dict[str, Any]:
-    lease: dict[str, Any] = trial.user_attrs.get("ftlab.lease", {"owner": None, "token": 0})
-    return lease
+        `ended`, where it has ended under our own lease: we told it, in a try that seemed to fail.
+        """
+        def locked() -> bool:
+            trial = self.storage.backend.get_trial(held.trial_id)
+            if not self._leases.ours(trial, held.token):
+                return otherwise
+            return act(trial) if trial.state == TrialState.RUNNING else ended
+
+        return self.storage.exclusively(locked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter, deque
@@ -11,18 +12,19 @@ from pathlib import Path
 from optuna.pruners import WilcoxonPruner
 from optuna.trial import TrialState
 
+from ftlab.errors import InputError
 from ftlab.studies import provenance
 from ftlab.studies.config import build
-from ftlab.studies.coordinator import (
-    FLUSH,
-    shares,
-)
-from ftlab.studies.dispatch import Job, Jobs, Signals, dispatch
+from ftlab.studies.coordinator import FLUSH, need
+from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
-from ftlab.studies.plan import Plan, plan
+from ftlab.studies.plan import Plan, plan, writable
 from ftlab.studies.workers import Workers
 from ftlab.sweeps.board import LEASE, Board
+from ftlab.sweeps.display import SweepDisplay
+from ftlab.sweeps.records import catch_up
+from ftlab.sweeps.rehearsal import rehearse
 from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
@@ -31,6 +33,7 @@ from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status
 
 AGAIN = 1.0  # seconds until trials that others hold are looked at again
+PARTING = 5.0  # seconds that an outage of the storage may last once we stop
 
 
 @dataclass
@@ -56,6 +59,7 @@ def run_sweep(
     workers: int | None = None,
     timeout: float | None = None,
     lease: float = LEASE,
+    engine: Engine | None = None,
 ) -> Outcome:
     """Do every trial of a sweep that is not done yet, beside other coordinators of the same storage.
 
@@ -67,27 +71,33 @@ def run_sweep(
         workers: trials at a time; None for as many as the machine has room for.
         timeout: seconds without a sign of life after which a trial fails.
         lease: seconds without a sign of life after which another coordinator counts as gone.
+        engine: executes the trials, and is closed at the end; None for this machine.
 
     Raises:
         InputError: the sweep cannot run; no trial was begun.
         Interrupted: by Ctrl-C or SIGTERM.
     """
-    engine = Workers()  # imports while we read the data
-    display = display or Display()
+    engine = engine or Workers()  # imports while we read the data
     signals = Signals()
     try:
         made = plan(sweep.study)
-        engine.share_out(shares(sweep.study, workers), timeout)
+        engine.prepare(need(sweep.study), workers, timeout)
+        better = directions(sweep)
+        rehearse(sweep, better)
+        writable(Path(results))
         tracker = SweepTracker(tracking_uri)
-        board = Board(sweep, Storage(sweep.storage), directions(sweep), lease)
+        sweep = sweep.on([f for p in made.cells for f in (p.data_fingerprint, p.backbone_fingerprint)])
+        storage = Storage(sweep.storage)
+        board = Board(sweep, storage, better, lease)
+        display = display or SweepDisplay(board.standing, better[0])
+        storage.note = display.note
         for note in (*made.notes, *sweep.notes):
             display.note(note)
         signals.deferred = True
         trials = _Trials(sweep, made, board, tracker, engine, Path(results), display)
-        try:
+        with closing(trials.close, display.note):
+            trials.open()
             dispatch(engine, trials, signals)
-        finally:
-            trials.close()
         return Outcome(board.standing(), trials.failures, board.over())
     finally:
         signals.restore()
@@ -98,14 +108,17 @@ def directions(sweep: Sweep) -> list[Direction]:
     """Of each objective: costs are minimised, of a metric the task knows.
 
     Raises:
-        InputError: a task has no such metric.
+        InputError: a task has no such metric, or it is better higher in one and lower in another.
     """
     tasks = [build(cell.data).task for cell in sweep.study.cells]
     found: list[Direction] = []
     for name in sweep.objectives:
         metric = name.removeprefix("val/")
-        upwards = metric != name and all(task.higher_is_better(metric) for task in tasks)
-        found.append("maximize" if upwards else "minimize")
+        upwards = {metric != name and task.higher_is_better(metric) for task in tasks}
+        if len(upwards) > 1:
+            raise InputError(f"{sweep.place / 'objective'}: more {name} is better in one task of the "
+                             "study and worse in another", "sweep them apart")
+        found.append("maximize" if upwards.pop() else "minimize")
     return found
 
 
@@ -124,14 +137,27 @@ class _Trials(Jobs):
         self.look = self.flushed = 0.0
         self.steps = isinstance(sweep.make_pruner(), WilcoxonPruner)
         self.environment = json.dumps(provenance.here(), sort_keys=True)
-        standings = board.standing()
+        self.parents: dict[str, str] = {}
+        self.better = directions(sweep)[0]
+        self.cells = [planned.cell.key for planned in made.cells]
+
+    def open(self) -> None:
+        """Make the store's parent runs, and good what an earlier command left unwritten."""
+        # under the lock, or coordinators that start at once make two of each
+        self.board.storage.exclusively(self._open_parents)
+        catch_up(self)
+        standings = self.board.standing()
         waiting = Counter({s.cell.key.technique: 0 for s in standings})
         for s in standings:
             waiting[s.cell.key.technique] += max(0, s.budget - s.ended)
-        display.start(sweep.name, sum(s.ended for s in standings), waiting, engine.slots)
-        tracker.open_study(sweep.study.name, {"mlflow.note.content": sweep.study.question})
-        self.parents = {p.cell.key.config: tracker.open_sweep(p.cell.key, sweep.name)
-                        for p in made.cells}
+        done = sum(s.ended for s in standings)
+        self.display.start(self.sweep.name, done, waiting, self.engine.slots)
+
+    def _open_parents(self) -> None:
+        study = self.sweep.study
+        self.tracker.open_study(study.name, {"mlflow.note.content": study.question})
+        self.parents = {key.config: self.tracker.open_sweep(key, self.sweep.name)
+                        for key in self.cells}
 
     def next(self) -> Job | None:
         if self.begun:
@@ -142,7 +168,11 @@ class _Trials(Jobs):
         if held is None:
             self.look = time.monotonic() + AGAIN
             return None
-        return Trial(self, held, self.planned[held.cell.key.config])
+        try:
+            return Trial(self, held, self.planned[held.cell.key.config])
+        except BaseException:
+            self.board.release(held)
+            raise
 
     def over(self) -> bool:
         return not self.begun and (time.monotonic() > self.until or self.board.over())
@@ -154,23 +184,34 @@ class _Trials(Jobs):
             self.flushed = time.monotonic()
             self.tracker.flush()
 
+    def interrupted(self, why: str) -> None:
+        self.board.storage.patience = min(self.board.storage.patience, PARTING)
+        for trial in self.begun:
+            trial.interrupted(why)
+
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
         self.display.close()
-        for standing in self.board.standing():
-            parent = self.parents[standing.cell.key.config]
-            status: Status = "FINISHED" if standing.over else "KILLED"
-            metrics = {
-                "trials.complete": float(standing.count(TrialState.COMPLETE)),
-                "trials.pruned": float(standing.count(TrialState.PRUNED)),
-                "trials.failed": float(standing.count(TrialState.FAIL)),
-            }
-            best = standing.best(directions(self.sweep)[0])
-            tags = {}
-            if best is not None:
-                metrics["best"] = best.values[0]
-                tags = {"ftlab.best": json.dumps(best.params), "ftlab.best_trial": str(best.number)}
-            self.tracker.end_sweep(parent, status, metrics, tags)
-        self.tracker.close()
-        if self.work.exists() and not any(self.work.iterdir()):
-            self.work.rmdir()
+        try:
+            for standing in self.board.standing() if self.parents else ():
+                self._end(standing)
+        finally:
+            self.tracker.close()
+        for folder in (self.work, self.work.parent):
+            with contextlib.suppress(OSError):  # it holds others' trials, or a failed one's output
+                folder.rmdir()
+
+    def _end(self, standing: Standing) -> None:
+        """What the search of a cell found, onto its parent run."""
+        status: Status = "FINISHED" if standing.over else "KILLED"
+        metrics = {
+            "trials.complete": float(standing.count(TrialState.COMPLETE)),
+            "trials.pruned": float(standing.count(TrialState.PRUNED)),
+            "trials.failed": float(standing.count(TrialState.FAIL)),
+        }
+        best = standing.best(self.better)
+        tags = {}
+        if best is not None:
+            metrics["best"] = best.values[0]
+            tags = {"ftlab.best": json.dumps(best.params), "ftlab.best_trial": str(best.number)}
+        self.tracker.end_sweep(self.parents[standing.cell.key.config], status, metrics, tags)

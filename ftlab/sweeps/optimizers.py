@@ -10,28 +10,35 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, QMCSampler
 
 from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
 
 _SUFFIXES: dict[type, str] = {BaseSampler: "Sampler", BasePruner: "Pruner"}
+_NESTED: dict[str, type] = {"wrapped_pruner": BasePruner, "independent_sampler": BaseSampler}
+_NEEDLESS = {
+    "Grid": "BruteForce visits every point of the spaces, and needs no list of them",
+    "PartialFixed": "a key that is null in spaces keeps the study's value",
+}
 
 
 def make_sampler(said: Any, seed: int, place: Place) -> BaseSampler:
     """A sampler from `TPE` or `{class_path: TPE, init_args: {...}}`.
 
     Args:
-        said: from the sweep file; None for Optuna's multivariate TPE.
-        seed: for samplers that draw.
+        said: from the sweep file; None for Optuna's multivariate TPE. A `seed` in it changes
+            every draw through the sweep's digest, from which `seed` comes: used as it stands it
+            would repeat one draw in all trials.
+        seed: of one trial, for samplers that draw.
         place: of `said`.
 
     Raises:
         InputError: no such class or argument, or values that it refuses.
     """
     given = "TPE" if said is None else said
-    sampler: BaseSampler = _make(BaseSampler, given, place, {"seed": seed})
+    sampler: BaseSampler = _make(BaseSampler, given, place, seed)
     return sampler
 
 
@@ -41,31 +48,40 @@ def make_pruner(said: Any, place: Place) -> BasePruner:
     Raises:
         InputError: no such class or argument, or values that it refuses.
     """
-    pruner: BasePruner = _make(BasePruner, "Nop" if said is None else said, place, {})
+    pruner: BasePruner = _make(BasePruner, "Nop" if said is None else said, place)
     return pruner
 
 
-def _make(base: type, said: Any, place: Place, own: Mapping[str, Any]) -> Any:
+def _make(base: type, said: Any, place: Place, seed: int = 0) -> Any:
     named = isinstance(said, Mapping) and isinstance(said.get("class_path"), str)
     if not isinstance(said, str) and not (named and set(said) <= {"class_path", "init_args"}):
         raise InputError(f"{place}: expected a class of optuna.{base.__name__[4:].lower()}s",
                          "write NAME, or {class_path: NAME, init_args: {...}}")
     name = said if isinstance(said, str) else said["class_path"]
     cls = _find(base, name, place)
-    given = {} if isinstance(said, str) else dict(said.get("init_args") or {})
+    given = {} if isinstance(said, str) else said.get("init_args") or {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"{place / 'init_args'}: expected a mapping of arguments", "key: value")
     parameters = inspect.signature(cls).parameters
+    values: dict[str, Any] = {}
     for key, value in given.items():
-        here = place / "init_args" / key
+        here = place / "init_args" / str(key)
         if key not in parameters:
             raise InputError(f"{here}: {cls.__name__} has no argument {key!r}",
                              did_you_mean(key, list(parameters)))
-        if key == "wrapped_pruner":
-            given[key] = _make(BasePruner, value, here, {})
-    defaults = {key: value for key, value in own.items() if key in parameters}
+        nested = key in _NESTED and value is not None
+        values[key] = _make(_NESTED[key], value, here, seed) if nested else value
+    if "seed" in parameters:
+        own = values.get("seed")
+        if own is not None and type(own) is not int:
+            raise InputError(f"{place / 'init_args' / 'seed'}: expected a whole number, got {own}",
+                             "seed: 1")
+        # one sequence for all trials: Optuna remembers in the storage how far it is
+        values["seed"] = (own or 0) if cls is QMCSampler else seed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # the user's choice
-            return cls(**{**defaults, **given})
+            return cls(**values)
     except (TypeError, ValueError) as error:
         raise InputError(f"{place}: {cls.__name__}: {error}", "change the value") from error
 
@@ -79,7 +95,10 @@ def _find(base: type, name: str, place: Place) -> type:
         if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
     }
     short = name.removesuffix(suffix)
+    if short in _NEEDLESS and base is BaseSampler:
+        raise InputError(f"{place}: {name} is not offered: {_NEEDLESS[short]}", "sampler: BruteForce"
+                         if short == "Grid" else "spaces: {TECHNIQUE: {KEY: null}}")
     if short not in known:
         raise InputError(f"{place}: optuna has no {suffix.lower()} called {name!r}",
-                         did_you_mean(short, sorted(known)))
+                         did_you_mean(short, sorted(known.keys() - _NEEDLESS.keys())))
     return known[short]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,10 @@ class Owner:
 class Watch:
     """Tells which owners are gone, without comparing clocks of different machines.
 
-    An owner is gone when its process is (on our machine), or when its beat has not changed for
-    `lease` seconds of our own clock.
+    An owner is gone when its process is (on our machine), or when we have watched its beat for
+    `lease` seconds of our own clock and it did not change. A time in which we did not look shows
+    little: what kept us from looking (an outage, a lock that another held, a pause of our own)
+    may have kept the owner from its beat.
 
     Args:
         lease: seconds.
@@ -47,24 +50,35 @@ class Watch:
     def __init__(self, lease: float) -> None:
         self.lease = lease
         self._machine = _machine()
-        self._seen: dict[str, tuple[int, float]] = {}
+        self._seen: dict[str, _Seen] = {}
 
-    def forget(self) -> None:
-        """Begin anew: beats may have been missed."""
-        self._seen.clear()
+    def look(self, name: str, record: Mapping[str, Any] | None) -> None:
+        """Take notice of an owner's record (None: it never beat)."""
+        now, beat = time.monotonic(), record["beat"] if record else -1
+        seen = self._seen.get(name)
+        if seen is None or seen.beat != beat:
+            self._seen[name] = _Seen(beat, now)
+        else:
+            seen.silent += min(now - seen.at, self.lease / 3)  # who beats looks more often
+            seen.at = now
 
-    def gone(self, name: str, record: dict[str, Any] | None) -> bool:
-        """Whether an owner is gone, by its record (None: it never beat)."""
+    def gone(self, name: str, record: Mapping[str, Any] | None) -> bool:
+        """Whether an owner is gone, by its present record."""
+        self.look(name, record)
         if record and record["machine"] and record["machine"] == self._machine:
             pid, started = record["process"].split()
-            if _started(int(pid)) != started:
+            if not _lives(int(pid), started):
                 return True
-        beat = record["beat"] if record else -1
-        last, since = self._seen.get(name, (None, 0.0))
-        if beat != last:
-            self._seen[name] = beat, time.monotonic()
-            return False
-        return time.monotonic() - since > self.lease
+        return self._seen[name].silent > self.lease
+
+
+@dataclass
+class _Seen:
+    """An owner's last beat, when we last looked, and for how long we have watched it silent."""
+
+    beat: int
+    at: float
+    silent: float = 0.0
 
 
 def _machine() -> str:
@@ -74,6 +88,20 @@ def _machine() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux
         return ""
+
+
+def _lives(pid: int, started: str) -> bool:
+    """Whether a process of our machine lives; in doubt it does."""
+    now = _started(pid)
+    if now:
+        return now == started
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # of another user, whose processes /proc hides from us
+    return False  # ours, and dead: its parent has not asked for it yet
 
 
 def _started(pid: int) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import (
@@ -21,22 +19,13 @@ from ftlab.errors import InputError
 from ftlab.studies.config import Component, check, class_of, component_of, schema
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
+from ftlab.sweeps.ranges import Space, as_written, distribution, hold
 from ftlab.techniques.base import Choice, LogUniform, Technique
-
-Space = dict[str, BaseDistribution]
-"""Distributions by hyperparameter: an argument of the technique, or `part.argument` of a part."""
-
-
-@dataclass(frozen=True)
-class _Argument:
-    """A constructor's argument as a space sees it: its kind and the value it has now."""
-
-    whole: bool
-    value: Any
 
 
 def make_space(
-    technique: Component, given: Mapping[str, Any], place: Place, allow: tuple[str, ...] = ()
+    technique: Component, given: Mapping[Any, Any], place: Place, allow: tuple[str, ...] = (),
+    elsewhere: Sequence[Component] = (),
 ) -> tuple[Space, list[str]]:
     """The space of a technique: what it brings, changed by what a sweep file says.
 
@@ -48,6 +37,8 @@ def make_space(
             takes it out of the search.
         place: of `given`.
         allow: packages outside ftlab that the study may name.
+        elsewhere: the technique as it stands on other pairs of data set and backbone, whose own
+            values are inside as well.
 
     Returns:
         The space, and notes on ranges that were widened to hold the study's own value.
@@ -61,15 +52,21 @@ def make_space(
     space: Space = {}
     notes: list[str] = []
     for key, said in {**written, **given}.items():
-        here = place / key
-        argument = _argument(technique, key, here)
+        key, here = str(key), place / str(key)
+        whole, value = _argument(technique, key, here)
         if said is None:
             continue
-        distribution = said if isinstance(said, Mapping) else _as_mapping(said)
-        made = _distribution(distribution, argument, here)
-        widened = _hold(made, argument.value, here)
-        if widened != made:
-            notes.append(f"{here.keys[-2]}.{key}: widened to hold the study's own {argument.value}")
+        if isinstance(said, LogUniform | Choice):
+            said = as_written(said)
+        elif not isinstance(said, Mapping):
+            raise InputError(f"{here}: expected a range, choices or null, got {said}",
+                             "{low: 1.0e-4, high: 1.0e-2, log: true}, or {choices: [...]}")
+        made = widened = distribution(said, whole, here)
+        for own in (value, *(_argument(other, key, here)[1] for other in elsewhere)):
+            held = hold(widened, own, here)
+            if held != widened:
+                notes.append(f"{here.keys[-2]}.{key}: widened to hold the study's own {own}")
+            widened = held
         _try_ends(technique, key, made, here, allow)
         space[key] = widened
     return space, notes
@@ -121,84 +118,31 @@ def _walk(technique: Component, key: str) -> tuple[Any, Any]:
     return schema(cls)[last].annotation, node[last]
 
 
-def _argument(technique: Component, key: str, place: Place) -> _Argument:
+def _argument(technique: Component, key: str, place: Place) -> tuple[bool, Any]:
+    """Whether an argument takes whole numbers alone, and its present value."""
     try:
         annotation, value = _walk(technique, key)
     except (KeyError, TypeError, AttributeError):
         cls = class_of(technique)
         raise InputError(f"{place}: {cls.__name__} has no argument {key!r}",
-                         did_you_mean(key, list(schema(cls)))) from None
+                         did_you_mean(key, list(_keys(cls, technique["init_args"])))) from None
     kinds = typing.get_args(annotation) or (annotation,)
-    return _Argument(int in kinds and float not in kinds, value)
+    return int in kinds and float not in kinds, value
 
 
-def _as_mapping(brought: LogUniform | Choice) -> dict[str, Any]:
-    if isinstance(brought, Choice):
-        return {"choices": list(brought.options)}
-    return {"low": brought.low, "high": brought.high, "log": True}
-
-
-def _distribution(said: Mapping[str, Any], argument: _Argument, place: Place) -> BaseDistribution:
-    known = ["choices"] if "choices" in said else ["low", "high", "log", "step"]
-    for key in said:
-        if key not in known:
-            raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, known))
-    if "choices" in said:
-        choices = said["choices"]
-        if not isinstance(choices, list) or not choices:
-            raise InputError(f"{place}: choices is a list of at least one, got {choices}",
-                             "choices: [4, 8, 16]")
-        for choice in choices:
-            if not isinstance(choice, str | int | float | bool | None):
-                raise InputError(f"{place}: {choice!r} cannot be a choice",
-                                 "choices are numbers, texts, true, false or null")
-        return CategoricalDistribution(choices)
-    low, high = (_number(said, key, argument, place) for key in ("low", "high"))
-    log, step = said.get("log", False), said.get("step")
-    if not isinstance(log, bool):
-        raise InputError(f"{place / 'log'}: expected true or false, got {log}", "log: true")
-    if low >= high:
-        raise InputError(f"{place}: the range from {low:g} to {high:g} is "
-                         f"{'empty' if low == high else 'reversed'}", "low must be below high")
-    if log and low <= 0:
-        raise InputError(f"{place}: a logarithmic range cannot begin at {low:g}",
-                         "raise low above 0, or leave out log")
-    if log and step is not None:
-        raise InputError(f"{place}: log and step exclude each other", "leave out one of the two")
-    if step is not None and _number(said, "step", argument, place) <= 0:
-        raise InputError(f"{place}: step must be above 0, got {step}", "step: 1")
-    if argument.whole:
-        return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
-    return FloatDistribution(low, high, log=log, step=step)
-
-
-def _number(said: Mapping[str, Any], key: str, argument: _Argument, place: Place) -> float:
-    value = said.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{place}: {key} must be a number, got {value}",
-                         "{low: 1.0e-4, high: 1.0e-2, log: true}, or {choices: [...]}")
-    if argument.whole and value != int(value):
-        raise InputError(f"{place}: {key} must be a whole number, got {value}", f"{key}: {int(value)}")
-    return value
-
-
-def _hold(made: BaseDistribution, own: Any, place: Place) -> BaseDistribution:
-    """The distribution, widened to hold the study's own value."""
-    if isinstance(made, CategoricalDistribution):
-        inside = any(type(own) is type(c) and own == c for c in made.choices) or own in made.choices
-        return made if inside else CategoricalDistribution((*made.choices, own))
-    assert isinstance(made, FloatDistribution | IntDistribution)
-    if own is None or (made.log and own <= 0):
-        raise InputError(f"{place}: the study's own value {own} is no point of the range",
-                         "give the study a value inside, or name choices")
-    if made.low <= own <= made.high:
-        return made
-    if made.step is not None and made.step != 1:
-        raise InputError(f"{place}: the study's own value {own} lies outside the range",
-                         "widen the range, or change the study's value")
-    changed = copy.copy(made)
-    changed.low, changed.high = min(made.low, own), max(made.high, own)
-    return changed
+def _keys(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
+    """Every key that `_walk` finds and that holds one value: `lr`, `optim.warmup`, `technique.lr`."""
+    for name, parameter in schema(cls).items():
+        inner = values[name]
+        if component_of(parameter) is not None:
+            inner = inner and inner["init_args"]
+            part = class_of(values[name]) if inner else None
+        else:
+            part = parameter.annotation if dataclasses.is_dataclass(parameter.annotation) else None
+        if part is None:
+            yield name
+        else:
+            yield from (f"{name}.{key}" for key in _keys(part, inner))
 
 
 def _try_ends(technique: Component, key: str, made: BaseDistribution, place: Place,

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from pathlib import Path
+
 import optuna
 from optuna.trial import TrialState
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from ftlab.errors import InputError
+from ftlab.studies.display import Clock, clock
 from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
+from ftlab.tracking.plain import redact
+
+_NONE = "-"
+_STATES = ((TrialState.RUNNING, "running"), (TrialState.PRUNED, "pruned"),
+           (TrialState.FAIL, "failed"))
 
 
 def status(sweep: Sweep) -> list[Standing]:
@@ -18,40 +29,92 @@ def status(sweep: Sweep) -> list[Standing]:
     Raises:
         InputError: the sweep was never begun in its storage.
     """
-    storage = Storage(sweep.storage)
-    found = []
-    for cell in sweep.study.cells:
-        name = f"{sweep.name}: {cell.key.title}"
-        try:
+    missing = InputError(f"storage {redact(sweep.storage)}: nothing of the sweep {sweep.name} in it",
+                         "begin it: ftlab sweep SWEEP")
+    if "://" not in sweep.storage and not Path(sweep.storage).exists():
+        raise missing  # opening the journal would make the file
+
+    def look(storage: Storage) -> list[Standing]:
+        found = []
+        for cell in sweep.study.cells:
+            name = f"{sweep.name}: {cell.key.title}"
             search = optuna.load_study(study_name=name, storage=storage.backend)
-        except KeyError:
-            raise InputError(f"storage {sweep.storage}: nothing of the sweep {sweep.name} in it",
-                             "begin it: ftlab sweep SWEEP") from None
-        found.append(Standing(cell, sweep.trials_of(cell), search.get_trials(deepcopy=False)))
-    return found
+            found.append(Standing(cell, sweep.trials_of(cell), search.get_trials(deepcopy=False)))
+        return found
+
+    storage = Storage(sweep.storage)
+    try:
+        return storage.patiently(lambda: look(storage))
+    except KeyError:
+        raise missing from None
+    finally:
+        storage.close()
+
+
+def left(standings: list[Standing]) -> float | None:
+    """Seconds until the budget is spent, at as many trials a time as run now.
+
+    A technique's trials are taken to last as long as its earlier ones. None where none runs or
+    none has ended.
+    """
+    running = sum(standing.count(TrialState.RUNNING) for standing in standings)
+    still = Clock({s.cell.key.title: max(0, s.budget - s.ended) for s in standings})
+    for standing in standings:
+        took = [t.duration.total_seconds() for t in standing.trials if t.duration is not None]
+        if took:
+            still.seconds[standing.cell.key.title] = took
+    return still.left(slots=running) if running and still.seconds else None
 
 
 def rich(sweep: Sweep, standings: list[Standing], direction: Direction) -> Table:
-    """For the terminal: done, running, pruned, failed and the best so far of each cell."""
-    table = Table(title=f"{sweep.name}: {sweep.trials} trials a cell of {sweep.study.name}")
-    for column in ("technique", "dataset", "backbone"):
-        table.add_column(column)
-    for column in ("done", "running", "pruned", "failed", f"best {sweep.objectives[0]}", "own"):
-        table.add_column(column, justify="right")
-    table.add_column("best setting")
-    for standing in standings:
-        key, best = standing.cell.key, standing.best(direction)
-        own = [t.values[0] for t in standing.trials
-               if t.number == 0 and t.state == TrialState.COMPLETE]
-        counts = [standing.count(state)
-                  for state in (TrialState.RUNNING, TrialState.PRUNED, TrialState.FAIL)]
-        table.add_row(
-            key.technique, key.dataset, key.backbone, f"{standing.ended}/{standing.budget}",
-            *map(str, counts), "" if best is None else f"{best.values[0]:.4f}",
-            "".join(f"{value:.4f}" for value in own),
-            "" if best is None else _setting(best.params),
-        )
+    """For the terminal, in 80 columns: how far each cell is, its best so far, and with what.
+
+    Columns in which nothing stands are left out.
+    """
+    states = [(state, word) for state, word in _STATES if any(s.count(state) for s in standings)]
+    table = Table(
+        title=Text(f"{sweep.name}: {sweep.trials} trials a cell of {sweep.study.name}"),
+        caption=Text(_caption(sweep, standings, direction)), title_justify="left",
+        caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
+    )
+    table.add_column("technique", overflow="fold")
+    for heading in ("ended", *(word for _, word in states), "own", "best"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("best setting", overflow="fold")
+    groups = [(pair, list(members)) for pair, members in groupby(
+        standings, key=lambda s: f"{s.cell.key.dataset} from {s.cell.key.backbone}")]
+    for pair, members in groups:
+        if len(groups) > 1:
+            table.add_section()
+            table.add_row(Text(pair, style="italic"))
+        for standing in members:
+            table.add_row(*map(Text, _line(standing, [state for state, _ in states], direction)))
     return table
+
+
+def _line(standing: Standing, states: list[TrialState], direction: Direction) -> list[str]:
+    best = standing.best(direction)
+    own = [t.values[0] for t in standing.trials
+           if t.number == 0 and t.state == TrialState.COMPLETE]
+    counts = [str(standing.count(state) or _NONE) for state in states]
+    return [
+        standing.cell.key.technique, f"{standing.ended}/{standing.budget}", *counts,
+        f"{own[0]:.4f}" if own else _NONE,
+        _NONE if best is None else f"{best.values[0]:.4f}",
+        _NONE if best is None else "the study's own" if best.number == 0 else _setting(best.params),
+    ]
+
+
+def _caption(sweep: Sweep, standings: list[Standing], direction: Direction) -> str:
+    better = "higher" if direction == "maximize" else "lower"
+    text = f"own, best: {sweep.objectives[0]} ({better} is better) of the study's setting, and of all"
+    seconds = left(standings)
+    if all(standing.over for standing in standings):
+        return f"{text}. All trials have ended."
+    if any(standing.count(TrialState.RUNNING) for standing in standings):
+        return f"{text}. " + ("The time left is not known yet." if seconds is None
+                              else f"About {clock(seconds)} left.")
+    return f"{text}. No trial runs now; the same command continues."
 
 
 def _setting(values: dict[str, object]) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, BruteForceSampler
 
 from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.study import Cell, Study, check_name, check_seeds, load_study
 from ftlab.studies.yaml_file import Place, read
 from ftlab.sweeps.optimizers import make_pruner, make_sampler
-from ftlab.sweeps.space import Space, make_space, put
+from ftlab.sweeps.ranges import Space, points
+from ftlab.sweeps.space import make_space, put
 
 KEYS = ["name", "study", "trials", "seeds", "sampler", "pruner", "objective", "spaces",
         "max_seconds", "storage"]
@@ -42,6 +44,7 @@ class Sweep:
         max_seconds: after which no trial starts; None for no limit.
         storage: a journal file or `postgresql://...`.
         notes: what its user should know.
+        stands_on: fingerprints of data and weights, once they are read; see `on`.
     """
 
     name: str
@@ -57,19 +60,27 @@ class Sweep:
     storage: str
     place: Place
     notes: tuple[str, ...] = field(default=(), compare=False)
+    stands_on: tuple[str, ...] = ()
+
+    def on(self, fingerprints: Sequence[str]) -> Sweep:
+        """The sweep of these data and weights: on others it is another sweep."""
+        return replace(self, stands_on=tuple(fingerprints))
 
     @property
     def digest(self) -> str:
         """Hash of all that makes trials comparable; a sweep may get more trials or time later."""
         spaces = {name: {key: repr(d) for key, d in space.items()}
                   for name, space in self.spaces.items()}
-        said = [[cell.key.config for cell in self.study.cells], spaces, self.seeds,
-                self.objectives, self.sampler, self.pruner]
+        said = [self.study.name, [cell.key.config for cell in self.study.cells], spaces, self.seeds,
+                self.objectives, self.sampler, self.pruner, self.stands_on]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
     def trials_of(self, cell: Cell) -> int:
-        """Of a technique that has nothing to search one trial says all."""
-        return self.trials if self.spaces[cell.key.technique] else 1
+        """Of a technique that has nothing to search one trial says all; of a grid its points."""
+        space = self.spaces[cell.key.technique]
+        if isinstance(self.make_sampler(0), BruteForceSampler):
+            return int(min(self.trials, points(space)))
+        return self.trials if space else 1
 
     def config(self, cell: Cell, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """A trial's frozen specification."""
@@ -105,22 +116,39 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         raise InputError(f"{place / 'study'}: expected the path of a study file",
                          "study: experiments/quickstart.yaml")
     study_path = Path(os.path.expandvars(data["study"]))
+    if not study_path.is_file():
+        raise InputError(f"{place / 'study'}: no such file: {study_path}",
+                         "give its path from the present folder: experiments/quickstart.yaml")
     study = load_study(study_path, (), allow)
     trials = _positive(data.get("trials", 16), place / "trials", whole=True)
     seeds = check_seeds(data.get("seeds", list(study.seeds[:1])), place / "seeds")
     objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")
     spaces, notes = _spaces(data.get("spaces"), study, place / "spaces", tuple(allow))
     seconds = data.get("max_seconds")
+    where = data.get("storage", "optuna.journal") if storage is None else storage
+    if not isinstance(where, str) or not where:
+        raise InputError(f"{place / 'storage'}: expected a file or an address, got {where}",
+                         "storage: optuna.journal")
     sweep = Sweep(
         name, study, study_path, int(trials), seeds, objectives, spaces, data.get("sampler"),
         data.get("pruner"),
         None if seconds is None else _positive(seconds, place / "max_seconds"),
-        os.path.expandvars(str(storage or data.get("storage", "optuna.journal"))),
-        place, tuple(notes),
+        os.path.expandvars(where), place, tuple(notes),
     )
-    sweep.make_sampler(0)
+    if isinstance(sweep.make_sampler(0), BruteForceSampler):
+        _check_grid(sweep)
     _check_pruner(sweep.make_pruner(), sweep)
     return sweep
+
+
+def _check_grid(sweep: Sweep) -> None:
+    for technique, space in sweep.spaces.items():
+        for key, distribution in space.items():
+            if points({key: distribution}) == math.inf:
+                raise InputError(
+                    f"{sweep.place / 'sampler'}: BruteForce visits every point, and {key} of "
+                    f"{technique} has infinitely many",
+                    f"spaces: {{{technique}: {{{key}: {{choices: [...]}}}}}}, or a range with a step")
 
 
 def _check_pruner(pruner: BasePruner, sweep: Sweep) -> None:
@@ -134,9 +162,13 @@ def _check_pruner(pruner: BasePruner, sweep: Sweep) -> None:
         raise InputError(f"{place}: {sweep.objectives[0]} is known only at a trial's end",
                          "leave out pruner, or choose a validation metric")
     if isinstance(pruner, WilcoxonPruner):
-        if len(sweep.seeds) < 2:
-            raise InputError(f"{place}: WilcoxonPruner compares seeds, and a trial has one",
-                             "seeds: [0, 1, 2, 3, 4]")
+        # of n seeds that are all worse the test says 2^-n, and the last seed saves nothing
+        level = float(pruner._p_threshold)
+        least = max(2, pruner._n_startup_steps, math.ceil(math.log2(1 / max(level, 1e-9)))) + 1
+        if len(sweep.seeds) < least:
+            raise InputError(
+                f"{place}: WilcoxonPruner compares seeds, and of {len(sweep.seeds)} it can save none",
+                f"seeds: {list(range(least))}")
     elif len(sweep.seeds) == 1 and all(c.trainer["max_epochs"] == 1 for c in sweep.study.cells):
         raise InputError(f"{place}: a trial of one epoch has no validation before its last",
                          "leave out pruner, or raise trainer: {max_epochs: ...}")
@@ -158,7 +190,7 @@ def _spaces(
     said: Any, study: Study, place: Place, allow: tuple[str, ...]
 ) -> tuple[dict[str, Space], list[str]]:
     techniques = {cell.key.technique: cell.technique for cell in study.cells}
-    given = said or {}
+    given = {} if said is None else said
     if not isinstance(given, Mapping):
         raise InputError(f"{place}: expected a mapping of techniques", "lora: {rank: {choices: [4, 8]}}")
     for name, space in given.items():
@@ -171,14 +203,17 @@ def _spaces(
     spaces: dict[str, Space] = {}
     notes: list[str] = []
     for name, technique in techniques.items():
-        spaces[name], more = make_space(technique, given.get(name, {}), place / name, allow)
+        elsewhere = [cell.technique for cell in study.cells
+                     if cell.key.technique == name and cell.technique != technique]
+        here = place / str(name)
+        spaces[name], more = make_space(technique, given.get(name, {}), here, allow, elsewhere)
         notes += more
     return spaces, notes
 
 
 def _positive(value: Any, place: Place, whole: bool = False) -> float:
     right = isinstance(value, int) or (isinstance(value, float) and not whole)
-    if not right or isinstance(value, bool) or value <= 0:
+    if not right or isinstance(value, bool) or not 0 < value < math.inf:
         raise InputError(f"{place}: expected a {'whole ' if whole else ''}number above 0, got {value}",
                          f"{place.keys[-1]}: 16")
     return float(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import statistics
 import time
@@ -10,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ftlab.errors import FtlabError
 from ftlab.studies import provenance
 from ftlab.studies.coordinator import died, fingerprints, log_data, write_specification
-from ftlab.studies.dispatch import Interrupted, Job
+from ftlab.studies.dispatch import Job
 from ftlab.studies.display import Display
 from ftlab.studies.engine import OUTPUT, Engine, Event
 from ftlab.studies.plan import PlannedCell
@@ -21,7 +24,7 @@ from ftlab.sweeps.sweep import Sweep
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status
 
-_STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "FAIL": "FAILED"}
+STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "FAIL": "FAILED"}
 
 
 class Around(Protocol):
@@ -56,6 +59,7 @@ class Trial(Job):
         self.trials, self.held, self.planned = trials, held, planned
         self.title = f"{held.cell.key.title}, trial {held.number}"
         self.values: list[list[float]] = []  # of each seed, of each objective
+        self.curves: set[str] = set()  # metrics that were logged epoch by epoch
         self.begin = time.monotonic()
         config = trials.sweep.config(held.cell, held.values, trials.sweep.seeds[0])
         parent = trials.parents[held.cell.key.config]
@@ -65,6 +69,9 @@ class Trial(Job):
         trials.tracker.set_tags(self.run_id, tags)
         log_data(trials.tracker, self.run_id, planned)
         trials.display.run_started(self.title, held.cell.key.technique)
+        key = held.cell.key
+        for left in trials.work.glob(f"{key.technique}-{key.config}-{held.number}-*"):
+            shutil.rmtree(left, ignore_errors=True)  # an earlier attempt's, which nobody holds
         self._prepare()
 
     def _prepare(self) -> None:
@@ -87,10 +94,14 @@ class Trial(Job):
             case "metrics":
                 trials.tracker.log_metrics(
                     self.run_id, event["metrics"], self._step(event["step"]), event["time"])
+                self.curves |= event["metrics"].keys()
                 if "epoch" in event["metrics"] and not trials.steps:
                     self._report(event["metrics"])
             case "note":
                 trials.tracker.set_tags(self.run_id, {"ftlab.note": event["text"]})
+            case "environment":
+                said = json.dumps(event["said"], sort_keys=True)
+                trials.tracker.set_tags(self.run_id, {provenance.TAG: said})
             case "failed":
                 self.reason = event["reason"]
             case "done":
@@ -112,26 +123,37 @@ class Trial(Job):
 
     def end(self, event: Event) -> None:
         board, held, sweep = self.trials.board, self.held, self.trials.sweep
-        reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
+        reason = (event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
+                  or self._lacking())
         if event["lost"] and held.attempts < ATTEMPTS:
             board.release(held, attempted=True)
             self._close("LOST", reason)
             return
         if reason:
+            reason += f", in {held.attempts} attempts" if event["lost"] else ""
             self._tell("FAIL", board.fail(held, reason), reason)
-        elif self.metrics["pruned"]:
-            self._tell("PRUNED", board.prune(held), "pruned")
+            return
+        self.values.append([self.metrics[name] for name in sweep.objectives])
+        means = [statistics.fmean(each) for each in zip(*self.values, strict=True)]
+        if self.metrics["pruned"] or (
+            self.trials.steps and board.report(held, len(self.values), self.values[-1][0])
+        ):
+            self._tell("PRUNED", board.prune(held), "pruned", means)
+        elif len(self.values) < len(sweep.seeds):
+            shutil.rmtree(self.directory)
+            self._prepare()
+            self.trials.begun.append(self)
         else:
-            self.values.append([self.metrics[name] for name in sweep.objectives])
-            if self.trials.steps and board.report(held, len(self.values), self.values[-1][0]):
-                self._tell("PRUNED", board.prune(held), "pruned")
-            elif len(self.values) < len(sweep.seeds):
-                shutil.rmtree(self.directory)
-                self._prepare()
-                self.trials.begun.append(self)
-            else:
-                means = [statistics.fmean(each) for each in zip(*self.values, strict=True)]
-                self._tell("COMPLETE", board.complete(held, means), "", means)
+            self._tell("COMPLETE", board.complete(held, means), "", means)
+
+    def _lacking(self) -> str:
+        """What is wrong with the scores of a run that ended well; empty where nothing is."""
+        for name in self.trials.sweep.objectives:
+            if name not in self.metrics:
+                return f"the run measured no {name}"
+            if not math.isfinite(self.metrics[name]):
+                return f"{name} is {self.metrics[name]}"
+        return ""
 
     def _tell(self, state: str, ours: bool, reason: str, values: Sequence[float] = ()) -> None:
         if not ours:
@@ -143,16 +165,20 @@ class Trial(Job):
     def _close(self, state: str, reason: str) -> None:
         trials, seconds = self.trials, time.monotonic() - self.begin
         tracker, objective = trials.tracker, trials.sweep.objectives[0]
-        tracker.log_metrics(self.run_id, self.metrics, 0, int(time.time() * 1000))
-        tracker.set_tags(self.run_id, {"ftlab.state": state})
-        status = _STATUS.get(state, "KILLED")
+        # The best epoch's value would be one more point of its curve; `settle` keeps what counts.
+        final = {name: self.metrics[name] for name in self.metrics.keys() - self.curves}
+        tracker.log_metrics(self.run_id, final, 0, int(time.time() * 1000))
         if state == "FAIL":
-            tracker.log_artifacts(self.run_id, self.directory)
+            if self.directory.is_dir():  # not swept away by someone
+                tracker.log_artifacts(self.run_id, self.directory)
             where = self.directory / OUTPUT
             trials.failures.append(f"{self.title}: {reason} (output: {where})")
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
-        tracker.end_run(self.run_id, status, reason)
+        tracker.end_run(self.run_id, STATUS.get(state, "KILLED"), reason)
+        gave = self.metrics if state in ("COMPLETE", "PRUNED") else {}
+        tracker.settle(self.run_id, state, {  # last: what lacks it is made good by the next command
+            name: gave[name] for name in trials.sweep.objectives if name in gave})
         if state == "LOST":
             trials.display.note(f"{self.title}: {reason}")
             trials.display.run_dropped(self.title)
@@ -161,8 +187,12 @@ class Trial(Job):
         score = f"{objective} {self.metrics[objective]:.4f}" if known else ""
         trials.display.run_ended(self.title, state, seconds, score, reason)
 
-    def interrupted(self, by: Interrupted) -> None:
-        self.trials.board.release(self.held)
-        self.trials.tracker.set_tags(self.run_id, {"ftlab.state": "LOST"})
-        self.trials.tracker.end_run(self.run_id, "KILLED", f"interrupted by {by.name}")
+    def interrupted(self, why: str) -> None:
+        trials = self.trials
+        try:
+            trials.board.release(self.held)
+        except FtlabError as error:  # others take it over where they see us gone, a lease later
+            trials.display.note(f"{self.title} could not be given back: {error.what}")
         shutil.rmtree(self.directory, ignore_errors=True)
+        trials.tracker.end_run(self.run_id, "KILLED", why)
+        trials.tracker.settle(self.run_id, "LOST", {})

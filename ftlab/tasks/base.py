@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
+from ftlab.tasks.naming import metric_keys
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +64,8 @@ class Task(ABC):
         """How many units `loss` is the mean of: examples, or tokens."""
         return len(batch["index"])
 
-    def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> Predictions:
+    def predict(self, model: TaskModel, batch: Batch,
+                outputs: Outputs | None = None) -> Predictions:
         """What a user of the model gets for a batch; metrics and records read it.
 
         Args:
@@ -77,7 +79,7 @@ class Task(ABC):
     def metrics(self) -> MetricCollection:
         """Fresh metrics, updated with `update(predictions, target)`; keys without split prefix.
 
-        Vector-valued metrics (per class) are flattened by `scalars`.
+        Vector-valued metrics (per class) are flattened by `scalars`, see `naming.flattened`.
         """
 
     @abstractmethod
@@ -111,7 +113,7 @@ class Task(ABC):
 
 
 def direction(metric: str, known: Mapping[str, bool], task: str,
-              families: Mapping[str, bool] | None = None) -> bool:
+              families: Mapping[str, bool] | None = None, classes: Sequence[str] = ()) -> bool:
     """Look up whether more of a metric is better, for `Task.higher_is_better`.
 
     Args:
@@ -119,18 +121,21 @@ def direction(metric: str, known: Mapping[str, bool], task: str,
         known: name -> whether more is better, `loss` excepted.
         task: for the message.
         families: prefixes of metrics a class, for instance `f1` of `f1/<class>`.
+        classes: their names; empty before `fit`, when any is taken for known.
 
     Raises:
         InputError: there is no such metric.
     """
     known = {"loss": False, **known}
     families = families or {}
+    keys = metric_keys(classes)
     family, _, name = metric.partition("/")
-    if name and family in families:
+    if family in families and (name in keys if keys else name):
         return families[family]
     if metric in known:
         return known[metric]
-    close = difflib.get_close_matches(metric, known, n=1)
+    every = [*known, *(f"{prefix}/{key}" for prefix in families for key in keys)]
+    close = difflib.get_close_matches(metric, every, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     choices = [*known, *(f"{prefix}/<class>" for prefix in families)]
     raise InputError(f"unknown metric {metric!r}", f"{hint}{task} has: {', '.join(choices)}")

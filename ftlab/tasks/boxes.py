@@ -16,7 +16,8 @@ class Box:
     Attributes:
         label: the class's name.
         corners: x1, y1, x2, y2 in pixels of the image, from its upper left corner.
-        ignored: neither trained on nor counted (a crowd in COCO, a difficult object in VOC).
+        ignored: neither trained on nor counted: a crowd in COCO, a difficult object in VOC. Both
+            are scored by COCO's rule for crowds; VOC's own would excuse fewer detections.
     """
 
     label: str
@@ -33,14 +34,23 @@ class PrecisionRecall:
     objects: int
 
 
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union (N, M) of boxes (N, 4) and (M, 4), x1 y1 x2 y2."""
+def overlaps(a: np.ndarray, b: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes; of a crowd, over the area of `a` alone, as in COCO.
+
+    Args:
+        a: (N, 4), x1 y1 x2 y2.
+        b: (M, 4), likewise.
+        crowd: which of `b` are crowds (M,), bool.
+
+    Returns:
+        (N, M).
+    """
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    return shared / np.maximum(union, 1e-12)
+    area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
+    union = area_a[:, None] + area_b[None, :] - shared
+    return shared / np.maximum(np.where(crowd[None, :], area_a[:, None], union), 1e-12)
 
 
 def precision_recall(records: Mapping[str, Sequence[Any]], label: str,
@@ -77,8 +87,9 @@ def _match(boxes: Sequence[Any], true: Sequence[Mapping[str, Any]],
     """Whether each box finds an object; None where it finds an ignored one alone."""
     if not true or not boxes:
         return [False] * len(boxes)
-    table = overlaps(np.array(boxes, dtype=float), np.array([each["box"] for each in true], float))
     ignored = np.array([each["ignored"] for each in true])
+    table = overlaps(np.array(boxes, dtype=float), np.array([each["box"] for each in true], float),
+                     ignored)
     free = np.ones(len(true), dtype=bool)
     results: list[bool | None] = []
     for row in table:

@@ -16,7 +16,7 @@ from ftlab.tasks.classification_metrics import PER_CLASS, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
 from ftlab.tasks.losses.base import Loss
 from ftlab.tasks.losses.cross_entropy import CrossEntropy
-from ftlab.tasks.naming import class_name, metric_keys, name_order
+from ftlab.tasks.naming import class_name, flattened, name_order, unseen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,12 +84,7 @@ class Classification(Task):
     def encode(self, label: Any, where: str) -> int:
         name = class_name(label, where)
         if name not in self._index:
-            shown = ", ".join(self.classes[:10])
-            more = f" and {self.outputs - 10} more" if self.outputs > 10 else ""
-            raise InputError(
-                f"{where}: label {name!r} does not occur in train",
-                f"mend the label or add training examples of it; train has: {shown}{more}",
-            )
+            raise unseen(f"{where}: label", name, self.classes)
         return self._index[name]
 
     def stratum(self, label: Any) -> Hashable | None:
@@ -111,21 +106,11 @@ class Classification(Task):
         known = {name: bool(value.higher_is_better) for name, value
                  in classification_metrics(2, self.calibration_bins).items()}
         per_class = {name: known.pop(name) for name in PER_CLASS}
-        name = metric.partition("/")[2]
-        if name and self._classes and name not in metric_keys(self._classes):
-            per_class = {}
-        return direction(metric, known, "Classification", per_class)
+        return direction(metric, known, "Classification", per_class, self._classes)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Computed metrics as plain numbers; a vector over classes becomes `<name>/<class>`."""
-        numbers: dict[str, float] = {}
-        for name, value in computed.items():
-            if value.ndim:
-                keys = [f"{name}/{key}" for key in metric_keys(self.classes)]
-                numbers.update(zip(keys, value.tolist(), strict=True))
-            else:
-                numbers[name] = float(value)
-        return numbers
+        return flattened(computed, dict(zip(PER_CLASS, PER_CLASS, strict=True)), self.classes)
 
     def records(self, outputs: Tensor, target: Tensor) -> dict[str, list[Any]]:
         """Target and prediction by class name, scores as C probabilities."""

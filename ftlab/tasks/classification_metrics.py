@@ -55,7 +55,7 @@ class OneVsRestAUROC(MulticlassAUROC):
     torchmetrics' own gives an absent class the area 0, with a warning, and averages it in.
     """
 
-    def compute(self) -> Tensor:  # type: ignore[override]
+    def compute(self) -> Tensor:  # type: ignore[override]  # theirs may be a list of tensors
         """Mean area, a scalar."""
         scores, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
         return one_vs_rest_auroc(scores, target).nanmean()
@@ -97,7 +97,8 @@ class _OnLogits(MetricCollection):
     [0, 1]; a new head's small logits can all lie inside and would pass as probabilities.
     """
 
-    def update(self, outputs: Tensor, target: Tensor) -> None:  # type: ignore[override]
+    def update(  # type: ignore[override]  # logits and target alone, where theirs takes any
+            self, outputs: Tensor, target: Tensor) -> None:
         super().update(probabilities(outputs), target)
 
     def forward(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:

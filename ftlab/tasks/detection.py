@@ -17,7 +17,8 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
 from ftlab.tasks.boxes import Box, precision_recall
 from ftlab.tasks.detection_metrics import PER_CLASS, WHOLE, BoxPrecision
-from ftlab.tasks.naming import metric_keys, name_order
+from ftlab.tasks.losses.base import at_least_float32
+from ftlab.tasks.naming import flattened, name_order, unseen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ class Detection(Task):
     the sum of its parts. Metrics are COCO's: `map` is the mean average precision over classes and
     over intersections over union of 0.5 to 0.95, `map_50` and `map_75` at one of them, `mar_100`
     the mean recall of the best 100 detections an image; `map/<class>` and `map_50/<class>` for
-    every class that a split holds objects of.
+    every class that a split holds objects of. All are nan where a split holds none of any class.
 
     Lin, Maire, Belongie, Hays, Perona, Ramanan, Dollár, Zitnick (2014),
     https://arxiv.org/abs/1405.0312
@@ -72,10 +73,7 @@ class Detection(Task):
         """`boxes` (N, 4), `labels` (N,) and `ignored` (N,) of an image."""
         for number, box in enumerate(label, 1):
             if box.label not in self._index and not box.ignored:
-                raise InputError(
-                    f"{where}, object {number}: class {box.label!r} does not occur in train",
-                    "mend the label or add training examples of it; train has: "
-                    f"{', '.join(self.classes[:10])}")
+                raise unseen(f"{where}, object {number}: class", box.label, self.classes)
         known = [box for box in label if box.label in self._index]
         return {
             "boxes": torch.tensor([box.corners for box in known]).float().reshape(-1, 4),
@@ -84,9 +82,10 @@ class Detection(Task):
         }
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        return torch.stack([part.float() for part in outputs["losses"].values()]).sum()
+        return torch.stack([at_least_float32(part) for part in outputs["losses"].values()]).sum()
 
-    def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> Predictions:
+    def predict(self, model: TaskModel, batch: Batch,
+                outputs: Outputs | None = None) -> Predictions:
         """Detections of each image: `boxes`, `scores`, `labels`."""
         return (model(batch) if outputs is None else outputs)["detections"]
 
@@ -99,24 +98,15 @@ class Detection(Task):
         Raises:
             InputError: there is no such metric.
         """
-        families = dict.fromkeys(PER_CLASS, True)
-        name = metric.partition("/")[2]
-        if name and self._classes and name not in metric_keys(self._classes):
-            families = {}
-        return direction(metric, dict.fromkeys(WHOLE, True), "Detection", families)
+        return direction(metric, dict.fromkeys(WHOLE, True), "Detection",
+                         dict.fromkeys(PER_CLASS, True), self._classes)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Computed metrics as plain numbers; those a class where the split has objects of it."""
-        numbers: dict[str, float] = {}
-        for name, value in computed.items():
-            if name.endswith("_per_class"):
-                family = name.removesuffix("_per_class")
-                keys = [f"{family}/{key}" for key in metric_keys(self.classes)]
-                numbers |= {key: number for key, number
-                            in zip(keys, value.tolist(), strict=True) if not math.isnan(number)}
-            else:
-                numbers[name] = float(value)
-        return numbers
+        vectors = {f"{family}_per_class": family for family in PER_CLASS}
+        numbers = flattened(computed, vectors, self.classes)
+        return {name: number for name, number in numbers.items()
+                if "/" not in name or not math.isnan(number)}
 
     def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Objects, detections and their scores, in pixels of the image as it was given."""

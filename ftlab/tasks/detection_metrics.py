@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics.detection import MeanAveragePrecision
 
 WHOLE = ("map", "map_50", "map_75", "mar_100")
@@ -18,7 +19,11 @@ class BoxPrecision(MeanAveragePrecision):
     """torchmetrics' mean average precision, with figures a class in the order of the task.
 
     `compute` gives `map` (intersection over union 0.5 to 0.95), `map_50`, `map_75`, `mar_100`,
-    and `map_per_class` and `map_50_per_class` (C,), not a number for a class without objects.
+    and `map_per_class` and `map_50_per_class` (C,); not a number where there are no objects,
+    of any class or of one.
+
+    Ignored objects are what COCO calls crowds: a detection that lies by half (or the threshold's
+    part) of its own area inside one is not counted, and any number of detections may.
 
     Args:
         classes: how many there are.
@@ -43,11 +48,27 @@ class BoxPrecision(MeanAveragePrecision):
         """The metrics by name."""
         result: dict[str, Any] = super().compute()
         device = result["map"].device
-        numbers = {name: torch.as_tensor(result[name], device=device) for name in WHOLE}
+        # COCO writes -1 where there is nothing to find; a mean of those would pass for a score
+        whole = {name: torch.as_tensor(result[name], device=device) for name in WHOLE}
+        numbers = {name: value.where(value >= 0, torch.nan) for name, value in whole.items()}
         precision = result["precision"][:, :, :, 0, -1]  # thresholds, recalls, classes
         for name, part in (("map", precision), ("map_50", precision[:1])):
             numbers[f"{name}_per_class"] = self._by_class(result["classes"].reshape(-1), part)
         return numbers
+
+    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
+        """All ranks' images, in one exchange.
+
+        torchmetrics' own makes one an image and state: ranks with unequal numbers of images would
+        wait for each other for ever.
+        """
+        own = {name: [tensor.cpu() for tensor in getattr(self, name)] for name in self._reductions}
+        ranks: list[Any] = [None] * distributed.get_world_size(process_group)
+        distributed.all_gather_object(ranks, own, group=process_group)
+        for name in self._reductions:
+            # image by image, as one process would have seen them: COCO breaks ties by that order
+            images = chain.from_iterable(zip_longest(*(rank[name] for rank in ranks)))
+            setattr(self, name, [each.to(self.device) for each in images if each is not None])
 
     def _by_class(self, present: Tensor, precision: Tensor) -> Tensor:
         values = torch.full((self.classes,), torch.nan)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
@@ -14,8 +13,7 @@ from ftlab.backbones.model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch
-
-IGNORED = -100
+from ftlab.tasks.label_tokens import label_count, mean_log_likelihood, stack_labels, token_loss
 
 
 class LanguageModelling(Task):
@@ -53,25 +51,27 @@ class LanguageModelling(Task):
         return label
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        labels = batch["target"]["labels"]
-        return nn.functional.cross_entropy(outputs.float().flatten(0, 1), labels.flatten(),
-                                           ignore_index=IGNORED)
+        return token_loss(outputs, batch["target"]["labels"])
 
     def weight(self, batch: Batch) -> float:
         """Target tokens."""
-        return float((batch["target"]["labels"] != IGNORED).sum())
+        return label_count(batch["target"]["labels"])
 
     def predict(self, model: TaskModel, batch: Batch,
                 outputs: Outputs | None = None) -> dict[str, Any]:
         """`text`, the generated answers, where there are prompts, and `logits` where known."""
         if self._answers:
-            return {"text": model.generate(batch, self.max_new_tokens), "logits": outputs}
+            texts = model.texts(batch, self.max_new_tokens, outputs)
+            return {"text": texts, "logits": outputs}
         return {"logits": model(batch) if outputs is None else outputs}
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"exact_match": _Answers()} if self._answers else {})
 
     def higher_is_better(self, metric: str) -> bool:
+        if metric == "exact_match" and not self._answers:
+            raise InputError("exact_match compares answers, and these data have none",
+                             "set prompt: of the data set, or take perplexity")
         return direction(metric, {"exact_match": True, "perplexity": False}, "LanguageModelling")
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
@@ -86,9 +86,7 @@ class LanguageModelling(Task):
     @staticmethod
     def stack(targets: Sequence[Any]) -> dict[str, Any]:
         """`labels` (B, T), padded with -100, and `text`, from each target's token ids and text."""
-        labels = [torch.tensor(target["labels"]) for target in targets]
-        padded = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
-        return {"labels": padded, "text": [target["text"] for target in targets]}
+        return stack_labels(targets)
 
 
 class _Answers(ExactMatch):
@@ -96,12 +94,3 @@ class _Answers(ExactMatch):
 
     def update(self, predictions: Any, target: Mapping[str, Any]) -> None:
         super().update(predictions["text"], target)
-
-
-
-
-def mean_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over each row's labels (B, T), -100 left out, of their log-likelihoods (B,)."""
-    losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), labels,
-                                         ignore_index=IGNORED, reduction="none")
-    return -losses.sum(dim=1) / (labels != IGNORED).sum(dim=1)

@@ -13,8 +13,9 @@ from torchmetrics import MetricCollection
 
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
+from ftlab.tasks.losses.base import at_least_float32
 from ftlab.tasks.multi_label_metrics import PER_LABEL, multi_label_metrics, probabilities
-from ftlab.tasks.naming import class_name, metric_keys, name_order
+from ftlab.tasks.naming import class_name, flattened, name_order, unseen
 
 
 class MultiLabel(Task):
@@ -96,16 +97,13 @@ class MultiLabel(Task):
         target = [0.0] * self.outputs
         for name in self._names(label, where):
             if name not in self._index:
-                shown = ", ".join(self.labels[:10])
-                more = f" and {self.outputs - 10} more" if self.outputs > 10 else ""
-                raise InputError(f"{where}: label {name!r} does not occur in train",
-                                 "mend the label or add training examples of it; train has: "
-                                 f"{shown}{more}")
+                raise unseen(f"{where}: label", name, self.labels)
             target[self._index[name]] = 1.0
         return target
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        return binary_cross_entropy_with_logits(outputs, batch["target"].to(outputs.dtype))
+        logits = at_least_float32(outputs)
+        return binary_cross_entropy_with_logits(logits, batch["target"].to(logits.dtype))
 
     def metrics(self) -> MetricCollection:
         return multi_label_metrics(self.outputs, self.threshold)
@@ -120,21 +118,11 @@ class MultiLabel(Task):
         known = {name: bool(value.higher_is_better)
                  for name, value in multi_label_metrics(2, self.threshold).items()}
         per_label = {name: known.pop(name) for name in PER_LABEL}
-        name = metric.partition("/")[2]
-        if name and self._labels and name not in metric_keys(self._labels):
-            per_label = {}
-        return direction(metric, known, "MultiLabel", per_label)
+        return direction(metric, known, "MultiLabel", per_label, self._labels)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Computed metrics as plain numbers; a vector over labels becomes `<name>/<label>`."""
-        numbers: dict[str, float] = {}
-        for name, value in computed.items():
-            if value.ndim:
-                keys = [f"{name}/{key}" for key in metric_keys(self.labels)]
-                numbers.update(zip(keys, value.tolist(), strict=True))
-            else:
-                numbers[name] = float(value)
-        return numbers
+        return flattened(computed, dict(zip(PER_LABEL, PER_LABEL, strict=True)), self.labels)
 
     def records(self, outputs: Tensor, target: Tensor) -> dict[str, list[Any]]:
         """Target and prediction as lists of labels, scores as L probabilities."""

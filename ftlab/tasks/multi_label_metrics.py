@@ -47,7 +47,7 @@ def average_precisions(scores: Tensor, target: Tensor) -> Tensor:
 class AveragePrecisions(MultilabelAveragePrecision):
     """`average_precisions`; torchmetrics' own warns of a label that no example has."""
 
-    def compute(self) -> Tensor:  # type: ignore[override]
+    def compute(self) -> Tensor:  # type: ignore[override]  # theirs may be a list of tensors
         """Area of each label (L,)."""
         return average_precisions(dim_zero_cat(self.preds), dim_zero_cat(self.target))
 
@@ -55,7 +55,7 @@ class AveragePrecisions(MultilabelAveragePrecision):
 class MeanAveragePrecision(AveragePrecisions):
     """Mean of `average_precisions` over the labels that occur; nan where none does."""
 
-    def compute(self) -> Tensor:  # type: ignore[override]
+    def compute(self) -> Tensor:  # type: ignore[override]  # as above
         """Mean area, a scalar."""
         return super().compute().nanmean()
 
@@ -63,7 +63,8 @@ class MeanAveragePrecision(AveragePrecisions):
 class _OnLogits(MetricCollection):
     """A collection updated with logits: torchmetrics would guess for each batch what it got."""
 
-    def update(self, outputs: Tensor, target: Tensor) -> None:  # type: ignore[override]
+    def update(  # type: ignore[override]  # logits and target alone, where theirs takes any
+            self, outputs: Tensor, target: Tensor) -> None:
         super().update(probabilities(outputs), target.long())
 
     def forward(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:

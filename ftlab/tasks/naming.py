@@ -1,12 +1,14 @@
-"""Names of classes: from raw labels, in order, and as keys that MLflow takes."""
+"""Names of classes: from raw labels, in order, and in the names of metrics."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from ftlab.errors import InputError
 
@@ -25,6 +27,20 @@ def class_name(label: Any, where: str) -> str:
     if not name.strip():
         raise InputError(f"{where} is missing", "fill the label in or drop the example")
     return name
+
+
+def unseen(what: str, name: str, known: Sequence[str]) -> InputError:
+    """The error for a class that train does not have.
+
+    Args:
+        what: place and kind, for instance `test split, row 3: label`.
+        name: of the class.
+        known: the classes that train has.
+    """
+    more = f" and {len(known) - 10} more" if len(known) > 10 else ""
+    return InputError(f"{what} {name!r} does not occur in train",
+                      "mend the label or add training examples of it; train has: "
+                      f"{', '.join(known[:10])}{more}")
 
 
 def name_order(name: str) -> tuple[bool, float, str]:
@@ -54,3 +70,23 @@ def metric_keys(names: Sequence[str]) -> list[str]:
             taken.add(key)
         keys.append(key)
     return keys
+
+
+def flattened(computed: Mapping[str, Tensor], vectors: Mapping[str, str],
+              names: Sequence[str]) -> dict[str, float]:
+    """Computed metrics as plain numbers; a vector over classes becomes `<family>/<class>`.
+
+    Args:
+        computed: values by name.
+        vectors: names of those that are vectors (C,), and the family of each.
+        names: of the classes, in the vectors' order.
+    """
+    numbers: dict[str, float] = {}
+    for name, value in computed.items():
+        if name in vectors:
+            keys = [f"{vectors[name]}/{key}" for key in metric_keys(names)]
+            # torchmetrics gives a vector of one element as a scalar
+            numbers |= zip(keys, value.reshape(-1).tolist(), strict=True)
+        else:
+            numbers[name] = float(value)
+    return numbers

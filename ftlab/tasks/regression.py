@@ -15,10 +15,14 @@ from torchmetrics import MetricCollection
 from ftlab.backbones.model import Batch, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
+from ftlab.tasks.losses.base import at_least_float32
 from ftlab.tasks.regression_metrics import regression_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_FINEST = 100
+"""Steps of float32 that the targets' standard deviation must have."""
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse_loss, "mae": l1_loss, "huber": huber_loss}
@@ -52,7 +56,7 @@ class Regression(Task):
         """Learn the targets' mean and standard deviation.
 
         Raises:
-            InputError: all targets are equal.
+            InputError: all targets are equal, or closer together than float32 can tell.
         """
         # `encode` refuses what is no number, and knows its place
         numbers = [value for label in labels if math.isfinite(value := _number(label))]
@@ -62,6 +66,12 @@ class Regression(Task):
                              "name another label column, or train on more examples")
         self._mean = statistics.fmean(numbers) if numbers else 0.0
         self._std = statistics.pstdev(numbers) if numbers else 1.0
+        largest = max(map(abs, numbers), default=0.0)
+        if self._std < _FINEST * torch.finfo(torch.float32).eps * largest:
+            raise InputError(
+                f"regression's targets lie too close together for float32: up to {largest:.10g}, "
+                f"and a standard deviation of {self._std:.3g}",
+                f"subtract a constant from all of them, {self._mean:.10g} for instance")
 
     @property
     def mean(self) -> float:
@@ -83,13 +93,14 @@ class Regression(Task):
         return value
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        target = (batch["target"] - self.mean) / self._std
-        return self._loss(outputs.squeeze(-1), target.to(outputs.dtype))
+        prediction = at_least_float32(outputs).squeeze(-1)
+        target = (batch["target"].to(prediction.dtype) - self.mean) / self._std
+        return self._loss(prediction, target)
 
     def predict(self, model: TaskModel, batch: Batch, outputs: Tensor | None = None) -> Predictions:
         """Predictions in the target's units (B,)."""
         outputs = model(batch) if outputs is None else outputs
-        return outputs.squeeze(-1).float() * self._std + self.mean
+        return at_least_float32(outputs).squeeze(-1) * self._std + self.mean
 
     def metrics(self) -> MetricCollection:
         return regression_metrics()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
@@ -14,9 +13,8 @@ from ftlab.backbones.model import Batch, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch
+from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
 from ftlab.tasks.text_overlap import Bleu, Rouge, Tokenisation
-
-_IGNORED = -100
 
 
 class SequenceToSequence(Task):
@@ -59,16 +57,14 @@ class SequenceToSequence(Task):
         return label
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        labels = batch["target"]["labels"]  # (B, T)
-        return nn.functional.cross_entropy(
-            outputs.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED,
-            label_smoothing=self.label_smoothing)
+        return token_loss(outputs, batch["target"]["labels"], self.label_smoothing)
 
     def weight(self, batch: Batch) -> float:
-        return float((batch["target"]["labels"] != _IGNORED).sum())
+        """Target tokens."""
+        return label_count(batch["target"]["labels"])
 
     def predict(self, model: TaskModel, batch: Batch, outputs: Any = None) -> list[str]:
-        return model.generate(batch, self.max_new_tokens)
+        return model.texts(batch, self.max_new_tokens, outputs)
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"exact_match": ExactMatch(), "rouge": Rouge(),
@@ -85,6 +81,4 @@ class SequenceToSequence(Task):
     @staticmethod
     def stack(targets: Sequence[Any]) -> dict[str, Any]:
         """`labels` (B, T), padded with -100, and `text`, from each target's token ids and text."""
-        labels = [torch.tensor(target["labels"]) for target in targets]
-        padded = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=_IGNORED)
-        return {"labels": padded, "text": [target["text"] for target in targets]}
+        return stack_labels(targets)

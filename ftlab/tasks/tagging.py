@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
-from ftlab.tasks.naming import metric_keys
+from ftlab.tasks.label_tokens import label_count, token_loss
+from ftlab.tasks.naming import flattened
 from ftlab.tasks.span_metrics import SpanScores, names, word_tags
 from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, split_tag
 
@@ -91,26 +92,22 @@ class Tagging(Task):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy over the first tokens of words."""
-        labels = batch["target"]["labels"]  # (B, T), -100 where there is nothing to predict
-        total = nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(),
-                                            reduction="sum")
-        return total / max(1.0, self.weight(batch))
+        return token_loss(outputs, batch["target"]["labels"])
 
     def weight(self, batch: Batch) -> float:
-        return float((batch["target"]["labels"] != -100).sum())
+        """First tokens of words."""
+        return label_count(batch["target"]["labels"])
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"spans": SpanScores(self.tags, self._types, self.scheme)})
 
     def higher_is_better(self, metric: str) -> bool:
         known = dict.fromkeys(("f1", "precision", "recall", "accuracy"), True)
-        return direction(metric, known, "Tagging", {"f1": True})
+        return direction(metric, known, "Tagging", {"f1": True}, self._types)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Plain numbers; F1 a type becomes `f1/<type>`."""
-        by_type = dict(zip(metric_keys(self._types), computed["f1_by_type"].tolist(), strict=True))
-        numbers = {name: float(value) for name, value in computed.items() if not value.ndim}
-        return numbers | {f"f1/{key}": value for key, value in by_type.items()}
+        return flattened(computed, {"f1_by_type": "f1"}, self._types)
 
     def records(self, predictions: Tensor, target: Any) -> dict[str, list[Any]]:
         """Tags a word; scores are the probabilities of the predicted tags, 0 for words cut."""

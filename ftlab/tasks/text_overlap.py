@@ -5,31 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
-from torchmetrics.text import ROUGEScore, SacreBLEUScore
+from torchmetrics import Metric
+from torchmetrics.functional.text import rouge_score
+from torchmetrics.text import SacreBLEUScore
 
 Tokenisation = Literal["13a", "intl", "zh", "char", "none"]
+ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
-class Rouge(ROUGEScore):
+class Rouge(Metric):
     """F measures of shared words, word pairs and the longest common subsequence.
 
     Lin (2004), https://aclanthology.org/W04-1013. As in rouge_score: lower case, the characters
     a-z and 0-9 alone, no stemming, the mean over examples. Other scripts score 0.
+
+    torchmetrics' own class keeps every example's scores, and gathers them one by one: processes
+    with unequal numbers of examples would wait for each other for ever.
     """
 
-    def __init__(self) -> None:
-        super().__init__(rouge_keys=("rouge1", "rouge2", "rougeL"))
+    higher_is_better = True
+    full_state_update = False
+    sums: Tensor
+    examples: Tensor
 
-    def update(  # type: ignore[override]  # a task's target, not lists of references
-            self, texts: Sequence[str], target: Mapping[str, Any]) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        zeros = torch.zeros(len(ROUGE), dtype=torch.float32)
+        self.add_state("sums", zeros, dist_reduce_fx="sum")
+        self.add_state("examples", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, texts: Sequence[str], target: Mapping[str, Any]) -> None:
         """Compare texts with `target["text"]`."""
-        super().update(list(texts), [[text] for text in target["text"]])
+        means = rouge_score(list(texts), [[text] for text in target["text"]], rouge_keys=ROUGE)
+        for i, name in enumerate(ROUGE):
+            self.sums[i] += len(texts) * means[f"{name}_fmeasure"].to(self.sums.device)
+        self.examples += len(texts)
 
     def compute(self) -> dict[str, Tensor]:
         """`rouge1`, `rouge2`, `rougeL`."""
-        computed = super().compute()
-        return {name: computed[f"{name}_fmeasure"] for name in ("rouge1", "rouge2", "rougeL")}
+        return dict(zip(ROUGE, self.sums / self.examples, strict=True))
 
 
 class Bleu(SacreBLEUScore):

@@ -7,17 +7,16 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, ctc_loss, log_softmax
+from torch.nn.functional import ctc_loss
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.forms.ctc import CTCModel
-from ftlab.backbones.model import Batch, Outputs, TaskModel
+from ftlab.backbones.model import IGNORED, Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
+from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
+from ftlab.tasks.losses.base import log_probabilities
 from ftlab.tasks.transcription_metrics import normaliser, transcription_metrics
-
-IGNORED = -100
 
 
 class Transcription(Task):
@@ -35,7 +34,8 @@ class Transcription(Task):
     Args:
         normalise: of both texts before they are compared: `none`, `basic` (no case, no
             punctuation) or `english` (also numbers as digits: "two" and "2." are the same).
-        max_new_tokens: of a generated text, Whisper's leading special tokens included.
+        max_new_tokens: at which Whisper stops writing, its special tokens in front not counted;
+            the labels of a transcript must fit into it with theirs.
     """
 
     form: ClassVar[Form] = "text"
@@ -60,30 +60,28 @@ class Transcription(Task):
             raise InputError(f"{where}: {type(label).__name__} instead of a transcript",
                              "name the transcript's column with transcript:")
         if not label.strip():
-            raise InputError(f"{where}: the transcript is empty", "fill it in or remove the example")
+            raise InputError(f"{where}: the transcript is empty",
+                             "fill it in or remove the example")
         return label
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         labels: Tensor = batch["target"]["labels"]
         if not isinstance(outputs, Mapping):
-            return cross_entropy(outputs.float().flatten(0, 1), labels.flatten(),
-                                 ignore_index=IGNORED)
+            return token_loss(outputs, labels)
         real = labels != IGNORED
         # (T, B, V), which cuDNN's version does not read; transformers switches it off as well
-        log_probabilities = log_softmax(outputs["logits"].float(), dim=-1).transpose(0, 1)
+        log_p = log_probabilities(outputs["logits"]).transpose(0, 1)
         with torch.backends.cudnn.flags(enabled=False):
-            total = ctc_loss(log_probabilities, labels[real], outputs["lengths"], real.sum(dim=-1),
+            total = ctc_loss(log_p, labels[real], outputs["lengths"], real.sum(dim=-1),
                              blank=outputs["blank"], reduction="sum")
         return total / real.sum()
 
     def weight(self, batch: Batch) -> float:
         """Label tokens."""
-        return int((batch["target"]["labels"] != IGNORED).sum())
+        return label_count(batch["target"]["labels"])
 
     def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> list[str]:
-        if outputs is not None and isinstance(model, CTCModel):
-            return model.decode(outputs)
-        return model.generate(batch, self.max_new_tokens)
+        return model.texts(batch, self.max_new_tokens, outputs)
 
     def metrics(self) -> MetricCollection:
         return transcription_metrics(self.normalise)
@@ -92,7 +90,8 @@ class Transcription(Task):
         known = {"wer": False, "cer": False, "exact_match": True}
         return direction(metric, known, "Transcription")
 
-    def records(self, predictions: Sequence[str], target: Mapping[str, Any]) -> dict[str, list[Any]]:
+    def records(self, predictions: Sequence[str],
+                target: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Texts as they are; the score is 1 where they agree once normalised, else 0."""
         change = normaliser(self.normalise)
         agree = [change(a) == change(b) for a, b in zip(predictions, target["text"], strict=True)]
@@ -105,8 +104,4 @@ class Transcription(Task):
     @staticmethod
     def stack(targets: Sequence[Any]) -> dict[str, Any]:
         """Targets {labels, text} as `labels` (B, T), padded with -100, and `text`."""
-        width = max(len(target["labels"]) for target in targets)
-        labels = torch.full((len(targets), width), IGNORED)
-        for row, target in zip(labels, targets, strict=True):
-            row[:len(target["labels"])] = torch.tensor(target["labels"])
-        return {"labels": labels, "text": [target["text"] for target in targets]}
+        return stack_labels(targets)

@@ -18,6 +18,7 @@ from ftlab.backbones.model import Outputs, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
+from ftlab.techniques.single_precision import in_single_precision
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ class Optimization:
         if self.optimizer == "sgd":
             return torch.optim.SGD(groups, momentum=0.9)
         kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
-        return kind(groups, fused=True)  # 1.4 times the speed of the default on CPUs
+        optimizer = kind(groups, fused=True)  # 1.4 times the speed of the default on CPUs
+        # a fused step can undo float16's scale itself, but gradients are clipped before it
+        vars(optimizer)["_step_supports_amp_scaling"] = False
+        return optimizer
 
     def factor(self, step: int, total: int) -> float:
         """Multiplier of the learning rate at `step` of `total`."""
@@ -106,6 +110,8 @@ class Technique(LightningModule, ABC):
 
     model: TaskModel
     task: Task
+    shard: Callable[[TaskModel, Any], None] | None = None
+    """Shares the model out over a mesh of devices, where the run's strategy does."""
 
     def __init__(self, lr: float = 1e-3, optim: Optimization = Optimization()) -> None:
         super().__init__()
@@ -163,7 +169,8 @@ class Technique(LightningModule, ABC):
                                "leave this technique out for this backbone")
         self.model, self.task = model, task
         self.validation_metrics = task.metrics()
-        self.validation_loss = MeanMetric()
+        # a NaN stays one, so that its epoch is not the best; `disable` would forget the weights
+        self.validation_loss = MeanMetric(nan_strategy=math.nan)
         return self
 
     def train(self, mode: bool = True) -> Technique:
@@ -183,6 +190,11 @@ class Technique(LightningModule, ABC):
                     module.eval()
         return self
 
+    def configure_model(self) -> None:
+        """Lightning's hook for sharding, after the ranks have met and before the optimizer."""
+        if self.shard is not None:
+            self.shard(self.model, self.device_mesh["data_parallel"])  # type: ignore[index]  # is set
+
     def forward(self, batch: dict[str, Any]) -> Outputs:
         return self.model(batch)
 
@@ -196,9 +208,10 @@ class Technique(LightningModule, ABC):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self.model(batch)
-        self.validation_loss.update(self.task.loss(outputs, batch), weight=self.task.weight(batch))
+        loss = self.task.loss(in_single_precision(outputs), batch)
+        self.validation_loss.update(loss, weight=self.task.weight(batch))
         predictions = self.task.predict(self.model, batch, outputs)
-        self.validation_metrics.update(predictions, batch["target"])
+        self.validation_metrics.update(in_single_precision(predictions), batch["target"])
 
     def on_validation_epoch_end(self) -> None:
         computed = {**self.validation_metrics.compute(), "loss": self.validation_loss.compute()}

@@ -5,7 +5,11 @@ from peft import PrefixTuningConfig
 from ftlab.backbones.model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
-from ftlab.techniques.virtual_tokens import refuse_packing, wrap_with_virtual_tokens
+from ftlab.techniques.virtual_tokens import (
+    bounds,
+    refuse_packing,
+    wrap_with_virtual_tokens,
+)
 
 
 class PrefixTuning(Technique):
@@ -30,10 +34,14 @@ class PrefixTuning(Technique):
         if tokens < 1:
             raise ValueError(f"tokens must be at least 1, got {tokens}")
         self.tokens = tokens
+        self.lengths: dict[str, int] = {}
 
     def prepare(self, data: DataModule) -> None:
         refuse_packing(data, "PrefixTuning")
+        self.lengths = bounds(data, "max_length", "max_target_length")
+        if "max_target_length" in self.lengths:  # what a decoder generates goes behind the prefix too
+            self.lengths |= bounds(data, "max_new_tokens")
 
     def adapt(self, model: TaskModel) -> None:
         config = PrefixTuningConfig(num_virtual_tokens=self.tokens)
-        wrap_with_virtual_tokens(model, "PrefixTuning", config, "past_key_values")
+        wrap_with_virtual_tokens(model, "PrefixTuning", config, "past_key_values", self.lengths)

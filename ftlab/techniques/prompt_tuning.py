@@ -5,7 +5,11 @@ from peft import PromptTuningConfig
 from ftlab.backbones.model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
-from ftlab.techniques.virtual_tokens import refuse_packing, wrap_with_virtual_tokens
+from ftlab.techniques.virtual_tokens import (
+    bounds,
+    refuse_packing,
+    wrap_with_virtual_tokens,
+)
 
 
 class PromptTuning(Technique):
@@ -29,10 +33,12 @@ class PromptTuning(Technique):
         if tokens < 1:
             raise ValueError(f"tokens must be at least 1, got {tokens}")
         self.tokens = tokens
+        self.lengths: dict[str, int] = {}
 
     def prepare(self, data: DataModule) -> None:
         refuse_packing(data, "PromptTuning")
+        self.lengths = bounds(data, "max_length", "max_source_length")
 
     def adapt(self, model: TaskModel) -> None:
         config = PromptTuningConfig(num_virtual_tokens=self.tokens)
-        wrap_with_virtual_tokens(model, "PromptTuning", config, "inputs_embeds")
+        wrap_with_virtual_tokens(model, "PromptTuning", config, "inputs_embeds", self.lengths)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from peft import PromptLearningConfig, get_peft_model
 from torch import nn
 
+from ftlab.backbones.forms.causal import CausalModel
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.tokens import positions
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 
 
 def wrap_with_virtual_tokens(
-    model: TaskModel, technique: str, config: PromptLearningConfig, argument: str
+    model: TaskModel, technique: str, config: PromptLearningConfig, argument: str,
+    lengths: Mapping[str, int],
 ) -> None:
     """Wrap the network in PEFT's prompt learning; the virtual tokens and the head train.
 
@@ -24,9 +28,11 @@ def wrap_with_virtual_tokens(
         technique: for messages.
         config: PEFT's, without sizes and task type.
         argument: what the network's `forward` must take for it to work.
+        lengths: the data's longest texts in tokens, by the setting that bounds them.
 
     Raises:
-        Incompatible: the network does not read text, or cannot take virtual tokens.
+        Incompatible: the network does not read text, or cannot take virtual tokens, or has no
+            positions for them beside the longest text.
     """
     network = model.network
     settings = getattr(network, "config", None)
@@ -48,6 +54,7 @@ def wrap_with_virtual_tokens(
             "which virtual tokens hide from it",
             'give the backbone `pooling: "last"`',
         )
+    _require_room(technique, config.num_virtual_tokens, positions(settings), lengths)
     # PEFT knows how to generate behind virtual tokens; a head of ours is outside it (see below)
     writer = settings.is_encoder_decoder  # a prompt goes before the source, a prefix to the decoder
     config.task_type = ("SEQ_2_SEQ_LM" if writer else
@@ -63,6 +70,25 @@ def wrap_with_virtual_tokens(
     wrapped.register_forward_pre_hook(_without_token_types, with_kwargs=True)
     model.wrap(wrapped, inner="base_model")
     model.head.requires_grad_(True)
+    if isinstance(model, CausalModel):  # what it generates stands behind the virtual tokens
+        model.positions -= config.num_virtual_tokens
+
+
+def _require_room(
+    technique: str, tokens: int, longest: int | None, lengths: Mapping[str, int]
+) -> None:
+    for setting, length in lengths.items():
+        if longest is not None and length + tokens > longest:
+            raise Incompatible(
+                f"{technique}: {tokens} virtual tokens and {setting} {length} are above the "
+                f"{longest} positions of the network",
+                f"set {setting}: {longest - tokens}" if longest > tokens + 1 else "set fewer tokens")
+
+
+def bounds(data: DataModule, *settings: str) -> dict[str, int]:
+    """Those of a data module's and its task's settings that bound texts, by name."""
+    found = {name: getattr(data, name, getattr(data.task, name, None)) for name in settings}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def refuse_packing(data: DataModule, technique: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from ftlab.errors import InputError
 from ftlab.tracking.aggregate import summarise
@@ -166,8 +167,14 @@ class Runs:
         text = json.dumps({**profile, "fingerprint": digest}, sort_keys=True, default=str)
         where = json.dumps({"uri": redact(source)})
         data = Dataset(name[:500], digest[:_DIGEST], "local", where, profile=redact(text))
-        tag = InputTag("mlflow.data.context", context)
-        self._client.log_inputs(run_id, [DatasetInput(data, [tag])])
+        used = [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
+        try:
+            self._client.log_inputs(run_id, used)
+        except MlflowException as error:
+            if "unique" not in str(error).lower():
+                raise
+            # another coordinator added the data set between MLflow's look and its insert
+            self._client.log_inputs(run_id, used)
 
     def log_artifacts(self, run_id: str, directory: Path, artifact_path: str) -> None:
         """Copy a folder's files to the run.

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -85,15 +86,37 @@ def connect(uri: str) -> MlflowClient:
     else:
         _check_host(uri)
     try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # SQLAlchemy's, about MLflow's use
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            client.search_experiments(max_results=1)
+        if path is not None and not path.exists():
+            _make(path)
+        client = _open(uri)
     except (MlflowException, OSError, ModuleNotFoundError) as error:
         raise InputError(*_advice(uri, error)) from error
     if path is not None and not _on_network(path):
         _use_wal(path)
     return client
+
+
+def _open(uri: str) -> MlflowClient:
+    """A client that has asked its store something."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # SQLAlchemy's, about MLflow's use
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _make(path: Path) -> None:
+    """Make a SQLite store in another place and put it where it belongs once it is whole.
+
+    MLflow makes its tables in many steps, and cannot go on where a kill has left it half-way.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        _open(f"sqlite:///{temporary}")._tracking_client.store.engine.dispose()
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sqlite_file(uri: str) -> Path:

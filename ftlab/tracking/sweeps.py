@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
 
+from ftlab.tracking import view
 from ftlab.tracking.metrics import as_metrics
-from ftlab.tracking.plain import flatten, tag_values
+from ftlab.tracking.plain import flatten, name_of, tag_values
 from ftlab.tracking.records import CellKey, TrialRecord
 from ftlab.tracking.runs import Runs
 from ftlab.tracking.tags import ORIGIN, cell_names
 from ftlab.tracking.tracker import Status, Tracker
 
 _BATCH = 100  # params in one log_batch, MLflow's limit
+
+
+def objective(name: str) -> str:
+    """The metric that holds what a trial gave for an objective.
+
+    Not the objective's own name: of `val/accuracy` MLflow calls the last epoch's value the latest,
+    and what counts is the best epoch's, or the mean over seeds.
+    """
+    return f"objective/{name}"
 
 
 class SweepTracker(Tracker):
@@ -40,8 +50,8 @@ class SweepTracker(Tracker):
             sweep_id: of the parent.
             number: of the trial.
             attempt: 1 for the first.
-            searched: the hyperparameters, logged under their own names, so that the UI's
-                parallel coordinates show them.
+            searched: the hyperparameters, logged as `<technique>.<name>`, so that the UI's
+                parallel coordinates show each technique's own.
             config: the trial's whole config.
         """
         started = int(time.time() * 1000)
@@ -54,6 +64,19 @@ class SweepTracker(Tracker):
         with self._lock:
             self._stage()
             return self._outbox.create(f"trial {number}", make)
+
+    def settle(self, run_id: str, state: str, values: Mapping[str, float]) -> None:
+        """Say how a trial ended, and what it gave.
+
+        Args:
+            run_id: of the trial.
+            state: COMPLETE, PRUNED, FAIL or LOST.
+            values: by objective; of a pruned trial what it had reached.
+        """
+        found, _ = as_metrics({objective(name): value for name, value in values.items()}, 0,
+                              int(time.time() * 1000))
+        tags = [RunTag("ftlab.state", state)]
+        self._write(f"state {state}", run_id, self._client.log_batch, found, (), tags)
 
     def end_sweep(self, sweep_id: str, status: Status, metrics: Mapping[str, float],
                   tags: Mapping[str, str]) -> None:
@@ -77,6 +100,40 @@ class SweepTracker(Tracker):
         with self._lock:
             self.flush()
             return self._outbox.read(lambda: _trials(self._runs, study, sweep))
+
+    def parents(self, study: str, sweep: str) -> dict[str, str]:
+        """The parent runs of a sweep: the cell's digest -> run id."""
+        with self._lock:
+            self.flush()
+            wanted = "tags.`ftlab.kind` = 'sweep'"
+            found = self._outbox.read(
+                lambda: self._runs.search(self._runs.experiment(study), wanted))
+        return {run.data.tags["ftlab.cell"]: str(run.info.run_id) for run in found
+                if run.data.tags.get("ftlab.sweep") == sweep}
+
+    def set_sweep_view(
+        self, study: str, sweep: str, searched: Mapping[str, Sequence[str]],
+        objectives: Sequence[str], higher_is_better: bool,
+    ) -> None:
+        """Prepare the sweep's page in the UI: its trials alone, and their parallel coordinates.
+
+        Args:
+            study: its name.
+            sweep: its name.
+            searched: by technique, its hyperparameters.
+            objectives: of the sweep.
+            higher_is_better: of the first objective.
+        """
+        axes = {technique: [name_of(f"{technique}.{name}") for name in names]
+                for technique, names in searched.items() if names}
+        told = [objective(name) for name in objectives]
+        text = view.sweep_state(sweep, axes, objectives, told, higher_is_better)
+        self._write("view", study, self._runs.tag_experiment, {view.sweep_tag(sweep): text})
+
+    def sweep_view_path(self, study: str, sweep: str) -> str:
+        """Where the UI shows the sweep, after `http://127.0.0.1:PORT`."""
+        with self._lock:
+            return view.sweep_path(self._outbox.read(lambda: self._runs.experiment(study)), sweep)
 
 
 def _open_sweep(runs: Runs, client: MlflowClient, key: CellKey, sweep: str) -> str:
@@ -110,7 +167,8 @@ def _open_trial(runs: Runs, client: MlflowClient, parent: str, number: int, atte
     technique = inherited["ftlab.technique"]
     run = client.create_run(above.info.experiment_id, start_time=started, tags=tags,
                             run_name=f"{technique} trial {number}")
-    params = {**flatten(config), **flatten(searched)}
+    named = {name_of(f"{technique}.{name}"): value for name, value in flatten(searched).items()}
+    params = {**flatten(config), **named}
     entities = [Param(name, value) for name, value in params.items()]
     for start in range(0, len(entities), _BATCH):
         client.log_batch(run.info.run_id, params=entities[start : start + _BATCH])

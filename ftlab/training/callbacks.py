@@ -25,6 +25,7 @@ ALIVE = {"event": "alive"}
 """A sign of life where there is nothing to say; whoever hears none for long ends the run."""
 
 EVERY = 10  # steps from one look at the loss to the next: a look waits for the device
+HEARTBEAT = 1.0  # seconds from one sign of life to the next, where steps are long
 
 
 class Watch(Callback):
@@ -39,6 +40,7 @@ class Watch(Callback):
         self.guard, self.report = guard, report
         self.step_seconds: list[float] = []
         self._finite: Tensor | None = None
+        self._told = 0.0
         self._losses: list[Tensor] = []
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
@@ -58,7 +60,13 @@ class Watch(Callback):
         batch = args[-1] + 1
         if batch % EVERY == 0 or batch == trainer.num_training_batches:
             self._look(trainer, float(loss), batch)
+        elif time.perf_counter() - self._told > HEARTBEAT:
+            self._alive()
         self.step_seconds.append(time.perf_counter() - self._start)
+
+    def _alive(self) -> None:
+        self._told = time.perf_counter()
+        self.report(ALIVE)
 
     def _look(self, trainer: Trainer, loss: float, batch: int) -> None:
         if not bool(self._finite):
@@ -72,8 +80,8 @@ class Watch(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx % EVERY == 0:
-            self.report(ALIVE)
+        if batch_idx % EVERY == 0 or time.perf_counter() - self._told > HEARTBEAT:
+            self._alive()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -119,14 +127,19 @@ class BestEpoch(Callback):
         """The validation metrics of the best epoch."""
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
-        score = self.sign * float(trainer.callback_metrics[self.select_by])
+        found = trainer.callback_metrics
+        if self.select_by not in found:
+            raise GuardFailed(f"no {self.select_by} to choose the epoch by: validation gives "
+                              f"{', '.join(sorted(found))}", "set select_by to one of them")
+        score = self.sign * float(found[self.select_by])
         if math.isnan(score):
-            raise GuardFailed(f"{self.select_by} is not a number after epoch {module.current_epoch}")
+            epoch = trainer.current_epoch + 1
+            raise GuardFailed(f"{self.select_by} is not a number after epoch {epoch}")
         if score > self.best:
             self.best, self.epoch = score, trainer.current_epoch + 1
             self.scores = {name: float(v) for name, v in trainer.callback_metrics.items()}
-            if trainer.is_global_zero:
-                self._save(module.model, self.names)
+            if trainer.is_global_zero or module.shard is not None:
+                self._save(module.model, self.names, trainer.is_global_zero)
 
     def keep(self, model: TaskModel) -> None:
         """Write the checkpoint of a model that nothing trains: it holds no tensors."""
@@ -140,11 +153,13 @@ class BestEpoch(Callback):
         if changed != self.names:
             self._save(model, changed)
 
-    def _save(self, model: TaskModel, names: set[str]) -> None:
+    def _save(self, model: TaskModel, names: set[str], write: bool = True) -> None:
         if self.directory is None:
             return
-        record = {**self.record, "epoch": self.epoch}
-        self.bytes = checkpoint.save(self.directory, checkpoint.tensors(model, names), record)
+        changed = checkpoint.tensors(model, names)  # gathered by all ranks where they share it
+        if write:
+            record = {**self.record, "epoch": self.epoch}
+            self.bytes = checkpoint.save(self.directory, changed, record)
 
 
 class Pruning(Callback):

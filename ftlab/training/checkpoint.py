@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import InputError
+from ftlab.training.sharding import full
 
 WEIGHTS = "delta.safetensors"
 MANIFEST = "manifest.json"
@@ -27,9 +28,9 @@ def buffer_names(model: TaskModel) -> set[str]:
 
 
 def tensors(model: TaskModel, names: set[str]) -> dict[str, Tensor]:
-    """Copies of some parameters and buffers, on the CPU."""
+    """Copies of some parameters and buffers, on the CPU; of a sharded model on all ranks at once."""
     state = model.state_dict()
-    return {name: state[name].detach().cpu().contiguous() for name in sorted(names)}
+    return {name: full(state[name].detach()).cpu().contiguous() for name in sorted(names)}
 
 
 def save(directory: Path, changed: Mapping[str, Tensor], record: Mapping[str, Any]) -> int:

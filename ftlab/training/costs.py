@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ftlab.backbones.model import TaskModel
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique
+from ftlab.training.precision import Context
 
 OF_TRAINING = ("cost/train_seconds", "cost/peak_memory_bytes", "cost/step_seconds")
 """What only a fit costs: nothing for a technique without one."""
@@ -83,22 +85,26 @@ def parameter_counts(model: TaskModel, trained: set[str]) -> dict[str, float]:
     }
 
 
-def flops(technique: Technique, batch: Mapping[str, Any]) -> dict[str, float]:
+def flops(
+    technique: Technique, batch: Mapping[str, Any], context: Context = nullcontext
+) -> dict[str, float]:
     """Floating-point operations an example, of a training step and of a forward pass.
 
     Counted by `torch.utils.flop_counter` (operations it does not know count nothing) over one
-    training batch as it is, padding included.
+    training batch as it is, padding included, in the `context` of the run's precision.
     """
     examples = len(batch["index"])
     technique.eval()
     with sdpa_kernel(SDPBackend.MATH):  # fused attention on CPUs is unknown to the counter
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), context():
             technique.model(batch if technique.model.needs_target else without_target(batch))
         inference = counter.get_total_flops()
         if not technique.trains:
             return {"cost/train_flops": 0.0, "cost/inference_flops": inference / examples}
         with FlopCounterMode(display=False) as counter:
-            technique.task.loss(technique.model(batch), batch).backward()
+            with context():
+                loss = technique.task.loss(technique.model(batch), batch)
+            loss.backward()
     technique.zero_grad(set_to_none=True)
     return {
         "cost/train_flops": counter.get_total_flops() / examples,
@@ -106,18 +112,28 @@ def flops(technique: Technique, batch: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def latency(task: Task, model: TaskModel, batch: Mapping[str, Any], repeats: int = 10) -> float:
-    """Median seconds of a prediction in eval mode, generated where the task generates."""
+def latency(task: Task, model: TaskModel, batch: Mapping[str, Any],
+            context: Context = nullcontext, repeats: int = 10) -> float:
+    """Median seconds of a prediction in eval mode, generated where the task generates.
+
+    Args:
+        task: predicts.
+        model: in any mode; it is put into eval mode.
+        batch: to predict, without target.
+        context: of the run's precision.
+        repeats: predictions measured, after two that warm the caches.
+    """
     model.eval()
     seconds = []
     with torch.inference_mode():
         for _ in range(repeats + 2):
             start = time.perf_counter()
-            task.predict(model, batch)
+            with context():
+                task.predict(model, batch)
             if next(model.parameters()).is_cuda:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])  # the first two warm the caches
+    return statistics.median(seconds[2:])
 
 
 def first_examples(batch: Mapping[str, Any], count: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from lightning import Trainer
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
 
 from ftlab.backbones.model import TaskModel
 from ftlab.data.base import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task
+from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training.callbacks import ALIVE, EVERY, Report
 from ftlab.training.fit import Run
+from ftlab.training.precision import Context
 
 Placing = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Moves a batch to the device and precision of the model."""
@@ -30,6 +31,7 @@ def evaluate(
     task: Task,
     ids: Sequence[str],
     place: Placing,
+    context: Context = nullcontext,
 ) -> tuple[dict[str, float], dict[str, list[Any]]]:
     """Metrics and prediction records of one split.
 
@@ -39,6 +41,7 @@ def evaluate(
         task: loss, metrics, records.
         ids: the split's example ids, by `index`.
         place: see `Placing`.
+        context: see `Context`; losses and metrics are computed outside it, in float32 or float64.
 
     Returns:
         Metrics without split prefix, `loss` among them, and the records' columns in the order
@@ -54,10 +57,12 @@ def evaluate(
     with torch.inference_mode():
         for raw in loader:
             batch = place(raw)
-            outputs = model(batch)
-            total += float(task.loss(outputs, batch)) * task.weight(batch)
+            with context():
+                outputs = model(batch)
+                predictions = in_single_precision(task.predict(model, batch, outputs))
+            loss = task.loss(in_single_precision(outputs), batch)
+            total += float(loss) * task.weight(batch)
             weight += task.weight(batch)
-            predictions = in_single_precision(task.predict(model, batch, outputs))
             metrics.to(batch["index"].device).update(predictions, batch["target"])
             positions += batch["index"].tolist()
             for name, values in task.records(predictions, batch["target"]).items():
@@ -68,7 +73,8 @@ def evaluate(
         )
     order = sorted(range(len(positions)), key=positions.__getitem__)
     records = {"id": list(ids)} | {n: [v[i] for i in order] for n, v in columns.items()}
-    return task.scalars({**metrics.compute(), "loss": torch.tensor(total / weight)}), records
+    loss = torch.tensor(total / weight, dtype=torch.float64)
+    return task.scalars({**metrics.compute(), "loss": loss}), records
 
 
 def validate(
@@ -77,8 +83,8 @@ def validate(
     """`evaluate` a run's model on a split, with the trainer's device and precision."""
     data, place = run.data, placing(trainer, trainer.strategy.root_device)
     loader = _heard(data.eval_loader(split), report)
-    with trainer.precision_plugin.forward_context():
-        return evaluate(model, loader, data.task, data.splits[split].ids, place)
+    ids, context = data.splits[split].ids, trainer.precision_plugin.forward_context
+    return evaluate(model, loader, data.task, ids, place, context)
 
 
 def _heard(batches: Iterable[Any], report: Report) -> Iterator[Any]:
@@ -97,11 +103,6 @@ def placing(trainer: Trainer, device: torch.device) -> Placing:
         return converted
 
     return place
-
-
-def in_single_precision(predictions: Any) -> Any:
-    """Predictions with their half-precision tensors as float32."""
-    return apply_to_collection(predictions, Tensor, lambda t: t.float() if t.is_floating_point() else t)
 
 
 def write_predictions(path: Path, records: Mapping[str, Sequence[Any]]) -> None:

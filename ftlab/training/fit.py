@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,16 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch import Tensor
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.training import checkpoint, costs, guards
+from ftlab.training import checkpoint, costs, guards, precision, sharding
+from ftlab.training.agreement import Agreement
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
 from ftlab.training.settings import TrainerSettings
 from ftlab.training.unused import retire_unused
@@ -48,8 +53,8 @@ class Run:
 
 def load(run: Run, report: Report) -> costs.MemoryMeter:
     """Seed, threads and data; memory is measured from here on."""
-    if run.settings.threads:
-        torch.set_num_threads(run.settings.threads)
+    if run.settings.threads:  # of the run, which all its processes share
+        torch.set_num_threads(max(1, run.settings.threads // run.settings.devices))
     seed_everything(run.seed, workers=True, verbose=False)
     report({"event": "progress", "phase": "load", "done": 0, "total": 1})
     run.data.load()
@@ -64,7 +69,12 @@ def fit(
 
     Without `pruning` the model is left as the best epoch made it, with its checkpoint on disk.
     """
+    random = torch.get_rng_state()
     model, guard = adapt(run, report)
+    sharded = run.settings.strategy == "fsdp" and run.technique.trains
+    if sharded:
+        sharding.check(model)
+        run.technique.shard = sharding.shard
     watch = Watch(guard, report)
     metric = run.select_by.removeprefix("val/")
     upwards = run.data.task.higher_is_better(metric)
@@ -72,7 +82,10 @@ def fit(
     names |= checkpoint.buffer_names(model)
     directory = run.directory / "checkpoint" if pruning is None else None
     best = BestEpoch(run.select_by, upwards, directory, names, run.record)
-    callbacks: list[Callback] = [watch, best, *([pruning] if pruning else [])]
+    alike = {"configuration": run.record, "data set": run.data.fingerprint, "model": guard.before}
+    callbacks: list[Callback] = [Agreement(alike), watch, best, *([pruning] if pruning else [])]
+    if sharded:
+        callbacks.append(sharding.EvenValidation())
     if run.settings.patience:
         mode = "max" if upwards else "min"
         callbacks.append(EarlyStopping(run.select_by, patience=run.settings.patience, mode=mode))
@@ -83,6 +96,8 @@ def fit(
     memory.start()
     begin = time.perf_counter()
     trainer.fit(run.technique, datamodule=run.data)
+    # a hanging run is asked where it stands, and Lightning has put the signal's default back
+    faulthandler.register(signal.SIGUSR1)
     measured = {
         "cost/train_seconds": time.perf_counter() - begin,
         "cost/peak_memory_bytes": float(memory.peak()),
@@ -90,35 +105,65 @@ def fit(
     }
     if trainer.interrupted:
         raise GuardFailed("the fit was interrupted")
+    guard.check(model, run.technique.trained)
     if torch.distributed.is_initialized():  # or metrics would wait for ranks that have gone
         torch.distributed.destroy_process_group()
-    guard.check(model, run.technique.trained)
-    if trainer.is_global_zero and pruning is None:
-        best.restore(model, guard)
     run.data.trainer = None  # from here on one process has all examples
+    if trainer.is_global_zero and pruning is None:
+        if sharded:
+            model = _whole_again(run, guard, random)
+        best.restore(model, guard)
     trainer.optimizers = []  # inference needs no state of theirs
     run.technique.zero_grad(set_to_none=True)
     return trainer, best, measured
 
 
 def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
-    """Build the backbone's model and let the technique adapt it, under guard."""
-    technique, task = run.technique, run.data.task
+    """Build the backbone's model and let the technique adapt it, under guard.
+
+    The weights have the run's precision before the technique and the guards see them.
+    """
+    technique, task, name = run.technique, run.data.task, run.settings.precision
     technique.prepare(run.data)
     model = run.backbone.build(task, technique.form).eval()
+    precision.convert(model, name)
+    sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
+    sample = precision.convert_inputs(sample, name)
     if not technique.trains:
         technique.attach(model, task).eval()
+        precision.convert(model, name)  # what the technique has added
+        # the target is the task's, and the technique may want a model of another form
+        _retire(model, costs.without_target(sample) if technique.form else sample, report)
         return model, guards.TensorGuard(model)
-    sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
-    unused = retire_unused(model, sample)
-    if unused:
-        report({"event": "note", "text": f"not used by the task, left out: {', '.join(unused)}"})
+    _retire(model, sample, report)
     with torch.no_grad():
         before = model.comparable(model(sample))
         technique.attach(model, task).eval()
+        precision.convert(model, name)
         guards.check_identity(before, model.comparable(model(sample)), technique)
     technique.train()
     return model, guards.TensorGuard(model)
+
+
+def _whole_again(run: Run, guard: guards.TensorGuard, random: Tensor) -> TaskModel:
+    """The model as it was before it was sharded and trained, on one device.
+
+    Raises:
+        GuardFailed: it is not bit for bit what it was.
+    """
+    run.technique.shard = None
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(random)
+        model, again = adapt(run, lambda event: None)
+    if again.before != guard.before:
+        raise GuardFailed("the model, built a second time after the sharded fit, is another one")
+    return model
+
+
+def _retire(model: TaskModel, sample: Mapping[str, Any], report: Report) -> None:
+    unused = retire_unused(model, sample)
+    if unused:
+        report({"event": "note", "text": f"not used by the task, left out: {', '.join(unused)}"})
 
 
 def _device(settings: TrainerSettings) -> torch.device:
@@ -128,17 +173,14 @@ def _device(settings: TrainerSettings) -> torch.device:
 
 def _trainer(run: Run, callbacks: list[Callback]) -> Trainer:
     settings = run.settings
-    several = settings.devices > 1
     return Trainer(
         max_epochs=settings.max_epochs,
-        precision=settings.precision,
+        **precision.chosen(settings, _device(settings)),
         gradient_clip_val=settings.gradient_clip,
         accumulate_grad_batches=settings.accumulate,
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=DDPStrategy(find_unused_parameters=run.technique.changes_freezing)
-        if several
-        else "auto",
+        strategy=_strategy(run),
         callbacks=callbacks,
         default_root_dir=run.directory,
         logger=False,
@@ -147,4 +189,14 @@ def _trainer(run: Run, callbacks: list[Callback]) -> Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours are exact, and sample by class
+        inference_mode=settings.strategy != "fsdp",  # what it gathers serves training next
     )
+
+
+def _strategy(run: Run) -> Strategy | str:
+    settings = run.settings
+    if settings.devices == 1:
+        return "auto"
+    if settings.strategy == "fsdp":
+        return sharding.strategy(settings.devices)
+    return DDPStrategy(find_unused_parameters=run.technique.changes_freezing)

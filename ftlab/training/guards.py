@@ -11,6 +11,7 @@ from torch import Tensor
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
+from ftlab.training.sharding import full
 
 
 def digest(tensor: Tensor) -> tuple[int, int]:
@@ -40,8 +41,12 @@ class TensorGuard:
         self.reached: set[str] = set()
 
     def moved(self, model: TaskModel) -> set[str]:
-        """Names of the parameters and persistent buffers that differ from before."""
-        return {n for n, tensor in _tensors(model).items() if digest(tensor) != self.before[n]}
+        """Names of the parameters and persistent buffers that differ from before.
+
+        A sharded model is gathered tensor by tensor, so all ranks must ask together.
+        """
+        return {n for n, tensor in _tensors(model).items()
+                if digest(full(tensor.detach())) != self.before[n]}
 
     def note_gradients(self, model: TaskModel) -> None:
         """Remember which parameters have a gradient now."""

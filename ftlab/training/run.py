@@ -86,15 +86,15 @@ def _memory_of_inference(
 def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, float]:
     """FLOPs, and latency unmerged and merged."""
     technique, model = run.technique, run.technique.model
-    place = placing(trainer, device)
-    results = costs.flops(technique, place(next(iter(run.data.train_dataloader()))))
+    place, context = placing(trainer, device), trainer.precision_plugin.forward_context
+    results = costs.flops(technique, place(next(iter(run.data.train_dataloader()))), context)
     batch = place(next(iter(run.data.test_dataloader())))
     one, task = costs.without_target(costs.first_examples(batch, 1)), run.data.task
-    results["cost/latency_seconds"] = costs.latency(task, model, one)
-    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+    results["cost/latency_seconds"] = costs.latency(task, model, one, context)
+    with torch.inference_mode(), context():
         unmerged = model.comparable(model(batch))
         if not technique.merge(model):
             return results
         guards.check_merge(unmerged, model.comparable(model(batch)))
-    results["cost/latency_merged_seconds"] = costs.latency(task, model, one)
+    results["cost/latency_merged_seconds"] = costs.latency(task, model, one, context)
     return results

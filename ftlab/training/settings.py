@@ -18,7 +18,10 @@ class TrainerSettings:
         accumulate: batches whose gradients are added up before an update.
         patience: stop after so many epochs without a better `select_by`; None never stops early.
         accelerator: `auto`, `cpu`, `gpu` or `mps`.
-        devices: processes of one run (DDP where more than one).
+        devices: processes of one run.
+        strategy: of several devices. `ddp` gives each the whole model; `fsdp` shares weights,
+            gradients and optimizer state out, for models whose training does not fit one device;
+            `auto` is `ddp`.
         threads: CPU threads of a run; None for all cores.
     """
 
@@ -29,6 +32,7 @@ class TrainerSettings:
     patience: int | None = None
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -38,3 +42,8 @@ class TrainerSettings:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise ValueError(f"gradient_clip must be above 0, got {self.gradient_clip}")
+        if self.strategy == "fsdp":
+            if self.devices == 1:
+                raise ValueError("strategy fsdp needs at least 2 devices")
+            if self.precision == "16-mixed":
+                raise ValueError("strategy fsdp does not go with precision 16-mixed, but with bf16")

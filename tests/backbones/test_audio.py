@@ -10,6 +10,8 @@ import torch
 import transformers as hf
 
 from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.speech import Speech
+from ftlab.data.audio_classification import AudioClassification
 from ftlab.data.audio_sources import Speakers
 from ftlab.data.speech_recognition import SpeechRecognition
 from ftlab.errors import Incompatible, InputError
@@ -41,7 +43,7 @@ def changed(folder: Path, to: Path, name: str, **settings: object) -> Path:
 @pytest.mark.parametrize("seconds", [None, 0.5])
 def test_whisper__is_transformers_with_fewer_positions(tiny_whisper: Path,
                                                        seconds: float | None) -> None:
-    backbone = HuggingFace(str(tiny_whisper), seconds=seconds)
+    backbone = HuggingFace(str(tiny_whisper), speech=Speech(seconds=seconds))
     prepare, task = backbone.preprocessing, Transcription()
     assert (prepare.longest, prepare.sampling_rate) == (seconds or 1.0, 16000)
     features = prepare.features(WAVES)["input_features"]
@@ -66,20 +68,23 @@ def test_whisper__is_transformers_with_fewer_positions(tiny_whisper: Path,
 
 @pytest.mark.parametrize("task", [Transcription(), digits()], ids=["text", "vector"])
 def test_whisper__positions_are_fixed(tiny_whisper: Path, task: Transcription) -> None:
-    model = HuggingFace(str(tiny_whisper), seconds=0.5).build(task)
+    model = HuggingFace(str(tiny_whisper), speech=Speech(seconds=0.5)).build(task)
     named = dict(model.named_parameters())
     assert not any("encoder.embed_positions" in name for name in named)
     buffers = [b for name, b in model.named_buffers() if "encoder.embed_positions" in name]
     assert [tuple(b.shape) for b in buffers] == [(25, 24)]
-    shape = HuggingFace(str(tiny_whisper), seconds=0.5).build(task, meta=True)
+    shape = HuggingFace(str(tiny_whisper), speech=Speech(seconds=0.5)).build(task, meta=True)
     assert {n: p.shape for n, p in shape.named_parameters()} == {n: p.shape for n, p in named.items()}
 
 
 def test_whisper__cannot_hear_more_than_it_has_positions_for(tiny_whisper: Path) -> None:
-    with pytest.raises(ValueError, match="seconds must be at most 1, got 2"):
-        _ = HuggingFace(str(tiny_whisper), seconds=2).preprocessing
+    backbone = HuggingFace(str(tiny_whisper), speech=Speech(seconds=2))
+    for use in (lambda: backbone.preprocessing, lambda: backbone.build(Transcription())):
+        with pytest.raises(InputError, match="seconds is 2, and it reads at most 1") as caught:
+            use()
+        assert caught.value.mend
     with pytest.raises(ValueError, match="seconds must be above 0"):
-        HuggingFace(str(tiny_whisper), seconds=0)
+        Speech(seconds=0)
 
 
 @pytest.mark.parametrize("setting", [{"seconds": 1.0}, {"language": "en"}])
@@ -87,15 +92,28 @@ def test_settings_of_whisper__are_refused_elsewhere(tiny_wav2vec2: Path, tiny_be
                                                     setting: dict) -> None:
     for folder in (tiny_wav2vec2, tiny_bert):
         with pytest.raises(Incompatible, match=f"{next(iter(setting))} is a setting of Whisper"):
-            _ = HuggingFace(str(folder), **setting).preprocessing
+            _ = HuggingFace(str(folder), speech=Speech(**setting)).preprocessing
 
 
 def test_whisper__of_many_languages_wants_one(tiny_whisper: Path, tmp_path: Path) -> None:
     folder = changed(tiny_whisper, tmp_path / "many", "config.json", vocab_size=51865)
+    backbone = HuggingFace(str(folder))
     with pytest.raises(Incompatible, match="many languages"):
-        _ = HuggingFace(str(folder)).preprocessing
+        backbone.preprocessing.encode(["low"])
     with pytest.raises(Incompatible, match="one language alone"):
-        _ = HuggingFace(str(tiny_whisper), language="de").preprocessing
+        _ = HuggingFace(str(tiny_whisper), speech=Speech(language="de")).preprocessing
+    with pytest.raises(ValueError, match=r"language must be one that Whisper knows.*'klingon'"):
+        Speech(language="klingon")
+    for known in ("en", "English", "mandarin"):
+        assert Speech(language=known).language == known
+
+
+def test_whisper__of_many_languages_classifies_without_one(tiny_whisper: Path, spoken: Path,
+                                                           tmp_path: Path) -> None:
+    folder = changed(tiny_whisper, tmp_path / "many", "config.json", vocab_size=51865)
+    data = AudioClassification(str(spoken / "words"), pattern="{label}_{speaker}_{index}")
+    data.connect(HuggingFace(str(folder)), 0)
+    assert next(iter(data.test_dataloader()))["inputs"]["input_features"].shape[1:] == (16, 100)
 
 
 @pytest.mark.shared
@@ -171,7 +189,7 @@ def test_ctc__new_characters_are_a_new_head(tiny_wav2vec2: Path, spoken: Path,
     folder = tmp_path / "plain"  # as wav2vec2-base: pre-trained without transcripts
     hf.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
     hf.Wav2Vec2ForCTC.from_pretrained(tiny_wav2vec2).wav2vec2.save_pretrained(folder)
-    backbone = HuggingFace(str(folder), characters="abcdefghijklmnopqrstuvwxyz'")
+    backbone = HuggingFace(str(folder), speech=Speech(characters="abcdefghijklmnopqrstuvwxyz'"))
     prepare = backbone.preprocessing
     assert prepare.unknown("low é'") == {"é"}
     ids = prepare.encode(["high low"])[0]
@@ -196,9 +214,9 @@ def test_ctc__new_characters_are_a_new_head(tiny_wav2vec2: Path, spoken: Path,
 
 def test_characters__are_of_speech_encoders(tiny_whisper: Path) -> None:
     with pytest.raises(Incompatible, match="characters is a setting of speech encoders"):
-        HuggingFace(str(tiny_whisper), characters="ab").build(Transcription())
+        HuggingFace(str(tiny_whisper), speech=Speech(characters="ab")).build(Transcription())
     with pytest.raises(ValueError, match="characters must differ"):
-        HuggingFace(str(tiny_whisper), characters="aa")
+        Speech(characters="aa")
 
 
 def test_ctc__refuses_another_network_s_vocabulary(tiny_wav2vec2: Path, tmp_path: Path) -> None:
@@ -210,8 +228,21 @@ def test_ctc__refuses_another_network_s_vocabulary(tiny_wav2vec2: Path, tmp_path
 def test_preprocessing__goes_to_loader_workers(tiny_whisper: Path, tiny_wav2vec2: Path) -> None:
     for folder in (tiny_whisper, tiny_wav2vec2):
         prepare = HuggingFace(str(folder)).preprocessing
-        features = pickle.loads(pickle.dumps(prepare.features))(WAVES)
+        sent = pickle.loads(pickle.dumps(prepare))
+        features = sent.features(WAVES)
         assert all(torch.equal(v, prepare.features(WAVES)[k]) for k, v in features.items())
+        assert sent.encode(["low"]) == prepare.encode(["low"])
+        assert sent.unknown("low") == set()
+
+
+@pytest.mark.parametrize("fixture", ["tiny_whisper", "tiny_wav2vec2"])
+def test_labels__know_white_space_as_one_plain_space(fixture: str,
+                                                     request: pytest.FixtureRequest) -> None:
+    prepare = HuggingFace(str(request.getfixturevalue(fixture))).preprocessing
+    [plain] = prepare.encode(["high low"])
+    for text in ("high\tlow", " high  low ", "high\nlow", "high\u00a0low"):
+        assert prepare.encode([text]) == [plain], repr(text)
+        assert prepare.unknown(text) == set()
 
 
 def test_without_feature_extractor__is_refused(tiny_wav2vec2: Path, tmp_path: Path) -> None:

@@ -107,9 +107,13 @@ def test_generate__is_greedy_whatever_the_batch(name, technique, folder, prompts
     assert max(len(text.split()) for text in bounded) <= 1 < max(len(text.split()) for text in want)
 
 
-def test_generate__stays_within_the_positions(folder):
-    model = adapted(folder("gpt2"), None)
-    model.generate(batch_of([torch.full((38,), 5)], "left"), 50)
+@pytest.mark.parametrize(("technique", "length"), [(None, 38), (PromptTuning, 18),
+                                                   (PrefixTuning, 18)])
+def test_generate__stays_within_the_positions(technique, length, folder):
+    model = adapted(folder("gpt2"), technique)
+    model.network.generation_config.eos_token_id = None  # only the positions end a text
+    (text,) = model.generate(batch_of([torch.full((length,), 5)], "left"), 50)
+    assert text
 
 
 @pytest.mark.parametrize("name, technique", [

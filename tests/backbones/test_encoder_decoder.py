@@ -13,6 +13,7 @@ from families import tokenizer
 from ftlab.backbones.forms.encoder_decoder import EncoderDecoderModel, shift_right
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.errors import InputError
+from ftlab.techniques.prefix_tuning import PrefixTuning
 
 START, END, PAD = 0, 3, 0
 LANGUAGE, TRANSCRIBE, NO_TIMESTAMPS = 5, 6, 7
@@ -121,12 +122,21 @@ def test_generate__reads_no_target_and_is_bounded(family: str, folder) -> None:
     model.network.generation_config.eos_token_id = 19  # the tiny networks do not write it
     model.network.generation_config.begin_suppress_tokens = [1]
     inputs, seen = inputs_of(family), []
-    model.tokenizer.batch_decode = lambda tokens, skip_special_tokens: seen.append(tokens) or []
+    model.tokenizer.batch_decode = lambda tokens, **_: seen.append(tokens) or []
     model.generate({"inputs": inputs}, 3)
     assert seen[-1].shape[1] <= 4
     if family != "t5":  # its positions are relative
         model.generate({"inputs": inputs}, 10**6)
         assert seen[-1].shape[1] <= 16
+
+
+def test_generate__leaves_positions_to_a_prefix(folder) -> None:
+    model, seen = build(folder("bart")), []
+    PrefixTuning(tokens=6).adapt(model)
+    model.network.generation_config.eos_token_id = 19  # the tiny network does not write it
+    model.tokenizer.batch_decode = lambda tokens, **_: seen.append(tokens) or []
+    model.eval().generate({"inputs": inputs_of("bart")}, 10**6)
+    assert 1 < seen[-1].shape[1] <= 16 - 6
 
 
 def test_generate__takes_no_settings_of_the_checkpoint(folder, tmp_path: Path) -> None:

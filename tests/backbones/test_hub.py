@@ -58,3 +58,26 @@ def test_tokenizer__comes_from_elsewhere_where_named(task, tmp_path, save):
     other = HuggingFace(str(tmp_path), tokenizer=str(save("bert")))
     assert other.preprocessing.encode(["good film"], 8) == \
         HuggingFace(str(save("bert"))).preprocessing.encode(["good film"], 8)
+
+
+def test_tokenizer__is_pinned_by_its_name(downloads, task, tmp_path, save):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(save("bert") / name, tmp_path)
+    for tokenizer, revision in (("org/words@abc123", "abc123"), ("org/words", None)):
+        downloads.clear()
+        HuggingFace(str(tmp_path), tokenizer=tokenizer).preprocessing  # noqa: B018
+        assert {entry[:2] for entry in downloads} == {("org/words", revision)}
+    folder = tmp_path / "words@home"
+    shutil.copytree(save("bert"), folder)
+    downloads.clear()
+    HuggingFace(str(tmp_path), tokenizer=str(folder)).preprocessing  # noqa: B018
+    assert downloads == []
+
+
+def test_hub__an_error_without_words_is_named(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    with pytest.raises(InputError, match="not available from the hub: OSError"):
+        hub.find_folder("org/model", None)

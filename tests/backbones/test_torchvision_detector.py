@@ -211,3 +211,54 @@ def test_head__follows_torch_s_generator() -> None:
         heads.append(torch.cat([p.flatten() for p in model.head.parameters()]))
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_half_precision__keeps_boxes_apart_by_pixels(architecture: str) -> None:
+    """Above 256, bfloat16 knows every other pixel alone; boxes must not be rounded to it."""
+    levels = Levels(strides=(32,), width=32, aspect_ratios=(1.0, 2.0))
+    backbone = detector(architecture, levels=levels, image_size=320,
+                        keep=Keep(score=0.0, overlap=1.0, most=10**5))
+    model = backbone.build(Boxes()).eval()
+    network = model.network.network
+    if architecture == "fasterrcnn":
+        network.rpn.nms_thresh = 1.0
+    for name, parameter in model.named_parameters():  # boxes are the anchors, or around them
+        if any(part in name for part in ("bbox", "regression_head.module_list")):
+            torch.nn.init.constant_(parameter, 0.75 if name.endswith("bbox_reg.bias") and
+                                    architecture == "fcos" else 0.0)
+    batch = {"inputs": {"images": torch.randn(1, 3, 320, 320)}, "target": [
+        {"boxes": torch.tensor([[201.0, 251.0, 281.0, 319.0]]), "labels": torch.tensor([1]),
+         "ignored": torch.tensor([False])}]}
+    with torch.no_grad():
+        whole = model(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(batch)
+    for found in (whole, half):
+        assert {x.dtype for x in model.comparable(found)} == {torch.float32}
+    [one], [other] = ([found["boxes"] for found in outputs["detections"]]
+                      for outputs in (whole, half))
+    assert other.dtype == torch.float32
+    assert len(other) >= 100
+    nearest = (other[:, None] - one[None]).abs().amax(dim=2).min(dim=1).values
+    assert nearest.max() < 1e-2
+    box = "rpn_box" if architecture == "fasterrcnn" else "bbox_regression"
+    torch.testing.assert_close(half["losses"][box], whole["losses"][box], rtol=1e-2, atol=1e-3)
+
+
+def test_double_precision__stays_double() -> None:
+    model = detector("fasterrcnn").build(Boxes()).double().eval()
+    with torch.no_grad():
+        found = model({"inputs": {"images": torch.randn(1, 3, 64, 64, dtype=torch.float64)}})
+    assert {x.dtype for x in model.comparable(found)} == {torch.float64}
+
+
+def test_sizes__are_said_to_data_modules() -> None:
+    sizes = {name: detector(name, levels=Levels(strides=(8, 16, 32, 64), width=32)).preprocessing
+             for name in FAMILIES}
+    assert {prepare.multiple for prepare in sizes.values()} == {64}
+    assert [name for name, prepare in sizes.items() if prepare.fixed_size] == ["ssdlite"]
+    whole = TorchvisionDetector("retinanet_resnet50_fpn", weights=None).preprocessing
+    assert (whole.multiple, whole.fixed_size) == (32, False)
+    ssd = TorchvisionDetector("ssdlite320_mobilenet_v3_large", weights=None).preprocessing
+    assert (ssd.multiple, ssd.fixed_size) == (1, False)

@@ -1,5 +1,6 @@
 """SpeechRecognition and AudioClassification: what they read, refuse and change."""
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,7 @@ def test_classes__rename_what_the_file_names_say(spoken: Path) -> None:
     ("{word}_{index}", "has no field {label}"),
     ("{label}-{speaker}", "does not fit the pattern"),
     ("{label}_{label}_{index}", "{label} twice"),
+    ("{0}_{1}", "is no name of a field"),
 ])
 def test_pattern__that_does_not_fit_is_refused(spoken: Path, pattern: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -177,11 +179,37 @@ def test_connect__says_the_resampling_once(table: str, tiny_whisper: Path) -> No
     assert batch["target"]["labels"].shape[0] == len(batch["target"]["text"])
 
 
+def test_table__that_is_not_utf8_is_cleaned_and_said(table: str, tiny_wav2vec2: Path,
+                                                     tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(Path(table).parent, tmp_path / "spoken"))
+    text = (folder / "table.csv").read_text().replace("02.wav,low", "02.wav,café")
+    (folder / "table.csv").write_bytes(text.encode("latin-1"))
+    data = SpeechRecognition(str(folder / "table.csv"))
+    data.load()
+    assert len(data.fingerprint) == 64
+    assert f"1 of 48 rows in {folder / 'table.csv'} is not UTF-8; bytes replaced" in data.notes
+    with pytest.raises(InputError, match=r"vocabulary lacks .*\ufffd"):
+        data.connect(HuggingFace(str(tiny_wav2vec2)), 0)
+
+
+def test_loaders__go_to_spawned_workers(spoken: Path, tiny_wav2vec2: Path, tmp_path: Path) -> None:
+    mute = Path(shutil.copytree(tiny_wav2vec2, tmp_path / "mute"))
+    for name in ("vocab.json", "tokenizer_config.json"):
+        (mute / name).unlink()
+    data = AudioClassification(str(spoken / "words"), pattern=PATTERN, augment=AudioAugment())
+    data.connect(HuggingFace(str(mute)), 0)
+    loader = data.train_dataloader()
+    dataset, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
+    rows = [loader.dataset[i] for i in range(3)]
+    assert torch.equal(collate([dataset[i] for i in range(3)])["inputs"]["input_values"],
+                       loader.collate_fn(rows)["inputs"]["input_values"])
+
+
 def test_files_on_disk__give_the_same_batches_as_memory(
         table: str, tiny_wav2vec2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("ftlab.data.audio_dataset.IN_MEMORY", limit)
+        monkeypatch.setattr("ftlab.data.recordings.IN_MEMORY", limit)
         data = SpeechRecognition(table, augment=AudioAugment())
         data.connect(HuggingFace(str(tiny_wav2vec2)), 0)
         batches.append([next(iter(loader)) for loader in
@@ -256,7 +284,7 @@ def test_change__keeps_what_it_says(size: int, key: int, longest: float) -> None
     def change(**only: Any) -> np.ndarray:
         changed = AudioAugment(**QUIET | only).change(wave, 16000, longest, 0, 0, key)
         assert changed.dtype == np.float32
-        assert len(changed) <= max(size, longest * 16000)
+        assert len(changed) <= longest * 16000
         return changed
 
     np.testing.assert_array_equal(change(), wave)
@@ -271,6 +299,14 @@ def test_change__keeps_what_it_says(size: int, key: int, longest: float) -> None
     assert 0 <= silence <= 0.05 * 16000
     quick = change(speed=0.1)
     assert 0.89 * size - 1 <= len(quick) <= 1.12 * size + 1
+
+
+def test_change__cuts_at_what_the_network_reads() -> None:
+    wave = np.ones(4800, np.float32)
+    late = AudioAugment(**QUIET | {"shift": 0.1})
+    lengths = {len(late.change(wave, 16000, longest, 0, 0, key)) for key in range(5)
+               for longest in (0.3, np.inf)}
+    assert min(lengths) == 4800 and len(lengths) == 6
 
 
 @given(key=st.integers(0, 99), frames=st.integers(1, 60))

@@ -157,3 +157,26 @@ def test_cells__must_hold_text(tmp_path, backbone):
         connected(backbone, path, max_length=16)
     with pytest.raises(ValueError, match="chat must be false for plain text"):
         CausalLM(str(path), prompt=None, chat=True)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_plain_text__paragraphs_whatever_ends_a_line(newline, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(newline.join(["a b", "", "c of", "and", " ", "", "very"] * 4).encode())
+    data = CausalLM(str(path), prompt=None, response="{text}")
+    data.load()
+    found = {text for part in data.splits.values() for text in part.inputs}
+    assert found == {"a b", "c of\nand", "very\na b", "very"}
+
+
+@pytest.mark.parametrize(("cell", "says"), [
+    ([{"role": "user", "content": "hi"}], "column 'prompt' is of type list"),
+    ({"content": "hi"}, "is of type dict"), (True, "is of type bool"),
+    (float("nan"), "column 'prompt' is empty")])
+def test_cells__that_are_no_text_are_refused(cell, says, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    rows = [{"prompt": 1, "response": 2.5}, {"prompt": cell, "response": "b"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=says) as error:
+        CausalLM(str(path)).load()
+    assert "row 2" in error.value.what and error.value.mend

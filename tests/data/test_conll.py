@@ -25,9 +25,9 @@ def test_read_conll__is_the_inverse_of_writing(separator: str, newline: str,
                   for _ in range(draw.randint(1, 5))] for _ in range(20)]
     blocks = [newline.join(separator.join([w, "NNP", t]) for w, t in s) for s in sentences]
     path = write(tmp_path, (newline * 2).join(blocks) + newline)
-    read, replaced = read_conll(path, 0, -1)
+    read, notes = read_conll(path, 0, -1)
     assert [list(zip(s.words, s.tags, strict=True)) for s in read] == sentences
-    assert replaced == 0
+    assert notes == []
     assert len({s.name for s in read}) == 20
 
 
@@ -41,9 +41,28 @@ def test_read_conll__skips_documents_and_names_lines(tmp_path: Path) -> None:
 
 
 def test_read_conll__counts_bytes_that_are_not_utf8(tmp_path: Path) -> None:
-    read, replaced = read_conll(write(tmp_path, b"\xef\xbb\xbfcaf\xe9 O\ntea O\n"), 0, -1)
-    assert read[0].words == ["caf\ufffd", "tea"]
-    assert replaced == 1
+    read, notes = read_conll(write(tmp_path, b"\xef\xbb\xbfcaf\xe9 O\ntea B-\xe9\nno O\n"), 0, -1)
+    assert read[0].words == ["caf\ufffd", "tea", "no"]
+    assert read[0].tags == ["O", "B-\ufffd", "O"]
+    assert notes == ["2 of 3 words in corpus.conll are not UTF-8; bytes replaced"]
+
+
+@pytest.mark.parametrize("text", [
+    "# sent_id = 1\n# text = EU runs\n1\tEU\tPROPN\n2\truns\tVERB\n\n# text = #\n1\t#\tSYM\n",
+    "#\thttp://x\t[2009-10-17]\t-\n1\tEU\tPROPN\n2\truns\tVERB\n\n#\ty\n1\t#\tSYM\n",
+])
+def test_read_conll__comments_are_skipped_and_said(text: str, tmp_path: Path) -> None:
+    read, notes = read_conll(write(tmp_path, text), 1, 2)
+    assert [(s.words, s.tags) for s in read] == [(["EU", "runs"], ["PROPN", "VERB"]),
+                                                 (["#"], ["SYM"])]
+    [note] = notes
+    count = 3 if "sent_id" in text else 2
+    assert note.startswith(f"{count} lines in corpus.conll begin with #")
+
+
+def test_read_conll__a_hash_with_the_columns_of_the_rest_is_a_word(tmp_path: Path) -> None:
+    read, notes = read_conll(write(tmp_path, "# O\nEU B-ORG\n# O\n"), 0, 1)
+    assert (read[0].words, notes) == (["#", "EU", "#"], [])
 
 
 @pytest.mark.parametrize(("text", "says"), [

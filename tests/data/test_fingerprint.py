@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlab.data.fingerprint import fingerprint
+from ftlab.data.fingerprint import duplicates, fingerprint
 
 row = st.tuples(st.sampled_from(["train", "test"]), st.text(max_size=2), st.text(max_size=2),
                 st.binary(max_size=2))
@@ -23,3 +23,8 @@ def test_fingerprint__every_field_counts(place):
 
 def test_fingerprint__fields_do_not_run_together():
     assert fingerprint([("train", "1", "1x", b"")]) != fingerprint([("train", "11", "x", b"")])
+
+
+def test_duplicates__are_counted_a_split():
+    found = duplicates({"train": [b"a", b"b"], "validation": [b"c"], "test": [b"b", b"b"]}.items())
+    assert found == ["2 of 2 test inputs are also in train (exact duplicates)"]

@@ -3,6 +3,7 @@ import builtins
 import pytest
 
 from ftlab.data.sources import own_splits, read
+from ftlab.data.token_classification import TokenClassification
 from ftlab.errors import InputError
 
 datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
@@ -52,6 +53,19 @@ def test_hub__bad_ones_are_refused(source, tmp_path):
                         (("hf:ftlab/none", "train", "text", "label"), "does not load")]:
         with pytest.raises(InputError, match=what):
             read(wrong[0], wrong[1], "text", *wrong[2:])
+
+
+@pytest.mark.parametrize(("rows", "says"), [
+    ([[0, 1], [-1, -1]], "row 2: the tags are not a list of texts"),
+    ([[-1], [-1]], "'train' has no labels")])
+def test_hub__tags_that_are_kept_secret(tmp_path, rows, says):
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")),
+                                  "tags": datasets.List(datasets.ClassLabel(names=["O", "B-X"]))})
+    words = [["a"] * len(row) for row in rows]
+    datasets.Dataset.from_dict({"tokens": words, "tags": rows}, features).save_to_disk(
+        str(tmp_path / "tags"))
+    with pytest.raises(InputError, match=says):
+        TokenClassification(f"hf:{tmp_path / 'tags'}").load()
 
 
 def test_hub__without_datasets_says_what_to_install(source, monkeypatch):

@@ -6,8 +6,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from ftlab.backbones.preprocessing import ImagePreprocessing, TextPreprocessing
-from ftlab.data import image as image_module
+from ftlab.backbones.preprocessing import (
+    AudioPreprocessing,
+    ImagePreprocessing,
+    TextPreprocessing,
+)
+from ftlab.data import decoded_images
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment, seeded
 from ftlab.data.image_dataset import FitSize
@@ -27,6 +31,10 @@ class Fixed:
 
 class Words:
     preprocessing = TextPreprocessing(lambda texts, longest: ([], 0), lambda rows: {}, 9)
+
+
+class Sound:
+    preprocessing = AudioPreprocessing(16000, lambda waves: {}, 1.0)
 
 
 @pytest.fixture
@@ -68,9 +76,10 @@ def test_eval_loader__pixels_normalised_and_targets_right(folder):
 
 def test_memory__decoding_on_access_is_the_same(folder, monkeypatch):
     kept = next(iter(connected(folder).train_dataloader()))
-    monkeypatch.setattr(image_module, "IN_MEMORY", 500)
+    monkeypatch.setattr(decoded_images, "IN_MEMORY", 500)
     data = connected(folder)
-    assert not data._pixels
+    files = data.splits["train"].inputs
+    assert data._images.of("train", files) is files
     again = next(iter(data.train_dataloader()))
     assert torch.equal(kept["inputs"]["pixels"], again["inputs"]["pixels"])
 
@@ -164,7 +173,7 @@ def replace(folder, data: bytes):
     loaded = ImageClassification(str(folder))
     loaded.load()
     split = next(s for s, part in loaded.splits.items() if "a/0.png" in part.ids)
-    pixels = loaded._pixels[split][loaded.splits[split].ids.index("a/0.png")]
+    pixels = loaded._images.of(split, [])[loaded.splits[split].ids.index("a/0.png")]
     return pixels.expand(3, -1, -1), loaded.notes
 
 
@@ -214,8 +223,10 @@ def test_connect__sizes_and_what_does_not_fit(folder):
     assert next(iter(data.val_dataloader()))["inputs"]["pixels"].shape[1:] == (3, 5, 5)
     with pytest.raises(Incompatible, match="8x8 only"):
         data.connect(Fixed(), 0)
-    with pytest.raises(Incompatible, match="Words reads texts"):
+    with pytest.raises(Incompatible, match="yields images; Words reads texts"):
         ImageClassification("not/read/yet").connect(Words(), 0)
+    with pytest.raises(Incompatible, match="yields images; Sound reads sound"):
+        ImageClassification("not/read/yet").connect(Sound(), 0)
 
 
 @pytest.mark.parametrize("arguments", [{"policy": "nope"}, {"mix": "nope"}, {"alpha": 0.0},

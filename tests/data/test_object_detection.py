@@ -19,9 +19,9 @@ ONE = {f"{i}": [("red", 4.0, 8.0, 24.0, 40.0)] for i in range(6)}
 class Reader:
     """Stands for a backbone: reads images of a size."""
 
-    def __init__(self, fixed: bool = False) -> None:
+    def __init__(self, fixed: bool = False, multiple: int = 1) -> None:
         self.preprocessing = ImagePreprocessing("images", (32, 48), (0.5,) * 3, (0.25,) * 3,
-                                                fixed_size=fixed)
+                                                fixed_size=fixed, multiple=multiple)
 
 
 def voc(tmp_path: Path, images: dict, **settings) -> ObjectDetection:
@@ -113,6 +113,8 @@ VOC = {
     "no corner": (replace("<ymax>40.0</ymax>", ""), "four numbers"),
     "no class": (replace("<name>red</name>", ""), "3.xml, object 1: it has no class"),
     "other size": (replace("<width>64", "<width>128"), r"an image of 128x64, and .* has 64x64"),
+    "size in words": (replace("<width>64", "<width>abc"), "3.xml: its width is 'abc'"),
+    "endless": (replace("<height>64", "<height>inf"), "3.xml: its height is 'inf'"),
     "xml": (break_xml, "3.xml is not well-formed XML"),
     "picture": (break_image, "3.png does not decode"),
     "no picture": (lambda root: (root / "JPEGImages" / "3.png").unlink(),
@@ -218,6 +220,36 @@ def test_batch__boxes_follow_the_size(tmp_path: Path) -> None:
 def test_connect__refuses_another_size(tmp_path: Path) -> None:
     with pytest.raises(Incompatible, match="image_size 16x16"):
         voc(tmp_path, ONE, image_size=16).connect(Reader(fixed=True), seed=0)
+
+
+@pytest.mark.parametrize(("size", "mend"), [(300, "288"), ((32, 60), "[32, 64]"), (8, "32"),
+                                            (None, "[32, 64]")])
+def test_connect__refuses_sizes_that_anchors_do_not_fit(size, mend: str, tmp_path: Path) -> None:
+    with pytest.raises(Incompatible, match="multiples of 32") as error:
+        voc(tmp_path, ONE, image_size=size).connect(Reader(multiple=32), seed=0)
+    assert error.value.mend == f"set image_size: {mend}"
+    voc(tmp_path, ONE, image_size=(64, 32)).connect(Reader(multiple=32), seed=0)
+
+
+def test_voc__names_in_lists_may_have_spaces(tmp_path: Path) -> None:
+    names = ["a b", "c 1", "d", "e", "f"]
+    root = write_voc(tmp_path, {name: ONE["0"] for name in names})
+    lists = root / "ImageSets" / "Main"
+    for name, content in (("train", "\ufeffa b\nc 1\n"), ("val", "d  1\r\ne -1\n"),
+                          ("test", "f\n\n")):
+        (lists / f"{name}.txt").write_text(content, encoding="utf-8")
+    data = ObjectDetection(str(root))
+    data.load()
+    assert [part.ids for part in data.splits.values()] == [["a b", "c 1"], ["d", "e"], ["f"]]
+    (lists / "val.txt").write_bytes(b"\xe9\n")
+    with pytest.raises(InputError, match=r"val.txt is not UTF-8"):
+        ObjectDetection(str(root)).load()
+
+
+def test_coco__with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, ONE)
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    ObjectDetection(str(path)).load()
 
 
 @pytest.mark.parametrize("policy", ["none", "flip", "crop", "ssd"])

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,8 @@ from ftlab.data.sampling import (
     Natural,
     SquareRoot,
     TrainSampler,
+    longest_first,
+    share_of_batch,
 )
 from ftlab.errors import InputError
 
@@ -105,3 +109,39 @@ def test_balanced__needs_classes():
     with pytest.raises(InputError, match="Balanced needs a task with classes"):
         Balanced().order([None, None], 0, 0)
     assert sorted(Natural().order([None, None], 0, 0)) == [0, 1]
+
+
+@pytest.mark.parametrize("sampling", SHARES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("devices", [2, 3, 4])
+@pytest.mark.parametrize("n", [11, 12, 40])
+def test_updates__have_the_examples_of_one_device(sampling, devices, n):
+    """`batch_size` counts over all devices, so that results do not depend on their number."""
+    strata = [str(i % 2) for i in range(n)]
+
+    def updates(world: int) -> list[list[int]]:
+        share = share_of_batch(12, world)
+        orders = [draw(TrainSampler(sampling, strata, 5, rank, world), 2) for rank in range(world)]
+        return [[i for order in orders for i in order[start:start + share]]
+                for start in range(0, len(orders[0]), share)]
+
+    alone, together = updates(1), updates(devices)
+    assert len(together) == len(alone)
+    assert all(sorted(a) == sorted(b) for a, b in zip(alone[:-1], together, strict=False))
+    more = -n % devices  # ranks take equally many, so the last update may repeat the first ones
+    whole = [i for update in alone for i in update]
+    assert sorted(together[-1]) == sorted(alone[-1] + whole[:more])
+
+
+@pytest.mark.parametrize(("size", "devices", "mend"), [(10, 4, "8"), (3, 4, "4"), (7, 2, "6")])
+def test_share__is_equal_or_refused(size, devices, mend):
+    with pytest.raises(InputError, match=f"batch_size {size} .* {devices} cannot share") as error:
+        share_of_batch(size, devices)
+    assert error.value.mend.startswith(f"set batch_size: {mend},")
+    assert share_of_batch(int(mend), devices) * devices == int(mend)
+
+
+@given(st.lists(st.integers(0, 5)))
+def test_longest_first__equal_ones_stay_in_order(lengths):
+    order = longest_first(lengths)
+    assert sorted(order) == list(range(len(lengths)))
+    assert all((lengths[a], -a) > (lengths[b], -b) for a, b in pairwise(order))

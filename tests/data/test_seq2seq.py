@@ -70,9 +70,14 @@ def test_cut_targets__lose_their_end_and_are_said(tmp_path: Path,
     for split in ("train", "validation", "test"):
         assert (f"1 of 4 {split} targets were cut at max_target_length 5, and lost their end token"
                 in data.notes)
-    assert any("3 of 4 test targets have more tokens than max_new_tokens 3" in note
-               for note in data.notes)
-    assert not any("train targets have more" in note for note in data.notes)
+    # of 3, 8, 2 and 3 tokens with the first: the end token needs no match
+    for bound, longer in ((8, 0), (7, 1), (3, 1), (2, 3)):
+        data = three_times(table(tmp_path), task=SequenceToSequence(max_new_tokens=bound))
+        data.connect(backbone("t5"), seed=0)
+        said = [note for note in data.notes if "test targets have more" in note]
+        assert len(said) == (longer > 0)
+        assert all(note.startswith(f"{longer} of 4 test targets") for note in said)
+        assert not any("train targets have more" in note for note in data.notes)
 
 
 def test_encode_targets__end_once() -> None:

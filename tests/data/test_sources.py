@@ -83,7 +83,19 @@ def test_table__bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path, name)
     path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xe9"))
     rows, _, notes = texts(path)
     assert rows == [("caf\ufffd", "1"), ("fine \ufffd", "0")]
-    assert notes == [f"1 of 2 texts in {path} is not UTF-8; bytes replaced"]
+    assert notes == [f"1 of 2 rows in {path} is not UTF-8; bytes replaced"]
+
+
+def test_table__labels_and_headers_that_are_not_utf8(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("text,label\nfine,café\ngood,tea\n".encode("latin-1"))
+    rows, _, notes = texts(path)
+    assert rows == [("fine", "caf\ufffd"), ("good", "tea")]
+    assert notes == [f"1 of 2 rows in {path} is not UTF-8; bytes replaced"]
+    path.write_bytes("tëxt,label\nfine,tea\n".encode("latin-1"))
+    with pytest.raises(InputError, match="no column 'text'") as error:
+        texts(path)
+    str(error.value).encode()  # a message that a terminal can show
 
 
 @pytest.mark.parametrize(("name", "content", "what"), [

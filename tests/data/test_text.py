@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import lightning
 import pytest
@@ -166,7 +167,7 @@ def test_ranks__evaluation_is_exact_and_steps_are_equal(source, world):
             self.global_rank = rank
 
     evaluated, steps = [], set()
-    data = connected(source, batch_size=3)
+    data = connected(source, batch_size=6)
     for rank in range(world):
         data.trainer = Rank(rank)
         evaluated += indices(data.test_dataloader())
@@ -245,3 +246,21 @@ def test_sst2__as_published(shared):
     data.load()
     assert [len(part) for part in data.splits.values()] == [6920, 872, 1821]
     assert data.task.outputs == 2
+
+
+@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader"])
+def test_loaders__devices_share_a_batch(source, loader):
+    def batches(world: int) -> list[list[int]]:
+        ranks = []
+        for rank in range(world):
+            data = connected(source, batch_size=4)
+            data.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+            ranks.append([batch["index"].tolist() for batch in getattr(data, loader)()])
+        return [sorted(i for rank in ranks for i in (rank[k] if k < len(rank) else []))
+                for k in range(len(ranks[0]))]
+
+    assert batches(2) == batches(4) == batches(1)
+    data = connected(source, batch_size=4)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=3)
+    with pytest.raises(InputError, match="batch_size 4 is of a batch over all devices, and 3"):
+        getattr(data, loader)()

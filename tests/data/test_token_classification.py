@@ -213,3 +213,15 @@ def test_padding__changes_no_loss(tmp_path: Path, backbone: Callable[..., Huggin
                     for b in data.test_dataloader())
         assert total == pytest.approx(
             float(data.task.loss(model(whole), whole)) * data.task.weight(whole), rel=1e-4)
+
+
+def test_table__that_is_not_utf8_is_cleaned_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "all.jsonl"
+    rows = [{"tokens": ["café", "film"], "tags": ["O", "B-X"]}, {"tokens": ["a"], "tags": ["O"]}]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_bytes(text.encode("latin-1"))
+    data = three_times(str(path))
+    data.load()
+    assert data.splits["train"].inputs[0] == ["caf\ufffd", "film"]
+    assert data.fingerprint
+    assert f"1 of 2 rows in {path} is not UTF-8; bytes replaced" in data.notes

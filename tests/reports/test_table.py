@@ -200,7 +200,7 @@ def axes_of(store, cells, monkeypatch):
             made.append(super().add_subplot(*args, **kwargs))
             return made[-1]
 
-    monkeypatch.setattr("ftlab.reports.figure.Figure", Kept)
+    monkeypatch.setattr("ftlab.reports.picture.Figure", Kept)
     draw(build(cells, store.records, "test/accuracy", True), "test/accuracy")
     return made
 

@@ -97,8 +97,6 @@ def test_metrics__equal_pycocotools(task: Detection, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_curve__equals_pycocotools(task: Detection, seed: int) -> None:
     found, targets = scene(seed)
-    for target in targets:
-        target["ignored"][:] = False  # COCO lets many detections share a crowd
     records = task.records(found, targets)
     reference = pycocotools(found, targets).eval["precision"]
     for i, name in enumerate(CLASSES[:2]):
@@ -107,6 +105,33 @@ def test_curve__equals_pycocotools(task: Detection, seed: int) -> None:
         at = np.searchsorted(curve.recall, np.linspace(0, 1, 101), side="left")
         sampled = np.append(envelope, 0.0)[np.minimum(at, len(envelope))]
         assert sampled == pytest.approx(reference[0, :, i, 0, -1], abs=1e-6)
+
+
+def test_metrics__of_one_class() -> None:
+    task = Detection()
+    task.fit([[Box("a", (0, 0, 1, 1))]])
+    found, targets = scene(0)
+    for rows in (found, targets):
+        for row in rows:
+            row["labels"] = torch.zeros_like(row["labels"])
+    metrics = task.metrics()
+    metrics.update(found, targets)
+    ours = task.scalars(metrics.compute())
+    assert ours["map/a"] == pytest.approx(ours["map"], abs=1e-6)
+    assert ours["map"] == pytest.approx(pycocotools(found, targets).stats[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("detections", [0, 1])
+def test_metrics__without_objects_are_undefined(task: Detection, detections: int) -> None:
+    """COCO's own answer is -1, which a mean or a table would take for a score."""
+    found = {"boxes": torch.tensor([[0, 0, 9, 9.0]] * detections).reshape(-1, 4),
+             "labels": torch.zeros(detections, dtype=torch.long),
+             "scores": torch.ones(detections)}
+    metrics = task.metrics()
+    metrics.update([found], [task.encode([], "image")])
+    ours = task.scalars(metrics.compute())
+    assert ours.keys() == {"map", "map_50", "map_75", "mar_100"}
+    assert all(np.isnan(value) for value in ours.values())
 
 
 def test_curve__ignored_objects_count_neither_way(task: Detection) -> None:

@@ -7,7 +7,8 @@ import torch
 import transformers as hf
 
 from ftlab.errors import InputError
-from ftlab.tasks.language_modelling import LanguageModelling, mean_log_likelihood
+from ftlab.tasks.label_tokens import mean_log_likelihood
+from ftlab.tasks.language_modelling import LanguageModelling
 
 
 @pytest.fixture
@@ -64,6 +65,9 @@ def test_plain_text__nothing_is_generated():
     task.fit([None, None])
     assert task.encode(None, "row 1") is None
     assert not len(task.metrics())
+    assert not task.higher_is_better("perplexity")
+    with pytest.raises(InputError, match="exact_match compares answers, and these data have none"):
+        task.higher_is_better("exact_match")
     logits = torch.zeros(1, 2, 3)
     predictions = task.predict(None, {}, logits)  # a model would fail
     target = {"labels": torch.tensor([[0, 1]]), "text": ["x"]}

@@ -62,6 +62,11 @@ def test_loss__is_the_mean_binary_cross_entropy(task):
     torch.testing.assert_close(task.loss(logits, {"target": target}), by_hand)
 
 
+def test_loss__of_half_precision_is_computed_in_float32(task):
+    half, batch = torch.randn(5, 4).bfloat16(), {"target": torch.eye(5)[:, :4]}
+    assert torch.equal(task.loss(half, batch), task.loss(half.float(), batch))
+
+
 @pytest.mark.parametrize("threshold", [0.5, 0.2])
 def test_metrics__are_scikit_learns_over_uneven_batches(threshold):
     draw = np.random.default_rng(0)

@@ -44,6 +44,16 @@ def test_fit__needs_targets_that_differ(labels):
         Regression().fit(labels)
 
 
+@pytest.mark.parametrize(("labels", "said"), [
+    ([1.7e9, 1.7e9 + 10], r"close together for float32: up to 1700000010, and .* of 5\n"),
+    ([1e6, 1e6 + 1], "subtract a constant from all of them, 1000000.5 for instance")])
+def test_fit__refuses_what_float32_cannot_tell_apart(labels, said):
+    with pytest.raises(InputError, match=said):
+        Regression().fit(labels)
+    Regression().fit([label - labels[0] for label in labels])
+    Regression().fit([*labels, 0.0])  # the spread counts, not the size
+
+
 def test_unfitted__says_so():
     with pytest.raises(RuntimeError, match="fit"):
         Regression().loss(torch.zeros(2, 1), {"target": torch.zeros(2)})
@@ -62,6 +72,16 @@ def test_loss__does_not_depend_on_the_unit(name):
     by_hand = {"mse": error**2, "mae": error,
                "huber": np.where(error < 1, error**2 / 2, error - 0.5)}
     assert found == pytest.approx([by_hand[name].mean()] * 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "huber"])
+def test_loss__of_half_precision_is_computed_in_float32(name):
+    task = Regression(name)
+    task.fit(LABELS)
+    half, batch = torch.randn(5, 1).bfloat16(), {"target": torch.rand(5) * 40}
+    assert torch.equal(task.loss(half, batch), task.loss(half.float(), batch))
+    assert task.loss(half.double(), batch).dtype == torch.float64
+    assert torch.equal(task.predict(None, {}, half), task.predict(None, {}, half.float()))
 
 
 def test_predict__is_in_the_target_s_units(task):

@@ -124,6 +124,24 @@ def test_scheme_none__is_accuracy_and_f1_a_tag() -> None:
     assert ours["f1/DET"] == 1 and ours["f1/NOUN"] == 0 and ours["f1/VERB"] == 0
 
 
+@pytest.mark.parametrize(("scheme", "tags", "key"), [("IOB2", ["B-PER", "O"], "f1/PER"),
+                                                    ("IOBES", ["S-X"], "f1/X")])
+def test_metrics__of_one_type(scheme: str, tags: list[str], key: str) -> None:
+    task = Tagging(scheme)
+    task.fit([tags])
+    logits = torch.eye(len(task.tags))[task.encode(tags, "")][None] * 9
+    ours = scores(task, (logits, {"words": torch.arange(len(tags))[None],
+                                  "tags": [task.encode(tags, "")]}))
+    assert ours[key] == ours["f1"] == 1
+
+
+def test_loss__of_half_precision_is_computed_in_float32(tagging: Tagging) -> None:
+    logits, labels = torch.randn(2, 3, 5), torch.tensor([[1, 2, -100], [4, -100, 0]])
+    half = logits.bfloat16()
+    assert torch.equal(tagging.loss(half, {"target": {"labels": labels}}),
+                       tagging.loss(half.float(), {"target": {"labels": labels}}))
+
+
 def test_bad_tags__are_refused(tagging: Tagging) -> None:
     with pytest.raises(InputError, match=r"test, a:3: tag 'B-ORG' is of a type that train does"):
         tagging.encode(["O", "B-ORG"], "test, a:3")
@@ -141,3 +159,6 @@ def test_higher_is_better(tagging: Tagging) -> None:
     assert not tagging.higher_is_better("loss")
     with pytest.raises(InputError, match="did you mean 'accuracy'"):
         tagging.higher_is_better("acuracy")
+    assert Tagging().higher_is_better("f1/any"), "a study asks before the types are known"
+    with pytest.raises(InputError, match=r"unknown metric 'f1/PRE'.*\n.*did you mean 'f1/PER'"):
+        tagging.higher_is_better("f1/PRE")

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.model import IGNORED
 from ftlab.errors import InputError
-from ftlab.tasks.transcription import IGNORED, Transcription
+from ftlab.tasks.transcription import Transcription
 
 TEXTS = st.lists(st.sampled_from(["two", "Two", "2.", "a  b", "um", "three", "thank you"]),
                  min_size=1, max_size=5).map(" ".join)
@@ -90,6 +91,18 @@ def test_ctc__decodes_as_transformers_pipeline(tiny_wav2vec2: Any,
     expected = tokenizer.batch_decode(best)
     assert expected[0]
     assert task.predict(model, batch, model(batch)) == expected == model.generate(batch, 5)
+
+
+def test_ctc__reads_texts_off_outputs_that_are_there(tiny_wav2vec2: Any,
+                                                     batch_for: Callable[..., dict]) -> None:
+    backbone, task = HuggingFace(str(tiny_wav2vec2)), Transcription()
+    model, batch = backbone.build(task).eval(), batch_for(backbone)
+    outputs, runs = model(batch), []
+    model.network.register_forward_pre_hook(lambda *_: runs.append(1))
+    assert task.predict(model, batch, outputs) == model.decode(outputs)
+    assert not runs
+    assert task.predict(model, batch) == model.decode(outputs)
+    assert runs
 
 
 def test_ctc__collapses_repeats_and_drops_blanks(tiny_wav2vec2: Any) -> None:

@@ -64,6 +64,23 @@ def test_connect__optunas_database_is_refused(tmp_path):
         Tracker(f"sqlite:///{tmp_path}/optuna.db").open_study("s", {})
 
 
+def test_connect__a_kill_while_tables_are_made_leaves_no_half_store(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(engine):
+        raise Killed
+
+    path = tmp_path / "mlflow.db"
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.db.utils._upgrade_db", kill)
+        with pytest.raises(Killed):
+            store.connect(f"sqlite:///{path}")
+    assert not list(tmp_path.iterdir())
+    store.connect(f"sqlite:///{path}")
+    assert [each.name for each in tmp_path.glob("*.db")] == ["mlflow.db"]
+
+
 def test_quiet__levels_come_back():
     logger = logging.getLogger("mlflow")
     before = logger.level

@@ -1,9 +1,16 @@
+from pathlib import Path
+
+import pytest
 import torch
+from matrix import make_technique, make_world
 from torch import nn
 
 from ftlab.backbones.model import TaskModel
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
+from ftlab.training.fit import Run
+from ftlab.training.run import execute
+from ftlab.training.settings import TrainerSettings
 
 
 class Task:
@@ -63,3 +70,17 @@ def test_first_examples__cuts_every_column() -> None:
     cut = first_examples({**BATCH, "target": [1, 2, 3]}, 2)
     assert cut["inputs"]["input"].shape == (2, 64)
     assert cut["target"] == [1, 2]
+
+
+def test_untrained__counts_the_parameters_that_a_prediction_reads(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    backbone, data = make_world("image_classification_clip", request.getfixturevalue)()
+    zero_shot = make_technique("ZeroShot")
+    run = Run(backbone, data, zero_shot, TrainerSettings(), 0, "val/loss", tmp_path)
+    notes: list[dict] = []
+    metrics = execute(run, notes.append)
+    whole = backbone.build(data.task, "embedding")
+    vision = sum(p.numel() for n, p in whole.named_parameters() if "vis" in n)
+    assert 0 < metrics["cost/total_parameters"] == vision  # the text tower has done its work
+    assert any("left out" in event.get("text", "") for event in notes)

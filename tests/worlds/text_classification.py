@@ -11,5 +11,5 @@ def make(fixture: Callable[[str], Any]) -> Callable[[], tuple[HuggingFace, TextC
     folder, table = fixture("tiny_bert"), fixture("reviews")
     return lambda: (
         HuggingFace(str(folder), pooling="mean", dropout=0.0),
-        TextClassification(str(table), max_length=32, batch_size=8),
+        TextClassification(str(table), max_length=20, batch_size=8),
     )

@@ -19,7 +19,7 @@ def make(fixture: Callable[[str], Any]) -> Callable[[], tuple[HuggingFace, Token
         corpus.write_text(_sentences())
     return lambda: (
         HuggingFace(str(folder), dropout=0.0),
-        TokenClassification(str(corpus), max_length=24, batch_size=8),
+        TokenClassification(str(corpus), max_length=20, batch_size=8),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class TransformersDetector(DetectionModel):
 
     def arguments(self, batch: Batch) -> Mapping[str, Any]:
         """The inputs and, where there is a target, `labels` as transformers wants them."""
-        inputs: dict[str, Any] = dict(batch["inputs"])
+        inputs = self.inputs(batch)
         targets = wanted(batch)
         if targets is not None:
             inputs["labels"] = [
@@ -44,16 +45,33 @@ class TransformersDetector(DetectionModel):
         losses = {} if output.loss is None else {"loss": output.loss}
         found: list[dict[str, Tensor]] = []
         if not self.training:
-            boxes = box_convert(output.pred_boxes, "cxcywh", "xyxy") * _size(batch)
+            boxes = box_convert(output.pred_boxes.float(), "cxcywh", "xyxy") * _size(batch)
             config: Any = self.network.config
             found = detections(output.logits, boxes, config.num_labels)
         return {"losses": losses, "raw": [output.logits, output.pred_boxes], "detections": found}
 
 
 def _size(batch: Batch) -> Tensor:
-    """Width, height, width, height of the images in pixels (4,)."""
+    """Width, height, width, height of the images in pixels (4,), float32."""
     images = batch["inputs"]["pixel_values"]
-    return images.new_tensor(images.shape[-2:]).flip(0).repeat(2)
+    height, width = images.shape[-2:]
+    return torch.tensor([width, height] * 2, dtype=torch.float32, device=images.device)
+
+
+def _loss_in_float32(loss: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A loss of transformers' in float32: other dtypes lack distances, or its class weights."""
+    return loss(*_in_float32(args), **_in_float32(kwargs))
+
+
+def _in_float32(value: Any) -> Any:
+    """Nested dictionaries and sequences with their floating-point tensors in float32."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {name: _in_float32(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_in_float32(each) for each in value)
+    return value
 
 
 def detections(logits: Tensor, boxes: Tensor, classes: int,
@@ -107,6 +125,7 @@ def build_boxes(checkpoint: Checkpoint, task: TaskSpec) -> TransformersDetector:
     if not checkpoint.meta:
         for path in head:
             _renew(network, path)
+    network.loss_function = partial(_loss_in_float32, network.loss_function)
     model = TransformersDetector(network, find_blocks(network, head), head)
     if config.model_type in ("detr", "table-transformer"):
         # its queries enter the decoder as zeros: all values are equal, and attention to them idle

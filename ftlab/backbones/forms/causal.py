@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from ftlab.backbones.blocks import find_blocks
-from ftlab.backbones.forms.generation import virtual_tokens, written
+from ftlab.backbones.forms.generation import written
 from ftlab.backbones.model import Batch, Outputs, TaskModel
 from ftlab.backbones.pretrained import Checkpoint, quiet
 from ftlab.errors import Incompatible
@@ -37,7 +37,8 @@ class CausalModel(TaskModel):
         network: of transformers, with `generate`.
         blocks: as in `TaskModel`.
         tokenizer: turns what was generated into text.
-        positions: tokens that the network can read.
+        positions: tokens that the network can read; a technique that puts virtual ones in front
+            takes them off.
     """
 
     needs_target = True
@@ -74,7 +75,7 @@ class CausalModel(TaskModel):
     def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
         network: Any = self.network
         ids, mask = padded_left(batch["inputs"])
-        room = self.positions - virtual_tokens(network) - int(mask.sum(dim=1).max())
+        room = self.positions - int(mask.sum(dim=1).max())
         with quiet(), torch.no_grad(), warnings.catch_warnings():
             # PEFT drops the positions that generation gives, and says so: ours are the hook's
             warnings.filterwarnings("ignore", message="Position ids are not supported")
@@ -120,8 +121,8 @@ def build_causal(checkpoint: Checkpoint, auto: Any) -> CausalModel:
 
 def _greedy(shipped: GenerationConfig, tokenizer: Any) -> GenerationConfig:
     """Only how a text ends is kept: sampling, beams and penalties would differ between models."""
-    ends = shipped.eos_token_id if isinstance(shipped.eos_token_id, list) else [shipped.eos_token_id]
-    ends = sorted({end for end in (*ends, tokenizer.eos_token_id) if end is not None})
+    own = shipped.eos_token_id
+    ends = sorted({*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None})
     return GenerationConfig(do_sample=False, num_beams=1, use_cache=True, eos_token_id=ends or None,
                             pad_token_id=tokenizer.pad_token_id)
 

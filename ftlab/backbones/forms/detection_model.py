@@ -53,7 +53,7 @@ class DetectionModel(TaskModel):
     """
 
     def arguments(self, batch: Batch) -> Mapping[str, Any]:
-        return {**batch["inputs"], "targets": wanted(batch), "detect": not self.training}
+        return {**self.inputs(batch), "targets": wanted(batch), "detect": not self.training}
 
     def comparable(self, outputs: Outputs) -> list[Tensor]:
         """What the heads say of every place: what is picked from it jumps."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from ftlab.backbones.blocks import find_blocks
-from ftlab.backbones.forms.generation import virtual_tokens, written
+from ftlab.backbones.forms.generation import written
 from ftlab.backbones.model import IGNORED, Batch, LogitsModel
 from ftlab.backbones.pretrained import Checkpoint, quiet
 from ftlab.errors import InputError
@@ -55,7 +55,7 @@ class EncoderDecoderModel(LogitsModel):
 
     def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
         network: Any = self.network
-        room = _positions(network.config) - _LONGEST_PROMPT - virtual_tokens(network)
+        room = _positions(network.config) - _LONGEST_PROMPT - _prefix_tokens(network)
         with quiet(), torch.no_grad():
             tokens = network.generate(**self.inputs(batch),
                                       max_new_tokens=min(max_new_tokens, room))
@@ -98,3 +98,9 @@ def _positions(config: Any) -> int:
     limits = [value for name in ("max_target_positions", "max_position_embeddings")
               if isinstance(value := getattr(config, name, None), int)]
     return min(limits, default=2**31)  # T5's positions are relative
+
+
+def _prefix_tokens(network: Any) -> int:
+    """Positions of the decoder that a prefix of PEFT's takes; a prompt stands before the source."""
+    config: Any = getattr(network, "active_peft_config", None)
+    return config.num_virtual_tokens if getattr(config, "peft_type", "") == "PREFIX_TUNING" else 0

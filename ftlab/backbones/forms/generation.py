@@ -16,15 +16,3 @@ def written(tokenizer: Any, tokens: Tensor) -> list[str]:
     texts: list[str] = tokenizer.batch_decode(tokens, skip_special_tokens=True,
                                               clean_up_tokenization_spaces=False)
     return texts
-
-
-def virtual_tokens(network: Any) -> int:
-    """Positions that PEFT's virtual tokens take in front of what a network generates.
-
-    A prompt of an encoder-decoder stands before its source, and takes none.
-    """
-    config = getattr(network, "active_peft_config", None)
-    if config is None or (network.config.is_encoder_decoder
-                          and config.peft_type == "PROMPT_TUNING"):
-        return 0
-    return getattr(config, "num_virtual_tokens", 0)

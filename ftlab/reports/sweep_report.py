@@ -1,0 +1,113 @@
+"""From tracking to `results/<study>/sweeps/<sweep>/`: the budget curve and the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftlab.reports import budget, front
+from ftlab.reports.export import to_csv, write_file
+from ftlab.reports.formats import escape_markdown, markdown
+from ftlab.reports.sweep_figures import draw_budget, draw_front
+from ftlab.reports.trials import Tried, tried
+from ftlab.sweeps.coordinator import directions
+from ftlab.sweeps.sweep import Sweep
+from ftlab.tracking.sweeps import SweepTracker
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep says.
+
+    Attributes:
+        rows: its cells, as numbers.
+        sentences: whether the ranking of techniques depends on the budget, one a group.
+        paths: files written, in a fixed order.
+        view: where MLflow's UI shows the trials, after `http://127.0.0.1:PORT`.
+    """
+
+    rows: tuple[Tried, ...]
+    sentences: tuple[str, ...]
+    paths: tuple[Path, ...]
+    view: str
+
+
+def report(sweep: Sweep, tracking_uri: str | None = None,
+           results: str | Path = "results") -> SweepReport:
+    """Write a sweep's tables and figures, and put them onto its parent runs in MLflow.
+
+    The same store gives the same bytes.
+
+    Args:
+        sweep: from `load_sweep`.
+        tracking_uri: MLflow's store; None as in `Tracker`.
+        results: the folder above the study's own.
+
+    Raises:
+        InputError: nothing of the study is tracked, or the folder cannot be written.
+    """
+    upwards = [direction == "maximize" for direction in directions(sweep)]
+    tracker = SweepTracker(tracking_uri)
+    study = sweep.study.name
+    rows = tried([cell.key for cell in sweep.study.cells], tracker.trials(study, sweep.name),
+                 sweep.objectives, upwards[0],
+                 [name for name, space in sweep.spaces.items() if not space])
+    searched = {name: list(space) for name, space in sweep.spaces.items()}
+    sentences = budget.ranking(rows, upwards[0])
+    files = contents(title(sweep), rows, sweep.objectives, upwards, searched, sentences)
+    folder = Path(results) / study / "sweeps" / sweep.name
+    paths = tuple(write_file(folder / name, content) for name, content in files.items())
+    for name in FILES:
+        if name not in files:  # of an earlier store, it would contradict the others
+            (folder / name).unlink(missing_ok=True)
+    for parent in tracker.parents(study, sweep.name).values():
+        tracker.log_artifacts(parent, folder, "sweep")
+    tracker.set_sweep_view(study, sweep.name, searched, sweep.objectives, upwards[0])
+    view = tracker.sweep_view_path(study, sweep.name)
+    tracker.close()
+    return SweepReport(tuple(rows), tuple(sentences), paths, view)
+
+
+FILES = ("budget.md", "budget.csv", "budget.png", "front.md", "front.csv", "front.png")
+
+
+def title(sweep: Sweep) -> str:
+    """What was done, in one sentence."""
+    seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
+    mean = ", a trial's score is their mean" if len(sweep.seeds) > 1 else ""
+    return (f"Sweep {sweep.name} of study {sweep.study.name}: at most {sweep.trials} trials a cell, "
+            f"each of {seeds}{mean}.")
+
+
+def contents(
+    said: str, rows: Sequence[Tried], objectives: Sequence[str], higher_is_better: Sequence[bool],
+    searched: Mapping[str, Sequence[str]], sentences: Sequence[str],
+) -> dict[str, str | bytes]:
+    """Name and content of every file; fronts only where there are several objectives.
+
+    Args:
+        said: what was done, one sentence.
+        rows: from `tried`.
+        objectives: of the sweep.
+        higher_is_better: of each objective.
+        searched: by technique, the names of its hyperparameters.
+        sentences: from `ranking`.
+    """
+    sheet = budget.layout(said, rows, higher_is_better[0])
+    above = "".join(f"{escape_markdown(sentence)}\n\n" for sentence in sentences)
+    table = budget.lines(rows)
+    files: dict[str, str | bytes | None] = {
+        "budget.md": above + markdown(sheet),
+        "budget.csv": to_csv(list(table[0]), table),
+        "budget.png": draw_budget(rows, higher_is_better[0]),
+    }
+    if len(objectives) > 1:
+        found = front.points(rows, higher_is_better)
+        each = front.lines(found, objectives, searched)
+        files |= {
+            "front.md": markdown(front.layout(said, found, objectives, searched)),
+            "front.csv": to_csv(list(each[0]) if each else [], each),
+            "front.png": draw_front(rows, found, objectives, higher_is_better),
+        }
+    return {name: content for name, content in files.items() if content is not None}

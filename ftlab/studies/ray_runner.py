@@ -1,0 +1,126 @@
+"""What happens on a node of a Ray cluster: one run after the other, as the coordinator asks.
+
+A node shares no file system with the coordinator. The specification comes in a call, and what the
+run reports and writes goes back in the answers of others. Knows nothing of Ray itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ftlab.studies.engine import SPECIFICATION, STOP, Event, Share
+from ftlab.studies.workers import Workers
+
+PATIENCE = 1.0  # seconds that a call waits for news, and so from one sign of life to the next
+PIECE = 16 * 2**20  # bytes of a file in one answer, so that no checkpoint has to fit into memory
+PREFIX = "ftlab-ray-"
+
+
+class Runner:
+    """Executes runs on the machine that it is on, one at a time, each in a process of its own.
+
+    A file comes back as events `file` (name, data: the next bytes of it), before `exit`; where
+    the run happens is the event `environment` (node, said: as in `provenance.here`).
+
+    Args:
+        folder: where the study's relative paths start, if this machine has it.
+        threads: of the CPU for each run.
+        timeout: seconds without a sign of life after which a run is ended; None waits for ever.
+    """
+
+    def __init__(self, folder: str, threads: int, timeout: float | None) -> None:
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+        self._home, self._lock_of_home = _own_folder()
+        self._workers = Workers([Share(threads)], timeout)
+        self._leaving: Iterator[Event] | None = None
+        self._busy = threading.Lock()  # `close` may be called while `more` waits
+
+    def begin(self, name: str, specification: str) -> list[Event]:
+        """Start a run in a folder of that name; the answer says where it is."""
+        self._directory = self._home / name
+        self._directory.mkdir()
+        (self._directory / SPECIFICATION).write_text(specification, encoding="utf-8")
+        self._leaving = None
+        self._workers.start(self._directory)
+        return [{"event": "environment", "node": platform.node(), "said": self._environment}]
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        """Asked in a process of its own, since PyTorch would keep memory of the GPU here."""
+        script = "import json; from ftlab.studies.provenance import here; print(json.dumps(here()))"
+        asked = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        if asked.returncode:
+            last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise RuntimeError(f"ftlab does not work on {platform.node()}: {last}")
+        said: dict[str, Any] = json.loads(asked.stdout)
+        return said
+
+    def more(self) -> list[Event]:
+        """What the run has reported since, its files, and its `exit` last; waits a second."""
+        with self._busy:
+            if self._leaving is not None:
+                return [next(self._leaving)]
+            news = [event for _, event in self._workers.events(PATIENCE)]
+            if news and news[-1]["event"] == "exit":
+                self._leaving = self._leave(news.pop())
+            return news
+
+    def _leave(self, exit_: Event) -> Iterator[Event]:
+        for path in sorted(self._directory.rglob("*")):
+            name = path.relative_to(self._directory).as_posix()
+            if path.is_file() and name not in (SPECIFICATION, STOP):
+                with path.open("rb") as file:
+                    yield {"event": "file", "name": name, "data": file.read(PIECE)}
+                    while piece := file.read(PIECE):
+                        yield {"event": "file", "name": name, "data": piece}
+        shutil.rmtree(self._directory)
+        yield exit_
+
+    def prune(self) -> None:
+        """Ask the run to end after its next validation."""
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            self._workers.prune(self._directory)
+
+    def close(self) -> None:
+        """Stop what runs and leave nothing behind."""
+        with self._busy:
+            self._workers.close()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+
+def _own_folder() -> tuple[Path, int]:
+    """A temporary folder with a lock that says it is in use; those of killed runners are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # in use, another user's, or just removed
+            _remove_unused(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():  # nobody took it for abandoned before it was locked
+            return folder, lock
+        os.close(lock)
+
+
+def _remove_unused(folder: Path) -> None:
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    finally:
+        os.close(lock)

@@ -1,0 +1,80 @@
+"""What a person sees while a sweep runs: all its trials, whoever does them, and the best so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.progress import TaskID
+
+from ftlab.studies.display import Display
+from ftlab.sweeps.standing import Direction, Standing
+
+LOOK = 5.0  # seconds until the trials of other coordinators are looked at again
+
+
+class SweepDisplay(Display):
+    """Follows a sweep.
+
+    Args:
+        look: gives the present standings.
+        direction: of the first objective.
+        console: where to show; bars are drawn only on a terminal.
+    """
+
+    noun = "trials"
+
+    def __init__(self, look: Callable[[], list[Standing]], direction: Direction,
+                 console: Console | None = None) -> None:
+        super().__init__(console)
+        self.look, self.direction = look, direction
+        self.cells: dict[str, TaskID] = {}
+        self.looked = 0.0
+
+    def start(self, name: str, done: int, waiting: Mapping[str, int], slots: int = 1) -> None:
+        super().start(name, done, waiting, slots)
+        self.own_slots = slots
+        self._look()
+
+    def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str) -> None:
+        if status == "PRUNED":  # no fault, so not said as one
+            score, reason = f"pruned at {score}", ""
+        super().run_ended(title, status, seconds, score, reason)
+
+    def idle(self) -> None:
+        if time.monotonic() - self.looked > LOOK:
+            self._look()
+        super().idle()
+
+    def _count(self, technique: str, status: str, seconds: float) -> None:
+        super()._count(technique, status, seconds)
+        self._look()
+
+    def _look(self) -> None:
+        standings = self.look()
+        self.looked = time.monotonic()
+        self.done = sum(s.ended for s in standings)
+        self.failed = sum(s.count(TrialState.FAIL) for s in standings)
+        self.slots = max(self.own_slots, sum(s.count(TrialState.RUNNING) for s in standings))
+        self.clock.waiting = dict.fromkeys(self.clock.waiting, 0)
+        pairs = {(s.cell.key.dataset, s.cell.key.backbone) for s in standings}
+        for s in standings:
+            key = s.cell.key
+            self.clock.waiting[key.technique] += max(0, s.budget - s.ended)
+            if key.title not in self.cells:
+                name = key.technique if len(pairs) == 1 else key.title
+                self.cells[key.title] = self.bars.add_task(f"  {name}", total=s.budget, said="")
+            self.bars.update(self.cells[key.title], completed=s.ended, said=self._said(s))
+
+    def _said(self, standing: Standing) -> str:
+        """`3 of 16, 1 running, 1 pruned, best 0.9432`."""
+        states = ((TrialState.RUNNING, "running"), (TrialState.PRUNED, "pruned"),
+                  (TrialState.FAIL, "failed"))
+        parts = [f"{standing.ended} of {standing.budget}"]
+        parts += [f"{n} {word}" for state, word in states if (n := standing.count(state))]
+        best = standing.best(self.direction)
+        if best is not None:
+            parts.append(f"best {best.values[0]:.4f}")
+        return ", ".join(parts)

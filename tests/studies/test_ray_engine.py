@@ -1,0 +1,308 @@
+"""Studies and sweeps on a Ray cluster of two nodes, one of which may vanish."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import yaml
+from ray.cluster_utils import Cluster
+
+from ftlab import cli
+from ftlab.errors import InputError
+from ftlab.studies.coordinator import run_study
+from ftlab.studies.display import Display
+from ftlab.studies.engine import SPECIFICATION, Engine, Machine, Need, make_engine
+from ftlab.studies.ray_cluster import portion, room
+from ftlab.studies.ray_engine import RayEngine
+from ftlab.studies.study import load_study
+from ftlab.sweeps.coordinator import run_sweep
+from ftlab.sweeps.sweep import load_sweep
+from ftlab.tracking.tracker import Tracker
+
+WAITING = """
+import os
+import time
+from pathlib import Path
+
+from ftlab.techniques.linear_probe import LinearProbe
+
+HERE = Path(__file__).parent
+
+
+class Waiting(LinearProbe):
+    \"\"\"A linear probe whose fit does not begin while there is a file `wait`.\"\"\"
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        (HERE / f"begun-{os.getpid()}").touch()
+        while (HERE / "wait").exists():
+            time.sleep(0.05)
+"""
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Path]:
+    """Where the nodes' processes write; a technique of the user's is there too."""
+    # Short, since names of sockets in it may have about a hundred characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    (folder / "ray").mkdir()
+    (folder / "waiting.py").write_text(WAITING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=":")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.syspath_prepend(str(folder))
+        yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster(nodes: Path) -> Iterator[Cluster]:
+    """A head with one CPU core; tests add nodes. Nothing is left of it at the end."""
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    yield made
+    made.shutdown()
+    name = str(nodes).encode()  # in the nodes' environment, and so in that of all they started
+    wait_for(lambda: not processes(lambda p: name in (p / "environ").read_bytes()), "left behind")
+    assert not list(nodes.glob("ftlab-ray-*"))
+
+
+def processes(of: Callable[[Path], bool]) -> list[str]:
+    """Command lines of the processes whose folder in /proc is such."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and int(process.name) != os.getpid() and of(process):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+def in_folder(folder: Path) -> list[str]:
+    """Processes whose current folder it is."""
+    return processes(lambda process: (process / "cwd").readlink() == folder)
+
+
+def wait_for(ready: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + 120  # on a busy machine
+    while not ready():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+
+
+def machines(*said: tuple[int, int]) -> list[Machine]:
+    return [Machine(cores, tuple(map(str, range(gpus)))) for cores, gpus in said]
+
+
+PORTIONS = {  # (cores, GPUs) of the nodes, what a run wants, workers -> CPUs and GPUs of each, room
+    "a core a process": ([(4, 0), (2, 0)], Need(), None, (1, 0), 6),
+    "fewer runs get more cores": ([(4, 0), (2, 0)], Need(), 2, (2, 0), 3),
+    "one run gets the largest node": ([(4, 0), (2, 0)], Need(), 1, (4, 0), 1),
+    "no run is spread over nodes": ([(3, 0), (3, 0)], Need(2), None, (3, 0), 2),
+    "more than there is room for wait": ([(2, 0)], Need(), 9, (1, 0), 2),
+    "GPUs are not shared": ([(8, 4), (8, 1), (4, 0)], Need(2), None, (4, 2), 2),
+    "cores go to the GPUs": ([(8, 4)], Need(), None, (2, 1), 4),
+    "few cores hold GPUs back": ([(2, 4)], Need(), None, (1, 1), 2),
+    "asked for the CPU": ([(8, 4)], Need(1, "cpu"), None, (1, 0), 8),
+}
+
+
+@pytest.mark.parametrize("case", PORTIONS)
+def test_portion__of_a_cluster(case: str) -> None:
+    nodes, need, workers, each, fit = PORTIONS[case]
+    assert portion(machines(*nodes), need, workers) == each
+    assert room(machines(*nodes), *each) == fit
+
+
+@pytest.mark.parametrize(("need", "workers", "said"), [
+    (Need(3), None, "wants 3 devices, and no node of the Ray cluster has CPU cores for it"),
+    (Need(1, "gpu"), None, "no node of the Ray cluster has GPUs"),
+    (Need(), 0, "--workers 0"),
+])  # fmt: skip
+def test_portion__refuses_what_no_node_holds(need: Need, workers: int | None, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        portion(machines((2, 0), (2, 0)), need, workers)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--address", "10.0.0.1:6379"], "only a Ray cluster has one"),
+    (["--engine", "ray", "--address", "ray://10.0.0.1:10001"], "Ray's client"),
+    (["--engine", "ray", "--address", "nowhere"], "--address nowhere: "),
+    (["--engine", "ray"], "--address auto: "),
+])  # fmt: skip
+def test_run__refuses_addresses_of_no_cluster(
+    arguments: list[str], said: str, write: Write, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where a cluster of this machine would be
+    monkeypatch.setattr(sys, "argv", ["ftlab", "run", str(write()), *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    errors = capfd.readouterr().err
+    assert said in errors
+    assert "mend: " in errors
+    assert not (tmp_path / "mlflow.db").exists()
+    assert not ray.is_initialized()
+
+
+def test_make_engine__says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ftlab.studies.ray_engine")
+    monkeypatch.delitem(sys.modules, "ftlab.studies.ray_cluster")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match="Ray is not installed") as caught:
+        make_engine("ray")
+    assert caught.value.mend == 'pip install "ftlab[ray]"'
+
+
+def test_run__on_two_nodes_gives_what_one_machine_gives(
+    cluster: Cluster, write: Write, tmp_path: Path
+) -> None:
+    node = cluster.add_node(**NODE)
+    path = write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03}}})
+    done = subprocess.run(
+        [sys.executable, "-m", "ftlab.cli", "run", path, "--engine", "ray", "--address",
+         cluster.address], cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    cluster.remove_node(node)
+    study = load_study(path)
+    run_study(study, f"sqlite:///{tmp_path}/here.db", tmp_path / "here")
+    stores = [Tracker(f"sqlite:///{tmp_path}/{name}.db") for name in ("here", "mlflow")]
+    (here,), (there,) = (store.cells("small") for store in stores)
+    for one, other in zip(here.finished, there.finished, strict=True):
+        scores = {name: value for name, value in one.metrics.items() if not name.startswith("cost/")}
+        assert scores.items() <= other.metrics.items()
+        kept, brought = (artifacts(store, run.run_id)
+                         for store, run in zip(stores, (one, other), strict=True))
+        assert kept.keys() == brought.keys()
+        (weights,) = (name for name in kept if name.endswith(".safetensors"))
+        assert kept[weights] == brought[weights]
+        assert len(brought["predictions/test.parquet"]) > 100
+
+
+def artifacts(store: Tracker, run_id: str) -> dict[str, bytes]:
+    uri = store._client.get_run(run_id).info.artifact_uri
+    folder = Path(uri.removeprefix("file://"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}
+
+
+class Removal(Display):
+    """Takes a node away once two trials go on."""
+
+    def __init__(self, folder: Path, remove: Callable[[], None]) -> None:
+        super().__init__()
+        self.folder, self.remove = folder, remove
+        self.dropped: list[str] = []
+
+    def idle(self) -> None:
+        super().idle()
+        if len(list(self.folder.glob("begun-*"))) == 2 and (self.folder / "wait").exists():
+            self.remove()
+            (self.folder / "wait").unlink()
+
+    def run_dropped(self, title: str) -> None:
+        super().run_dropped(title)
+        self.dropped.append(title)
+
+
+def test_sweep__a_node_that_vanishes_costs_its_trials_an_attempt(
+    cluster: Cluster, nodes: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    study = write(techniques={"probe": {"class_path": "waiting.Waiting"}})
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({
+        "study": str(study), "trials": 4, "spaces": {"probe": {"lr": {"low": 1e-3, "high": 0.1}}}}))
+    (nodes / "wait").touch()
+    node = cluster.add_node(**NODE)
+    display = Removal(nodes, lambda: cluster.remove_node(node, allow_graceful=False))
+    sweep = load_sweep("sweep.yaml", allow=["waiting"])
+    outcome = run_sweep(sweep, display=display, engine=RayEngine(cluster.address))
+    (standing,) = outcome.standings
+    assert outcome.over
+    assert [trial.state.name for trial in standing.trials] == ["COMPLETE"] * 4
+    (dropped,) = display.dropped
+    number = dropped.rpartition(" ")[2]
+    first = [(str(i), "1", "LOST" if str(i) == number else "COMPLETE") for i in range(4)]
+    assert attempts(tmp_path) == sorted([*first, (number, "2", "COMPLETE")])
+    said = "".join(capfd.readouterr())
+    assert "lost with its worker on" in said
+    assert "raylet" not in said  # its last words are long
+
+
+def attempts(folder: Path) -> list[tuple[str, str, str]]:
+    """Of the trials in a folder's store: number, attempt, how it ended."""
+    client = Tracker(f"sqlite:///{folder}/mlflow.db")._client
+    experiment = client.get_experiment_by_name("small").experiment_id
+    found = client.search_runs([experiment], "tags.`ftlab.kind` = 'trial'")
+    tags = ("ftlab.trial", "ftlab.attempt", "ftlab.state")
+    return sorted(tuple(run.data.tags[tag] for tag in tags) for run in found)
+
+
+@pytest.fixture
+def engine(cluster: Cluster) -> Iterator[Engine]:
+    made = RayEngine(cluster.address)
+    made.prepare(Need(1, "cpu"), None, 60.0)
+    yield made
+    made.close()
+
+
+def test_prune__reaches_the_run(engine: Engine, write: Write, tmp_path: Path) -> None:
+    study = write(techniques={"probe": "LinearProbe"}, trainer={"max_epochs": 500})
+    (cell,) = load_study(study).cells
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / SPECIFICATION).write_text(json.dumps({**cell.config, "seed": 0, "search": True}))
+    assert engine.slots == 1
+    engine.start(run)
+    seen = []
+    until = time.monotonic() + 120
+    while not seen or seen[-1]["event"] != "exit":
+        assert time.monotonic() < until, seen
+        for directory, event in engine.events(0.1):
+            assert directory == run
+            if event["event"] == "metrics" and "epoch" in event["metrics"]:
+                engine.prune(run)
+            seen.append(event)
+    assert seen[-1]["code"] == 0
+    (done,) = [event for event in seen if event["event"] == "done"]
+    assert done["metrics"]["pruned"] == 1.0
+
+
+def test_run__interrupted_leaves_nothing_on_the_nodes(
+    cluster: Cluster, write: Write, tmp_path: Path
+) -> None:
+    path = write(techniques={"probe": "LinearProbe"}, trainer={"max_epochs": 500})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ftlab.cli", "run", path, "--engine", "ray", "--address",
+         cluster.address], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: any("ftlab.studies.server" in said for said in in_folder(tmp_path)),
+                 "no place on the node")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 143, errors
+    wait_for(lambda: not in_folder(tmp_path), "left behind on the node")
+    client = Tracker(f"sqlite:///{tmp_path}/mlflow.db")._client
+    experiment = client.get_experiment_by_name("small").experiment_id
+    runs = client.search_runs([experiment], "tags.`ftlab.kind` = 'run'")
+    assert [run.info.status for run in runs] == ["KILLED"]

@@ -1,0 +1,136 @@
+"""A node of a Ray cluster, without Ray: what comes in, what goes back, what is left."""
+
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftlab.studies import ray_runner
+from ftlab.studies.engine import EVENTS, OUTPUT, SPECIFICATION, STOP, Event
+from ftlab.studies.ray_runner import Runner
+
+ENVIRONMENT = vars(Runner)["_environment"]
+EXIT = {"event": "exit", "code": 0, "lost": False}
+
+
+class Script:
+    """In place of `Workers`: a run that says and writes what a test wants."""
+
+    says: list[list[Event]] = []
+    files: dict[str, bytes] = {}
+    closed = 0
+
+    def __init__(self, shares: Any, timeout: float | None) -> None:
+        self.left = [list(each) for each in self.says]
+
+    def start(self, directory: Path) -> None:
+        self.directory = directory
+        for name, data in self.files.items():
+            (directory / name).parent.mkdir(exist_ok=True)
+            (directory / name).write_bytes(data)
+
+    def events(self, patience: float) -> list[tuple[Path, Event]]:
+        return [(self.directory, event) for event in self.left.pop(0)]
+
+    def prune(self, directory: Path) -> None:
+        (directory / STOP).touch()
+
+    def close(self) -> None:
+        Script.closed += 1
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files; runs are scripted, and the current folder is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(ray_runner, "Workers", Script)
+    monkeypatch.setattr(Runner, "_environment", {"device": "a node"})
+    return tmp_path / "temporary"
+
+
+def test_runner__files_come_back_in_pieces_before_the_exit(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"checkpoint/model.safetensors": bytes(range(250)), EVENTS: b"{}\n", OUTPUT: b""}
+    monkeypatch.setattr(Script, "files", files)
+    note = {"event": "note", "text": "so far"}
+    monkeypatch.setattr(Script, "says", [[note], [note, EXIT]])
+    monkeypatch.setattr(ray_runner, "PIECE", 100)
+    runner = Runner(str(home), 1, None)
+    (where,) = runner.begin("probe-seed0", '{"seed": 0}')
+    assert where["said"] == {"device": "a node"}
+    assert [path.read_text() for path in home.rglob(SPECIFICATION)] == ['{"seed": 0}']
+    assert [runner.more(), runner.more()] == [[note], [note]]
+    back: dict[str, bytes] = {}
+    while (said := runner.more()) != [EXIT]:
+        (piece,) = said
+        assert len(piece["data"]) <= 100
+        back[piece["name"]] = back.get(piece["name"], b"") + piece["data"]
+    assert back == files
+    assert not list(home.rglob(SPECIFICATION))  # the folder of the run is gone
+
+    monkeypatch.setattr(Script, "files", {})
+    runner._workers.left = [[EXIT]]  # type: ignore[attr-defined]  # the script
+    runner.begin("probe-seed1", "{}")  # and the next may come
+    assert [runner.more(), runner.more()] == [[], [EXIT]]
+
+
+def test_runner__close_leaves_nothing(home: Path) -> None:
+    runner = Runner(str(home), 1, None)
+    runner.begin("probe-seed0", "{}")
+    runner.prune()
+    assert [path.name for path in home.rglob(STOP)]
+    before = Script.closed
+    runner.close()
+    assert Script.closed == before + 1
+    assert not list(home.iterdir())
+    runner.prune()  # too late, and no matter
+
+
+def test_runner__removes_what_a_killed_one_left_and_nothing_else(home: Path) -> None:
+    living = Runner(str(home), 1, None)
+    living.begin("probe-seed0", "{}")
+    other = home / "somebody-elses"
+    other.mkdir()
+    child = os.fork()
+    if not child:
+        Runner(str(home), 1, None).begin("probe-seed1", "{}")
+        (home / "ready").touch()
+        time.sleep(60)
+    until = time.monotonic() + 30
+    while not (home / "ready").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert len(list(home.glob("ftlab-ray-*/probe-*"))) == 2
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    third = Runner(str(home), 1, None)
+    assert [path.name for path in home.glob("ftlab-ray-*/probe-*")] == ["probe-seed0"]
+    assert other.exists()
+    assert len(list(home.glob("ftlab-ray-*"))) == 2
+    third.close()
+    living.close()
+
+
+def test_runner__starts_where_the_command_was_given_if_it_can(home: Path) -> None:
+    Runner(str(home), 1, None).close()
+    assert Path.cwd() == home
+    Runner(str(home / "not-on-this-node"), 1, None).close()
+    assert Path.cwd() == home
+
+
+def test_runner__says_why_ftlab_does_not_work_on_its_node(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runner, "_environment", ENVIRONMENT)
+    monkeypatch.setattr(ray_runner.sys, "executable", "/bin/false")
+    runner = Runner(str(home), 1, None)
+    with pytest.raises(RuntimeError, match=r"ftlab does not work on .*: no reason given"):
+        runner.begin("probe-seed0", "{}")
+    runner.close()

@@ -1,0 +1,144 @@
+"""A sweep without training: what is asked, leased and told needs no model."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from postgresql_server import Server, postgresql  # noqa: F401  a fixture
+
+from ftlab.sweeps.board import Board
+from ftlab.sweeps.storage import Storage
+from ftlab.sweeps.sweep import Sweep, load_sweep
+
+STUDY = {
+    "name": "small", "question": "Which?",
+    "backbones": {"bert": {"class_path": "HuggingFace", "init_args": {"source": "nowhere"}}},
+    "datasets": {"reviews": {"class_path": "TextClassification",
+                             "init_args": {"train": "reviews.csv"}}},
+    "techniques": {"probe": "LinearProbe", "lora": "LoRA"},
+    "seeds": [0], "trainer": {"max_epochs": 30}, "select_by": "val/accuracy",
+}
+
+
+@pytest.fixture(scope="session")
+def _sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Read once: constructors are the schema, and reading them takes a second."""
+    return written(tmp_path_factory.mktemp("sweep"))
+
+
+def written(folder: Path, study: dict[str, Any] | None = None, **keys: Any) -> Sweep:
+    """A sweep of two cells from a file."""
+    (folder / "study.yaml").write_text(yaml.safe_dump({**STUDY, **(study or {})}))
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"study": str(folder / "study.yaml"), **keys}))
+    return load_sweep(path)
+
+
+@pytest.fixture
+def make_sweep(_sweep: Sweep) -> Callable[..., Sweep]:
+    """The sweep `sweep` with other fields: `make_sweep(trials=3, pruner="Median")`."""
+    return lambda **fields: replace(_sweep, **{"trials": 4, "sampler": "Random", **fields})
+
+
+@pytest.fixture(params=["journal", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty storage, of each kind."""
+    if request.param == "journal":
+        return str(tmp_path / "optuna.journal")
+    server: Server = request.getfixturevalue("postgresql")
+    return server.database()
+
+
+@pytest.fixture
+def make_board(make_sweep: Callable[..., Sweep]) -> Iterator[Callable[..., Board]]:
+    """A coordinator's board at an address: `make_board(address, lease=1.0, trials=3)`."""
+    opened: list[Storage] = []
+
+    def make(address: str, lease: float = 60.0, hold: float = 60.0, patience: float = 60.0,
+             **fields: Any) -> Board:
+        opened.append(Storage(address, patience=patience, hold=hold))
+        return Board(make_sweep(**fields), opened[-1], ["maximize"], lease)
+
+    yield make
+    for storage in opened:
+        storage.close()
+
+
+WRITES = ("create_new_study", "set_study_user_attr", "set_study_system_attr", "create_new_trial",
+          "set_trial_param", "set_trial_state_values", "set_trial_intermediate_value",
+          "set_trial_user_attr")
+
+
+@pytest.fixture
+def at_write() -> Callable[..., SimpleNamespace]:
+    """Something happens at a board's n-th write from now on, before or after it: `.left` to go."""
+
+    def arm(board: Board, number: int, act: Callable[[], None], after: bool) -> SimpleNamespace:
+        count = SimpleNamespace(left=number)
+
+        def wrap(write: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapped(*arguments: Any, **named: Any) -> Any:
+                count.left -= 1
+                now = count.left == 0
+                if now and not after:
+                    act()
+                result = write(*arguments, **named)
+                if now and after:
+                    act()
+                return result
+
+            return wrapped
+
+        backend = board.storage.backend
+        for name in WRITES:
+            setattr(backend, name, wrap(getattr(backend, name)))
+        return count
+
+    return arm
+
+
+class Crowd:
+    """Processes forked from this one, which has the imports done; each returns one value."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("fork")
+        self._going: list[tuple[Any, Any]] = []
+
+    def start(self, act: Callable[..., Any], *arguments: Any) -> int:
+        """Call `act(*arguments, say)` in a process of its own; its number."""
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=act, args=(*arguments, theirs.send))
+        process.start()
+        theirs.close()
+        self._going.append((process, ours))
+        return process.pid
+
+    def hear(self, which: int = -1, seconds: float = 600.0) -> Any:
+        """The next thing that a process says."""
+        connection = self._going[which][1]
+        assert connection.poll(seconds), "it says nothing"
+        return connection.recv()
+
+    def silent(self, which: int = -1, seconds: float = 0.3) -> bool:
+        return not self._going[which][1].poll(seconds)
+
+    def end(self) -> None:
+        for process, connection in self._going:
+            if process.is_alive():
+                process.kill()
+            process.join()
+            connection.close()
+            process.close()
+        self._going.clear()
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    crowd = Crowd()
+    yield crowd
+    crowd.end()
