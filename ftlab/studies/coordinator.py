@@ -195,6 +195,7 @@ class _Run(Job):
         self.title = f"{key.title}, seed {seed}"
         self.directory = runs.work / f"{key.technique}-{key.config}-seed{seed}"
         self.metrics: dict[str, float] = {}
+        self.step = 0
         self.reason = ""
         said = {**planned.cell.config, "seed": seed}
         write_specification(
@@ -213,8 +214,8 @@ class _Run(Job):
                 self.runs.display.progress(
                     self.title, event["phase"], event["done"], event["total"])
             case "metrics":
-                step, now = event["step"], event["time"]
-                self.tracker.log_metrics(self.run_id, event["metrics"], step, now)
+                self.step, now = event["step"], event["time"]
+                self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
             case "note":
                 self.tracker.set_tags(self.run_id, {"ftlab.note": event["text"]})
             case "environment":
@@ -223,8 +224,9 @@ class _Run(Job):
             case "failed":
                 self.reason = event["reason"]
             case "done":
-                self.metrics = event["metrics"]
-                self.tracker.log_metrics(self.run_id, self.metrics, 0, int(time.time() * 1000))
+                self.metrics, now = event["metrics"], int(time.time() * 1000)
+                # MLflow's value of a metric is the one of the highest step: the restored epoch's
+                self.tracker.log_metrics(self.run_id, self.metrics, self.step + 1, now)
 
     def end(self, event: Event) -> None:
         runs, outcome = self.runs, self.runs.outcome

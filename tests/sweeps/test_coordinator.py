@@ -3,6 +3,7 @@
 import math
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 from ftlab.errors import FtlabError, InputError
 from ftlab.studies.dispatch import Interrupted, Job, Jobs, Signals, dispatch
 from ftlab.studies.engine import Event
+from ftlab.studies.workers import Workers
 from ftlab.sweeps import coordinator, trial
 from ftlab.sweeps.board import Board
 from ftlab.sweeps.coordinator import Outcome, run_sweep
@@ -378,6 +380,27 @@ def test_second_signal__waits_for_no_process(sweep: Sweep) -> None:
         signals.restore()
     assert caught.value.name == "SIGINT"
     assert one.heard == "interrupted by SIGTERM"
+
+
+def test_second_signal__kills_the_server_of_this_machine_s_engine(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs die with it; otherwise they have five seconds, and it has ten."""
+    def deaf(self: Workers) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["sleep", "3600"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    monkeypatch.setattr(Workers, "_serve", deaf)
+    engine, signals = Workers(), Signals()
+    server, engine._running = engine._server, {Path("run"): None}  # type: ignore[dict-item]  # it is only counted
+    threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+    try:
+        with pytest.raises(Interrupted):
+            engine.close()
+    finally:
+        signals.restore()
+    assert server.poll() == -signal.SIGKILL
+    assert server.stdout is not None
+    server.stdout.close()
 
 
 def test_first_signal__waits_no_longer_than_others_wait_for_us(
