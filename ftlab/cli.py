@@ -39,7 +39,7 @@ Workers = Annotated[
                  "machine 1, since several disturb each other's measured times"),
 ]
 Timeout = Annotated[
-    float, typer.Option(metavar="SECONDS", help="without a sign of life until a run fails")
+    float, typer.Option(min=1, metavar="SECONDS", help="without a sign of life until a run fails")
 ]
 StorageOption = Annotated[
     Optional[str],  # noqa: UP045

@@ -1,7 +1,6 @@
 """Every process of a sweep is killed, again and again, and nothing shows it in the end.
 
-Takes about two minutes: the trials sleep, and who is killed must import anew. CI runs it like any
-other test.
+Takes minutes: the trials sleep, and who is killed must import anew. `pytest -m slow` runs it.
 """
 
 import os

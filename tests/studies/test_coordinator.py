@@ -1,0 +1,48 @@
+"""What the store holds of a run, on an engine that follows a script."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ftlab.studies.coordinator import run_study
+from ftlab.studies.engine import Engine, Event, Need
+from ftlab.studies.study import load_study
+from ftlab.tracking.tracker import Tracker
+
+
+class Scripted(Engine):
+    """Every run's second epoch is worse than its first, which is restored."""
+
+    slots = 1
+
+    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+        pass
+
+    def start(self, directory: Path) -> None:
+        self.directory = directory
+
+    def events(self, patience: float) -> list[tuple[Path, Event]]:
+        epochs = [{"event": "metrics", "step": 10 * epoch, "time": epoch,
+                   "metrics": {"val/accuracy": accuracy, "epoch": epoch}}
+                  for epoch, accuracy in ((1, 0.9), (2, 0.4))]
+        done = {"event": "done", "metrics": {"val/accuracy": 0.9, "test/accuracy": 0.8}}
+        ended = {"event": "exit", "code": 0, "lost": False}
+        return [(self.directory, event) for event in (*epochs, done, ended)]
+
+    def prune(self, directory: Path) -> None:
+        raise AssertionError("a study's runs are not pruned")
+
+    def close(self) -> None:
+        pass
+
+
+def test_run__stores_the_restored_epoch_s_validation(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    study = load_study(write(techniques={"probe": "LinearProbe"}))
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    run_study(study, store, tmp_path / "results", engine=Scripted())
+    tracker = Tracker(store)
+    cell, = tracker.cells("small")
+    assert [run.metrics["val/accuracy"] for run in cell.runs] == [0.9, 0.9]
+    history = tracker._client.get_metric_history(cell.runs[0].run_id, "val/accuracy")
+    assert [(point.step, point.value) for point in history] == [(10, 0.9), (20, 0.4), (21, 0.9)]
