@@ -112,7 +112,8 @@ def supervise(directory: Path, specification: dict[str, Any], threads: int | Non
                      master_listen_fd=listening.detach())
     _wait(ranks, asked)
     del store
-    blame = asked.blame if asked.to_end else to_blame(ranks)
+    # a rank that was stopped and wakes to say where it stands may end well: too late, it is being ended
+    blame = asked.blame or (None if asked.to_end else to_blame(ranks))
     for rank in ranks:
         rank.end()
     if blame is not None:
