@@ -1,5 +1,7 @@
 import os
 import random
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,27 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set FTLAB_SHARED")
     return folder
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`ftlab ARGUMENTS` in this process, which has the imports done: code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from ftlab import cli
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["ftlab", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        output, errors = capfd.readouterr()
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), output, errors
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
-"""Bad sweeps through the front door: one line what, one how, exit code 2, nothing written."""
+"""Bad sweeps through the here door: one line what, one how, exit code 2, nothing written."""
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,34 +9,15 @@ import pytest
 import yaml
 from scripted import ScriptedEngine, epochs, write_sweep
 
-from ftlab import cli
 from ftlab.studies.engine import Event
 
-Front = Callable[..., tuple[int, str, str]]
+Here = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def front(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Front:
-    """`ftlab ARGUMENTS` in a folder of its own: code, output, errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["ftlab", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        output, errors = capfd.readouterr()
-        return int(caught.value.code or 0), output, errors
-
-    return run
-
-
-def refused(front: Front, folder: Path, *arguments: object) -> str:
+def refused(here: Here, folder: Path, *arguments: object) -> str:
     """What is said of a command that is refused."""
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    code, _, errors = front(*arguments)
+    code, _, errors = here(*arguments)
     assert code == 2, errors
     assert "Traceback" not in errors
     what, *mend = errors.strip().splitlines()
@@ -71,11 +51,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_sweep__refuses_before_anything_is_written(
-    case: str, front: Front, tmp_path: Path, tiny_bert: Path, reviews: Path
+    case: str, here: Here, tmp_path: Path, tiny_bert: Path, reviews: Path
 ) -> None:
     keys, said = BAD[case]
     write_sweep(tmp_path, tiny_bert, reviews, **keys)
-    errors = refused(front, tmp_path, "sweep", "sweep.yaml")
+    errors = refused(here, tmp_path, "sweep", "sweep.yaml")
     assert said in errors, errors
     assert "secret" not in errors
 
@@ -91,52 +71,52 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize("case", OPTIONS)
 def test_sweep__refuses_bad_options(
-    case: str, front: Front, tmp_path: Path, tiny_bert: Path, reviews: Path
+    case: str, here: Here, tmp_path: Path, tiny_bert: Path, reviews: Path
 ) -> None:
     arguments, said = OPTIONS[case]
     write_sweep(tmp_path, tiny_bert, reviews)
-    assert said in refused(front, tmp_path, "sweep", *arguments)
+    assert said in refused(here, tmp_path, "sweep", *arguments)
 
 
 def test_sweep__refuses_more_devices_than_there_are(
-    front: Front, tmp_path: Path, tiny_bert: Path, reviews: Path
+    here: Here, tmp_path: Path, tiny_bert: Path, reviews: Path
 ) -> None:
     trainer = {"devices": 999, "accelerator": "cpu"}
     data = {"class_path": "TextClassification", "init_args": {
         "train": str(reviews), "max_length": 32, "batch_size": 999}}
     write_sweep(tmp_path, tiny_bert, reviews, {"trainer": trainer, "datasets": {"reviews": data}})
-    assert "a run wants 999 devices" in refused(front, tmp_path, "sweep", "sweep.yaml")
+    assert "a run wants 999 devices" in refused(here, tmp_path, "sweep", "sweep.yaml")
 
 
 def test_sweep__refuses_a_changed_study_under_the_old_name(
-    front: Front, tmp_path: Path, tiny_bert: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, tmp_path: Path, tiny_bert: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
         yield from epochs(folder, [0.5])
 
     monkeypatch.setattr("ftlab.studies.engine.make_engine", lambda *_: ScriptedEngine(play))
     write_sweep(tmp_path, tiny_bert, reviews, trials=2)
-    code, _, errors = front("sweep", "sweep.yaml")
+    code, _, errors = here("sweep", "sweep.yaml")
     assert code == 0, errors
     for changed in ({"techniques": {"lora": "LoRA"}}, {"name": "other"},
                     {"trainer": {"max_epochs": 9}}):
         write_sweep(tmp_path, tiny_bert, reviews, changed, trials=2)
-        said = refused(front, tmp_path, "sweep", "sweep.yaml")
+        said = refused(here, tmp_path, "sweep", "sweep.yaml")
         assert "holds another sweep called sweep" in said
         assert "give this sweep another name" in said
     write_sweep(tmp_path, tiny_bert, reviews, trials=2)
-    assert front("sweep", "sweep.yaml")[0] == 0
+    assert here("sweep", "sweep.yaml")[0] == 0
 
 
 def test_status__of_nothing_writes_nothing(
-    front: Front, tmp_path: Path, tiny_bert: Path, reviews: Path
+    here: Here, tmp_path: Path, tiny_bert: Path, reviews: Path
 ) -> None:
     write_sweep(tmp_path, tiny_bert, reviews)
-    assert "begin it: ftlab sweep" in refused(front, tmp_path, "status", "sweep.yaml")
+    assert "begin it: ftlab sweep" in refused(here, tmp_path, "status", "sweep.yaml")
 
 
 def test_sweep__a_path_is_from_the_present_folder(
-    front: Front, tmp_path: Path, tiny_bert: Path, reviews: Path
+    here: Here, tmp_path: Path, tiny_bert: Path, reviews: Path
 ) -> None:
     path = write_sweep(tmp_path, tiny_bert, reviews)
     (tmp_path / "sweeps").mkdir()
@@ -144,6 +124,6 @@ def test_sweep__a_path_is_from_the_present_folder(
     said = yaml.safe_load((tmp_path / "sweeps" / "sweep.yaml").read_text())
     (tmp_path / "sweeps" / "sweep.yaml").write_text(yaml.safe_dump(said | {
         "study": "../study.yaml"}, sort_keys=False))
-    errors = refused(front, tmp_path, "sweep", "sweeps/sweep.yaml")
+    errors = refused(here, tmp_path, "sweep", "sweeps/sweep.yaml")
     assert "sweeps/sweep.yaml:1: study: no such file: ../study.yaml" in errors
     assert "from the present folder" in errors

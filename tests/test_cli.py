@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 import ftlab
-from ftlab import cli
 
 FTLAB = [sys.executable, "-m", "ftlab.cli"]
 
@@ -76,25 +75,6 @@ def call(tmp_path: Path) -> Call:
 
 
 Here = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Here:
-    """`ftlab ARGUMENTS` in this process, which has the imports done: code, output, errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["ftlab", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        output, errors = capfd.readouterr()
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), output, errors
-
-    return run
 
 
 def runs(folder: Path) -> list[dict[str, str]]:
