@@ -136,8 +136,9 @@ class RayEngine(Engine):
                 with path.open("ab") as file:
                     file.write(event["data"])
                 continue
-            if event["event"] == "environment":
-                going.node = event["node"]
+            if event["event"] == "node":
+                going.node = event["name"]
+                continue
             news.append(event)
         if news and news[-1]["event"] == "exit":
             del self._running[directory]

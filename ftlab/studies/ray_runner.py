@@ -32,8 +32,9 @@ PREFIX = "ftlab-ray-"
 class Runner:
     """Executes runs on the machine that it is on, one at a time, each in a process of its own.
 
-    A file comes back as events `file` (name, data: the next bytes of it), before `exit`; where
-    the run happens is the event `environment` (node, said: as in `provenance.here`).
+    A file comes back as events `file` (name, data: the next bytes of it), before `exit`; the first
+    event is `node` (name). `environment` comes when it is known, some seconds into the first run,
+    so that nobody waits for it who has to hear of the run or speak to it.
 
     Args:
         folder: where the study's relative paths start, if this machine has it.
@@ -46,6 +47,7 @@ class Runner:
             os.chdir(folder)
         self._home, self._lock_of_home = _own_folder()
         self._workers = Workers([Share(threads)], timeout)
+        self._asked = _ask_for_environment()
         self._leaving: Iterator[Event] | None = None
         self._busy = threading.Lock()  # `close` may be called while `more` waits
 
@@ -54,20 +56,18 @@ class Runner:
         self._directory = self._home / name
         self._directory.mkdir()
         (self._directory / SPECIFICATION).write_text(specification, encoding="utf-8")
-        self._leaving = None
+        self._leaving, self._told = None, False
         self._workers.start(self._directory)
-        return [{"event": "environment", "node": platform.node(), "said": self._environment}]
+        return [{"event": "node", "name": platform.node()}]
 
     @cached_property
     def _environment(self) -> dict[str, Any]:
-        """Asked in a process of its own, since PyTorch would keep memory of the GPU here."""
-        script = "import json; from ftlab.studies.provenance import here; print(json.dumps(here()))"
-        asked = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        if asked.returncode:
-            last = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        """Waits until it is known."""
+        output, errors = self._asked.communicate()
+        if self._asked.returncode:
+            last = (errors.strip().splitlines() or ["no reason given"])[-1]
             raise RuntimeError(f"ftlab does not work on {platform.node()}: {last}")
-        said: dict[str, Any] = json.loads(asked.stdout)
+        said: dict[str, Any] = json.loads(output)
         return said
 
     def more(self) -> list[Event]:
@@ -76,7 +76,11 @@ class Runner:
             if self._leaving is not None:
                 return [next(self._leaving)]
             news = [event for _, event in self._workers.events(PATIENCE)]
-            if news and news[-1]["event"] == "exit":
+            ended = bool(news) and news[-1]["event"] == "exit"
+            if not self._told and (ended or self._asked.poll() is not None):
+                news.insert(0, {"event": "environment", "said": self._environment})
+                self._told = True
+            if ended:
                 self._leaving = self._leave(news.pop())
             return news
 
@@ -100,7 +104,16 @@ class Runner:
         """Stop what runs and leave nothing behind."""
         with self._busy:
             self._workers.close()
+        self._asked.kill()
+        self._asked.communicate()
         shutil.rmtree(self._home, ignore_errors=True)
+
+
+def _ask_for_environment() -> subprocess.Popen[str]:
+    """A process of its own, since PyTorch would keep memory of the GPU here."""
+    script = "import json; from ftlab.studies.provenance import here; print(json.dumps(here()))"
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _own_folder() -> tuple[Path, int]:

@@ -203,16 +203,22 @@ def artifacts(store: Tracker, run_id: str) -> dict[str, bytes]:
 
 
 class Removal(Display):
-    """Takes a node away once two trials go on."""
+    """Takes a node away once two trials go on, and the coordinator has heard of both."""
 
     def __init__(self, folder: Path, remove: Callable[[], None]) -> None:
         super().__init__()
         self.folder, self.remove = folder, remove
+        self.heard: set[str] = set()
         self.dropped: list[str] = []
+
+    def progress(self, title: str, phase: str, done: int, total: int) -> None:
+        super().progress(title, phase, done, total)
+        self.heard.add(title)
 
     def idle(self) -> None:
         super().idle()
-        if len(list(self.folder.glob("begun-*"))) == 2 and (self.folder / "wait").exists():
+        begun = len(list(self.folder.glob("begun-*")))
+        if begun == len(self.heard) == 2 and (self.folder / "wait").exists():
             self.remove()
             (self.folder / "wait").unlink()
 
@@ -264,12 +270,12 @@ def engine(cluster: Cluster) -> Iterator[Engine]:
 
 
 def test_prune__reaches_the_run(engine: Engine, write: Write, tmp_path: Path) -> None:
-    study = write(techniques={"probe": "LinearProbe"}, trainer={"max_epochs": 500})
+    study = write(techniques={"probe": "LinearProbe"}, trainer={"max_epochs": 5000})
     (cell,) = load_study(study).cells
     run = tmp_path / "run"
     run.mkdir()
     (run / SPECIFICATION).write_text(json.dumps({**cell.config, "seed": 0, "search": True}))
-    assert engine.slots == 1
+    wait_for(lambda: engine.slots == 1, "the node that was removed")
     engine.start(run)
     seen = []
     until = time.monotonic() + 120

@@ -1,7 +1,10 @@
 """A node of a Ray cluster, without Ray: what comes in, what goes back, what is left."""
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,8 +16,8 @@ from ftlab.studies import ray_runner
 from ftlab.studies.engine import EVENTS, OUTPUT, SPECIFICATION, STOP, Event
 from ftlab.studies.ray_runner import Runner
 
-ENVIRONMENT = vars(Runner)["_environment"]
 EXIT = {"event": "exit", "code": 0, "lost": False}
+HERE = {"event": "environment", "said": {"device": "a node"}}
 
 
 class Script:
@@ -50,8 +53,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(ray_runner, "Workers", Script)
-    monkeypatch.setattr(Runner, "_environment", {"device": "a node"})
+    asked = [sys.executable, "-c", """print('{"device": "a node"}')"""]
+    monkeypatch.setattr(ray_runner, "_ask_for_environment", lambda: ask(asked))
     return tmp_path / "temporary"
+
+
+def ask(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_runner__files_come_back_in_pieces_before_the_exit(
@@ -64,9 +72,10 @@ def test_runner__files_come_back_in_pieces_before_the_exit(
     monkeypatch.setattr(ray_runner, "PIECE", 100)
     runner = Runner(str(home), 1, None)
     (where,) = runner.begin("probe-seed0", '{"seed": 0}')
-    assert where["said"] == {"device": "a node"}
+    assert where == {"event": "node", "name": platform.node()}
+    runner._asked.wait()
     assert [path.read_text() for path in home.rglob(SPECIFICATION)] == ['{"seed": 0}']
-    assert [runner.more(), runner.more()] == [[note], [note]]
+    assert [runner.more(), runner.more()] == [[HERE, note], [note]]
     back: dict[str, bytes] = {}
     while (said := runner.more()) != [EXIT]:
         (piece,) = said
@@ -78,7 +87,28 @@ def test_runner__files_come_back_in_pieces_before_the_exit(
     monkeypatch.setattr(Script, "files", {})
     runner._workers.left = [[EXIT]]  # type: ignore[attr-defined]  # the script
     runner.begin("probe-seed1", "{}")  # and the next may come
-    assert [runner.more(), runner.more()] == [[], [EXIT]]
+    assert [runner.more(), runner.more()] == [[HERE], [EXIT]]
+    runner.close()
+
+
+def test_runner__where_a_run_is_keeps_nobody_waiting(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its node dies, and whether it shall end early, matters from the first moment."""
+    waits = [sys.executable, "-c", """input(); print('{"device": "a node"}')"""]
+    monkeypatch.setattr(ray_runner, "_ask_for_environment", lambda: subprocess.Popen(
+        waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    note = {"event": "note", "text": "so far"}
+    monkeypatch.setattr(Script, "says", [[note], [note], [note, EXIT]])
+    runner = Runner(str(home), 1, None)
+    runner.begin("probe-seed0", "{}")
+    assert runner.more() == [note]
+    assert runner._asked.stdin is not None
+    runner._asked.stdin.write("\n")
+    runner._asked.stdin.flush()
+    runner._asked.wait()
+    assert [runner.more(), runner.more()] == [[HERE, note], [note]]
+    runner.close()
 
 
 def test_runner__close_leaves_nothing(home: Path) -> None:
@@ -128,9 +158,10 @@ def test_runner__starts_where_the_command_was_given_if_it_can(home: Path) -> Non
 def test_runner__says_why_ftlab_does_not_work_on_its_node(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Runner, "_environment", ENVIRONMENT)
-    monkeypatch.setattr(ray_runner.sys, "executable", "/bin/false")
+    monkeypatch.setattr(ray_runner, "_ask_for_environment", lambda: ask(["/bin/false"]))
+    monkeypatch.setattr(Script, "says", [[EXIT]])
     runner = Runner(str(home), 1, None)
+    runner.begin("probe-seed0", "{}")
     with pytest.raises(RuntimeError, match=r"ftlab does not work on .*: no reason given"):
-        runner.begin("probe-seed0", "{}")
+        runner.more()
     runner.close()
