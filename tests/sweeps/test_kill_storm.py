@@ -71,6 +71,7 @@ def rage(folder: Path, draw: random.Random) -> Counter[str]:
     hit: Counter[str] = Counter()
     lost: Counter[str] = Counter()  # attempts of a trial that count; it has three
     seen: set[str] = set()
+    ended = 0  # trials, when the coordinator was last hit
     process = begin(folder, *COMMAND, NAP="0.5")
     while process.poll() is None or process.returncode != 0:
         if process.poll() is not None:
@@ -86,6 +87,11 @@ def rage(folder: Path, draw: random.Random) -> Counter[str]:
         tired = {attempt for attempt in going if lost[trial_of(attempt)] == 2}
         members = [(kind, pid, attempt) for kind, pid, attempt in members if attempt not in tired
                    and not (kind == "server" and tired)]  # its death costs every trial an attempt
+        if (done := over(folder)) == ended and hit["coordinator"]:
+            # It would be hit for ever before the trials that it begins anew can end.
+            members = [each for each in members if each[0] != "coordinator"]
+        if not members:
+            continue
         unhit = [each for each in members if each[0] not in hit]  # every kind has its turn
         kind, pid, attempt = draw.choice(unhit or members)
         try:
@@ -98,7 +104,13 @@ def rage(folder: Path, draw: random.Random) -> Counter[str]:
             lost.update(map(trial_of, [attempt] if attempt else going))
         if not attempt:
             seen = going
+        if kind == "coordinator":
+            ended = done
     return hit
+
+
+def over(folder: Path) -> int:
+    return sum(each.state.is_finished() for done in trials(folder).values() for each in done)
 
 
 def trial_of(attempt: str) -> str:
