@@ -150,6 +150,7 @@ def _count(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[int, int]:
     technique: Technique = build(cell.technique)
     try:
         share_of_batch(data.batch_size, cell.trainer["devices"])
+        _enough(data, cell.trainer["devices"])
         technique.prepare(data)
         model = backbone.build(data.task, technique.form, meta=True)
         technique.attach(model, data.task)
@@ -157,3 +158,11 @@ def _count(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[int, int]:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
+
+
+def _enough(data: DataModule, devices: int) -> None:
+    """A device without an example would keep the others waiting for its metrics."""
+    for split in ("train", "validation"):
+        if (count := len(data.splits[split])) < devices:
+            raise InputError(f"{count} {split} examples for {devices} devices",
+                             "lower trainer: {devices: ...}")

@@ -21,18 +21,27 @@ TAG = "ftlab.provenance"
 
 def here() -> dict[str, Any]:
     """Of this process: package versions, ftlab's commit if it runs from a checkout, device."""
-    import torch
-
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    else:
-        device = f"CPU, {os.cpu_count()} cores, {platform.machine()}"
     return {
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "commit": _commit(),
-        "device": device,
+        "device": _device(),
     }
+
+
+def _device() -> str:
+    """The first GPU, or the CPU; asks the driver, since CUDA started here would take its memory."""
+    import torch
+
+    if not torch.cuda.device_count():
+        return f"CPU, {os.cpu_count()} cores, {platform.machine()}"
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    asking = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "-i", first]
+    try:
+        asked = subprocess.run(asking, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # another maker's, or its tools are not here
+        return "GPU"
+    return asked.stdout.strip()
 
 
 def _commit() -> str:

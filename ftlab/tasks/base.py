@@ -61,7 +61,7 @@ class Task(ABC):
         """Mean loss of a batch, a scalar."""
 
     def weight(self, batch: Batch) -> float:
-        """How many units `loss` is the mean of: examples, or tokens."""
+        """How many units `loss` is the mean of: examples, or tokens, or their weights' sum."""
         return len(batch["index"])
 
     def predict(self, model: TaskModel, batch: Batch,

@@ -93,6 +93,9 @@ class Classification(Task):
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         return self._loss(outputs, batch["target"])
 
+    def weight(self, batch: Mapping[str, Any]) -> float:
+        return self._loss.weight(batch["target"])
+
     def metrics(self) -> MetricCollection:
         return classification_metrics(self.outputs, self.calibration_bins)
 

@@ -204,7 +204,22 @@ class Technique(LightningModule, ABC):
         self.trained |= {n for n, p in self.model.named_parameters() if p.requires_grad}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        return self.task.loss(self.model(batch), batch) + self.penalty(self.model)
+        loss = self.task.loss(self.model(batch), batch)
+        return loss * self._part(batch) + self.penalty(self.model)
+
+    def _part(self, batch: dict[str, Any]) -> Tensor | float:
+        """What makes the mean of the ranks' losses that of all their examples together.
+
+        Ranks have equally many examples of an update, but not of what a loss is the mean of
+        (tokens, weighted classes).
+        """
+        ranks = self.trainer.world_size
+        if ranks == 1:
+            return 1.0
+        own = torch.tensor(float(self.task.weight(batch)), device=self.device)
+        whole = own.clone()
+        torch.distributed.all_reduce(whole)
+        return own * ranks / whole
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self.model(batch)

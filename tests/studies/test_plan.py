@@ -33,6 +33,16 @@ def test_plan__refuses_what_makes_no_sense(write: Write) -> None:
         plan(load_study(write(techniques=techniques)))
 
 
+def test_plan__every_device_has_an_example(write: Write, tmp_path: Path) -> None:
+    data = load_study(write()).cells[0].data["init_args"]
+    few = {"reviews": {"class_path": "TextClassification", "init_args": {
+        "train": data["train"], "batch_size": 4, "max_length": 32,
+        "subset": {"limit": 3, "splits": ["validation"]}}}}
+    study = load_study(write(datasets=few, trainer={"devices": 4, "accelerator": "cpu"}))
+    with pytest.raises(InputError, match="3 validation examples for 4 devices"):
+        plan(study)
+
+
 def test_plan__unknown_metrics(write: Write) -> None:
     for key, value in (("select_by", "val/acc"), ("report", "test/acc")):
         with pytest.raises(InputError, match="unknown metric 'acc'"):

@@ -1,4 +1,4 @@
-"""FSDP: the same numbers as DDP and as one device, with the same guards and checkpoint."""
+"""DDP gives the same numbers as one device, and FSDP the same as DDP, with the same guards."""
 
 import json
 from collections.abc import Iterator
@@ -85,19 +85,52 @@ def test_fsdp__gives_what_ddp_gives(
         torch.testing.assert_close(one[tensor], other[tensor], rtol=1e-3, atol=1e-5)
 
 
-def test_fsdp__generates_with_ranks_of_unequal_length(
-    engine: Workers, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def translations(request: pytest.FixtureRequest, batch_size: int, **subset: object) -> list[Component]:
+    """A tiny T5 and pairs of texts with targets of unequal lengths."""
     from matrix import make_world
 
     backbone, data = make_world("seq2seq", request.getfixturevalue)()
+    task = component("tasks.sequence_to_sequence.SequenceToSequence", max_new_tokens=4)
+    return [component("backbones.huggingface.HuggingFace", source=backbone.source, dropout=0.0),
+            component("data.seq2seq.Seq2Seq", train=data.sources["train"], max_source_length=12,
+                      max_target_length=8, batch_size=batch_size, subset=subset, task=task)]
+
+
+@pytest.mark.parametrize("mean_over", ["examples", "tokens", "weighted classes"])
+def test_ddp__gives_what_one_device_gives(
+    engine: Workers, texts: tuple[Component, Component], tmp_path: Path,
+    request: pytest.FixtureRequest, reviews: Path, mean_over: str,
+) -> None:  # fmt: skip
+    """Also where the ranks' shares of a batch count unequally in its loss."""
+    backbone, data = texts
+    if mean_over == "tokens":
+        backbone, data = translations(request, 4, limit=16, splits=["train", "validation"])
+    if mean_over == "weighted classes":
+        weighted = component("tasks.losses.weighted_cross_entropy.WeightedCrossEntropy", power=2.0)
+        task = component("tasks.classification.Classification", loss=weighted)
+        header, *rows = reviews.read_text().splitlines()
+        unequal = tmp_path / "unequal.csv"
+        kept = [row for i, row in enumerate(rows) if row.endswith("good") or i % 6 == 0]
+        unequal.write_text("\n".join([header, *kept]))
+        data = {**data, "init_args": {**data["init_args"], "train": str(unequal), "task": task}}
+    found = []
+    for devices in (1, 2):
+        technique = component("techniques.full_fine_tuning.FullFineTuning", lr=1e-3)
+        folder = tmp_path / str(devices)
+        events = run(engine, folder, specification(backbone, data, technique, devices=devices))
+        assert events[-2]["event"] == "done", (events, (folder / "output.log").read_text())
+        found.append({name: value for name, value in events[-2]["metrics"].items()
+                      if not name.startswith("cost/")})
+    assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-5)
+
+
+def test_fsdp__generates_with_ranks_of_unequal_length(
+    engine: Workers, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     found = {}
     for strategy in ("ddp", "fsdp"):
         said = specification(
-            component("backbones.huggingface.HuggingFace", source=backbone.source, dropout=0.0),
-            component("data.seq2seq.Seq2Seq", train=data.sources["train"], max_source_length=12,
-                      max_target_length=8, batch_size=2, subset={"limit": 5, "splits": ["validation"]},
-                      task=component("tasks.sequence_to_sequence.SequenceToSequence", max_new_tokens=4)),
+            *translations(request, 2, limit=5, splits=["validation"]),
             component("techniques.full_fine_tuning.FullFineTuning", lr=1e-3),
             strategy=strategy, max_epochs=1)
         events = run(engine, tmp_path / strategy, said)

@@ -53,6 +53,10 @@ class Loss(ABC):
             target: class indices (B,) int64 or soft targets (B, C).
         """
 
+    def weight(self, target: Tensor) -> float:
+        """What the mean divides by: the batch's size, mostly."""
+        return len(target)
+
     def per_class_like(self, logits: Tensor) -> Tensor:
         """`per_class` (C,) on the logits' device, in float32 at least.
 

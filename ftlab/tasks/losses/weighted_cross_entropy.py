@@ -53,3 +53,9 @@ class WeightedCrossEntropy(Loss):
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return weighted_cross_entropy(logits, target, self.per_class_like(logits))
+
+    def weight(self, target: Tensor) -> float:
+        """The sum of the examples' weights."""
+        assert self.per_class is not None
+        weights = self.per_class.to(target.device)
+        return float((weights * distribution(target, weights.expand(len(target), -1))).sum())

@@ -108,6 +108,19 @@ examples = settings(max_examples=30, deadline=None, derandomize=True)
 
 @EACH
 @examples
+@given(seeds, seeds)
+def test_loss__of_a_batch_is_the_mean_of_its_parts_by_weight(loss, formula, seed, other):
+    loss = fitted(loss)
+    for kind in (1, 2):  # hard and soft targets
+        parts = [(each[0], each[kind]) for each in (batch(seed), batch(other))]
+        whole = loss(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        weights = [loss.weight(target) for _, target in parts]
+        mean = sum(w * loss(*part) for w, part in zip(weights, parts, strict=True)) / sum(weights)
+        torch.testing.assert_close(mean, whole)
+
+
+@EACH
+@examples
 @given(seeds)
 def test_loss__is_its_formula_on_hard_and_soft_targets(loss, formula, seed):
     logits, index, soft = batch(seed)
