@@ -5,11 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from ftlab.errors import FtlabError, InputError
+from ftlab.options import (
+    Address,
+    Allow,
+    EngineName,
+    Plain,
+    Results,
+    Sets,
+    StorageOption,
+    StudyFile,
+    SweepFile,
+    Timeout,
+    Uri,
+    Workers,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,43 +32,6 @@ app = typer.Typer(
     help="Compare full, partial and parameter-efficient fine-tuning: which, by how much, at what "
     "cost, and how sure.",
 )
-
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="study file (YAML)")]
-Sets = Annotated[
-    Optional[list[str]],  # noqa: UP045  Typer reads annotations at run time
-    typer.Option("--set", metavar="KEY=VALUE", help="override a value: trainer.max_epochs=1"),
-]
-Allow = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--allow", metavar="PACKAGE", help="package whose classes the study may name"),
-]
-Uri = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--tracking-uri", help="MLflow store [MLFLOW_TRACKING_URI, sqlite:///mlflow.db]"),
-]
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file (YAML)")]
-Workers = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="at a time; as many as there is room for unless said, but of `run` on this "
-                 "machine 1, since several disturb each other's measured times"),
-]
-Timeout = Annotated[
-    float, typer.Option(min=1, metavar="SECONDS", help="without a sign of life until a run fails")
-]
-StorageOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(metavar="FILE|URL", help="of the trials, instead of the sweep file's"),
-]
-EngineName = Annotated[
-    Literal["local", "ray"],
-    typer.Option("--engine", help="where runs are executed: this machine, or a Ray cluster"),
-]
-Address = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(metavar="HOST:PORT", help="of the Ray cluster [RAY_ADDRESS, this machine's]"),
-]
-Results = Annotated[Path, typer.Option("--results", help="folder for tables and figures")]
-
 
 @app.command()
 def run(
@@ -75,6 +52,7 @@ def run(
     engine: EngineName = "local",
     address: Address = None,
     timeout: Timeout = 1800.0,
+    plain: Plain = False,
     tracking_uri: Uri = None,
     results: Results = Path("results"),
     allow: Allow = None,
@@ -86,7 +64,7 @@ def run(
     from ftlab.studies.study import load_study
 
     whole = load_study(study, set_ or (), allow or ())
-    chosen = whole.only(only or ())
+    chosen = whole.only(only or ()).with_shortcuts(not plain)
     if seeds is not None:
         chosen = chosen.with_seeds(_numbers(seeds))
     if dry_run:
@@ -131,6 +109,7 @@ def sweep(
     engine: EngineName = "local",
     address: Address = None,
     timeout: Timeout = 1800.0,
+    plain: Plain = False,
     storage: StorageOption = None,
     tracking_uri: Uri = None,
     results: Results = Path("results"),
@@ -149,7 +128,7 @@ def sweep(
     from ftlab.sweeps.sweep import load_sweep
     from ftlab.sweeps.tuned import write_tuned
 
-    searched = load_sweep(file, allow or (), storage)
+    searched = load_sweep(file, allow or (), storage).with_shortcuts(not plain)
     outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
                         engine=make_engine(engine, address))
     first = directions(searched)[0]

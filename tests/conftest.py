@@ -1,7 +1,7 @@
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,14 @@ pytest_plugins = ["families", "speech", "detection"]
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["good", "fine", "great", "bad", "poor", "awful", "film", "plot", "cast", "score"]
 WORDS += ["the", "a", "of", "and", "was", "is", "very", "quite"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,8 @@ Batch = Mapping[str, Any]
 
 Outputs = Any
 """What a model returns: a tensor, or nested mappings and sequences of tensors."""
+
+Playing = Callable[[Any, Batch], AbstractContextManager[None]]
 
 IGNORED = -100
 """The label of a place that counts in no loss: PyTorch's and transformers' own."""
@@ -39,6 +42,8 @@ class TaskModel(nn.Module):
             into outputs.
 
     Attributes:
+        playing: within it, and with what a batch brings as `prefix`, the frozen prefix computes
+            nothing (`Prefix.playing`).
         reading: makes the outputs of the network and a batch in another way than the model; a
             technique sets it (in-context prompts, for instance).
     """
@@ -59,6 +64,7 @@ class TaskModel(nn.Module):
             raise ValueError("a model has either its own head or a pooled one")
         self.network = network
         self.pooled_head = pooled_head
+        self.playing: Playing | None = None
         self.reading: nn.Module | None = None
         self._trunk = "network"
         self._blocks = [(name, tuple(paths)) for name, paths in blocks]
@@ -109,6 +115,13 @@ class TaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         """What the task's loss reads; for the form `vector` one tensor (B, outputs)."""
+        if "prefix" not in batch:
+            return self._forward(batch)
+        assert self.playing is not None
+        with self.playing(batch["prefix"], batch):
+            return self._forward(batch)
+
+    def _forward(self, batch: Batch) -> Outputs:
         if self.reading is not None:
             return self.reading(self.network, batch)
         output = self.network(**self.arguments(batch))

@@ -14,7 +14,8 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from ftlab.backbones.base import Backbone
-from ftlab.data.batches import Row, SplitDataset
+from ftlab.backbones.prefix import Rows
+from ftlab.data.batches import Handing, Row, SplitDataset
 from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.known_labels import keep_known
 from ftlab.data.sampling import (
@@ -81,6 +82,8 @@ class DataModule(LightningDataModule, ABC):
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
     task: Task
+    handed: dict[SplitName, Rows]
+    """What is known already of a split's examples; its batches bring it as `prefix`."""
     splits: dict[SplitName, Examples]
     notes: list[str]
     """What a user should know once: texts cut, bytes replaced, images converted."""
@@ -102,6 +105,7 @@ class DataModule(LightningDataModule, ABC):
         self.classes = dict(classes) if classes is not None else None
         self.workers = workers
         self.splits = {}
+        self.handed = {}
         self.notes = []
         self._seed: int | None = None
         self._fingerprint = ""
@@ -215,7 +219,7 @@ class DataModule(LightningDataModule, ABC):
         strata = [self.task.stratum(label) for label in self.splits["train"].labels]
         sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
                                on_epoch=dataset.set_epoch)
-        return self._loader(dataset, sampler, self.collate(training=True), seed)
+        return self._loader(dataset, sampler, self._collate("train", training=True), seed)
 
     def eval_loader(self, split: SplitName) -> DataLoader[Row]:
         """A split (train too) without augmentation, each example once over all ranks."""
@@ -224,7 +228,7 @@ class DataModule(LightningDataModule, ABC):
         order = range(len(self.splits[split])) if lengths is None else longest_first(lengths)
         sampler = ExactEvalSampler(order, *self._rank_and_world())
         return self._loader(self.dataset(split, training=False), sampler,
-                            self.collate(training=False), seed)
+                            self._collate(split, training=False), seed)
 
     def val_dataloader(self) -> DataLoader[Row]:
         return self.eval_loader("validation")
@@ -238,6 +242,10 @@ class DataModule(LightningDataModule, ABC):
         if self._seed is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return self._seed
+
+    def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+        collate = self.collate(training)
+        return Handing(collate, self.handed[split]) if split in self.handed else collate
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
                 collate: Callable[[Sequence[Row]], dict[str, Any]],

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ftlab.backbones.prefix import Rows
+
 
 class Row(NamedTuple):
     """One example on its way into a batch; `epoch` seeds what is random in the collation."""
@@ -63,3 +65,20 @@ class Collate:
         return {"inputs": self.inputs([row.input for row in rows]),
                 "target": self.stack([row.target for row in rows]),
                 "index": torch.tensor([row.position for row in rows])}
+
+
+
+@dataclass(frozen=True)
+class Handing:
+    """Rows -> batch, with what is known of the split's examples as `prefix`.
+
+    Attributes:
+        collate: makes the batch.
+        known: goes with the batch to the model as it is.
+    """
+
+    collate: Callable[[Sequence[Row]], dict[str, Any]]
+    known: Rows
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        return {**self.collate(rows), "prefix": self.known}

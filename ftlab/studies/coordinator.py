@@ -101,7 +101,7 @@ class _Runs(Jobs):
     def __init__(
         self, made: Plan, tracker: Tracker, work: Path, display: Display, slots: int
     ) -> None:
-        study = made.study
+        study = self.study = made.study
         self.tracker, self.work, self.display, self.report = tracker, work, display, study.report
         tracker.open_study(study.name, {"mlflow.note.content": study.question})
         self.environment = json.dumps(provenance.here(), sort_keys=True)
@@ -197,7 +197,7 @@ class _Run(Job):
         self.metrics: dict[str, float] = {}
         self.step = 0
         self.reason = ""
-        said = {**planned.cell.config, "seed": seed}
+        said = runs.study.specification(planned.cell, seed)
         write_specification(
             self.directory, {**said, "study": key.study, "fingerprints": fingerprints(planned)}
         )
@@ -216,8 +216,8 @@ class _Run(Job):
             case "metrics":
                 self.step, now = event["step"], event["time"]
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
-            case "note":
-                self.tracker.set_tags(self.run_id, {"ftlab.note": event["text"]})
+            case "note" | "shortcut" as about:
+                self.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)
                 self.tracker.set_tags(self.run_id, {provenance.TAG: said})

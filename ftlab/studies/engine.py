@@ -16,8 +16,9 @@ SPECIFICATION, EVENTS, OUTPUT, STOP = "run.json", "events.jsonl", "output.log", 
 Event = dict[str, Any]
 """What a run reports, with the key `event`.
 
-`progress` (phase, done, total), `metrics` (step, time, metrics), `note` (text), `alive`, `failed`
-(reason; the last one counts), `done` (metrics), and from the engine at the end `exit`: `code`,
+`progress` (phase, done, total), `metrics` (step, time, metrics), `note` (text), `shortcut` (text:
+what is not computed anew, or why all is), `alive`, `failed` (reason; the last one counts), `done`
+(metrics), and from the engine at the end `exit`: `code`,
 negative for a signal; `lost`, whether the process vanished through no fault of its own that is
 known, so that another attempt makes sense; `reason`, where the engine knows one; `machine_lost`,
 where the machine vanished and took the run with it. `environment` (said: as in `provenance.here`)

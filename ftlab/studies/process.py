@@ -53,6 +53,7 @@ def execute(
             select_by=said["select_by"],
             directory=directory,
             record=said,
+            plain=said.get("plain", False),
         )
         if said.get("search"):
             metrics = search.search(task, report, (directory / STOP).exists)

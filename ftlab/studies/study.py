@@ -65,6 +65,7 @@ class Study:
         select_by: validation metric that chooses the epoch.
         report: test metric that the table shows.
         allow: packages outside ftlab whose classes it may name.
+        shortcuts: whether runs may read what others have computed; results are the same.
     """
 
     name: str
@@ -74,6 +75,16 @@ class Study:
     select_by: str
     report: str
     allow: tuple[str, ...] = ()
+    shortcuts: bool = True
+
+    def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
+        """What a run of a cell is told."""
+        plain = {} if self.shortcuts else {"plain": True}
+        return {**cell.config, "seed": seed, **plain}
+
+    def with_shortcuts(self, shortcuts: bool) -> Study:
+        """The study with or without shortcuts."""
+        return self._with(shortcuts=shortcuts)
 
     def only(self, techniques: Sequence[str]) -> Study:
         """The study with some of its techniques.

@@ -85,7 +85,12 @@ class Sweep:
     def config(self, cell: Cell, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """A trial's frozen specification."""
         technique = put(cell.technique, values)
-        return {**cell.config, "technique": technique, "seed": seed, "search": True}
+        said = self.study.specification(cell, seed)
+        return {**said, "technique": technique, "search": True}
+
+    def with_shortcuts(self, shortcuts: bool) -> Sweep:
+        """The sweep with or without shortcuts."""
+        return replace(self, study=self.study.with_shortcuts(shortcuts))
 
     def make_sampler(self, seed: int) -> BaseSampler:
         """A fresh sampler; those that have a memory keep it in the storage."""

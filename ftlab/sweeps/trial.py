@@ -97,8 +97,8 @@ class Trial(Job):
                 self.curves |= event["metrics"].keys()
                 if "epoch" in event["metrics"] and not trials.steps:
                     self._report(event["metrics"])
-            case "note":
-                trials.tracker.set_tags(self.run_id, {"ftlab.note": event["text"]})
+            case "note" | "shortcut" as about:
+                trials.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)
                 trials.tracker.set_tags(self.run_id, {provenance.TAG: said})

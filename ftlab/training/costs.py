@@ -22,7 +22,8 @@ from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique
 from ftlab.training.precision import Context
 
-OF_TRAINING = ("cost/train_seconds", "cost/peak_memory_bytes", "cost/step_seconds")
+OF_TRAINING = ("cost/train_seconds", "cost/peak_memory_bytes", "cost/step_seconds",
+               "cost/prefix_seconds")
 """What only a fit costs: nothing for a technique without one."""
 
 STATUS = Path("/proc/self/status")
@@ -93,7 +94,7 @@ def flops(
     Counted by `torch.utils.flop_counter` (operations it does not know count nothing) over one
     training batch as it is, padding included, in the `context` of the run's precision.
     """
-    examples = len(batch["index"])
+    batch, examples = uncached(batch), len(batch["index"])
     technique.eval()
     with sdpa_kernel(SDPBackend.MATH):  # fused attention on CPUs is unknown to the counter
         with FlopCounterMode(display=False) as counter, torch.no_grad(), context():
@@ -146,4 +147,9 @@ def first_examples(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 def without_target(batch: Mapping[str, Any]) -> dict[str, Any]:
     """A batch as a user of the model has it."""
-    return {name: value for name, value in batch.items() if name != "target"}
+    return {name: value for name, value in uncached(batch).items() if name != "target"}
+
+
+def uncached(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch of which all is computed anew, as costs are measured."""
+    return {name: value for name, value in batch.items() if name != "prefix"}

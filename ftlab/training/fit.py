@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
-from ftlab.data.base import DataModule
+from ftlab.data.base import SPLITS, DataModule
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.training import checkpoint, costs, guards, precision, sharding
+from ftlab.training import checkpoint, costs, frozen_prefix, guards, precision, sharding
 from ftlab.training.agreement import Agreement
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
 from ftlab.training.settings import TrainerSettings
@@ -38,7 +38,8 @@ class Run:
         seed: of the head's initialisation, dropout, sampling and augmentation.
         select_by: the validation metric that chooses the epoch.
         directory: an existing, empty folder for everything the run writes.
-        record: what the checkpoint's manifest says beside the measured.
+        record: what the checkpoint's manifest says beside the measured: the specification.
+        plain: without any shortcut.
     """
 
     backbone: Backbone
@@ -49,6 +50,7 @@ class Run:
     select_by: str
     directory: Path
     record: dict[str, Any] = field(default_factory=dict)
+    plain: bool = False
 
 
 def load(run: Run, report: Report) -> costs.MemoryMeter:
@@ -93,6 +95,8 @@ def fit(
     if not run.technique.trains:
         best.keep(model)
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
+    splits = SPLITS if pruning is None else SPLITS[:2]
+    cached = frozen_prefix.attach(run, trainer, guard, splits, report)
     memory.start()
     begin = time.perf_counter()
     trainer.fit(run.technique, datamodule=run.data)
@@ -102,6 +106,7 @@ def fit(
         "cost/train_seconds": time.perf_counter() - begin,
         "cost/peak_memory_bytes": float(memory.peak()),
         "cost/step_seconds": watch.median_step,
+        "cost/prefix_seconds": cached,
     }
     if trainer.interrupted:
         raise GuardFailed("the fit was interrupted")

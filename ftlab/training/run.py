@@ -20,7 +20,7 @@ def execute(run: Run, report: Report) -> dict[str, float]:
     """Fit once, test once.
 
     It writes `checkpoint/`, `predictions/` and `figures/` in the run's directory and reports
-    events: `progress`, `metrics`, `note`.
+    events: `progress`, `metrics`, `note`, `shortcut`.
 
     Returns:
         The final metrics: `val/...`, `test/...`, `cost/...`. In DDP only the first process
@@ -87,6 +87,7 @@ def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, fl
     """FLOPs, and latency unmerged and merged."""
     technique, model = run.technique, run.technique.model
     place, context = placing(trainer, device), trainer.precision_plugin.forward_context
+    run.data.handed.clear()  # from here on all is computed
     results = costs.flops(technique, place(next(iter(run.data.train_dataloader()))), context)
     batch = place(next(iter(run.data.test_dataloader())))
     one, task = costs.without_target(costs.first_examples(batch, 1)), run.data.task

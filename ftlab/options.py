@@ -1,0 +1,47 @@
+"""The command line's options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="study file (YAML)")]
+Sets = Annotated[
+    Optional[list[str]],  # noqa: UP045  Typer reads annotations at run time
+    typer.Option("--set", metavar="KEY=VALUE", help="override a value: trainer.max_epochs=1"),
+]
+Allow = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--allow", metavar="PACKAGE", help="package whose classes the study may name"),
+]
+Uri = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--tracking-uri", help="MLflow store [MLFLOW_TRACKING_URI, sqlite:///mlflow.db]"),
+]
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file (YAML)")]
+Workers = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="at a time; as many as there is room for unless said, but of `run` on this "
+                 "machine 1, since several disturb each other's measured times"),
+]
+Timeout = Annotated[
+    float, typer.Option(min=1, metavar="SECONDS", help="without a sign of life until a run fails")
+]
+StorageOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="FILE|URL", help="of the trials, instead of the sweep file's"),
+]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="where runs are executed: this machine, or a Ray cluster"),
+]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="HOST:PORT", help="of the Ray cluster [RAY_ADDRESS, this machine's]"),
+]
+Results = Annotated[Path, typer.Option("--results", help="folder for tables and figures")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="without any shortcut: compute everything, every time")
+]

@@ -1,0 +1,268 @@
+"""What frozen prefixes hand on, on disk: computed once a machine, read by every run after.
+
+One file a split, below `$FTLAB_CACHE/prefix` (default `~/.cache/ftlab`), named by a hash of all
+that it follows from: the prefix's weights, structure and place, the data set's rows, how they
+are prepared, device and precision, versions. Tokens of padding are not stored. Files are
+safetensors, mapped and not read, so that processes share one copy in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ftlab.training.guards import digest
+
+LIMIT = 20_000_000_000  # bytes on disk, unless $FTLAB_CACHE_BYTES says otherwise
+CHUNK = 2**25  # bytes that are checked at a time
+DTYPES = {torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
+          torch.bfloat16: "BF16"}
+"""safetensors' names. Wider ones are written first, so that each is where its size divides."""
+
+
+class Damaged(Exception):
+    """A file is not what was written; it is made again."""
+
+
+def folder() -> Path:
+    """Where the files are."""
+    return Path(os.environ.get("FTLAB_CACHE", "~/.cache/ftlab")).expanduser() / "prefix"
+
+
+def limit() -> int:
+    """Bytes that all files together may take."""
+    return int(os.environ.get("FTLAB_CACHE_BYTES", LIMIT))
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """A file's name, from all that its content follows from."""
+    said = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+class Activations:
+    """What the prefix hands on for each example of a split (see `Rows`).
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tensors: dict[str, Tensor] = {}
+
+    def open(self) -> Activations:
+        """Map the file and check it.
+
+        Raises:
+            Damaged: it is not what was written.
+        """
+        try:
+            with safe_open(self.path, "pt") as file:
+                said = json.loads((file.metadata() or {})["digests"])
+                self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise Damaged(f"{self.path}: {error}") from error
+        if {name: _digests(tensor) for name, tensor in self._tensors.items()} != said:
+            raise Damaged(f"{self.path}: its checksums are other ones")
+        os.utime(self.path)  # the last that is evicted
+        return self
+
+    @property
+    def bytes(self) -> int:
+        """Of the file."""
+        return self.path.stat().st_size
+
+    def rows(self, index: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
+        """Each (B, ...), with zeros for padding.
+
+        Raises:
+            Damaged: a ragged row has another length than it had.
+        """
+        handed = []
+        for number, mask in enumerate(masks):
+            values = self._tensors[f"values{number}"]
+            begin = self._tensors[f"begin{number}"][index]
+            if mask is None:
+                handed.append(values[begin])
+                continue
+            length = mask.sum(dim=1)
+            if not torch.equal(length, self._tensors[f"length{number}"][index]):
+                raise Damaged(f"{self.path}: an example has another length than it had")
+            before = length.cumsum(0) - length
+            rows = torch.repeat_interleave(begin - before, length) + torch.arange(int(length.sum()))
+            padded = values.new_zeros(*mask.shape, *values.shape[1:])
+            padded[mask] = values[rows]
+            handed.append(padded)
+        return handed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]  # a loader's process maps it for itself
+        self.open()
+
+
+Recorded = Iterator[tuple[Tensor, Sequence[Tensor | None], Sequence[Tensor]]]
+"""Of each batch, on the CPU: positions in the split (B,), masks, what is handed on (see `Rows`)."""
+
+
+def obtain(
+    key: str, examples: int, record: Callable[[], Recorded], waiting: Callable[[], None]
+) -> tuple[Activations, bool]:
+    """The file of a key; made where it is missing or damaged, once, however many want it.
+
+    Args:
+        key: from `key_of`.
+        examples: in the split.
+        record: computes what is handed on, batch by batch, every example once.
+        waiting: called every now and then while another process makes the file.
+
+    Returns:
+        The file, open, and whether it was made here.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = folder() / f"{key}.safetensors"
+    found = _whole(path)
+    if found is not None:
+        return found, False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_suffix(".lock"), waiting):
+        found = _whole(path)  # another process has made it meanwhile
+        if found is not None:
+            return found, False
+        work = path.with_suffix(".making")
+        shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+        work.mkdir()
+        try:
+            made = _write(work, examples, record())
+            _make_room(made.stat().st_size, path.parent)
+            os.replace(made, path)
+        finally:
+            shutil.rmtree(work)
+        return Activations(path).open(), True
+
+
+def _whole(path: Path) -> Activations | None:
+    if not path.exists():
+        return None
+    try:
+        return Activations(path).open()
+    except Damaged:
+        return None
+
+
+@contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """A lock that ends with its process."""
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting()
+                time.sleep(0.2)
+        yield
+
+
+def _write(work: Path, examples: int, recorded: Recorded) -> Path:
+    """One safetensors file; what is recorded never has to fit into memory."""
+    columns: list[_Column] = []
+    with contextlib.ExitStack() as stack:
+        for index, masks, handed in recorded:
+            if not columns:
+                columns = [_Column(stack.enter_context((work / str(number)).open("w+b")), examples)
+                           for number in range(len(handed))]
+            for column, mask, tensor in zip(columns, masks, handed, strict=True):
+                column.add(index, mask, tensor)
+        assert all(bool((each.begin >= 0).all()) for each in columns), "an example is missing"
+        tensors = {f"begin{number}": column.begin for number, column in enumerate(columns)}
+        tensors |= {f"length{number}": column.length for number, column in enumerate(columns)}
+        values = {f"values{number}": column.values() for number, column in enumerate(columns)}
+        tensors |= sorted(values.items(), key=lambda item: -item[1].dtype.itemsize)
+        digests = {name: _digests(tensor) for name, tensor in tensors.items()}
+        return _assemble(work / "whole.safetensors", tensors, json.dumps(digests))
+
+
+class _Column:
+    """One of the tensors that are handed on, as its rows come.
+
+    Attributes:
+        file: of the rows' bytes, one after another.
+        begin, length: of each example's row (N,), in entries where rows are ragged.
+    """
+
+    def __init__(self, file: BinaryIO, examples: int) -> None:
+        self.file = file
+        self.begin, self.length = torch.full((2, examples), -1).unbind()
+        self.written = 0
+        self.shape: tuple[int, ...] = ()
+        self.dtype = torch.float32
+
+    def add(self, index: Tensor, mask: Tensor | None, tensor: Tensor) -> None:
+        length = torch.ones(len(index), dtype=torch.int64) if mask is None else mask.sum(dim=1)
+        self.begin[index] = self.written + length.cumsum(0) - length
+        self.length[index] = length
+        self.written += int(length.sum())
+        rows = tensor if mask is None else tensor[mask]
+        self.shape, self.dtype = tuple(rows.shape[1:]), rows.dtype
+        self.file.write(rows.contiguous().view(torch.uint8).numpy().data)
+
+    def values(self) -> Tensor:
+        self.file.flush()
+        size = self.written * math.prod(self.shape)
+        mapped = torch.from_file(self.file.name, size=size, dtype=self.dtype)
+        return mapped.view(self.written, *self.shape)
+
+
+def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> Path:
+    """As `save_file`, which would take all of it into memory at once."""
+    said: dict[str, Any] = {"__metadata__": {"digests": digests}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.numel() * tensor.dtype.itemsize
+        said[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape),
+                      "data_offsets": [begin, end]}
+    header = json.dumps(said).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for tensor in tensors.values():
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def _digests(tensor: Tensor) -> list[list[int]]:
+    chunks = tensor.reshape(-1).split(CHUNK // tensor.dtype.itemsize)
+    return [list(digest(chunk)) for chunk in chunks]
+
+
+def _make_room(needed: int, where: Path) -> None:
+    """Remove what was read longest ago; who has it mapped keeps it."""
+    files = sorted(where.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in files)
+    while files and total + needed > limit():
+        oldest = files.pop(0)
+        total -= oldest.stat().st_size
+        oldest.unlink(missing_ok=True)
