@@ -70,8 +70,8 @@ def run_study(
     display = display or Display()
     signals = Signals()
     try:
-        made = plan(study)
         engine.prepare(need(study), workers, timeout)
+        made = plan(study)
         tracker = Tracker(tracking_uri)
         work = Path(results) / study.name / ".work"
         made.check_space([work])

@@ -80,8 +80,8 @@ def run_sweep(
     engine = engine or Workers()  # imports while we read the data
     signals = Signals()
     try:
-        made = plan(sweep.study)
         engine.prepare(need(sweep.study), workers, timeout)
+        made = plan(sweep.study)
         better = directions(sweep)
         rehearse(sweep, better)
         writable(Path(results))

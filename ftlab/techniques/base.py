@@ -213,13 +213,12 @@ class Technique(LightningModule, ABC):
         Ranks have equally many examples of an update, but not of what a loss is the mean of
         (tokens, weighted classes).
         """
-        ranks = self.trainer.world_size
-        if ranks == 1:
+        if not torch.distributed.is_initialized():
             return 1.0
         own = torch.tensor(float(self.task.weight(batch)), device=self.device)
         whole = own.clone()
         torch.distributed.all_reduce(whole)
-        return own * ranks / whole
+        return own * torch.distributed.get_world_size() / whole
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self.model(batch)
