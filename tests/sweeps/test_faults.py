@@ -137,6 +137,27 @@ def test_two_commands__share_the_trials_and_a_killed_one_s_go_to_the_other(
     wait_for(lambda: not alive(tmp_path), 60)
 
 
+@pytest.mark.slow
+def test_storage__may_be_gone_for_a_minute(tmp_path: Path, tiny_bert: Path, reviews: Path) -> None:
+    write_sweep(tmp_path, tiny_bert, reviews, FAULTY | {"trainer": {"max_epochs": 4}}, trials=6,
+                spaces={"faulty": {"lr": {"low": 1e-3, "high": 1e-1, "log": True}}})
+    process = begin(tmp_path, "sweep", "sweep.yaml", "--allow", "faulty", "--workers", "2",
+                    NAP="0.3")
+    wait_for(lambda: "trial 0: val/accuracy" in said(tmp_path))
+    journal, away = tmp_path / "optuna.journal", tmp_path / "away"
+    journal.rename(away)
+    time.sleep(60)
+    assert process.poll() is None
+    assert not journal.exists()  # nobody began another one
+    away.rename(journal)
+    assert process.wait(300) == 0, said(tmp_path)
+    assert "does not answer" in said(tmp_path)
+    (done,) = trials(tmp_path).values()
+    assert [each.state for each in done] == [TrialState.COMPLETE] * 6
+    assert max(Lease.of(each).token for each in done) == 1  # what went on kept its lease
+    assert records(tmp_path) == {("COMPLETE", "FINISHED"): 6}
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_bad_trials__stop_early_on_all_ranks(
     devices: int, tmp_path: Path, tiny_bert: Path, reviews: Path
