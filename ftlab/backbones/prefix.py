@@ -32,6 +32,10 @@ from ftlab.backbones.passes import (
     watch,
 )
 
+RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+          ValueError)
+"""What networks raise at batches that they were not made for: other shapes, NaN."""
+
 
 class Rows(Protocol):
     """What is known of a split's examples."""
@@ -74,6 +78,9 @@ class Prefix:
         try:
             with torch.enable_grad():  # a gradient tells what lies behind something that trains
                 self._find(sample)
+        except RAISED as error:
+            said = (str(error).splitlines() or [""])[0][:200]
+            raise Unplayable(f"it cannot be tried out ({type(error).__name__}: {said})") from error
         finally:
             for module in training:
                 module.training = True
@@ -122,8 +129,11 @@ class Prefix:
         return watch(self.model, batch, self._giving, self._reading, until)
 
     def _plays(self, places: Sequence[Place], batch: Batch, passed: Pass) -> bool:
-        with self._playing(places, [passed.values[place] for place in places], batch):
-            outputs = tensors(self.model(batch))
+        try:
+            with self._playing(places, [passed.values[place] for place in places], batch):
+                outputs = tensors(self.model(batch))
+        except RAISED:  # the network looks at what is NaN
+            return False
         return all(torch.allclose(played, plain, rtol=1e-4, atol=1e-5)
                    for played, plain in zip(outputs, passed.outputs, strict=True))
 

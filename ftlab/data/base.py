@@ -82,8 +82,9 @@ class DataModule(LightningDataModule, ABC):
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
     task: Task
-    handed: dict[SplitName, Rows]
-    """What is known already of a split's examples; its batches bring it as `prefix`."""
+    handed: dict[str, Rows]
+    """What is known already of a split's examples, or of a view of them; batches bring the name
+    as `prefix`."""
     splits: dict[SplitName, Examples]
     notes: list[str]
     """What a user should know once: texts cut, bytes replaced, images converted."""
@@ -215,20 +216,40 @@ class DataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Row]:
         """Augmented training examples as `sampling` draws them, the last batch kept."""
         seed = self.seed
-        dataset = self.dataset("train", training=True)
+        dataset = self._augmented()
         strata = [self.task.stratum(label) for label in self.splits["train"].labels]
         sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
                                on_epoch=dataset.set_epoch)
         return self._loader(dataset, sampler, self._collate("train", training=True), seed)
 
+    @property
+    def views(self) -> int | None:
+        """In how many ways augmentation changes each example; None for ever new ones."""
+        return getattr(getattr(self, "augment", None), "views", None)
+
+    def _augmented(self) -> SplitDataset:
+        dataset = self.dataset("train", training=True)
+        if self.views:
+            dataset.keep(self.views)
+        return dataset
+
+    def view_loader(self, view: int) -> DataLoader[Row]:
+        """A view of the training examples (from 0), each example once over all ranks."""
+        dataset = self._augmented()
+        dataset.set_epoch(view)
+        sampler = ExactEvalSampler(self._by_length("train"), *self._rank_and_world())
+        return self._loader(dataset, sampler, self._collate("train", training=True), self.seed)
+
     def eval_loader(self, split: SplitName) -> DataLoader[Row]:
         """A split (train too) without augmentation, each example once over all ranks."""
         seed = self.seed
-        lengths = self.lengths(split)
-        order = range(len(self.splits[split])) if lengths is None else longest_first(lengths)
-        sampler = ExactEvalSampler(order, *self._rank_and_world())
+        sampler = ExactEvalSampler(self._by_length(split), *self._rank_and_world())
         return self._loader(self.dataset(split, training=False), sampler,
                             self._collate(split, training=False), seed)
+
+    def _by_length(self, split: SplitName) -> Sequence[int]:
+        lengths = self.lengths(split)
+        return range(len(self.splits[split])) if lengths is None else longest_first(lengths)
 
     def val_dataloader(self) -> DataLoader[Row]:
         return self.eval_loader("validation")
@@ -245,7 +266,10 @@ class DataModule(LightningDataModule, ABC):
 
     def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         collate = self.collate(training)
-        return Handing(collate, self.handed[split]) if split in self.handed else collate
+        views = training and bool(self.views)
+        if (f"{split}/0" if views else split) not in self.handed:
+            return collate
+        return Handing(collate, split, views)
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
                 collate: Callable[[Sequence[Row]], dict[str, Any]],

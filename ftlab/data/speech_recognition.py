@@ -152,7 +152,7 @@ class SpeechRecognition(DataModule):
                                         self.augment if training else None)
 
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
-        return self._recordings.collate(self.task.stack, self.seed,
+        return self._recordings.collate(self.task.stack, 0 if self.views else self.seed,
                                         self.augment if training else None)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
