@@ -67,7 +67,7 @@ class Prefix:
 
     def __init__(self, model: TaskModel, sample: Batch) -> None:
         self.model = model
-        self.blocks = _leading(model)
+        self.blocks = leading(model)
         frozen = [path for block in model.blocks[: self.blocks] for path in block.paths]
         self._giving = list(_whole(model, "", frozen))
         all_frozen = self.blocks == len(model.blocks)
@@ -238,8 +238,12 @@ class Prefix:
         return shaped
 
 
-def _leading(model: TaskModel) -> int:
-    """How many leading blocks have nothing that trains."""
+def leading(model: TaskModel) -> int:
+    """How many leading blocks have nothing that trains.
+
+    Raises:
+        Unplayable: none has, or something trains in front of them.
+    """
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     blocks = model.blocks
     if not all(any(part.holds(name) for part in (*blocks, model.head)) for name in trainable):

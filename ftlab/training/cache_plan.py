@@ -13,7 +13,7 @@ WRITE = 3e8
 """Bytes a second that are written, summed up and flushed; of a slow SSD."""
 CHECK = 2.5e9
 """Bytes a second that are mapped and summed up when a file is opened."""
-REPEATS = 3
+REPEATS, LONG = 3, 0.1  # calls, and seconds of all together
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,9 @@ def padded(lengths: Sequence[int], order: Sequence[int], size: int) -> float:
 
 
 def fastest(act: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few calls, after one that warms up."""
-    act()
-    seconds = []
-    for _ in range(REPEATS):
+    """Seconds of the fastest of up to three calls; of a long one, which evens out, the first."""
+    seconds: list[float] = []
+    while len(seconds) < REPEATS and sum(seconds) < LONG:
         begin = time.perf_counter()
         act()
         if torch.cuda.is_available():

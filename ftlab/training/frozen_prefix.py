@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,8 +28,9 @@ from ftlab.training.cache_plan import (
     stored_bytes,
 )
 from ftlab.training.callbacks import ALIVE, Report
-from ftlab.training.evaluate import placing
+from ftlab.training.evaluate import Placing, placing
 from ftlab.training.guards import TensorGuard
+from ftlab.training.precision import Context
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run
@@ -95,18 +96,15 @@ def why_not(run: Run) -> str:
 def _attach(
     run: Run, trainer: Trainer, guard: TensorGuard, splits: Sequence[SplitName], report: Report
 ) -> str:
-    model, data = run.technique.model, run.data
-    source = Source.of(run, trainer, guard)
+    model, data, device = run.technique.model, run.data, trainer.strategy.root_device
+    model.to(device)
+    source = Source(run, guard.before, placing(trainer, device),
+                    trainer.precision_plugin.forward_context)
     wanted = named(data, splits)
     keys = {name: source.key(name) for name in wanted}
-    forecast = foresee_run(run, source, splits, keys)
-    room = min(prefix_cache.limit(), prefix_cache.free() - SPARE)
-    if forecast.build and forecast.bytes > room:
-        raise _Declined(f"it would take {forecast.bytes / 1e6:,.0f} MB, and there is room for "
-                        f"{max(0, room) / 1e6:,.0f}")
-    if forecast.saved <= 0:
-        raise _Declined(f"{source.prefix.blocks} of {len(model.blocks)} blocks are frozen, but it "
-                        f"would not pay: {forecast}")
+    foreseen = ""
+    if not all(prefix_cache.path_of(key).exists() for key in keys.values()):
+        foreseen = f"; {_worth_making(run, source, splits, keys, report)}"
     opened, made = {}, 0
     for name, split in wanted.items():
         opened[name], here = prefix_cache.obtain(
@@ -119,7 +117,27 @@ def _attach(
     run.technique.train()
     whence = {0: "read", len(wanted): "computed"}.get(made, "computed in part")
     return (f"prefix cache: {source.prefix.blocks} of {len(model.blocks)} blocks are frozen; what "
-            f"they give was {whence} ({size / 1e6:,.1f} MB; {forecast})")
+            f"they give was {whence} ({size / 1e6:,.1f} MB{foreseen})")
+
+
+def _worth_making(
+    run: Run, source: Source, splits: Sequence[SplitName], keys: Mapping[str, str], report: Report
+) -> Forecast:
+    """What making the files will cost and save.
+
+    Raises:
+        _Declined: more than it saves, or more room than there is.
+    """
+    forecast = foresee_run(run, source, splits, keys)
+    report({"event": "forecast", **asdict(forecast)})
+    room = min(prefix_cache.limit(), prefix_cache.free() - SPARE)
+    if forecast.bytes > room:
+        raise _Declined(f"it would take {forecast.bytes / 1e6:,.0f} MB, and there is room for "
+                        f"{max(0, room) / 1e6:,.0f}")
+    if forecast.saved <= 0:
+        raise _Declined(f"{source.prefix.blocks} of {len(run.technique.model.blocks)} blocks are "
+                        f"frozen, but it would not pay: {forecast}")
+    return forecast
 
 
 def _playing(prefix: Prefix, data: DataModule, name: str, batch: Any) -> AbstractContextManager[None]:
@@ -134,44 +152,52 @@ def named(data: DataModule, splits: Sequence[SplitName]) -> dict[str, SplitName]
 
 @dataclass
 class Source:
-    """What computes a run's prefix, and what its results follow from."""
+    """What computes a run's prefix, and what its results follow from.
+
+    Attributes:
+        run: its model is adapted, its data connected.
+        weights: digests of the model's tensors, by name (`TensorGuard.before`).
+        place: moves a batch to the model.
+        context: that the model computes in.
+    """
 
     run: Run
-    prefix: Prefix
-    parts: dict[str, Any]
-    place: Any
-    context: Any
+    weights: Mapping[str, Any]
+    place: Placing
+    context: Context
 
-    @classmethod
-    def of(cls, run: Run, trainer: Trainer, guard: TensorGuard) -> Source:
-        """Of a run whose model is adapted.
+    @cached_property
+    def prefix(self) -> Prefix:
+        """Of the adapted model.
 
         Raises:
-            Unplayable: there is no prefix that could be played back.
+            Unplayable: there is none that could be played back.
         """
-        model, data, device = run.technique.model, run.data, trainer.strategy.root_device
-        place, context = placing(trainer, device), trainer.precision_plugin.forward_context
-        model.to(device)
-        with context():
-            prefix = Prefix(model, place(next(iter(data.val_dataloader()))))
-        frozen = model.blocks[: prefix.blocks]
-        return cls(run, prefix, {
-            "places": prefix.places,
-            "weights": {name: value for name, value in guard.before.items()
+        sample = self.place(next(iter(self.run.data.val_dataloader())))
+        with self.context():
+            return Prefix(self.run.technique.model, sample)
+
+    @cached_property
+    def _parts(self) -> dict[str, Any]:
+        model, data, record = self.run.technique.model, self.run.data, self.run.record
+        frozen = model.blocks[: self.prefix.blocks]
+        return {
+            "places": self.prefix.places,
+            "weights": {name: value for name, value in self.weights.items()
                         if any(block.holds(name) for block in frozen)},
             "network": type(model.network).__name__,
-            "backbone": run.record["backbone"],
-            "data": {name: value for name, value in run.record["data"]["init_args"].items()
+            "backbone": record["backbone"],
+            "data": {name: value for name, value in record["data"]["init_args"].items()
                      if name not in ORDER},
             "rows": data.fingerprint,
-            "precision": run.settings.precision,
-            "device": device.type,
+            "precision": self.run.settings.precision,
+            "device": next(model.parameters()).device.type,
             "versions": [torch.__version__, transformers.__version__],
-        }, place, context)
+        }
 
     def key(self, name: str) -> str:
         """Of the file of a split or view."""
-        return prefix_cache.key_of({**self.parts, "split": name})
+        return prefix_cache.key_of({**self._parts, "split": name})
 
     def record(self, name: str, report: Report) -> prefix_cache.Recorded:
         """What the prefix hands on for each example, batch by batch, on the CPU."""
@@ -205,7 +231,7 @@ class Source:
 
 
 def foresee_run(
-    run: Run, source: Source, splits: Sequence[SplitName], keys: dict[str, str]
+    run: Run, source: Source, splits: Sequence[SplitName], keys: Mapping[str, str]
 ) -> Forecast:
     """What a cache would cost and save this run and those that will read it too."""
     data, epochs = run.data, run.settings.max_epochs
@@ -217,7 +243,7 @@ def foresee_run(
         if data.views and split == "train":
             passes = Passes(training=len(range(int(name[6:]), epochs, data.views)))
         training, evaluation = _work(data, split)
-        there = (prefix_cache.folder() / f"{keys[name]}.safetensors").exists()
+        there = prefix_cache.path_of(keys[name]).exists()
         parts.append(Part(len(data.splits[split]), passes, training, evaluation, there))
     return foresee(source.measure(), parts, int(run.record.get("runs_to_come", 1)))
 

@@ -64,6 +64,11 @@ def key_of(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
+def path_of(key: str) -> Path:
+    """Where the file of a key is, or would be."""
+    return folder() / f"{key}.safetensors"
+
+
 class Activations:
     """What the prefix hands on for each example of a split (see `Rows`).
 
@@ -152,7 +157,7 @@ def obtain(
     Raises:
         OSError: it cannot be written.
     """
-    path = folder() / f"{key}.safetensors"
+    path = path_of(key)
     found = _whole(path)
     if found is not None:
         return found, False
