@@ -13,6 +13,7 @@ WRITE = 3e8
 """Bytes a second that are written, summed up and flushed; of a slow SSD."""
 CHECK = 2.5e9
 """Bytes a second that are mapped and summed up when a file is opened."""
+MARGIN = 0.15  # of what is foreseen, by which the measured differs
 REPEATS, LONG = 3, 0.1  # calls, and seconds of all together
 
 
@@ -38,6 +39,11 @@ class Forecast:
     def saved(self) -> float:
         """Seconds, negative where the cache would cost more than it saves."""
         return self.plain - self.build - self.read
+
+    @property
+    def pays(self) -> bool:
+        """Whether it saves more than what foreseeing may be wrong by."""
+        return self.saved > MARGIN * self.plain
 
     def __str__(self) -> str:
         many = f"{self.runs} runs to come" if self.runs > 1 else "this run"

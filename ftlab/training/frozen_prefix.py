@@ -104,7 +104,7 @@ def _attach(
     keys = {name: source.key(name) for name in wanted}
     foreseen = ""
     if not all(prefix_cache.path_of(key).exists() for key in keys.values()):
-        foreseen = f"; {_worth_making(run, source, splits, keys, report)}"
+        foreseen = f"; {_worth_making(source, splits, report)}"
     opened, made = {}, 0
     for name, split in wanted.items():
         opened[name], here = prefix_cache.obtain(
@@ -121,22 +121,22 @@ def _attach(
 
 
 def _worth_making(
-    run: Run, source: Source, splits: Sequence[SplitName], keys: Mapping[str, str], report: Report
+    source: Source, splits: Sequence[SplitName], report: Report
 ) -> Forecast:
     """What making the files will cost and save.
 
     Raises:
         _Declined: more than it saves, or more room than there is.
     """
-    forecast = foresee_run(run, source, splits, keys)
+    forecast = source.foresee(splits)
     report({"event": "forecast", **asdict(forecast)})
     room = min(prefix_cache.limit(), prefix_cache.free() - SPARE)
     if forecast.bytes > room:
         raise _Declined(f"it would take {forecast.bytes / 1e6:,.0f} MB, and there is room for "
                         f"{max(0, room) / 1e6:,.0f}")
-    if forecast.saved <= 0:
-        raise _Declined(f"{source.prefix.blocks} of {len(run.technique.model.blocks)} blocks are "
-                        f"frozen, but it would not pay: {forecast}")
+    if not forecast.pays:
+        raise _Declined(f"{source.prefix.blocks} of "
+                        f"{len(source.run.technique.model.blocks)} blocks are frozen, but it would not pay: {forecast}")
     return forecast
 
 
@@ -229,23 +229,21 @@ class Source:
         work = count if lengths is None else padded(lengths, batch["index"].tolist(), count)
         return Measured(seconds / work, reading / count, stored_bytes(here, masks) / count)
 
-
-def foresee_run(
-    run: Run, source: Source, splits: Sequence[SplitName], keys: Mapping[str, str]
-) -> Forecast:
-    """What a cache would cost and save this run and those that will read it too."""
-    data, epochs = run.data, run.settings.max_epochs
-    whole = "test" in splits  # a trial has no evaluation after its fit
-    parts = []
-    for name, split in named(data, splits).items():
-        passes = {"train": Passes(training=epochs), "validation": Passes(evaluation=epochs + whole),
-                  "test": Passes(evaluation=1)}[split]
-        if data.views and split == "train":
-            passes = Passes(training=len(range(int(name[6:]), epochs, data.views)))
-        training, evaluation = _work(data, split)
-        there = prefix_cache.path_of(keys[name]).exists()
-        parts.append(Part(len(data.splits[split]), passes, training, evaluation, there))
-    return foresee(source.measure(), parts, int(run.record.get("runs_to_come", 1)))
+    def foresee(self, splits: Sequence[SplitName]) -> Forecast:
+        """What a cache would cost and save this run and those that will read it too."""
+        data, epochs = self.run.data, self.run.settings.max_epochs
+        whole = "test" in splits  # a trial has no evaluation after its fit
+        parts = []
+        for name, split in named(data, splits).items():
+            passes = {"train": Passes(training=epochs),
+                      "validation": Passes(evaluation=epochs + whole),
+                      "test": Passes(evaluation=1)}[split]
+            if data.views and split == "train":
+                passes = Passes(training=len(range(int(name[6:]), epochs, data.views)))
+            training, evaluation = _work(data, split)
+            there = prefix_cache.path_of(self.key(name)).exists()
+            parts.append(Part(len(data.splits[split]), passes, training, evaluation, there))
+        return foresee(self.measure(), parts, int(self.run.record.get("runs_to_come", 1)))
 
 
 def _work(data: DataModule, split: SplitName) -> tuple[float, float]:

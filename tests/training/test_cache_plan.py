@@ -48,7 +48,7 @@ def test_forecast__of_what_is_there_builds_nothing() -> None:
 
 def test_forecast__declines_one_epoch_alone_and_not_with_others_to_come() -> None:
     once = dataclasses.replace(TRAIN, passes=Passes(training=1), training=1000.0)
-    assert foresee(COSTLY, [once], 1).saved < 0 < foresee(COSTLY, [once], 3).saved
+    assert not foresee(COSTLY, [once], 1).pays and foresee(COSTLY, [once], 3).pays
 
 
 def test_padded__counts_each_batch_at_its_longest() -> None:
