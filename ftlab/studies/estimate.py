@@ -8,7 +8,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.passes import Unplayable
@@ -74,8 +76,13 @@ class Estimate:
                 total += here.cache.build
         return total
 
-    def rich(self) -> Table:
-        """For the terminal."""
+    def rich(self) -> Group:
+        """For the terminal: the cells, then what is computed once for each."""
+        once = [f"{planned.cell.key.title}: {_once(planned, self.foreseen[planned.cell.key.config])}"
+                for planned in self.plan.cells]
+        return Group(self._table(), "Computed once:", *(Text(f"  {line}") for line in once))
+
+    def _table(self) -> Table:
         study = self.plan.study
         runs = len(self.plan.cells) * len(study.seeds)
         table = Table(
@@ -88,7 +95,6 @@ class Estimate:
             table.add_column(column)
         for column in ("trainable", "% of all", "time a run", "plain", "disk a run"):
             table.add_column(column, justify="right")
-        table.add_column("computed once")
         for planned in self.plan.cells:
             key, here = planned.cell.key, self.foreseen[planned.cell.key.config]
             table.add_row(
@@ -100,7 +106,6 @@ class Estimate:
                 clock(here.cached_seconds),
                 clock(here.seconds),
                 f"{planned.checkpoint_bytes / 1e6:,.1f} MB",
-                _once(planned, here),
             )
         return table
 
@@ -108,7 +113,8 @@ class Estimate:
 def _once(planned: PlannedCell, here: Foreseen) -> str:
     if here.cache is None:
         return f"nothing: {here.why_not}"
-    return (f"{planned.frozen_blocks} frozen blocks, {here.cache.bytes / 1e6:,.0f} MB, saves "
+    blocks = "block" if planned.frozen_blocks == 1 else "blocks"
+    return (f"what {planned.frozen_blocks} frozen {blocks} hand on, {here.cache.bytes / 1e6:,.0f} MB, saves "
             f"{clock(here.cache.saved)} in {here.cache.runs} runs")
 
 
