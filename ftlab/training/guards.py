@@ -13,7 +13,6 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 from ftlab.training.sharding import full
 
-
 _WIDTH = 1024  # words of a row, in `digest`
 
 
