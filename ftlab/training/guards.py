@@ -13,30 +13,29 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 from ftlab.training.sharding import full
 
-LINE = 4096  # words whose sums are taken at a time
-ODD = (0x1E3779B97F4A7C15, 1, 0x2545F4914F6CDD1D)
-"""Where the weights of lines, columns and the rest begin."""
+_WIDTH = 1024  # words of a row, in `digest`
 
 
 def digest(tensor: Tensor) -> tuple[int, int]:
     """Two sums that tell, with 64-bit accumulation, whether a tensor changed.
 
-    A hash would read every byte through Python; this costs two passes at memory speed. They
-    take the bits, not the values, so that even a changed sign of zero shows, and weigh each word
-    by its place, so that exchanged ones do.
+    A hash would read every byte through Python; these cost two passes at memory speed. They
+    take the bits, not the values, so that even a changed sign of zero shows.
     """
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8)
     words = bits[: bits.numel() // 8 * 8].view(torch.int64)
     rest = bits[bits.numel() // 8 * 8 :].to(torch.int64)
-    rest = rest << (8 * torch.arange(rest.numel(), device=rest.device))
-    lines = words[: words.numel() // LINE * LINE].view(-1, LINE)
-    # Sums along lines and across them need no temporary as large as the tensor.
-    sums = (torch.cat([lines.sum(dim=1), rest]), lines.sum(dim=0), words[lines.numel() :])
-    # They wrap around, which is what makes them checksums.
-    plain = sums[0].sum() + sums[2].sum()
-    mixed = sum((each * (torch.arange(each.numel(), device=each.device) * 2 + odd)).sum()
-                for each, odd in zip(sums, ODD, strict=True))
-    return int(plain.item()), int(mixed.item())  # type: ignore[union-attr]  # a sum of tensors
+    table = words[: words.numel() // _WIDTH * _WIDTH].view(-1, _WIDTH)
+    tail = words[table.numel() :]
+    rows, odd = table.sum(dim=1), torch.arange(1, 2 * _WIDTH, 2, device=bits.device)
+    total = rows.sum() + tail.sum()
+    # each word times 1, 3, 5, ...: 2 * _WIDTH * row + odd[column]; it wraps around, which is what
+    # makes it a checksum, and lets sums over rows and columns stand for the products
+    mixed = (table.sum(dim=0) * odd).sum() + (tail * (odd[: len(tail)] + 2 * table.numel())).sum()
+    mixed += (rows * torch.arange(len(rows), device=bits.device)).sum() * (2 * _WIDTH)
+    if len(rest):
+        total += (rest << (8 * torch.arange(len(rest), device=bits.device))).sum()
+    return int(total.item()), int(mixed.item())
 
 
 class TensorGuard:
