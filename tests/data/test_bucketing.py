@@ -113,8 +113,16 @@ def test_stretches__are_at_most_fifty_batches_and_at_least_a_quarter(whole):
         by_length = lengths[arranged[here]].reshape(-1, size)
         mixed = by_length[by_length[:, 0].argsort()].ravel()
         assert (np.diff(mixed) >= 0).all()
-    longest = lengths[arranged].reshape(-1, size).max(axis=1)
-    assert (np.diff(longest) < 0).any()
+        assert len(part) < 7 or (np.diff(by_length[:, 0]) < 0).any()
+
+
+@pytest.mark.parametrize("other", [(3, 6), (4, 5)])
+def test_batches__are_shuffled_anew_by_seed_and_epoch(other):
+    lengths = np.random.default_rng(1).integers(1, 10**6, 800)
+    drawn, buckets = np.arange(800), Buckets(lengths, 4)
+    first, second = buckets.arrange(drawn, 3, 5), buckets.arrange(drawn, *other)
+    assert {*map(tuple, batches(first, 4))} == {*map(tuple, batches(second, 4))}
+    assert first.tolist() != second.tolist()
 
 
 def test_examples_of_one_length__share_a_batch_at_random():
