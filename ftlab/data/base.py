@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.prefix import Rows
 from ftlab.data.batches import Handing, Row, SplitDataset
+from ftlab.data.bucketing import Buckets
 from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.known_labels import keep_known
 from ftlab.data.sampling import (
@@ -77,6 +78,8 @@ class DataModule(LightningDataModule, ABC):
         sampling: how training examples are drawn.
         classes: raw label -> class name.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of like length (`ftlab.data.bucketing`), where inputs are
+            padded to the longest of their batch.
     """
 
     packs: bool = False
@@ -91,7 +94,8 @@ class DataModule(LightningDataModule, ABC):
 
     def __init__(self, sources: Mapping[SplitName, str | None], task: Task, batch_size: int,
                  split: Split, subset: Subset, sampling: Sampling,
-                 classes: Mapping[str, str] | None, workers: int) -> None:
+                 classes: Mapping[str, str] | None, workers: int,
+                 bucketing: bool = False) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -105,6 +109,7 @@ class DataModule(LightningDataModule, ABC):
         self.sampling = sampling
         self.classes = dict(classes) if classes is not None else None
         self.workers = workers
+        self.bucketing = bucketing
         self.splits = {}
         self.handed = {}
         self.notes = []
@@ -142,6 +147,10 @@ class DataModule(LightningDataModule, ABC):
     def lengths(self, split: SplitName) -> Sequence[int] | None:
         """How long each example is to the connected backbone; None where all are equal."""
         return None
+
+    def padded_lengths(self) -> Sequence[int] | None:
+        """Of the training examples, as `lengths`; None where nothing is padded to its batch."""
+        return None if self.packs else self.lengths("train")
 
     def load(self) -> None:
         """Read, split, subset and encode, once; an `InputError` names the place and the mend."""
@@ -214,12 +223,14 @@ class DataModule(LightningDataModule, ABC):
     # Loaders
 
     def train_dataloader(self) -> DataLoader[Row]:
-        """Augmented training examples as `sampling` draws them, the last batch kept."""
+        """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
         seed = self.seed
         dataset = self._augmented()
         strata = [self.task.stratum(label) for label in self.splits["train"].labels]
+        lengths = self.padded_lengths() if self.bucketing else None
+        buckets = None if lengths is None else Buckets(lengths, self.batch_size)
         sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
-                               on_epoch=dataset.set_epoch)
+                               on_epoch=dataset.set_epoch, buckets=buckets)
         return self._loader(dataset, sampler, self._collate("train", training=True), seed)
 
     @property
