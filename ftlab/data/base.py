@@ -89,6 +89,8 @@ class DataModule(LightningDataModule, ABC):
     """What is known already of a split's examples, or of a view of them; batches bring the name
     as `prefix`."""
     splits: dict[SplitName, Examples]
+    pinned: bool
+    """Whether batches lie in memory that a GPU copies from while it computes."""
     notes: list[str]
     """What a user should know once: texts cut, bytes replaced, images converted."""
 
@@ -113,6 +115,7 @@ class DataModule(LightningDataModule, ABC):
         self.splits = {}
         self.handed = {}
         self.notes = []
+        self.pinned = False
         self._seed: int | None = None
         self._fingerprint = ""
 
@@ -289,7 +292,7 @@ class DataModule(LightningDataModule, ABC):
         generator = torch.Generator().manual_seed(seed)
         size = share_of_batch(self.batch_size, self._rank_and_world()[1])
         return DataLoader(dataset, size, sampler=sampler, collate_fn=collate,
-                          num_workers=self.workers, generator=generator)
+                          num_workers=self.workers, generator=generator, pin_memory=self.pinned)
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -216,7 +216,7 @@ class _Run(Job):
             case "metrics":
                 self.step, now = event["step"], event["time"]
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
-            case "note" | "shortcut" as about:
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
                 self.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)

@@ -17,7 +17,8 @@ Event = dict[str, Any]
 """What a run reports, with the key `event`.
 
 `progress` (phase, done, total), `metrics` (step, time, metrics), `note` (text), `shortcut` (text:
-what is not computed anew, or why all is), `alive`, `failed` (reason; the last one counts), `done`
+what is not computed anew, or why all is), `precision`, `hardware` and `compile` (text: what the
+run took, what was decided for it and why), `alive`, `failed` (reason; the last one counts), `done`
 (metrics), and from the engine at the end `exit`: `code`,
 negative for a signal; `lost`, whether the process vanished through no fault of its own that is
 known, so that another attempt makes sense; `reason`, where the engine knows one; `machine_lost`,

@@ -97,7 +97,7 @@ class Trial(Job):
                 self.curves |= event["metrics"].keys()
                 if "epoch" in event["metrics"] and not trials.steps:
                     self._report(event["metrics"])
-            case "note" | "shortcut" as about:
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
                 trials.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)

@@ -242,7 +242,7 @@ class _Column:
         self.written += int(length.sum())
         rows = tensor if mask is None else tensor[mask]
         self.shape, self.dtype = tuple(rows.shape[1:]), rows.dtype
-        self.file.write(rows.contiguous().view(torch.uint8).numpy().data)
+        self.file.write(rows.reshape(-1).view(torch.uint8).numpy().data)
 
     def values(self) -> Tensor:
         self.file.flush()
