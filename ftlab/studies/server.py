@@ -115,7 +115,8 @@ def _preload() -> None:
 
     import ftlab.studies.process
     import ftlab.training.run
-    import ftlab.training.search  # noqa: F401
+    import ftlab.training.search
+    import ftlab.training.together  # noqa: F401
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
