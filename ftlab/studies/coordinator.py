@@ -145,6 +145,11 @@ class _Runs(Jobs):
         if not self.open[cell_id]:
             self.tracker.end_cell(cell_id)
 
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs that have not ended read the frozen prefix of a cell; at least one."""
+        return max(1, sum(count for cell_id, count in self.open.items()
+                          if planned.shares_prefix(self.cells[cell_id])))
+
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
         for cell_id in +self.open:
