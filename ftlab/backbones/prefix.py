@@ -60,6 +60,8 @@ class Prefix:
     Attributes:
         blocks: how many of the model's blocks it has.
         places: of the tensors that it hands on, each with a row an example.
+        reads_inputs: whether the rest of the model looks at the values of inputs that are images
+            or sound, too.
 
     Raises:
         Unplayable: there is none, or what it hands on cannot be told.
@@ -115,6 +117,7 @@ class Prefix:
             if axes[:1] != (EXAMPLES,) or any(isinstance(axis, str) for axis in axes[2:]):
                 raise Unplayable(f"{place.path} hands on something that is no row an example")
         self.places = tuple(found)
+        self.reads_inputs = not self._plays(found, _blank(samples[0]), first)
 
     def _candidates(self, passed: Pass) -> Iterator[list[Place]]:
         """What may be enough, the smallest first."""
@@ -236,6 +239,13 @@ class Prefix:
             shaped["target"] = {name: narrowed(value, width, 2 * fewer)
                                 for name, value in shaped["target"].items()}
         return shaped
+
+
+def _blank(batch: Batch) -> dict[str, Any]:
+    """A batch whose images and sounds are NaN."""
+    return {**batch, "inputs": {
+        name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for name, value in batch["inputs"].items()}}
 
 
 def leading(model: TaskModel) -> int:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.prefix import Rows
-from ftlab.data.batches import Handing, Row, SplitDataset
+from ftlab.data.batches import Handing, Row, SplitDataset, Unread
 from ftlab.data.bucketing import Buckets
 from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.known_labels import keep_known
@@ -228,7 +228,7 @@ class DataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Row]:
         """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
         seed = self.seed
-        dataset = self._augmented()
+        dataset = self._shown("train", training=True)
         strata = [self.task.stratum(label) for label in self.splits["train"].labels]
         lengths = self.padded_lengths() if self.bucketing else None
         buckets = None if lengths is None else Buckets(lengths, self.batch_size)
@@ -241,15 +241,20 @@ class DataModule(LightningDataModule, ABC):
         """In how many ways augmentation changes each example; None for ever new ones."""
         return getattr(getattr(self, "augment", None), "views", None)
 
-    def _augmented(self) -> SplitDataset:
-        dataset = self.dataset("train", training=True)
-        if self.views:
+    def _shown(self, split: SplitName, training: bool) -> SplitDataset:
+        dataset = self.dataset(split, training)
+        if training and self.views:
             dataset.keep(self.views)
-        return dataset
+        known = self._name(split, training) in self.handed
+        return Unread(dataset) if known and self.unread and dataset.alike else dataset
+
+    def _name(self, split: SplitName, training: bool) -> str:
+        """Under which `handed` has a split, or its first view."""
+        return f"{split}/0" if training and self.views else split
 
     def view_loader(self, view: int) -> DataLoader[Row]:
         """A view of the training examples (from 0), each example once over all ranks."""
-        dataset = self._augmented()
+        dataset = self._shown("train", training=True)
         dataset.set_epoch(view)
         sampler = ExactEvalSampler(self._by_length("train"), *self._rank_and_world())
         return self._loader(dataset, sampler, self._collate("train", training=True), self.seed)
@@ -258,7 +263,7 @@ class DataModule(LightningDataModule, ABC):
         """A split (train too) without augmentation, each example once over all ranks."""
         seed = self.seed
         sampler = ExactEvalSampler(self._by_length(split), *self._rank_and_world())
-        return self._loader(self.dataset(split, training=False), sampler,
+        return self._loader(self._shown(split, training=False), sampler,
                             self._collate(split, training=False), seed)
 
     def _by_length(self, split: SplitName) -> Sequence[int]:
@@ -280,10 +285,9 @@ class DataModule(LightningDataModule, ABC):
 
     def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         collate = self.collate(training)
-        views = training and bool(self.views)
-        if (f"{split}/0" if views else split) not in self.handed:
+        if self._name(split, training) not in self.handed:
             return collate
-        return Handing(collate, split, views)
+        return Handing(collate, split, training and bool(self.views))
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
                 collate: Callable[[Sequence[Row]], dict[str, Any]],

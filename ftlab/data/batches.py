@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class SplitDataset(Dataset[Row]):
     """
 
     views: int | None = None
+    alike: ClassVar[bool] = False
+    """Whether all inputs are floating-point tensors of one shape."""
 
     def __init__(self, targets: Sequence[Any], seed: int) -> None:
         self.targets = targets
@@ -58,6 +60,22 @@ class SplitDataset(Dataset[Row]):
     def input(self, index: int) -> Any:
         """What `Collate.inputs` turns into the network's inputs."""
         raise NotImplementedError
+
+
+class Unread(SplitDataset):
+    """Rows of a data set whose inputs nobody reads: each has the same one, of NaN.
+
+    Args:
+        dataset: its inputs are alike.
+    """
+
+    def __init__(self, dataset: SplitDataset) -> None:
+        super().__init__(dataset.targets, dataset.seed)
+        self.views = dataset.views
+        self.blank = torch.full_like(dataset.input(0), torch.nan)
+
+    def input(self, index: int) -> Tensor:
+        return self.blank
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,7 @@ def _attach(
             lambda: report(ALIVE))
         made += here
     data.handed |= opened  # at last: from here on batches bring names
+    data.unread = not source.prefix.reads_inputs
     size = sum(each.bytes for each in opened.values())
     model.playing = partial(_playing, source.prefix, data)
     run.technique.train()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ftlab.backbones.prefix import Prefix
 from ftlab.data.image_augment import ImageAugment
+from ftlab.data.image_dataset import ImageDataset
 from ftlab.data.text_augment import TextAugment
 from ftlab.training import frozen_prefix, prefix_cache
 from ftlab.training.cache_plan import Forecast
@@ -188,6 +189,25 @@ def test_views__are_cached_one_by_one_and_shared_by_seeds(
     assert len(list(cache.glob("*.safetensors"))) == 4  # two views, validation, test
     for tensor in found[0]:
         torch.testing.assert_close(found[1][tensor], found[0][tensor], rtol=0, atol=1e-7)
+
+
+def test_images__are_not_decoded_where_nobody_looks_at_them(
+    request: pytest.FixtureRequest, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world("image_classification", request.getfixturevalue)
+    execute(run_in(world, "last1", tmp_path / "one", plain=False), lambda event: None)
+    looked: list[int] = []
+    plain = ImageDataset.input
+
+    def input(self: ImageDataset, index: int) -> Tensor:
+        looked.append(index)
+        return plain(self, index)
+
+    monkeypatch.setattr(ImageDataset, "input", input)
+    run = run_in(world, "last1", tmp_path / "two", plain=False)
+    search(run, lambda event: None)
+    assert set(looked) <= set(range(8)), "the samples by which the network is tried out"
+    assert len(run.data.splits["train"]) > 16
 
 
 def test_mixtures__are_not_cached(
