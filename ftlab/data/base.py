@@ -88,6 +88,8 @@ class DataModule(LightningDataModule, ABC):
     handed: dict[str, Rows]
     """What is known already of a split's examples, or of a view of them; batches bring the name
     as `prefix`."""
+    unread: bool = False
+    """Whether what is handed stands for the inputs too: nobody looks at their values."""
     splits: dict[SplitName, Examples]
     pinned: bool
     """Whether batches lie in memory that a GPU copies from while it computes."""
