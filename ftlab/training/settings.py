@@ -23,6 +23,7 @@ class TrainerSettings:
             gradients and optimizer state out, for models whose training does not fit one device;
             `auto` is `ddp`.
         threads: CPU threads of a run; None for all cores.
+        log_every: steps from one of a curve's points in training to the next.
     """
 
     max_epochs: int = 3
@@ -34,9 +35,11 @@ class TrainerSettings:
     devices: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     threads: int | None = None
+    log_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "accumulate", "devices", "patience", "threads"):
+        for name in ("max_epochs", "accumulate", "devices", "patience", "threads",
+                     "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
