@@ -23,8 +23,11 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 from ftlab.training import checkpoint, costs, frozen_prefix, guards, hardware, precision, sharding
 from ftlab.training.agreement import Agreement
+from ftlab.training.cached_head import CachedHead, Declined, find_head
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
+from ftlab.training.head_members import Member, Seed, random_state
 from ftlab.training.settings import TrainerSettings
+from ftlab.training.stacked_heads import train_stack
 from ftlab.training.unused import retire_unused
 
 
@@ -81,26 +84,30 @@ def fit(
     if sharded:
         sharding.check(model)
         run.technique.shard = sharding.shard
-    watch = Watch(guard, report)
-    metric = run.select_by.removeprefix("val/")
-    upwards = run.data.task.higher_is_better(metric)
-    names = {n for n, p in model.named_parameters() if p.requires_grad}
-    names |= checkpoint.buffer_names(model)
-    directory = run.directory / "checkpoint" if pruning is None else None
-    best = BestEpoch(run.select_by, upwards, directory, names, run.record)
+    watch = Watch(guard, report, run.settings.log_every)
+    best = best_epoch(run, model, whole=pruning is None)
     alike = {"configuration": run.record, "data set": run.data.fingerprint, "model": guard.before}
     callbacks: list[Callback] = [Agreement(alike), watch, best, *([pruning] if pruning else [])]
     if sharded:
         callbacks.append(sharding.EvenValidation())
     if run.settings.patience:
-        mode = "max" if upwards else "min"
+        mode = "max" if best.sign > 0 else "min"
         callbacks.append(EarlyStopping(run.select_by, patience=run.settings.patience, mode=mode))
-    trainer = _trainer(run, callbacks)
+    trainer = make_trainer(run, callbacks)
     if not run.technique.trains:
         best.keep(model)
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
     splits = SPLITS if pruning is None else SPLITS[:2]
     cached = frozen_prefix.attach(run, trainer, guard, splits, report)
+    head = _head(run, trainer, report)
+    if head is not None:
+        member = _only_member(run, head, guard, best, report)
+        member.stop = pruning.stop if pruning else member.stop
+        measured = train_stack([member], head, memory, cached)
+        member.settle(head, model)
+        if pruning:
+            pruning.pruned = member.pruned
+        return trainer, best, measured
     memory.start()
     begin = time.perf_counter()
     with hardware.compiled(run, model, report):
@@ -126,6 +133,35 @@ def fit(
     trainer.optimizers = []  # inference needs no state of theirs
     run.technique.zero_grad(set_to_none=True)
     return trainer, best, measured
+
+
+def _head(run: Run, trainer: Trainer, report: Report) -> CachedHead | None:
+    """The head of a run that needs no Trainer; says so, or why it does."""
+    if run.technique.together != "heads" or run.plain:
+        return None
+    try:
+        head = find_head(run, trainer)
+    except Declined as error:
+        report({"event": "shortcut", "text": f"the head is trained by the Trainer: {error}"})
+        return None
+    report({"event": "shortcut", "text": "the head is trained on cached features alone"})
+    return head
+
+
+def _only_member(
+    run: Run, head: CachedHead, guard: guards.TensorGuard, best: BestEpoch, report: Report
+) -> Member:
+    seed = Seed(run.data, guard, head.parameters(), random_state(head.linear.weight.device))
+    return Member(run, seed, best, report)
+
+
+def best_epoch(run: Run, model: TaskModel, whole: bool) -> BestEpoch:
+    """What chooses a run's epoch; of a whole run it keeps the checkpoint."""
+    upwards = run.data.task.higher_is_better(run.select_by.removeprefix("val/"))
+    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    names |= checkpoint.buffer_names(model)
+    directory = run.directory / "checkpoint" if whole else None
+    return BestEpoch(run.select_by, upwards, directory, names, run.record)
 
 
 def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
@@ -178,7 +214,8 @@ def _retire(model: TaskModel, sample: Mapping[str, Any], report: Report) -> None
         report({"event": "note", "text": f"not used by the task, left out: {', '.join(unused)}"})
 
 
-def _trainer(run: Run, callbacks: list[Callback]) -> Trainer:
+def make_trainer(run: Run, callbacks: list[Callback]) -> Trainer:
+    """Lightning's Trainer with a run's settings."""
     settings = run.settings
     return Trainer(
         max_epochs=settings.max_epochs,

@@ -49,25 +49,34 @@ class TensorGuard:
         self.before = {name: digest(tensor) for name, tensor in _tensors(model).items()}
         self.reached: set[str] = set()
 
-    def moved(self, model: TaskModel) -> set[str]:
+    def moved(self, model: TaskModel, among: set[str] | None = None) -> set[str]:
         """Names of the parameters and persistent buffers that differ from before.
 
         A sharded model is gathered tensor by tensor, so all ranks must ask together.
+
+        Args:
+            model: it.
+            among: only these are looked at; None for all.
         """
-        return {n for n, tensor in _tensors(model).items()
-                if digest(full(tensor.detach())) != self.before[n]}
+        return {n for n, tensor in _tensors(model).items() if (among is None or n in among)
+                and digest(full(tensor.detach())) != self.before[n]}
 
     def note_gradients(self, model: TaskModel) -> None:
         """Remember which parameters have a gradient now."""
         self.reached |= {n for n, p in model.named_parameters() if p.grad is not None}
 
-    def check(self, model: TaskModel, trained: set[str]) -> None:
+    def check(self, model: TaskModel, trained: set[str], among: set[str] | None = None) -> None:
         """Hold training to what the technique said it trains.
+
+        Args:
+            model: after training.
+            trained: what the technique said.
+            among: only these are looked at; None for all.
 
         Raises:
             GuardFailed: a trained tensor got no gradient or never moved, a frozen one changed.
         """
-        moved = self.moved(model) & {name for name, _ in model.named_parameters()}
+        moved = self.moved(model, among) & {name for name, _ in model.named_parameters()}
         complaints = {
             "got no gradient": sorted(trained - self.reached),
             "never moved": sorted((trained & self.reached) - moved),

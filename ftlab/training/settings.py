@@ -25,6 +25,7 @@ class TrainerSettings:
             gradients and optimizer state out, for models whose training does not fit one device;
             `auto` is `ddp`.
         threads: CPU threads of a run; None for all cores.
+        log_every: steps from one of a curve's points in training to the next.
         tf32: whether GPUs may round the factors of float32 products to TF32's 10 bits.
         compile: `auto` compiles the blocks that train where a run on a GPU is long enough to
             repay it; results then differ by rounding.
@@ -40,11 +41,13 @@ class TrainerSettings:
     devices: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     threads: int | None = None
+    log_every: int = 10
     tf32: bool = False
     compile: Literal["never", "auto"] = "never"
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "accumulate", "devices", "patience", "threads"):
+        for name in ("max_epochs", "accumulate", "devices", "patience", "threads",
+                     "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

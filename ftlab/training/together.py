@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 
+from ftlab.training.cached_head import Declined
 from ftlab.training.callbacks import Report
 from ftlab.training.fit import Run
 from ftlab.training.run import execute
 from ftlab.training.search import search
+from ftlab.training.sharing import fit_heads
 
 Result = dict[str, float] | Exception
 """What a run measured, or why it failed."""
+Stops = Sequence[Callable[[], bool]] | None
 
 
 def execute_together(
-    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]] | None
+    runs: Sequence[Run], reports: Sequence[Report], stops: Stops
 ) -> list[Result]:
     """Execute runs, or trials of a sweep, that differ in seed and in the technique's arguments.
 
@@ -27,8 +31,48 @@ def execute_together(
     Returns:
         The final metrics of each; of a run that failed alone, its exception.
     """
+    reason = _why_alone(runs)
+    if not reason:
+        try:
+            return _packed(runs, reports, stops)
+        except Declined as error:
+            reason = str(error)
+        # what is common to all has failed, and would for each
+        except Exception as error:  # noqa: BLE001
+            return [error] * len(runs)
+    if len(runs) > 1:
+        for report in reports:
+            report({"event": "shortcut", "text": f"trained by itself: {reason}"})
     return [_alone(run, report, None if stops is None else stops[number])
             for number, (run, report) in enumerate(zip(runs, reports, strict=True))]
+
+
+def _why_alone(runs: Sequence[Run]) -> str:
+    """What speaks against training runs together, before anything is loaded; empty for nothing."""
+    first = runs[0]
+    if len(runs) == 1:
+        return "there is no other run"
+    if any(run.plain for run in runs):
+        return "--plain"
+    if len({type(run.technique) for run in runs}) > 1:
+        return "the runs are of several techniques"
+    if first.technique.together is None:
+        return f"{type(first.technique).__name__} has no way of training several runs as one"
+    if any(run.settings != first.settings for run in runs):
+        return "the runs have different trainer settings"
+    if first.settings.devices > 1:
+        return "a run has several devices"
+    return ""
+
+
+def _packed(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
+    if runs[0].technique.together == "heads":
+        return fit_heads(runs, reports, stops)
+    if importlib.util.find_spec("ftlab.training.packed_adapters") is None:
+        raise Declined("adapters are not packed")
+    packed = importlib.import_module("ftlab.training.packed_adapters")
+    results: list[Result] = packed.fit_packed(runs, reports, stops)
+    return results
 
 
 def _alone(run: Run, report: Report, stop: Callable[[], bool] | None) -> Result:
