@@ -137,8 +137,8 @@ def fit(
 
 def _head(run: Run, trainer: Trainer, report: Report) -> CachedHead | None:
     """The head of a run that needs no Trainer; says so, or why it does."""
-    if run.technique.together != "heads" or run.plain:
-        return None
+    if run.technique.together != "heads" or not run.data.handed:
+        return None  # the prefix has said why
     try:
         head = find_head(run, trainer)
     except Declined as error:

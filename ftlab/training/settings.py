@@ -25,10 +25,10 @@ class TrainerSettings:
             gradients and optimizer state out, for models whose training does not fit one device;
             `auto` is `ddp`.
         threads: CPU threads of a run; None for all cores.
-        log_every: steps from one of a curve's points in training to the next.
         tf32: whether GPUs may round the factors of float32 products to TF32's 10 bits.
         compile: `auto` compiles the blocks that train where a run on a GPU is long enough to
             repay it; results then differ by rounding.
+        log_every: steps from one of a curve's points in training to the next.
     """
 
     max_epochs: int = 3
@@ -41,9 +41,9 @@ class TrainerSettings:
     devices: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     threads: int | None = None
-    log_every: int = 10
     tf32: bool = False
     compile: Literal["never", "auto"] = "never"
+    log_every: int = 10
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "accumulate", "devices", "patience", "threads",

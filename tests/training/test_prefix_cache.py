@@ -105,7 +105,8 @@ def texts(request: pytest.FixtureRequest) -> World:
 
 
 def note_of(events: list[dict[str, Any]]) -> str:
-    (note,) = (event["text"] for event in events if event["event"] == "shortcut")
+    (note,) = (event["text"] for event in events
+               if event["event"] == "shortcut" and "prefix" in event["text"])
     return note
 
 
