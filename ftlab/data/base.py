@@ -81,6 +81,8 @@ class DataModule(LightningDataModule, ABC):
 
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
+    plain: bool = False
+    """Without any shortcut."""
     task: Task
     handed: dict[SplitName, Rows]
     """What is known already of a split's examples; its batches bring it as `prefix`."""
