@@ -84,6 +84,8 @@ class DataModule(LightningDataModule, ABC):
 
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
+    plain: bool = False
+    """Without any shortcut."""
     task: Task
     handed: dict[str, Rows]
     """What is known already of a split's examples, or of a view of them; batches bring the name

@@ -16,6 +16,7 @@ from ftlab.data.sources import own_splits, read
 from ftlab.data.splits import Split, Subset
 from ftlab.data.text_augment import TextAugment
 from ftlab.data.text_normalise import TextNormalisation
+from ftlab.data.token_cache import tokens_of
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 
@@ -77,7 +78,7 @@ class TextClassification(DataModule):
         self.augment = augment
         self.normalise = normalise
         self._preprocessing: TextPreprocessing | None = None
-        self._tokens: dict[SplitName, list[list[int]]] = {}
+        self._tokens: dict[SplitName, Sequence[list[int]]] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return own_splits(source)
@@ -109,7 +110,7 @@ class TextClassification(DataModule):
     def _tokenise(self, preprocessing: TextPreprocessing) -> None:
         for split in SPLITS:
             texts = self.splits[split].inputs
-            self._tokens[split], cut = preprocessing.encode(texts, self.max_length)
+            self._tokens[split], cut = tokens_of(self, texts, preprocessing, self.max_length)
             if cut and split == "train":
                 self.note(f"{100 * cut / len(texts):.1f}% of training texts were cut at "
                           f"{self.max_length} tokens")
@@ -136,7 +137,7 @@ class TextClassification(DataModule):
 
 
 class _Tokenised(SplitDataset):
-    def __init__(self, tokens: list[list[int]], targets: Sequence[Any], seed: int) -> None:
+    def __init__(self, tokens: Sequence[list[int]], targets: Sequence[Any], seed: int) -> None:
         super().__init__(targets, seed)
         self.tokens = tokens
 

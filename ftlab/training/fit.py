@@ -62,6 +62,7 @@ def load(run: Run, report: Report) -> costs.MemoryMeter:
         torch.set_num_threads(max(1, run.settings.threads // run.settings.devices))
     seed_everything(run.seed, workers=True, verbose=False)
     report({"event": "progress", "phase": "load", "done": 0, "total": 1})
+    run.data.plain = run.plain
     run.data.load()
     run.data.connect(run.backbone, run.seed)
     device = hardware.device_of(run.settings)
