@@ -91,7 +91,7 @@ def fit(
     if run.settings.patience:
         mode = "max" if upwards else "min"
         callbacks.append(EarlyStopping(run.select_by, patience=run.settings.patience, mode=mode))
-    trainer = _trainer(run, callbacks)
+    trainer = make_trainer(run, callbacks)
     if not run.technique.trains:
         best.keep(model)
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
@@ -176,7 +176,8 @@ def _device(settings: TrainerSettings) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
-def _trainer(run: Run, callbacks: list[Callback]) -> Trainer:
+def make_trainer(run: Run, callbacks: list[Callback]) -> Trainer:
+    """Lightning's Trainer with a run's settings, and nothing that we do ourselves."""
     settings = run.settings
     return Trainer(
         max_epochs=settings.max_epochs,
