@@ -22,6 +22,7 @@ class LinearProbe(Technique):
     """
 
     search_space = {"lr": LogUniform(1e-4, 1e-1)}
+    together = "heads"
 
     def __init__(
         self, lr: float = 5e-3, optim: Optimization = Optimization(weight_decay=0.0)
