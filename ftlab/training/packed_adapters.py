@@ -74,7 +74,7 @@ def _together(
 ) -> list[Result]:
     if reason := _why_not(runs):
         raise Declined(reason)
-    members, failed, memory = _members(runs, reports, stops)
+    members, failed, memory = adapted(runs, reports, stops)
     if len(members) < 2:
         raise Declined("there is no other run that can be trained")
     pack = Pack(list(members.values()))
@@ -114,7 +114,7 @@ def _why_not(runs: Sequence[Run]) -> str:
     return ""
 
 
-def _members(
+def adapted(
     runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]]
 ) -> tuple[dict[int, Member], dict[int, Exception], costs.MemoryMeter]:
     """The runs adapted as each alone would be, by number; and those that failed at it."""
