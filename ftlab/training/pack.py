@@ -101,6 +101,7 @@ class Pack:
         """
         for member in self.alive:
             member.run.technique.eval()
+        self.run.technique.eval()
         with torch.no_grad():
             for raw in heard:
                 size = len(raw["index"])

@@ -190,6 +190,7 @@ def _epoch(
     accumulate, batches = pack.run.settings.accumulate, len(pack.batches)
     for member in pack.alive:
         member.begin_epoch(epoch)
+    pack.run.technique.train()  # of the network that is called, though its own run may have ended
     said = 0.0
     for number, rows in enumerate(pack.batches.epoch(epoch), 1):
         begin, slots = time.perf_counter(), pack.alive

@@ -20,7 +20,7 @@ from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """A trial among others that train on one network.
 
