@@ -22,8 +22,8 @@ READS_WEIGHTS = ("MultiheadAttention", "ShiftedWindowAttention", "ShiftedWindowA
                  "WavLMAttention")
 
 
-def adaptable_layers(model: TaskModel) -> dict[str, nn.Module]:
-    """Linear and ungrouped convolution layers of the blocks, by path from `model.network`.
+def adaptable_layers(model: TaskModel, last: int | None = None) -> dict[str, nn.Module]:
+    """Linear and ungrouped convolution layers of the last blocks, by path from `model.network`.
 
     Grouped (depthwise) convolutions are left out: PEFT cannot merge into them. So is an output
     layer tied to the embedding: merging into it would change what the network reads. So are
@@ -45,7 +45,7 @@ def adaptable_layers(model: TaskModel) -> dict[str, nn.Module]:
     ]
     return {
         name.removeprefix(prefix): module
-        for block in model.blocks
+        for block in model.blocks[-last if last else None :]
         for name, module in block.named_modules()
         if isinstance(module, LAYERS)
         and getattr(module, "groups", 1) == 1
@@ -56,7 +56,8 @@ def adaptable_layers(model: TaskModel) -> dict[str, nn.Module]:
 
 
 def choose_targets(
-    model: TaskModel, technique: str, known: Mapping[str, Sequence[str]], targets: list[str] | None
+    model: TaskModel, technique: str, known: Mapping[str, Sequence[str]], targets: list[str] | None,
+    last: int | None = None,
 ) -> list[str]:
     """Paths from `model.network` of the layers to adapt.
 
@@ -66,11 +67,12 @@ def choose_targets(
         known: PEFT's own choice by architecture (`config.model_type`).
         targets: endings of layer names chosen by the user; `["all"]` for every layer; None for
             PEFT's choice, which is every layer where it has none.
+        last: so many blocks, counted from the output, are looked at alone; None for all.
 
     Raises:
         Incompatible: nothing matches.
     """
-    layers = adaptable_layers(model)
+    layers = adaptable_layers(model, last)
     model_type = getattr(getattr(model.network, "config", None), "model_type", None)
     if targets is not None:
         endings = targets
@@ -82,7 +84,8 @@ def choose_targets(
     if not chosen:
         names = sorted({path.rsplit(".", 1)[-1] for path in layers})
         raise Incompatible(
-            f"{technique}: no linear or convolution layer of the blocks is named {endings}",
+            f"{technique}: no linear or convolution layer of the {f'last {last} ' if last else ''}"
+            f"blocks is named {endings}",
             f"this backbone's layers end in: {', '.join(names[:20]) or 'none'}",
         )
     return chosen

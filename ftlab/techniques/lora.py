@@ -4,6 +4,7 @@ from peft import LoraConfig
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
 
 from ftlab.backbones.model import TaskModel
+from ftlab.errors import Incompatible
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 from ftlab.techniques.injection import choose_targets, exactly, inject, merge_injected
 
@@ -22,11 +23,14 @@ class LoRA(Technique):
         dropout: probability on the update's input.
         targets: endings of the names of the layers to adapt, or ["all"]; None for PEFT's choice
             (query and value projections in most transformers), every layer where it has none.
+        last: adapt the last so many blocks alone, counted from the output, so that those before
+            them can be computed once; None for all blocks.
         lr: peak learning rate; 10 to 100 times full fine-tuning's.
         optim: optimizer, weight decay and schedule.
     """
 
     search_space = {"lr": LogUniform(1e-4, 5e-3), "rank": Choice((4, 8, 16, 32))}
+    together = "adapters"
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class LoRA(Technique):
         alpha: float | None = None,
         dropout: float = 0.0,
         targets: list[str] | None = None,
+        last: int | None = None,
         lr: float = 1e-3,
         optim: Optimization = Optimization(),
     ) -> None:
@@ -42,11 +47,16 @@ class LoRA(Technique):
             raise ValueError(f"rank must be at least 1, got {rank}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, got {dropout}")
-        self.rank, self.dropout, self.targets = rank, dropout, targets
+        if last is not None and last < 1:
+            raise ValueError(f"last must be at least 1, got {last}")
+        self.rank, self.dropout, self.targets, self.last = rank, dropout, targets, last
         self.alpha = 2.0 * rank if alpha is None else alpha
 
     def adapt(self, model: TaskModel) -> None:
-        paths = choose_targets(model, "LoRA", KNOWN, self.targets)
+        if self.last is not None and self.last > len(model.blocks):
+            raise Incompatible(f"LoRA(last={self.last}): the model has {len(model.blocks)} blocks",
+                               "choose a smaller `last`, or null for all")
+        paths = choose_targets(model, "LoRA", KNOWN, self.targets, self.last)
         config = LoraConfig(
             r=self.rank,
             # PEFT declares an integer and only ever divides it by the rank.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 
 from ftlab.training.cached_head import Declined
 from ftlab.training.callbacks import Report
 from ftlab.training.fit import Run
+from ftlab.training.packed_adapters import fit_packed
 from ftlab.training.run import execute
 from ftlab.training.search import search
 from ftlab.training.sharing import fit_heads
@@ -66,11 +66,9 @@ def _why_alone(runs: Sequence[Run]) -> str:
 def _packed(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
     if runs[0].technique.together == "heads":
         return fit_heads(runs, reports, stops)
-    if importlib.util.find_spec("ftlab.training.packed_adapters") is None:
-        raise Declined("adapters are not packed")
-    packed = importlib.import_module("ftlab.training.packed_adapters")
-    results: list[Result] = packed.fit_packed(runs, reports, stops)
-    return results
+    if stops is None:
+        raise Declined("whole runs of adapters are measured one at a time")
+    return fit_packed(runs, reports, stops)
 
 
 def _alone(run: Run, report: Report, stop: Callable[[], bool] | None) -> Result:

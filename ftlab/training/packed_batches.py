@@ -1,0 +1,111 @@
+"""Batches whose rows are those of several runs, one run after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ftlab.backbones.model import Batch
+from ftlab.data.base import DataModule
+from ftlab.training.slot_dropout import Declined
+
+
+def tiled(value: Any, times: int, size: int) -> Any:
+    """A batch of `size` rows so many times over; what is no rows is left as it is.
+
+    Raises:
+        Declined: a tensor is no row an example.
+    """
+    if isinstance(value, Mapping):
+        return {name: tiled(each, times, size) for name, each in value.items()}
+    if isinstance(value, Tensor):
+        if not value.ndim or len(value) != size:
+            raise Declined("a batch holds a tensor that has no row an example")
+        return value.repeat(times, *[1] * (value.ndim - 1))
+    return value * times if isinstance(value, list) else value
+
+
+def part(value: Any, slot: int, size: int) -> Any:
+    """A slot's rows of a batch."""
+    own = slice(slot * size, (slot + 1) * size)
+    if isinstance(value, Mapping):
+        return {name: part(each, slot, size) for name, each in value.items()}
+    return value[own] if isinstance(value, Tensor | list) else value
+
+
+def parts(outputs: Any, slots: int, size: int) -> list[Any]:
+    """What a model returned for each slot's rows.
+
+    Raises:
+        Declined: it returned a tensor that has no row an example.
+    """
+    for leaf in pytree.tree_leaves(outputs):
+        if isinstance(leaf, Tensor) and (not leaf.ndim or len(leaf) != slots * size):
+            raise Declined("the model's outputs are not a row an example")
+    return [pytree.tree_map_only(Tensor, partial(part, slot=slot, size=size), outputs)
+            for slot in range(slots)]
+
+
+@runtime_checkable
+class Epochs(Protocol):
+    """A sampler that draws anew each epoch."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class Batches:
+    """Each run's own training batches, side by side.
+
+    Args:
+        data: of each run; one and the same object where the order is the same.
+    """
+
+    def __init__(self, data: Sequence[DataModule]) -> None:
+        self.orders = list({id(each): each for each in data}.values())
+        self.loaders = [each.train_dataloader() for each in self.orders]
+        self.collate = self.loaders[0].collate_fn
+        if len(self.orders) > 1:
+            for loader in self.loaders:
+                loader.collate_fn = list
+        if len({len(loader) for loader in self.loaders}) > 1:
+            raise Declined("the runs have unequally many batches")
+
+    def __len__(self) -> int:
+        return len(self.loaders[0])
+
+    def epoch(self, epoch: int) -> Iterator[Rows]:
+        """The epoch's batches in order."""
+        for loader in self.loaders:
+            for sampler in (loader.sampler, loader.batch_sampler):
+                if isinstance(sampler, Epochs):
+                    sampler.set_epoch(epoch)
+        for drawn in zip(*self.loaders, strict=True):
+            yield Rows(self, drawn)
+
+
+class Rows:
+    """The rows that each order has drawn for one step."""
+
+    def __init__(self, batches: Batches, drawn: Sequence[Any]) -> None:
+        self.batches, self.drawn = batches, drawn
+
+    def of(self, data: Sequence[DataModule]) -> tuple[Batch, int]:
+        """The batch of those runs, and how many rows each has in it.
+
+        Raises:
+            Declined: the runs have unequally many.
+        """
+        if len(self.batches.orders) == 1:
+            size = len(self.drawn[0]["index"])
+            return tiled(self.drawn[0], len(data), size), size
+        by_data = {id(each): rows for each, rows
+                   in zip(self.batches.orders, self.drawn, strict=True)}
+        rows = [by_data[id(each)] for each in data]
+        if len({len(each) for each in rows}) > 1:
+            raise Declined("the runs' batches are not of one size")
+        # together, so that all are padded to the widest
+        return self.batches.collate([row for each in rows for row in each]), len(rows[0])

@@ -1,0 +1,192 @@
+"""LoRA trials on one network: each has the losses, scores and weights that it has alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matrix import World, make_world
+
+from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.model import TaskModel
+from ftlab.errors import GuardFailed
+from ftlab.techniques.base import Optimization
+from ftlab.techniques.lora import LoRA
+from ftlab.training import packing_check
+from ftlab.training.fit import Run
+from ftlab.training.packed_adapters import fit_packed
+from ftlab.training.search import search
+from ftlab.training.settings import TrainerSettings
+
+FLOAT64 = TrainerSettings(max_epochs=2, precision="64-true")
+
+
+@pytest.fixture(autouse=True)
+def always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny models are packed whatever it takes, with a cache of the test's own."""
+    monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packing_check, "worth", lambda pays: True)
+
+
+@pytest.fixture
+def texts(request: pytest.FixtureRequest) -> World:
+    return make_world("text_classification", request.getfixturevalue)
+
+
+def techniques(dropout: float) -> list[LoRA]:
+    """Unlike in all that may differ."""
+    return [
+        LoRA(rank=2, dropout=dropout, lr=1e-2),
+        LoRA(rank=4, alpha=3, lr=3e-2, optim=Optimization(optimizer="sgd", schedule="cosine")),
+        LoRA(rank=1, dropout=dropout / 2, lr=1e-3, optim=Optimization(weight_decay=0.5, warmup=0)),
+    ]
+
+
+def run_of(world: World, technique: LoRA, plain: bool, directory: Path, seed: int = 3,
+           settings: TrainerSettings = FLOAT64, dropout: float = 0.0,
+           head_dropout: float = 0.1) -> Run:
+    backbone, data = world()
+    if isinstance(backbone, HuggingFace):
+        backbone.dropout, backbone.head_dropout = dropout, head_dropout
+    record = {"backbone": {"source": repr(vars(backbone))}, "data": {"init_args": {}}}
+    return Run(backbone, data, technique, settings, seed, "val/loss", directory, record, plain)
+
+
+Making = Callable[[bool], list[Run]]
+
+
+def never() -> bool:
+    return False
+
+
+def both(make: Making, stops: Sequence[Callable[[], bool]] = (never,) * 3) -> tuple[list[Any], list[Any], list[str]]:
+    """What each run alone and the pack gives: results, events by run, what was decided."""
+    alone, together = [], []
+    for run, stop in zip(make(True), stops, strict=False):
+        events: list[dict[str, Any]] = []
+        alone.append((search(run, events.append, stop), events, run))
+    runs = make(False)
+    heard: list[list[dict[str, Any]]] = [[] for _ in runs]
+    results = fit_packed(runs, [each.append for each in heard], stops[: len(runs)])
+    together = list(zip(results, heard, runs, strict=True))
+    notes = [event["text"] for each in heard for event in each if event["event"] == "shortcut"]
+    return alone, together, notes
+
+
+def assert_same(alone: Sequence[Any], together: Sequence[Any], tolerance: float) -> None:
+    for (plain, said, one), (packed, heard, other) in zip(alone, together, strict=True):
+        curve, ours = ([(e["step"], e["metrics"]) for e in events if e["event"] == "metrics"]
+                       for events in (said, heard))
+        assert [step for step, _ in curve] == [step for step, _ in ours]
+        for (_, metrics), (_, own) in zip(curve, ours, strict=True):
+            for name in metrics.keys() | own.keys():
+                # validation's are logged in float32
+                rel = tolerance if name.startswith("train/") else max(tolerance, 1e-6)
+                assert own[name] == pytest.approx(metrics[name], rel=rel, abs=1e-9), name
+        assert packed.keys() == plain.keys()
+        for name in plain:
+            if "cost" not in name:
+                assert packed[name] == pytest.approx(plain[name], rel=max(tolerance, 1e-6)), name
+        weights = dict(one.technique.model.named_parameters())
+        for name, parameter in other.technique.model.named_parameters():
+            torch.testing.assert_close(parameter, weights[name], rtol=0, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_pack__gives_each_run_what_it_has_alone(
+    texts: World, dropout: float, tmp_path: Path
+) -> None:
+    def make(plain: bool) -> list[Run]:
+        return [run_of(texts, each, plain, tmp_path, dropout=dropout)
+                for each in techniques(dropout)]
+
+    alone, together, notes = both(make)
+    assert all("3 runs packed" in note for note in notes), notes
+    assert_same(alone, together, 1e-9)
+
+
+@pytest.mark.parametrize("settings", [
+    TrainerSettings(max_epochs=2, gradient_clip=0.1, accumulate=3),
+    TrainerSettings(max_epochs=1, gradient_clip=None, precision="bf16-mixed"),
+], ids=lambda settings: settings.precision)
+def test_pack__of_the_last_block_starts_from_the_cache(
+    texts: World, settings: TrainerSettings, tmp_path: Path
+) -> None:
+    """In float32, where Adam makes steps of rounding, SGD alone."""
+    optim = Optimization(optimizer="sgd")
+
+    def make(plain: bool) -> list[Run]:
+        return [run_of(texts, LoRA(rank=rank, last=1, lr=0.1 / rank, optim=optim), plain, tmp_path,
+                       settings=settings) for rank in (1, 4)]
+
+    alone, together, notes = both(make)
+    assert all("3 of 4 blocks are frozen" in note and "2 runs packed" in note
+               for note in notes), notes
+    tolerance = 1e-5 if settings.precision == "32-true" else 2e-2
+    assert_same(alone, together, tolerance)
+
+
+def test_pack__of_other_seeds_has_each_ones_order(texts: World, tmp_path: Path) -> None:
+    def make(plain: bool) -> list[Run]:
+        return [run_of(texts, LoRA(rank=2, lr=1e-2), plain, tmp_path, seed=seed, head_dropout=0)
+                for seed in (3, 4, 3)]
+
+    alone, together, notes = both(make)
+    assert all("3 runs packed" in note for note in notes), notes
+    assert together[0][0]["val/loss"] != pytest.approx(together[1][0]["val/loss"], rel=1e-6)
+    assert together[0][0]["val/loss"] == pytest.approx(together[2][0]["val/loss"], rel=1e-9)
+    assert_same(alone, together, 1e-9)
+
+
+def test_pack__prunes_and_fails_each_alone(texts: World, tmp_path: Path) -> None:
+    """The first is pruned, the second's loss overflows; the third is as if alone."""
+    def make(plain: bool) -> list[Run]:
+        chosen = techniques(0.2)
+        chosen[1] = LoRA(rank=4, lr=1e200, optim=Optimization(optimizer="sgd", warmup=0))
+        runs = [run_of(texts, each, plain, tmp_path, dropout=0.2) for each in chosen]
+        return [runs[0], runs[2]] if plain else runs
+
+    def always_stop() -> bool:
+        return True
+
+    alone = []
+    for run, stop in zip(make(True), (always_stop, never), strict=True):
+        events: list[dict[str, Any]] = []
+        alone.append((search(run, events.append, stop), events, run))
+    runs = make(False)
+    heard: list[list[dict[str, Any]]] = [[] for _ in runs]
+    first, failure, third = fit_packed(
+        runs, [each.append for each in heard], [always_stop, never, never])
+    assert isinstance(failure, GuardFailed) and "non-finite loss" in str(failure)
+    assert isinstance(first, dict) and first["pruned"] == 1 and first["best_epoch"] == 1
+    assert_same(alone, [(first, heard[0], runs[0]), (third, heard[2], runs[2])], 1e-9)
+
+
+@pytest.mark.parametrize("why", ["plain", "slow", "widths", "bias"])
+def test_runs__go_one_after_another_where_a_pack_declines(
+    texts: World, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"plain": "--plain", "slow": "times as long packed", "widths": "to other widths",
+            "bias": "LayerNorm"}[why]
+    monkeypatch.setattr(packing_check, "worth", lambda pays: why != "slow")
+    settings = replace(FLOAT64, max_epochs=1)
+    runs = [run_of(texts, LoRA() if why != "bias" else NormToo(), why == "plain", tmp_path, seed,
+                   settings) for seed in ((3, 4) if why == "widths" else (3, 3))]
+    heard: list[list[dict[str, Any]]] = [[], []]
+    results = fit_packed(runs, [each.append for each in heard], [never, never])
+    assert all(isinstance(each, dict) and "val/loss" in each for each in results), results
+    for events in heard:
+        (note,) = (event["text"] for event in events if event["event"] == "shortcut")
+        assert "not packed with other runs" in note and said in note
+
+
+class NormToo(LoRA):
+    """A technique of whose layers not all can be stacked."""
+
+    def adapt(self, model: TaskModel) -> None:
+        super().adapt(model)
+        for name, parameter in model.named_parameters():
+            if "LayerNorm" in name and "layer.2" in name:
+                parameter.requires_grad_(True)
