@@ -165,7 +165,7 @@ def test_run__all_failed_still_shows_the_gaps(study: Path, call: Call) -> None:
 def test_run__interrupted_continues(
     study: Path, call: Call, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    command = [*FTLAB, "run", str(study), "--set", "trainer.max_epochs=150"]
+    command = [*FTLAB, "run", str(study), "--plain", "--set", "trainer.max_epochs=150"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(lambda: any(tmp_path.glob("results/small/.work/*seed0/events.jsonl")), process)
     time.sleep(0.5)
@@ -197,7 +197,8 @@ def test_run__kill_costs_the_run_in_progress_alone(study: Path, call: Call, tmp_
 
 
 def test_run__a_killed_worker_fails_its_run_alone(study: Path, tmp_path: Path) -> None:
-    command = [*FTLAB, "run", str(study), "--only", "probe", "--set", "seeds=[0, 1]"]
+    command = [*FTLAB, "run", str(study), "--only", "probe", "--plain", "--set",
+               "seeds=[0, 1]"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
