@@ -285,6 +285,7 @@ def test_dry_run__writes_nothing(study: Path, here: Here, tmp_path: Path) -> Non
     assert code == 0, errors
     assert "2 cells x 2 seeds = 4 runs" in output
     assert " 66 " in output, "the probe's parameters"
+    assert "Computed once:" in output and "without shortcuts" in output
     assert set(tmp_path.iterdir()) == before
 
 

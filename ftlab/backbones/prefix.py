@@ -32,6 +32,10 @@ from ftlab.backbones.passes import (
     watch,
 )
 
+RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+          ValueError)
+"""What networks raise at batches that they were not made for: other shapes, NaN."""
+
 
 class Rows(Protocol):
     """What is known of a split's examples."""
@@ -63,7 +67,7 @@ class Prefix:
 
     def __init__(self, model: TaskModel, sample: Batch) -> None:
         self.model = model
-        self.blocks = _leading(model)
+        self.blocks = leading(model)
         frozen = [path for block in model.blocks[: self.blocks] for path in block.paths]
         self._giving = list(_whole(model, "", frozen))
         all_frozen = self.blocks == len(model.blocks)
@@ -74,6 +78,9 @@ class Prefix:
         try:
             with torch.enable_grad():  # a gradient tells what lies behind something that trains
                 self._find(sample)
+        except RAISED as error:
+            said = (str(error).splitlines() or [""])[0][:200]
+            raise Unplayable(f"it cannot be tried out ({type(error).__name__}: {said})") from error
         finally:
             for module in training:
                 module.training = True
@@ -122,8 +129,11 @@ class Prefix:
         return watch(self.model, batch, self._giving, self._reading, until)
 
     def _plays(self, places: Sequence[Place], batch: Batch, passed: Pass) -> bool:
-        with self._playing(places, [passed.values[place] for place in places], batch):
-            outputs = tensors(self.model(batch))
+        try:
+            with self._playing(places, [passed.values[place] for place in places], batch):
+                outputs = tensors(self.model(batch))
+        except RAISED:  # the network looks at what is NaN
+            return False
         return all(torch.allclose(played, plain, rtol=1e-4, atol=1e-5)
                    for played, plain in zip(outputs, passed.outputs, strict=True))
 
@@ -228,8 +238,12 @@ class Prefix:
         return shaped
 
 
-def _leading(model: TaskModel) -> int:
-    """How many leading blocks have nothing that trains."""
+def leading(model: TaskModel) -> int:
+    """How many leading blocks have nothing that trains.
+
+    Raises:
+        Unplayable: none has, or something trains in front of them.
+    """
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     blocks = model.blocks
     if not all(any(part.holds(name) for part in (*blocks, model.head)) for name in trainable):

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ftlab.backbones.prefix import Rows
-
 
 class Row(NamedTuple):
     """One example on its way into a batch; `epoch` seeds what is random in the collation."""
@@ -22,6 +20,13 @@ class Row(NamedTuple):
     epoch: int
 
 
+def checked_views(views: int | None) -> int | None:
+    """How many views an augmentation has, if it is possible."""
+    if views is not None and views < 1:
+        raise ValueError(f"views must be at least 1, got {views}")
+    return views
+
+
 class SplitDataset(Dataset[Row]):
     """The examples of one split as rows. It holds no data module, so that workers can have it.
 
@@ -30,13 +35,19 @@ class SplitDataset(Dataset[Row]):
         seed: of the run, for augmentation.
     """
 
+    views: int | None = None
+
     def __init__(self, targets: Sequence[Any], seed: int) -> None:
         self.targets = targets
         self.seed = seed
         self.epoch = 0
 
+    def keep(self, views: int) -> None:
+        """Change each example in so many ways, one an epoch, the same ways in every run."""
+        self.views, self.seed = views, 0
+
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.epoch = epoch % self.views if self.views else epoch
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -67,18 +78,20 @@ class Collate:
                 "index": torch.tensor([row.position for row in rows])}
 
 
-
 @dataclass(frozen=True)
 class Handing:
-    """Rows -> batch, with what is known of the split's examples as `prefix`.
+    """Rows -> batch that says as `prefix` where what is known of its rows is kept.
 
     Attributes:
         collate: makes the batch.
-        known: goes with the batch to the model as it is.
+        split: of the rows.
+        views: whether a name has the number of the view behind it.
     """
 
     collate: Callable[[Sequence[Row]], dict[str, Any]]
-    known: Rows
+    split: str
+    views: bool
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return {**self.collate(rows), "prefix": self.known}
+        name = f"{self.split}/{rows[0].epoch}" if self.views else self.split
+        return {**self.collate(rows), "prefix": name}

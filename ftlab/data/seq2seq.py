@@ -39,6 +39,8 @@ class Seq2Seq(DataModule):
         subset: what part of a split is used.
         task: loss, generation and metrics.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of sources of like length, which saves padding;
+            `ftlab.data.bucketing` says what stays random.
     """
 
     task: SequenceToSequence
@@ -58,9 +60,10 @@ class Seq2Seq(DataModule):
         subset: Subset = Subset(),
         task: SequenceToSequence = SequenceToSequence(),
         workers: int = 0,
+        bucketing: bool = True,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), None, workers)
+                         batch_size, split, subset, Natural(), None, workers, bucketing)
         for name, value in (("max_source_length", max_source_length),
                             ("max_target_length", max_target_length)):
             if value < 2:

@@ -43,6 +43,8 @@ class TextClassification(DataModule):
         classes: raw label -> class name, to rename or merge; every raw label must be named.
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of texts of like length (before `augment`), which saves padding;
+            `ftlab.data.bucketing` says what stays random.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class TextClassification(DataModule):
         classes: dict[str, str] | None = None,
         task: Task = Classification(),
         workers: int = 0,
+        bucketing: bool = True,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, sampling, classes, workers)
+                         batch_size, split, subset, sampling, classes, workers, bucketing)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         self.text = text

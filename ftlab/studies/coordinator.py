@@ -23,7 +23,7 @@ from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
-FLUSH = 5.0  # seconds from a metric to the UI
+FLUSH = 3.0  # seconds from a metric to the UI; with a run's own wait below 5, which a kill may cost
 
 
 def run_study(
@@ -144,6 +144,11 @@ class _Runs(Jobs):
         self.open[cell_id] -= 1
         if not self.open[cell_id]:
             self.tracker.end_cell(cell_id)
+
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs that have not ended read the frozen prefix of a cell; at least one."""
+        return max(1, sum(count for cell_id, count in self.open.items()
+                          if planned.shares_prefix(self.cells[cell_id])))
 
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""

@@ -18,9 +18,11 @@ Event = dict[str, Any]
 """What a run reports, with the key `event`.
 
 `progress` (phase, done, total), `metrics` (step, time, metrics), `note` (text), `shortcut` (text:
-what is not computed anew, or why all is), `alive`, `failed` (reason; the last one counts), `done`
-(metrics); of several runs in one process `member` says whose, and `failed` may say `alone`: to be
-run again by itself. From the engine at the end `exit`: `code`,
+what is not computed anew, or why all is), `forecast` (what a cache is foreseen to save),
+`precision`, `hardware` and `compile` (text: what the run took, what was decided for it and why),
+`alive`, `failed` (reason; the last one counts), `done` (metrics); of several runs in one process
+`member` says whose, and `failed` may say `alone`: to be run again by itself. From the engine at the
+end `exit`: `code`,
 negative for a signal; `lost`, whether the process vanished through no fault of its own that is
 known, so that another attempt makes sense; `reason`, where the engine knows one; `machine_lost`,
 where the machine vanished and took the run with it. `environment` (said: as in `provenance.here`)

@@ -63,6 +63,9 @@ class Around(Protocol):
     def ended(self, cell_id: str) -> None:
         """One of a cell's runs has ended."""
 
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs that have not ended read the frozen prefix of a cell; at least one."""
+
 
 class StudyRun(Member):
     """One run, as the coordinator sees it.
@@ -86,7 +89,8 @@ class StudyRun(Member):
         self.step = 0
         self.reason = ""
         said = runs.study.specification(planned.cell, seed)
-        self.specification = {**said, "study": key.study, "fingerprints": fingerprints(planned)}
+        self.specification = {**said, "study": key.study, "fingerprints": fingerprints(planned),
+                              "runs_to_come": runs.to_come(planned)}
         write_specification(self.directory, self.specification)
         self.run_id = self.tracker.open_run(cell_id, seed, said)
         tags = {provenance.TAG: runs.environment, **fingerprints(planned)}
@@ -103,7 +107,7 @@ class StudyRun(Member):
             case "metrics":
                 self.step, now = event["step"], event["time"]
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
-            case "note" | "shortcut" as about:
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
                 self.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)

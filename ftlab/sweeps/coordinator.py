@@ -22,7 +22,7 @@ from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
 from ftlab.studies.pack import LARGEST, gather, together_of
-from ftlab.studies.plan import Plan, plan, writable
+from ftlab.studies.plan import Plan, PlannedCell, plan, writable
 from ftlab.studies.study import Cell
 from ftlab.studies.workers import Workers
 from ftlab.sweeps.board import LEASE, Board, Held
@@ -196,6 +196,11 @@ class _Trials(Jobs):
         if way is None or len(self.sweep.seeds) > 1:  # a trial's seeds follow each other
             return 1
         return min(LARGEST[way], math.ceil(self.sweep.trials_of(cell) / self.engine.slots))
+
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs of the whole sweep read the frozen prefix of a cell; at least one."""
+        cells = sum(planned.shares_prefix(other) for other in self.planned.values())
+        return max(1, cells) * self.sweep.trials * len(self.sweep.seeds)
 
     def over(self) -> bool:
         return not self.begun and not self.solitary and (time.monotonic() > self.until or self.board.over())

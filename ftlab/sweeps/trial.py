@@ -53,6 +53,9 @@ class Around(Protocol):
     failures: list[str]
     steps: bool
 
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs of the whole sweep read the frozen prefix of a cell; at least one."""
+
 
 class Trial(Member):
     """One trial, as the coordinator sees it; a job for each of its seeds in turn.
@@ -91,7 +94,8 @@ class Trial(Member):
         self.directory = directory or own
         self.metrics: dict[str, float] = {}
         self.reason = ""
-        self.specification = self.trials.sweep.config(held.cell, held.values, seed)
+        config = self.trials.sweep.config(held.cell, held.values, seed)
+        self.specification = {**config, "runs_to_come": self.trials.to_come(self.planned)}
         write_specification(self.directory, self.specification)
 
     def event(self, event: Event) -> None:
@@ -107,7 +111,7 @@ class Trial(Member):
                 self.curves |= event["metrics"].keys()
                 if "epoch" in event["metrics"] and not trials.steps:
                     self._report(event["metrics"])
-            case "note" | "shortcut" as about:
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
                 trials.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)

@@ -18,7 +18,8 @@ from ftlab.training.guards import close
 if TYPE_CHECKING:
     from ftlab.training.fit import Run
 
-PRECISIONS = ("32-true", "64-true")
+PRECISIONS = {"32-true": torch.float32, "64-true": torch.float64, "bf16-mixed": torch.bfloat16}
+"""What products are computed in; parameters are in float32 or float64."""
 OWN_WAY = (
     "penalty", "param_groups", "lr_factors", "begin_epoch", "training_step", "validation_step",
     "on_train_epoch_start", "on_validation_epoch_end", "configure_optimizers", "train",
@@ -40,6 +41,7 @@ class CachedHead:
         dropouts: applied to the features, in order.
         features: of each split (N, D), on the device.
         target: of each split, likewise.
+        products: what the layer computes in.
     """
 
     linear: nn.Linear
@@ -47,6 +49,7 @@ class CachedHead:
     dropouts: list[nn.Module]
     features: dict[SplitName, Tensor]
     target: dict[SplitName, Tensor]
+    products: torch.dtype
 
     def parameters(self) -> list[Tensor]:
         """Copies of the linear layer's."""
@@ -78,6 +81,8 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
         raise Declined("--plain")
     if not {"train", "validation"} <= run.data.handed.keys():
         raise Declined("its features are not cached")
+    if run.data.task.form != "vector":
+        raise Declined("its outputs are no vector an example")
     if own:
         raise Declined(f"{type(technique).__name__} has its own {own[0]}")
     if run.settings.devices > 1:
@@ -91,7 +96,8 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
             or set(trains.values()) != set(linear.parameters())):
         raise Declined("more trains than a linear layer on the features")
     names = [next(name for name, p in trains.items() if p is own) for own in linear.parameters()]
-    head = CachedHead(linear, names, dropouts, {}, {})
+    products = PRECISIONS[run.settings.precision]
+    head = CachedHead(linear, names, dropouts, {}, {}, products)
     _check(run, trainer, head)
     return head
 
@@ -109,11 +115,12 @@ def _check(run: Run, trainer: Trainer, head: CachedHead) -> None:
     batch: Any = placing(trainer, device)(next(iter(data.train_dataloader())))
     features = head.features["train"][batch["index"]]
     technique.model.to(device)
+    context = trainer.precision_plugin.forward_context
     for mode in (False, True):
         technique.train(mode)
-        with torch.random.fork_rng(_cuda(device)), torch.no_grad():
+        with torch.random.fork_rng(_cuda(device)), torch.no_grad(), context():
             whole = technique.model(batch)
-        with torch.random.fork_rng(_cuda(device)), torch.no_grad():
+        with torch.random.fork_rng(_cuda(device)), torch.no_grad(), context():
             alone = head.linear(head.dropped(features))
         if not isinstance(whole, Tensor) or not close([whole], [alone]):
             raise Declined("its outputs are not those of its linear layer on the features")

@@ -21,7 +21,7 @@ from ftlab.backbones.model import TaskModel
 from ftlab.data.base import SPLITS, DataModule
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.training import checkpoint, costs, frozen_prefix, guards, precision, sharding
+from ftlab.training import checkpoint, costs, frozen_prefix, guards, hardware, precision, sharding
 from ftlab.training.agreement import Agreement
 from ftlab.training.cached_head import CachedHead, Declined, find_head
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
@@ -64,7 +64,11 @@ def load(run: Run, report: Report) -> costs.MemoryMeter:
     report({"event": "progress", "phase": "load", "done": 0, "total": 1})
     run.data.load()
     run.data.connect(run.backbone, run.seed)
-    return costs.MemoryMeter(_device(run.settings))
+    device = hardware.device_of(run.settings)
+    if device.type == "cuda":
+        hardware.set_tf32(run.settings.tf32)
+        run.data.pinned = True
+    return costs.MemoryMeter(device)
 
 
 def fit(
@@ -106,7 +110,8 @@ def fit(
         return trainer, best, measured
     memory.start()
     begin = time.perf_counter()
-    trainer.fit(run.technique, datamodule=run.data)
+    with hardware.compiled(run, model, report):
+        trainer.fit(run.technique, datamodule=run.data)
     # a hanging run is asked where it stands, and Lightning has put the signal's default back
     faulthandler.register(signal.SIGUSR1)
     measured = {
@@ -132,8 +137,8 @@ def fit(
 
 def _head(run: Run, trainer: Trainer, report: Report) -> CachedHead | None:
     """The head of a run that needs no Trainer; says so, or why it does."""
-    if run.technique.together != "heads" or run.plain:
-        return None
+    if run.technique.together != "heads" or not run.data.handed:
+        return None  # the prefix has said why
     try:
         head = find_head(run, trainer)
     except Declined as error:
@@ -164,9 +169,10 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
 
     The weights have the run's precision before the technique and the guards see them.
     """
-    technique, task, name = run.technique, run.data.task, run.settings.precision
+    technique, task = run.technique, run.data.task
     technique.prepare(run.data)
     model = run.backbone.build(task, technique.form).eval()
+    name = hardware.suit(run, model, report)
     precision.convert(model, name)
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
     sample = precision.convert_inputs(sample, name)
@@ -181,6 +187,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         before = model.comparable(model(sample))
         technique.attach(model, task).eval()
         precision.convert(model, name)
+        hardware.lay_out(run, model)  # what the technique has added
         guards.check_identity(before, model.comparable(model(sample)), technique)
     technique.train()
     return model, guards.TensorGuard(model)
@@ -207,17 +214,12 @@ def _retire(model: TaskModel, sample: Mapping[str, Any], report: Report) -> None
         report({"event": "note", "text": f"not used by the task, left out: {', '.join(unused)}"})
 
 
-def _device(settings: TrainerSettings) -> torch.device:
-    cuda = settings.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    return torch.device("cuda" if cuda else "cpu")
-
-
 def make_trainer(run: Run, callbacks: list[Callback]) -> Trainer:
     """Lightning's Trainer with a run's settings."""
     settings = run.settings
     return Trainer(
         max_epochs=settings.max_epochs,
-        **precision.chosen(settings, _device(settings)),
+        **precision.chosen(settings, hardware.device_of(settings)),
         gradient_clip_val=settings.gradient_clip,
         accumulate_grad_batches=settings.accumulate,
         accelerator=settings.accelerator,

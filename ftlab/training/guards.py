@@ -13,6 +13,8 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 from ftlab.training.sharding import full
 
+_WIDTH = 1024  # words of a row, in `digest`
+
 
 def digest(tensor: Tensor) -> tuple[int, int]:
     """Two sums that tell, with 64-bit accumulation, whether a tensor changed.
@@ -23,10 +25,17 @@ def digest(tensor: Tensor) -> tuple[int, int]:
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8)
     words = bits[: bits.numel() // 8 * 8].view(torch.int64)
     rest = bits[bits.numel() // 8 * 8 :].to(torch.int64)
-    rest = rest << (8 * torch.arange(rest.numel(), device=rest.device))
-    position = torch.arange(words.numel(), device=words.device, dtype=torch.int64) * 2 + 1
-    mixed = words * position  # wraps around, which is what makes it a checksum
-    return int((words.sum() + rest.sum()).item()), int(mixed.sum().item())
+    table = words[: words.numel() // _WIDTH * _WIDTH].view(-1, _WIDTH)
+    tail = words[table.numel() :]
+    rows, odd = table.sum(dim=1), torch.arange(1, 2 * _WIDTH, 2, device=bits.device)
+    total = rows.sum() + tail.sum()
+    # each word times 1, 3, 5, ...: 2 * _WIDTH * row + odd[column]; it wraps around, which is what
+    # makes it a checksum, and lets sums over rows and columns stand for the products
+    mixed = (table.sum(dim=0) * odd).sum() + (tail * (odd[: len(tail)] + 2 * table.numel())).sum()
+    mixed += (rows * torch.arange(len(rows), device=bits.device)).sum() * (2 * _WIDTH)
+    if len(rest):
+        total += (rest << (8 * torch.arange(len(rest), device=bits.device))).sum()
+    return int(total.item()), int(mixed.item())
 
 
 class TensorGuard:

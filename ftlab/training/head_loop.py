@@ -34,6 +34,7 @@ class Heads:
         lr: of each head.
         weight_decay: of each head's weight.
         optimizer: as in `Optimization`.
+        products: the dtype of the matrix products, as autocast has it; None for the weights'.
 
     Attributes:
         count: of slots, G * M.
@@ -43,8 +44,9 @@ class Heads:
     def __init__(
         self, weight: Sequence[Tensor], bias: Sequence[Tensor] | None, group: Sequence[int],
         lr: Sequence[float], weight_decay: Sequence[float],
-        optimizer: Literal["adamw", "adam", "sgd"],
+        optimizer: Literal["adamw", "adam", "sgd"], products: torch.dtype | None = None,
     ) -> None:
+        self.products = products or weight[0].dtype
         self.optimizer = optimizer
         self.steps = 0
         like = weight[0]
@@ -103,22 +105,23 @@ class Heads:
 
     def outputs(self, features: Tensor, groups: slice = slice(None)) -> Tensor:
         """Of some groups' heads (G, M, B, O), for features (G, B, D), or (1, B, D) for all."""
-        weight, *bias = (self._grouped(each, groups) for each in self.parameters)
+        weight, *bias = (self._grouped(each, groups).to(self.products)
+                         for each in self.parameters)
         count, (rows, outputs) = weight.shape[0], weight.shape[1:3]
         flat = weight.reshape(count, rows * outputs, -1)
-        turned = features.transpose(1, 2).expand(count, -1, -1)
+        turned = features.to(self.products).transpose(1, 2).expand(count, -1, -1)
         product = (torch.baddbmm(bias[0].reshape(count, -1, 1), flat, turned) if bias
                    else torch.bmm(flat, turned))
         return product.view(count, rows, outputs, -1).transpose(2, 3)
 
     def outputs_of(self, features: Tensor) -> Iterator[Tensor]:
         """Each head's outputs (N, O) for the same features (N, D), some heads at a time."""
-        weight, *bias = (each[self.slots] for each in self.parameters)
+        weight, *bias = (each[self.slots].to(self.products) for each in self.parameters)
         heads, outputs = weight.shape[:2]
         some = max(1, MOST // (len(features) * outputs))
         for begin in range(0, heads, some):
             part = slice(begin, begin + some)
-            product = features @ weight[part].flatten(0, 1).T
+            product = features.to(self.products) @ weight[part].flatten(0, 1).T
             product = product.view(len(features), -1, outputs).transpose(0, 1)
             yield from product + bias[0][part, None] if bias else product
 
@@ -139,10 +142,14 @@ class Heads:
         assert found is not None
         losses, rises = found
         count, rows, batch, outputs = rises.shape
-        flat = rises.transpose(2, 3).reshape(count, rows * outputs, batch).to(features.dtype)
-        flat = flat if part == 1 else flat * part
+        flat = rises.transpose(2, 3).reshape(count, rows * outputs, batch)
+        flat = (flat if part == 1 else flat * part).to(self.products)
         weight, *bias = (self._grouped(each, groups) for each in self.gradients)
-        weight.view(count, rows * outputs, -1).baddbmm_(flat, features)
+        total = weight.view(count, rows * outputs, -1)
+        if self.products == weight.dtype:
+            total.baddbmm_(flat, features)
+        else:
+            total += torch.bmm(flat, features.to(self.products))
         if bias:
             bias[0] += flat.sum(dim=-1).view(count, rows, outputs)
         return losses.flatten()

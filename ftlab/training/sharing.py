@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from lightning import Trainer
 
 from ftlab.data.base import SPLITS
-from ftlab.training import frozen_prefix
+from ftlab.training import frozen_prefix, hardware
 from ftlab.training.cached_head import CachedHead, Declined, find_head
 from ftlab.training.callbacks import Report
 from ftlab.training.fit import Run, adapt, best_epoch, load, make_trainer
@@ -76,6 +76,8 @@ class _Stack:
             seed = self.seeds[run.seed]
             if run is not first:
                 run.technique.attach(model, first.data.task)
+            if run.settings.precision != first.settings.precision:  # `auto`, and not built itself
+                hardware.suit(run, model, report)
             # of its own: what it clears at its end the others still need
             run.data = copy.copy(seed.data)
             run.data.handed = dict(first.data.handed)

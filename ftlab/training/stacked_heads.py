@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftlab.errors import GuardFailed
+from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs
 from ftlab.training.cached_head import CachedHead
 from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT
@@ -81,7 +82,7 @@ class StackedFit:
             [start[1].to(self.device) for start in starts] if len(starts[0]) > 1 else None,
             [self.seeds.index(member.seed) for member in members],
             [member.run.technique.lr for member in members],
-            [optim.weight_decay for optim in optims], optims[0].optimizer)
+            [optim.weight_decay for optim in optims], optims[0].optimizer, head.products)
         self.metrics = task.metrics().to(self.device)
         self.log = StepLog(settings.log_every, [member.report for member in members])
         self.step_seconds: list[float] = []
@@ -209,6 +210,7 @@ class StackedFit:
         """As the technique's own validation, in one batch."""
         target = self.head.target["validation"]
         batch = {"target": target, "index": torch.arange(len(target), device=self.device)}
+        outputs = in_single_precision(outputs)
         loss = self.task.loss(outputs, batch)
         self.metrics.update(self.task.predict(member.run.technique.model, batch, outputs), target)
         scalars = self.task.scalars({**self.metrics.compute(), "loss": loss})

@@ -29,7 +29,8 @@ def execute_together(
             each validation whether its trial is to end.
 
     Returns:
-        The final metrics of each; of a run that failed alone, its exception.
+        The final metrics of each; of a run that failed alone, its exception. What fails in the
+        part that the runs share is raised.
     """
     reason = _why_alone(runs)
     if not reason:
@@ -37,9 +38,6 @@ def execute_together(
             return _packed(runs, reports, stops)
         except Declined as error:
             reason = str(error)
-        # what is common to all has failed, and would for each
-        except Exception as error:  # noqa: BLE001
-            return [error] * len(runs)
     if len(runs) > 1:
         for report in reports:
             report({"event": "shortcut", "text": f"trained by itself: {reason}"})
