@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from ftlab.studies.engine import SPECIFICATION, STOP, Engine, Event, Need
+from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Engine, Event, Need
+from ftlab.studies.process import main
 
 Play = Callable[[dict[str, Any], Path], Iterator[Event]]
 """(specification, folder) -> the run's events; without an `exit` of its own it ends well."""
@@ -64,6 +65,19 @@ class ScriptedEngine(Engine):
     def close(self) -> None:
         self.closed = True
         self.playing.clear()
+
+
+class HereEngine(ScriptedEngine):
+    """Executes runs in this process, which has the imports done, one after another."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda said, folder: iter(()), 1)
+
+    def start(self, directory: Path) -> None:
+        self.started.append(json.loads((directory / SPECIFICATION).read_text()))
+        code = main(directory, None)
+        said = (directory / EVENTS).read_text().splitlines()
+        self.playing[directory] = iter([*map(json.loads, said), ended(code)])
 
 
 def epochs(folder: Path, scores: list[float], **more: float) -> Iterator[Event]:

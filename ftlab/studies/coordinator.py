@@ -23,7 +23,7 @@ from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
-FLUSH = 5.0  # seconds from a metric to the UI
+FLUSH = 3.0  # seconds from a metric to the UI; with a run's own wait below 5, which a kill may cost
 
 
 def run_study(

@@ -65,7 +65,7 @@ def execute_pack(
     directory: Path, members: list[dict[str, Any]], threads: int | None,
     report: Callable[[Event], None],
 ) -> int:
-    """Execute the runs of a pack; each ends with `done` or `failed`, or without where it is to run alone.
+    """Execute the runs of a pack, each to an event `done` or `failed`.
 
     Returns:
         0; 1 after an event `failed` of no member, whose fault it may not be. SIGTERM as in `execute`.
@@ -95,9 +95,10 @@ def execute_pack(
         return 1
     for tell, result in zip(reports, results, strict=True):
         if isinstance(result, Exception):
-            # memory that others shared; by itself it may have enough
-            scarce = isinstance(result, MemoryError | torch.OutOfMemoryError)
-            tell(_failed(result) | ({"alone": True} if scarce else {}))
+            # short of memory that others took too, or of what was done for all: no fault of its own
+            shared = isinstance(result, MemoryError | torch.OutOfMemoryError)
+            shared |= sum(result is other for other in results) > 1
+            tell(_failed(result) | ({"alone": True} if shared else {}))
         else:
             tell({"event": "done", "metrics": result})
     return 0

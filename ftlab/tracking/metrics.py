@@ -11,7 +11,7 @@ from mlflow.entities import Metric
 from ftlab.tracking.plain import name_of
 
 MOST = 500  # metrics waiting before they are sent, and in one batch (MLflow's limit is 1000)
-LONGEST_WAIT = 5.0  # seconds before waiting metrics are sent
+LONGEST_WAIT = 3.0  # seconds before waiting metrics are sent
 
 
 def as_metrics(

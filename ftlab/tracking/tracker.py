@@ -131,7 +131,7 @@ class Tracker:
     def log_metrics(
         self, run_id: str, metrics: Mapping[str, float], step: int, timestamp_ms: int
     ) -> None:
-        """Keep metrics for the next batch: at 500 waiting or after 5 s, or with `flush`.
+        """Keep metrics for the next batch: at 500 waiting or after 3 s, or with `flush`.
 
         MLflow keeps nan; it would turn an infinity into 1.8e308, so that is stored as nan with
         the tag `ftlab.infinite` (the metric's name).

@@ -81,6 +81,8 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
         raise Declined("--plain")
     if not {"train", "validation"} <= run.data.handed.keys():
         raise Declined("its features are not cached")
+    if run.data.task.form != "vector":
+        raise Declined("its outputs are no vector an example")
     if own:
         raise Declined(f"{type(technique).__name__} has its own {own[0]}")
     if run.settings.devices > 1:

@@ -38,7 +38,7 @@ class Scripted(Engine):
 def test_run__stores_the_restored_epoch_s_validation(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    study = load_study(write(techniques={"probe": "LinearProbe"}))
+    study = load_study(write(techniques={"probe": "LinearProbe"})).with_shortcuts(False)
     store = f"sqlite:///{tmp_path}/mlflow.db"
     run_study(study, store, tmp_path / "results", engine=Scripted())
     tracker = Tracker(store)

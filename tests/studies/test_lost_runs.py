@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ftlab.studies.coordinator import ATTEMPTS, run_study
+from ftlab.studies.coordinator import run_study
 from ftlab.studies.engine import SPECIFICATION, Engine, Event, Need
 from ftlab.studies.provenance import TAG
+from ftlab.studies.run import ATTEMPTS
 from ftlab.studies.study import load_study
 from ftlab.tracking.tracker import Tracker
 
@@ -51,7 +52,7 @@ class Losing(Engine):
 def test_run__whose_machine_vanishes_is_begun_again(
     write: Callable[..., Path], tmp_path: Path, times: int
 ) -> None:
-    study = load_study(write(techniques={"probe": "LinearProbe"}))
+    study = load_study(write(techniques={"probe": "LinearProbe"})).with_shortcuts(False)
     store = f"sqlite:///{tmp_path}/mlflow.db"
     engine = Losing(times)
     outcome = run_study(study, store, tmp_path / "results", engine=engine)

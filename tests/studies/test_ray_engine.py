@@ -269,12 +269,20 @@ def engine(cluster: Cluster) -> Iterator[Engine]:
     made.close()
 
 
-def test_prune__reaches_the_run(engine: Engine, write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("members", [0, 2])
+def test_prune__reaches_the_run(
+    engine: Engine, write: Write, tmp_path: Path, members: int
+) -> None:
+    """A run by itself, or each of several in a process."""
     study = write(techniques={"probe": "LinearProbe"}, trainer={"max_epochs": 5000})
     (cell,) = load_study(study).cells
     run = tmp_path / "run"
     run.mkdir()
-    (run / SPECIFICATION).write_text(json.dumps({**cell.config, "seed": 0, "search": True}))
+    said = {**cell.config, "seed": 0, "search": True}
+    if members:
+        said = {"members": [{**said, "seed": seed} for seed in range(members)],
+                "trainer": cell.trainer}
+    (run / SPECIFICATION).write_text(json.dumps(said))
     wait_for(lambda: engine.slots == 1, "the node that was removed")
     engine.start(run)
     seen = []
@@ -284,11 +292,11 @@ def test_prune__reaches_the_run(engine: Engine, write: Write, tmp_path: Path) ->
         for directory, event in engine.events(0.1):
             assert directory == run
             if event["event"] == "metrics" and "epoch" in event["metrics"]:
-                engine.prune(run)
+                engine.prune(run / str(event["member"]) if members else run)
             seen.append(event)
     assert seen[-1]["code"] == 0
-    (done,) = [event for event in seen if event["event"] == "done"]
-    assert done["metrics"]["pruned"] == 1.0
+    done = [event for event in seen if event["event"] == "done"]
+    assert [each["metrics"]["pruned"] for each in done] == [1.0] * (members or 1)
 
 
 def test_run__interrupted_leaves_nothing_on_the_nodes(

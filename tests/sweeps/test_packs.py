@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 
@@ -75,47 +76,63 @@ def sizes(engine: ScriptedEngine) -> list[int]:
     return [len(said.get("members", (said,))) for said in engine.started]
 
 
-def rate(said: dict[str, Any]) -> float:
-    return float(said["technique"]["init_args"]["lr"])
-
-
 def work() -> list[Path]:
     return list(Path("results/small").glob(".work/*/*"))
 
 
 # What is drawn
 
-@pytest.mark.parametrize(("sampler", "slots", "processes"), [
-    ("Random", 1, [14]), ("Random", 3, [5, 5, 4]),
-    ("TPE", 1, [10, 1, 1, 1, 1]), ("TPE", 2, [7, 3, 1, 1, 1, 1]),
-    ({"class_path": "TPE", "init_args": {"n_startup_trials": 3, "multivariate": True}}, 1,
+def test_sweep__finds_what_it_finds_without_packs(sweep: Sweep) -> None:
+    packed = sweep(good, 2, trials=6)
+    assert sizes(sweep.engine) == [3, 3]
+    Path("optuna.journal").unlink()
+    plain = sweep(good, plain=True, trials=6)
+    assert sizes(sweep.engine) == [1] * 6
+    assert [t.params for t in trials(packed)] == [t.params for t in trials(plain)]
+    assert [t.values for t in trials(packed)] == [t.values for t in trials(plain)]
+
+
+@pytest.mark.parametrize(("sampler", "sizes"), [
+    ("Random", [4, 4, 4, 2]), ("TPE", [4, 4, 2, *[1] * 4]),
+    ({"class_path": "TPE", "init_args": {"n_startup_trials": 3, "multivariate": True}},
      [3, *[1] * 11]),
-    ("QMC", 1, [1, 13]), ("NSGAII", 1, [14]), ("CmaEs", 1, [1] * 14),
+    ("QMC", [1, 4, 4, 4, 1]), ("NSGAII", [4, 4, 4, 2]),
+    ({"class_path": "NSGAII", "init_args": {"population_size": 5}}, [4, 1, *[1] * 9]),
+    ({"class_path": "QMC", "init_args": {"independent_sampler": "TPE"}}, [1, 4, 4, 1, *[1] * 4]),
 ])
-def test_sweep__finds_what_it_finds_without_packs(
-    sweep: Sweep, sampler: Any, slots: int, processes: list[int]
+def test_values__are_those_of_one_after_another(
+    make_sweep: Callable[..., Any], make_board: Callable[..., Board], tmp_path: Path,
+    sampler: Any, sizes: list[int],
 ) -> None:
-    if sampler == "CmaEs":
-        pytest.importorskip("cmaes")
-    packed = sweep(good, slots, trials=14, sampler=sampler)
-    assert sizes(sweep.engine) == processes
-    Path("optuna.journal").unlink()
-    plain = sweep(good, 1, plain=True, trials=14, sampler=sampler)
-    assert sizes(sweep.engine) == [1] * 14
-    if (sampler, slots) != ("TPE", 2):  # with two at a time the model knows less of the other
-        assert [t.params for t in trials(packed)] == [t.params for t in trials(plain)]
-        assert [t.values for t in trials(packed)] == [t.values for t in trials(plain)]
-    assert [t.params for t in trials(packed)][:10] == [t.params for t in trials(plain)][:10]
+    """Every sampler: whatever is drawn at once is what would be drawn of known results."""
+    drawn, taken = [], []
+    study = make_sweep().study.only(["lora"])
+    for room in (4, 1):
+        board = make_board(str(tmp_path / str(room)), trials=14, sampler=sampler, study=study)
+        while held := board.take_together(lambda cell, room=room: room):
+            taken.append(len(held))
+            for each in held:
+                assert board.complete(each, [each.values["lr"] * 10 - each.values["rank"] / 100])
+        (standing,) = board.standing()
+        drawn.append([trial.params for trial in standing.trials])
+    assert taken == sizes + [1] * 14
+    assert drawn[0] == drawn[1]
 
 
-def test_grid__visits_every_point_once(sweep: Sweep) -> None:
-    keys = {"trials": 20, "sampler": "BruteForce",
-            "spaces": {"probe": {"lr": {"choices": [0.01, 0.02, 0.03, 0.04, 0.05]}}}}
-    packed = [t.params["lr"] for t in trials(sweep(good, **keys))]
-    assert sizes(sweep.engine) == [5]
-    Path("optuna.journal").unlink()
-    assert packed == [t.params["lr"] for t in trials(sweep(good, plain=True, **keys))]
-    assert sorted(packed) == [0.01, 0.02, 0.03, 0.04, 0.05]
+def test_grid__visits_every_point_once(
+    make_sweep: Callable[..., Any], make_board: Callable[..., Board], tmp_path: Path
+) -> None:
+    points = CategoricalDistribution([0.005, 0.01, 0.02, 0.03, 0.04])
+    drawn = []
+    for room in (3, 1):
+        board = make_board(str(tmp_path / str(room)), trials=20, sampler="BruteForce",
+                           study=make_sweep().study.only(["probe"]), spaces={"probe": {"lr": points}})
+        while held := board.take_together(lambda cell, room=room: room):
+            for each in held:
+                board.complete(each, [0.5])
+        drawn.append([trial.params["lr"] for trial in board.standing()[0].trials])
+    assert drawn[0] == drawn[1]
+    assert sorted(drawn[0]) == list(points.choices)
 
 
 def test_seeds__of_a_trial_follow_each_other(sweep: Sweep) -> None:
@@ -221,8 +238,8 @@ def test_pruned__members_end_alone(sweep: Sweep) -> None:
         bad = folder.name in ("4", "5")
         yield from epochs(folder, [0.1, 0.2, 0.3] if bad else [0.5, 0.6, 0.7])
 
-    halving = {"class_path": "Threshold", "init_args": {"lower": 0.15}}
-    outcome = sweep(play, trials=6, pruner=halving)
+    threshold = {"class_path": "Threshold", "init_args": {"lower": 0.15}}
+    outcome = sweep(play, trials=6, pruner=threshold)
     assert sizes(sweep.engine) == [6]
     assert [t.state.name for t in trials(outcome)] == ["COMPLETE"] * 4 + ["PRUNED"] * 2
     assert [t.values for t in trials(outcome)][4:] == [[0.1], [0.1]]

@@ -1,21 +1,46 @@
 """Heads that train as one matrix product: the same as one run after another with the Trainer."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 from matrix import World, make_world
 from safetensors.torch import load_file
 
+from ftlab.data.sampling import Balanced
+from ftlab.data.text_augment import TextAugment
+from ftlab.errors import GuardFailed
+from ftlab.tasks.base import Task
+from ftlab.tasks.classification import Classification
+from ftlab.tasks.losses.base import Loss
+from ftlab.tasks.losses.class_balanced import ClassBalanced
+from ftlab.tasks.losses.cross_entropy import CrossEntropy
+from ftlab.tasks.losses.focal import Focal
+from ftlab.tasks.losses.logit_adjusted import LogitAdjusted
+from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
+from ftlab.tasks.multi_label import MultiLabel
+from ftlab.tasks.regression import Regression
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
+from ftlab.training import frozen_prefix
+from ftlab.training.cache_plan import Forecast
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.fit import Run
 from ftlab.training.run import execute
+from ftlab.training.search import search
 from ftlab.training.settings import TrainerSettings
+from ftlab.training.step_log import StepLog
 from ftlab.training.together import execute_together
+
+
+@pytest.fixture(autouse=True)
+def worth_caching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny networks compute as fast as a cache is read."""
+    monkeypatch.setattr(frozen_prefix, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
 
 
 @pytest.fixture
@@ -60,35 +85,196 @@ def curves(events: list[dict[str, Any]]) -> list[tuple[int, dict[str, float]]]:
             for event in events if event["event"] == "metrics"]
 
 
-def held_together(
-    world: World, tmp_path: Path, members: list[Settings], change: Callable[[Run], None] | None = None,
-    **trainer: Any,
-) -> list[list[dict[str, Any]]]:
-    """Train as a stack and one by one with the Trainer, and compare all; the stack's events."""
-    change = change or (lambda run: None)
-    stacked = [a_run(world, tmp_path / f"s{i}", m, False, **trainer) for i, m in enumerate(members)]
-    for run in stacked:
+def result_of(found: dict[str, float] | Exception) -> dict[str, float]:
+    assert not isinstance(found, Exception), found
+    return found
+
+
+def said_by(events: list[dict[str, Any]]) -> list[str]:
+    return [event["text"] for event in events if event["event"] == "shortcut"]
+
+
+def same_curves(events: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Validation is kept in float32, and what each step measured in float64."""
+    for (step, values), (at, known) in zip(curves(events), curves(expected), strict=True):
+        assert step == at
+        exact = 1e-6 if "epoch" in known else 1e-10
+        assert values == pytest.approx(known, rel=exact, abs=exact / 10, nan_ok=True)
+
+
+def trials_together(
+    world: World, tmp_path: Path, members: list[Settings], change: Callable[[Run], None],
+    stops: list[Callable[[], bool]], **trainer: Any,
+) -> tuple[list[dict[str, float] | Exception], list[list[dict[str, Any]]]]:
+    runs = [a_run(world, tmp_path / f"stacked{i}", each, False, **trainer)
+            for i, each in enumerate(members)]
+    for run in runs:
         change(run)
     events: list[list[dict[str, Any]]] = [[] for _ in members]
-    results = execute_together(stacked, [each.append for each in events], None)
+    return execute_together(runs, [each.append for each in events], stops), events
+
+
+def test_whole_runs__give_what_each_gives_with_the_trainer(texts: World, tmp_path: Path) -> None:
+    members = [MEMBERS[1], MEMBERS[2]]
+    runs = [a_run(texts, tmp_path / f"s{i}", each, False) for i, each in enumerate(members)]
+    events: list[list[dict[str, Any]]] = [[] for _ in members]
+    results = execute_together(runs, [each.append for each in events], None)
     for i, settings in enumerate(members):
-        run, said = a_run(world, tmp_path / f"p{i}", settings, True, **trainer), []
-        change(run)
-        expected = execute(run, said.append)
-        assert not isinstance(results[i], Exception), results[i]
-        agree(results[i], expected)
+        said: list[dict[str, Any]] = []
+        expected = execute(a_run(texts, tmp_path / f"p{i}", settings, True), said.append)
+        agree(result_of(results[i]), expected)
         ours, plain = weights(tmp_path / f"s{i}"), weights(tmp_path / f"p{i}")
         assert ours.keys() == plain.keys()
         for name in plain:
             torch.testing.assert_close(ours[name], plain[name], rtol=0, atol=1e-9)
-        for (step, values), (at, known) in zip(curves(events[i]), curves(said), strict=True):
-            assert step == at
-            assert values == pytest.approx(known, rel=1e-6, abs=1e-7, nan_ok=True)
-    return events
+        same_curves(events[i], said)
+        assert "trained as one of 2 heads by one matrix product" in said_by(events[i])
+        files = {path.relative_to(tmp_path / f"p{i}") for path in (tmp_path / f"p{i}").rglob("*")}
+        assert files == {p.relative_to(tmp_path / f"s{i}") for p in (tmp_path / f"s{i}").rglob("*")}
 
 
-def test_stack__gives_what_each_run_gives_with_the_trainer(texts: World, tmp_path: Path) -> None:
-    events = held_together(texts, tmp_path, MEMBERS)
-    for each in events:
-        assert "trained as one of 5 heads by one matrix product" in [
-            event["text"] for event in each if event["event"] == "shortcut"]
+def balanced(run: Run) -> None:
+    run.data.sampling = Balanced()
+
+
+@pytest.mark.parametrize(("change", "trainer"), [
+    (lambda run: None, {}),
+    (balanced, {"accumulate": 3, "patience": 1, "gradient_clip": 0.05, "max_epochs": 5}),
+])
+def test_trials__give_what_each_gives_with_the_trainer(
+    texts: World, tmp_path: Path, change: Callable[[Run], None], trainer: dict[str, Any]
+) -> None:
+    """Seeds, rates, weight decays, schedules, optimizers; sampling, clipping, early stopping."""
+    results, events = trials_together(
+        texts, tmp_path, MEMBERS, change, [lambda: False] * len(MEMBERS), **trainer)
+    for i, settings in enumerate(MEMBERS):
+        run, said = a_run(texts, tmp_path / f"plain{i}", settings, True, **trainer), []
+        change(run)
+        agree(result_of(results[i]), search(run, said.append))
+        same_curves(events[i], said)
+
+
+def test_one_run__trains_without_the_trainer(
+    texts: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[dict[str, Any]] = []
+    expected = search(a_run(texts, tmp_path / "plain", MEMBERS[0], True), said.append)
+    monkeypatch.setattr(Trainer, "fit", lambda *a, **k: pytest.fail("the Trainer was asked"))
+    events: list[dict[str, Any]] = []
+    agree(search(a_run(texts, tmp_path / "ours", MEMBERS[0], False), events.append), expected)
+    same_curves(events, said)
+    assert "the head is trained on cached features alone" in said_by(events)
+
+
+def test_members__fail_and_are_pruned_alone(texts: World, tmp_path: Path) -> None:
+    members = [MEMBERS[0], (7, 1e300, Optimization()), MEMBERS[2], (9, 1e-2, Optimization())]
+    asked = iter([False, True])
+    stops = [lambda: False, lambda: False, lambda: False, lambda: next(asked)]
+    results, events = trials_together(texts, tmp_path, members, lambda run: None, stops)
+    assert isinstance(results[1], GuardFailed)
+    assert "non-finite loss at or before step" in str(results[1])
+    asked = iter([False, True])
+    for i in (0, 2, 3):
+        said: list[dict[str, Any]] = []
+        plain = a_run(texts, tmp_path / f"plain{i}", members[i], True)
+        agree(result_of(results[i]), search(plain, said.append, stops[i]))
+        same_curves(events[i], said)
+    assert [result_of(results[i])["pruned"] for i in (0, 2, 3)] == [0, 0, 1]
+
+
+def test_member__that_never_moves_fails(texts: World, tmp_path: Path) -> None:
+    members = [MEMBERS[0], (7, 1e-300, Optimization("sgd"))]
+    results, _ = trials_together(texts, tmp_path, members, lambda run: None, [lambda: False] * 2)
+    assert "never moved" in str(results[1])
+    assert result_of(results[0])["val/accuracy"] > 0
+
+
+def test_autocast__rounds_as_the_trainer_does(texts: World, tmp_path: Path) -> None:
+    trainer = {"precision": "bf16-mixed", "max_epochs": 1}
+    results, events = trials_together(
+        texts, tmp_path, MEMBERS[:1], lambda run: None, [lambda: False], **trainer)
+    said: list[dict[str, Any]] = []
+    search(a_run(texts, tmp_path / "plain", MEMBERS[0], True, **trainer), said.append)
+    result_of(results[0])
+    for (_, values), (_, known) in zip(curves(events[0]), curves(said), strict=True):
+        assert values["train/lr"] == known["train/lr"]
+        shared = [name for name in ("train/loss", "train/epoch_loss", "val/loss") if name in known]
+        assert [values[name] for name in shared] == pytest.approx(
+            [known[name] for name in shared], rel=2e-3)
+
+
+def focal(run: Run) -> None:
+    run.data.task = Classification(Focal())
+
+
+def augmented(run: Run) -> None:
+    run.data.augment = TextAugment(dropout=0.1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    (focal, "its loss states no gradient in closed form"),
+    (augmented, "its features are not cached"),
+])
+def test_stack__declines_and_says_why(
+    texts: World, tmp_path: Path, change: Callable[[Run], None], why: str
+) -> None:
+    results, events = trials_together(
+        texts, tmp_path, MEMBERS[:2], change, [lambda: False] * 2, max_epochs=1)
+    for result, each in zip(results, events, strict=True):
+        assert result_of(result)["val/loss"] > 0
+        assert f"trained by itself: {why}" in said_by(each)
+
+
+LOSSES = [CrossEntropy(), CrossEntropy(0.1), WeightedCrossEntropy(), LogitAdjusted(),
+          ClassBalanced()]
+
+
+def classification(loss: Loss) -> tuple[Task, torch.Tensor, int]:
+    task = Classification(loss)
+    task.fit(["a", "a", "b", "c", "c", "c"])
+    return task, torch.tensor([0, 2, 1, 2, 0]), 3
+
+
+def regression() -> tuple[Task, torch.Tensor, int]:
+    task = Regression()
+    task.fit([1.0, 2.0, 5.0])
+    return task, torch.tensor([1.0, 3.0, 2.0, 5.0, 4.0]), 1
+
+
+def multi_label() -> tuple[Task, torch.Tensor, int]:
+    task = MultiLabel()
+    task.fit(["a|b", "c", "b"])
+    return task, torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [0, 0, 1]]), 3
+
+
+@pytest.mark.parametrize("made", [
+    *[partial(classification, loss) for loss in LOSSES], regression, multi_label])
+def test_slope__is_the_gradient(made: Callable[[], tuple[Task, torch.Tensor, int]]) -> None:
+    task, target, width = made()
+    outputs = torch.randn(2, 4, 5, width, dtype=torch.float64,
+                          generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = task.slope(outputs.detach(), target.expand(2, 1, *target.shape))
+    assert found is not None
+    losses, slope = found
+    for one in range(2):
+        for two in range(4):
+            batch = {"target": target, "index": torch.arange(5)}
+            loss = task.loss(outputs[one, two], batch)
+            torch.testing.assert_close(losses[one, two], loss.detach())
+            loss.backward()
+    torch.testing.assert_close(slope, outputs.grad)
+
+
+def test_step_log__waits_and_reports_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    heard: list[list[dict[str, Any]]] = [[], []]
+    log = StepLog(2, [each.append for each in heard])
+    assert [step for step in range(1, 6) if log.wants(step, last=step == 5)] == [2, 4, 5]
+    log.add(2, {"train/loss": torch.tensor([1.0, 2.0]), "train/lr": 0.5})
+    assert heard == [[], []]
+    clock[0] = 2.0
+    log.add(4, {"train/loss": torch.tensor([3.0, 4.0]), "train/lr": 0.25})
+    assert [event["step"] for event in heard[1]] == [2, 4]
+    assert [event["metrics"] for event in heard[1]] == [
+        {"train/loss": 2.0, "train/lr": 0.5}, {"train/loss": 4.0, "train/lr": 0.25}]
