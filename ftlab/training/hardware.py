@@ -109,7 +109,10 @@ def lay_out(run: Run, model: nn.Module) -> bool:
     if device_of(run.settings).type != "cpu":
         return False
     for layer in convolutions:
-        layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+        # `contiguous` leaves kernels of one pixel or one channel as they are, and their gradients
+        # would lie otherwise than they do, which costs DDP a copy
+        laid_out = torch.empty_like(layer.weight.data, memory_format=torch.channels_last)
+        layer.weight.data = laid_out.copy_(layer.weight.data)
     return True
 
 

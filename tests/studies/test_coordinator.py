@@ -8,6 +8,8 @@ from ftlab.studies.engine import Engine, Event, Need
 from ftlab.studies.study import load_study
 from ftlab.tracking.tracker import Tracker
 
+TOOK = ("precision", "hardware", "compile")
+
 
 class Scripted(Engine):
     """Every run's second epoch is worse than its first, which is restored."""
@@ -26,7 +28,8 @@ class Scripted(Engine):
                   for epoch, accuracy in ((1, 0.9), (2, 0.4))]
         done = {"event": "done", "metrics": {"val/accuracy": 0.9, "test/accuracy": 0.8}}
         ended = {"event": "exit", "code": 0, "lost": False}
-        return [(self.directory, event) for event in (*epochs, done, ended)]
+        took = [{"event": kind, "text": f"the {kind}"} for kind in TOOK]
+        return [(self.directory, event) for event in (*took, *epochs, done, ended)]
 
     def prune(self, directory: Path) -> None:
         raise AssertionError("a study's runs are not pruned")
@@ -46,3 +49,5 @@ def test_run__stores_the_restored_epoch_s_validation(
     assert [run.metrics["val/accuracy"] for run in cell.runs] == [0.9, 0.9]
     history = tracker._client.get_metric_history(cell.runs[0].run_id, "val/accuracy")
     assert [(point.step, point.value) for point in history] == [(10, 0.9), (20, 0.4), (21, 0.9)]
+    for run in cell.runs:  # what `auto` became
+        assert [run.tags[f"ftlab.{kind}"] for kind in TOOK] == [f"the {kind}" for kind in TOOK]

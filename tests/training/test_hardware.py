@@ -125,6 +125,14 @@ def test_channels_last__gives_what_a_plain_run_gives(
         torch.testing.assert_close(tensor, plain_weights[name], rtol=0, atol=1e-9)
 
 
+def test_channels_last__gradients_lie_as_their_weights(make_run: Callable[..., Run]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1))
+    assert hardware.lay_out(make_run("image_classification", "run", accelerator="cpu"), model)
+    model(torch.rand(2, 3, 9, 9)).sum().backward()
+    for layer in model:
+        assert layer.weight.grad.stride() == layer.weight.stride()
+
+
 def test_channels_last__is_for_networks_of_convolutions(make_run: Callable[..., Run]) -> None:
     events: list[dict[str, Any]] = []
     run = make_run("image_classification_clip", "patches")
