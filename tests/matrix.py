@@ -4,6 +4,7 @@ A world is a file in `tests/worlds`: `make(fixture)` gives a function that makes
 and data module. The contract tests and the README's matrix walk the same worlds.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -29,8 +30,14 @@ WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune"}
 BEGIN, END = "<!-- matrix: written by the tests -->\n", "<!-- end of matrix -->\n"
 
 
+_made: dict[str, World] = {}
+
+
 def make_world(name: str, fixture: Callable[[str], Any]) -> World:
-    return importlib.import_module(f"worlds.{name}").make(fixture)
+    """Its files are written once a process, which the session's fixtures allow."""
+    if name not in _made:
+        _made[name] = importlib.import_module(f"worlds.{name}").make(fixture)
+    return _made[name]
 
 
 def title(world: str) -> str:
@@ -50,6 +57,7 @@ def make_technique(name: str) -> Technique:
     return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)
 
 
+@functools.cache
 def refusal(name: str, world: World) -> str | None:
     """Why a technique is refused in a world; None where it goes."""
     backbone, data = world()
