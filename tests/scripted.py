@@ -29,7 +29,24 @@ class ScriptedEngine(Engine):
         assert len(self.playing) < self.slots
         said = json.loads((directory / SPECIFICATION).read_text())
         self.started.append(said)
-        self.playing[directory] = self.play(said, directory)
+        if "members" in said:
+            self.playing[directory] = self._together(said["members"], directory)
+        else:
+            self.playing[directory] = self.play(said, directory)
+
+    def _together(self, members: list[dict[str, Any]], directory: Path) -> Iterator[Event]:
+        """A member's events in turn; an `exit` of one is the end of all."""
+        runs = {i: self.play(said, directory / str(i)) for i, said in enumerate(members)}
+        while runs:
+            for number, run in list(runs.items()):
+                event = next(run, None)
+                if event is None:
+                    del runs[number]
+                elif event["event"] == "exit":
+                    yield event
+                    return
+                else:
+                    yield {**event, "member": number}
 
     def events(self, patience: float) -> list[tuple[Path, Event]]:
         assert not self.closed

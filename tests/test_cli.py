@@ -165,7 +165,7 @@ def test_run__all_failed_still_shows_the_gaps(study: Path, call: Call) -> None:
 def test_run__interrupted_continues(
     study: Path, call: Call, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    command = [*FTLAB, "run", str(study), "--set", "trainer.max_epochs=150"]
+    command = [*FTLAB, "run", str(study), "--only", "lora", "--set", "trainer.max_epochs=150"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(lambda: any(tmp_path.glob("results/small/.work/*seed0/events.jsonl")), process)
     time.sleep(0.5)
@@ -284,6 +284,7 @@ def test_dry_run__writes_nothing(study: Path, here: Here, tmp_path: Path) -> Non
     assert code == 0, errors
     assert "2 cells x 2 seeds = 4 runs" in output
     assert " 66 " in output, "the probe's parameters"
+    assert "Computed once:" in output and "without shortcuts" in output
     assert set(tmp_path.iterdir()) == before
 
 

@@ -18,7 +18,7 @@ Batch = Mapping[str, Any]
 Outputs = Any
 """What a model returns: a tensor, or nested mappings and sequences of tensors."""
 
-Playing = Callable[[Any, Batch], AbstractContextManager[None]]
+Playing = Callable[[str, Batch], AbstractContextManager[None]]
 
 IGNORED = -100
 """The label of a place that counts in no loss: PyTorch's and transformers' own."""
@@ -42,8 +42,8 @@ class TaskModel(nn.Module):
             into outputs.
 
     Attributes:
-        playing: within it, and with what a batch brings as `prefix`, the frozen prefix computes
-            nothing (`Prefix.playing`).
+        playing: given the name that a batch brings as `prefix`, the frozen prefix computes nothing
+            within it (`Prefix.playing`).
         reading: makes the outputs of the network and a batch in another way than the model; a
             technique sets it (in-context prompts, for instance).
     """

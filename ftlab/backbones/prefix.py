@@ -32,6 +32,10 @@ from ftlab.backbones.passes import (
     watch,
 )
 
+RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+          ValueError)
+"""What networks raise at batches that they were not made for: other shapes, NaN."""
+
 
 class Rows(Protocol):
     """What is known of a split's examples."""
@@ -56,6 +60,8 @@ class Prefix:
     Attributes:
         blocks: how many of the model's blocks it has.
         places: of the tensors that it hands on, each with a row an example.
+        reads_inputs: whether the rest of the model looks at the values of inputs that are images
+            or sound, too.
 
     Raises:
         Unplayable: there is none, or what it hands on cannot be told.
@@ -63,7 +69,7 @@ class Prefix:
 
     def __init__(self, model: TaskModel, sample: Batch) -> None:
         self.model = model
-        self.blocks = _leading(model)
+        self.blocks = leading(model)
         frozen = [path for block in model.blocks[: self.blocks] for path in block.paths]
         self._giving = list(_whole(model, "", frozen))
         all_frozen = self.blocks == len(model.blocks)
@@ -74,6 +80,9 @@ class Prefix:
         try:
             with torch.enable_grad():  # a gradient tells what lies behind something that trains
                 self._find(sample)
+        except RAISED as error:
+            said = (str(error).splitlines() or [""])[0][:200]
+            raise Unplayable(f"it cannot be tried out ({type(error).__name__}: {said})") from error
         finally:
             for module in training:
                 module.training = True
@@ -108,6 +117,7 @@ class Prefix:
             if axes[:1] != (EXAMPLES,) or any(isinstance(axis, str) for axis in axes[2:]):
                 raise Unplayable(f"{place.path} hands on something that is no row an example")
         self.places = tuple(found)
+        self.reads_inputs = not self._plays(found, _blank(samples[0]), first)
 
     def _candidates(self, passed: Pass) -> Iterator[list[Place]]:
         """What may be enough, the smallest first."""
@@ -122,8 +132,11 @@ class Prefix:
         return watch(self.model, batch, self._giving, self._reading, until)
 
     def _plays(self, places: Sequence[Place], batch: Batch, passed: Pass) -> bool:
-        with self._playing(places, [passed.values[place] for place in places], batch):
-            outputs = tensors(self.model(batch))
+        try:
+            with self._playing(places, [passed.values[place] for place in places], batch):
+                outputs = tensors(self.model(batch))
+        except RAISED:  # the network looks at what is NaN
+            return False
         return all(torch.allclose(played, plain, rtol=1e-4, atol=1e-5)
                    for played, plain in zip(outputs, passed.outputs, strict=True))
 
@@ -228,8 +241,19 @@ class Prefix:
         return shaped
 
 
-def _leading(model: TaskModel) -> int:
-    """How many leading blocks have nothing that trains."""
+def _blank(batch: Batch) -> dict[str, Any]:
+    """A batch whose images and sounds are NaN."""
+    return {**batch, "inputs": {
+        name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for name, value in batch["inputs"].items()}}
+
+
+def leading(model: TaskModel) -> int:
+    """How many leading blocks have nothing that trains.
+
+    Raises:
+        Unplayable: none has, or something trains in front of them.
+    """
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     blocks = model.blocks
     if not all(any(part.holds(name) for part in (*blocks, model.head)) for name in trainable):

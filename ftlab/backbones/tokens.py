@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
@@ -97,12 +98,12 @@ class _Tokens:
 
     def pad(self, batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Token types are left out: for single texts they are the network's own default."""
-        width = max(len(ids) for ids in batch)
-        left = self.tokenizer.padding_side == "left"
-        inputs = torch.full((len(batch), width), self.tokenizer.pad_token_id)
-        mask = torch.zeros_like(inputs)
-        for row, ids in enumerate(batch):
-            place = slice(width - len(ids), width) if left else slice(len(ids))
-            inputs[row, place] = torch.tensor(ids)
-            mask[row, place] = 1
-        return {"input_ids": inputs, "attention_mask": mask}
+        lengths = np.array([len(ids) for ids in batch])
+        places = np.arange(lengths.max())
+        if self.tokenizer.padding_side == "left":
+            places = places[::-1]
+        real = places < lengths[:, None]  # (B, T)
+        inputs = np.full(real.shape, self.tokenizer.pad_token_id, dtype=np.int64)
+        inputs[real] = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in batch])
+        return {"input_ids": torch.from_numpy(inputs),
+                "attention_mask": torch.from_numpy(real.astype(np.int64))}

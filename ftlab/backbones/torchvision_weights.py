@@ -12,6 +12,7 @@ from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 from urllib.error import URLError
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -105,8 +106,10 @@ def read_state(file: Path, label: str) -> dict[str, Tensor]:
         InputError: the file is damaged, or holds something else.
     """
     try:
+        # mapped, which torch's old format cannot be
         state = (load_file(file) if file.suffix == ".safetensors"
-                 else torch.load(file, map_location="cpu", weights_only=True))
+                 else torch.load(file, map_location="cpu", weights_only=True,
+                                 mmap=is_zipfile(file)))
     except _UNREADABLE as error:
         raise InputError(f"{label}: {file} cannot be read: {reason(error)}",
                          "get the file again") from error

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ftlab.data.audio_decode import resample
+from ftlab.data.batches import checked_views
 
 _SPEED_STEP = 100  # speeds in hundredths keep the resampling filter short
 
@@ -35,6 +36,8 @@ class AudioAugment:
         time_mask: longest of them, as a fraction of the recording.
         frequency_masks: how many bands are masked.
         frequency_mask: widest of them, as a fraction of all frequencies.
+        views: change each recording in so many ways and no more, one an epoch in turn, the same
+            in every run, so that a frozen prefix can be cached; null for ever new changes.
     """
 
     gain: float = 6.0
@@ -45,8 +48,10 @@ class AudioAugment:
     time_mask: float = 0.1
     frequency_masks: int = 2
     frequency_mask: float = 0.15
+    views: int | None = None
 
     def __post_init__(self) -> None:
+        checked_views(self.views)
         for name in ("gain", "shift", "time_masks", "frequency_masks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")

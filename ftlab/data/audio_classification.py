@@ -48,6 +48,9 @@ class AudioClassification(DataModule):
         classes: raw label -> class name, to rename or merge; every raw label must be named.
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of recordings of like length (before `augment`), which saves
+            padding unless the backbone pads all alike (Whisper); `ftlab.data.bucketing` says what
+            stays random.
     """
 
     def __init__(
@@ -69,9 +72,10 @@ class AudioClassification(DataModule):
         classes: dict[str, str] | None = None,
         task: Task = Classification(),
         workers: int = 0,
+        bucketing: bool = True,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, sampling, classes, workers)
+                         batch_size, split, subset, sampling, classes, workers, bucketing)
         described = AudioSource(audio, label, None if speakers is None else speaker, pattern,
                                 "classes")
         self._recordings = Recordings(described, speakers, self.sources)
@@ -105,8 +109,11 @@ class AudioClassification(DataModule):
                                         self.augment if training else None)
 
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
-        return self._recordings.collate(self.task.stack, self.seed,
+        return self._recordings.collate(self.task.stack, 0 if self.views else self.seed,
                                         self.augment if training else None)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return self._recordings.lengths(split)
+
+    def padded_lengths(self) -> Sequence[int] | None:
+        return None if self._recordings.alike else self.lengths("train")

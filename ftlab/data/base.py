@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.prefix import Rows
-from ftlab.data.batches import Handing, Row, SplitDataset
+from ftlab.data.batches import Handing, Row, SplitDataset, Unread
+from ftlab.data.bucketing import Buckets
 from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.known_labels import keep_known
 from ftlab.data.sampling import (
@@ -77,20 +78,30 @@ class DataModule(LightningDataModule, ABC):
         sampling: how training examples are drawn.
         classes: raw label -> class name.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of like length (`ftlab.data.bucketing`), where inputs are
+            padded to the longest of their batch.
     """
 
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
+    plain: bool = False
+    """Without any shortcut."""
     task: Task
-    handed: dict[SplitName, Rows]
-    """What is known already of a split's examples; its batches bring it as `prefix`."""
+    handed: dict[str, Rows]
+    """What is known already of a split's examples, or of a view of them; batches bring the name
+    as `prefix`."""
+    unread: bool = False
+    """Whether what is handed stands for the inputs too: nobody looks at their values."""
     splits: dict[SplitName, Examples]
+    pinned: bool
+    """Whether batches lie in memory that a GPU copies from while it computes."""
     notes: list[str]
     """What a user should know once: texts cut, bytes replaced, images converted."""
 
     def __init__(self, sources: Mapping[SplitName, str | None], task: Task, batch_size: int,
                  split: Split, subset: Subset, sampling: Sampling,
-                 classes: Mapping[str, str] | None, workers: int) -> None:
+                 classes: Mapping[str, str] | None, workers: int,
+                 bucketing: bool = False) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -104,9 +115,11 @@ class DataModule(LightningDataModule, ABC):
         self.sampling = sampling
         self.classes = dict(classes) if classes is not None else None
         self.workers = workers
+        self.bucketing = bucketing
         self.splits = {}
         self.handed = {}
         self.notes = []
+        self.pinned = False
         self._seed: int | None = None
         self._fingerprint = ""
 
@@ -141,6 +154,10 @@ class DataModule(LightningDataModule, ABC):
     def lengths(self, split: SplitName) -> Sequence[int] | None:
         """How long each example is to the connected backbone; None where all are equal."""
         return None
+
+    def padded_lengths(self) -> Sequence[int] | None:
+        """Of the training examples, as `lengths`; None where nothing is padded to its batch."""
+        return None if self.packs else self.lengths("train")
 
     def load(self) -> None:
         """Read, split, subset and encode, once; an `InputError` names the place and the mend."""
@@ -213,22 +230,49 @@ class DataModule(LightningDataModule, ABC):
     # Loaders
 
     def train_dataloader(self) -> DataLoader[Row]:
-        """Augmented training examples as `sampling` draws them, the last batch kept."""
+        """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
         seed = self.seed
-        dataset = self.dataset("train", training=True)
+        dataset = self._shown("train", training=True)
         strata = [self.task.stratum(label) for label in self.splits["train"].labels]
+        lengths = self.padded_lengths() if self.bucketing else None
+        buckets = None if lengths is None else Buckets(lengths, self.batch_size)
         sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
-                               on_epoch=dataset.set_epoch)
+                               on_epoch=dataset.set_epoch, buckets=buckets)
         return self._loader(dataset, sampler, self._collate("train", training=True), seed)
+
+    @property
+    def views(self) -> int | None:
+        """In how many ways augmentation changes each example; None for ever new ones."""
+        return getattr(getattr(self, "augment", None), "views", None)
+
+    def _shown(self, split: SplitName, training: bool) -> SplitDataset:
+        dataset = self.dataset(split, training)
+        if training and self.views:
+            dataset.keep(self.views)
+        known = self._name(split, training) in self.handed
+        return Unread(dataset) if known and self.unread and dataset.alike else dataset
+
+    def _name(self, split: SplitName, training: bool) -> str:
+        """Under which `handed` has a split, or its first view."""
+        return f"{split}/0" if training and self.views else split
+
+    def view_loader(self, view: int) -> DataLoader[Row]:
+        """A view of the training examples (from 0), each example once over all ranks."""
+        dataset = self._shown("train", training=True)
+        dataset.set_epoch(view)
+        sampler = ExactEvalSampler(self._by_length("train"), *self._rank_and_world())
+        return self._loader(dataset, sampler, self._collate("train", training=True), self.seed)
 
     def eval_loader(self, split: SplitName) -> DataLoader[Row]:
         """A split (train too) without augmentation, each example once over all ranks."""
         seed = self.seed
-        lengths = self.lengths(split)
-        order = range(len(self.splits[split])) if lengths is None else longest_first(lengths)
-        sampler = ExactEvalSampler(order, *self._rank_and_world())
-        return self._loader(self.dataset(split, training=False), sampler,
+        sampler = ExactEvalSampler(self._by_length(split), *self._rank_and_world())
+        return self._loader(self._shown(split, training=False), sampler,
                             self._collate(split, training=False), seed)
+
+    def _by_length(self, split: SplitName) -> Sequence[int]:
+        lengths = self.lengths(split)
+        return range(len(self.splits[split])) if lengths is None else longest_first(lengths)
 
     def val_dataloader(self) -> DataLoader[Row]:
         return self.eval_loader("validation")
@@ -245,7 +289,9 @@ class DataModule(LightningDataModule, ABC):
 
     def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         collate = self.collate(training)
-        return Handing(collate, self.handed[split]) if split in self.handed else collate
+        if self._name(split, training) not in self.handed:
+            return collate
+        return Handing(collate, split, training and bool(self.views))
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
                 collate: Callable[[Sequence[Row]], dict[str, Any]],
@@ -254,7 +300,7 @@ class DataModule(LightningDataModule, ABC):
         generator = torch.Generator().manual_seed(seed)
         size = share_of_batch(self.batch_size, self._rank_and_world()[1])
         return DataLoader(dataset, size, sampler=sampler, collate_fn=collate,
-                          num_workers=self.workers, generator=generator)
+                          num_workers=self.workers, generator=generator, pin_memory=self.pinned)
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-
-from ftlab.backbones.prefix import Rows
 
 
 class Row(NamedTuple):
@@ -22,6 +20,13 @@ class Row(NamedTuple):
     epoch: int
 
 
+def checked_views(views: int | None) -> int | None:
+    """How many views an augmentation has, if it is possible."""
+    if views is not None and views < 1:
+        raise ValueError(f"views must be at least 1, got {views}")
+    return views
+
+
 class SplitDataset(Dataset[Row]):
     """The examples of one split as rows. It holds no data module, so that workers can have it.
 
@@ -30,13 +35,21 @@ class SplitDataset(Dataset[Row]):
         seed: of the run, for augmentation.
     """
 
+    views: int | None = None
+    alike: ClassVar[bool] = False
+    """Whether all inputs are floating-point tensors of one shape."""
+
     def __init__(self, targets: Sequence[Any], seed: int) -> None:
         self.targets = targets
         self.seed = seed
         self.epoch = 0
 
+    def keep(self, views: int) -> None:
+        """Change each example in so many ways, one an epoch, the same ways in every run."""
+        self.views, self.seed = views, 0
+
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.epoch = epoch % self.views if self.views else epoch
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -47,6 +60,22 @@ class SplitDataset(Dataset[Row]):
     def input(self, index: int) -> Any:
         """What `Collate.inputs` turns into the network's inputs."""
         raise NotImplementedError
+
+
+class Unread(SplitDataset):
+    """Rows of a data set whose inputs nobody reads: each has the same one, of NaN.
+
+    Args:
+        dataset: its inputs are alike.
+    """
+
+    def __init__(self, dataset: SplitDataset) -> None:
+        super().__init__(dataset.targets, dataset.seed)
+        self.views = dataset.views
+        self.blank = torch.full_like(dataset.input(0), torch.nan)
+
+    def input(self, index: int) -> Tensor:
+        return self.blank
 
 
 @dataclass(frozen=True)
@@ -67,18 +96,20 @@ class Collate:
                 "index": torch.tensor([row.position for row in rows])}
 
 
-
 @dataclass(frozen=True)
 class Handing:
-    """Rows -> batch, with what is known of the split's examples as `prefix`.
+    """Rows -> batch that says as `prefix` where what is known of its rows is kept.
 
     Attributes:
         collate: makes the batch.
-        known: goes with the batch to the model as it is.
+        split: of the rows.
+        views: whether a name has the number of the view behind it.
     """
 
     collate: Callable[[Sequence[Row]], dict[str, Any]]
-    known: Rows
+    split: str
+    views: bool
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return {**self.collate(rows), "prefix": self.known}
+        name = f"{self.split}/{rows[0].epoch}" if self.views else self.split
+        return {**self.collate(rows), "prefix": name}

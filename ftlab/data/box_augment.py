@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.batches import Row, SplitDataset, checked_views
 from ftlab.data.image_augment import seeded
 from ftlab.data.image_decode import decode_image, image_bytes
 
@@ -34,12 +34,16 @@ class BoxAugment:
     Args:
         policy: `none`, `flip`, `crop` or `ssd`.
         upside_down: flip top-bottom too, where the scene has no upper side (cells, aerial images).
+        views: change each image in so many ways and no more, one an epoch in turn, the same in
+            every run, so that a frozen prefix can be cached; null for ever new changes.
     """
 
     policy: Policy = "flip"
     upside_down: bool = False
+    views: int | None = None
 
     def __post_init__(self) -> None:
+        checked_views(self.views)
         if self.policy not in get_args(Policy):
             raise ValueError(f"policy must be one of {get_args(Policy)}, got {self.policy!r}")
 

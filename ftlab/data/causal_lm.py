@@ -54,6 +54,8 @@ class CausalLM(DataModule):
         subset: what part of a split is used.
         task: loss, generation and metrics.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of examples of like length, which saves padding where `packing`
+            does not; `ftlab.data.bucketing` says what stays random.
     """
 
     task: LanguageModelling
@@ -76,9 +78,10 @@ class CausalLM(DataModule):
         subset: Subset = Subset(),
         task: LanguageModelling = LanguageModelling(),
         workers: int = 0,
+        bucketing: bool = True,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), None, workers)
+                         batch_size, split, subset, Natural(), None, workers, bucketing)
         if max_length < 2:
             raise ValueError(f"max_length must be at least 2, got {max_length}")
         if chat and prompt is None:

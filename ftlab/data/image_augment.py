@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ftlab.data.batches import Collate, Row
+from ftlab.data.batches import Collate, Row, checked_views
 from ftlab.errors import InputError
 
 
@@ -35,6 +35,8 @@ class ImageAugment:
         alpha: both parameters of the mixture's Beta distribution; as in the papers when absent:
             0.2 for MixUp, 1 for CutMix.
         min_area: smallest part of the area that a crop keeps.
+        views: change each image in so many ways and no more, one an epoch in turn, the same in
+            every run, so that a frozen prefix can be cached; null for ever new changes.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ImageAugment:
         mix: Literal["none", "mixup", "cutmix"] = "none",
         alpha: float | None = None,
         min_area: float = 0.08,
+        views: int | None = None,
     ) -> None:
         if policy not in ("none", "standard", "trivial", "randaugment"):
             raise ValueError("policy must be none, standard, trivial or randaugment, "
@@ -54,6 +57,7 @@ class ImageAugment:
         if not 0 < min_area <= 1:
             raise ValueError(f"min_area must be above 0 and at most 1, got {min_area}")
         self.policy = policy
+        self.views = checked_views(views)
         self.mix = mix
         self.alpha = alpha if alpha is not None else (1.0 if mix == "cutmix" else 0.2)
         self.min_area = min_area

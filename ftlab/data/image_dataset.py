@@ -55,6 +55,8 @@ class StackImages:
 class ImageDataset(SplitDataset):
     """Decoded images, or files decoded on access, as normalised float32 (3, h, w)."""
 
+    alike = True
+
     def __init__(self, images: Sequence[Tensor | Path | bytes], targets: Sequence[Any], seed: int,
                  change: Callable[[Tensor], Tensor] | None, fit: FitSize,
                  mean: Sequence[float], std: Sequence[float]) -> None:

@@ -110,6 +110,11 @@ class Recordings:
         rate = self._connected.sampling_rate
         return [-(-size * rate // own) for size, own in self._sizes[split]]  # as resample_poly
 
+    @property
+    def alike(self) -> bool:
+        """Whether the network pads all recordings to one length."""
+        return self._connected.spectrogram
+
     def dataset(self, split: SplitName, targets: Sequence[Any], seed: int,
                 augment: AudioAugment | None) -> AudioDataset:
         """Rows of a split, changed anew each epoch where `augment` is given."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from ftlab.data.bucketing import Buckets
 from ftlab.errors import InputError
 
 
@@ -101,17 +102,20 @@ class TrainSampler(Sampler[int]):
         rank: this process's number, from 0.
         world: number of processes.
         on_epoch: told the epoch together with the sampler (augmentation follows it).
+        buckets: rearrange the global order into batches of like length; None leaves it.
     """
 
     def __init__(self, sampling: Sampling, strata: Sequence[Hashable | None], seed: int,
                  rank: int = 0, world: int = 1,
-                 on_epoch: Callable[[int], None] = lambda epoch: None) -> None:
+                 on_epoch: Callable[[int], None] = lambda epoch: None,
+                 buckets: Buckets | None = None) -> None:
         self._sampling = sampling
         self._strata = strata
         self._seed = seed
         self._rank = rank
         self._world = world
         self._on_epoch = on_epoch
+        self._buckets = buckets
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -124,6 +128,8 @@ class TrainSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = self._sampling.order(self._strata, self._seed, self.epoch)
+        if self._buckets is not None:
+            order = self._buckets.arrange(order, self._seed, self.epoch)
         padded = np.resize(order, len(self) * self._world)  # repeats from the beginning
         return iter(padded[self._rank::self._world].tolist())
 

@@ -14,6 +14,7 @@ from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits, read
 from ftlab.data.splits import Split, Subset
+from ftlab.data.token_cache import tokens_of
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
 
 
@@ -39,6 +40,8 @@ class Seq2Seq(DataModule):
         subset: what part of a split is used.
         task: loss, generation and metrics.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of sources of like length, which saves padding;
+            `ftlab.data.bucketing` says what stays random.
     """
 
     task: SequenceToSequence
@@ -58,9 +61,10 @@ class Seq2Seq(DataModule):
         subset: Subset = Subset(),
         task: SequenceToSequence = SequenceToSequence(),
         workers: int = 0,
+        bucketing: bool = True,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), None, workers)
+                         batch_size, split, subset, Natural(), None, workers, bucketing)
         for name, value in (("max_source_length", max_source_length),
                             ("max_target_length", max_target_length)):
             if value < 2:
@@ -71,7 +75,7 @@ class Seq2Seq(DataModule):
         self.max_source_length = max_source_length
         self.max_target_length = max_target_length
         self._preprocessing: TextPreprocessing | None = None
-        self._sources: dict[SplitName, list[list[int]]] = {}
+        self._sources: dict[SplitName, Sequence[list[int]]] = {}
         self._targets: dict[SplitName, list[dict[str, Any]]] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
@@ -105,7 +109,7 @@ class Seq2Seq(DataModule):
     def _tokenise(self, split: SplitName, preprocessing: TextPreprocessing) -> None:
         examples = self.splits[split]
         texts = [self.prefix + text for text in examples.inputs]
-        self._sources[split], cut = preprocessing.encode(texts, self.max_source_length)
+        self._sources[split], cut = tokens_of(self, texts, preprocessing, self.max_source_length)
         self._note_cut(cut, split, "sources", f"at max_source_length {self.max_source_length}")
         targets = encode_targets(preprocessing.tokenizer, examples.targets)
         limit, bound = self.max_target_length, self.task.max_new_tokens
@@ -136,7 +140,7 @@ class Seq2Seq(DataModule):
 
 
 class _Pairs(SplitDataset):
-    def __init__(self, sources: list[list[int]], targets: Sequence[Any], seed: int) -> None:
+    def __init__(self, sources: Sequence[list[int]], targets: Sequence[Any], seed: int) -> None:
         super().__init__(targets, seed)
         self.sources = sources
 

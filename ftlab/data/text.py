@@ -16,6 +16,7 @@ from ftlab.data.sources import own_splits, read
 from ftlab.data.splits import Split, Subset
 from ftlab.data.text_augment import TextAugment
 from ftlab.data.text_normalise import TextNormalisation
+from ftlab.data.token_cache import tokens_of
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 
@@ -43,6 +44,8 @@ class TextClassification(DataModule):
         classes: raw label -> class name, to rename or merge; every raw label must be named.
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of texts of like length (before `augment`), which saves padding;
+            `ftlab.data.bucketing` says what stays random.
     """
 
     def __init__(
@@ -63,9 +66,10 @@ class TextClassification(DataModule):
         classes: dict[str, str] | None = None,
         task: Task = Classification(),
         workers: int = 0,
+        bucketing: bool = True,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, sampling, classes, workers)
+                         batch_size, split, subset, sampling, classes, workers, bucketing)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         self.text = text
@@ -74,7 +78,7 @@ class TextClassification(DataModule):
         self.augment = augment
         self.normalise = normalise
         self._preprocessing: TextPreprocessing | None = None
-        self._tokens: dict[SplitName, list[list[int]]] = {}
+        self._tokens: dict[SplitName, Sequence[list[int]]] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return own_splits(source)
@@ -106,7 +110,7 @@ class TextClassification(DataModule):
     def _tokenise(self, preprocessing: TextPreprocessing) -> None:
         for split in SPLITS:
             texts = self.splits[split].inputs
-            self._tokens[split], cut = preprocessing.encode(texts, self.max_length)
+            self._tokens[split], cut = tokens_of(self, texts, preprocessing, self.max_length)
             if cut and split == "train":
                 self.note(f"{100 * cut / len(texts):.1f}% of training texts were cut at "
                           f"{self.max_length} tokens")
@@ -133,7 +137,7 @@ class TextClassification(DataModule):
 
 
 class _Tokenised(SplitDataset):
-    def __init__(self, tokens: list[list[int]], targets: Sequence[Any], seed: int) -> None:
+    def __init__(self, tokens: Sequence[list[int]], targets: Sequence[Any], seed: int) -> None:
         super().__init__(targets, seed)
         self.tokens = tokens
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ftlab.data.batches import checked_views
+
 
 class TextAugment:
     """Drop and swap words: "easy data augmentation" without its synonyms.
@@ -15,13 +17,17 @@ class TextAugment:
     Args:
         dropout: chance of each word to be dropped, at least 0 and below 1.
         swap: random pairs swapped, as a fraction of the words that are left, from 0 to 1.
+        views: change each text in so many ways and no more, one an epoch in turn, the same in
+            every run, so that a frozen prefix can be cached; null for ever new changes.
     """
 
-    def __init__(self, dropout: float = 0.1, swap: float = 0.1) -> None:
+    def __init__(self, dropout: float = 0.1, swap: float = 0.1,
+                 views: int | None = None) -> None:
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
         if not 0 <= swap <= 1:
             raise ValueError(f"swap must be between 0 and 1, got {swap}")
+        self.views = checked_views(views)
         self.dropout = dropout
         self.swap = swap
 

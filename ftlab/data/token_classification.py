@@ -53,6 +53,8 @@ class TokenClassification(DataModule):
         subset: what part of a split is used.
         task: scheme of the tags, loss and metrics.
         workers: processes that load; 0 loads in the main process.
+        bucketing: train on batches of sentences of like length, which saves padding;
+            `ftlab.data.bucketing` says what stays random.
     """
 
     task: Tagging
@@ -71,9 +73,10 @@ class TokenClassification(DataModule):
         subset: Subset = Subset(),
         task: Tagging = Tagging(),
         workers: int = 0,
+        bucketing: bool = True,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), None, workers)
+                         batch_size, split, subset, Natural(), None, workers, bucketing)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         if repair and task.scheme != "IOB2":

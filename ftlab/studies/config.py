@@ -13,6 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -63,6 +64,11 @@ def check(base: type, value: Any, place: Place, allow: Sequence[str] = ()) -> Co
     except ValueError as error:  # a constructor's own check of its values
         raise InputError(f"{place}: {cls.__name__}: {error}", "change the value") from error
     return checked
+
+
+def prepare(cls: type) -> None:
+    """Read a class's schema before it is first built."""
+    _parser(cls)
 
 
 def class_of(component: Component) -> Any:
@@ -147,6 +153,7 @@ def _default(parameter: inspect.Parameter) -> Any:
     return f"{type(parameter.default).__module__}.{type(parameter.default).__qualname__}"
 
 
+@cache  # a class's schema stays, and reading it takes 10 ms
 def _parser(cls: type) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
     skip = {name for name, parameter in schema(cls).items() if component_of(parameter) is not None}

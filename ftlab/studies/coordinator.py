@@ -4,41 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies import provenance
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
-from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Need
+from ftlab.studies.engine import SPECIFICATION, Engine, Need
+from ftlab.studies.pack import gather, seeds_together
 from ftlab.studies.plan import Plan, PlannedCell, plan
+from ftlab.studies.run import Outcome, StudyRun, fingerprints
 from ftlab.studies.study import Study
 from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
-from ftlab.tracking.tracker import Status, Tracker
+from ftlab.tracking.tracker import Tracker
 
 FLUSH = 5.0  # seconds from a metric to the UI
-ATTEMPTS = 3  # at a run whose machine vanishes
-
-
-@dataclass
-class Outcome:
-    """What became of a study's runs.
-
-    Attributes:
-        finished, failed: how many runs; the finished ones of earlier commands are counted.
-        failures: one line each: which run, why, where its output is.
-    """
-
-    finished: int = 0
-    failed: int = 0
-    failures: list[str] = field(default_factory=list)
 
 
 def run_study(
@@ -116,6 +101,7 @@ class _Runs(Jobs):
         self.outcome = Outcome(finished=sum(map(len, done.values())))
         self.open = Counter(cell_id for cell_id, _ in self.waiting)
         self.attempts: Counter[tuple[str, int]] = Counter()
+        self.solitary: set[tuple[str, int]] = set()
         self.flushed = time.monotonic()
         left = Counter(self.cells[cell_id].cell.key.technique for cell_id, _ in self.waiting)
         display.start(study.name, self.outcome.finished, left, slots)
@@ -125,9 +111,24 @@ class _Runs(Jobs):
     def next(self) -> Job | None:
         if not self.waiting:
             return None
-        cell_id, seed = self.waiting.popleft()
-        self.attempts[cell_id, seed] += 1
-        return _Run(self, cell_id, self.cells[cell_id], seed)
+        cell_id, seed = self.waiting[0]
+        planned, seeds = self.cells[cell_id], self._company(cell_id, seed)
+        for each in seeds:
+            self.waiting.remove((cell_id, each))
+            self.attempts[cell_id, each] += 1
+        if len(seeds) == 1:
+            return StudyRun(self, cell_id, planned, seed)
+        key = planned.cell.key
+        return gather(self.work / f"{key.technique}-{key.config}-seed{seed}-together",
+                      [partial(StudyRun, self, cell_id, planned, each) for each in seeds],
+                      self.display.note)
+
+    def _company(self, cell_id: str, seed: int) -> list[int]:
+        """The seed and those that wait with it and may share its process."""
+        if (cell_id, seed) in self.solitary:
+            return [seed]
+        waiting = [s for c, s in self.waiting if c == cell_id and (c, s) not in self.solitary]
+        return seeds_together(self.cells[cell_id].cell, waiting, self.study.shortcuts)[0]
 
     def over(self) -> bool:
         return not self.waiting
@@ -143,6 +144,11 @@ class _Runs(Jobs):
         self.open[cell_id] -= 1
         if not self.open[cell_id]:
             self.tracker.end_cell(cell_id)
+
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs that have not ended read the frozen prefix of a cell; at least one."""
+        return max(1, sum(count for cell_id, count in self.open.items()
+                          if planned.shares_prefix(self.cells[cell_id])))
 
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
@@ -176,117 +182,3 @@ def _refuse_changed(cells: Mapping[str, PlannedCell], records: Sequence[CellReco
                         f"{planned.cell.key.title}: the {name} has changed since seed {run.seed} ran",
                         "put it back, or give the study or the changed part another name",
                     )
-
-
-def fingerprints(planned: PlannedCell) -> dict[str, str]:
-    """Tags of the data and weights that a cell stands on."""
-    return {
-        "ftlab.dataset_sha256": planned.data_fingerprint,
-        "ftlab.backbone_sha256": planned.backbone_fingerprint,
-    }
-
-
-class _Run(Job):
-    """One run, as the coordinator sees it."""
-
-    def __init__(self, runs: _Runs, cell_id: str, planned: PlannedCell, seed: int) -> None:
-        key, self.tracker = planned.cell.key, runs.tracker
-        self.runs, self.cell_id, self.planned, self.seed = runs, cell_id, planned, seed
-        self.title = f"{key.title}, seed {seed}"
-        self.directory = runs.work / f"{key.technique}-{key.config}-seed{seed}"
-        self.metrics: dict[str, float] = {}
-        self.step = 0
-        self.reason = ""
-        said = runs.study.specification(planned.cell, seed)
-        write_specification(
-            self.directory, {**said, "study": key.study, "fingerprints": fingerprints(planned)}
-        )
-        self.run_id = self.tracker.open_run(cell_id, seed, said)
-        tags = {provenance.TAG: runs.environment, **fingerprints(planned)}
-        self.tracker.set_tags(self.run_id, tags)
-        log_data(self.tracker, self.run_id, planned)
-        self.begin = time.monotonic()
-        runs.display.run_started(self.title, key.technique)
-
-    def event(self, event: Event) -> None:
-        match event["event"]:
-            case "progress":
-                self.runs.display.progress(
-                    self.title, event["phase"], event["done"], event["total"])
-            case "metrics":
-                self.step, now = event["step"], event["time"]
-                self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
-            case "note" | "shortcut" as about:
-                self.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
-            case "environment":
-                said = json.dumps(event["said"], sort_keys=True)
-                self.tracker.set_tags(self.run_id, {provenance.TAG: said})
-            case "failed":
-                self.reason = event["reason"]
-            case "done":
-                self.metrics, now = event["metrics"], int(time.time() * 1000)
-                # MLflow's value of a metric is the one of the highest step: the restored epoch's
-                self.tracker.log_metrics(self.run_id, self.metrics, self.step + 1, now)
-
-    def end(self, event: Event) -> None:
-        runs, outcome = self.runs, self.runs.outcome
-        reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
-        if event.get("machine_lost") and runs.attempts[self.cell_id, self.seed] < ATTEMPTS:
-            self._again(reason)
-            return
-        status: Status = "FAILED" if reason else "FINISHED"
-        if reason:  # of a failed run what tells why, of a finished one all that it wrote
-            shutil.rmtree(self.directory / "checkpoint", ignore_errors=True)
-        self.tracker.log_artifacts(self.run_id, self.directory)
-        self.tracker.end_run(self.run_id, status, reason)
-        stored = self.tracker.flush()
-        known = runs.report in self.metrics
-        score = f"{runs.report} {self.metrics[runs.report]:.4f}" if known else ""
-        seconds = time.monotonic() - self.begin
-        runs.display.run_ended(self.title, status, seconds, score, reason)
-        if reason:
-            outcome.failed += 1
-            where = self.directory / OUTPUT
-            outcome.failures.append(f"{self.title}: {reason} (output: {where})")
-        else:
-            outcome.finished += 1
-            if stored:  # in an outage the files stay until the tracker's last attempt
-                shutil.rmtree(self.directory)
-        runs.ended(self.cell_id)
-
-    def _again(self, reason: str) -> None:
-        """Let another attempt be made; this one stays in the store as KILLED."""
-        self.tracker.end_run(self.run_id, "KILLED", reason)
-        shutil.rmtree(self.directory)
-        self.runs.display.note(f"{self.title}: {reason}; it will be begun again")
-        self.runs.display.run_dropped(self.title)
-        self.runs.waiting.append((self.cell_id, self.seed))
-
-    def interrupted(self, why: str) -> None:
-        self.tracker.end_run(self.run_id, "KILLED", why)
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def write_specification(directory: Path, said: Mapping[str, Any]) -> None:
-    """Make a run's folder anew, with its specification."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    (directory / SPECIFICATION).write_text(json.dumps(said, indent=1), encoding="utf-8")
-
-
-def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:
-    """Say in the store which data a run used."""
-    source = str(planned.cell.data["init_args"].get("train", ""))
-    for split, counts in planned.data_profile.items():
-        name, digest = planned.cell.key.dataset, planned.data_fingerprint
-        tracker.log_dataset(run_id, name, digest, source, split, counts)
-
-
-def died(code: int, done: bool) -> str:
-    """Why a process that gave no reason has ended; empty where it did what it should."""
-    if code == 0 and done:
-        return ""
-    if code < 0:
-        hint = ", out of memory perhaps" if code == -signal.SIGKILL else ""
-        return f"the run's process was killed by {signal.Signals(-code).name}{hint}"
-    return f"the run's process ended with exit code {code}"

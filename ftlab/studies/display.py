@@ -62,17 +62,18 @@ class Clock:
 
 @dataclass
 class Running:
-    """A run that goes on: how far it is, and since when."""
+    """A run that goes on: how far it is, since when, and its share of its process's time."""
 
     technique: str
     phase: str = "starts"
     fraction: float = 0.0
     begin: float = field(default_factory=time.monotonic)
+    share: float = 1.0
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it started."""
-        return time.monotonic() - self.begin
+        """Its seconds since it started."""
+        return self.share * (time.monotonic() - self.begin)
 
 
 class Display:
@@ -105,11 +106,11 @@ class Display:
             self.live = Live(Group(self.bars), console=self.console, refresh_per_second=5)
             self.live.start()
 
-    def run_started(self, title: str, technique: str) -> None:
-        """A run begins; `title` names it until its end."""
+    def run_started(self, title: str, technique: str, share: float = 1.0) -> None:
+        """A run begins; `title` names it until its end, `share` of its process's time is its own."""
         if not self.running:
             self.spoke = time.monotonic()
-        self.running[title] = Running(technique)
+        self.running[title] = Running(technique, share=share)
         self.tasks[title] = self.bars.add_task(title, total=1.0, said="")
         self._draw()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ Event = dict[str, Any]
 """What a run reports, with the key `event`.
 
 `progress` (phase, done, total), `metrics` (step, time, metrics), `note` (text), `shortcut` (text:
-what is not computed anew, or why all is), `alive`, `failed` (reason; the last one counts), `done`
-(metrics), and from the engine at the end `exit`: `code`,
+what is not computed anew, or why all is), `forecast` (what a cache is foreseen to save),
+`precision`, `hardware` and `compile` (text: what the run took, what was decided for it and why),
+`alive`, `failed` (reason; the last one counts), `done` (metrics); of several runs in one process
+`member` says whose, and `failed` may say `alone`: to be run again by itself. From the engine at the
+end `exit`: `code`,
 negative for a signal; `lost`, whether the process vanished through no fault of its own that is
 known, so that another attempt makes sense; `reason`, where the engine knows one; `machine_lost`,
 where the machine vanished and took the run with it. `environment` (said: as in `provenance.here`)
@@ -90,11 +94,21 @@ class Engine(ABC):
 
     @abstractmethod
     def prune(self, directory: Path) -> None:
-        """Ask a run to end after its next validation."""
+        """Ask a run to end after its next validation; one of several in a process by its folder."""
 
     @abstractmethod
     def close(self) -> None:
         """Stop everything; nothing is left behind."""
+
+
+def died(code: int, done: bool) -> str:
+    """Why a process that gave no reason has ended; empty where it did what it should."""
+    if code == 0 and done:
+        return ""
+    if code < 0:
+        hint = ", out of memory perhaps" if code == -signal.SIGKILL else ""
+        return f"the run's process was killed by {signal.Signals(-code).name}{hint}"
+    return f"the run's process ended with exit code {code}"
 
 
 def make_engine(name: str, address: str | None = None) -> Engine:

@@ -18,9 +18,20 @@ class Lines:
     def __init__(self, descriptor: int) -> None:
         self.descriptor, self.rest, self.ended = descriptor, b"", False
 
-    def read(self, patience: float) -> list[dict[str, Any]]:
-        """What has come; waits at most `patience` seconds for something."""
-        if self.ended or not select.select([self.descriptor], [], [], patience)[0]:
+    def read(self, patience: float | None, other: int | None = None) -> list[dict[str, Any]]:
+        """What has come; waits at most `patience` seconds for something, None for ever.
+
+        Args:
+            patience: in seconds.
+            other: a non-blocking descriptor that ends the wait too; it is emptied.
+        """
+        if self.ended:
+            return []
+        waiting = [self.descriptor] if other is None else [self.descriptor, other]
+        ready = select.select(waiting, [], [], patience)[0]
+        if other in ready:
+            os.read(other, 65536)
+        if self.descriptor not in ready:
             return []
         data = os.read(self.descriptor, 65536)
         self.ended = not data

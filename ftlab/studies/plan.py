@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.backbones.base import Backbone
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.passes import Unplayable
+from ftlab.backbones.prefix import leading
 from ftlab.data.base import DataModule
 from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
@@ -29,6 +32,7 @@ class PlannedCell:
         trainable, total: parameters.
         data_fingerprint, backbone_fingerprint: of what it stands on.
         data_profile: examples a split and class.
+        frozen_blocks: how many leading blocks have nothing that trains.
     """
 
     cell: Cell
@@ -37,6 +41,13 @@ class PlannedCell:
     data_fingerprint: str
     backbone_fingerprint: str
     data_profile: dict[str, Any]
+    frozen_blocks: int = 0
+
+    def shares_prefix(self, other: PlannedCell) -> bool:
+        """Whether what the frozen blocks hand on is the same in both cells."""
+        mine, theirs = ((c.cell.key.backbone, c.cell.key.dataset, c.frozen_blocks)
+                        for c in (self, other))
+        return mine == theirs and self.frozen_blocks > 0
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -114,9 +125,12 @@ def plan(study: Study) -> Plan:
         for cell in cells:
             data.task.higher_is_better(study.select_by.removeprefix("val/"))
             data.task.higher_is_better(study.report.removeprefix("test/"))
-            trainable, total = _count(cell, backbone, data)
+            model = _adapted(cell, backbone, data)
+            sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+            trainable = sum(n for n, trains in sizes if trains)
             made.cells.append(
-                PlannedCell(cell, trainable, total, *fingerprints, data.describe())
+                PlannedCell(cell, trainable, sum(n for n, _ in sizes), *fingerprints,
+                            data.describe(), _frozen_blocks(model))
             )
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])
@@ -146,7 +160,8 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
         made.notes += [f"{d}: {note}" for note in data.notes]
 
 
-def _count(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[int, int]:
+def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> TaskModel:
+    """The model that a cell's runs train, without weights."""
     technique: Technique = build(cell.technique)
     try:
         share_of_batch(data.batch_size, cell.trainer["devices"])
@@ -156,8 +171,14 @@ def _count(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[int, int]:
         technique.attach(model, data.task)
     except InputError as error:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
+    return model
+
+
+def _frozen_blocks(model: TaskModel) -> int:
+    try:
+        return leading(model)
+    except Unplayable:
+        return 0
 
 
 def _enough(data: DataModule, devices: int) -> None:

@@ -8,15 +8,20 @@ import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import FtlabError
 from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Event
+
+if TYPE_CHECKING:
+    from ftlab.training.fit import Run
 
 
 def main(directory: Path, threads: int | None) -> int:
     """Execute the run of a folder, with its ranks where it has several; the exit code."""
     specification = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
+    if "members" in specification:
+        return execute_pack(directory, specification["members"], threads, journal(directory))
     if specification["trainer"]["devices"] > 1:
         from ftlab.studies.ranks import supervise
 
@@ -36,25 +41,12 @@ def execute(
     import torch
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-    from ftlab.studies.config import build
     from ftlab.training import run, search
-    from ftlab.training.fit import Run
-    from ftlab.training.settings import TrainerSettings
 
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        task = Run(
-            backbone=build(said["backbone"]),
-            data=build(said["data"]),
-            technique=build(said["technique"]),
-            settings=TrainerSettings(**said["trainer"]),
-            seed=said["seed"],
-            select_by=said["select_by"],
-            directory=directory,
-            record=said,
-            plain=said.get("plain", False),
-        )
+        task = _built(directory, said)
         if said.get("search"):
             metrics = search.search(task, report, (directory / STOP).exists)
         else:
@@ -63,11 +55,79 @@ def execute(
         die_of(signal.SIGTERM)
     # The process's last resort: whatever it was, `sys.exit` too, this run alone fails, and says why.
     except BaseException as error:  # noqa: BLE001
-        traceback.print_exc()
-        report({"event": "failed", "reason": first_line(error), "peer": blames_peer(error)})
+        report(_failed(error))
         return 1
     report({"event": "done", "metrics": metrics})
     return 0
+
+
+def execute_pack(
+    directory: Path, members: list[dict[str, Any]], threads: int | None,
+    report: Callable[[Event], None],
+) -> int:
+    """Execute the runs of a pack; each ends with `done` or `failed`, or without where it is to run alone.
+
+    Returns:
+        0; 1 after an event `failed` of no member, whose fault it may not be. SIGTERM as in `execute`.
+    """
+    import torch
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    from ftlab.training.together import execute_together
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        runs, reports, stops = [], [], []
+        for number, said in enumerate(members):
+            folder = directory / str(number)
+            folder.mkdir(exist_ok=True)  # a node has none
+            runs.append(_built(folder, said))
+            reports.append(_of(number, report))
+            stops.append((folder / STOP).exists)
+        trials = bool(members[0].get("search"))
+        results = execute_together(runs, reports, stops if trials else None)
+    except SIGTERMException:
+        die_of(signal.SIGTERM)
+    # as in `execute`, but of all: the coordinator has them run again, each by itself
+    except BaseException as error:  # noqa: BLE001
+        report(_failed(error))
+        return 1
+    for tell, result in zip(reports, results, strict=True):
+        if isinstance(result, Exception):
+            # memory that others shared; by itself it may have enough
+            scarce = isinstance(result, MemoryError | torch.OutOfMemoryError)
+            tell(_failed(result) | ({"alone": True} if scarce else {}))
+        else:
+            tell({"event": "done", "metrics": result})
+    return 0
+
+
+def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]:
+    return lambda event: report({**event, "member": member})
+
+
+def _built(directory: Path, said: dict[str, Any]) -> Run:
+    from ftlab.studies.config import build
+    from ftlab.training.fit import Run
+    from ftlab.training.settings import TrainerSettings
+
+    return Run(
+        backbone=build(said["backbone"]),
+        data=build(said["data"]),
+        technique=build(said["technique"]),
+        settings=TrainerSettings(**said["trainer"]),
+        seed=said["seed"],
+        select_by=said["select_by"],
+        directory=directory,
+        record=said,
+        plain=said.get("plain", False),
+    )
+
+
+def _failed(error: BaseException) -> Event:
+    traceback.print_exception(error)
+    return {"event": "failed", "reason": first_line(error), "peer": blames_peer(error)}
 
 
 def journal(directory: Path) -> Callable[[Event], None]:

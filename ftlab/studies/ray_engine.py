@@ -192,7 +192,9 @@ class RayEngine(Engine):
                 runner.close.remote()  # it ends once nothing refers to it and this is done
 
     def prune(self, directory: Path) -> None:
-        self._running[directory].runner.prune.remote()
+        run = directory if directory in self._running else directory.parent  # of a pack's member
+        member = directory.name if run != directory else ""
+        self._running[run].runner.prune.remote(member)
 
     def close(self) -> None:
         if not ray.is_initialized():  # closed already

@@ -87,7 +87,7 @@ class Runner:
     def _leave(self, exit_: Event) -> Iterator[Event]:
         for path in sorted(self._directory.rglob("*")):
             name = path.relative_to(self._directory).as_posix()
-            if path.is_file() and name not in (SPECIFICATION, STOP):
+            if path.is_file() and name != SPECIFICATION and path.name != STOP:
                 with path.open("rb") as file:
                     yield {"event": "file", "name": name, "data": file.read(PIECE)}
                     while piece := file.read(PIECE):
@@ -95,10 +95,10 @@ class Runner:
         shutil.rmtree(self._directory)
         yield exit_
 
-    def prune(self) -> None:
-        """Ask the run to end after its next validation."""
+    def prune(self, member: str = "") -> None:
+        """Ask the run, or a member of a pack, to end after its next validation."""
         with contextlib.suppress(FileNotFoundError):  # it has ended
-            self._workers.prune(self._directory)
+            self._workers.prune(self._directory / member)
 
     def close(self) -> None:
         """Stop what runs and leave nothing behind."""

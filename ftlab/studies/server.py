@@ -25,9 +25,10 @@ from typing import Any, NoReturn
 
 from ftlab.studies.engine import OUTPUT
 from ftlab.studies.pipe import Lines
+from ftlab.studies.preload import Learned, preload
 
 GRACE = 5.0  # seconds from the first signal to SIGKILL
-POLL = 0.02  # seconds from one look at the children to the next
+POLL = 0.02  # seconds from one look at the children to the next, while some are being ended
 END = ((0.0, signal.SIGTERM), (GRACE, signal.SIGKILL))
 """Seconds and signals by which a run is ended."""
 END_HANGING = ((0.0, signal.SIGUSR1), (1.0, signal.SIGCONT), (2.0, signal.SIGTERM),
@@ -52,14 +53,18 @@ def serve() -> None:
     faulthandler.register(signal.SIGUSR1)  # inherited by the runs
     adopt_orphans()
     _leave_slurm()
-    _preload()
+    preload()
+    learned = Learned()
     children: dict[int, _Child] = {}
     commands = Lines(sys.stdin.fileno())
+    deaths = _hear_deaths()
     closing = False
     while children or not closing:
-        for message in commands.read(0.0 if closing else POLL):
+        hurried = closing or any(child.due for child in children.values())
+        for message in commands.read(0.0 if closing else POLL if hurried else None, deaths):
             if "start" in message:
-                children[_fork(message)] = _Child(message["start"])
+                learned.take()
+                children[_fork(message, learned)] = _Child(message["start"])
                 _answer({"directory": message["start"], "started": True})
             else:
                 for child in children.values():
@@ -107,17 +112,6 @@ def _ended() -> Iterator[tuple[int, int]]:
             yield pid, os.waitstatus_to_exitcode(status)
 
 
-def _preload() -> None:
-    import lightning  # noqa: F401
-    import peft  # noqa: F401
-    import torchvision  # noqa: F401
-    import transformers  # noqa: F401
-
-    import ftlab.studies.process
-    import ftlab.training.run
-    import ftlab.training.search  # noqa: F401
-
-
 def signal_group(pid: int, number: signal.Signals) -> None:
     """To a process and all that it started: DDP's ranks and loaders are in its group."""
     try:
@@ -135,11 +129,23 @@ def _signal_rest(pid: int) -> None:
         os.killpg(pid, signal.SIGTERM)
 
 
-def _fork(message: dict[str, Any]) -> int:
+def _hear_deaths() -> int:
+    """A descriptor that can be read once a child has died, until `Lines.read` empties it."""
+    reading, writing = os.pipe()
+    for descriptor in (reading, writing):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # or Python would not write
+    return reading
+
+
+def _fork(message: dict[str, Any], learned: Learned) -> int:
     parent = os.getpid()
     child = os.fork()
     if child:
         return child
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     die_with(parent)
     os.setsid()
     directory = Path(message["start"])
@@ -148,7 +154,13 @@ def _fork(message: dict[str, Any]) -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message["gpus"])
     from ftlab.studies.process import main
 
-    leave(lambda: main(directory, message["threads"]))
+    def body() -> int:
+        code = main(directory, message["threads"])
+        if code == 0:
+            learned.tell()
+        return code
+
+    leave(body)
 
 
 def leave(body: Callable[[], int]) -> NoReturn:

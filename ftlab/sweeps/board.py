@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ftlab.errors import InputError
 from ftlab.studies.study import Cell
 from ftlab.sweeps.asking import ask, complete
+from ftlab.sweeps.independence import independent
 from ftlab.sweeps.leases import Lease, Leases
 from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.storage import Storage
@@ -128,25 +129,48 @@ class Board:
         Args:
             more: whether new ones may be asked for.
         """
-        held = self.storage.exclusively(lambda: self._take(more))
-        if held is not None:
-            self._leases.know(held.trial_id, held.token)
-        return held
+        taken = self.take_together(lambda cell: 1, more)
+        return taken[0] if taken else None
 
-    def _take(self, more: bool) -> Held | None:
+    def take_together(self, room: Callable[[Cell], int], more: bool = True) -> list[Held]:
+        """As `take`, several of one cell: new ones as far as no result could change what is drawn.
+
+        Args:
+            room: how many of a cell's trials fit into one process.
+            more: whether new ones may be asked for.
+        """
+        taken = self.storage.exclusively(lambda: self._take(more, room))
+        for held in taken:
+            self._leases.know(held.trial_id, held.token)
+        return taken
+
+    def _take(self, more: bool, room: Callable[[Cell], int]) -> list[Held]:
         standings, owners = self._standing(), self._leases.owners()
         for standing in standings:
-            for trial in standing.trials:
-                if trial.state == TrialState.RUNNING and self._leases.free(trial, owners):
-                    search = self._searches[standing.cell.key.config]
-                    trial = complete(search, self.sweep, standing.cell, trial)
-                    return self._grant(standing.cell, trial)
+            free = [trial for trial in standing.trials
+                    if trial.state == TrialState.RUNNING and self._leases.free(trial, owners)]
+            if free:
+                return self._take_over(standing.cell, free[: room(standing.cell)])
         open_ = [s for s in standings
                  if s.count(TrialState.WAITING) or len(s.trials) < s.budget]
         if not more or not open_:
-            return None
-        cell = min(open_, key=lambda s: len(s.trials) - s.count(TrialState.WAITING)).cell
-        return self._grant(cell, ask(self._searches[cell.key.config], self.sweep, cell))
+            return []
+        least = min(open_, key=lambda s: len(s.trials) - s.count(TrialState.WAITING))
+        return self._ask(least, room(least.cell))
+
+    def _take_over(self, cell: Cell, free: Sequence[FrozenTrial]) -> list[Held]:
+        """Trials whose attempts count against them share no process."""
+        search = self._searches[cell.key.config]
+        suspect = [Lease.of(trial).attempts > 0 and Lease.of(trial).owner is None for trial in free]
+        together = free[:1] if suspect[0] else [t for t, s in zip(free, suspect, strict=True) if not s]
+        return [self._grant(cell, complete(search, self.sweep, cell, trial)) for trial in together]
+
+    def _ask(self, standing: Standing, room: int) -> list[Held]:
+        search, cell = self._searches[standing.cell.key.config], standing.cell
+        begun = [t for t in standing.trials if t.state != TrialState.WAITING]
+        count = max(1, min(room, standing.budget - len(begun),
+                           independent(self.sweep.make_sampler(0), begun)))
+        return [self._grant(cell, ask(search, self.sweep, cell)) for _ in range(int(count))]
 
     def _grant(self, cell: Cell, trial: FrozenTrial) -> Held:
         lease = self._leases.grant(trial)

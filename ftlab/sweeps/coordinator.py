@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from optuna.pruners import WilcoxonPruner
@@ -19,16 +21,18 @@ from ftlab.studies.coordinator import FLUSH, need
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
-from ftlab.studies.plan import Plan, plan, writable
+from ftlab.studies.pack import LARGEST, gather, together_of
+from ftlab.studies.plan import Plan, PlannedCell, plan, writable
+from ftlab.studies.study import Cell
 from ftlab.studies.workers import Workers
-from ftlab.sweeps.board import LEASE, Board
+from ftlab.sweeps.board import LEASE, Board, Held
 from ftlab.sweeps.display import SweepDisplay
 from ftlab.sweeps.records import catch_up
 from ftlab.sweeps.rehearsal import rehearse
 from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
-from ftlab.sweeps.trial import Trial
+from ftlab.sweeps.trial import Trial, pack_folder
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status
 
@@ -133,6 +137,7 @@ class _Trials(Jobs):
         self.work = (results / sweep.study.name / ".work" / sweep.name).absolute()
         self.failures: list[str] = []
         self.begun: deque[Trial] = deque()
+        self.solitary: deque[Held] = deque()
         self.until = time.monotonic() + (sweep.max_seconds or float("inf"))
         self.look = self.flushed = 0.0
         self.steps = isinstance(sweep.make_pruner(), WilcoxonPruner)
@@ -162,20 +167,43 @@ class _Trials(Jobs):
     def next(self) -> Job | None:
         if self.begun:
             return self.begun.popleft()
+        if self.solitary:
+            return self._job([self.solitary.popleft()])
         if time.monotonic() < self.look:
             return None
-        held = self.board.take(more=time.monotonic() < self.until)
-        if held is None:
+        taken = self.board.take_together(self._room, more=time.monotonic() < self.until)
+        if not taken:
             self.look = time.monotonic() + AGAIN
             return None
+        return self._job(taken)
+
+    def _job(self, taken: list[Held]) -> Job:
+        planned = self.planned[taken[0].cell.key.config]
         try:
-            return Trial(self, held, self.planned[held.cell.key.config])
+            if len(taken) == 1:
+                return Trial(self, taken[0], planned)
+            return gather(pack_folder(self.work, taken[-1]),
+                          [partial(Trial, self, held, planned) for held in taken],
+                          self.display.note)
         except BaseException:
-            self.board.release(held)
+            for held in taken:
+                self.board.release(held)
             raise
 
+    def _room(self, cell: Cell) -> int:
+        """Trials of a cell in one process: an equal share of them for each that goes on."""
+        way = together_of(cell, self.sweep.study.shortcuts)
+        if way is None or len(self.sweep.seeds) > 1:  # a trial's seeds follow each other
+            return 1
+        return min(LARGEST[way], math.ceil(self.sweep.trials_of(cell) / self.engine.slots))
+
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs of the whole sweep read the frozen prefix of a cell; at least one."""
+        cells = sum(planned.shares_prefix(other) for other in self.planned.values())
+        return max(1, cells) * self.sweep.trials * len(self.sweep.seeds)
+
     def over(self) -> bool:
-        return not self.begun and (time.monotonic() > self.until or self.board.over())
+        return not self.begun and not self.solitary and (time.monotonic() > self.until or self.board.over())
 
     def tick(self) -> None:
         self.board.beat()
@@ -188,6 +216,8 @@ class _Trials(Jobs):
         self.board.storage.patience = min(self.board.storage.patience, PARTING)
         for trial in self.begun:
             trial.interrupted(why)
+        for held in self.solitary:
+            self.board.release(held)
 
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""

@@ -57,7 +57,9 @@ class SweepDisplay(Display):
         self.looked = time.monotonic()
         self.done = sum(s.ended for s in standings)
         self.failed = sum(s.count(TrialState.FAIL) for s in standings)
-        self.slots = max(self.own_slots, sum(s.count(TrialState.RUNNING) for s in standings))
+        others = sum(s.count(TrialState.RUNNING) for s in standings) - len(self.running)
+        own = sum(run.share for run in self.running.values())
+        self.slots = max(self.own_slots, others + round(own))
         self.clock.waiting = dict.fromkeys(self.clock.waiting, 0)
         pairs = {(s.cell.key.dataset, s.cell.key.backbone) for s in standings}
         for s in standings:

@@ -14,11 +14,11 @@ from typing import Protocol
 
 from ftlab.errors import FtlabError
 from ftlab.studies import provenance
-from ftlab.studies.coordinator import died, fingerprints, log_data, write_specification
-from ftlab.studies.dispatch import Job
 from ftlab.studies.display import Display
-from ftlab.studies.engine import OUTPUT, Engine, Event
+from ftlab.studies.engine import OUTPUT, Engine, Event, died
+from ftlab.studies.pack import Member
 from ftlab.studies.plan import PlannedCell
+from ftlab.studies.run import fingerprints, log_data, write_specification
 from ftlab.sweeps.board import ATTEMPTS, Board, Held
 from ftlab.sweeps.sweep import Sweep
 from ftlab.tracking.sweeps import SweepTracker
@@ -35,6 +35,7 @@ class Around(Protocol):
         parents: MLflow's parent runs by config.
         environment: provenance, as JSON.
         begun: trials that wait for their next seed.
+        solitary: held, to be run again by themselves.
         failures: one line each.
         steps: whether the pruner compares seeds, not epochs.
     """
@@ -48,15 +49,28 @@ class Around(Protocol):
     parents: dict[str, str]
     environment: str
     begun: deque[Trial]
+    solitary: deque[Held]
     failures: list[str]
     steps: bool
 
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs of the whole sweep read the frozen prefix of a cell; at least one."""
 
-class Trial(Job):
-    """One trial, as the coordinator sees it; a job for each of its seeds in turn."""
 
-    def __init__(self, trials: Around, held: Held, planned: PlannedCell) -> None:
-        self.trials, self.held, self.planned = trials, held, planned
+class Trial(Member):
+    """One trial, as the coordinator sees it; a job for each of its seeds in turn.
+
+    Args:
+        trials: the coordinator's.
+        held: the trial.
+        planned: its cell.
+        directory: in a pack; a trial by itself has one of its own.
+        share: of its process's time that counts as this trial's.
+    """
+
+    def __init__(self, trials: Around, held: Held, planned: PlannedCell,
+                 directory: Path | None = None, share: float = 1.0) -> None:
+        self.trials, self.held, self.planned, self.share = trials, held, planned, share
         self.title = f"{held.cell.key.title}, trial {held.number}"
         self.values: list[list[float]] = []  # of each seed, of each objective
         self.curves: set[str] = set()  # metrics that were logged epoch by epoch
@@ -68,21 +82,21 @@ class Trial(Job):
         tags = {provenance.TAG: trials.environment, **fingerprints(planned)}
         trials.tracker.set_tags(self.run_id, tags)
         log_data(trials.tracker, self.run_id, planned)
-        trials.display.run_started(self.title, held.cell.key.technique)
-        key = held.cell.key
-        for left in trials.work.glob(f"{key.technique}-{key.config}-{held.number}-*"):
+        trials.display.run_started(self.title, held.cell.key.technique, share)
+        for left in (*trials.work.glob(f"{_folder(held)}-*"), *_packs(trials.work, held)):
             shutil.rmtree(left, ignore_errors=True)  # an earlier attempt's, which nobody holds
-        self._prepare()
+        self._prepare(directory)
 
-    def _prepare(self) -> None:
+    def _prepare(self, directory: Path | None = None) -> None:
         """The folder of the next seed."""
-        key, seed = self.held.cell.key, self.trials.sweep.seeds[len(self.values)]
-        name = f"{key.technique}-{key.config}-{self.held.number}-{self.held.token}-seed{seed}"
-        self.directory = self.trials.work / name
+        held, seed = self.held, self.trials.sweep.seeds[len(self.values)]
+        own = self.trials.work / f"{_folder(held)}-{held.token}-seed{seed}"
+        self.directory = directory or own
         self.metrics: dict[str, float] = {}
         self.reason = ""
-        config = self.trials.sweep.config(self.held.cell, self.held.values, seed)
-        write_specification(self.directory, config)
+        config = self.trials.sweep.config(held.cell, held.values, seed)
+        self.specification = {**config, "runs_to_come": self.trials.to_come(self.planned)}
+        write_specification(self.directory, self.specification)
 
     def event(self, event: Event) -> None:
         trials = self.trials
@@ -97,7 +111,7 @@ class Trial(Job):
                 self.curves |= event["metrics"].keys()
                 if "epoch" in event["metrics"] and not trials.steps:
                     self._report(event["metrics"])
-            case "note" | "shortcut" as about:
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
                 trials.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)
@@ -127,7 +141,7 @@ class Trial(Job):
                   or self._lacking())
         if event["lost"] and held.attempts < ATTEMPTS:
             board.release(held, attempted=True)
-            self._close("LOST", reason)
+            self._lose(reason)
             return
         if reason:
             reason += f", in {held.attempts} attempts" if event["lost"] else ""
@@ -157,13 +171,22 @@ class Trial(Job):
 
     def _tell(self, state: str, ours: bool, reason: str, values: Sequence[float] = ()) -> None:
         if not ours:
-            self._close("LOST", "another coordinator took the trial over; this result is refused")
+            self._lose("another coordinator took the trial over; this result is refused")
             return
         self.metrics |= dict(zip(self.trials.sweep.objectives, values, strict=False))
         self._close(state, reason)
 
+    def _lose(self, reason: str) -> None:
+        """This attempt gave nothing."""
+        self.trials.display.note(f"{self.title}: {reason}")
+        self._close("LOST", reason)
+
+    def alone(self, why: str) -> None:
+        self._close("LOST", why)
+        self.trials.solitary.append(self.held)
+
     def _close(self, state: str, reason: str) -> None:
-        trials, seconds = self.trials, time.monotonic() - self.begin
+        trials, seconds = self.trials, self.share * (time.monotonic() - self.begin)
         tracker, objective = trials.tracker, trials.sweep.objectives[0]
         # The best epoch's value would be one more point of its curve; `settle` keeps what counts.
         final = {name: self.metrics[name] for name in self.metrics.keys() - self.curves}
@@ -180,7 +203,6 @@ class Trial(Job):
         tracker.settle(self.run_id, state, {  # last: what lacks it is made good by the next command
             name: gave[name] for name in trials.sweep.objectives if name in gave})
         if state == "LOST":
-            trials.display.note(f"{self.title}: {reason}")
             trials.display.run_dropped(self.title)
             return
         known = objective in self.metrics
@@ -196,3 +218,19 @@ class Trial(Job):
         shutil.rmtree(self.directory, ignore_errors=True)
         trials.tracker.end_run(self.run_id, "KILLED", why)
         trials.tracker.settle(self.run_id, "LOST", {})
+
+
+def pack_folder(work: Path, last: Held) -> Path:
+    """Of trials that share a process; whoever takes the last one over removes it."""
+    return work / f"{last.cell.key.technique}-{last.cell.key.config}-together-{last.number}-{last.token}"
+
+
+def _packs(work: Path, last: Held) -> list[Path]:
+    """Folders of packs before this attempt."""
+    now = pack_folder(work, last)
+    same = now.name.rpartition("-")[0]
+    return [left for left in work.glob(f"{same}-*") if left != now]
+
+
+def _folder(held: Held) -> str:
+    return f"{held.cell.key.technique}-{held.cell.key.config}-{held.number}"

@@ -60,6 +60,18 @@ class Task(ABC):
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Mean loss of a batch, a scalar."""
 
+    def slope(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Losses of several heads on one batch, and their gradients by the outputs.
+
+        Args:
+            outputs: (..., B, O), a batch a head.
+            target: of the batch, each part of it broadcast against (..., B).
+
+        Returns:
+            (...) and (..., B, O); None where the loss states no closed form.
+        """
+        return None
+
     def weight(self, batch: Batch) -> float:
         """How many units `loss` is the mean of: examples, or tokens, or their weights' sum."""
         return len(batch["index"])

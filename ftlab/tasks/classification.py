@@ -93,6 +93,9 @@ class Classification(Task):
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         return self._loss(outputs, batch["target"])
 
+    def slope(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self._loss.slope(outputs, target)
+
     def weight(self, batch: Mapping[str, Any]) -> float:
         return self._loss.weight(batch["target"])
 

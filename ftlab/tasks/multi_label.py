@@ -105,6 +105,13 @@ class MultiLabel(Task):
         logits = at_least_float32(outputs)
         return binary_cross_entropy_with_logits(logits, batch["target"].to(logits.dtype))
 
+    def slope(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        logits = at_least_float32(outputs)
+        wanted = target.to(logits.dtype).expand_as(logits)
+        loss = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        gradient = (logits.sigmoid() - wanted) / (logits.shape[-1] * logits.shape[-2])
+        return loss.mean(dim=(-2, -1)), gradient
+
     def metrics(self) -> MetricCollection:
         return multi_label_metrics(self.outputs, self.threshold)
 

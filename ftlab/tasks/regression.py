@@ -97,6 +97,13 @@ class Regression(Task):
         target = (batch["target"].to(prediction.dtype) - self.mean) / self._std
         return self._loss(prediction, target)
 
+    def slope(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self._loss is not mse_loss:
+            return None
+        prediction = at_least_float32(outputs).squeeze(-1)
+        gap = prediction - (target.to(prediction.dtype) - self.mean) / self._std
+        return gap.square().mean(dim=-1), 2 / gap.shape[-1] * gap.unsqueeze(-1)
+
     def predict(self, model: TaskModel, batch: Batch, outputs: Tensor | None = None) -> Predictions:
         """Predictions in the target's units (B,)."""
         outputs = model(batch) if outputs is None else outputs

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed
-from ftlab.training import checkpoint
+from ftlab.training import checkpoint, step_log
 from ftlab.training.guards import TensorGuard
+from ftlab.training.sharding import full
+from ftlab.training.step_log import StepLog
 
-Report = Callable[[dict[str, Any]], None]
-"""Takes one event of a run: a dict with the key `event`."""
+Report = step_log.Report
 
 ALIVE = {"event": "alive"}
 """A sign of life where there is nothing to say; whoever hears none for long ends the run."""
@@ -34,11 +35,14 @@ class Watch(Callback):
     Args:
         guard: told which tensors got gradients.
         report: takes the events.
+        log_every: steps from one training metric to the next.
     """
 
-    def __init__(self, guard: TensorGuard, report: Report) -> None:
+    def __init__(self, guard: TensorGuard, report: Report, log_every: int = EVERY) -> None:
         self.guard, self.report = guard, report
+        self.curves = StepLog(log_every, [report])
         self.step_seconds: list[float] = []
+        self._about: dict[str, Tensor | float] = {}  # the step that is to be logged
         self._finite: Tensor | None = None
         self._told = 0.0
         self._losses: list[Tensor] = []
@@ -49,6 +53,10 @@ class Watch(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: Any) -> None:
         if not module.trained <= self.guard.reached:
             self.guard.note_gradients(module.model)
+        if self.curves.wants(trainer.global_step + 1, trainer.is_last_batch):
+            found = [p.grad for p in module.model.parameters() if p.grad is not None]
+            norm = full(torch.nn.utils.get_total_norm(found))
+            self._about = {"train/lr": optimizer.param_groups[0]["lr"], "train/grad_norm": norm}
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, *args: Any
@@ -59,22 +67,25 @@ class Watch(Callback):
         self._finite = finite if self._finite is None else self._finite & finite
         batch = args[-1] + 1
         if batch % EVERY == 0 or batch == trainer.num_training_batches:
-            self._look(trainer, float(loss), batch)
+            self._look(trainer, batch)
         elif time.perf_counter() - self._told > HEARTBEAT:
             self._alive()
         self.step_seconds.append(time.perf_counter() - self._start)
+        if self._about:
+            self.curves.add(trainer.global_step, {
+                "train/loss": loss, **self._about, "train/step_seconds": self.step_seconds[-1]})
+            self._about = {}
 
     def _alive(self) -> None:
         self._told = time.perf_counter()
         self.report(ALIVE)
 
-    def _look(self, trainer: Trainer, loss: float, batch: int) -> None:
+    def _look(self, trainer: Trainer, batch: int) -> None:
         if not bool(self._finite):
             raise GuardFailed(f"non-finite loss at or before step {trainer.global_step}")
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch
         total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
         self.report({"event": "progress", "phase": "fit", "done": done, "total": total})
-        self._metrics(trainer, {"train/loss": loss})
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
@@ -84,6 +95,7 @@ class Watch(Callback):
             self._alive()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.curves.flush()
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._losses:
             values["train/epoch_loss"] = float(torch.stack(self._losses).mean())
@@ -127,19 +139,31 @@ class BestEpoch(Callback):
         """The validation metrics of the best epoch."""
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
-        found = trainer.callback_metrics
+        better = self.judge(trainer.callback_metrics, trainer.current_epoch + 1)
+        if better and (trainer.is_global_zero or module.shard is not None):
+            self._save(module.model, self.names, trainer.is_global_zero)
+
+    def judge(self, found: Mapping[str, Tensor | float], epoch: int) -> bool:
+        """Whether an epoch is the best so far.
+
+        Args:
+            found: its validation metrics.
+            epoch: from 1.
+
+        Raises:
+            GuardFailed: there is nothing to judge it by.
+        """
         if self.select_by not in found:
             raise GuardFailed(f"no {self.select_by} to choose the epoch by: validation gives "
                               f"{', '.join(sorted(found))}", "set select_by to one of them")
         score = self.sign * float(found[self.select_by])
         if math.isnan(score):
-            epoch = trainer.current_epoch + 1
             raise GuardFailed(f"{self.select_by} is not a number after epoch {epoch}")
-        if score > self.best:
-            self.best, self.epoch = score, trainer.current_epoch + 1
-            self.scores = {name: float(v) for name, v in trainer.callback_metrics.items()}
-            if trainer.is_global_zero or module.shard is not None:
-                self._save(module.model, self.names, trainer.is_global_zero)
+        if score <= self.best:
+            return False
+        self.best, self.epoch = score, epoch
+        self.scores = {name: float(value) for name, value in found.items()}
+        return True
 
     def keep(self, model: TaskModel) -> None:
         """Write the checkpoint of a model that nothing trains: it holds no tensors."""
@@ -152,6 +176,10 @@ class BestEpoch(Callback):
         changed = guard.moved(model)
         if changed != self.names:
             self._save(model, changed)
+
+    def write(self, model: TaskModel, changed: set[str]) -> None:
+        """Write the checkpoint of a model that is as the best epoch left it."""
+        self._save(model, changed)
 
     def _save(self, model: TaskModel, names: set[str], write: bool = True) -> None:
         if self.directory is None:

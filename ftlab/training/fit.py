@@ -21,10 +21,13 @@ from ftlab.backbones.model import TaskModel
 from ftlab.data.base import SPLITS, DataModule
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.training import checkpoint, costs, frozen_prefix, guards, precision, sharding
+from ftlab.training import checkpoint, costs, frozen_prefix, guards, hardware, precision, sharding
 from ftlab.training.agreement import Agreement
+from ftlab.training.cached_head import CachedHead, Declined, find_head
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
+from ftlab.training.head_members import Member, Seed, random_state
 from ftlab.training.settings import TrainerSettings
+from ftlab.training.stacked_heads import train_stack
 from ftlab.training.unused import retire_unused
 
 
@@ -59,9 +62,14 @@ def load(run: Run, report: Report) -> costs.MemoryMeter:
         torch.set_num_threads(max(1, run.settings.threads // run.settings.devices))
     seed_everything(run.seed, workers=True, verbose=False)
     report({"event": "progress", "phase": "load", "done": 0, "total": 1})
+    run.data.plain = run.plain
     run.data.load()
     run.data.connect(run.backbone, run.seed)
-    return costs.MemoryMeter(_device(run.settings))
+    device = hardware.device_of(run.settings)
+    if device.type == "cuda":
+        hardware.set_tf32(run.settings.tf32)
+        run.data.pinned = True
+    return costs.MemoryMeter(device)
 
 
 def fit(
@@ -77,19 +85,14 @@ def fit(
     if sharded:
         sharding.check(model)
         run.technique.shard = sharding.shard
-    watch = Watch(guard, report)
-    metric = run.select_by.removeprefix("val/")
-    upwards = run.data.task.higher_is_better(metric)
-    names = {n for n, p in model.named_parameters() if p.requires_grad}
-    names |= checkpoint.buffer_names(model)
-    directory = run.directory / "checkpoint" if pruning is None else None
-    best = BestEpoch(run.select_by, upwards, directory, names, run.record)
+    watch = Watch(guard, report, run.settings.log_every)
+    best = best_epoch(run, model, whole=pruning is None)
     alike = {"configuration": run.record, "data set": run.data.fingerprint, "model": guard.before}
     callbacks: list[Callback] = [Agreement(alike), watch, best, *([pruning] if pruning else [])]
     if sharded:
         callbacks.append(sharding.EvenValidation())
     if run.settings.patience:
-        mode = "max" if upwards else "min"
+        mode = "max" if best.sign > 0 else "min"
         callbacks.append(EarlyStopping(run.select_by, patience=run.settings.patience, mode=mode))
     trainer = make_trainer(run, callbacks)
     if not run.technique.trains:
@@ -97,9 +100,19 @@ def fit(
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
     splits = SPLITS if pruning is None else SPLITS[:2]
     cached = frozen_prefix.attach(run, trainer, guard, splits, report)
+    head = _head(run, trainer, report)
+    if head is not None:
+        member = _only_member(run, head, guard, best, report)
+        member.stop = pruning.stop if pruning else member.stop
+        measured = train_stack([member], head, memory, cached)
+        member.settle(head, model)
+        if pruning:
+            pruning.pruned = member.pruned
+        return trainer, best, measured
     memory.start()
     begin = time.perf_counter()
-    trainer.fit(run.technique, datamodule=run.data)
+    with hardware.compiled(run, model, report):
+        trainer.fit(run.technique, datamodule=run.data)
     # a hanging run is asked where it stands, and Lightning has put the signal's default back
     faulthandler.register(signal.SIGUSR1)
     measured = {
@@ -123,14 +136,44 @@ def fit(
     return trainer, best, measured
 
 
+def _head(run: Run, trainer: Trainer, report: Report) -> CachedHead | None:
+    """The head of a run that needs no Trainer; says so, or why it does."""
+    if run.technique.together != "heads" or not run.data.handed:
+        return None  # the prefix has said why
+    try:
+        head = find_head(run, trainer)
+    except Declined as error:
+        report({"event": "shortcut", "text": f"the head is trained by the Trainer: {error}"})
+        return None
+    report({"event": "shortcut", "text": "the head is trained on cached features alone"})
+    return head
+
+
+def _only_member(
+    run: Run, head: CachedHead, guard: guards.TensorGuard, best: BestEpoch, report: Report
+) -> Member:
+    seed = Seed(run.data, guard, head.parameters(), random_state(head.linear.weight.device))
+    return Member(run, seed, best, report)
+
+
+def best_epoch(run: Run, model: TaskModel, whole: bool) -> BestEpoch:
+    """What chooses a run's epoch; of a whole run it keeps the checkpoint."""
+    upwards = run.data.task.higher_is_better(run.select_by.removeprefix("val/"))
+    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    names |= checkpoint.buffer_names(model)
+    directory = run.directory / "checkpoint" if whole else None
+    return BestEpoch(run.select_by, upwards, directory, names, run.record)
+
+
 def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     """Build the backbone's model and let the technique adapt it, under guard.
 
     The weights have the run's precision before the technique and the guards see them.
     """
-    technique, task, name = run.technique, run.data.task, run.settings.precision
+    technique, task = run.technique, run.data.task
     technique.prepare(run.data)
     model = run.backbone.build(task, technique.form).eval()
+    name = hardware.suit(run, model, report)
     precision.convert(model, name)
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
     sample = precision.convert_inputs(sample, name)
@@ -145,6 +188,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         before = model.comparable(model(sample))
         technique.attach(model, task).eval()
         precision.convert(model, name)
+        hardware.lay_out(run, model)  # what the technique has added
         guards.check_identity(before, model.comparable(model(sample)), technique)
     technique.train()
     return model, guards.TensorGuard(model)
@@ -171,17 +215,12 @@ def _retire(model: TaskModel, sample: Mapping[str, Any], report: Report) -> None
         report({"event": "note", "text": f"not used by the task, left out: {', '.join(unused)}"})
 
 
-def _device(settings: TrainerSettings) -> torch.device:
-    cuda = settings.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    return torch.device("cuda" if cuda else "cpu")
-
-
 def make_trainer(run: Run, callbacks: list[Callback]) -> Trainer:
-    """Lightning's Trainer with a run's settings, and nothing that we do ourselves."""
+    """Lightning's Trainer with a run's settings."""
     settings = run.settings
     return Trainer(
         max_epochs=settings.max_epochs,
-        **precision.chosen(settings, _device(settings)),
+        **precision.chosen(settings, hardware.device_of(settings)),
         gradient_clip_val=settings.gradient_clip,
         accumulate_grad_batches=settings.accumulate,
         accelerator=settings.accelerator,

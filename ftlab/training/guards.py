@@ -13,6 +13,8 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 from ftlab.training.sharding import full
 
+_WIDTH = 1024  # words of a row, in `digest`
+
 
 def digest(tensor: Tensor) -> tuple[int, int]:
     """Two sums that tell, with 64-bit accumulation, whether a tensor changed.
@@ -23,10 +25,17 @@ def digest(tensor: Tensor) -> tuple[int, int]:
     bits = tensor.detach().contiguous().view(-1).view(torch.uint8)
     words = bits[: bits.numel() // 8 * 8].view(torch.int64)
     rest = bits[bits.numel() // 8 * 8 :].to(torch.int64)
-    rest = rest << (8 * torch.arange(rest.numel(), device=rest.device))
-    position = torch.arange(words.numel(), device=words.device, dtype=torch.int64) * 2 + 1
-    mixed = words * position  # wraps around, which is what makes it a checksum
-    return int((words.sum() + rest.sum()).item()), int(mixed.sum().item())
+    table = words[: words.numel() // _WIDTH * _WIDTH].view(-1, _WIDTH)
+    tail = words[table.numel() :]
+    rows, odd = table.sum(dim=1), torch.arange(1, 2 * _WIDTH, 2, device=bits.device)
+    total = rows.sum() + tail.sum()
+    # each word times 1, 3, 5, ...: 2 * _WIDTH * row + odd[column]; it wraps around, which is what
+    # makes it a checksum, and lets sums over rows and columns stand for the products
+    mixed = (table.sum(dim=0) * odd).sum() + (tail * (odd[: len(tail)] + 2 * table.numel())).sum()
+    mixed += (rows * torch.arange(len(rows), device=bits.device)).sum() * (2 * _WIDTH)
+    if len(rest):
+        total += (rest << (8 * torch.arange(len(rest), device=bits.device))).sum()
+    return int(total.item()), int(mixed.item())
 
 
 class TensorGuard:
@@ -40,25 +49,34 @@ class TensorGuard:
         self.before = {name: digest(tensor) for name, tensor in _tensors(model).items()}
         self.reached: set[str] = set()
 
-    def moved(self, model: TaskModel) -> set[str]:
+    def moved(self, model: TaskModel, among: set[str] | None = None) -> set[str]:
         """Names of the parameters and persistent buffers that differ from before.
 
         A sharded model is gathered tensor by tensor, so all ranks must ask together.
+
+        Args:
+            model: it.
+            among: only these are looked at; None for all.
         """
-        return {n for n, tensor in _tensors(model).items()
-                if digest(full(tensor.detach())) != self.before[n]}
+        return {n for n, tensor in _tensors(model).items() if (among is None or n in among)
+                and digest(full(tensor.detach())) != self.before[n]}
 
     def note_gradients(self, model: TaskModel) -> None:
         """Remember which parameters have a gradient now."""
         self.reached |= {n for n, p in model.named_parameters() if p.grad is not None}
 
-    def check(self, model: TaskModel, trained: set[str]) -> None:
+    def check(self, model: TaskModel, trained: set[str], among: set[str] | None = None) -> None:
         """Hold training to what the technique said it trains.
+
+        Args:
+            model: after training.
+            trained: what the technique said.
+            among: only these are looked at; None for all.
 
         Raises:
             GuardFailed: a trained tensor got no gradient or never moved, a frozen one changed.
         """
-        moved = self.moved(model) & {name for name, _ in model.named_parameters()}
+        moved = self.moved(model, among) & {name for name, _ in model.named_parameters()}
         complaints = {
             "got no gradient": sorted(trained - self.reached),
             "never moved": sorted((trained & self.reached) - moved),

@@ -49,10 +49,24 @@ def limit() -> int:
     return int(os.environ.get("FTLAB_CACHE_BYTES", LIMIT))
 
 
+def free() -> int:
+    """Bytes that the disk has left, and that evicting all files would give back."""
+    where = folder()
+    ours = sum(path.stat().st_size for path in where.glob("*.safetensors"))
+    while not where.exists():
+        where = where.parent
+    return shutil.disk_usage(where).free + ours
+
+
 def key_of(parts: Mapping[str, Any]) -> str:
     """A file's name, from all that its content follows from."""
     said = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def path_of(key: str) -> Path:
+    """Where the file of a key is, or would be."""
+    return folder() / f"{key}.safetensors"
 
 
 class Activations:
@@ -111,12 +125,15 @@ class Activations:
             handed.append(padded)
         return handed
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]  # a loader's process maps it for itself
-        self.open()
+def in_memory(handed: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Activations:
+    """One batch as if it had been read from a file, to time reading."""
+    found = Activations(Path())
+    for number, (tensor, mask) in enumerate(zip(handed, masks, strict=True)):
+        length = torch.ones(len(tensor), dtype=torch.int64) if mask is None else mask.sum(dim=1)
+        found._tensors |= {f"values{number}": tensor if mask is None else tensor[mask],
+                           f"begin{number}": length.cumsum(0) - length, f"length{number}": length}
+    return found
 
 
 Recorded = Iterator[tuple[Tensor, Sequence[Tensor | None], Sequence[Tensor]]]
@@ -140,7 +157,7 @@ def obtain(
     Raises:
         OSError: it cannot be written.
     """
-    path = folder() / f"{key}.safetensors"
+    path = path_of(key)
     found = _whole(path)
     if found is not None:
         return found, False
@@ -225,7 +242,7 @@ class _Column:
         self.written += int(length.sum())
         rows = tensor if mask is None else tensor[mask]
         self.shape, self.dtype = tuple(rows.shape[1:]), rows.dtype
-        self.file.write(rows.contiguous().view(torch.uint8).numpy().data)
+        self.file.write(rows.reshape(-1).view(torch.uint8).numpy().data)
 
     def values(self) -> Tensor:
         self.file.flush()

@@ -11,7 +11,7 @@ from lightning import Trainer
 from ftlab.data.base import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.training import costs, guards
-from ftlab.training.callbacks import Report
+from ftlab.training.callbacks import BestEpoch, Report
 from ftlab.training.evaluate import placing, validate, write_predictions
 from ftlab.training.fit import Run, fit, load
 
@@ -34,6 +34,19 @@ def execute(run: Run, report: Report) -> dict[str, float]:
     trainer, best, measured = fit(run, memory, report)
     if not trainer.is_global_zero:
         return {}
+    results = finish(run, memory, trainer, best, measured, report)
+    return results | {"cost/total_seconds": time.perf_counter() - begin}
+
+
+def finish(
+    run: Run, memory: costs.MemoryMeter, trainer: Trainer, best: BestEpoch,
+    measured: dict[str, float], report: Report,
+) -> dict[str, float]:
+    """What follows a fit whose best epoch has been restored: the final metrics, but for the total.
+
+    Raises:
+        GuardFailed: the result would be wrong.
+    """
     report({"event": "progress", "phase": "test", "done": 0, "total": 1})
     device = trainer.strategy.root_device
     results = _memory_of_inference(run, memory, device, trainer)
@@ -44,8 +57,7 @@ def execute(run: Run, report: Report) -> dict[str, float]:
         "cost/checkpoint_bytes": best.bytes,
         "best_epoch": best.epoch,
     }
-    results |= _inference(run, device, trainer)
-    return results | {"cost/total_seconds": time.perf_counter() - begin}
+    return results | _inference(run, device, trainer)
 
 
 def _evaluate(

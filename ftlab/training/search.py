@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ftlab.training import costs
-from ftlab.training.callbacks import Pruning, Report
+from ftlab.training.callbacks import BestEpoch, Pruning, Report
 from ftlab.training.evaluate import validate
 from ftlab.training.fit import Run, fit, load
 
@@ -35,5 +35,13 @@ def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -
         device = trainer.strategy.root_device
         metrics, _ = validate(run, model.to(device), trainer, "validation", report)
         best.scores = {f"val/{name}": value for name, value in metrics.items()}
-    results = best.scores | measured | costs.parameter_counts(model, run.technique.trained)
-    return results | {"best_epoch": best.epoch, "pruned": float(pruning.pruned)}
+    return found(run, best, measured, pruning.pruned)
+
+
+def found(
+    run: Run, best: BestEpoch, measured: dict[str, float], pruned: bool
+) -> dict[str, float]:
+    """What a trial gives after its fit."""
+    counts = costs.parameter_counts(run.technique.model, run.technique.trained)
+    results = best.scores | measured | counts
+    return results | {"best_epoch": best.epoch, "pruned": float(pruned)}

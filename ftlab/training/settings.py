@@ -13,7 +13,9 @@ class TrainerSettings:
     Args:
         max_epochs: passes over the training examples.
         precision: Lightning's names; `32-true` is the default because parameters in half
-            precision lose late updates and bias full against parameter-efficient tuning.
+            precision lose late updates and bias full against parameter-efficient tuning. `auto`
+            is `bf16-mixed` (products rounded to bfloat16, parameters in float32) where the
+            hardware is faster in it, else `32-true`; what it became is on record.
         gradient_clip: largest norm of the gradient; None for no clipping.
         accumulate: batches whose gradients are added up before an update.
         patience: stop after so many epochs without a better `select_by`; None never stops early.
@@ -23,10 +25,15 @@ class TrainerSettings:
             gradients and optimizer state out, for models whose training does not fit one device;
             `auto` is `ddp`.
         threads: CPU threads of a run; None for all cores.
+        tf32: whether GPUs may round the factors of float32 products to TF32's 10 bits.
+        compile: `auto` compiles the blocks that train where a run on a GPU is long enough to
+            repay it; results then differ by rounding.
+        log_every: steps from one of a curve's points in training to the next.
     """
 
     max_epochs: int = 3
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
+    precision: Literal[
+        "auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     gradient_clip: float | None = 1.0
     accumulate: int = 1
     patience: int | None = None
@@ -34,9 +41,13 @@ class TrainerSettings:
     devices: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     threads: int | None = None
+    tf32: bool = False
+    compile: Literal["never", "auto"] = "never"
+    log_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "accumulate", "devices", "patience", "threads"):
+        for name in ("max_epochs", "accumulate", "devices", "patience", "threads",
+                     "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

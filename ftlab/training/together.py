@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ftlab.training.cached_head import Declined
 from ftlab.training.callbacks import Report
 from ftlab.training.fit import Run
+from ftlab.training.packed_adapters import fit_packed
 from ftlab.training.run import execute
 from ftlab.training.search import search
+from ftlab.training.sharing import fit_heads
 
 Result = dict[str, float] | Exception
 """What a run measured, or why it failed."""
+Stops = Sequence[Callable[[], bool]] | None
 
 
 def execute_together(
-    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]] | None
+    runs: Sequence[Run], reports: Sequence[Report], stops: Stops
 ) -> list[Result]:
     """Execute runs, or trials of a sweep, that differ in seed and in the technique's arguments.
 
@@ -25,10 +29,46 @@ def execute_together(
             each validation whether its trial is to end.
 
     Returns:
-        The final metrics of each; of a run that failed alone, its exception.
+        The final metrics of each; of a run that failed alone, its exception. What fails in the
+        part that the runs share is raised.
     """
+    reason = _why_alone(runs)
+    if not reason:
+        try:
+            return _packed(runs, reports, stops)
+        except Declined as error:
+            reason = str(error)
+    if len(runs) > 1:
+        for report in reports:
+            report({"event": "shortcut", "text": f"trained by itself: {reason}"})
     return [_alone(run, report, None if stops is None else stops[number])
             for number, (run, report) in enumerate(zip(runs, reports, strict=True))]
+
+
+def _why_alone(runs: Sequence[Run]) -> str:
+    """What speaks against training runs together, before anything is loaded; empty for nothing."""
+    first = runs[0]
+    if len(runs) == 1:
+        return "there is no other run"
+    if any(run.plain for run in runs):
+        return "--plain"
+    if len({type(run.technique) for run in runs}) > 1:
+        return "the runs are of several techniques"
+    if first.technique.together is None:
+        return f"{type(first.technique).__name__} has no way of training several runs as one"
+    if any(run.settings != first.settings for run in runs):
+        return "the runs have different trainer settings"
+    if first.settings.devices > 1:
+        return "a run has several devices"
+    return ""
+
+
+def _packed(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
+    if runs[0].technique.together == "heads":
+        return fit_heads(runs, reports, stops)
+    if stops is None:
+        raise Declined("whole runs of adapters are measured one at a time")
+    return fit_packed(runs, reports, stops)
 
 
 def _alone(run: Run, report: Report, stop: Callable[[], bool] | None) -> Result:

@@ -316,6 +316,18 @@ def test_text__pads_with_the_networks_token(backbone, task):
     assert inputs["attention_mask"].tolist() == [[1, 1], [1, 0]]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("rows", [[[5, 6], [7]], [[4]], [[4, 9, 8], [], [5]]])
+def test_text__is_padded_as_transformers_does(side, rows, backbone, monkeypatch):
+    preprocessing = backbone("bert").preprocessing
+    monkeypatch.setattr(preprocessing.tokenizer, "padding_side", side)
+    ours = preprocessing.pad(rows)
+    theirs = preprocessing.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+    for name in ("input_ids", "attention_mask"):
+        assert ours[name].dtype == theirs[name].dtype
+        assert ours[name].tolist() == theirs[name].tolist()
+
+
 def test_image__preprocessing_comes_from_the_folder(save, tmp_path):
     folder = tmp_path / "vit"
     shutil.copytree(save("vit"), folder)

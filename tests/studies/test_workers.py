@@ -114,6 +114,19 @@ def test_sigterm__ends_a_run_as_a_signal(engine: Workers, specify: Specify) -> N
     assert to_the_end(engine, folder)[-1] == {"event": "exit", "code": -signal.SIGTERM, "lost": True}
 
 
+def test_exit__is_heard_at_once(engine: Workers, specify: Specify) -> None:
+    folder = specify(how="hang", when="0")
+    engine.start(folder)
+    events: list[Event] = []
+    while not any(event.get("phase") == "load" for event in events):
+        events += [event for _, event in engine.events(0.1)]
+    (pid,) = children(engine._server.pid)
+    os.kill(pid, signal.SIGKILL)
+    begin = time.monotonic()
+    assert to_the_end(engine, folder)[-1]["code"] == -signal.SIGKILL
+    assert time.monotonic() - begin < 1  # the server looks at its children only when one has died
+
+
 def test_server__that_is_killed_is_replaced_and_its_runs_are_lost(
     engine: Workers, specify: Specify
 ) -> None:

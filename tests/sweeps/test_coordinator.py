@@ -57,7 +57,8 @@ def sweep(tmp_path: Path, tiny_bert: Path, reviews: Path) -> Sweep:
     def run(play: Play, slots: int = 2, study: dict[str, Any] | None = None, **keys: Any) -> Outcome:
         path = write_sweep(tmp_path, tiny_bert, reviews, study, **keys)
         run.engine = ScriptedEngine(play, slots)
-        return run_sweep(load_sweep(path), engine=run.engine)
+        # packs have tests of their own
+        return run_sweep(load_sweep(path).with_shortcuts(False), engine=run.engine)
 
     return run
 
@@ -322,7 +323,7 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
             sweep(good, 1, trials=2)
     assert ("", "RUNNING") in recorded()
     monkeypatch.setattr(Board, "over", lambda self: True)  # nothing but the catching up
-    monkeypatch.setattr(Board, "take", lambda self, more: None)
+    monkeypatch.setattr(Board, "take_together", lambda self, room, more: [])
     sweep(good, 1, trials=2)
     assert recorded() == [("COMPLETE", "FINISHED")]
     tracker = SweepTracker()
@@ -493,7 +494,7 @@ def test_two_coordinators__share_the_trials(
     outcomes: list[Outcome] = []
 
     def work() -> None:
-        outcomes.append(run_sweep(load_sweep(path), engine=ScriptedEngine(play, 1)))
+        outcomes.append(run_sweep(load_sweep(path).with_shortcuts(False), engine=ScriptedEngine(play, 1)))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:

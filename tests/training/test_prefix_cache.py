@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,12 @@ from matrix import TECHNIQUES, WORLDS, World, make_world, refusal
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ftlab.backbones.prefix import Prefix
+from ftlab.data.image_augment import ImageAugment
+from ftlab.data.image_dataset import ImageDataset
 from ftlab.data.text_augment import TextAugment
-from ftlab.training import prefix_cache
+from ftlab.training import frozen_prefix, prefix_cache
+from ftlab.training.cache_plan import Forecast
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.fit import Run
 from ftlab.training.prefix_cache import Activations, Damaged, obtain
@@ -29,6 +33,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FTLAB_CACHE_BYTES", raising=False)
     return tmp_path / "cache" / "prefix"
+
+
+@pytest.fixture(autouse=True)
+def cheap_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny networks compute about as fast as a file is read: make the planner's answer certain."""
+    monkeypatch.setattr(frozen_prefix, "foresee", foresaw(saved=1.0))
+
+
+def foresaw(saved: float, size: int = 1000) -> Callable[..., Forecast]:
+    return lambda *_: Forecast(1, 2.0, 1.0, 1.0 - saved, size)
 
 
 # A run with the cache against one without
@@ -91,7 +105,8 @@ def texts(request: pytest.FixtureRequest) -> World:
 
 
 def note_of(events: list[dict[str, Any]]) -> str:
-    (note,) = (event["text"] for event in events if event["event"] == "shortcut")
+    (note,) = (event["text"] for event in events
+               if event["event"] == "shortcut" and "prefix" in event["text"])
     return note
 
 
@@ -153,8 +168,93 @@ def test_cache__says_why_there_is_none(texts: World, tmp_path: Path, cache: Path
         execute(run, events.append)
         said.append(note_of(events))
     assert "augmentation changes the examples" in said[0]
+    assert "views" in said[0]
     assert "the first block trains" in said[1]
     assert not cache.exists()
+
+
+def test_views__are_cached_one_by_one_and_shared_by_seeds(
+    texts: World, tmp_path: Path, cache: Path
+) -> None:
+    found, notes = [], []
+    for folder, plain, seed in (("plain", True, 7), ("built", False, 7), ("other", False, 8)):
+        run = run_in(texts, "last1", tmp_path / folder, plain)
+        run.data.augment = TextAugment(dropout=0.5, views=2)  # type: ignore[attr-defined]
+        run.settings = TrainerSettings(max_epochs=3, gradient_clip=None, precision="64-true")
+        run.seed = seed
+        events: list[dict[str, Any]] = []
+        execute(run, events.append)
+        found.append(load_file(tmp_path / folder / "checkpoint" / WEIGHTS))
+        notes.append(note_of(events))
+    assert "was computed (" in notes[1] and "was read (" in notes[2], notes
+    assert len(list(cache.glob("*.safetensors"))) == 4  # two views, validation, test
+    for tensor in found[0]:
+        torch.testing.assert_close(found[1][tensor], found[0][tensor], rtol=0, atol=1e-7)
+
+
+def test_images__are_not_decoded_where_nobody_looks_at_them(
+    request: pytest.FixtureRequest, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world("image_classification", request.getfixturevalue)
+    execute(run_in(world, "last1", tmp_path / "one", plain=False), lambda event: None)
+    looked: list[int] = []
+    plain = ImageDataset.input
+
+    def input(self: ImageDataset, index: int) -> Tensor:
+        looked.append(index)
+        return plain(self, index)
+
+    monkeypatch.setattr(ImageDataset, "input", input)
+    run = run_in(world, "last1", tmp_path / "two", plain=False)
+    search(run, lambda event: None)
+    assert set(looked) <= set(range(8)), "the samples by which the network is tried out"
+    assert len(run.data.splits["train"]) > 16
+
+
+def test_mixtures__are_not_cached(
+    request: pytest.FixtureRequest, tmp_path: Path, cache: Path
+) -> None:
+    run = run_in(make_world("image_classification", request.getfixturevalue), "probe",
+                 tmp_path / "one", plain=False)
+    run.data.augment = ImageAugment(mix="mixup", views=2)  # type: ignore[attr-defined]
+    assert "mixtures" in frozen_prefix.why_not(run)
+
+
+def test_loaders_in_processes__bring_names_and_the_run_reads(
+    texts: World, tmp_path: Path, cache: Path
+) -> None:
+    one = execute(run_in(texts, "last1", tmp_path / "one", plain=False), lambda event: None)
+    other = run_in(texts, "last1", tmp_path / "two", plain=False)
+    other.data.workers = 1
+    assert execute(other, lambda event: None)["test/loss"] == pytest.approx(one["test/loss"])
+
+
+@pytest.mark.parametrize(("forecast", "why"), [
+    (foresaw(saved=-1.0), "it would not pay: 2 s without and 3 s with it, in this run"),
+    (foresaw(saved=1.0, size=10**15), "it would take 1,000,000,000 MB, and there is room for"),
+])
+def test_planner__declines_and_says_why(
+    texts: World, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch,
+    forecast: Callable[..., Forecast], why: str,
+) -> None:
+    monkeypatch.setattr(frozen_prefix, "foresee", forecast)
+    events: list[dict[str, Any]] = []
+    execute(run_in(texts, "last1", tmp_path / "one", plain=False), events.append)
+    assert why in note_of(events)
+    assert not cache.exists()
+
+
+def test_run__goes_on_where_its_network_cannot_be_tried_out(
+    texts: World, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def narrow(self: Prefix, batch: Any, examples: int, fewer: int) -> Any:
+        raise IndexError("this network takes 32 examples at a time")
+
+    monkeypatch.setattr(Prefix, "_shaped", narrow)
+    events: list[dict[str, Any]] = []
+    metrics = execute(run_in(texts, "last1", tmp_path / "one", plain=False), events.append)
+    assert "cannot be tried out (IndexError: this network takes 32 examples" in note_of(events)
+    assert metrics["test/loss"] > 0
 
 
 def test_run__goes_on_without_a_cache_that_cannot_be_written(

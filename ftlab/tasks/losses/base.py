@@ -53,6 +53,18 @@ class Loss(ABC):
             target: class indices (B,) int64 or soft targets (B, C).
         """
 
+    def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean losses of several heads on one batch, and their gradients by the logits.
+
+        Args:
+            logits: (..., B, C), a batch a head.
+            target: class indices, broadcast against (..., B).
+
+        Returns:
+            (...) and (..., B, C); None where the loss states no closed form.
+        """
+        return None
+
     def weight(self, target: Tensor) -> float:
         """What the mean divides by: the batch's size, mostly."""
         return len(target)
@@ -81,6 +93,22 @@ def checked_counts(counts: Sequence[int]) -> Tensor:
     if not counts or min(counts) < 1:
         raise ValueError(f"each class needs at least 1 training example, got counts {[*counts]}")
     return torch.tensor(counts, dtype=torch.float64)
+
+
+def slope_of_log_p(log_p: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """-sum_ic a_ic log p_ic (...) and its gradient by the logits, p sum_c a_c - a (..., B, C).
+
+    Args:
+        log_p: log-probabilities (..., B, C).
+        share: a, what each counts in the mean (..., B, C).
+    """
+    loss = -(share * log_p).sum(dim=(-2, -1))
+    return loss, log_p.exp() * share.sum(dim=-1, keepdim=True) - share
+
+
+def one_hot(target: Tensor, like: Tensor) -> Tensor:
+    """Class indices (..., B) as rows (..., B, C) with the dtype of `like` (..., B, C)."""
+    return torch.nn.functional.one_hot(target, like.shape[-1]).to(like.dtype)
 
 
 def focal_terms(log_p: Tensor, gamma: float) -> Tensor:

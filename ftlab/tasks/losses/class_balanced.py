@@ -13,6 +13,8 @@ from ftlab.tasks.losses.base import (
     distribution,
     focal_terms,
     log_probabilities,
+    one_hot,
+    slope_of_log_p,
 )
 
 
@@ -66,3 +68,10 @@ class ClassBalanced(Loss):
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return class_balanced(logits, target, self.per_class_like(logits), self.gamma)
+
+    def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.gamma:
+            return None
+        log_p = log_probabilities(logits)
+        weighted = self.per_class_like(logits) * one_hot(target, log_p)
+        return slope_of_log_p(log_p, weighted / logits.shape[-2])

@@ -5,7 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from ftlab.tasks.losses.base import Loss, at_least_float32, distribution, log_probabilities
+from ftlab.tasks.losses.base import (
+    Loss,
+    at_least_float32,
+    distribution,
+    log_probabilities,
+    one_hot,
+    slope_of_log_p,
+)
 
 
 def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -40,3 +47,10 @@ class CrossEntropy(Loss):
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return cross_entropy(logits, target, self.label_smoothing)
+
+    def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = log_probabilities(logits)
+        q = one_hot(target, log_p)
+        if self.label_smoothing:
+            q = (1 - self.label_smoothing) * q + self.label_smoothing / logits.shape[-1]
+        return slope_of_log_p(log_p, q / logits.shape[-2])

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ftlab.tasks.losses.base import Loss, checked_counts, distribution, log_probabilities
+from ftlab.tasks.losses.base import (
+    Loss,
+    checked_counts,
+    distribution,
+    log_probabilities,
+    one_hot,
+    slope_of_log_p,
+)
 
 
 def log_priors(counts: Sequence[int]) -> Tensor:
@@ -49,3 +56,7 @@ class LogitAdjusted(Loss):
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return logit_adjusted(logits, target, self.tau * self.per_class_like(logits))
+
+    def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = log_probabilities(logits + self.tau * self.per_class_like(logits))
+        return slope_of_log_p(log_p, one_hot(target, log_p) / logits.shape[-2])

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ftlab.tasks.losses.base import Loss, checked_counts, distribution, log_probabilities
+from ftlab.tasks.losses.base import (
+    Loss,
+    checked_counts,
+    distribution,
+    log_probabilities,
+    one_hot,
+    slope_of_log_p,
+)
 
 
 def inverse_frequency_weights(counts: Sequence[int], power: float = 1.0) -> Tensor:
@@ -53,6 +60,11 @@ class WeightedCrossEntropy(Loss):
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return weighted_cross_entropy(logits, target, self.per_class_like(logits))
+
+    def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = log_probabilities(logits)
+        weighted = self.per_class_like(logits) * one_hot(target, log_p)
+        return slope_of_log_p(log_p, weighted / weighted.sum(dim=(-2, -1), keepdim=True))
 
     def weight(self, target: Tensor) -> float:
         """The sum of the examples' weights."""

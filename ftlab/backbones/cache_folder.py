@@ -1,0 +1,48 @@
+"""`$FTLAB_CACHE`: what is computed once a machine, as files that any process may read or make."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LIMIT = 20_000_000_000  # bytes on disk, unless $FTLAB_CACHE_BYTES says otherwise
+KINDS = ("prefix", "tokens")
+"""Folders whose .safetensors files are bounded together."""
+
+
+def folder(kind: str) -> Path:
+    """Where the files of a kind are; the default is below `~/.cache/ftlab`."""
+    return Path(os.environ.get("FTLAB_CACHE", "~/.cache/ftlab")).expanduser() / kind
+
+
+def limit() -> int:
+    """Bytes that all files together may take."""
+    return int(os.environ.get("FTLAB_CACHE_BYTES", LIMIT))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A lock among processes, which ends with its process."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def make_room(needed: int) -> None:
+    """Remove what was read longest ago, of whatever kind; who has it mapped keeps it."""
+    found = []
+    for kind in KINDS:
+        for path in folder(kind).glob("*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total + needed <= limit():
+            return
+        total -= size
+        path.unlink(missing_ok=True)

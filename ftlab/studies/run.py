@@ -1,0 +1,186 @@
+"""One run of a study on its way: its events, its end, and what the store hears of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ftlab.studies import provenance
+from ftlab.studies.display import Display
+from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, died
+from ftlab.studies.pack import Member
+from ftlab.studies.plan import PlannedCell
+from ftlab.studies.study import Study
+from ftlab.tracking.tracker import Status, Tracker
+
+ATTEMPTS = 3  # at a run whose machine vanishes
+
+
+@dataclass
+class Outcome:
+    """What became of a study's runs.
+
+    Attributes:
+        finished, failed: how many runs; the finished ones of earlier commands are counted.
+        failures: one line each: which run, why, where its output is.
+    """
+
+    finished: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+class Around(Protocol):
+    """What a run needs of the study's coordinator.
+
+    Attributes:
+        work: folder of the runs' folders.
+        environment: provenance, as JSON.
+        report: the metric that is shown.
+        waiting: cells and seeds to do.
+        attempts: at each of them.
+        solitary: those that share no process.
+        outcome: counts the ends.
+    """
+
+    study: Study
+    tracker: Tracker
+    display: Display
+    work: Path
+    environment: str
+    report: str
+    waiting: deque[tuple[str, int]]
+    attempts: Counter[tuple[str, int]]
+    solitary: set[tuple[str, int]]
+    outcome: Outcome
+
+    def ended(self, cell_id: str) -> None:
+        """One of a cell's runs has ended."""
+
+    def to_come(self, planned: PlannedCell) -> int:
+        """How many runs that have not ended read the frozen prefix of a cell; at least one."""
+
+
+class StudyRun(Member):
+    """One run, as the coordinator sees it.
+
+    Args:
+        runs: the coordinator's.
+        cell_id: MLflow's parent run.
+        planned: the cell.
+        seed: of the run.
+        directory: in a pack; a run by itself has one of its own.
+        share: of its process's time that counts as this run's.
+    """
+
+    def __init__(self, runs: Around, cell_id: str, planned: PlannedCell, seed: int,
+                 directory: Path | None = None, share: float = 1.0) -> None:
+        key, self.tracker = planned.cell.key, runs.tracker
+        self.runs, self.cell_id, self.planned, self.seed = runs, cell_id, planned, seed
+        self.title, self.share = f"{key.title}, seed {seed}", share
+        self.directory = directory or runs.work / f"{key.technique}-{key.config}-seed{seed}"
+        self.metrics: dict[str, float] = {}
+        self.step = 0
+        self.reason = ""
+        said = runs.study.specification(planned.cell, seed)
+        self.specification = {**said, "study": key.study, "fingerprints": fingerprints(planned),
+                              "runs_to_come": runs.to_come(planned)}
+        write_specification(self.directory, self.specification)
+        self.run_id = self.tracker.open_run(cell_id, seed, said)
+        tags = {provenance.TAG: runs.environment, **fingerprints(planned)}
+        self.tracker.set_tags(self.run_id, tags)
+        log_data(self.tracker, self.run_id, planned)
+        self.begin = time.monotonic()
+        runs.display.run_started(self.title, key.technique, share)
+
+    def event(self, event: Event) -> None:
+        match event["event"]:
+            case "progress":
+                self.runs.display.progress(
+                    self.title, event["phase"], event["done"], event["total"])
+            case "metrics":
+                self.step, now = event["step"], event["time"]
+                self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
+                self.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
+            case "environment":
+                said = json.dumps(event["said"], sort_keys=True)
+                self.tracker.set_tags(self.run_id, {provenance.TAG: said})
+            case "failed":
+                self.reason = event["reason"]
+            case "done":
+                self.metrics, now = event["metrics"], int(time.time() * 1000)
+                # MLflow's value of a metric is the one of the highest step: the restored epoch's
+                self.tracker.log_metrics(self.run_id, self.metrics, self.step + 1, now)
+
+    def end(self, event: Event) -> None:
+        runs, outcome = self.runs, self.runs.outcome
+        reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
+        if event.get("machine_lost") and runs.attempts[self.cell_id, self.seed] < ATTEMPTS:
+            self._again(reason)
+            runs.display.note(f"{self.title}: {reason}; it will be begun again")
+            return
+        status: Status = "FAILED" if reason else "FINISHED"
+        if reason:  # of a failed run what tells why, of a finished one all that it wrote
+            shutil.rmtree(self.directory / "checkpoint", ignore_errors=True)
+        self.tracker.log_artifacts(self.run_id, self.directory)
+        self.tracker.end_run(self.run_id, status, reason)
+        stored = self.tracker.flush()
+        known = runs.report in self.metrics
+        score = f"{runs.report} {self.metrics[runs.report]:.4f}" if known else ""
+        seconds = self.share * (time.monotonic() - self.begin)
+        runs.display.run_ended(self.title, status, seconds, score, reason)
+        if reason:
+            outcome.failed += 1
+            where = self.directory / OUTPUT
+            outcome.failures.append(f"{self.title}: {reason} (output: {where})")
+        else:
+            outcome.finished += 1
+            if stored:  # in an outage the files stay until the tracker's last attempt
+                shutil.rmtree(self.directory)
+        runs.ended(self.cell_id)
+
+    def _again(self, reason: str) -> None:
+        """Let another attempt be made; this one stays in the store as KILLED."""
+        self.tracker.end_run(self.run_id, "KILLED", reason)
+        shutil.rmtree(self.directory)
+        self.runs.display.run_dropped(self.title)
+        self.runs.waiting.append((self.cell_id, self.seed))
+
+    def alone(self, why: str) -> None:
+        self.runs.attempts[self.cell_id, self.seed] -= 1
+        self.runs.solitary.add((self.cell_id, self.seed))
+        self._again(why)
+
+    def interrupted(self, why: str) -> None:
+        self.tracker.end_run(self.run_id, "KILLED", why)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def fingerprints(planned: PlannedCell) -> dict[str, str]:
+    """Tags of the data and weights that a cell stands on."""
+    return {
+        "ftlab.dataset_sha256": planned.data_fingerprint,
+        "ftlab.backbone_sha256": planned.backbone_fingerprint,
+    }
+
+
+def write_specification(directory: Path, said: Mapping[str, Any]) -> None:
+    """Make a run's folder anew, with its specification."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    (directory / SPECIFICATION).write_text(json.dumps(said, indent=1), encoding="utf-8")
+
+
+def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:
+    """Say in the store which data a run used."""
+    source = str(planned.cell.data["init_args"].get("train", ""))
+    for split, counts in planned.data_profile.items():
+        name, digest = planned.cell.key.dataset, planned.data_fingerprint
+        tracker.log_dataset(run_id, name, digest, source, split, counts)

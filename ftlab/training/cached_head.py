@@ -1,0 +1,130 @@
+"""Tells a model of which all but a linear layer on known features is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Trainer
+from torch import Tensor, nn
+
+from ftlab.data.base import SplitName
+from ftlab.techniques.base import Technique
+from ftlab.training.evaluate import placing
+from ftlab.training.guards import close
+
+if TYPE_CHECKING:
+    from ftlab.training.fit import Run
+
+PRECISIONS = {"32-true": torch.float32, "64-true": torch.float64, "bf16-mixed": torch.bfloat16}
+"""What products are computed in; parameters are in float32 or float64."""
+OWN_WAY = (
+    "penalty", "param_groups", "lr_factors", "begin_epoch", "training_step", "validation_step",
+    "on_train_epoch_start", "on_validation_epoch_end", "configure_optimizers", "train",
+)
+"""Methods by which a technique would train otherwise than the loop of heads does."""
+
+
+class Declined(Exception):
+    """A model is not trained as a head on known features; says why."""
+
+
+@dataclass
+class CachedHead:
+    """A linear layer on features that are known, and dropout on them.
+
+    Attributes:
+        linear: weight (O, D).
+        names: of its parameters in the model, the weight first.
+        dropouts: applied to the features, in order.
+        features: of each split (N, D), on the device.
+        target: of each split, likewise.
+        products: what the layer computes in.
+    """
+
+    linear: nn.Linear
+    names: list[str]
+    dropouts: list[nn.Module]
+    features: dict[SplitName, Tensor]
+    target: dict[SplitName, Tensor]
+    products: torch.dtype
+
+    def parameters(self) -> list[Tensor]:
+        """Copies of the linear layer's."""
+        return [parameter.detach().clone() for parameter in self.linear.parameters()]
+
+    def put(self, values: Sequence[Tensor]) -> None:
+        """Give the linear layer other parameters."""
+        with torch.no_grad():
+            for parameter, value in zip(self.linear.parameters(), values, strict=True):
+                parameter.copy_(value)
+
+    def dropped(self, features: Tensor) -> Tensor:
+        """Features with dropout, which draws from torch's generator as the model's own does."""
+        for dropout in self.dropouts:
+            features = dropout(features)
+        return features
+
+
+def find_head(run: Run, trainer: Trainer) -> CachedHead:
+    """The head of a run whose frozen prefix has been attached; its model is left in training mode.
+
+    Raises:
+        Declined: the run needs the Trainer, says why.
+    """
+    technique, model = run.technique, run.technique.model
+    own = [name for name in OWN_WAY
+           if getattr(type(technique), name) is not getattr(Technique, name)]
+    if run.plain:
+        raise Declined("--plain")
+    if not {"train", "validation"} <= run.data.handed.keys():
+        raise Declined("its features are not cached")
+    if own:
+        raise Declined(f"{type(technique).__name__} has its own {own[0]}")
+    if run.settings.devices > 1:
+        raise Declined("it has several devices")
+    if run.settings.precision not in PRECISIONS:
+        raise Declined(f"precision {run.settings.precision}")
+    leaves = [m for _, m in model.head.named_modules() if not any(True for _ in m.children())]
+    *dropouts, linear = leaves or [model]
+    trains = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if (not isinstance(linear, nn.Linear) or not all(isinstance(m, nn.Dropout) for m in dropouts)
+            or set(trains.values()) != set(linear.parameters())):
+        raise Declined("more trains than a linear layer on the features")
+    names = [next(name for name, p in trains.items() if p is own) for own in linear.parameters()]
+    products = PRECISIONS[run.settings.precision]
+    head = CachedHead(linear, names, dropouts, {}, {}, products)
+    _check(run, trainer, head)
+    return head
+
+
+def _check(run: Run, trainer: Trainer, head: CachedHead) -> None:
+    """Hold the head alone to the whole model, on a batch, with dropout and without."""
+    data, technique, device = run.data, run.technique, trainer.strategy.root_device
+    splits: tuple[SplitName, ...] = ("train", "validation")
+    for split in splits:
+        (features,) = data.handed[split].rows(torch.arange(len(data.splits[split])), [None])
+        target = data.task.stack(data.splits[split].targets)
+        if not isinstance(target, Tensor) or features.ndim != 2:
+            raise Declined("what the head reads is no vector an example")
+        head.features[split], head.target[split] = features.to(device), target.to(device)
+    batch: Any = placing(trainer, device)(next(iter(data.train_dataloader())))
+    features = head.features["train"][batch["index"]]
+    technique.model.to(device)
+    context = trainer.precision_plugin.forward_context
+    for mode in (False, True):
+        technique.train(mode)
+        with torch.random.fork_rng(_cuda(device)), torch.no_grad(), context():
+            whole = technique.model(batch)
+        with torch.random.fork_rng(_cuda(device)), torch.no_grad(), context():
+            alone = head.linear(head.dropped(features))
+        if not isinstance(whole, Tensor) or not close([whole], [alone]):
+            raise Declined("its outputs are not those of its linear layer on the features")
+    if data.task.slope(whole[None], batch["target"][None]) is None:
+        raise Declined("its loss states no gradient in closed form")
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

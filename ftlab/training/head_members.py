@@ -1,0 +1,102 @@
+"""The runs of a stack of heads, and what those of one seed share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ftlab.backbones.model import TaskModel
+from ftlab.data.base import DataModule
+from ftlab.training.cached_head import CachedHead
+from ftlab.training.callbacks import BestEpoch, Report
+from ftlab.training.guards import TensorGuard
+
+if TYPE_CHECKING:
+    from ftlab.training.fit import Run
+
+
+@dataclass(eq=False)
+class Seed:
+    """What runs of one seed share.
+
+    Attributes:
+        data: gives the order of their batches.
+        guard: knows their model as it was before training.
+        start: the head's parameters then.
+        random: the state of torch's generator then.
+    """
+
+    data: DataModule
+    guard: TensorGuard
+    start: list[Tensor]
+    random: Tensor
+
+
+@dataclass(eq=False)
+class Member:
+    """One run of a stack.
+
+    Attributes:
+        run: its technique has rate, weight decay and schedule.
+        seed: its seed's.
+        best: judges its epochs.
+        report: takes its events.
+        stop: whether to end it; asked after each validation.
+        final, kept: the head's parameters after training, and after the best epoch.
+        error: why it failed, where it did.
+        pruned: whether `stop` ended it.
+        over: whether it takes part no longer.
+        waited: epochs since the best.
+    """
+
+    run: Run
+    seed: Seed
+    best: BestEpoch
+    report: Report
+    stop: Callable[[], bool] = lambda: False
+    final: list[Tensor] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    error: Exception | None = None
+    pruned: bool = False
+    over: bool = False
+    waited: int = 0
+
+    def settle(self, head: CachedHead, model: TaskModel, everything: bool = True) -> None:
+        """Hold the run to what the guards ask, and leave the model as its best epoch made it.
+
+        Args:
+            head: of the model.
+            model: that the runs share.
+            everything: whether the frozen weights are looked at too, which no run of the stack
+                can change without the others.
+
+        Raises:
+            GuardFailed: the result would be wrong; or what else the run failed of.
+        """
+        if self.error is not None:
+            raise self.error
+        names, guard, trained = set(head.names), self.seed.guard, self.run.technique.trained
+        trained |= names
+        guard.reached |= names
+        head.put(self.final)
+        guard.check(model, trained, None if everything else names)
+        head.put(self.kept)
+        if self.best.directory is not None:
+            self.best.write(model, guard.moved(model, names))
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Of the generator that dropout draws from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def put_random(device: torch.device, state: Tensor) -> None:
+    """Set it."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -1,0 +1,271 @@
+"""Runs whose heads train as one stack on cached features, without inputs and without the Trainer."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ftlab.errors import GuardFailed
+from ftlab.techniques.single_precision import in_single_precision
+from ftlab.training import costs
+from ftlab.training.cached_head import CachedHead
+from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT
+from ftlab.training.head_loop import Heads
+from ftlab.training.head_members import Member, Seed, put_random, random_state
+from ftlab.training.step_log import StepLog
+
+
+def train_stack(
+    members: Sequence[Member], head: CachedHead, memory: costs.MemoryMeter, cached: float
+) -> dict[str, float]:
+    """Train the heads of several runs, those of one optimizer in one stack.
+
+    Args:
+        members: those of a seed together; each is left with its weights, or its error.
+        head: of the model that they share.
+        memory: measures.
+        cached: seconds that the features took.
+
+    Returns:
+        What the fit cost a run: its share of the seconds, and the memory of all.
+    """
+    memory.start()
+    begin = time.perf_counter()
+    steps: list[float] = []
+    for optimizer in dict.fromkeys(member.run.technique.optim.optimizer for member in members):
+        alike = [m for m in members if m.run.technique.optim.optimizer == optimizer]
+        fit = StackedFit(head, alike)
+        fit.train()
+        steps += [seconds / len(alike) for seconds in fit.step_seconds]
+    return {
+        "cost/train_seconds": (time.perf_counter() - begin) / len(members),
+        "cost/peak_memory_bytes": float(memory.peak()),
+        "cost/step_seconds": statistics.median(steps),
+        "cost/prefix_seconds": cached / len(members),
+    }
+
+
+class StackedFit:
+    """Trains the heads of several runs, a group a seed.
+
+    Args:
+        head: of the model that the runs share.
+        members: of equal optimizer, a seed's together.
+
+    Attributes:
+        step_seconds: of each step of the stack.
+    """
+
+    def __init__(self, head: CachedHead, members: Sequence[Member]) -> None:
+        settings, task = members[0].run.settings, members[0].run.data.task
+        self.head, self.task, self.settings = head, task, settings
+        self.alive = list(members)
+        self.seeds = _distinct([member.seed for member in members])
+        self.loaders = {id(seed): seed.data.train_dataloader() for seed in self.seeds}
+        self.batches = len(self.loaders[id(self.seeds[0])])
+        updates = math.ceil(self.batches / settings.accumulate) * settings.max_epochs
+        optims = [member.run.technique.optim for member in members]
+        known = {(optim.schedule, optim.warmup): [optim.factor(step, updates)
+                                                  for step in range(updates + 1)]
+                 for optim in optims}
+        self.factors = [known[optim.schedule, optim.warmup] for optim in optims]
+        starts = [member.seed.start for member in members]
+        self.heads = Heads(
+            [start[0].to(self.device) for start in starts],
+            [start[1].to(self.device) for start in starts] if len(starts[0]) > 1 else None,
+            [self.seeds.index(member.seed) for member in members],
+            [member.run.technique.lr for member in members],
+            [optim.weight_decay for optim in optims], optims[0].optimizer, head.products)
+        self.metrics = task.metrics().to(self.device)
+        self.log = StepLog(settings.log_every, [member.report for member in members])
+        self.step_seconds: list[float] = []
+        self.random = {id(seed): seed.random for seed in self.seeds}
+        self._told = 0.0
+        self._settle()
+
+    @property
+    def device(self) -> torch.device:
+        """Of features and heads."""
+        return self.head.linear.weight.device
+
+    def _settle(self) -> None:
+        """What follows from who is left: the schedule by slot, and whose dropout is drawn."""
+        first = self.factors[0]
+        if all(each is first for each in self.factors):
+            self.table = torch.tensor(first, dtype=torch.float64)
+        else:
+            self.table = torch.zeros(len(first), self.heads.count, dtype=torch.float64)
+            self.table[:, self.heads.slots] = torch.tensor(self.factors, dtype=torch.float64).T
+        self.table = self.table.to(self.head.linear.weight)
+        if len(self.seeds) == 1:
+            put_random(self.device, self.random[id(self.seeds[0])])
+
+    def train(self) -> None:
+        """All epochs, or fewer where no head is left; torch's generator stays as it is."""
+        self.head.linear.train()
+        for dropout in self.head.dropouts:
+            dropout.train()
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), torch.no_grad():
+            self._settle()
+            for epoch in range(1, self.settings.max_epochs + 1):
+                losses = self._epoch(epoch)
+                self.log.flush()
+                self._validate(epoch, losses)
+                self._drop(epoch == self.settings.max_epochs)
+                if not self.alive:
+                    return
+
+    def _epoch(self, epoch: int) -> Tensor:
+        """The mean loss of the epoch's batches, one a slot."""
+        orders = [_order(self.loaders[id(seed)], epoch - 1) for seed in self.seeds]
+        every = []
+        finite = torch.ones(self.heads.count, dtype=torch.bool, device=self.device)
+        for number, indices in enumerate(zip(*orders, strict=True), 1):
+            begin, last = time.perf_counter(), number == self.batches
+            losses = self._gradients(indices)
+            every.append(losses)
+            finite &= torch.isfinite(losses)
+            due = number % self.settings.accumulate == 0 or last
+            if due:
+                step = self.heads.steps
+                norm = self.heads.update(self.table[step], self.settings.gradient_clip)
+            self.step_seconds.append(time.perf_counter() - begin)
+            if due and self.log.wants(step + 1, last):
+                self._log_step(step, losses, norm)
+            if number % EVERY == 0 or last:
+                self._look(epoch, number, finite)
+        return torch.stack(every).mean(dim=0)
+
+    def _gradients(self, indices: Sequence[Tensor]) -> Tensor:
+        """Add a batch's gradients; its losses, one a slot."""
+        part = 1 / self.settings.accumulate
+        drawn = [self._draw(seed, index) for seed, index in zip(self.seeds, indices, strict=True)]
+        targets = [self.head.target["train"][index] for index in indices]
+        if len({len(each) for each in drawn}) == 1:
+            return self.heads.add_gradient(
+                torch.stack(drawn), torch.stack(targets), self.task.slope, part)
+        return torch.cat([  # batches of unequal length have no common product
+            self.heads.add_gradient(each[None], target[None], self.task.slope, part,
+                                    slice(group, group + 1))
+            for group, (each, target) in enumerate(zip(drawn, targets, strict=True))])
+
+    def _draw(self, seed: Seed, index: Tensor) -> Tensor:
+        """A batch's features (B, D), with the dropout that the seed's runs have alone."""
+        features = self.head.features["train"][index]
+        if len(self.seeds) == 1 or not self.head.dropouts:
+            return self.head.dropped(features)
+        put_random(self.device, self.random[id(seed)])
+        features = self.head.dropped(features)
+        self.random[id(seed)] = random_state(self.device)
+        return features
+
+    def _log_step(self, step: int, losses: Tensor, norm: Tensor) -> None:
+        rates = [member.run.technique.lr * factors[step]
+                 for member, factors in zip(self.alive, self.factors, strict=True)]
+        slots = self.heads.slots
+        self.log.add(step + 1, {
+            "train/loss": losses[slots], "train/lr": torch.tensor(rates, dtype=torch.float64),
+            "train/grad_norm": norm[slots],
+            "train/step_seconds": self.step_seconds[-1] / len(self.alive)})
+
+    def _look(self, epoch: int, batch: int, finite: Tensor) -> None:
+        """A non-finite loss fails its run alone; it is dropped after the epoch."""
+        if not bool(finite.all()):
+            for member, good in zip(self.alive, finite[self.heads.slots].tolist(), strict=True):
+                if not good and member.error is None:
+                    member.error = GuardFailed(
+                        f"non-finite loss at or before step {self.heads.steps}")
+        if time.perf_counter() - self._told > HEARTBEAT or batch == self.batches:
+            self._told = time.perf_counter()
+            done, total = (epoch - 1) * self.batches + batch, self.settings.max_epochs * self.batches
+            for member in self.alive:
+                member.report({"event": "progress", "phase": "fit", "done": done, "total": total})
+
+    def _validate(self, epoch: int, losses: Tensor) -> None:
+        """Judge every run's epoch by the cached features of the validation split."""
+        means = losses[self.heads.slots].tolist()
+        outputs = self.heads.outputs_of(self.head.features["validation"])
+        for number, (member, each, mean) in enumerate(zip(self.alive, outputs, means, strict=True)):
+            if time.perf_counter() - self._told > HEARTBEAT:
+                self._told = time.perf_counter()
+                for other in self.alive:
+                    other.report(ALIVE)
+            if member.error is None:
+                found = self._scores(member, each)
+                said = {**found, "train/epoch_loss": mean, "epoch": epoch,
+                        "train/lr": member.run.technique.lr * self.factors[number][self.heads.steps]}
+                member.report({"event": "metrics", "step": self.heads.steps, "metrics": said,
+                               "time": time.time_ns() // 1_000_000})
+                self._judge(member, number, found, epoch)
+
+    def _scores(self, member: Member, outputs: Tensor) -> dict[str, float]:
+        """As the technique's own validation, in one batch."""
+        target = self.head.target["validation"]
+        batch = {"target": target, "index": torch.arange(len(target), device=self.device)}
+        outputs = in_single_precision(outputs)
+        loss = self.task.loss(outputs, batch)
+        self.metrics.update(self.task.predict(member.run.technique.model, batch, outputs), target)
+        scalars = self.task.scalars({**self.metrics.compute(), "loss": loss})
+        self.metrics.reset()
+        # Lightning keeps what is logged in float32, and ties are told from it
+        return {f"val/{name}": float(torch.tensor(value, dtype=torch.float32))
+                for name, value in scalars.items()}
+
+    def _judge(self, member: Member, number: int, found: dict[str, float], epoch: int) -> None:
+        try:
+            better = member.best.judge(found, epoch)
+        except GuardFailed as error:
+            member.error = error
+            return
+        if better:
+            member.kept = self.heads.head(number)
+        member.waited = 0 if better else member.waited + 1
+        if member.stop() and epoch < self.settings.max_epochs:
+            member.pruned = True
+        patience = self.settings.patience
+        score = found[member.best.select_by]
+        member.over = member.pruned or (
+            patience is not None and (member.waited >= patience or not math.isfinite(score)))
+
+    def _drop(self, all_over: bool) -> None:
+        """Take the heads that are done out of the stack."""
+        left = []
+        for number, member in enumerate(self.alive):
+            if all_over or member.over or member.error is not None:
+                member.final = self.heads.head(number)
+            else:
+                left.append(number)
+        if len(left) == len(self.alive):
+            return
+        self.alive = [self.alive[number] for number in left]
+        if not left:
+            return
+        self.factors = [self.factors[number] for number in left]
+        self.seeds = _distinct([member.seed for member in self.alive])
+        self.log.reports = [member.report for member in self.alive]
+        self.heads.keep(left)
+        self._settle()
+
+
+def _distinct(seeds: Sequence[Seed]) -> list[Seed]:
+    return list({id(seed): seed for seed in seeds}.values())
+
+
+def _order(loader: DataLoader[Any], epoch: int) -> Sequence[Tensor]:
+    """Positions of each batch of an epoch, as the loader would draw them; nothing is loaded."""
+    batches: Any = loader.batch_sampler
+    samplers: list[Any] = [loader.sampler, batches, getattr(batches, "sampler", None)]
+    for sampler in samplers:
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+    drawn = list(batches)
+    flat = torch.tensor([position for batch in drawn for position in batch])
+    return flat.split([len(batch) for batch in drawn])

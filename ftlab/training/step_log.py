@@ -1,0 +1,62 @@
+"""Metrics of training steps on their way out of the process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes one event of a run: a dict with the key `event`."""
+
+LONGEST_WAIT = 1.5  # seconds; with the tracker's own wait less than 5, which a kill may cost
+
+
+class StepLog:
+    """Keeps what steps measured as tensors, so that no step waits for its device.
+
+    Args:
+        every: steps from one that is kept to the next.
+        reports: of the runs that train together; one takes an event `metrics` a step.
+    """
+
+    def __init__(self, every: int, reports: Sequence[Report]) -> None:
+        self.every, self.reports = every, list(reports)
+        self._waiting: list[tuple[int, int, Mapping[str, Tensor | float]]] = []
+        self._flushed = time.monotonic()
+
+    def wants(self, step: int, last: bool = False) -> bool:
+        """Whether a step is kept; the last of an epoch always is."""
+        return last or step % self.every == 0
+
+    def add(self, step: int, values: Mapping[str, Tensor | float]) -> None:
+        """Keep a step's metrics: numbers, or tensors with an entry a run."""
+        self._waiting.append((step, time.time_ns() // 1_000_000, values))
+        if time.monotonic() - self._flushed > LONGEST_WAIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Report what waits, in order."""
+        self._flushed = time.monotonic()
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        columns = {name: _columns([values[name] for _, _, values in waiting], len(self.reports))
+                   for name in waiting[0][2]}
+        for number, report in enumerate(self.reports):
+            rows = zip(*(each[number] for each in columns.values()), strict=True)
+            for (step, at, _), row in zip(waiting, rows, strict=True):
+                report({"event": "metrics", "step": step, "time": at,
+                        "metrics": dict(zip(columns, row, strict=True))})
+
+
+def _columns(values: Sequence[Tensor | float], runs: int) -> list[list[float]]:
+    """Of each run the value at each step; one copy from the device."""
+    if isinstance(values[0], Tensor):
+        stacked = torch.stack([each.reshape(-1) for each in values if isinstance(each, Tensor)])
+        found: list[list[float]] = stacked.expand(-1, runs).T.tolist()
+        return found
+    return [[float(each) for each in values]] * runs

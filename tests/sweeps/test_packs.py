@@ -1,0 +1,326 @@
+"""Trials that share a process: drawn, led and ended as each by itself. Nothing is trained."""
+
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
+
+from ftlab.studies.dispatch import Interrupted
+from ftlab.studies.engine import OUTPUT, Event
+from ftlab.sweeps import trial
+from ftlab.sweeps.board import Board
+from ftlab.sweeps.coordinator import Outcome, run_sweep
+from ftlab.sweeps.leases import Lease
+from ftlab.sweeps.storage import Storage
+from ftlab.sweeps.sweep import load_sweep
+from ftlab.tracking.sweeps import SweepTracker
+
+Sweep = Callable[..., Outcome]
+pytestmark = pytest.mark.usefixtures("store")
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    SweepTracker(f"sqlite:///{path}").open_study("other", {})
+    return path
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, tiny_bert: Path, reviews: Path) -> Sweep:
+    """`sweep(play, trials=6)`; with `plain` no two trials share a process."""
+
+    def run(play: Play, slots: int = 1, plain: bool = False, **keys: Any) -> Outcome:
+        loaded = load_sweep(write_sweep(tmp_path, tiny_bert, reviews, **keys))
+        run.engine = ScriptedEngine(play, slots)
+        return run_sweep(loaded.with_shortcuts(not plain), engine=run.engine)
+
+    return run
+
+
+def good(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+    yield from epochs(folder, [0.5, said["technique"]["init_args"]["lr"], 0.4])
+
+
+def trials(outcome: Outcome) -> list[FrozenTrial]:
+    return [trial for standing in outcome.standings for trial in standing.trials]
+
+
+def states(outcome: Outcome) -> Counter[str]:
+    return Counter(trial.state.name for trial in trials(outcome))
+
+
+def recorded() -> Counter[tuple[str, str]]:
+    """(state, MLflow's status) of all trials' runs."""
+    tracker = SweepTracker()
+    found = tracker._runs.search(tracker._runs.experiment("small"), "tags.`ftlab.kind` = 'trial'")
+    return Counter((run.data.tags.get("ftlab.state", ""), run.info.status) for run in found)
+
+
+def sizes(engine: ScriptedEngine) -> list[int]:
+    """Of each process, how many trials it was given."""
+    return [len(said.get("members", (said,))) for said in engine.started]
+
+
+def rate(said: dict[str, Any]) -> float:
+    return float(said["technique"]["init_args"]["lr"])
+
+
+def work() -> list[Path]:
+    return list(Path("results/small").glob(".work/*/*"))
+
+
+# What is drawn
+
+@pytest.mark.parametrize(("sampler", "slots", "processes"), [
+    ("Random", 1, [14]), ("Random", 3, [5, 5, 4]),
+    ("TPE", 1, [10, 1, 1, 1, 1]), ("TPE", 2, [7, 3, 1, 1, 1, 1]),
+    ({"class_path": "TPE", "init_args": {"n_startup_trials": 3, "multivariate": True}}, 1,
+     [3, *[1] * 11]),
+    ("QMC", 1, [1, 13]), ("NSGAII", 1, [14]), ("CmaEs", 1, [1] * 14),
+])
+def test_sweep__finds_what_it_finds_without_packs(
+    sweep: Sweep, sampler: Any, slots: int, processes: list[int]
+) -> None:
+    if sampler == "CmaEs":
+        pytest.importorskip("cmaes")
+    packed = sweep(good, slots, trials=14, sampler=sampler)
+    assert sizes(sweep.engine) == processes
+    Path("optuna.journal").unlink()
+    plain = sweep(good, 1, plain=True, trials=14, sampler=sampler)
+    assert sizes(sweep.engine) == [1] * 14
+    if (sampler, slots) != ("TPE", 2):  # with two at a time the model knows less of the other
+        assert [t.params for t in trials(packed)] == [t.params for t in trials(plain)]
+        assert [t.values for t in trials(packed)] == [t.values for t in trials(plain)]
+    assert [t.params for t in trials(packed)][:10] == [t.params for t in trials(plain)][:10]
+
+
+def test_grid__visits_every_point_once(sweep: Sweep) -> None:
+    keys = {"trials": 20, "sampler": "BruteForce",
+            "spaces": {"probe": {"lr": {"choices": [0.01, 0.02, 0.03, 0.04, 0.05]}}}}
+    packed = [t.params["lr"] for t in trials(sweep(good, **keys))]
+    assert sizes(sweep.engine) == [5]
+    Path("optuna.journal").unlink()
+    assert packed == [t.params["lr"] for t in trials(sweep(good, plain=True, **keys))]
+    assert sorted(packed) == [0.01, 0.02, 0.03, 0.04, 0.05]
+
+
+def test_seeds__of_a_trial_follow_each_other(sweep: Sweep) -> None:
+    assert states(sweep(good, trials=3, seeds=[0, 1])) == {"COMPLETE": 3}
+    assert sizes(sweep.engine) == [1] * 6
+
+
+# How they end
+
+def test_members__end_as_trials_by_themselves(sweep: Sweep) -> None:
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        (folder.parent / OUTPUT).write_text("all of it")
+        if folder.name == "2":
+            yield {"event": "failed", "reason": "RuntimeError: no luck"}
+        else:
+            yield from good(said, folder)
+
+    outcome = sweep(play, trials=5)
+    assert sizes(sweep.engine) == [5]
+    assert states(outcome) == {"COMPLETE": 4, "FAIL": 1}
+    assert recorded() == {("COMPLETE", "FINISHED"): 4, ("FAIL", "FAILED"): 1}
+    assert all(t.values[0] == max(0.5, t.params["lr"]) for t in trials(outcome) if t.values)
+    assert trials(outcome)[0].intermediate_values == {1: 0.5, 2: 0.01, 3: 0.4}
+    (failure,) = outcome.failures
+    output = Path(failure.partition("output: ")[2].rstrip(")"))
+    assert "RuntimeError: no luck" in failure
+    assert output.read_text() == "all of it"
+    assert [path.name for path in output.parent.parent.iterdir() if path.is_dir()] == ["2"]
+
+
+@pytest.mark.parametrize("end", [
+    ended(-signal.SIGSEGV, lost=True), ended(-signal.SIGTERM, reason="no sign of life for 9 s"),
+])
+def test_crash__costs_the_trial_that_crashes_alone(sweep: Sweep, end: Event) -> None:
+    """Trial 3 kills whatever process it is in; whether it is tried again is as without packs."""
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        member = folder.name.isdigit()
+        if (folder.name == "3") if member else ("-3-" in folder.name):
+            yield end
+        yield from good(said, folder)
+
+    outcome = sweep(play, trials=6)
+    attempts = 3 if end["lost"] else 1
+    assert sizes(sweep.engine) == [6, *[1] * (5 + attempts)]
+    assert states(outcome) == {"COMPLETE": 5, "FAIL": 1}
+    assert trials(outcome)[3].state == TrialState.FAIL
+    assert recorded() == {("COMPLETE", "FINISHED"): 5, ("FAIL", "FAILED"): 1,
+                          ("LOST", "KILLED"): 6 + attempts - 1}
+    assert [Lease.of(t).attempts for t in trials(outcome)] == [1, 1, 1, attempts, 1, 1]
+    Path("optuna.journal").unlink()
+    plain = sweep(play, plain=True, trials=6)
+    assert [t.values for t in trials(plain)] == [t.values for t in trials(outcome)]
+
+
+def test_crash__after_a_member_s_end_leaves_it_its_end(sweep: Sweep) -> None:
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        yield from good(said, folder)
+        if folder.name == "3":
+            yield ended(-signal.SIGKILL, lost=True)
+
+    assert states(sweep(play, trials=4)) == {"COMPLETE": 4}
+    # the last one's `done` came first, then the crash; all others had ended before
+    assert sizes(sweep.engine) == [4]
+
+
+def test_scarce_memory__is_one_s_own_once_more(sweep: Sweep, capsys: pytest.CaptureFixture) -> None:
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        if folder.name in ("1", "2"):
+            yield {"event": "failed", "reason": "OutOfMemoryError: full", "alone": True}
+        else:
+            yield from good(said, folder)
+
+    assert states(sweep(play, trials=4)) == {"COMPLETE": 4}
+    assert sizes(sweep.engine) == [4, 1, 1]
+    assert "2 of 4 runs in one process are run again, each by itself: OutOfMemoryError: full" in (
+        " ".join(capsys.readouterr().out.split()))
+
+
+def test_failure_of_all__is_no_member_s(sweep: Sweep) -> None:
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        if folder.name.isdigit():
+            yield {"event": "failed", "reason": "KeyError: a defect"}
+        yield from good(said, folder)
+
+    class OfAll(ScriptedEngine):
+        def events(self, patience: float) -> list[tuple[Path, Event]]:
+            return [(folder, {k: v for k, v in event.items() if k != "member"})
+                    for folder, event in super().events(patience)]
+
+    sweep(good, trials=1)  # the loaded sweep's files
+    engine = OfAll(play, 1)
+    outcome = run_sweep(load_sweep("sweep.yaml"), engine=engine)
+    assert states(outcome)["COMPLETE"] == len(trials(outcome)) == 1
+    Path("optuna.journal").unlink()
+    write = Path("sweep.yaml").read_text().replace("trials: 1", "trials: 4")
+    Path("sweep.yaml").write_text(write)
+    outcome = run_sweep(load_sweep("sweep.yaml"), engine=OfAll(play, 1))
+    assert states(outcome) == {"COMPLETE": 4}
+
+
+def test_pruned__members_end_alone(sweep: Sweep) -> None:
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        bad = folder.name in ("4", "5")
+        yield from epochs(folder, [0.1, 0.2, 0.3] if bad else [0.5, 0.6, 0.7])
+
+    halving = {"class_path": "Threshold", "init_args": {"lower": 0.15}}
+    outcome = sweep(play, trials=6, pruner=halving)
+    assert sizes(sweep.engine) == [6]
+    assert [t.state.name for t in trials(outcome)] == ["COMPLETE"] * 4 + ["PRUNED"] * 2
+    assert [t.values for t in trials(outcome)][4:] == [[0.1], [0.1]]
+
+
+# Whose they are
+
+def test_interrupted__all_go_back(sweep: Sweep, tmp_path: Path) -> None:
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        if folder.name == "2":
+            signal.raise_signal(signal.SIGINT)
+        yield from good(said, folder)
+
+    with pytest.raises(Interrupted):
+        sweep(play, trials=5)
+    assert recorded() == {("LOST", "KILLED"): 5}
+    assert not work()
+    outcome = sweep(good, trials=5)
+    assert sizes(sweep.engine) == [5], "they share a process again"
+    assert states(outcome) == {"COMPLETE": 5}
+    assert all(Lease.of(t).attempts == 1 for t in trials(outcome))
+
+
+def test_interrupted__while_they_are_run_again_gives_all_back(sweep: Sweep) -> None:
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        if folder.name == "0":
+            yield ended(-signal.SIGKILL, lost=True)
+        if not folder.name.isdigit():
+            signal.raise_signal(signal.SIGTERM)
+        yield {"event": "alive"}
+
+    with pytest.raises(Interrupted):
+        sweep(play, trials=4)
+    backend = Storage("optuna.journal").backend
+    (search,) = backend.get_all_studies()
+    assert {Lease.of(t).owner for t in backend.get_all_trials(search._study_id)} == {None}
+    assert not work()
+    assert states(sweep(good, trials=4)) == {"COMPLETE": 4}
+
+
+def test_killed_coordinator__s_trials_share_a_process_again(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
+        if folder.name == "2":
+            raise Killed
+        yield from good(said, folder)
+
+    def later(self: trial.Trial, why: str) -> None:
+        pass  # a killed process tells nobody
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial.Trial, "interrupted", later)
+        patch.setattr("shutil.rmtree", lambda *arguments, **named: None)
+        with pytest.raises(Killed):
+            sweep(play, trials=4)
+    assert work(), "what it left"
+    monkeypatch.setattr("ftlab.sweeps.owner.Watch.gone", lambda *arguments: True)
+    outcome = sweep(good, trials=4)
+    assert sizes(sweep.engine) == [4]
+    assert states(outcome) == {"COMPLETE": 4}
+    assert {(Lease.of(t).token, Lease.of(t).attempts) for t in trials(outcome)} == {(2, 1)}
+    assert recorded() == {("COMPLETE", "FINISHED"): 4, ("LOST", "KILLED"): 4}
+    assert not work()
+
+
+def test_error_of_ours__while_a_member_begins_gives_all_back(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, count = trial.write_specification, Counter[str]()
+
+    def full(*arguments: Any) -> None:
+        count["all"] += 1
+        if count["all"] == 3:
+            raise OSError(28, "No space left on device")
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "write_specification", full)
+        with pytest.raises(OSError, match="No space left"):
+            sweep(good, trials=4)
+    assert states(sweep(good, trials=4)) == {"COMPLETE": 4}
+    assert sizes(sweep.engine) == [4]
+
+
+def test_board__lost_attempts_share_no_process(make_board: Callable[..., Board], tmp_path: Path) -> None:
+    board = make_board(str(tmp_path / "journal"), trials=5)
+    taken = board.take_together(lambda cell: 3)
+    assert [held.number for held in taken] == [0, 1, 2]
+    assert len({held.cell.key for held in taken}) == 1
+    board.release(taken[1], attempted=True)
+    board.release(taken[0])
+    board.release(taken[2])
+    assert [held.number for held in board.take_together(lambda cell: 3)] == [0, 2]
+    assert [held.number for held in board.take_together(lambda cell: 3)] == [1]
+    assert [held.number for held in board.take_together(lambda cell: 9)] == [0, 1, 2, 3, 4]
+    assert [held.number for held in board.take_together(lambda cell: 9)] == [3, 4]
+    assert board.take_together(lambda cell: 9) == []
