@@ -19,6 +19,7 @@ from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT, Report
 from ftlab.training.fit import Run, adapt, load
 from ftlab.training.pack import Pack
 from ftlab.training.packed_member import Member
+from ftlab.training.run import execute
 from ftlab.training.search import search
 from ftlab.training.slot_dropout import Declined, generator_of
 
@@ -26,18 +27,21 @@ Result = dict[str, float] | Exception
 
 
 def fit_packed(
-    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]]
+    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]] | None
 ) -> list[Result]:
     """As `search` of each, on one network where that is exact and faster, else one after another.
 
     Args:
         runs: with equal backbone, data and settings, all with the technique LoRA.
         reports: take each run's events; a `shortcut` says what was decided, and why.
-        stops: as for `search`.
+        stops: as for `search`; None for whole runs, which are executed one after another, because
+            each has a model to keep and a test.
 
     Returns:
         Of each run what `search` returns, or the exception that it failed with.
     """
+    if stops is None:
+        return _in_turn(runs, reports, None, "they are no trials")
     try:
         return _together(runs, reports, stops)
     except Declined as reason:
@@ -45,14 +49,15 @@ def fit_packed(
 
 
 def _in_turn(
-    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]],
+    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]] | None,
     reason: str,
 ) -> list[Result]:
     results: list[Result] = []
-    for run, report, stop in zip(runs, reports, stops, strict=True):
+    for number, (run, report) in enumerate(zip(runs, reports, strict=True)):
         run.data.handed.clear()
+        said = _saying(reason, report)
         try:
-            results.append(search(run, _saying(reason, report), stop))
+            results.append(execute(run, said) if stops is None else search(run, said, stops[number]))
         except Exception as error:  # noqa: BLE001  # whatever it is, the others go on
             results.append(error)
     return results

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from matrix import World, make_world
+from torch.nn.functional import dropout
+from torch.nn.functional import scaled_dot_product_attention as attention
 
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.model import TaskModel
-from ftlab.errors import GuardFailed
+from ftlab.errors import GuardFailed, Incompatible
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.lora import LoRA
 from ftlab.training import packing_check
@@ -19,6 +21,7 @@ from ftlab.training.fit import Run
 from ftlab.training.packed_adapters import fit_packed
 from ftlab.training.search import search
 from ftlab.training.settings import TrainerSettings
+from ftlab.training.slot_dropout import SlotDropout
 
 FLOAT64 = TrainerSettings(max_epochs=2, precision="64-true")
 
@@ -94,16 +97,24 @@ def assert_same(alone: Sequence[Any], together: Sequence[Any], tolerance: float)
             torch.testing.assert_close(parameter, weights[name], rtol=0, atol=10 * tolerance)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_pack__gives_each_run_what_it_has_alone(
-    texts: World, dropout: float, tmp_path: Path
-) -> None:
+def test_pack__gives_each_run_what_it_has_alone(texts: World, tmp_path: Path) -> None:
     def make(plain: bool) -> list[Run]:
-        return [run_of(texts, each, plain, tmp_path, dropout=dropout)
-                for each in techniques(dropout)]
+        return [run_of(texts, each, plain, tmp_path, dropout=0.2) for each in techniques(0.2)]
 
     alone, together, notes = both(make)
     assert all("3 runs packed" in note for note in notes), notes
+    assert_same(alone, together, 1e-9)
+
+
+def test_pack__of_models_that_generate(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    world = make_world("seq2seq", request.getfixturevalue)
+
+    def make(plain: bool) -> list[Run]:
+        return [run_of(world, LoRA(rank=rank, lr=1e-2), plain, tmp_path, dropout=0.1,
+                       settings=replace(FLOAT64, max_epochs=1)) for rank in (1, 4)]
+
+    alone, together, notes = both(make)
+    assert all("2 runs packed" in note for note in notes), notes
     assert_same(alone, together, 1e-9)
 
 
@@ -190,3 +201,41 @@ class NormToo(LoRA):
         for name, parameter in model.named_parameters():
             if "LayerNorm" in name and "layer.2" in name:
                 parameter.requires_grad_(True)
+
+
+def test_lora__of_the_last_blocks(texts: World) -> None:
+    backbone, data = texts()
+    data.load()
+    data.connect(backbone, 0)
+
+    def adapted(last: int) -> set[str]:
+        model = backbone.build(data.task)
+        LoRA(last=last).adapt(model)
+        return {name for name, p in model.named_parameters() if p.requires_grad and "lora" in name}
+
+    assert {name.split("layer.")[1][0] for name in adapted(2)} == {"1", "2"}
+    assert {name.split("layer.")[1][0] for name in adapted(4)} == {"0", "1", "2"}
+    with pytest.raises(Incompatible, match="has 4 blocks"):
+        adapted(5)
+    with pytest.raises(ValueError, match="last must be at least 1"):
+        LoRA(last=0)
+
+
+def test_dropout__of_a_slot_is_that_of_its_state_alone() -> None:
+    states = [torch.Generator().manual_seed(seed).get_state() for seed in (1, 2)]
+    x, before = torch.ones(2, 5), torch.get_rng_state()
+    q = torch.randn(2, 1, 4, 3, generator=torch.Generator().manual_seed(0))
+    alone = []
+    for slot, state in enumerate(states):
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(state)
+            own = q[slot : slot + 1]
+            alone.append((dropout(x[slot : slot + 1]), attention(own, own, own, dropout_p=0.5)))
+    with SlotDropout(states, torch.device("cpu")) as dropping:
+        found = dropout(x), attention(q, q, q, dropout_p=0.5)
+    assert torch.equal(torch.get_rng_state(), before) and not dropping.strayed
+    for packed, plain in zip(found, zip(*alone, strict=True), strict=True):
+        assert torch.equal(packed, torch.cat(plain))
+    with dropping:
+        torch.rand(1)
+    assert dropping.strayed
