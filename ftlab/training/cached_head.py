@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ftlab.data.base import SplitName
 from ftlab.techniques.base import Technique
+from ftlab.training.declined import Declined
 from ftlab.training.evaluate import placing
 from ftlab.training.guards import close
 
@@ -25,10 +26,6 @@ OWN_WAY = (
     "on_train_epoch_start", "on_validation_epoch_end", "configure_optimizers", "train",
 )
 """Methods by which a technique would train otherwise than the loop of heads does."""
-
-
-class Declined(Exception):
-    """A model is not trained as a head on known features; says why."""
 
 
 @dataclass

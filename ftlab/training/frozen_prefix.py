@@ -28,6 +28,7 @@ from ftlab.training.cache_plan import (
     stored_bytes,
 )
 from ftlab.training.callbacks import ALIVE, Report
+from ftlab.training.declined import Declined
 from ftlab.training.evaluate import Placing, placing
 from ftlab.training.guards import TensorGuard
 from ftlab.training.precision import Context
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
 ORDER = ("batch_size", "sampling", "workers", "bucketing")
 """Settings of a data module that say nothing of what a row is."""
 SPARE = 1_000_000_000  # bytes of the disk that a cache leaves free
-
-
-class _Declined(Exception):
-    """There is a prefix, and no reason to cache it; says why."""
 
 
 def attach(
@@ -65,7 +62,7 @@ def attach(
         try:
             report({"event": "shortcut", "text": _attach(run, trainer, guard, splits, report)})
             return time.perf_counter() - begin
-        except (Unplayable, _Declined) as error:
+        except (Unplayable, Declined) as error:
             reason = str(error)
         except OSError as error:
             reason = f"{prefix_cache.folder()}: {error.strerror or error}"
@@ -127,16 +124,16 @@ def _worth_making(
     """What making the files will cost and save.
 
     Raises:
-        _Declined: more than it saves, or more room than there is.
+        Declined: more than it saves, or more room than there is.
     """
     forecast = source.foresee(splits)
     report({"event": "forecast", **asdict(forecast)})
     room = min(prefix_cache.limit(), prefix_cache.free() - SPARE)
     if forecast.bytes > room:
-        raise _Declined(f"it would take {forecast.bytes / 1e6:,.0f} MB, and there is room for "
+        raise Declined(f"it would take {forecast.bytes / 1e6:,.0f} MB, and there is room for "
                         f"{max(0, room) / 1e6:,.0f}")
     if not forecast.pays:
-        raise _Declined(f"{source.prefix.blocks} of "
+        raise Declined(f"{source.prefix.blocks} of "
                         f"{len(source.run.technique.model.blocks)} blocks are frozen, but it would not pay: {forecast}")
     return forecast
 

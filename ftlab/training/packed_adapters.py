@@ -16,67 +16,31 @@ from typing import Any
 from ftlab.errors import FtlabError, GuardFailed
 from ftlab.training import costs, packing_check
 from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT, Report
+from ftlab.training.declined import Declined
 from ftlab.training.fit import Run, adapt, load
 from ftlab.training.pack import Pack
 from ftlab.training.packed_member import Member
-from ftlab.training.run import execute
-from ftlab.training.search import search
-from ftlab.training.slot_dropout import Declined, generator_of
+from ftlab.training.slot_dropout import generator_of
 
 Result = dict[str, float] | Exception
 
 
 def fit_packed(
-    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]] | None
+    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]]
 ) -> list[Result]:
-    """As `search` of each, on one network where that is exact and faster, else one after another.
+    """As `search` of each, on one network.
 
     Args:
         runs: with equal backbone, data and settings, all with the technique LoRA.
         reports: take each run's events; a `shortcut` says what was decided, and why.
-        stops: as for `search`; None for whole runs, which are executed one after another, because
-            each has a model to keep and a test.
+        stops: as for `search`.
 
     Returns:
         Of each run what `search` returns, or the exception that it failed with.
+
+    Raises:
+        Declined: it would not be exact, or not be faster. Nothing has trained.
     """
-    if stops is None:
-        return _in_turn(runs, reports, None, "they are no trials")
-    try:
-        return _together(runs, reports, stops)
-    except Declined as reason:
-        return _in_turn(runs, reports, stops, str(reason))
-
-
-def _in_turn(
-    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]] | None,
-    reason: str,
-) -> list[Result]:
-    results: list[Result] = []
-    for number, (run, report) in enumerate(zip(runs, reports, strict=True)):
-        run.data.handed.clear()
-        said = _saying(reason, report)
-        try:
-            results.append(execute(run, said) if stops is None else search(run, said, stops[number]))
-        except Exception as error:  # noqa: BLE001  # whatever it is, the others go on
-            results.append(error)
-    return results
-
-
-def _saying(reason: str, report: Report) -> Report:
-    """Says beside every other decision that, and why, the run is not packed."""
-
-    def said(event: dict[str, Any]) -> None:
-        if event["event"] == "shortcut":
-            event = {**event, "text": f"{event['text']}; not packed with other runs: {reason}"}
-        report(event)
-
-    return said
-
-
-def _together(
-    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]]
-) -> list[Result]:
     if reason := _why_not(runs):
         raise Declined(reason)
     members, failed, memory = adapted(runs, reports, stops)

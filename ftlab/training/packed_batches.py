@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from ftlab.backbones.model import Batch
 from ftlab.data.base import DataModule
-from ftlab.training.slot_dropout import Declined
+from ftlab.training.declined import Declined
 
 
 def tiled(value: Any, times: int, size: int) -> Any:

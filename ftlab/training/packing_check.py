@@ -10,9 +10,10 @@ import torch
 
 from ftlab.backbones.model import Batch
 from ftlab.training import costs, guards
+from ftlab.training.declined import Declined
 from ftlab.training.pack import Pack
 from ftlab.training.packed_batches import part
-from ftlab.training.slot_dropout import Declined, SlotDropout, drawing_from
+from ftlab.training.slot_dropout import SlotDropout, drawing_from
 
 ROUNDS = 3  # each way, the first of which warms up
 STD = 0.05  # of the weights with which models are compared: LoRA's own start at zero

@@ -10,8 +10,9 @@ from lightning import Trainer
 
 from ftlab.data.base import SPLITS
 from ftlab.training import frozen_prefix, hardware
-from ftlab.training.cached_head import CachedHead, Declined, find_head
+from ftlab.training.cached_head import CachedHead, find_head
 from ftlab.training.callbacks import Report
+from ftlab.training.declined import Declined
 from ftlab.training.fit import Run, adapt, best_epoch, load, make_trainer
 from ftlab.training.guards import TensorGuard
 from ftlab.training.head_members import Member, Seed, random_state

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from ftlab.training.declined import Declined
+
 
 def generator_of(device: torch.device) -> torch.Generator:
     """The one that dropout on a device draws from."""
@@ -117,7 +119,3 @@ def drawing_from(generator: torch.Generator, states: list[Tensor], slot: int) ->
         states[slot] = generator.get_state()
     finally:
         generator.set_state(before)
-
-
-class Declined(Exception):
-    """The runs are not trained together; says why."""

@@ -19,7 +19,8 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
 from ftlab.backbones.block import lies_below
-from ftlab.training.slot_dropout import Declined, SlotDropout
+from ftlab.training.declined import Declined
+from ftlab.training.slot_dropout import SlotDropout
 
 
 class Stack:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from ftlab.training.cached_head import Declined
 from ftlab.training.callbacks import Report
+from ftlab.training.declined import Declined
 from ftlab.training.fit import Run
 from ftlab.training.packed_adapters import fit_packed
 from ftlab.training.run import execute
@@ -38,11 +39,12 @@ def execute_together(
             return _packed(runs, reports, stops)
         except Declined as error:
             reason = str(error)
-    if len(runs) > 1:
-        for report in reports:
-            report({"event": "shortcut", "text": f"trained by itself: {reason}"})
-    return [_alone(run, report, None if stops is None else stops[number])
-            for number, (run, report) in enumerate(zip(runs, reports, strict=True))]
+    results = []
+    for number, (run, report) in enumerate(zip(runs, reports, strict=True)):
+        run.data.handed = {}  # of what was tried
+        said = _saying(reason, report) if len(runs) > 1 else report
+        results.append(_alone(run, said, None if stops is None else stops[number]))
+    return results
 
 
 def _why_alone(runs: Sequence[Run]) -> str:
@@ -69,6 +71,17 @@ def _packed(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> lis
     if stops is None:
         raise Declined("whole runs of adapters are measured one at a time")
     return fit_packed(runs, reports, stops)
+
+
+def _saying(reason: str, report: Report) -> Report:
+    """Says beside every other decision that the run is trained by itself, and why."""
+
+    def said(event: dict[str, Any]) -> None:
+        if event["event"] == "shortcut":
+            event = {**event, "text": f"{event['text']}; trained by itself: {reason}"}
+        report(event)
+
+    return said
 
 
 def _alone(run: Run, report: Report, stop: Callable[[], bool] | None) -> Result:

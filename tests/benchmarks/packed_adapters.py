@@ -32,12 +32,12 @@ from ftlab.data.text import TextClassification
 from ftlab.techniques.lora import LoRA
 from ftlab.training import packing_check
 from ftlab.training.costs import uncached
+from ftlab.training.declined import Declined
 from ftlab.training.fit import Run
 from ftlab.training.pack import Pack
 from ftlab.training.packed_adapters import adapted
 from ftlab.training.packed_member import Member
 from ftlab.training.settings import TrainerSettings
-from ftlab.training.slot_dropout import Declined
 
 SLOTS = 8
 TOKENS = 64

@@ -18,10 +18,10 @@ from ftlab.techniques.base import Optimization
 from ftlab.techniques.lora import LoRA
 from ftlab.training import packing_check
 from ftlab.training.fit import Run
-from ftlab.training.packed_adapters import fit_packed
 from ftlab.training.search import search
 from ftlab.training.settings import TrainerSettings
 from ftlab.training.slot_dropout import SlotDropout
+from ftlab.training.together import execute_together
 
 FLOAT64 = TrainerSettings(max_epochs=2, precision="64-true")
 
@@ -72,7 +72,7 @@ def both(make: Making, stops: Sequence[Callable[[], bool]] = (never,) * 3) -> tu
         alone.append((search(run, events.append, stop), events, run))
     runs = make(False)
     heard: list[list[dict[str, Any]]] = [[] for _ in runs]
-    results = fit_packed(runs, [each.append for each in heard], stops[: len(runs)])
+    results = execute_together(runs, [each.append for each in heard], stops[: len(runs)])
     together = list(zip(results, heard, runs, strict=True))
     notes = [event["text"] for each in heard for event in each if event["event"] == "shortcut"]
     return alone, together, notes
@@ -168,7 +168,7 @@ def test_pack__prunes_and_fails_each_alone(texts: World, tmp_path: Path) -> None
         alone.append((search(run, events.append, stop), events, run))
     runs = make(False)
     heard: list[list[dict[str, Any]]] = [[] for _ in runs]
-    first, failure, third = fit_packed(
+    first, failure, third = execute_together(
         runs, [each.append for each in heard], [always_stop, never, never])
     assert isinstance(failure, GuardFailed) and "non-finite loss" in str(failure)
     assert isinstance(first, dict) and first["pruned"] == 1 and first["best_epoch"] == 1
@@ -186,11 +186,11 @@ def test_runs__go_one_after_another_where_a_pack_declines(
     runs = [run_of(texts, LoRA() if why != "bias" else NormToo(), why == "plain", tmp_path, seed,
                    settings) for seed in ((3, 4) if why == "widths" else (3, 3))]
     heard: list[list[dict[str, Any]]] = [[], []]
-    results = fit_packed(runs, [each.append for each in heard], [never, never])
+    results = execute_together(runs, [each.append for each in heard], [never, never])
     assert all(isinstance(each, dict) and "val/loss" in each for each in results), results
     for events in heard:
         (note,) = (event["text"] for event in events if event["event"] == "shortcut")
-        assert "not packed with other runs" in note and said in note
+        assert "trained by itself" in note and said in note
 
 
 class NormToo(LoRA):
