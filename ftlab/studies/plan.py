@@ -144,6 +144,7 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
     for cell in study.cells:
         if cell.key.dataset not in datasets:
             datasets[cell.key.dataset] = build(cell.data)
+            datasets[cell.key.dataset].plain = not study.shortcuts
             datasets[cell.key.dataset].load()
         if cell.key.backbone not in backbones:
             backbones[cell.key.backbone] = build(cell.backbone)

@@ -1,16 +1,20 @@
 """Token ids on disk are the tokenizer's, made once, and made again where they are damaged."""
 
+import dataclasses
 import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data import token_cache
 from ftlab.data.text import TextClassification
 from ftlab.data.token_cache import Tokens, tokens_of
+from ftlab.studies.plan import plan
+from ftlab.studies.study import load_study
 
 TEXTS = [f"{'good film ' * (i % 9)}the plot of number {i}" for i in range(200)]
 fork = multiprocessing.get_context("fork")
@@ -149,4 +153,24 @@ def test_loaders__bring_the_same_batches(
     plain = batches(True)
     assert not folder.exists()
     assert batches(False) == batches(False) == plain
+    assert len(files(folder)) == 3
+
+
+def test_plan__of_a_study_without_shortcuts_writes_nothing(
+    tmp_path: Path, folder, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_cache, "FEW", 0)
+    source = tmp_path / "all.csv"
+    source.write_text("\n".join(["text,label", *(f"{text},{i % 2}" for i, text in enumerate(TEXTS))]))
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({
+        "name": "small", "question": "Is it kept?", "seeds": [0],
+        "backbones": {"b": {"class_path": "HuggingFace", "init_args": {"source": str(tiny_bert)}}},
+        "datasets": {"d": {"class_path": "TextClassification",
+                           "init_args": {"train": str(source), "max_length": 12}}},
+        "techniques": {"probe": "LinearProbe"}}))
+    study = load_study(path)
+    plan(dataclasses.replace(study, shortcuts=False))
+    assert not folder.exists()
+    plan(study)
     assert len(files(folder)) == 3

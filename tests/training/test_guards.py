@@ -77,6 +77,15 @@ def test_guard__frozen_changed(model: TaskModel) -> None:
         guard.check(model, {"network.head.weight", "network.head.bias"})
 
 
+@pytest.mark.parametrize("size", [0, 3, 8, 8 * 1024, 8 * 5000 + 5])
+def test_digest__is_the_sum_of_words_and_of_words_times_odd_numbers(size: int) -> None:
+    data = torch.randint(0, 256, (size,), dtype=torch.uint8)
+    words = [int.from_bytes(bytes(data[i : i + 8].tolist()), "little") for i in range(0, size, 8)]
+    whole = size // 8
+    expected = sum(words), sum(word * (2 * i + 1) for i, word in enumerate(words[:whole]))
+    assert [value % 2**64 for value in digest(data)] == [value % 2**64 for value in expected]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64])
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_digest__sees_any_element_and_their_order(dtype: torch.dtype, size: int) -> None:
