@@ -101,6 +101,7 @@ def make_pack(folder: Path, batch: int, precision: Any, last: int | None) -> Pac
     assert not failed, failed
     pack = Pack(list(members.values()))
     pack.attach()
+    assert last is None or pack.said[0].startswith("prefix cache"), pack.said
     for member in pack.alive:
         member.begin(len(pack.batches))
         member.run.technique.train()
@@ -151,7 +152,7 @@ def packed(pack: Pack) -> Callable[[Any], list[float]]:
 
     def step(rows: Any) -> list[float]:
         losses = pack.step(*pack.batch_of(rows))
-        pack.update()
+        pack.update(step=1)
         return [float(loss) for loss in losses]
 
     return step
