@@ -28,6 +28,7 @@ class Pack:
     Attributes:
         alive: those that still train, slot by slot.
         said: what was decided, and why.
+        sample: a batch of which all is computed, and how many rows each slot has in it.
 
     Raises:
         Declined: they cannot share one.
@@ -56,9 +57,12 @@ class Pack:
 
     def attach(self) -> float:
         """Compute or read what the frozen prefix hands on, for all; the seconds that it took."""
+        data = [member.run.data for member in self.alive]
+        # with its inputs, which nobody may read once the prefix hands on
+        self.sample = self.batch_of(next(Batches(data).epoch(0)))
         seconds = frozen_prefix.attach(
             self.run, self.trainer, self.guard, SPLITS[:2], self.report)
-        self.batches = Batches([member.run.data for member in self.alive])
+        self.batches = Batches(data)
         return seconds
 
     def batch_of(self, rows: Rows) -> tuple[Batch, int]:
@@ -88,9 +92,10 @@ class Pack:
         (torch.stack(losses).sum() / self.run.settings.accumulate).backward()
         return [loss.detach() for loss in losses]
 
-    def update(self) -> None:
+    def update(self, step: int, last: bool = False) -> None:
+        """The update of that number (from 1), and whether it is the epoch's last."""
         for member in self.alive:
-            member.update()
+            member.update(step, last)
         self.stacked.zero_grad()
 
     def validate(self, heard: Iterable[Any]) -> None:

@@ -166,8 +166,8 @@ def _epoch(
         for member, loss in zip(slots, pack.step(*pack.batch_of(rows)), strict=True):
             member.note(loss)
         if number % accumulate == 0 or number == batches:
-            pack.update()
             step += 1
+            pack.update(step, number == batches)
         if number % EVERY == 0 or number == batches:
             keep(partial(Member.look, step=step, done=epoch * batches + number))
             if not pack.alive:
@@ -175,8 +175,8 @@ def _epoch(
         elif time.perf_counter() - said > HEARTBEAT:
             said = time.perf_counter()
             pack.report(ALIVE)
-        for member in slots:
-            member.steps.append((time.perf_counter() - begin) / len(slots))
+        for member in pack.alive:
+            member.took((time.perf_counter() - begin) / len(slots), step)
     return step
 
 

