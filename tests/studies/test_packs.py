@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import TESTS, alive, begin, records, said, trials, wait_for
+from processes import TESTS, records
 from scripted import HereEngine, ScriptedEngine, ended, write_sweep
 
 from ftlab.studies.coordinator import run_study
@@ -188,24 +188,3 @@ def test_sweep__processes_that_end_in_every_way(
         output = Path(failure.partition("output: ")[2].rstrip(")"))
         assert output.name == OUTPUT
         assert ("no luck" in output.read_text()) == ("no luck" in failure)
-
-
-@pytest.mark.slow
-def test_sweep__a_killed_command_s_pack_is_done_by_the_next(
-    tmp_path: Path, tiny_bert: Path, reviews: Path
-) -> None:
-    write_sweep(tmp_path, tiny_bert, reviews,
-                {"techniques": {"company": {"class_path": "company.Company"}}}, trials=3,
-                spaces={"company": {"lr": {"low": 0.001, "high": 0.1, "log": True}}})
-    command = ("sweep", "sweep.yaml", "--allow", "company", "--workers", "1")
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        process = begin(tmp_path, *command, NAP="60")
-        wait_for(lambda: any(tmp_path.glob("results/small/.work/sweep/*/events.jsonl")))
-        process.send_signal(number)
-        assert process.wait(60) == (143 if number == signal.SIGTERM else -9), said(tmp_path)
-        wait_for(lambda: not alive(tmp_path), 60)
-    assert begin(tmp_path, *command).wait(120) == 0, said(tmp_path)
-    assert not list(tmp_path.glob("results/small/.work/*"))
-    (found,) = trials(tmp_path).values()
-    assert [trial.state.name for trial in found] == ["COMPLETE"] * 3
-    assert records(tmp_path) == {("COMPLETE", "FINISHED"): 3, ("LOST", "KILLED"): 6}
