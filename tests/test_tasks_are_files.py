@@ -77,7 +77,8 @@ DATA = '''
 import hashlib
 from pathlib import Path
 
-from ftlab.data.base import SPLITS, DataModule, Examples
+from ftlab.data.base import DataModule
+from ftlab.data.examples import SPLITS, Examples
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset

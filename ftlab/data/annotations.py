@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ftlab.data.base import SplitName
+from ftlab.data.examples import SplitName
 from ftlab.data.image_decode import picture_size
 from ftlab.errors import InputError
 from ftlab.tasks.boxes import Box

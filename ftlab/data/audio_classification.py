@@ -8,8 +8,9 @@ from typing import Any
 from ftlab.backbones.base import Backbone
 from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_sources import AudioSource, Speakers
-from ftlab.data.base import DataModule, Examples, SplitName
+from ftlab.data.base import DataModule
 from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.examples import Examples, SplitName
 from ftlab.data.readers import sound_reader
 from ftlab.data.recordings import Recordings
 from ftlab.data.sampling import Natural, Sampling

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
-from ftlab.data.base import Examples, SplitName
+from ftlab.data.examples import Examples, SplitName
 from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError

@@ -6,8 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -17,6 +16,7 @@ from ftlab.backbones.base import Backbone
 from ftlab.backbones.prefix import Rows
 from ftlab.data.batches import Handing, Row, SplitDataset, Unread
 from ftlab.data.bucketing import Buckets
+from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.known_labels import keep_known
 from ftlab.data.sampling import (
@@ -29,33 +29,6 @@ from ftlab.data.sampling import (
 from ftlab.data.splits import Split, Subset
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
-
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-
-
-@dataclass
-class Examples:
-    """The examples of one split.
-
-    Attributes:
-        ids: stable names, the same whatever the run's seed.
-        inputs: raw texts, image paths, ...
-        labels: raw labels.
-        targets: labels as the task encodes them.
-    """
-
-    ids: list[str]
-    inputs: list[Any]
-    labels: list[Any]
-    targets: list[Any] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, positions: Sequence[int]) -> Examples:
-        return Examples(*([column[i] for i in positions] if column else []
-                          for column in (self.ids, self.inputs, self.labels, self.targets)))
 
 
 class DataModule(LightningDataModule, ABC):

@@ -8,9 +8,10 @@ from typing import Any
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import TextPreprocessing
-from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.causal_tokens import Pair, chunks_of, pairs_of
+from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.packing import PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.readers import text_reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ftlab.data.base import Examples
+from ftlab.data.examples import Examples
 from ftlab.errors import Incompatible, InputError
 
 

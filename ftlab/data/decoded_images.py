@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ftlab.data.base import Examples, SplitName
+from ftlab.data.examples import Examples, SplitName
 from ftlab.data.image_decode import decode_image, image_bytes
 
 IN_MEMORY = 2**30

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ftlab.backbones.source import reason, resolve_path
-from ftlab.data.base import SPLITS, SplitName
+from ftlab.data.examples import SPLITS, SplitName
 from ftlab.errors import InputError
 
 PREFIX = "hf:"

@@ -9,9 +9,10 @@ from torchvision.transforms import v2
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import ImagePreprocessing
-from ftlab.data.base import DataModule, Examples, SplitName
+from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.decoded_images import DecodedImages
+from ftlab.data.examples import Examples, SplitName
 from ftlab.data.image_augment import ImageAugment, MixCollate
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
 from ftlab.data.readers import image_reader

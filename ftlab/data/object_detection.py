@@ -11,10 +11,11 @@ from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.source import resolve_path
 from ftlab.data.annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
-from ftlab.data.base import DataModule, Examples, SplitName
+from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.box_augment import BoxAugment, BoxDataset
 from ftlab.data.decoded_images import DecodedImages
+from ftlab.data.examples import Examples, SplitName
 from ftlab.data.image_dataset import StackImages
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural

@@ -10,7 +10,7 @@ from string import Formatter
 
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
-from ftlab.data.base import SplitName
+from ftlab.data.examples import SplitName
 from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import cleaned, decoded, note_replaced
 from ftlab.errors import InputError

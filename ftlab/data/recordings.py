@@ -16,7 +16,7 @@ from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_dataset import AudioCollate, AudioDataset
 from ftlab.data.audio_decode import audio_bytes, decode_audio, resample
 from ftlab.data.audio_sources import AudioSource, Speakers
-from ftlab.data.base import SPLITS, Examples, SplitName
+from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.hub import PREFIX, named_splits
 from ftlab.errors import InputError
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
-from ftlab.data.base import Examples, SplitName
+from ftlab.data.examples import Examples, SplitName
 from ftlab.data.tables import EXTENSIONS, Column, read_table
 from ftlab.data.utf8 import cleaned, decoded, note_replaced
 from ftlab.errors import InputError

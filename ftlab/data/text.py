@@ -8,8 +8,9 @@ from typing import Any
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import TextPreprocessing
-from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
+from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read

@@ -16,9 +16,10 @@ from ftlab.backbones.model import IGNORED
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
-from ftlab.data.base import SPLITS, DataModule, Examples, SplitName
+from ftlab.data.base import DataModule
 from ftlab.data.batches import Row, SplitDataset
 from ftlab.data.conll import Sentence, from_rows, read_conll
+from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset

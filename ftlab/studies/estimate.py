@@ -14,7 +14,8 @@ from rich.text import Text
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.passes import Unplayable
-from ftlab.data.base import SPLITS, DataModule
+from ftlab.data.base import DataModule
+from ftlab.data.examples import SPLITS
 from ftlab.studies.config import build
 from ftlab.studies.display import clock
 from ftlab.studies.plan import Plan, PlannedCell, plan
@@ -22,6 +23,7 @@ from ftlab.studies.study import Study
 from ftlab.techniques.base import Technique
 from ftlab.training import frozen_prefix
 from ftlab.training.cache_plan import Forecast
+from ftlab.training.costs import typical_batch
 from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
 from ftlab.training.settings import TrainerSettings
@@ -173,7 +175,7 @@ def _time(technique: Technique, data: DataModule, epochs: int) -> float:
         data.val_dataloader(),
         data.test_dataloader(),
     )
-    batch = next(iter(train))
+    batch = typical_batch(data)
     step = 0.0
     if technique.trains:
         technique.training_step(batch, 0).backward()

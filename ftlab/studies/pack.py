@@ -56,9 +56,18 @@ class Member(Job):
 
     Attributes:
         specification: what its process is told.
+        remarks: what its process has said so far, by tag.
     """
 
     specification: dict[str, Any]
+    remarks: dict[str, list[str]]
+
+    def remark(self, about: str, text: str) -> dict[str, str]:
+        """The tag that holds a text beside the earlier ones about the same."""
+        said = self.remarks.setdefault(f"ftlab.{about}", [])
+        if text not in said:
+            said.append(text)
+        return {f"ftlab.{about}": "; ".join(said)}
 
     @abstractmethod
     def alone(self, why: str) -> None:

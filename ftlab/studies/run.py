@@ -88,6 +88,7 @@ class StudyRun(Member):
         self.metrics: dict[str, float] = {}
         self.step = 0
         self.reason = ""
+        self.remarks = {}
         said = runs.study.specification(planned.cell, seed)
         self.specification = {**said, "study": key.study, "fingerprints": fingerprints(planned),
                               "runs_to_come": runs.to_come(planned)}
@@ -108,7 +109,7 @@ class StudyRun(Member):
                 self.step, now = event["step"], event["time"]
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
             case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
-                self.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
+                self.tracker.set_tags(self.run_id, self.remark(about, event["text"]))
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)
                 self.tracker.set_tags(self.run_id, {provenance.TAG: said})

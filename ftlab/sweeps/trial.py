@@ -94,6 +94,7 @@ class Trial(Member):
         self.directory = directory or own
         self.metrics: dict[str, float] = {}
         self.reason = ""
+        self.remarks = {}
         config = self.trials.sweep.config(held.cell, held.values, seed)
         self.specification = {**config, "runs_to_come": self.trials.to_come(self.planned)}
         write_specification(self.directory, self.specification)
@@ -112,7 +113,7 @@ class Trial(Member):
                 if "epoch" in event["metrics"] and not trials.steps:
                     self._report(event["metrics"])
             case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
-                trials.tracker.set_tags(self.run_id, {f"ftlab.{about}": event["text"]})
+                trials.tracker.set_tags(self.run_id, self.remark(about, event["text"]))
             case "environment":
                 said = json.dumps(event["said"], sort_keys=True)
                 trials.tracker.set_tags(self.run_id, {provenance.TAG: said})

@@ -10,7 +10,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
-from ftlab.data.base import SplitName
+from ftlab.data.examples import SplitName
 from ftlab.techniques.base import Technique
 from ftlab.training.declined import Declined
 from ftlab.training.evaluate import placing

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ftlab.backbones.model import TaskModel
+from ftlab.data.base import DataModule
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique
 from ftlab.training.precision import Context
@@ -92,7 +93,7 @@ def flops(
     """Floating-point operations an example, of a training step and of a forward pass.
 
     Counted by `torch.utils.flop_counter` (operations it does not know count nothing) over one
-    training batch as it is, padding included, in the `context` of the run's precision.
+    typical training batch, padding included, in the `context` of the run's precision.
     """
     batch, examples = uncached(batch), len(batch["index"])
     technique.eval()
@@ -111,6 +112,25 @@ def flops(
         "cost/train_flops": counter.get_total_flops() / examples,
         "cost/inference_flops": inference / examples,
     }
+
+
+def typical_batch(data: DataModule) -> dict[str, Any]:
+    """Of the first epoch's training batches the one that is padded most like the mean of all.
+
+    Batches of like length differ in length, so that the first one says little of the others.
+    """
+    loader, lengths = data.train_dataloader(), data.padded_lengths()
+    if lengths is None:
+        batch: dict[str, Any] = next(iter(loader))
+        return batch
+    order, size = list(loader.sampler), loader.batch_size or 1
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    widths = [max(lengths[i] for i in each) for each in batches]
+    mean = sum(width * len(each) for width, each in zip(widths, batches, strict=True)) / len(order)
+    whole = range(max(1, len(order) // size))
+    chosen = batches[min(whole, key=lambda number: abs(widths[number] - mean))]
+    made: dict[str, Any] = loader.collate_fn([loader.dataset[i] for i in chosen])
+    return made
 
 
 def latency(task: Task, model: TaskModel, batch: Mapping[str, Any],

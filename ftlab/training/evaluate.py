@@ -13,7 +13,7 @@ import torch
 from lightning import Trainer
 
 from ftlab.backbones.model import TaskModel
-from ftlab.data.base import SplitName
+from ftlab.data.examples import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision

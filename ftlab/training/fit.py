@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
-from ftlab.data.base import SPLITS, DataModule
+from ftlab.data.base import DataModule
+from ftlab.data.examples import SPLITS
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 from ftlab.training import checkpoint, costs, frozen_prefix, guards, hardware, precision, sharding

@@ -13,9 +13,11 @@ import torch
 import transformers
 from lightning import Trainer
 
+from ftlab.backbones import cache_folder
 from ftlab.backbones.passes import Unplayable
 from ftlab.backbones.prefix import Prefix
-from ftlab.data.base import DataModule, SplitName
+from ftlab.data.base import DataModule
+from ftlab.data.examples import SplitName
 from ftlab.training import prefix_cache
 from ftlab.training.cache_plan import (
     Forecast,
@@ -28,6 +30,7 @@ from ftlab.training.cache_plan import (
     stored_bytes,
 )
 from ftlab.training.callbacks import ALIVE, Report
+from ftlab.training.costs import typical_batch
 from ftlab.training.declined import Declined
 from ftlab.training.evaluate import Placing, placing
 from ftlab.training.guards import TensorGuard
@@ -128,7 +131,7 @@ def _worth_making(
     """
     forecast = source.foresee(splits)
     report({"event": "forecast", **asdict(forecast)})
-    room = min(prefix_cache.limit(), prefix_cache.free() - SPARE)
+    room = min(cache_folder.limit(), prefix_cache.free() - SPARE)
     if forecast.bytes > room:
         raise Declined(f"it would take {forecast.bytes / 1e6:,.0f} MB, and there is room for "
                         f"{max(0, room) / 1e6:,.0f}")
@@ -212,7 +215,7 @@ class Source:
 
     def measure(self) -> Measured:
         """The cost of the prefix, of one training batch."""
-        batch = next(iter(self.run.data.train_dataloader()))
+        batch = typical_batch(self.run.data)
         placed, count = self.place(batch), len(batch["index"])
         self.run.technique.model.eval()
         with torch.no_grad(), self.context():

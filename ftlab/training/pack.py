@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ftlab.backbones.model import Batch, Outputs
-from ftlab.data.base import SPLITS
+from ftlab.data.examples import SPLITS
 from ftlab.training import frozen_prefix
 from ftlab.training.evaluate import placing
 from ftlab.training.fit import make_trainer

@@ -26,9 +26,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ftlab.backbones import cache_folder
 from ftlab.training.guards import digest
 
-LIMIT = 20_000_000_000  # bytes on disk, unless $FTLAB_CACHE_BYTES says otherwise
 CHUNK = 2**25  # bytes that are checked at a time
 DTYPES = {torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
           torch.bfloat16: "BF16"}
@@ -41,12 +41,7 @@ class Damaged(Exception):
 
 def folder() -> Path:
     """Where the files are."""
-    return Path(os.environ.get("FTLAB_CACHE", "~/.cache/ftlab")).expanduser() / "prefix"
-
-
-def limit() -> int:
-    """Bytes that all files together may take."""
-    return int(os.environ.get("FTLAB_CACHE_BYTES", LIMIT))
+    return cache_folder.folder("prefix")
 
 
 def free() -> int:
@@ -171,7 +166,7 @@ def obtain(
         work.mkdir()
         try:
             made = _write(work, examples, record())
-            _make_room(made.stat().st_size, path.parent)
+            cache_folder.make_room(made.stat().st_size)
             os.replace(made, path)
         finally:
             shutil.rmtree(work)
@@ -273,13 +268,3 @@ def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> Path:
 def _digests(tensor: Tensor) -> list[list[int]]:
     chunks = tensor.reshape(-1).split(CHUNK // tensor.dtype.itemsize)
     return [list(digest(chunk)) for chunk in chunks]
-
-
-def _make_room(needed: int, where: Path) -> None:
-    """Remove what was read longest ago; who has it mapped keeps it."""
-    files = sorted(where.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in files)
-    while files and total + needed > limit():
-        oldest = files.pop(0)
-        total -= oldest.stat().st_size
-        oldest.unlink(missing_ok=True)

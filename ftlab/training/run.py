@@ -8,7 +8,7 @@ import time
 import torch
 from lightning import Trainer
 
-from ftlab.data.base import SplitName
+from ftlab.data.examples import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.training import costs, guards
 from ftlab.training.callbacks import BestEpoch, Report
@@ -100,7 +100,7 @@ def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, fl
     technique, model = run.technique, run.technique.model
     place, context = placing(trainer, device), trainer.precision_plugin.forward_context
     run.data.handed.clear()  # from here on all is computed
-    results = costs.flops(technique, place(next(iter(run.data.train_dataloader()))), context)
+    results = costs.flops(technique, place(costs.typical_batch(run.data)), context)
     batch = place(next(iter(run.data.test_dataloader())))
     one, task = costs.without_target(costs.first_examples(batch, 1)), run.data.task
     results["cost/latency_seconds"] = costs.latency(task, model, one, context)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from lightning import Trainer
 
-from ftlab.data.base import SPLITS
+from ftlab.data.examples import SPLITS
 from ftlab.training import frozen_prefix, hardware
 from ftlab.training.cached_head import CachedHead, find_head
 from ftlab.training.callbacks import Report

@@ -1,0 +1,34 @@
+"""The examples of a split, before a backbone reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+
+@dataclass
+class Examples:
+    """The examples of one split.
+
+    Attributes:
+        ids: stable names, the same whatever the run's seed.
+        inputs: raw texts, image paths, ...
+        labels: raw labels.
+        targets: labels as the task encodes them.
+    """
+
+    ids: list[str]
+    inputs: list[Any]
+    labels: list[Any]
+    targets: list[Any] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, positions: Sequence[int]) -> Examples:
+        return Examples(*([column[i] for i in positions] if column else []
+                          for column in (self.ids, self.inputs, self.labels, self.targets)))
