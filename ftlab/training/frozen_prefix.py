@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from lightning import Trainer
+from torch import nn
 
 from ftlab.backbones import cache_folder
+from ftlab.backbones.block import Block
 from ftlab.backbones.passes import Unplayable
-from ftlab.backbones.prefix import Prefix
+from ftlab.backbones.prefix import Prefix, leading
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
+from ftlab.techniques.base import is_norm
 from ftlab.training import prefix_cache
 from ftlab.training.cache_plan import (
     Forecast,
@@ -174,9 +177,12 @@ class Source:
         Raises:
             Unplayable: there is none that could be played back.
         """
+        model = self.run.technique.model
+        if _looks_up(model.blocks[: leading(model)]):
+            raise Unplayable("only embeddings are frozen, which are as fast to look up as to read")
         sample = self.place(next(iter(self.run.data.val_dataloader())))
         with self.context():
-            return Prefix(self.run.technique.model, sample)
+            return Prefix(model, sample)
 
     @cached_property
     def _parts(self) -> dict[str, Any]:
@@ -245,6 +251,13 @@ class Source:
             there = prefix_cache.path_of(self.key(name)).exists()
             parts.append(Part(len(data.splits[split]), passes, training, evaluation, there))
         return foresee(self.measure(), parts, int(self.run.record.get("runs_to_come", 1)))
+
+
+def _looks_up(blocks: Sequence[Block]) -> bool:
+    """Whether blocks multiply nothing: they hold embeddings and norms alone."""
+    leaves = (module for block in blocks for _, module in block.named_modules()
+              if any(True for _ in module.parameters(recurse=False)))
+    return all(isinstance(module, nn.Embedding) or is_norm(module) for module in leaves)
 
 
 def _work(data: DataModule, split: SplitName) -> tuple[float, float]:

@@ -162,14 +162,17 @@ def test_cache__says_why_there_is_none(texts: World, tmp_path: Path, cache: Path
     augmented.data.augment = TextAugment(dropout=0.1)  # type: ignore[attr-defined]
     full = run_in(texts, "last1", tmp_path / "two", plain=False)
     full.technique = TECHNIQUES["FullFineTuning"](lr=1e-3)
+    lora = run_in(texts, "last1", tmp_path / "three", plain=False)
+    lora.technique = TECHNIQUES["LoRA"](rank=2)
     said = []
-    for run in (augmented, full):
+    for run in (augmented, full, lora):
         events: list[dict[str, Any]] = []
         execute(run, events.append)
         said.append(note_of(events))
     assert "augmentation changes the examples" in said[0]
     assert "views" in said[0]
     assert "the first block trains" in said[1]
+    assert "only embeddings are frozen" in said[2]
     assert not cache.exists()
 
 
