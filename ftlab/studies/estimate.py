@@ -18,8 +18,9 @@ from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.studies.config import build
 from ftlab.studies.display import clock
+from ftlab.studies.pack import LARGEST, seeds_together, together_of
 from ftlab.studies.plan import Plan, PlannedCell, plan
-from ftlab.studies.study import Study
+from ftlab.studies.study import Cell, Study
 from ftlab.techniques.base import Technique
 from ftlab.training import frozen_prefix
 from ftlab.training.cache_plan import Forecast
@@ -81,7 +82,7 @@ class Estimate:
     def rich(self) -> Group:
         """For the terminal: the cells, then what is computed once for each."""
         once = [f"{planned.cell.key.title}: {_once(planned, self.foreseen[planned.cell.key.config])}"
-                for planned in self.plan.cells]
+                f"{_together(planned.cell, self.plan.study)}" for planned in self.plan.cells]
         return Group(self._table(), "Computed once:", *(Text(f"  {line}") for line in once))
 
     def _table(self) -> Table:
@@ -118,6 +119,16 @@ def _once(planned: PlannedCell, here: Foreseen) -> str:
     blocks = "block" if planned.frozen_blocks == 1 else "blocks"
     return (f"what {planned.frozen_blocks} frozen {blocks} hand on, {here.cache.bytes / 1e6:,.0f} MB, saves "
             f"{clock(here.cache.saved)} in {here.cache.runs} runs")
+
+
+def _together(cell: Cell, study: Study) -> str:
+    """How runs of a cell share a process, as the end of a line."""
+    stacks = seeds_together(cell, study.seeds, study.shortcuts)
+    if len(stacks[0]) > 1:
+        return f"; {len(stacks[0])} seeds train as one stack of heads"
+    if (way := together_of(cell, study.shortcuts)) is not None:
+        return f"; in a sweep up to {LARGEST[way]} trials may train as one"
+    return ""
 
 
 def estimate(study: Study) -> Estimate:
