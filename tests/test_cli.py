@@ -197,7 +197,7 @@ def test_run__kill_costs_the_run_in_progress_alone(study: Path, call: Call, tmp_
 
 
 def test_run__a_killed_worker_fails_its_run_alone(study: Path, tmp_path: Path) -> None:
-    command = [*FTLAB, "run", str(study), "--only", "probe", "--set", "seeds=[0, 1]"]
+    command = [*FTLAB, "run", str(study), "--plain", "--only", "probe", "--set", "seeds=[0, 1]"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"32-true": torch.float32, "64-true": torch.float64, "bf16-mixed": torch.bfloat16}
 """What products are computed in; parameters are in float32 or float64."""
-OWN_WAY = (
-    "penalty", "param_groups", "lr_factors", "begin_epoch", "training_step", "validation_step",
-    "on_train_epoch_start", "on_validation_epoch_end", "configure_optimizers", "train",
-)
-"""Methods by which a technique would train otherwise than the loop of heads does."""
+SAME_LOOP = {"adapt", "prepare", "merge", "search_space", "together", "identity_at_start"}
+"""What a technique may say for itself and still be trained by the loop of heads."""
 
 
 @dataclass
@@ -72,8 +69,9 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
         Declined: the run needs the Trainer, says why.
     """
     technique, model = run.technique, run.technique.model
-    own = [name for name in OWN_WAY
-           if getattr(type(technique), name) is not getattr(Technique, name)]
+    own = [name for kind in type(technique).__mro__ if not issubclass(Technique, kind)
+           for name in vars(kind)
+           if hasattr(Technique, name) and name not in SAME_LOOP and not name.startswith("__")]
     if run.plain:
         raise Declined("--plain")
     if not {"train", "validation"} <= run.data.handed.keys():

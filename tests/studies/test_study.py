@@ -53,7 +53,7 @@ BAD = {
     "trainer range": ({"trainer": {"max_epochs": 0}}, "max_epochs must be at least 1, got 0", ""),
     "trainer type": ({"trainer": {"max_epochs": "many"}}, "expected a whole number, got many", ""),
     "trainer choice": (
-        {"trainer": {"precision": "32"}}, "trainer.precision: expected one of '32-true'", "",
+        {"trainer": {"precision": "32"}}, "trainer.precision: expected one of 'auto', '32-true'", "",
     ),
     "class": ({"techniques": {"a": "Lorra"}}, "techniques.a: there is no Technique", "'LoRA'"),
     "argument": (

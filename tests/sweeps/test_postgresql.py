@@ -123,9 +123,9 @@ def test_lock__the_server_takes_it_from_a_stopped_holder(database, make_board, c
                         connection.exec_driver_sql("select 1")
                     say("locked")
                     os.kill(os.getpid(), signal.SIGSTOP)  # until the test continues it
-            return board._take(True)
+            return board._take(True, lambda cell: 1)
 
-        held = board.storage.exclusively(act)
+        (held,) = board.storage.exclusively(act)
         say((held.cell.key.technique, held.number))
 
     make_board(database).storage.close()  # makes the tables, which may take longer than the hold

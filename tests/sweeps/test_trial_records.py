@@ -32,7 +32,7 @@ def here(tmp_path: Path, tiny_bert: Path, reviews: Path, monkeypatch: pytest.Mon
     def run(**keys: Any) -> list[TrialRecord]:
         path = write_sweep(tmp_path, tiny_bert, reviews, {"techniques": {"lora": "LoRA"}},
                            trials=3, **keys)
-        run.sweep = load_sweep(path)
+        run.sweep = load_sweep(path).with_shortcuts(False)  # each in a folder of its own
         run_sweep(run.sweep, engine=ScriptedEngine(play, 1))
         return SweepTracker().trials("small", run.sweep.name)
 
