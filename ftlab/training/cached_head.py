@@ -71,7 +71,8 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
     technique, model = run.technique, run.technique.model
     own = [name for kind in type(technique).__mro__ if not issubclass(Technique, kind)
            for name in vars(kind)
-           if hasattr(Technique, name) and name not in SAME_LOOP and not name.startswith("__")]
+           if hasattr(Technique, name) and name not in SAME_LOOP
+           and not name.startswith(("__", "_abc_"))]
     if run.plain:
         raise Declined("--plain")
     if not {"train", "validation"} <= run.data.handed.keys():

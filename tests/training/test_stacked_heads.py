@@ -211,7 +211,19 @@ def augmented(run: Run) -> None:
     run.data.augment = TextAugment(dropout=0.1)  # type: ignore[attr-defined]
 
 
+class Hooked(LinearProbe):
+    """Has Lightning's Trainer call it."""
+
+    def on_train_start(self) -> None:
+        pass
+
+
+def hooked(run: Run) -> None:
+    run.technique = Hooked(lr=run.technique.lr, optim=run.technique.optim)
+
+
 @pytest.mark.parametrize(("change", "why"), [
+    (hooked, "Hooked has its own on_train_start"),
     (focal, "its loss states no gradient in closed form"),
     (augmented, "its features are not cached"),
 ])
