@@ -161,3 +161,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels[:, side] += 100
             Image.fromarray(pixels).save(root / label / f"{i:02}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take seconds to make."""
+    from ftlab.tracking.tracker import Tracker
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    Tracker(f"sqlite:///{path}").open_study("other", {})
+    return path

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 LIMIT = 20_000_000_000  # bytes on disk, unless $FTLAB_CACHE_BYTES says otherwise
+POLL = 0.2  # seconds from one try at a lock to the next
 KINDS = ("prefix", "tokens")
 """Folders whose .safetensors files are bounded together."""
 
@@ -25,10 +27,21 @@ def limit() -> int:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A lock among processes, which ends with its process."""
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """A lock among processes, which ends with its process.
+
+    Args:
+        path: of the lock's file.
+        waiting: called every now and then while another process has it.
+    """
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting()
+                time.sleep(POLL)
         yield
 
 

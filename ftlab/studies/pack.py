@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ftlab.studies import provenance
 from ftlab.studies.config import class_of
 from ftlab.studies.dispatch import Job
 from ftlab.studies.engine import EVENTS, OUTPUT, SPECIFICATION, Event, died
@@ -62,12 +63,15 @@ class Member(Job):
     specification: dict[str, Any]
     remarks: dict[str, list[str]]
 
-    def remark(self, about: str, text: str) -> dict[str, str]:
-        """The tag that holds a text beside the earlier ones about the same."""
-        said = self.remarks.setdefault(f"ftlab.{about}", [])
-        if text not in said:
-            said.append(text)
-        return {f"ftlab.{about}": "; ".join(said)}
+    def tags(self, event: Event) -> dict[str, str]:
+        """Of an event that says something about the run; a text stands beside earlier ones."""
+        if event["event"] == "environment":
+            return {provenance.TAG: json.dumps(event["said"], sort_keys=True)}
+        name = f"ftlab.{event['event']}"
+        said = self.remarks.setdefault(name, [])
+        if event["text"] not in said:
+            said.append(event["text"])
+        return {name: "; ".join(said)}
 
     @abstractmethod
     def alone(self, why: str) -> None:

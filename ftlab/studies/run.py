@@ -108,11 +108,8 @@ class StudyRun(Member):
             case "metrics":
                 self.step, now = event["step"], event["time"]
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
-            case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
-                self.tracker.set_tags(self.run_id, self.remark(about, event["text"]))
-            case "environment":
-                said = json.dumps(event["said"], sort_keys=True)
-                self.tracker.set_tags(self.run_id, {provenance.TAG: said})
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" | "environment":
+                self.tracker.set_tags(self.run_id, self.tags(event))
             case "failed":
                 self.reason = event["reason"]
             case "done":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import statistics
@@ -112,11 +111,8 @@ class Trial(Member):
                 self.curves |= event["metrics"].keys()
                 if "epoch" in event["metrics"] and not trials.steps:
                     self._report(event["metrics"])
-            case "note" | "shortcut" | "precision" | "hardware" | "compile" as about:
-                trials.tracker.set_tags(self.run_id, self.remark(about, event["text"]))
-            case "environment":
-                said = json.dumps(event["said"], sort_keys=True)
-                trials.tracker.set_tags(self.run_id, {provenance.TAG: said})
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" | "environment":
+                trials.tracker.set_tags(self.run_id, self.tags(event))
             case "failed":
                 self.reason = event["reason"]
             case "done":

@@ -9,16 +9,13 @@ safetensors, mapped and not read, so that processes share one copy in memory.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
 import struct
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -157,7 +154,7 @@ def obtain(
     if found is not None:
         return found, False
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock"), waiting):
+    with cache_folder.locked(path.with_suffix(".lock"), waiting):
         found = _whole(path)  # another process has made it meanwhile
         if found is not None:
             return found, False
@@ -180,20 +177,6 @@ def _whole(path: Path) -> Activations | None:
         return Activations(path).open()
     except Damaged:
         return None
-
-
-@contextmanager
-def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """A lock that ends with its process."""
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waiting()
-                time.sleep(0.2)
-        yield
 
 
 def _write(work: Path, examples: int, recorded: Recorded) -> Path:

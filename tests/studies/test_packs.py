@@ -26,14 +26,6 @@ Write = Callable[..., Path]
 PROBE = {"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03}}}
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    Tracker(f"sqlite:///{path}").open_study("other", {})
-    return path
-
-
 @pytest.fixture
 def go(tmp_path: Path, empty_store: Path) -> Callable[..., Outcome]:
     """`go(study, engine)` in a store of its own."""

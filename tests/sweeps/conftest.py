@@ -1,3 +1,5 @@
+import shutil
+
 """A sweep without training: what is asked, leased and told needs no model."""
 
 import multiprocessing
@@ -142,3 +144,10 @@ def crowd() -> Iterator[Crowd]:
     crowd = Crowd()
     yield crowd
     crowd.end()
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of its own for each test, in its folder."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)

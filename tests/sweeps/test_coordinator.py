@@ -35,21 +35,6 @@ pytestmark = pytest.mark.usefixtures("store")
 KEYS = {"techniques": {"lora": "LoRA"}}
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    SweepTracker(f"sqlite:///{path}").open_study("other", {})
-    return path
-
-
-@pytest.fixture
-def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store of its own for each test, in its folder."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def sweep(tmp_path: Path, tiny_bert: Path, reviews: Path) -> Sweep:
     """A sweep in a folder of its own: `sweep(play, trials=3)`; again, it is the same command."""

@@ -1,6 +1,5 @@
 """Trials that share a process: drawn, led and ended as each by itself. Nothing is trained."""
 
-import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,20 +23,6 @@ from ftlab.tracking.sweeps import SweepTracker
 
 Sweep = Callable[..., Outcome]
 pytestmark = pytest.mark.usefixtures("store")
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    SweepTracker(f"sqlite:///{path}").open_study("other", {})
-    return path
-
-
-@pytest.fixture
-def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
