@@ -71,6 +71,12 @@ def children(pid: int) -> list[int]:
             for word in file.read_text().split()]
 
 
+def reach(engine: Workers, phase: str) -> None:
+    """Wait for a run's phase."""
+    while not any(event.get("phase") == phase for _, event in engine.events(0.1)):
+        pass
+
+
 def test_run__of_one_process_reports_to_the_end(engine: Workers, specify: Specify) -> None:
     events = run(engine, specify())
     assert events[-2]["event"] == "done"
@@ -106,9 +112,7 @@ def test_run__that_falls_silent_is_ended_and_writes_where_it_stood(
 def test_sigterm__ends_a_run_as_a_signal(engine: Workers, specify: Specify) -> None:
     folder = specify(epochs=10_000)
     engine.start(folder)
-    events: list[Event] = []
-    while not any(event.get("phase") == "fit" for event in events):
-        events += [event for _, event in engine.events(0.1)]
+    reach(engine, "fit")
     (pid,) = children(engine._server.pid)
     os.kill(pid, signal.SIGTERM)
     assert to_the_end(engine, folder)[-1] == {"event": "exit", "code": -signal.SIGTERM, "lost": True}
@@ -117,9 +121,7 @@ def test_sigterm__ends_a_run_as_a_signal(engine: Workers, specify: Specify) -> N
 def test_exit__is_heard_at_once(engine: Workers, specify: Specify) -> None:
     folder = specify(how="hang", when="0")
     engine.start(folder)
-    events: list[Event] = []
-    while not any(event.get("phase") == "load" for event in events):
-        events += [event for _, event in engine.events(0.1)]
+    reach(engine, "load")
     (pid,) = children(engine._server.pid)
     os.kill(pid, signal.SIGKILL)
     begin = time.monotonic()
@@ -132,9 +134,7 @@ def test_server__that_is_killed_is_replaced_and_its_runs_are_lost(
 ) -> None:
     folder = specify(how="hang", when="0")
     engine.start(folder)
-    events: list[Event] = []
-    while not any(event.get("phase") == "load" for event in events):
-        events += [event for _, event in engine.events(0.1)]
+    reach(engine, "load")
     (pid,) = children(engine._server.pid)
     os.kill(engine._server.pid, signal.SIGKILL)
     assert to_the_end(engine, folder)[-1] == {"event": "exit", "code": -signal.SIGKILL, "lost": True}
