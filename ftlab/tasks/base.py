@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -109,6 +111,21 @@ class Task(ABC):
     @abstractmethod
     def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Columns `target`, `prediction`, `scores` of the prediction records of a batch."""
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        """What each example adds to a metric, (N,): see `jackknife.pseudovalues`.
+
+        It needs no `fit`: the records say all.
+
+        Args:
+            metric: name without split prefix.
+            records: of a whole split.
+
+        Returns:
+            None where the records do not tell, or where a metric is no function of sums.
+        """
+        return None
 
     def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
         """Figures of a test split's prediction records, by name."""

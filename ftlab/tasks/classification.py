@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
+from ftlab.tasks.classification_counts import contributions
 from ftlab.tasks.classification_metrics import PER_CLASS, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
 from ftlab.tasks.losses.base import Loss
@@ -126,6 +129,10 @@ class Classification(Task):
             "prediction": [self.classes[i] for i in scores.argmax(dim=-1).tolist()],
             "scores": scores.tolist(),
         }
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        return contributions(metric, records["target"], records["prediction"])
 
     def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
         """The confusion matrix."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -37,3 +39,10 @@ class ExactMatch(Metric):
 
     def compute(self) -> Tensor:
         return self.right / self.total
+
+
+def matches(records: Mapping[str, Sequence[Any]],
+            change: Callable[[str], str] = str.strip) -> NDArray[np.float64]:
+    """1 for each text of prediction records that equals its reference, else 0, (N,)."""
+    return np.array([change(a) == change(b) for a, b in
+                     zip(records["prediction"], records["target"], strict=True)], dtype=np.float64)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -12,7 +14,7 @@ from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
-from ftlab.tasks.exact_match import ExactMatch
+from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.label_tokens import label_count, mean_log_likelihood, stack_labels, token_loss
 
 
@@ -82,6 +84,11 @@ class LanguageModelling(Task):
         texts = list(target["text"])
         return {"target": texts, "prediction": predictions.get("text", [None] * len(texts)),
                 "scores": mean_log_likelihood(predictions["logits"], target["labels"]).tolist()}
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        known = metric == "exact_match" and None not in records["prediction"]
+        return matches(records) if known else None
 
     @staticmethod
     def stack(targets: Sequence[Any]) -> dict[str, Any]:

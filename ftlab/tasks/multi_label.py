@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MetricCollection
@@ -14,7 +16,12 @@ from torchmetrics import MetricCollection
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.losses.base import at_least_float32
-from ftlab.tasks.multi_label_metrics import PER_LABEL, multi_label_metrics, probabilities
+from ftlab.tasks.multi_label_metrics import (
+    PER_LABEL,
+    contributions,
+    multi_label_metrics,
+    probabilities,
+)
 from ftlab.tasks.naming import class_name, flattened, name_order, unseen
 
 
@@ -141,6 +148,12 @@ class MultiLabel(Task):
     def _named(self, chosen: Tensor) -> list[list[str]]:
         return [[name for name, is_one in zip(self.labels, row, strict=True) if is_one]
                 for row in chosen.tolist()]
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        # every label of the task, since one that no record names counts as F1 0
+        labels = len(records["scores"][0]) if records["scores"] else 0
+        return contributions(metric, records["target"], records["prediction"], labels)
 
     def summary(self) -> dict[str, Any]:
         counts = dict(zip(self.labels, self._counts, strict=True))

@@ -5,8 +5,10 @@ They add up over uneven batches and over ranks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -17,6 +19,8 @@ from torchmetrics.classification import (
 )
 from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities.data import dim_zero_cat
+
+from ftlab.tasks.jackknife import Array, pseudovalues, ratio
 
 PER_LABEL = ("average_precision", "f1")
 """Metrics whose value is a vector over the labels (L,)."""
@@ -84,3 +88,27 @@ def multi_label_metrics(labels: int, threshold: float) -> MetricCollection:
         "average_precision": AveragePrecisions(**ranked),
         "f1": MultilabelF1Score(**decided, average="none"),
     })
+
+
+def contributions(metric: str, target: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]],
+                  labels: int) -> Array | None:
+    """What each example adds to a metric of decided labels, (N,); None for another metric.
+
+    Args:
+        metric: name without split prefix.
+        target, prediction: the labels of each example.
+        labels: how many the task has.
+    """
+    if metric == "accuracy":
+        return np.array([set(a) == set(b) for a, b in zip(target, prediction, strict=True)],
+                        dtype=np.float64)
+    if metric not in ("f1_micro", "f1_macro"):
+        return None
+    names = sorted({name for row in (*target, *prediction) for name in row})
+    true, said = (np.array([[name in row for name in names] for row in rows], dtype=np.float64)
+                  for rows in (target, prediction))
+    counts = np.stack([2 * true * said, true + said], axis=1)  # (N, 2, L)
+    if metric == "f1_micro":
+        return pseudovalues(counts.sum(axis=-1), lambda sums: ratio(sums[..., 0], sums[..., 1]))
+    return pseudovalues(
+        counts, lambda sums: ratio(sums[..., 0, :], sums[..., 1, :]).sum(axis=-1) / labels)

@@ -7,7 +7,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torchmetrics import MetricCollection
@@ -16,7 +18,7 @@ from ftlab.backbones.model import Batch, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
 from ftlab.tasks.losses.base import at_least_float32
-from ftlab.tasks.regression_metrics import regression_metrics
+from ftlab.tasks.regression_metrics import contributions, regression_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,6 +123,11 @@ class Regression(Task):
         numbers = predictions.detach().cpu().tolist()
         return {"target": target.tolist(), "prediction": numbers,
                 "scores": [[number] for number in numbers]}
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        return contributions(metric, np.array(records["target"], dtype=np.float64),
+                             np.array(records["prediction"], dtype=np.float64))
 
     def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
         """Predictions over targets."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.utilities.data import dim_zero_cat
+
+from ftlab.tasks.jackknife import Array, pseudovalues
 
 
 def pearson(prediction: Tensor, target: Tensor) -> Tensor:
@@ -84,3 +87,35 @@ def regression_metrics() -> MetricCollection:
         "spearman": OfAll(spearman),
         "r2": OfAll(r_squared),
     })
+
+
+def _correlation(sums: Array) -> Array:
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    covariance, of_x, of_y = xy - x * y / n, xx - x * x / n, yy - y * y / n
+    found: Array = covariance / np.sqrt(of_x * of_y)
+    return found
+
+
+def contributions(metric: str, target: Array, prediction: Array) -> Array | None:
+    """What each example adds to a metric, (N,), from targets and predictions (N,).
+
+    None for Spearman's correlation, which is no function of sums, and for an unknown metric.
+    """
+    error, one = prediction - target, np.ones_like(target)
+    # away from the origin, sums of squares would cancel
+    x, y = prediction - prediction.mean(), target - target.mean()
+    match metric:
+        case "mse":
+            return error**2
+        case "mae":
+            return np.abs(error)
+        case "rmse":
+            counts = np.stack([error**2, one], axis=-1)
+            return pseudovalues(counts, lambda sums: np.sqrt(sums[..., 0] / sums[..., 1]))
+        case "pearson" if x.any() and y.any():
+            return pseudovalues(np.stack([one, x, y, x * x, y * y, x * y], -1), _correlation)
+        case "r2" if y.any():
+            counts = np.stack([error**2, one, y, y * y], axis=-1)
+            return pseudovalues(counts, lambda sums: 1 - sums[..., 0] / (
+                sums[..., 3] - sums[..., 2] ** 2 / sums[..., 1]))
+    return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -12,7 +14,7 @@ from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
-from ftlab.tasks.exact_match import ExactMatch
+from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
 from ftlab.tasks.text_overlap import Bleu, Rouge, Tokenisation
 
@@ -77,6 +79,11 @@ class SequenceToSequence(Task):
     def records(self, predictions: Sequence[str], target: Any) -> dict[str, list[Any]]:
         """Target and generated text."""
         return {"target": list(target["text"]), "prediction": list(predictions)}
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        known = metric == "exact_match"
+        return matches(records) if known else None
 
     @staticmethod
     def stack(targets: Sequence[Any]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ftlab.tasks.jackknife import Array, pseudovalues, ratio
 from ftlab.tasks.spans import OUTSIDE, Scheme, spans
 
 
@@ -101,3 +103,24 @@ class SpanScores(Metric):
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return part.float() / whole.float().clamp(min=1)
+
+
+def contributions(metric: str, target: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]],
+                  scheme: Scheme) -> Array | None:
+    """What each sentence adds to a micro metric, (N,), from tags a word; None for another."""
+    counts = np.array([_counted(true, said, scheme)
+                       for true, said in zip(target, prediction, strict=True)], dtype=np.float64)
+    hits, predicted, actual, right, words = range(5)
+    parts = {"precision": ([hits], [predicted]), "recall": ([hits], [actual]),
+             "f1": ([hits, hits], [predicted, actual]), "accuracy": ([right], [words])}
+    if metric not in parts:
+        return None
+    part, whole = parts[metric]
+    return pseudovalues(counts, lambda sums: ratio(sums[..., part].sum(axis=-1),
+                                                   sums[..., whole].sum(axis=-1)))
+
+
+def _counted(true: Sequence[str], said: Sequence[str], scheme: Scheme) -> tuple[int, ...]:
+    found, meant = spans(said, scheme), spans(true, scheme)
+    right = sum(a == b for a, b in zip(true, said, strict=True))
+    return len(found & meant), len(found), len(meant), right, len(true)

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -16,7 +18,7 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.label_tokens import label_count, token_loss
 from ftlab.tasks.naming import flattened
-from ftlab.tasks.span_metrics import SpanScores, names, word_tags
+from ftlab.tasks.span_metrics import SpanScores, contributions, names, word_tags
 from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, split_tag
 
 
@@ -117,6 +119,10 @@ class Tagging(Task):
             "prediction": [names(row, self.tags) for row in chosen],
             "scores": certain,
         }
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        return contributions(metric, records["target"], records["prediction"], self.scheme)
 
     def summary(self) -> dict[str, Any]:
         return {"types": self._types, "train_counts": dict(sorted(self._counts.items()))}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 from torchmetrics import MetricCollection
@@ -16,7 +18,7 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
 from ftlab.tasks.losses.base import log_probabilities
-from ftlab.tasks.transcription_metrics import normaliser, transcription_metrics
+from ftlab.tasks.transcription_metrics import contributions, normaliser, transcription_metrics
 
 
 class Transcription(Task):
@@ -97,6 +99,10 @@ class Transcription(Task):
         agree = [change(a) == change(b) for a, b in zip(predictions, target["text"], strict=True)]
         return {"target": list(target["text"]), "prediction": list(predictions),
                 "scores": [float(same) for same in agree]}
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        return contributions(metric, records, normaliser(self.normalise))
 
     def summary(self) -> dict[str, Any]:
         return {"train_transcripts": self._examples}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.text import CharErrorRate, WordErrorRate
 
-from ftlab.tasks.exact_match import ExactMatch
+from ftlab.tasks.exact_match import ExactMatch, matches
+from ftlab.tasks.jackknife import Array, pseudovalues, ratio
 
 Normalisation = Literal["none", "basic", "english"]
 Normalise = Callable[[str], str]
@@ -69,3 +71,20 @@ def transcription_metrics(name: Normalisation) -> MetricCollection:
         "exact_match": ExactMatch(normalise),
     }
     return MetricCollection(metrics, compute_groups=False)
+
+
+def contributions(metric: str, records: Mapping[str, Sequence[Any]],
+                  normalise: Normalise) -> Array | None:
+    """What each transcript adds to a metric, (N,); None for an unknown one."""
+    if metric == "exact_match":
+        return matches(records, normalise)
+    if metric not in ("wer", "cer"):
+        return None
+    from nltk.metrics.distance import edit_distance  # all of nltk comes with it
+
+    split = str.split if metric == "wer" else list
+    pairs = [(split(normalise(said)), split(normalise(true)))
+             for said, true in zip(records["prediction"], records["target"], strict=True)]
+    counts = np.array([(edit_distance(said, true), len(true)) for said, true in pairs],
+                      dtype=np.float64)
+    return pseudovalues(counts, lambda sums: ratio(sums[..., 0], sums[..., 1]))

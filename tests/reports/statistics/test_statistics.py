@@ -1,0 +1,172 @@
+"""The tests between techniques, against scipy, statsmodels, published figures and simulation."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from ftlab.reports.statistics.family import LEVEL, holm, pairs, standing
+from ftlab.reports.statistics.paired import over_both, over_examples, over_seeds, p_over_both
+from ftlab.reports.statistics.ranks import rank
+from ftlab.reports.statistics.seeds import bootstrap_interval
+
+sys.path.insert(0, str(Path(__file__).parent))
+from simulated import study
+
+RANDOM = np.random.default_rng(5)
+
+
+def test_where_examples_add_nothing_both_is_students_test_over_seeds():
+    by_seed = RANDOM.normal(0.02, 0.02, 4)
+    found = over_both(np.repeat(by_seed[:, None], 300, axis=1))
+    expected = stats.ttest_1samp(by_seed, 0.0)
+    interval = expected.confidence_interval()
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-4)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-4)
+
+
+def test_where_seeds_add_nothing_both_is_students_test_over_examples():
+    by_example = RANDOM.normal(0.1, 1, 200)
+    found = over_both(np.repeat(by_example[None], 3, axis=0))
+    expected = stats.ttest_1samp(by_example, 0.0)
+    interval = expected.confidence_interval()
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-3)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-3)
+    assert found.effect == pytest.approx(by_example.mean() / by_example.std(ddof=1))
+
+
+@given(st.integers(2, 6), st.integers(2, 30), st.integers(0, 2**32 - 1))
+def test_interval_and_p_agree_and_the_test_is_symmetric(seeds, examples, state):
+    table = np.random.default_rng(state).integers(-1, 2, (seeds, examples)).astype(float)
+    ours, theirs = over_both(table), over_both(-table)
+    assert ours.p == pytest.approx(theirs.p)
+    assert (ours.low, ours.high) == pytest.approx((-theirs.high, -theirs.low))
+    assert ours.low <= ours.difference <= ours.high
+    assert ours.p == p_over_both(table)
+    if abs(ours.p - 0.05) > 1e-6 and ours.high > ours.low:
+        assert (ours.p < 0.05) == (ours.low > 0 or ours.high < 0)
+
+
+def test_over_seeds_is_scipys_paired_test():
+    a, b = RANDOM.normal(0.8, 0.02, 5), RANDOM.normal(0.79, 0.02, 5)
+    found, expected = over_seeds(a, b), stats.ttest_rel(a, b)
+    interval = expected.confidence_interval()
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_one_seed_of_hits_and_misses_is_mcnemars_exact_test():
+    table = RANDOM.choice([-1.0, 0.0, 1.0], (1, 400), p=[0.03, 0.9, 0.07])
+    wins, losses = (table > 0).sum(), (table < 0).sum()
+    expected = mcnemar([[0, wins], [losses, 0]], exact=True)
+    assert over_examples(table).p == pytest.approx(expected.pvalue)
+    assert "McNemar" in over_examples(table).test
+
+
+def test_the_bootstrap_over_examples_agrees_with_scipys():
+    table = RANDOM.normal(0.05, 1, (3, 500))
+    found, by_example = over_examples(table), table.mean(axis=0)
+    expected = stats.bootstrap((by_example,), np.mean, method="percentile", rng=1)
+    low, high = expected.confidence_interval
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.004)
+    assert found.p == pytest.approx(stats.ttest_1samp(by_example, 0).pvalue, abs=0.01)
+
+
+def test_equal_techniques_differ_by_nothing():
+    zeros = np.zeros((3, 50))
+    for found in (over_both(zeros), over_examples(zeros), over_seeds([1, 2], [1, 2])):
+        assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+        assert math.isnan(found.effect)
+
+
+def test_holm_as_r_adjusts():
+    raw = [0.01, 0.04, 0.03, 0.005]
+    expected = [0.03, 0.06, 0.06, 0.02]  # p.adjust(c(.01, .04, .03, .005), "holm")
+    names = [("a", str(n)) for n in range(4)]
+    assert list(holm(dict(zip(names, raw, strict=True))).values()) == pytest.approx(expected)
+
+
+def test_what_cannot_be_tested_counts_for_nothing():
+    found = holm({("a", "b"): 0.04, ("a", "c"): math.nan})
+    assert found[("a", "b")] == 0.04
+    assert math.isnan(found[("a", "c")])
+    means = {"a": 0.9, "b": 0.8, "c": 0.89, "d": 0.9}
+    assert standing(means, found, True) == ("a", ["a", "d"])
+    assert standing(means, {("a", "b"): 0.06, ("b", "c"): 0.5}, False) == ("b", ["a", "b", "c"])
+
+
+def test_demsars_example():
+    # Table 6 of Demšar (2006): C4.5 with and without two of its parameters tuned, 14 data sets.
+    # The paper ranked the next to last row before it rounded it; .9751 is a number of that kind.
+    table = """.763 .768 .771 .798|.599 .591 .590 .569|.954 .971 .968 .967|.628 .661 .654 .657
+        |.882 .888 .886 .898|.936 .931 .916 .931|.661 .668 .609 .685|.583 .583 .563 .625
+        |.775 .838 .866 .875|1 1 1 1|.940 .962 .965 .962|.619 .666 .614 .669|.972 .981 .9751 .975
+        |.957 .978 .946 .970"""
+    scores = {str(n): dict(zip("abcd", map(float, row.split()), strict=True))
+              for n, row in enumerate(table.split("|"))}
+    found = rank(scores, higher_is_better=True)
+    assert [round(value, 3) for value in found.ranks.values()] == [3.143, 2.000, 2.893, 1.964]
+    # F = 3.69 with 3 and 39 degrees of freedom, ties not corrected for; a row here is all ties
+    assert found.p == pytest.approx(stats.f.sf(3.69, 3, 39), rel=0.5)
+    assert found.p < stats.f.sf(3.69, 3, 39)
+    assert found.difference == pytest.approx(1.25, abs=0.005)
+    assert found.pairs.loc["a", "d"] > LEVEL  # 3.143 - 1.964 < 1.25: Nemenyi sees nothing
+
+
+def test_ranks_need_two_data_sets_and_two_techniques():
+    assert rank({"x": {"a": 1.0, "b": 2.0}}, True) is None
+    assert rank({"x": {"a": 1.0, "b": 2.0}, "y": {"a": 1.0}}, True) is None
+    two = rank({"x": {"a": 1.0, "b": 2.0}, "y": {"a": 1.0, "b": 3.0}}, False)
+    assert two.ranks == {"a": 1.0, "b": 2.0}
+    assert math.isnan(two.p)
+
+
+def test_bootstrap_over_seeds():
+    values = list(RANDOM.normal(0.8, 0.05, 12))
+    low, high = bootstrap_interval(values)
+    assert min(values) < low < np.mean(values) < high < max(values)
+    half = stats.t.ppf(0.975, 11) * stats.sem(values)
+    assert high - low == pytest.approx(2 * half, rel=0.25)
+    assert all(map(math.isnan, bootstrap_interval([0.5])))
+    assert all(map(math.isnan, bootstrap_interval([0.5, math.nan])))
+    assert bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+def claims(lift, seeds, examples, seed_noise, studies):
+    """Share of simulated studies with any claim, and of the lifted technique's pairs found."""
+    generator = np.random.default_rng(11)
+    names = ["better" if lift else "a", "b", "c", "d"]
+    some = found = 0
+    for _ in range(studies):
+        hits = dict(zip(names, study(generator, 4, seeds, examples, lift, seed_noise), strict=True))
+        adjusted = holm({(a, b): p_over_both(hits[a] - hits[b]) for a, b in pairs(names)})
+        some += any(p <= LEVEL for p in adjusted.values())
+        found += sum(p <= LEVEL for pair, p in adjusted.items() if names[0] in pair)
+    return some / studies, found / studies / 3
+
+
+@pytest.mark.parametrize("seeds, examples, seed_noise", [
+    (3, 200, 0.15),  # both matter
+    (3, 200, 0.5),   # the luck of the seed matters most
+    (5, 100, 0.0),   # it does not matter at all
+])
+def test_of_1000_simulated_studies_without_difference_at_most_5_percent_claim_one(
+        seeds, examples, seed_noise):
+    false, _ = claims(0.0, seeds, examples, seed_noise, studies=1000)
+    assert false <= 0.05
+
+
+def test_power(record_property):
+    """Five and ten seeds find a difference of about four points; three seldom do."""
+    few, some, many = (claims(0.4, seeds, 1000, 0.1, studies=100)[1] for seeds in (3, 5, 10))
+    for name, value in (("3", few), ("5", some), ("10", many)):
+        record_property(f"power with {name} seeds", value)
+    print(f"power with 3, 5 and 10 seeds: {few:.2f}, {some:.2f}, {many:.2f}")
+    assert few < some < many
+    assert many > 0.9
