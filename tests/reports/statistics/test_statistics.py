@@ -145,7 +145,10 @@ def claims(lift, seeds, examples, seed_noise, studies):
     some = found = 0
     for _ in range(studies):
         hits = dict(zip(names, study(generator, 4, seeds, examples, lift, seed_noise), strict=True))
-        adjusted = holm({(a, b): p_over_both(hits[a] - hits[b]) for a, b in pairs(names)})
+        raw = {(a, b): p_over_both(hits[a] - hits[b]) for a, b in pairs(names)}
+        if min(raw.values()) > LEVEL:  # adjusted they only grow, and statsmodels is slow
+            continue
+        adjusted = holm(raw)
         some += any(p <= LEVEL for p in adjusted.values())
         found += sum(p <= LEVEL for pair, p in adjusted.items() if names[0] in pair)
     return some / studies, found / studies / 3
