@@ -10,10 +10,11 @@ import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
-from ftlab.data.examples import SplitName
+from ftlab.data.examples import SPLITS, SplitName
 from ftlab.techniques.base import Technique
 from ftlab.training.declined import Declined
 from ftlab.training.evaluate import placing
+from ftlab.training.frozen_prefix import named
 from ftlab.training.guards import close
 
 if TYPE_CHECKING:
@@ -33,21 +34,27 @@ class CachedHead:
         linear: weight (O, D).
         names: of its parameters in the model, the weight first.
         dropouts: applied to the features, in order.
-        features: of each split (N, D), on the device.
+        features: (N, D) on the device, by the name that batches bring as `prefix`.
         target: of each split, likewise.
         products: what the layer computes in.
+        views: names of the training features, which take turns, an epoch each.
     """
 
     linear: nn.Linear
     names: list[str]
     dropouts: list[nn.Module]
-    features: dict[SplitName, Tensor]
+    features: dict[str, Tensor]
     target: dict[SplitName, Tensor]
     products: torch.dtype
+    views: Sequence[str] = ("train",)
 
     def parameters(self) -> list[Tensor]:
         """Copies of the linear layer's."""
         return [parameter.detach().clone() for parameter in self.linear.parameters()]
+
+    def training(self, epoch: int) -> Tensor:
+        """The features that an epoch (from 0) trains on."""
+        return self.features[self.views[epoch % len(self.views)]]
 
     def put(self, values: Sequence[Tensor]) -> None:
         """Give the linear layer other parameters."""
@@ -75,7 +82,7 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
            and not name.startswith(("__", "_abc_"))]
     if run.plain:
         raise Declined("--plain")
-    if not {"train", "validation"} <= run.data.handed.keys():
+    if not named(run, SPLITS[:2]).keys() <= run.data.handed.keys():
         raise Declined("its features are not cached")
     if run.data.task.form != "vector":
         raise Declined("its outputs are no vector an example")
@@ -93,7 +100,8 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
         raise Declined("more trains than a linear layer on the features")
     names = [next(name for name, p in trains.items() if p is own) for own in linear.parameters()]
     products = PRECISIONS[run.settings.precision]
-    head = CachedHead(linear, names, dropouts, {}, {}, products)
+    views = tuple(named(run, SPLITS[:1]))
+    head = CachedHead(linear, names, dropouts, {}, {}, products, views)
     _check(run, trainer, head)
     return head
 
@@ -101,15 +109,14 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
 def _check(run: Run, trainer: Trainer, head: CachedHead) -> None:
     """Hold the head alone to the whole model, on a batch, with dropout and without."""
     data, technique, device = run.data, run.technique, trainer.strategy.root_device
-    splits: tuple[SplitName, ...] = ("train", "validation")
-    for split in splits:
-        (features,) = data.handed[split].rows(torch.arange(len(data.splits[split])), [None])
+    for name, split in named(run, SPLITS[:2]).items():
+        (features,) = data.handed[name].rows(torch.arange(len(data.splits[split])), [None])
         target = data.task.stack(data.splits[split].targets)
         if not isinstance(target, Tensor) or features.ndim != 2:
             raise Declined("what the head reads is no vector an example")
-        head.features[split], head.target[split] = features.to(device), target.to(device)
+        head.features[name], head.target[split] = features.to(device), target.to(device)
     batch: Any = placing(trainer, device)(next(iter(data.train_dataloader())))
-    features = head.features["train"][batch["index"]]
+    features = head.features[batch["prefix"]][batch["index"]]
     technique.model.to(device)
     context = trainer.precision_plugin.forward_context
     for mode in (False, True):

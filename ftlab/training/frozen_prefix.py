@@ -103,7 +103,7 @@ def _attach(
     model.to(device)
     source = Source(run, guard.before, placing(trainer, device),
                     trainer.precision_plugin.forward_context)
-    wanted = named(data, splits)
+    wanted = named(run, splits)
     keys = {name: source.key(name) for name in wanted}
     foreseen = ""
     if not all(prefix_cache.path_of(key).exists() for key in keys.values()):
@@ -148,9 +148,10 @@ def _playing(prefix: Prefix, data: DataModule, name: str, batch: Any) -> Abstrac
     return prefix.playing(data.handed[name], batch)
 
 
-def named(data: DataModule, splits: Sequence[SplitName]) -> dict[str, SplitName]:
+def named(run: Run, splits: Sequence[SplitName]) -> dict[str, SplitName]:
     """What a run's batches bring as `prefix` -> its split: each view of train has a name."""
-    views = [f"train/{view}" for view in range(data.views or 0)] or ["train"]
+    seen = min(run.data.views or 0, run.settings.max_epochs)  # an epoch sees one
+    views = [f"train/{view}" for view in range(seen)] or ["train"]
     return {name: split for split in splits for name in (views if split == "train" else [split])}
 
 
@@ -241,7 +242,7 @@ class Source:
         data, epochs = self.run.data, self.run.settings.max_epochs
         whole = "test" in splits  # a trial has no evaluation after its fit
         parts = []
-        for name, split in named(data, splits).items():
+        for name, split in named(self.run, splits).items():
             passes = {"train": Passes(training=epochs),
                       "validation": Passes(evaluation=epochs + whole),
                       "test": Passes(evaluation=1)}[split]

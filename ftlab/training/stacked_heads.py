@@ -125,12 +125,13 @@ class StackedFit:
 
     def _epoch(self, epoch: int) -> Tensor:
         """The mean loss of the epoch's batches, one a slot."""
+        features = self.head.training(epoch - 1)
         orders = [_order(self.loaders[id(seed)], epoch - 1) for seed in self.seeds]
         every = []
         finite = torch.ones(self.heads.count, dtype=torch.bool, device=self.device)
         for number, indices in enumerate(zip(*orders, strict=True), 1):
             begin, last = time.perf_counter(), number == self.batches
-            losses = self._gradients(indices)
+            losses = self._gradients(features, indices)
             every.append(losses)
             finite &= torch.isfinite(losses)
             due = number % self.settings.accumulate == 0 or last
@@ -144,10 +145,11 @@ class StackedFit:
                 self._look(epoch, number, finite)
         return torch.stack(every).mean(dim=0)
 
-    def _gradients(self, indices: Sequence[Tensor]) -> Tensor:
+    def _gradients(self, features: Tensor, indices: Sequence[Tensor]) -> Tensor:
         """Add a batch's gradients; its losses, one a slot."""
         part = 1 / self.settings.accumulate
-        drawn = [self._draw(seed, index) for seed, index in zip(self.seeds, indices, strict=True)]
+        drawn = [self._draw(seed, features[index])
+                 for seed, index in zip(self.seeds, indices, strict=True)]
         targets = [self.head.target["train"][index] for index in indices]
         if len({len(each) for each in drawn}) == 1:
             return self.heads.add_gradient(
@@ -157,9 +159,8 @@ class StackedFit:
                                     slice(group, group + 1))
             for group, (each, target) in enumerate(zip(drawn, targets, strict=True))])
 
-    def _draw(self, seed: Seed, index: Tensor) -> Tensor:
-        """A batch's features (B, D), with the dropout that the seed's runs have alone."""
-        features = self.head.features["train"][index]
+    def _draw(self, seed: Seed, features: Tensor) -> Tensor:
+        """A batch's features (B, D) with the dropout that the seed's runs have alone."""
         if len(self.seeds) == 1 or not self.head.dropouts:
             return self.head.dropped(features)
         put_random(self.device, self.random[id(seed)])

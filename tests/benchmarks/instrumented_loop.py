@@ -89,7 +89,7 @@ def ours(features: torch.Tensor, target: torch.Tensor, report: Callable[[Any], N
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     some = {"train": features, "validation": features[:BATCH]}
-    head = CachedHead(linear, ["weight", "bias"], [], some,  # type: ignore[arg-type]  # splits' names
+    head = CachedHead(linear, ["weight", "bias"], [], some,
                       {"train": target, "validation": target[:BATCH]}, torch.float32)
     data = SimpleNamespace(task=task, train_dataloader=order)
     run = SimpleNamespace(

@@ -1,10 +1,15 @@
 """The dry run: caches that cells share are made once and counted once."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from ftlab.studies.estimate import START, Estimate, Foreseen
+import ftlab.studies.estimate
+from ftlab.studies.estimate import START, Estimate, Foreseen, estimate
 from ftlab.studies.plan import Plan, PlannedCell
-from ftlab.studies.study import Cell
+from ftlab.studies.study import Cell, Study, load_study
 from ftlab.training.cache_plan import Forecast
 
 
@@ -39,3 +44,18 @@ def test_total__has_each_shared_cache_once() -> None:
 
 def test_cached_seconds__are_never_less_than_a_run_takes_to_start() -> None:
     assert Foreseen(5.0, Forecast(1, 60.0, 1.0, 1.0, 10)).cached_seconds == START
+
+
+def test_estimate__counts_the_seeds_of_all_cells_that_share(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, int] = {}
+
+    def foresee(study: Study, planned: PlannedCell, *_: Any, runs: int) -> Foreseen:
+        asked[planned.cell.key.technique] = runs
+        return Foreseen(1.0)
+
+    monkeypatch.setattr(ftlab.studies.estimate, "_foresee", foresee)
+    probes = {f"lr{lr}": {"class_path": "LinearProbe", "init_args": {"lr": lr}} for lr in (0.01, 0.1)}
+    estimate(load_study(write(techniques={**probes, "full": "FullFineTuning"}, seeds=[1, 2, 3])))
+    assert asked == {"lr0.01": 6, "lr0.1": 6, "full": 3}

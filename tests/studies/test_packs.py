@@ -79,6 +79,18 @@ def test_study__packs_the_seeds_of_a_cell_at_its_first(
     assert not (tmp_path / "results/small/.work").exists()
 
 
+def test_study__tells_the_planner_how_many_runs_to_come_read_the_same(
+    write: Write, go: Callable[..., Outcome]
+) -> None:
+    other = {"class_path": "LinearProbe", "init_args": {"lr": 0.3}}
+    study = load_study(write(techniques={"full": "FullFineTuning", **PROBE, "other": other},
+                             seeds=[1, 2]))
+    engine = ScriptedEngine(good, 1)
+    go(study, engine)
+    told = [[each["runs_to_come"] for each in said.get("members", (said,))] for said in engine.started]
+    assert told == [[1], [4, 4], [2, 2], [1]]
+
+
 def test_study__a_crash_costs_the_run_that_crashes_alone(
     write: Write, tmp_path: Path, go: Callable[..., Outcome]
 ) -> None:

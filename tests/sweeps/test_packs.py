@@ -67,6 +67,14 @@ def work() -> list[Path]:
 
 # What is drawn
 
+def test_sweep__tells_the_planner_how_many_runs_read_the_same(sweep: Sweep) -> None:
+    probes = {f"lr{lr}": {"class_path": "LinearProbe", "init_args": {"lr": lr}} for lr in (0.01, 0.1)}
+    sweep(good, study={"techniques": probes}, trials=2, seeds=[0, 1])
+    told = [each["runs_to_come"] for said in sweep.engine.started
+            for each in said.get("members", (said,))]
+    assert told == [2 * 2 * 2] * 8, "cells, trials, seeds"
+
+
 def test_sweep__finds_what_it_finds_without_packs(sweep: Sweep) -> None:
     packed = sweep(good, 2, trials=6)
     assert sizes(sweep.engine) == [3, 3]

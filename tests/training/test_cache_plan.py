@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftlab.training.cache_plan import (
+    CHECK,
+    MARGIN,
     WRITE,
+    Forecast,
     Measured,
     Part,
     Passes,
@@ -27,6 +30,7 @@ def test_forecast__is_the_sum_of_its_passes() -> None:
     assert one.plain == pytest.approx(1e-2 * (5 * 1200 + 6 * 100))
     assert one.build == pytest.approx(1e-2 * 1100 + 1100 * 1000 / WRITE)
     assert one.bytes == 1_100_000
+    assert one.read == pytest.approx(1e-5 * (5 * 1000 + 6 * 100) + 1_100_000 / CHECK)
     assert one.saved == pytest.approx(one.plain - one.build - one.read)
 
 
@@ -49,6 +53,12 @@ def test_forecast__of_what_is_there_builds_nothing() -> None:
 def test_forecast__declines_one_epoch_alone_and_not_with_others_to_come() -> None:
     once = dataclasses.replace(TRAIN, passes=Passes(training=1), training=1000.0)
     assert not foresee(COSTLY, [once], 1).pays and foresee(COSTLY, [once], 3).pays
+
+
+@pytest.mark.parametrize(("saved", "pays"), [
+    (-0.5, False), (0.5 * MARGIN, False), (0.99 * MARGIN, False), (1.01 * MARGIN, True)])
+def test_forecast__pays_by_more_than_it_may_be_wrong(saved: float, pays: bool) -> None:
+    assert Forecast(1, plain=10.0, build=6.0, read=4.0 - 10 * saved, bytes=1).pays == pays
 
 
 def test_padded__counts_each_batch_at_its_longest() -> None:

@@ -39,6 +39,13 @@ def test_best_epoch__names_the_metrics_there_are(best: BestEpoch) -> None:
         best.on_validation_end(trainer(val_f1=1.0, val_recall=1.0), module())
 
 
+def test_best_epoch__is_the_first_of_equal_ones(best: BestEpoch) -> None:
+    scores = [2.0, 1.0, 1.0]
+    assert [best.judge({"val/loss": score}, epoch) for epoch, score in enumerate(scores, 1)] == [
+        True, True, False]
+    assert best.epoch == 2
+
+
 def test_best_epoch__counts_epochs_from_one(best: BestEpoch) -> None:
     with pytest.raises(GuardFailed, match="not a number after epoch 2"):
         best.on_validation_end(trainer(epoch=1, val_loss=float("nan")), module())

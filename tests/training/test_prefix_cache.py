@@ -195,6 +195,13 @@ def test_views__are_cached_one_by_one_and_shared_by_seeds(
         torch.testing.assert_close(found[1][tensor], found[0][tensor], rtol=0, atol=1e-7)
 
 
+def test_views__that_no_epoch_sees_are_not_made(texts: World, tmp_path: Path, cache: Path) -> None:
+    run = run_in(texts, "last1", tmp_path / "one", plain=False)
+    run.data.augment = TextAugment(dropout=0.5, views=9)  # type: ignore[attr-defined]
+    search(run, lambda event: None)
+    assert len(list(cache.glob("*.safetensors"))) == 2 + 1  # an epoch's each, validation
+
+
 def test_images__are_not_decoded_where_nobody_looks_at_them(
     request: pytest.FixtureRequest, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
