@@ -96,7 +96,8 @@ def contributions(metric: str, target: Sequence[Sequence[str]], prediction: Sequ
 
     Args:
         metric: name without split prefix.
-        target, prediction: the labels of each example.
+        target: the labels of each example.
+        prediction: likewise.
         labels: how many the task has.
     """
     if metric == "accuracy":

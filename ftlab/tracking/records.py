@@ -43,6 +43,7 @@ class RunRecord:
         reason: why it is not FINISHED, one line, empty where nobody said.
         metrics: the last value of each metric.
         started, ended: milliseconds since 1970; `ended` is None while it runs.
+        artifacts: where its files are, an address.
     """
 
     run_id: str
@@ -55,6 +56,7 @@ class RunRecord:
     tags: dict[str, str]
     started: int
     ended: int | None
+    artifacts: str = ""
 
     @property
     def attempt(self) -> int:

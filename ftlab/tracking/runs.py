@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,15 @@ class Runs:
                 raise
             # another coordinator added the data set between MLflow's look and its insert
             self._client.log_inputs(run_id, used)
+
+    def file(self, run_id: str, name: str) -> bytes | None:
+        """One of a run's files; None where it has none of that name."""
+        folder = str(Path(name).parent)
+        listed = self._client.list_artifacts(run_id, None if folder == "." else folder)
+        if name not in {entry.path for entry in listed}:
+            return None
+        with tempfile.TemporaryDirectory() as work:
+            return Path(self._client.download_artifacts(run_id, name, work)).read_bytes()
 
     def log_artifacts(self, run_id: str, directory: Path, artifact_path: str) -> None:
         """Copy a folder's files to the run.

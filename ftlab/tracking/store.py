@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from uuid import uuid4
 
 from mlflow import MlflowClient
@@ -72,6 +73,14 @@ def resolve(uri: str | None) -> str:
 def sqlite_path(uri: str) -> Path | None:
     """The database file of a resolved address, None for servers."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def local_path(artifacts: str) -> Path | None:
+    """The folder behind a run's address of files; None where it is not on this machine's disk."""
+    parts = urlsplit(artifacts)
+    if parts.scheme not in ("", "file") or parts.netloc:
+        return None
+    return Path(url2pathname(parts.path))
 
 
 def connect(uri: str) -> MlflowClient:

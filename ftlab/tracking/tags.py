@@ -56,6 +56,7 @@ def run_record(run: Run) -> RunRecord:
         tags=tags,
         started=int(run.info.start_time),
         ended=run.info.end_time,
+        artifacts=str(run.info.artifact_uri),
     )
 
 

@@ -17,7 +17,7 @@ from ftlab.tracking import store, view
 from ftlab.tracking.metrics import MetricBuffer, as_metrics
 from ftlab.tracking.outbox import OUTAGE, Outbox, one_line
 from ftlab.tracking.plain import redact, tag_values
-from ftlab.tracking.records import CellKey, CellRecord
+from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.runs import Runs
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -215,6 +215,21 @@ class Tracker:
         with self._lock:
             self.flush()
             return self._outbox.read(lambda: self._runs.cells(study))
+
+    def file(self, run: RunRecord, name: str) -> bytes | None:
+        """One of a run's files; None where it has none of that name."""
+        local = store.local_path(run.artifacts)
+        if local is not None:
+            path = local / name
+            return path.read_bytes() if path.is_file() else None
+        with self._lock:
+            return self._outbox.read(lambda: self._runs.file(run.run_id, name))
+
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """All values of a metric as (step, value), by step."""
+        with self._lock:
+            found = self._outbox.read(lambda: self._client.get_metric_history(run_id, metric))
+        return sorted((value.step, value.value) for value in found)
 
     def set_view(self, study: str, metrics: Sequence[str]) -> None:
         """Choose the columns of the study's table in the UI; see `view_path`."""

@@ -64,7 +64,8 @@ def over_both(table: Array, confidence: float = 0.95) -> Tested:
     mean, errors, weights = _possible(table)
     low, high = _interval(mean, errors, weights, confidence)
     p = _beyond(abs(mean), errors, weights)
-    return Tested(mean, low, high, p, _effect(mean, table.mean(axis=0)), *table.shape,
+    seeds, examples = table.shape
+    return Tested(mean, low, high, p, _effect(mean, table.mean(axis=0)), seeds, examples,
                   "t test over seeds and examples")
 
 
@@ -124,7 +125,8 @@ def over_seeds(a: Sequence[float], b: Sequence[float], confidence: float = 0.95)
     """Student's paired t test of the metrics of the same seeds (Student 1908).
 
     Args:
-        a, b: one number a seed, at least two.
+        a: one number a seed, at least two.
+        b: likewise, of the same seeds.
         confidence: of the interval.
     """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)

@@ -1,6 +1,5 @@
 """Simulated studies: what is right and what is wrong with the tests is known here."""
 
-import numpy as np
 
 
 def study(generator, techniques, seeds, examples, lift=0.0, seed_noise=0.15):

@@ -1,0 +1,115 @@
+"""Which technique of a group is best, and which others the data do not tell from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ftlab.reports.evidence import Measured
+from ftlab.reports.statistics.family import LEVEL, Pair, holm, pairs, standing
+from ftlab.reports.statistics.paired import Array, Tested, over_both, over_examples, over_seeds
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A pair of techniques.
+
+    Attributes:
+        decides: the test whose p-value counts: over seeds and examples where both are known,
+            over seeds without predictions, over examples with one seed; None where neither is.
+        seeds: the paired test over seeds alone; None below two in common.
+        examples: the test over examples alone; None without predictions.
+        p: of `decides`, corrected by Holm over the family; nan where nothing was tested.
+    """
+
+    decides: Tested | None
+    seeds: Tested | None
+    examples: Tested | None
+    p: float = math.nan
+
+    @property
+    def differs(self) -> bool:
+        """Whether a difference was found."""
+        return self.p <= LEVEL
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The complete techniques of one backbone and data set.
+
+    Attributes:
+        group: backbone and data set.
+        means: over seeds, by technique, in the study's order.
+        best: the technique with the best mean; empty where no technique is complete.
+        standing: the best and all that are not significantly worse.
+        pairs: all of them, in the order of `means`.
+        higher_is_better: of the metric.
+    """
+
+    group: tuple[str, str]
+    means: dict[str, float]
+    best: str
+    standing: tuple[str, ...]
+    pairs: dict[Pair, Compared]
+    higher_is_better: bool
+
+    @property
+    def tested(self) -> bool:
+        """Whether any pair was."""
+        return any(pair.decides is not None for pair in self.pairs.values())
+
+    def against_best(self, technique: str) -> Compared | None:
+        """The pair of the best and another."""
+        return self.pairs.get((self.best, technique)) or self.pairs.get((technique, self.best))
+
+    def worse_by(self, technique: str) -> float:
+        """How much better the best is, never negative."""
+        return abs(self.means[self.best] - self.means[technique])
+
+
+def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better: bool) -> Comparison:
+    """Test every pair of a group's complete cells; one family, one correction.
+
+    Args:
+        group: backbone and data set.
+        cells: complete ones, in the study's order.
+        higher_is_better: of the metric.
+    """
+    by_name = {cell.key.technique: cell for cell in cells if cell.values}
+    means = {name: math.fsum(cell.values.values()) / len(cell.values)
+             for name, cell in by_name.items()}
+    found = {(a, b): _pair(by_name[a], by_name[b]) for a, b in pairs(list(by_name))}
+    raw = {pair: math.nan if each.decides is None else each.decides.p
+           for pair, each in found.items()}
+    adjusted = holm(raw)
+    corrected = {pair: Compared(each.decides, each.seeds, each.examples, adjusted[pair])
+                 for pair, each in found.items()}
+    best, kept = standing(means, adjusted, higher_is_better) if means else ("", [])
+    return Comparison(group, means, best, tuple(kept), corrected, higher_is_better)
+
+
+def _pair(a: Measured, b: Measured) -> Compared:
+    common = sorted(a.values.keys() & b.values.keys())
+    seeds = None
+    if len(common) > 1:
+        seeds = over_seeds([a.values[s] for s in common], [b.values[s] for s in common])
+    table = _table(a.examples, b.examples, common)
+    if table is None:
+        return Compared(seeds, seeds, None)
+    examples = over_examples(table)
+    return Compared(over_both(table) if len(common) > 1 else examples, seeds, examples)
+
+
+def _table(a: Mapping[int, pd.Series], b: Mapping[int, pd.Series],
+           seeds: Sequence[int]) -> Array | None:
+    """Differences (S, E) of examples that are the same in all runs; None where they are not."""
+    if not seeds or any(seed not in a or seed not in b for seed in seeds):
+        return None
+    first = a[seeds[0]].index
+    if any(not first.equals(side[seed].index) for side in (a, b) for seed in seeds):
+        return None
+    return np.stack([a[seed].to_numpy() - b[seed].to_numpy() for seed in seeds])
