@@ -30,8 +30,9 @@ from ftlab.studies.discover import members
 from ftlab.studies.plan import plan
 from ftlab.studies.study import load_study
 
-TEXTS = [f"{'good film ' * (i % 9)}the plot of number {i}" for i in range(200)]
+TEXTS = [f"{'good film ' * (i % 9)}the [SEP] plot of number {i}" for i in range(200)]
 CHAT = "{% for m in messages %}a {{ m['content'] }}{% endfor %}"
+LONGER_CHAT = "{% for m in messages %}a {{ m['content'] }}{% if m['content'] %} b{% endif %}{% endfor %}"
 fork = multiprocessing.get_context("fork")
 
 
@@ -89,6 +90,7 @@ SETTINGS: list[tuple[type[DataModule], str, dict[str, Any]]] = [
     (CausalLM, "gpt2", {"prompt": None, "response": "{0}", "max_length": 7}),
     (CausalLM, "gpt2", {"prompt": None, "response": "{0}", "max_length": 8}),
 ]
+CHANGED = (0, 2, 5, 8, 12, 13)  # of each kind one
 each_setting = pytest.mark.parametrize(
     ("cls", "family", "settings"), SETTINGS, ids=[f"{i}-{s[0].__name__}" for i, s in
                                                   enumerate(SETTINGS)])
@@ -164,15 +166,17 @@ def test_module__sees_the_same_and_tokenises_nothing_twice(
 def test_module__never_reads_what_others_wrote(connected, folder) -> None:
     """All settings in one folder, and tokenizers that differ in what no vocabulary says."""
     changes: list[dict[str, Any]] = [
-        {}, {"truncation_side": "left"}, {"eos_token": "good"}, {"bos_token": "the"},
-        {"sep_token": "film"}, {"chat_template": CHAT + " b"}, {"split_special_tokens": True}]
-    for changed in changes:
-        for case in SETTINGS:
-            connected(*case, **changed)
-    for changed in changes:
-        for case in SETTINGS:
-            expected = seen(connected(*case, shortcuts=False, **changed))
-            assert seen(connected(*case, **changed)) == expected, (case, changed)
+        {"truncation_side": "left"}, {"eos_token": "good"}, {"bos_token": "the"},
+        {"sep_token": "film"}, {"chat_template": LONGER_CHAT}, {"split_special_tokens": True}]
+    cases = [(case, {}) for case in SETTINGS]
+    cases += [(SETTINGS[i], changed) for i in CHANGED for changed in changes]
+    for case, changed in cases:
+        connected(*case, **changed)
+    for case, changed in cases:
+        read, made = (connected(*case, shortcuts=cached, **changed) for cached in (True, False))
+        assert [read.dataset("train", False)[i] for i in range(len(read.splits["train"]))] == [
+            made.dataset("train", False)[i] for i in range(len(made.splits["train"]))]
+        assert read.notes == made.notes
 
 
 def test_templates__that_read_the_clock_are_never_old(connected, folder) -> None:
