@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,14 +11,16 @@ from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
-from ftlab.data.causal_tokens import Pair, chunks_of, pairs_of
+from ftlab.data.causal_tokens import Pairs, chunks_of, pairs_of
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.packing import PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
+from ftlab.data.ragged import Labels, lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits
 from ftlab.data.splits import Split, Subset
+from ftlab.data.token_cache import TokenCache
 from ftlab.errors import InputError
 from ftlab.tasks.language_modelling import LanguageModelling
 
@@ -96,7 +99,7 @@ class CausalLM(DataModule):
         self.packs = packing
         self._preprocessing: TextPreprocessing | None = None
         self._texts: dict[SplitName, Examples] = {}
-        self._pairs: dict[SplitName, list[Pair]] = {}
+        self._pairs: dict[SplitName, Pairs] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return own_splits(source)
@@ -138,24 +141,24 @@ class CausalLM(DataModule):
         self._seed = seed
         if preprocessing != self._preprocessing:
             self._preprocessing = preprocessing
+            cache = TokenCache(self, preprocessing)
             for split in SPLITS:
-                self._tokenise(split, preprocessing.tokenizer)
+                self._tokenise(split, cache)
 
-    def _tokenise(self, split: SplitName, tokenizer: Any) -> None:
+    def _tokenise(self, split: SplitName, cache: TokenCache) -> None:
         examples = self._texts[split]
         if self.prompt is None:
-            self.splits[split], self._pairs[split] = chunks_of(
-                examples, tokenizer, self.max_length)
+            self.splits[split], self._pairs[split] = chunks_of(examples, cache, self.max_length)
             return
-        pairs, cut = pairs_of(examples, tokenizer, self.max_length, self.chat,
+        pairs, cut = pairs_of(examples, cache, self.max_length, self.chat,
                               f"{split} split of {self.sources[split] or self.sources['train']}")
         self._pairs[split] = pairs
         if cut:
-            self.note(f"{cut} of {len(pairs)} {split} prompts were cut from the left, at "
+            self.note(f"{cut} of {len(examples)} {split} prompts were cut from the left, at "
                       f"{self.max_length} tokens with their responses")
         bound = self.task.max_new_tokens  # the end token is none of the text
-        if longer := sum(len(pair.response) - 1 > bound for pair in pairs):
-            self.note(f"{longer} of {len(pairs)} {split} responses have more tokens than "
+        if longer := sum(length - 1 > bound for length in lengths(pairs.responses)):
+            self.note(f"{longer} of {len(examples)} {split} responses have more tokens than "
                       f"max_new_tokens {bound}, so that no generated text can match them")
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
@@ -170,13 +173,14 @@ class CausalLM(DataModule):
         return Collate(self._preprocessing.pad, self.task.stack)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
-        return [len(pair.prompt) + len(pair.response) for pair in self._pairs[split]]
+        pairs = self._pairs[split]
+        return list(map(operator.add, lengths(pairs.prompts), lengths(pairs.responses)))
 
 
 class _Pairs(SplitDataset):
-    def __init__(self, pairs: Sequence[Pair], seed: int) -> None:
-        super().__init__([{"labels": pair.response, "text": pair.text} for pair in pairs], seed)
-        self.prompts = [pair.prompt for pair in pairs]
+    def __init__(self, pairs: Pairs, seed: int) -> None:
+        super().__init__(Labels(pairs.responses, pairs.texts), seed)
+        self.prompts = pairs.prompts
 
-    def input(self, index: int) -> list[int]:
+    def input(self, index: int) -> Sequence[int]:
         return self.prompts[index]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ftlab.data.examples import Examples
+from ftlab.data.ragged import lengths
+from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.errors import Incompatible, InputError
 
 
-class Pair(NamedTuple):
-    """Token ids to read, ids to write behind them, and the latter's text."""
+class Pairs(NamedTuple):
+    """Token ids to read, ids to write behind them, and the latter's texts."""
 
-    prompt: list[int]
-    response: list[int]
-    text: str
+    prompts: Sequence[Sequence[int]]
+    responses: Sequence[Sequence[int]]
+    texts: Sequence[str]
 
 
-def pairs_of(examples: Examples, tokenizer: Any, longest: int, chat: bool,
-             where: str) -> tuple[list[Pair], int]:
+def pairs_of(examples: Examples, cache: TokenCache, longest: int, chat: bool,
+             where: str) -> tuple[Pairs, int]:
     """Prompts and responses as token ids, and how many prompts were cut.
 
     The two are tokenised apart, so that a prompt has the same tokens whether a response follows
@@ -27,7 +30,7 @@ def pairs_of(examples: Examples, tokenizer: Any, longest: int, chat: bool,
 
     Args:
         examples: prompts and targets.
-        tokenizer: transformers' own.
+        cache: of the tokenizer.
         longest: tokens of both together.
         chat: whether prompts go into the chat template.
         where: the split, for messages.
@@ -36,25 +39,24 @@ def pairs_of(examples: Examples, tokenizer: Any, longest: int, chat: bool,
         Incompatible: the tokenizer has no end token, or no chat template.
         InputError: a response leaves no room for a prompt.
     """
-    end = tokenizer.eos_token_id
-    if end is None:
+    tokenizer = cache.tokenizer
+    if tokenizer.eos_token_id is None:
         raise Incompatible("CausalLM needs an end token, or no answer would end; this tokenizer "
                            "has none", "choose a tokenizer with eos_token")
-    prompts = (_chat if chat else _plain)(examples.inputs, tokenizer)
-    responses = _ids(examples.targets, tokenizer, special=False)
-    pairs, cut = [], 0
-    for place, prompt, response, text in zip(examples.ids, prompts, responses, examples.targets,
-                                             strict=True):
-        room = longest - len(response) - 1
-        if room < 1:
-            raise InputError(f"{where}, {place}: the response has {len(response) + 1} tokens, and "
+    if chat and not tokenizer.chat_template:
+        raise Incompatible("chat: this tokenizer has no chat template",
+                           "set chat: false, or choose a model that was tuned to chat")
+    # a turn, because templates may say what day it is
+    turn = _turn("", tokenizer) if chat else None
+    columns, cut = cache.made(_pairs, examples.inputs, examples.targets, longest, turn)
+    for place, length in zip(examples.ids, lengths(columns["responses"]), strict=True):
+        if length >= longest:
+            raise InputError(f"{where}, {place}: the response has {length} tokens, and "
                              f"max_length is {longest}", "set max_length higher, or remove the row")
-        cut += len(prompt) > room
-        pairs.append(Pair(_cut_left(prompt, room, tokenizer.bos_token_id), [*response, end], text))
-    return pairs, cut
+    return Pairs(columns["prompts"], columns["responses"], examples.targets), cut
 
 
-def chunks_of(examples: Examples, tokenizer: Any, longest: int) -> tuple[Examples, list[Pair]]:
+def chunks_of(examples: Examples, cache: TokenCache, longest: int) -> tuple[Examples, Pairs]:
     """Plain texts as examples of at most `longest` tokens, and their token ids.
 
     Each begins with a token that is only read: the tokenizer's first, or the last of the chunk
@@ -63,29 +65,50 @@ def chunks_of(examples: Examples, tokenizer: Any, longest: int) -> tuple[Example
     Raises:
         Incompatible: the tokenizer has neither a first token nor an end token.
     """
-    pieces, pairs = Examples([], [], []), []
-    for place, ids in zip(examples.ids, _begun(examples.inputs, tokenizer), strict=True):
-        starts = range(0, len(ids) - 1, longest - 1)
-        for number, start in enumerate(starts, 1):
-            chunk = ids[start:start + longest]
-            text = tokenizer.decode(chunk[1:], skip_special_tokens=True)
-            pairs.append(Pair(chunk[:1], chunk[1:], text))
-            pieces.ids.append(place if len(starts) == 1 else f"{place}:{number}")
-            pieces.inputs.append(text)
-            pieces.labels.append(None)
-            pieces.targets.append(None)
-    return pieces, pairs
-
-
-def _begun(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Token ids of texts behind the first token, or the end token, as between texts."""
-    first, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    first, end = cache.tokenizer.bos_token_id, cache.tokenizer.eos_token_id
     begin = end if first is None else first
     if begin is None:
         raise Incompatible("CausalLM needs a token that texts begin behind; this tokenizer has "
                            "neither a first token nor an end token", "choose another tokenizer")
-    encoded = _ids(texts, tokenizer, special=False)
-    return [[begin, *ids] for ids in encoded]
+    columns = cache.made(_chunks, examples.inputs, longest, begin).columns
+    texts = [bytes(text).decode() for text in columns["texts"]]
+    owners = [owner for (owner,) in columns["owners"]]
+    counts, seen = Counter(owners), Counter[int]()
+    pieces = Examples([], texts, [None] * len(texts), [None] * len(texts))
+    for owner in owners:
+        seen[owner] += 1
+        place = examples.ids[owner]
+        pieces.ids.append(place if counts[owner] == 1 else f"{place}:{seen[owner]}")
+    return pieces, Pairs(columns["begins"], columns["rests"], texts)
+
+
+def _pairs(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], longest: int,
+           turn: str | None) -> Tokenised:
+    """`prompts`, cut to what the `responses` leave of `longest`, in turns of a chat or plain."""
+    end, first = tokenizer.eos_token_id, tokenizer.bos_token_id
+    whole = (_plain if turn is None else _chat)(prompts, tokenizer)
+    ended = [[*ids, end] for ids in _ids(responses, tokenizer, special=False)]
+    rooms = [max(0, longest - len(ids)) for ids in ended]
+    fit = [_cut_left(ids, room, first) for ids, room in zip(whole, rooms, strict=True)]
+    cut = sum(len(ids) > room for ids, room in zip(whole, rooms, strict=True))
+    return Tokenised({"prompts": fit, "responses": ended}, cut)
+
+
+def _chunks(tokenizer: Any, texts: Sequence[str], longest: int, begin: int) -> Tokenised:
+    """Of each chunk its first token, the others, their text in UTF-8, and which text it is of."""
+    begins: list[list[int]] = []
+    rests: list[list[int]] = []
+    said: list[bytes] = []
+    owners: list[list[int]] = []
+    for owner, own in enumerate(_ids(texts, tokenizer, special=False)):
+        ids = [begin, *own]
+        for start in range(0, len(ids) - 1, longest - 1):
+            chunk = ids[start:start + longest]
+            begins.append(chunk[:1])
+            rests.append(chunk[1:])
+            said.append(tokenizer.decode(chunk[1:], skip_special_tokens=True).encode())
+            owners.append([owner])
+    return Tokenised({"begins": begins, "rests": rests, "texts": said, "owners": owners})
 
 
 def _plain(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
@@ -96,12 +119,14 @@ def _plain(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
 
 
 def _chat(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    if not tokenizer.chat_template:
-        raise Incompatible("chat: this tokenizer has no chat template",
-                           "set chat: false, or choose a model that was tuned to chat")
-    turns = [tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False,
-                                           add_generation_prompt=True) for prompt in prompts]
-    return _ids(turns, tokenizer, special=False)
+    return _ids([_turn(prompt, tokenizer) for prompt in prompts], tokenizer, special=False)
+
+
+def _turn(prompt: str, tokenizer: Any) -> str:
+    """A user's, in the chat template."""
+    turn: str = tokenizer.apply_chat_template([{"role": "user", "content": prompt}],
+                                              tokenize=False, add_generation_prompt=True)
+    return turn
 
 
 def _ids(texts: Sequence[str], tokenizer: Any, special: bool) -> list[list[int]]:

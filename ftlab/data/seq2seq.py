@@ -11,11 +11,12 @@ from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.ragged import Labels, lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits, read
 from ftlab.data.splits import Split, Subset
-from ftlab.data.token_cache import tokens_of
+from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
 
 
@@ -76,8 +77,8 @@ class Seq2Seq(DataModule):
         self.max_source_length = max_source_length
         self.max_target_length = max_target_length
         self._preprocessing: TextPreprocessing | None = None
-        self._sources: dict[SplitName, Sequence[list[int]]] = {}
-        self._targets: dict[SplitName, list[dict[str, Any]]] = {}
+        self._sources: dict[SplitName, Sequence[Sequence[int]]] = {}
+        self._targets: dict[SplitName, Labels] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return own_splits(source)
@@ -104,25 +105,27 @@ class Seq2Seq(DataModule):
         self._seed = seed
         if preprocessing != self._preprocessing:
             self._preprocessing = preprocessing
+            cache = TokenCache(self, preprocessing)
             for split in SPLITS:
-                self._tokenise(split, preprocessing)
+                self._tokenise(split, cache)
 
-    def _tokenise(self, split: SplitName, preprocessing: TextPreprocessing) -> None:
+    def _tokenise(self, split: SplitName, cache: TokenCache) -> None:
         examples = self.splits[split]
         texts = [self.prefix + text for text in examples.inputs]
-        self._sources[split], cut = tokens_of(self, texts, preprocessing, self.max_source_length)
+        columns, cut = cache.encoded(texts, self.max_source_length)
+        self._sources[split] = columns["ids"]
         self._note_cut(cut, split, "sources", f"at max_source_length {self.max_source_length}")
-        targets = encode_targets(preprocessing.tokenizer, examples.targets)
+        targets = cache.made(_targets, examples.targets).columns["ids"]
         limit, bound = self.max_target_length, self.task.max_new_tokens
-        self._note_cut(sum(len(ids) > limit for ids in targets), split, "targets",
+        self._note_cut(sum(length > limit for length in lengths(targets)), split, "targets",
                        f"at max_target_length {limit}, and lost their end token")
-        end = preprocessing.tokenizer.eos_token_id
-        whole = [len(ids) - (ids[-1:] == [end]) for ids in targets]  # the end is none of the text
+        end = cache.tokenizer.eos_token_id
+        # the end is none of the text
+        whole = [len(ids) - (list(ids[-1:]) == [end]) for ids in targets]
         if split != "train" and (longer := sum(length > bound for length in whole)):
             self.note(f"{longer} of {len(targets)} {split} targets have more tokens than "
                       f"max_new_tokens {bound}, so that no generated text can match them")
-        self._targets[split] = [{"labels": ids[:limit], "text": text}
-                                for ids, text in zip(targets, examples.targets, strict=True)]
+        self._targets[split] = Labels(targets, examples.targets, limit)
 
     def _note_cut(self, count: int, split: SplitName, what: str, how: str) -> None:
         if count:
@@ -137,16 +140,21 @@ class Seq2Seq(DataModule):
         return Collate(self._preprocessing.pad, self.task.stack)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
-        return [len(tokens) for tokens in self._sources[split]]
+        return lengths(self._sources[split])
 
 
 class _Pairs(SplitDataset):
-    def __init__(self, sources: Sequence[list[int]], targets: Sequence[Any], seed: int) -> None:
+    def __init__(self, sources: Sequence[Sequence[int]], targets: Sequence[Any],
+                 seed: int) -> None:
         super().__init__(targets, seed)
         self.sources = sources
 
-    def input(self, index: int) -> list[int]:
+    def input(self, index: int) -> Sequence[int]:
         return self.sources[index]
+
+
+def _targets(tokenizer: Any, texts: Sequence[str]) -> Tokenised:
+    return Tokenised({"ids": encode_targets(tokenizer, texts)})
 
 
 def encode_targets(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

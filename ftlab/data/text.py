@@ -11,13 +11,14 @@ from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read
 from ftlab.data.splits import Split, Subset
 from ftlab.data.text_augment import TextAugment
 from ftlab.data.text_normalise import TextNormalisation
-from ftlab.data.token_cache import tokens_of
+from ftlab.data.token_cache import TokenCache
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 
@@ -79,7 +80,7 @@ class TextClassification(DataModule):
         self.augment = augment
         self.normalise = normalise
         self._preprocessing: TextPreprocessing | None = None
-        self._tokens: dict[SplitName, Sequence[list[int]]] = {}
+        self._tokens: dict[SplitName, Sequence[Sequence[int]]] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return own_splits(source)
@@ -109,9 +110,11 @@ class TextClassification(DataModule):
             self._tokenise(preprocessing)
 
     def _tokenise(self, preprocessing: TextPreprocessing) -> None:
+        cache = TokenCache(self, preprocessing)
         for split in SPLITS:
             texts = self.splits[split].inputs
-            self._tokens[split], cut = tokens_of(self, texts, preprocessing, self.max_length)
+            columns, cut = cache.encoded(texts, self.max_length)
+            self._tokens[split] = columns["ids"]
             if cut and split == "train":
                 self.note(f"{100 * cut / len(texts):.1f}% of training texts were cut at "
                           f"{self.max_length} tokens")
@@ -127,7 +130,7 @@ class TextClassification(DataModule):
         return Collate(self.preprocessing.pad, self.task.stack)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
-        return [len(tokens) for tokens in self._tokens[split]]
+        return lengths(self._tokens[split])
 
     @property
     def preprocessing(self) -> TextPreprocessing:
@@ -138,11 +141,12 @@ class TextClassification(DataModule):
 
 
 class _Tokenised(SplitDataset):
-    def __init__(self, tokens: Sequence[list[int]], targets: Sequence[Any], seed: int) -> None:
+    def __init__(self, tokens: Sequence[Sequence[int]], targets: Sequence[Any],
+                 seed: int) -> None:
         super().__init__(targets, seed)
         self.tokens = tokens
 
-    def input(self, index: int) -> list[int]:
+    def input(self, index: int) -> Sequence[int]:
         return self.tokens[index]
 
 

@@ -1,19 +1,25 @@
 """Token ids on disk: texts are tokenised once a machine, and mapped by every run after.
 
-One file a list of texts below `$FTLAB_CACHE/tokens`, named by a hash of the texts, the tokenizer,
-the longest length and versions: safetensors with all ids in one tensor, where each text's begin,
-and a checksum.
+One file a list of texts and what is made of them, below `$FTLAB_CACHE/tokens`, named by a hash of
+the texts, the tokenizer, what was asked of it, the code that asked, and versions: safetensors with
+the lists of each name in one tensor, where each list ends, and a checksum.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import os
+import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple
 
+import numpy as np
 import tokenizers
 import torch
 import transformers
@@ -24,113 +30,143 @@ from torch import Tensor
 from ftlab.backbones.cache_folder import folder, locked, make_room
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
+from ftlab.data.ragged import Ragged, lengths
 
-FEW = 4096  # characters of all texts: below it, tokenising is quicker than knowing the tokenizer
+FEW = 4096  # characters of what is asked: below it, tokenising is quicker than knowing the tokenizer
+_ENDS = ".ends"
 
 
-class Tokens(Sequence[list[int]]):
-    """The token ids of each text, in a file that is mapped and not read.
+class Tokenised(NamedTuple):
+    """What a tokenizer makes of texts.
 
-    Args:
-        ids: of all texts, one after another.
-        ends: where each text's end, in `ids`.
+    Attributes:
+        columns: by name, lists of integers: token ids and what belongs to them.
+        cut: how many texts were too long.
     """
 
-    def __init__(self, ids: Tensor, ends: Tensor) -> None:
-        self.ids, self.ends = ids, ends.tolist()
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[list[int]]: ...
-
-    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        begin = self.ends[index - 1] if index else 0
-        found: list[int] = self.ids[begin : self.ends[index]].tolist()
-        return found
+    columns: Mapping[str, Sequence[Sequence[int]]]
+    cut: int = 0
 
 
-def tokens_of(
-    module: DataModule, texts: Sequence[str], preprocessing: TextPreprocessing, max_length: int
-) -> tuple[Sequence[list[int]], int]:
-    """As `preprocessing.encode`, from disk where the same was asked before.
+class TokenCache:
+    """What one tokenizer makes of the texts of a data module, from disk where it was made before.
 
     Two processes that want the same make it once. Nothing is kept without shortcuts, where there
     is no tokenizer to know it by, where there is little to tokenise, and where the disk refuses,
     of which the module takes a note.
+
+    Args:
+        module: whose texts they are.
+        preprocessing: of the backbone.
     """
-    tokenizer = preprocessing.tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if module.plain or backend is None or sum(map(len, texts)) < FEW:
-        return preprocessing.encode(texts, max_length)
-    path = folder("tokens") / f"{_key(texts, tokenizer, max_length)}.safetensors"
-    if found := _open(path):
-        return found
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
-            if found := _open(path):  # another process has made it meanwhile
+
+    def __init__(self, module: DataModule, preprocessing: TextPreprocessing) -> None:
+        self.module = module
+        self.tokenizer = preprocessing.tokenizer
+        self.encode = preprocessing.encode
+
+    def encoded(self, texts: Sequence[str], max_length: int) -> Tokenised:
+        """`ids` of each text, as `TextPreprocessing.encode`."""
+        def make() -> Tokenised:
+            ids, cut = self.encode(texts, max_length)
+            return Tokenised({"ids": ids}, cut)
+
+        return self._kept(self.encode, (texts, max_length), make)
+
+    def made(self, make: Callable[..., Tokenised], *arguments: Any) -> Tokenised:
+        """`make(tokenizer, *arguments)`.
+
+        Args:
+            make: of what it is given alone, and of other code in its own module alone; whatever
+                that module says is part of the file's name.
+            arguments: texts, numbers and lists of these.
+        """
+        return self._kept(make, arguments, lambda: make(self.tokenizer, *arguments))
+
+    def _kept(self, code: Callable[..., Any], arguments: Sequence[Any],
+              make: Callable[[], Tokenised]) -> Tokenised:
+        if self.module.plain or getattr(self.tokenizer, "backend_tokenizer", None) is None:
+            return make()
+        asked = json.dumps(arguments, ensure_ascii=False)
+        if len(asked) < FEW:
+            return make()
+        where = folder("tokens")
+        try:
+            path = where / f"{self._key(code, asked)}.safetensors"
+            if found := _open(path):
                 return found
-            made = preprocessing.encode(texts, max_length)
-            _write(path, *made)
-            return made
-    except OSError as error:
-        module.note(f"token ids are not kept: {path.parent}: {error.strerror or error}")
-        return preprocessing.encode(texts, max_length)
+            where.mkdir(parents=True, exist_ok=True)
+            with locked(path.with_suffix(".lock")):
+                if found := _open(path):  # another process has made it meanwhile
+                    return found
+                made = make()
+                _write(path, made)
+                return made
+        except OSError as error:
+            self.module.note(f"token ids are not kept: {where}: {error.strerror or error}")
+            return make()
+
+    def _key(self, code: Callable[..., Any], asked: str) -> str:
+        """Of all that the ids follow from."""
+        said = json.dumps([code.__qualname__, inspect.getsource(sys.modules[code.__module__]),
+                           self._tokenizer, _hashed(asked)])
+        return _hashed(said)[:32]
+
+    @cached_property
+    def _tokenizer(self) -> str:
+        """Hash of all that the tokenizer is."""
+        tokenizer = self.tokenizer
+        said = tokenizer.backend_tokenizer.to_str()
+        return _hashed(json.dumps([
+            # in front of this stands how the last call wanted its texts cut and padded
+            said[said.index('"added_tokens"'):], type(tokenizer).__name__,
+            tokenizer.truncation_side, tokenizer.split_special_tokens,
+            {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+            tokenizer.chat_template, getattr(tokenizer, "tgt_lang", None),
+            transformers.__version__, tokenizers.__version__,
+        ]))
 
 
-def _key(texts: Sequence[str], tokenizer: Any, max_length: int) -> str:
-    """Of all that the ids follow from."""
-    said = tokenizer.backend_tokenizer.to_str()
-    parts = [
-        # in front of this stands how the last call wanted its texts cut and padded
-        said[said.index('"added_tokens"') :], type(tokenizer).__name__, tokenizer.truncation_side,
-        max_length, transformers.__version__, tokenizers.__version__,
-    ]
-    whole = hashlib.sha256()
-    for part in (*map(str, parts), *texts):
-        encoded = part.encode("utf-8", "surrogatepass")
-        # the length keeps neighbouring texts apart
-        whole.update(len(encoded).to_bytes(8, "little") + encoded)
-    return whole.hexdigest()[:32]
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _open(path: Path) -> tuple[Tokens, int] | None:
+def _open(path: Path) -> Tokenised | None:
     """The file, mapped; None where it is missing, or not what was written."""
     try:
         with safe_open(path, "pt") as file:
             said = file.metadata() or {}
-            ids, ends = file.get_tensor("ids"), file.get_tensor("ends")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         cut, checksum = said["cut"], said["crc32"]
-        if _checksum(ids, ends, cut) != checksum:
+        if _checksum(tensors, cut) != checksum:
             return None
         os.utime(path)  # the last that is evicted
     except (OSError, SafetensorError, KeyError):
         return None
-    return Tokens(ids, ends), int(cut)
+    return Tokenised({name: Ragged(values, tensors[name + _ENDS])
+                      for name, values in tensors.items() if not name.endswith(_ENDS)}, int(cut))
 
 
-def _write(path: Path, tokens: Sequence[Sequence[int]], cut: int) -> None:
-    ids = torch.tensor([token for text in tokens for token in text], dtype=torch.int32)
-    ends = torch.tensor([len(text) for text in tokens]).cumsum(0)
-    said = {"cut": str(cut), "crc32": _checksum(ids, ends, str(cut))}
+def _write(path: Path, made: Tokenised) -> None:
+    tensors = dict(chain.from_iterable(_tensors(*column) for column in made.columns.items()))
+    said = {"cut": str(made.cut), "crc32": _checksum(tensors, str(made.cut))}
     work = path.with_suffix(".making")
-    save_file({"ids": ids, "ends": ends}, work, said)
+    save_file(tensors, work, said)
     make_room(work.stat().st_size)
     os.replace(work, path)
 
 
-def _checksum(ids: Tensor, ends: Tensor, cut: str) -> str:
+def _tensors(name: str, rows: Sequence[Sequence[int]]) -> Iterator[tuple[str, Tensor]]:
+    """A column's values, in a byte each where they fit, and where each of its lists ends."""
+    ends = torch.tensor(lengths(rows), dtype=torch.int64).cumsum(0)
+    values = np.fromiter(chain.from_iterable(rows), np.int32, sum(lengths(rows)))
+    small = values.size > 0 and values.min() >= 0 and values.max() < 256
+    yield name, torch.from_numpy(values.astype(np.uint8) if small else values)
+    yield name + _ENDS, ends
+
+
+def _checksum(tensors: Mapping[str, Tensor], cut: str) -> str:
     found = zlib.crc32(cut.encode())
-    for tensor in (ids, ends):
-        found = zlib.crc32(tensor.numpy().data, found)
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].numpy().data, zlib.crc32(name.encode(), found))
     return str(found)

@@ -16,14 +16,17 @@ from ftlab.backbones.model import IGNORED
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
+from ftlab.data.alignment import Alignment, in_tokens
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Row, SplitDataset
 from ftlab.data.conll import Sentence, from_rows, read_conll
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import read_table
+from ftlab.data.token_cache import TokenCache
 from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.spans import first_violation, is_tag, repaired
@@ -87,7 +90,7 @@ class TokenClassification(DataModule):
         self.repair = repair
         self.max_length = max_length
         self._preprocessing: TextPreprocessing | None = None
-        self._rows: dict[SplitName, list[Aligned]] = {}
+        self._rows: dict[SplitName, Alignment] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return hub.named_splits(source) if source.startswith(hub.PREFIX) else ()
@@ -156,14 +159,15 @@ class TokenClassification(DataModule):
         self._seed = seed
         if preprocessing != self._preprocessing:
             self._preprocessing = preprocessing
+            cache = TokenCache(self, preprocessing)
             for split in SPLITS:
-                self._align(split, preprocessing.tokenizer)
+                self._align(split, cache)
 
-    def _align(self, split: SplitName, tokenizer: Any) -> None:
+    def _align(self, split: SplitName, cache: TokenCache) -> None:
         examples = self.splits[split]
-        rows = align(tokenizer, examples.inputs, examples.targets, self.max_length)
+        rows = Alignment(cache.made(in_tokens, examples.inputs, self.max_length), examples.targets)
         self._rows[split] = rows
-        lost = [len(row.tags) - sum(word >= 0 for word in row.words) for row in rows]
+        lost = rows.lost()
         if any(lost):
             self.note(f"{sum(lost)} words in {sum(n > 0 for n in lost)} of {len(rows)} {split} "
                       f"sentences have no token within max_length {self.max_length}; they count "
@@ -178,61 +182,16 @@ class TokenClassification(DataModule):
         return _Collate(self._preprocessing.pad, self.task.stack)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
-        return [len(row.tokens) for row in self._rows[split]]
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """One sentence in tokens.
-
-    Attributes:
-        tokens: ids, special ones included.
-        labels: at the first token of a word its tag, elsewhere -100.
-        words: at the first token of a word its position in the sentence, elsewhere -100.
-        tags: of all words, those that were cut too.
-    """
-
-    tokens: list[int]
-    labels: list[int]
-    words: list[int]
-    tags: list[int]
-
-
-def align(tokenizer: Any, sentences: Sequence[list[str]], tags: Sequence[list[int]],
-          max_length: int) -> list[Aligned]:
-    """Sentences in tokens, with tags at the first token of each word.
-
-    Args:
-        tokenizer: transformers' fast one.
-        sentences: words of each.
-        tags: one a word.
-        max_length: tokens of a sentence, special ones included.
-    """
-    if not sentences:
-        return []
-    if "ByteLevel" in str(tokenizer.backend_tokenizer.pre_tokenizer):
-        # GPT-2 and RoBERTa know words with the space before them; without, "dog" is a suffix
-        sentences = [[f" {word}" for word in words] for words in sentences]
-    encoded = tokenizer(list(sentences), is_split_into_words=True, truncation=True,
-                        max_length=max_length)
-    rows = []
-    for ids, encoding, own in zip(encoded["input_ids"], encoded.encodings, tags, strict=True):
-        owners = encoding.word_ids
-        first = [word is not None and (i == 0 or owners[i - 1] != word)
-                 for i, word in enumerate(owners)]
-        words = [word if is_first else IGNORED
-                 for word, is_first in zip(owners, first, strict=True)]
-        labels = [own[word] if word >= 0 else IGNORED for word in words]
-        rows.append(Aligned(ids, labels, words, own))
-    return rows
+        return lengths(self._rows[split].tokens)
 
 
 class _Sentences(SplitDataset):
-    def __init__(self, rows: list[Aligned], seed: int) -> None:
+    def __init__(self, rows: Alignment, seed: int) -> None:
         super().__init__(rows, seed)
+        self.tokens = rows.tokens
 
-    def input(self, index: int) -> list[int]:
-        return self.targets[index].tokens
+    def input(self, index: int) -> Sequence[int]:
+        return self.tokens[index]
 
 
 @dataclass(frozen=True)

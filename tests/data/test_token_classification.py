@@ -10,7 +10,8 @@ import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.data.token_classification import TokenClassification, align
+from ftlab.data.alignment import Alignment, in_tokens
+from ftlab.data.token_classification import TokenClassification
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.tagging import Tagging
 
@@ -54,6 +55,11 @@ def byte_level(folder: Path, **settings) -> hf.PreTrainedTokenizerBase:
     raw.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}')
     return hf.AutoTokenizer.from_pretrained(folder, **settings)
+
+
+def align(reader: hf.PreTrainedTokenizerBase, sentences: list[list[str]], tags: list[list[int]],
+          longest: int) -> Alignment:
+    return Alignment(in_tokens(reader, sentences, longest), tags)
 
 
 def test_align__has_a_tag_at_each_first_token() -> None:
