@@ -16,6 +16,7 @@ from torch import nn
 
 from ftlab.backbones.model import TaskModel
 from ftlab.training.callbacks import Report
+from ftlab.training.precision import DTYPES
 from ftlab.training.settings import TrainerSettings
 
 if TYPE_CHECKING:
@@ -115,6 +116,35 @@ def lay_out(run: Run, model: nn.Module) -> bool:
         laid_out = torch.empty_like(layer.weight.data, memory_format=torch.channels_last)
         layer.weight.data = laid_out.copy_(layer.weight.data)
     return True
+
+
+def room_for_images(device: torch.device) -> int:
+    """Bytes of a device that a run may fill with its images: a sixteenth of a GPU's memory."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.get_device_properties(device).total_memory) // 16
+
+
+def settle_images(run: Run, device: torch.device, report: Report) -> int:
+    """Let the images that are kept reside on the device, if there is room, and say so.
+
+    From then on batches bring their names to it, and are gathered and normalised there.
+
+    Returns:
+        Bytes that are set aside on the device.
+    """
+    kept = [] if run.plain or run.data.unread else run.data.kept_images()
+    room, wanted = room_for_images(device), sum(each.bytes for each in kept)
+    if not room or not wanted:
+        return 0
+    if wanted > room:
+        report({"event": "hardware", "text": f"images stay in memory: {wanted / 1e6:,.0f} MB are "
+                                             f"more than {room / 1e6:,.0f}, a sixteenth of the GPU"})
+        return 0
+    for each in kept:
+        each.reside(device, DTYPES.get(run.settings.precision, torch.float32))
+    report({"event": "hardware", "text": f"images reside on the device ({wanted / 1e6:,.1f} MB)"})
+    return wanted
 
 
 def set_tf32(allowed: bool) -> None:
