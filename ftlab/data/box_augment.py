@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 from ftlab.data.batches import Row, SplitDataset, checked_views
 from ftlab.data.image_augment import seeded
 from ftlab.data.image_decode import opened
-from ftlab.data.kept_images import KeptImages
+from ftlab.data.kept_images import KeptImages, Lying
 
 Policy = Literal["none", "flip", "crop", "ssd"]
 
@@ -110,15 +110,16 @@ class BoxDataset(SplitDataset):
         self.names = kept is not None and kept.residence is not None
 
     def __getitem__(self, index: int) -> Row:
-        target, (height, width) = dict(self.targets[index]), self.sizes[index]
+        target = dict(self.targets[index])
+        image: Tensor | Lying
         if self.kept is not None:
-            image = self.kept.row(index)
+            image, (height, width) = self.kept.row(index), self.sizes[index]
         else:
             image = opened(self.images[index], str(index))
             if self.augment is not None:
                 with seeded(self.seed, self.epoch, index):
                     image, target = self._changed(image, target)
-                height, width = image.shape[-2:]
+            height, width = image.shape[-2:]
             image = self.fit(image)
         scale = torch.tensor([width / self.fit.size[1], height / self.fit.size[0]])
         target |= {"boxes": target["boxes"] / scale.repeat(2), "scale": scale}

@@ -41,7 +41,7 @@ class Normalise:
     def __call__(self, images: Tensor) -> Tensor:
         whole, mean, std = _constants(self, images.device)
         values = images.expand(-1, 3, -1, -1).to(
-            torch.float32, copy=True, memory_format=torch.contiguous_format)
+            torch.float32, memory_format=torch.contiguous_format)
         # in place: fresh memory for every step costs several times its arithmetic
         return functional.normalize(values.div_(whole), mean, std, inplace=True)
 

@@ -133,7 +133,7 @@ def settle_images(run: Run, device: torch.device, report: Report) -> int:
     Returns:
         Bytes that are set aside on the device.
     """
-    kept = [] if run.plain or run.data.unread else run.data.kept_images()
+    kept = [] if run.data.unread else run.data.kept_images()  # none with --plain
     room, wanted = room_for_images(device), sum(each.bytes for each in kept)
     if not room or not wanted:
         return 0

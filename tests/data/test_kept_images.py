@@ -20,7 +20,7 @@ from ftlab.data.box_augment import BoxAugment
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.image_dataset import FitSize
-from ftlab.data.kept_images import KeptImages, Named, Normalise
+from ftlab.data.kept_images import KeptImages, Named
 from ftlab.data.object_detection import ObjectDetection
 from ftlab.data.splits import Split, Subset
 from ftlab.tasks.multi_label import MultiLabel
@@ -56,8 +56,8 @@ def classes(modes: str, **settings: Any) -> Callable[[Path], DataModule]:
 def boxes(augment: BoxAugment | None) -> Callable[[Path], DataModule]:
     def make(folder: Path) -> DataModule:
         images = {f"{i:02}": [("red", 4.0, 8.0, 24.0, 40.0)] for i in range(16)}
-        data = ObjectDetection(str(write_voc(folder / "voc", images)), batch_size=3,
-                               split=Split(validation=0.2, test=0.2))
+        data = ObjectDetection(str(write_voc(folder / "voc", images, size=(64, 48))),
+                               batch_size=3, split=Split(validation=0.2, test=0.2))
         data.augment = augment  # type: ignore[assignment]
         return data
 
@@ -250,13 +250,6 @@ def test_named__has_the_dtype_of_the_network(tmp_path: Path) -> None:
         kept.reside(CPU, torch.float64)
     named = next(iter(data.eval_loader("test")))["inputs"]["pixels"]
     assert torch.equal(named.to(CPU), expected)
-
-
-def test_normalise__changes_nothing_it_is_given() -> None:
-    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
-    before = images.clone()
-    Normalise(MEAN, STD)(images)
-    assert torch.equal(images, before)
 
 
 def test_kept__are_picklable_for_processes_that_are_not_forked() -> None:
