@@ -88,15 +88,10 @@ class KeptImages:
         """An image on its way into a batch, or its name where images reside."""
         return self[index] if self.residence is None else Lying(self, index)
 
-    def reside(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Have batches made on a device, of images that lie there, each from its first use on.
-
-        Args:
-            device: where batches will be moved.
-            dtype: of the network's inputs.
-        """
+    def reside(self, device: torch.device) -> None:
+        """Have batches made on a device, of images that lie there, each from its first use on."""
         there = torch.empty_like(self._pixels, device=device)
-        self.residence = Residence(there, torch.zeros(len(there), dtype=torch.bool), dtype)
+        self.residence = Residence(there, torch.zeros(len(there), dtype=torch.bool))
 
     def gather(self, index: Tensor, device: torch.device) -> Tensor:
         """Images (B, C, h, w) on a device.
@@ -124,12 +119,10 @@ class Residence:
     Attributes:
         pixels: uint8 (N, C, h, w), there.
         known: bool (N,), on the CPU: which have been copied to it.
-        dtype: of the network's inputs.
     """
 
     pixels: Tensor
     known: Tensor
-    dtype: torch.dtype
 
 
 class Lying(NamedTuple):
@@ -158,8 +151,7 @@ class Named:
 
     def to(self, device: torch.device) -> Tensor:
         """Normalised (B, 3, h, w)."""
-        images = self.normalise(self.kept.gather(self.index, device))
-        return images if self.kept.residence is None else images.to(self.kept.residence.dtype)
+        return self.normalise(self.kept.gather(self.index, device))
 
 
 def _shared(shape: tuple[int, ...]) -> Tensor:

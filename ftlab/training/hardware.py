@@ -16,7 +16,6 @@ from torch import nn
 
 from ftlab.backbones.model import TaskModel
 from ftlab.training.callbacks import Report
-from ftlab.training.precision import DTYPES
 from ftlab.training.settings import TrainerSettings
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def settle_images(run: Run, device: torch.device, report: Report) -> int:
                                              f"more than {room / 1e6:,.0f}, a sixteenth of the GPU"})
         return 0
     for each in kept:
-        each.reside(device, DTYPES.get(run.settings.precision, torch.float32))
+        each.reside(device)
     report({"event": "hardware", "text": f"images reside on the device ({wanted / 1e6:,.1f} MB)"})
     return wanted
 

@@ -127,7 +127,7 @@ def test_batches__are_those_of_a_plain_module(
     assert plain.kept_images() == [] and ours.kept_images()
     if resident:
         for kept in ours.kept_images():
-            kept.reside(CPU, torch.float32)
+            kept.reside(CPU)
     assert_equal(batches(ours), batches(plain))
     for kept in ours.kept_images():
         assert kept._made.all() != resident, "what resides on a device takes no room here"
@@ -143,7 +143,7 @@ def test_batches__of_loader_processes(
     ours.workers = 1
     if resident:
         for kept in ours.kept_images():
-            kept.reside(CPU, torch.float32)
+            kept.reside(CPU)
     expected = list(plain.eval_loader("validation"))
     loader = ours.eval_loader("validation")
     assert loader.num_workers == (0 if resident else 1), "where images reside, nothing is loaded"
@@ -180,7 +180,7 @@ def test_images__are_made_once_and_for_each_size_anew(
     batches(data)
     assert made == [(24, 24)] * 30
     kept = data.kept_images()
-    kept[0].reside(CPU, torch.float32)
+    kept[0].reside(CPU)
     other = copy.copy(data)  # as another seed's module
     other.connect(Reader(), seed=4)  # type: ignore[arg-type]
     assert other.kept_images() == kept
@@ -234,22 +234,12 @@ def test_named__is_moved_to_where_no_image_resides(tmp_path: Path) -> None:
     data.connect(Reader(), seed=3)  # type: ignore[arg-type]
     expected = list(data.eval_loader("test"))
     for kept in data.kept_images():
-        kept.reside(torch.device("meta"), torch.float32)
+        kept.reside(torch.device("meta"))
     named = list(data.eval_loader("test"))
     assert isinstance(named[0]["inputs"]["pixels"], Named)
     assert_equal([move_data_to_device(each, CPU) for each in named], expected)
     there = move_data_to_device(named[0], torch.device("meta"))["inputs"]["pixels"]
     assert there.is_meta and there.shape == expected[0]["inputs"]["pixels"].shape
-
-
-def test_named__has_the_dtype_of_the_network(tmp_path: Path) -> None:
-    data = MODULES["colour"](tmp_path)
-    data.connect(Reader(), seed=3)  # type: ignore[arg-type]
-    expected = next(iter(data.eval_loader("test")))["inputs"]["pixels"].double()
-    for kept in data.kept_images():
-        kept.reside(CPU, torch.float64)
-    named = next(iter(data.eval_loader("test")))["inputs"]["pixels"]
-    assert torch.equal(named.to(CPU), expected)
 
 
 def test_kept__are_picklable_for_processes_that_are_not_forked() -> None:
