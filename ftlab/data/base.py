@@ -18,6 +18,7 @@ from ftlab.data.batches import Handing, Row, SplitDataset, Unread
 from ftlab.data.bucketing import Buckets
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.fingerprint import duplicates, fingerprint
+from ftlab.data.kept_images import KeptImages
 from ftlab.data.known_labels import keep_known
 from ftlab.data.sampling import (
     ExactEvalSampler,
@@ -124,6 +125,10 @@ class DataModule(LightningDataModule, ABC):
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         """Rows -> batch for the connected backbone."""
 
+    def kept_images(self) -> list[KeptImages]:
+        """Images of which batches can be made on a device, where they reside there."""
+        return []
+
     def lengths(self, split: SplitName) -> Sequence[int] | None:
         """How long each example is to the connected backbone; None where all are equal."""
         return None
@@ -223,7 +228,7 @@ class DataModule(LightningDataModule, ABC):
         if training and self.views:
             dataset.keep(self.views)
         known = self._name(split, training) in self.handed
-        return Unread(dataset) if known and self.unread and dataset.alike else dataset
+        return Unread(dataset) if known and self.unread and dataset.shape else dataset
 
     def _name(self, split: SplitName, training: bool) -> str:
         """Under which `handed` has a split, or its first view."""
@@ -272,8 +277,9 @@ class DataModule(LightningDataModule, ABC):
         # a generator of its own: the loader would draw from the global one, and change dropout
         generator = torch.Generator().manual_seed(seed)
         size = share_of_batch(self.batch_size, self._rank_and_world()[1])
+        workers = 0 if dataset.names else self.workers
         return DataLoader(dataset, size, sampler=sampler, collate_fn=collate,
-                          num_workers=self.workers, generator=generator, pin_memory=self.pinned)
+                          num_workers=workers, generator=generator, pin_memory=self.pinned)
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,8 +36,10 @@ class SplitDataset(Dataset[Row]):
     """
 
     views: int | None = None
-    alike: ClassVar[bool] = False
-    """Whether all inputs are floating-point tensors of one shape."""
+    shape: tuple[int, ...] | None = None
+    """Of the network's input for one example, a tensor of floats; None where it differs."""
+    names: bool = False
+    """Whether rows only name their inputs, so that there is nothing to load."""
 
     def __init__(self, targets: Sequence[Any], seed: int) -> None:
         self.targets = targets
@@ -66,13 +68,14 @@ class Unread(SplitDataset):
     """Rows of a data set whose inputs nobody reads: each has the same one, of NaN.
 
     Args:
-        dataset: its inputs are alike.
+        dataset: its inputs have one shape.
     """
 
     def __init__(self, dataset: SplitDataset) -> None:
         super().__init__(dataset.targets, dataset.seed)
         self.views = dataset.views
-        self.blank = torch.full_like(dataset.input(0), torch.nan)
+        assert dataset.shape is not None
+        self.blank = torch.full(dataset.shape, torch.nan)
 
     def input(self, index: int) -> Tensor:
         return self.blank

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from torchvision.transforms.v2 import functional
 
 from ftlab.data.batches import Row, SplitDataset, checked_views
 from ftlab.data.image_augment import seeded
-from ftlab.data.image_decode import decode_image, image_bytes
+from ftlab.data.image_decode import opened
+from ftlab.data.kept_images import KeptImages, Lying
 
 Policy = Literal["none", "flip", "crop", "ssd"]
 
@@ -67,45 +67,63 @@ class BoxAugment:
         return v2.Compose([*steps, clean])
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """uint8 (3, H, W) -> (3, h, w), resized to the size directly.
+
+    Attributes:
+        size: h and w.
+    """
+
+    size: tuple[int, int]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return functional.resize(image, list(self.size), antialias=True)
+
+
 class BoxDataset(SplitDataset):
-    """Decoded images, or files decoded on access, as normalised float32 (3, h, w), with targets.
+    """Images of one size, uint8 (1 or 3, h, w), or the names of such that are kept, with targets.
 
     A target has `boxes` in pixels of (h, w), and `scale` (2,), which leads back to the image's own.
 
     Args:
-        images: uint8 (C, H, W) or files.
+        images: decoded, uint8 (C, H, W), or files.
+        sizes: H and W of each.
         targets: as `Detection.encode` makes them, in pixels of (H, W).
         seed: of the run.
         augment: None for evaluation.
-        size: h and w.
-        mean, std: of the channels, for values in 0..1.
+        fit: to the size.
+        mean: of the channels, for values in 0..1.
+        kept: what `fit` makes of the images, if it is kept; not with `augment`.
     """
 
-    def __init__(self, images: Sequence[Tensor | Path | bytes],
+    def __init__(self, images: Sequence[Tensor | Path | bytes], sizes: Sequence[tuple[int, int]],
                  targets: Sequence[Mapping[str, Tensor]], seed: int, augment: BoxAugment | None,
-                 size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
+                 fit: Stretch, mean: Sequence[float], kept: KeptImages | None = None) -> None:
         super().__init__(targets, seed)
         self.images = images
+        self.sizes = sizes
         self.augment = augment
-        self.size = size
+        self.fit = fit
         self.mean = list(mean)
-        self.std = list(std)
+        self.kept = kept
+        self.names = kept is not None and kept.residence is not None
 
     def __getitem__(self, index: int) -> Row:
-        image = self.images[index]
-        if not isinstance(image, Tensor):
-            image = decode_image(image_bytes(image), str(image), Counter())
-        image = image.expand(3, -1, -1)
         target = dict(self.targets[index])
-        if self.augment is not None:
-            with seeded(self.seed, self.epoch, index):
-                image, target = self._changed(image, target)
-        height, width = image.shape[-2:]
-        scale = torch.tensor([width / self.size[1], height / self.size[0]])
+        image: Tensor | Lying
+        if self.kept is not None:
+            image, (height, width) = self.kept.row(index), self.sizes[index]
+        else:
+            image = opened(self.images[index], str(index))
+            if self.augment is not None:
+                with seeded(self.seed, self.epoch, index):
+                    image, target = self._changed(image, target)
+            height, width = image.shape[-2:]
+            image = self.fit(image)
+        scale = torch.tensor([width / self.fit.size[1], height / self.fit.size[0]])
         target |= {"boxes": target["boxes"] / scale.repeat(2), "scale": scale}
-        resized = functional.resize(image, list(self.size), antialias=True)
-        resized = functional.normalize(resized.float() / 255, self.mean, self.std)
-        return Row(resized, target, index, self.epoch)
+        return Row(image, target, index, self.epoch)
 
     def _changed(self, image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         assert self.augment is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import Tensor
 from torchvision.transforms import v2
 
 from ftlab.backbones.base import Backbone
@@ -12,9 +13,10 @@ from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.decoded_images import DecodedImages
-from ftlab.data.examples import Examples, SplitName
+from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.image_augment import ImageAugment, MixCollate
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
+from ftlab.data.kept_images import KeptImages, Normalise
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read
@@ -107,21 +109,35 @@ class ImageClassification(DataModule):
         self.load()
         self._seed = seed
         self._preprocessing = preprocessing
+        random = self._change(training=True) is not None
+        self._images.keep(self._fit, SPLITS[1:] if random else SPLITS)
+
+    @property
+    def _fit(self) -> FitSize:
+        preprocessing = self._connected
+        return FitSize(self._size or preprocessing.size,
+                       v2.InterpolationMode(preprocessing.interpolation))
+
+    def _change(self, training: bool) -> Callable[[Tensor], Tensor] | None:
+        fit, augment = self._fit, self.augment if training else None
+        return None if augment is None else augment.transform(fit.size, fit.interpolation)
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
-        examples = self.splits[split]
-        preprocessing = self._connected
-        size = self._size or preprocessing.size
-        interpolation = v2.InterpolationMode(preprocessing.interpolation)
-        augment = self.augment if training else None
-        change = augment.transform(size, interpolation) if augment is not None else None
-        return ImageDataset(self._images.of(split, examples.inputs), examples.targets, self.seed,
-                            change, FitSize(size, interpolation), preprocessing.mean,
-                            preprocessing.std)
+        change = self._change(training)
+        kept = None if self.plain or change is not None else self._images.kept(split)
+        return ImageDataset(self._images.of(split), self.splits[split].targets, self.seed, change,
+                            self._fit, kept)
+
+    def kept_images(self) -> list[KeptImages]:
+        # mixtures are made where batches are collated
+        mixes = self.augment is not None and self.augment.mix != "none"
+        splits = SPLITS[1:] if mixes else SPLITS
+        return [] if self.plain else self._images.all_kept(splits)
 
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
-        name = self._connected.input_name
-        plain = Collate(StackImages(name), self.task.stack)
+        wanted = self._connected
+        name, normalise = wanted.input_name, Normalise(wanted.mean, wanted.std)
+        plain = Collate(StackImages(name, normalise), self.task.stack)
         mixture = self.augment.mixture(self.task.outputs) if training and self.augment else None
         return MixCollate(plain, mixture, name, self.seed) if mixture is not None else plain
 

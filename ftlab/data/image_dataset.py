@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from torchvision.transforms.v2 import functional
 
 from ftlab.data.batches import SplitDataset
 from ftlab.data.image_augment import seeded
-from ftlab.data.image_decode import decode_image, image_bytes
+from ftlab.data.image_decode import opened
+from ftlab.data.kept_images import KeptImages, Lying, Named, Normalise
 
 
 @dataclass(frozen=True)
@@ -44,37 +44,51 @@ class FitSize:
 
 @dataclass(frozen=True)
 class StackImages:
-    """Images (3, h, w) -> the network's inputs, one tensor (B, 3, h, w) by name."""
+    """Images, uint8 (1 or 3, h, w), -> the network's inputs, float32 (B, 3, h, w), by name.
+
+    Images that are named only are made where the batch is moved.
+    """
 
     input_name: str
+    normalise: Normalise
 
-    def __call__(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
-        return {self.input_name: torch.stack(list(images))}
+    def __call__(self, images: Sequence[Any]) -> dict[str, Any]:
+        if isinstance(images[0], Lying):
+            return {self.input_name: Named(images, self.normalise)}
+        stacked = torch.stack(list(images))
+        if not stacked.is_floating_point():  # else nobody reads them (`Unread`)
+            stacked = self.normalise(stacked)
+        return {self.input_name: stacked}
 
 
 class ImageDataset(SplitDataset):
-    """Decoded images, or files decoded on access, as normalised float32 (3, h, w)."""
+    """Images of one size, uint8 (1 or 3, h, w), or the names of such that are kept.
 
-    alike = True
+    Args:
+        images: decoded, uint8 (C, H, W), or files.
+        targets: encoded labels.
+        seed: of the run.
+        change: random, uint8 (3, H, W) -> (3, h, w); None where there is none.
+        fit: the same without chance.
+        kept: what `fit` makes of the images, if it is kept; not with `change`.
+    """
 
     def __init__(self, images: Sequence[Tensor | Path | bytes], targets: Sequence[Any], seed: int,
                  change: Callable[[Tensor], Tensor] | None, fit: FitSize,
-                 mean: Sequence[float], std: Sequence[float]) -> None:
+                 kept: KeptImages | None = None) -> None:
         super().__init__(targets, seed)
         self.images = images
         self.change = change
         self.fit = fit
-        self.mean = list(mean)
-        self.std = list(std)
+        self.kept = kept
+        self.shape = (3, *fit.size)
+        self.names = kept is not None and kept.residence is not None
 
-    def input(self, index: int) -> Tensor:
-        image = self.images[index]
-        if not isinstance(image, Tensor):
-            image = decode_image(image_bytes(image), str(index), Counter())
-        image = image.expand(3, -1, -1)
+    def input(self, index: int) -> Tensor | Lying:
+        if self.kept is not None:
+            return self.kept.row(index)
+        image = opened(self.images[index], str(index))
         if self.change is None:
-            image = self.fit(image)
-        else:
-            with seeded(self.seed, self.epoch, index):
-                image = self.change(image)
-        return functional.normalize(image.float() / 255, self.mean, self.std)
+            return self.fit(image)
+        with seeded(self.seed, self.epoch, index):
+            return self.change(image)

@@ -54,6 +54,18 @@ def decode_image(data: bytes, place: str, conversions: Counter[str]) -> torch.Te
     return pil_to_tensor(image)
 
 
+def opened(image: torch.Tensor | Path | bytes, place: str) -> torch.Tensor:
+    """An image as uint8 (3, H, W); decoded, if it is not.
+
+    Args:
+        image: uint8 (1 or 3, H, W), or encoded.
+        place: for messages.
+    """
+    if not isinstance(image, torch.Tensor):
+        image = decode_image(image_bytes(image), place, Counter())
+    return image.expand(3, -1, -1)
+
+
 def picture_size(path: Path) -> tuple[int, int]:
     """Width and height of an image, upright as its EXIF says, from its header.
 

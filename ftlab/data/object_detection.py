@@ -13,10 +13,11 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data.annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
-from ftlab.data.box_augment import BoxAugment, BoxDataset
+from ftlab.data.box_augment import BoxAugment, BoxDataset, Stretch
 from ftlab.data.decoded_images import DecodedImages
-from ftlab.data.examples import Examples, SplitName
+from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.image_dataset import StackImages
+from ftlab.data.kept_images import KeptImages, Normalise
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
@@ -148,15 +149,26 @@ class ObjectDetection(DataModule):
         self.load()
         self._seed = seed
         self._preprocessing = preprocessing
+        self._images.keep(self._fit, SPLITS if self.augment is None else SPLITS[1:])
+
+    @property
+    def _fit(self) -> Stretch:
+        return Stretch(self.image_size or self._connected.size)
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
-        examples, wanted = self.splits[split], self._connected
-        return BoxDataset(self._images.of(split, examples.inputs), examples.targets, self.seed,
-                          self.augment if training else None, self.image_size or wanted.size,
-                          wanted.mean, wanted.std)
+        augment = self.augment if training else None
+        kept = None if self.plain or augment is not None else self._images.kept(split)
+        return BoxDataset(self._images.of(split), self._images.sizes(split),
+                          self.splits[split].targets, self.seed, augment, self._fit,
+                          self._connected.mean, kept)
+
+    def kept_images(self) -> list[KeptImages]:
+        return [] if self.plain else self._images.all_kept(SPLITS)
 
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
-        return Collate(StackImages(self._connected.input_name), self.task.stack)
+        wanted = self._connected
+        stack = StackImages(wanted.input_name, Normalise(wanted.mean, wanted.std))
+        return Collate(stack, self.task.stack)
 
     @property
     def _connected(self) -> ImagePreprocessing:

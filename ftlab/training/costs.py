@@ -45,6 +45,7 @@ class MemoryMeter:
         self.device = device
         _release()
         self.base = 0 if device.type == "cuda" else _resident("VmRSS")
+        self.shared = _shared()
 
     def start(self) -> None:
         """Forget the peak so far."""
@@ -57,8 +58,13 @@ class MemoryMeter:
     def peak(self) -> int:
         """Bytes at the highest point since `start`."""
         if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device))
-        return max(0, _resident("VmHWM") - self.base)
+            return max(0, int(torch.cuda.max_memory_allocated(self.device)) - self.base)
+        return max(0, _resident("VmHWM") - self.base - (_shared() - self.shared))
+
+
+def _shared() -> int:
+    """Bytes that loader processes share: images kept for epochs to come, no technique's need."""
+    return _resident("RssShmem") if STATUS.exists() else 0
 
 
 def _release() -> None:

@@ -111,6 +111,8 @@ def fit(
         if pruning:
             pruning.pruned = member.pruned
         return trainer, best, measured
+    # what they take is no need of the technique's
+    memory.base += hardware.settle_images(run, trainer.strategy.root_device, report)
     memory.start()
     begin = time.perf_counter()
     with hardware.compiled(run, model, report):

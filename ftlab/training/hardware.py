@@ -117,6 +117,35 @@ def lay_out(run: Run, model: nn.Module) -> bool:
     return True
 
 
+def room_for_images(device: torch.device) -> int:
+    """Bytes of a device that a run may fill with its images: a sixteenth of a GPU's memory."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.get_device_properties(device).total_memory) // 16
+
+
+def settle_images(run: Run, device: torch.device, report: Report) -> int:
+    """Let the images that are kept reside on the device, if there is room, and say so.
+
+    From then on batches bring their names to it, and are gathered and normalised there.
+
+    Returns:
+        Bytes that are set aside on the device.
+    """
+    kept = [] if run.data.unread else run.data.kept_images()  # none with --plain
+    room, wanted = room_for_images(device), sum(each.bytes for each in kept)
+    if not room or not wanted:
+        return 0
+    if wanted > room:
+        report({"event": "hardware", "text": f"images stay in memory: {wanted / 1e6:,.0f} MB are "
+                                             f"more than {room / 1e6:,.0f}, a sixteenth of the GPU"})
+        return 0
+    for each in kept:
+        each.reside(device)
+    report({"event": "hardware", "text": f"images reside on the device ({wanted / 1e6:,.1f} MB)"})
+    return wanted
+
+
 def set_tf32(allowed: bool) -> None:
     """Whether CUDA may round the factors of float32 products to 10 bits, in layers of all kinds.
 

@@ -79,7 +79,7 @@ def test_memory__decoding_on_access_is_the_same(folder, monkeypatch):
     monkeypatch.setattr(decoded_images, "IN_MEMORY", 500)
     data = connected(folder)
     files = data.splits["train"].inputs
-    assert data._images.of("train", files) is files
+    assert data._images.of("train") is files
     again = next(iter(data.train_dataloader()))
     assert torch.equal(kept["inputs"]["pixels"], again["inputs"]["pixels"])
 
@@ -173,7 +173,7 @@ def replace(folder, data: bytes):
     loaded = ImageClassification(str(folder))
     loaded.load()
     split = next(s for s, part in loaded.splits.items() if "a/0.png" in part.ids)
-    pixels = loaded._images.of(split, [])[loaded.splits[split].ids.index("a/0.png")]
+    pixels = loaded._images.of(split)[loaded.splits[split].ids.index("a/0.png")]
     return pixels.expand(3, -1, -1), loaded.notes
 
 

@@ -7,7 +7,7 @@ import torch
 from detection import COLOURS, draw, write_coco, write_voc
 
 from ftlab.backbones.preprocessing import ImagePreprocessing
-from ftlab.data.box_augment import BoxAugment, BoxDataset
+from ftlab.data.box_augment import BoxAugment, BoxDataset, Stretch
 from ftlab.data.object_detection import ObjectDetection
 from ftlab.data.splits import Split
 from ftlab.errors import Incompatible, InputError
@@ -258,8 +258,8 @@ def test_augment__boxes_stay_on_their_objects(policy: str, upside_down: bool, tm
     draw(tmp_path / "x.png", [("red", 8, 8, 30, 50), ("blue", 36, 4, 60, 40)])
     target = {"boxes": torch.tensor([[8.0, 8, 30, 50], [36, 4, 60, 40]]),
               "labels": torch.tensor([0, 1]), "ignored": torch.tensor([False, True])}
-    dataset = BoxDataset([tmp_path / "x.png"], [target], 0, BoxAugment(policy, upside_down),
-                         (96, 96), (0.0,) * 3, (1.0,) * 3)
+    dataset = BoxDataset([tmp_path / "x.png"], [(64, 64)], [target], 0,
+                         BoxAugment(policy, upside_down), Stretch((96, 96)), (0.0,) * 3)
     seen = set()
     for epoch in range(20):
         dataset.set_epoch(epoch)
@@ -273,7 +273,7 @@ def test_augment__boxes_stay_on_their_objects(policy: str, upside_down: bool, tm
             x1, y1, x2, y2 = box.round().int().tolist()
             seen.add((x1, y1, x2, y2))
             if min(x2 - x1, y2 - y1) > 8 and policy != "ssd":  # whose colours change
-                inside = image[:, y1 + 3:y2 - 3, x1 + 3:x2 - 3].flatten(1).mean(1) * 255
+                inside = image[:, y1 + 3:y2 - 3, x1 + 3:x2 - 3].flatten(1).float().mean(1)
                 wanted = COLOURS[("red", "blue")[int(label)]]
                 assert np.abs(inside.numpy() - wanted).max() < 12
     assert len(seen) > (2 if policy != "none" or upside_down else 1)

@@ -4,8 +4,11 @@ import pytest
 import torch
 from matrix import make_technique, make_world
 from torch import nn
+from torchvision.transforms.v2 import InterpolationMode
 
 from ftlab.backbones.model import TaskModel
+from ftlab.data.image_dataset import FitSize
+from ftlab.data.kept_images import KeptImages
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
 from ftlab.training.fit import Run
@@ -60,6 +63,19 @@ def test_memory__sees_a_peak_that_is_gone_and_forgets_it() -> None:
     assert meter.peak() >= 0.9 * size
     meter.start()
     assert meter.peak() < 0.5 * size
+
+
+def test_memory__leaves_out_images_that_are_kept() -> None:
+    images = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 64
+    kept = KeptImages(images, FitSize((512, 512), InterpolationMode.BILINEAR), 3)
+    meter = MemoryMeter(torch.device("cpu"))
+    meter.start()
+    for index in range(len(images)):
+        kept[index]
+    assert kept.bytes == 48 * 2**20
+    assert meter.peak() < 16 * 2**20
+    torch.ones(64 * 2**20, dtype=torch.uint8)
+    assert meter.peak() >= 56 * 2**20
 
 
 def test_latency__is_a_positive_time() -> None:

@@ -11,6 +11,7 @@ from matrix import make_technique, make_world
 from safetensors.torch import load_file
 from torch import nn
 
+from ftlab.data.kept_images import KeptImages
 from ftlab.training import costs, hardware
 from ftlab.training.checkpoint import MANIFEST, WEIGHTS
 from ftlab.training.fit import Run, adapt, load
@@ -139,6 +140,58 @@ def test_channels_last__is_for_networks_of_convolutions(make_run: Callable[..., 
     load(run, events.append)
     adapt(run, events.append)
     assert said(events) == {"precision": "32-true"}
+
+
+# Images that reside on the device, for which the CPU stands
+
+@pytest.mark.parametrize(("world", "precision"), [
+    ("image_classification", "bf16-mixed"), ("regression", "32-true"),
+    ("object_detection", "64-true"),
+])
+def test_images__on_the_device_give_what_those_in_memory_give(
+    monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., Run], world: str, precision: str
+) -> None:
+    found, moved = [], []
+    gather = KeptImages.gather
+
+    def counted(self: KeptImages, index: torch.Tensor, device: torch.device) -> torch.Tensor:
+        moved.append(len(index))
+        return gather(self, index, device)
+
+    monkeypatch.setattr(KeptImages, "gather", counted)
+    for folder, room in (("memory", 0), ("device", 2**30)):
+        monkeypatch.setattr(hardware, "room_for_images", lambda device, room=room: room)
+        events: list[dict[str, Any]] = []
+        run = make_run(world, folder, max_epochs=2, precision=precision, accelerator="cpu")
+        metrics = execute(run, events.append)
+        weights = load_file(run.directory / "checkpoint" / WEIGHTS)
+        found.append(({n: v for n, v in metrics.items() if not n.startswith("cost/")}, weights))
+        assert bool(moved) == bool(room)
+        assert any("images reside on the device" in event["text"] for event in events
+                   if event["event"] == "hardware") == bool(room)
+    assert found[0][0] == found[1][0]
+    assert found[0][1].keys() == found[1][1].keys()
+    for name, tensor in found[0][1].items():
+        assert torch.equal(tensor, found[1][1][name])
+
+
+@pytest.mark.parametrize(("room", "plain", "says"), [
+    (2**30, False, "images reside on the device (0.3 MB)"),
+    (1000, False, "images stay in memory: 0 MB are more than 0, a sixteenth of the GPU"),
+    (0, False, ""), (2**30, True, ""),
+])
+def test_images__reside_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., Run], room: int, plain: bool, says: str
+) -> None:
+    monkeypatch.setattr(hardware, "room_for_images", lambda device: room)
+    run = make_run("image_classification", "run", plain=plain)
+    load(run, lambda event: None)
+    events: list[dict[str, Any]] = []
+    taken = hardware.settle_images(run, CPU, events.append)
+    assert said(events) == ({"hardware": says} if says else {})
+    resident = [each for each in run.data.kept_images() if each.residence is not None]
+    assert taken == sum(each.bytes for each in resident)
+    assert bool(taken) == says.startswith("images reside")
 
 
 # CUDA
