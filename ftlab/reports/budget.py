@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from ftlab.reports.sheet import NONE, Line, Sheet, digits, is_percent
+from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.sheet import NONE, Line, Sheet
 from ftlab.reports.trials import Tried
 
 _RANKINGS = 4  # written out in full; beyond that the first and the last

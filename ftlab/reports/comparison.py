@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from ftlab.reports.evidence import Measured
+from ftlab.reports.evidence import Contributions, Measured, measured
+from ftlab.reports.rows import Row
 from ftlab.reports.statistics.family import LEVEL, Pair, holm, pairs, standing
 from ftlab.reports.statistics.paired import Array, Tested, over_both, over_examples, over_seeds
+from ftlab.tracking.records import CellRecord
+from ftlab.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,38 @@ def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better:
                  for pair, each in found.items()}
     best, kept = standing(means, adjusted, higher_is_better) if means else ("", [])
     return Comparison(group, means, best, tuple(kept), corrected, higher_is_better)
+
+
+def compared(
+    rows: Sequence[Row],
+    records: Sequence[CellRecord],
+    metric: str,
+    higher_is_better: bool,
+    tracker: Tracker | None = None,
+    contributions: Mapping[str, Contributions] | None = None,
+) -> tuple[list[Row], list[Comparison]]:
+    """The rows, each saying whether it stands, and the comparison of each group.
+
+    Args:
+        rows: from `rows.build`; incomplete ones are not compared.
+        records: of the cells.
+        metric: the one compared.
+        higher_is_better: of the metric.
+        tracker: where the predictions are; None leaves them unread.
+        contributions: by data set, its task's.
+    """
+    found = {record.key: record for record in records}
+    said = contributions or {}
+    comparisons: dict[tuple[str, str], Comparison] = {}
+    for group in dict.fromkeys(row.group for row in rows):
+        complete = [row for row in rows if row.group == group and not row.note]
+        alone = len(complete) < 2  # nobody to compare with: nothing needs to be read
+        cells = [measured(found[row.key], metric, None if alone else tracker,
+                          said.get(row.key.dataset)) for row in complete]
+        comparisons[group] = compare(group, cells, higher_is_better)
+    marked = [replace(row, stands=not row.note
+                      and row.key.technique in comparisons[row.group].standing) for row in rows]
+    return marked, list(comparisons.values())
 
 
 def _pair(a: Measured, b: Measured) -> Compared:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.reports.comparison import Comparison
 from ftlab.reports.formats import escape_csv
 from ftlab.reports.rows import Row
 from ftlab.tracking.records import CellKey, CellRecord
 
+_TEST = ("backbone", "dataset", "a", "b", "difference", "ci_low", "ci_high", "effect", "test",
+         "seeds", "examples", "p", "p_holm", "p_seeds", "p_examples")
 _RUN = ("study", "backbone", "dataset", "technique", "seed", "status", "run_id")
 
 
@@ -61,6 +64,23 @@ def runs_csv(cells: Sequence[CellKey], records: Iterable[CellRecord]) -> str:
                 names |= run.metrics.keys()
             lines.append(line)
     return to_csv([*_RUN, *sorted(names, key=_place)], lines)
+
+
+def tests_csv(comparisons: Sequence[Comparison]) -> str:
+    """One line a pair of techniques: the test that decides, and those over seeds and examples."""
+    lines: list[dict[str, Any]] = []
+    for comparison in comparisons:
+        for (a, b), pair in comparison.pairs.items():
+            line: dict[str, Any] = dict(zip(("backbone", "dataset", "a", "b"),
+                                            (*comparison.group, a, b), strict=True))
+            if (test := pair.decides) is not None:
+                line |= {"test": test.test, "difference": test.difference, "ci_low": test.low,
+                         "ci_high": test.high, "effect": test.effect, "seeds": test.seeds,
+                         "examples": test.examples, "p": test.p, "p_holm": pair.p}
+            line["p_seeds"] = "" if pair.seeds is None else pair.seeds.p
+            line["p_examples"] = "" if pair.examples is None else pair.examples.p
+            lines.append(line)
+    return to_csv(_TEST, lines)
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -9,9 +9,9 @@ from itertools import groupby
 from matplotlib.axes import Axes
 
 from ftlab.reports.colours import styles
+from ftlab.reports.metric_text import is_percent
 from ftlab.reports.picture import grid, plain, png
 from ftlab.reports.rows import Row
-from ftlab.reports.sheet import is_percent
 from ftlab.tracking.plain import shorten
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ftlab.reports.sheet import NONE, Line, Sheet, digits, is_percent
+from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.sheet import NONE, Line, Sheet
 from ftlab.reports.trials import Tried
 from ftlab.tracking.records import CellKey, TrialRecord
 

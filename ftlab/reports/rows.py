@@ -27,6 +27,7 @@ class Row:
         memory: mean peak memory of training, bytes.
         note: what is missing or failed; empty for a complete cell.
         rank: 1 for the best mean of its backbone and data set; None for an incomplete cell.
+        stands: whether it is the best of them, or not significantly worse.
     """
 
     key: CellKey
@@ -39,15 +40,12 @@ class Row:
     memory: float
     note: str
     rank: int | None = None
+    stands: bool = False
 
     @property
     def group(self) -> tuple[str, str]:
         """Only cells of one backbone and data set are compared."""
         return self.key.backbone, self.key.dataset
-
-    @property
-    def best(self) -> bool:
-        return self.rank == 1
 
     @property
     def percent(self) -> float:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from ftlab.reports.comparison import Comparison
+from ftlab.reports.metric_text import digits, is_percent
 from ftlab.reports.rows import Row
+from ftlab.reports.verdict import bold
 
 NONE = "-"
-_PERCENT = re.compile(
-    r"(^|_)(accuracy|f1|precision|recall|auroc|calibration_error|exact_match|map|mar|wer|cer|bleu"
-    r"|rouge[a-z0-9]*)(_|$)",
-    re.IGNORECASE,
-)
-
 
 @dataclass(frozen=True)
 class Line:
@@ -43,21 +39,19 @@ class Sheet:
     caption: str
 
 
-def is_percent(metric: str) -> bool:
-    """Whether a metric is shown in percent: decided by its name, not by its values.
-
-    Shares are: accuracy, F1, precision, recall, AUROC, calibration error, exact match, mean
-    average precision and recall, word and character error rate, BLEU and ROUGE, as words of the
-    name (`f1_macro`, `f1/<class>`). A loss, a perplexity or a correlation is not.
-    """
-    name = re.sub("^(test|val|train)/", "", metric).partition("/")[0]
-    return _PERCENT.search(name) is not None
-
-
 def layout(
-    study: str, rows: Sequence[Row], metric: str, higher_is_better: bool = True
+    study: str, rows: Sequence[Row], metric: str, comparisons: Sequence[Comparison] = (),
+    higher_is_better: bool = True,
 ) -> Sheet:
-    """Write the rows out; the order is theirs."""
+    """Write the rows out; the order is theirs.
+
+    Args:
+        study: its name.
+        rows: of its cells.
+        metric: the one compared.
+        comparisons: of its groups, which say what is in bold.
+        higher_is_better: of the metric.
+    """
     number = digits(metric, [row.summary.mean for row in rows])
     noted = [row for row in rows if row.note]
     time, time_unit = _time_unit(rows)
@@ -73,7 +67,7 @@ def layout(
             time(row.seconds),
             memory(row.memory) if row.trainable else NONE,  # without training it has no peak
         )
-        return Line(texts, row.best)
+        return Line(texts, row.stands)
 
     groups = [
         (f"{dataset} from {backbone}", tuple(map(line, members)))
@@ -93,37 +87,22 @@ def layout(
         ),
         groups=tuple(groups),
         notes=tuple(f"{row.key.title}: {row.note}" for row in noted),
-        caption=_caption(study, rows, metric, higher_is_better),
+        caption=_caption(study, rows, metric, comparisons, higher_is_better),
     )
 
 
-def _caption(study: str, rows: Sequence[Row], metric: str, higher_is_better: bool) -> str:
+def _caption(study: str, rows: Sequence[Row], metric: str, comparisons: Sequence[Comparison],
+             higher_is_better: bool) -> str:
     counts = sorted({row.summary.n for row in rows if row.summary.n})
     seeds = f"{counts[0]}" if len(counts) == 1 else "the"
     text = (
         f"Study {study}: {metric}, mean and standard deviation (ddof=1) over {seeds} seeds, with "
         "the 95% Student t interval of the mean over seeds. Selection on validation, tested once. "
-        "Time and memory: mean over seeds. "
-        f"Bold: the best{'' if higher_is_better else ' (lowest)'} mean of its backbone and data set."
+        f"Time and memory: mean over seeds. {bold(comparisons, higher_is_better)}"
     )
     if any(row.note for row in rows):
         text += " Cells with a footnote are incomplete and not ranked."
     return text
-
-
-def digits(metric: str, values: Sequence[float]) -> Callable[[float], str]:
-    """How a metric's numbers are written: one precision for all of `values`, the largest leads.
-
-    Shares in percent with two decimals, others with about four digits.
-    """
-    if is_percent(metric):
-        return lambda value: f"{100 * value:.2f}"
-    sizes = [abs(value) for value in values if math.isfinite(value)]
-    largest = max(sizes, default=0.0)
-    if 0 < largest < 0.01 or largest >= 1e6:
-        return lambda value: f"{value:.3e}"
-    decimals = 4 if largest < 10 else 2 if largest < 1000 else 1
-    return lambda value: f"{value:,.{decimals}f}"
 
 
 def _mean(row: Row, number: Callable[[float], str]) -> str:

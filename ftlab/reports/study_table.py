@@ -27,7 +27,11 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     tracker = Tracker(tracking_uri)
     keys = [cell.key for cell in study.cells]
     ours = [record for record in tracker.cells(study.name) if record.key in keys]
-    data: DataModule = build(study.cells[0].data)
+    modules: dict[str, DataModule] = {}
+    for cell in study.cells:
+        if cell.key.dataset not in modules:
+            modules[cell.key.dataset] = build(cell.data)
+    task = modules[study.cells[0].key.dataset].task
     report = write(
         study.name,
         keys,
@@ -35,7 +39,8 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         Path(results),
         provenance.collect(study.name, study.question, ours),
         metric=study.report,
-        higher_is_better=data.task.higher_is_better(study.report.removeprefix("test/")),
+        higher_is_better=task.higher_is_better(study.report.removeprefix("test/")),
+        contributions={name: module.task.contributions for name, module in modules.items()},
     )
     publish(report, tracker)
     tracker.close()

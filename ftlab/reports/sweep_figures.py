@@ -14,8 +14,8 @@ from matplotlib.ticker import NullLocator
 from ftlab.reports.budget import columns
 from ftlab.reports.colours import styles
 from ftlab.reports.front import Point
+from ftlab.reports.metric_text import is_percent
 from ftlab.reports.picture import grid, plain, png
-from ftlab.reports.sheet import is_percent
 from ftlab.reports.trials import Tried
 from ftlab.tracking.plain import shorten
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ from rich.table import Table
 
 from ftlab.errors import InputError
 from ftlab.reports import formats
-from ftlab.reports.export import runs_csv, table_lines, to_csv, write_file
+from ftlab.reports.comparison import Comparison, compared
+from ftlab.reports.evidence import Contributions
+from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
 from ftlab.reports.figure import draw
 from ftlab.reports.rows import Row, build
 from ftlab.reports.sheet import Sheet, layout
+from ftlab.reports.verdict import answer
 from ftlab.tracking.plain import redact
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
@@ -31,6 +34,7 @@ class Report:
         rows: the cells, as numbers.
         sheet: the cells, as text.
         paths: files written, in a fixed order.
+        comparisons: of the cells of each backbone and data set.
     """
 
     study: str
@@ -38,6 +42,13 @@ class Report:
     rows: tuple[Row, ...]
     sheet: Sheet
     paths: tuple[Path, ...]
+    comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """The answer, one sentence a backbone and data set, as far as the tests support it."""
+        return [answer(comparison, self.metric, len(self.comparisons) > 1)
+                for comparison in self.comparisons if comparison.best]
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -60,6 +71,7 @@ def write(
     provenance: dict[str, Any],
     metric: str = "test/accuracy",
     higher_is_better: bool = True,
+    contributions: Mapping[str, Contributions] | None = None,
 ) -> Report:
     """Write `results/<study>/`: the same store gives the same bytes.
 
@@ -71,6 +83,7 @@ def write(
         provenance: versions, commit, fingerprints, device; no time of writing.
         metric: the one to compare, as named in MLflow.
         higher_is_better: the metric's direction.
+        contributions: by data set, its task's; predictions are read where they are given.
 
     Raises:
         InputError: nothing is tracked of the study, no run has the metric, or the folder cannot
@@ -79,8 +92,9 @@ def write(
     if not study or Path(study).name != study or study == "..":
         raise InputError(f"study {study!r}: not the name of a folder", "name the study otherwise")
     records = tracker.cells(study)
-    rows = build(cells, records, metric, higher_is_better)
-    sheet = layout(study, rows, metric, higher_is_better)
+    rows, comparisons = compared(build(cells, records, metric, higher_is_better), records, metric,
+                                 higher_is_better, tracker, contributions)
+    sheet = layout(study, rows, metric, comparisons, higher_is_better)
     lines = table_lines(rows, metric)
     files: dict[str, str | bytes] = {
         "runs.csv": runs_csv(cells, records),
@@ -88,6 +102,7 @@ def write(
         "table.tex": formats.latex(sheet),
         "table.csv": to_csv(list(lines[0]) if lines else [], lines),
         "table.html": formats.page(sheet),
+        "tests.csv": tests_csv(comparisons),
         "provenance.json": _json(provenance),
     }
     picture = draw(rows, metric, higher_is_better)
@@ -98,7 +113,7 @@ def write(
     paths = tuple(write_file(folder / name, content) for name, content in files.items())
     if picture is None:
         figure.unlink(missing_ok=True)  # of an earlier store, it would contradict the table
-    return Report(study, metric, tuple(rows), sheet, paths)
+    return Report(study, metric, tuple(rows), sheet, paths, tuple(comparisons))
 
 
 def _json(provenance: dict[str, Any]) -> str:

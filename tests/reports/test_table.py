@@ -15,8 +15,8 @@ from scipy import stats
 from ftlab.errors import InputError
 from ftlab.reports.export import write_file
 from ftlab.reports.figure import draw
+from ftlab.reports.metric_text import is_percent
 from ftlab.reports.rows import build
-from ftlab.reports.sheet import is_percent
 from ftlab.reports.table import write
 
 FILES = {
