@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ftlab.backbones.cache_folder import folder, locked, make_room
+from ftlab.backbones.cache_folder import folder, locked, make_room, may_add
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
 
@@ -75,6 +75,8 @@ def tokens_of(
     path = folder("tokens") / f"{_key(texts, tokenizer, max_length)}.safetensors"
     if found := _open(path):
         return found
+    if not may_add():
+        return preprocessing.encode(texts, max_length)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock")):
