@@ -151,7 +151,7 @@ class _Clock:
         self.context = precision.context_of(settings.precision, self.device)
         self.batch = self.place(typical_batch(self.data))
 
-    def place(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    def place(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         moved = move_data_to_device(batch, self.device)
         return precision.convert_inputs(moved, self.run.settings.precision)
 
@@ -187,7 +187,7 @@ class _Clock:
             return None
         return many * alone / self._step(batch)
 
-    def _step(self, batch: Mapping[str, Any]) -> float:
+    def _step(self, batch: dict[str, Any]) -> float:
         self.technique.train()
         act = partial(self._once, batch)
         act()  # warms up
@@ -195,7 +195,7 @@ class _Clock:
         self.technique.zero_grad(set_to_none=True)
         return seconds
 
-    def _once(self, batch: Mapping[str, Any]) -> None:
+    def _once(self, batch: dict[str, Any]) -> None:
         with self.context():
             loss = self.technique.training_step(batch, 0)
         loss.backward()

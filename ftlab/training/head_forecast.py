@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,12 +15,12 @@ from ftlab.training.declined import Declined
 from ftlab.training.fit import best_epoch
 from ftlab.training.guards import TensorGuard
 from ftlab.training.head_members import Member, Seed, random_state
-from ftlab.training.stacked_heads import StackedFit
+from ftlab.training.stacked_heads import StackedFit, order_of
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run
 
-STEPS = 64  # that are timed at most
+STEPS, REPEATS = 64, 3  # that are timed at most, and how often: the first time warms up
 FEATURES = 2**25  # numbers of a split that are made up at most
 
 
@@ -80,12 +79,16 @@ def _loop(run: Run, head: CachedHead, guard: TensorGuard, runs: int) -> float:
     """Seconds of all epochs of a stack."""
     loader, rows = run.data.train_dataloader(), len(head.features["train"])
     begin = time.perf_counter()
-    order = [[position % rows for position in batch] for batch in loader.batch_sampler]
+    drawn = [batch.tolist() for batch in order_of(loader, 0)]
+    order = [[position % rows for position in batch] for batch in drawn]
     drawing = runs * (time.perf_counter() - begin)
-    _epoch(run, head, guard, runs, order[:1])  # warms up
-    one = _epoch(run, head, guard, runs, order[:1])
     some = order[: STEPS + 1]
-    steps = max(0.0, _epoch(run, head, guard, runs, some) - one) / max(1, len(some) - 1)
+
+    def fastest(part: list[list[int]]) -> float:
+        return min(_epoch(run, head, guard, runs, part) for _ in range(REPEATS))
+
+    one = fastest(order[:1])
+    steps = max(0.0, fastest(some) - one) / max(1, len(some) - 1)
     judged = one * max(1.0, len(run.data.splits["validation"]) / len(head.features["validation"]))
     return run.settings.max_epochs * (drawing + judged + (len(order) - 1) * steps)
 
@@ -107,10 +110,14 @@ def _epoch(run: Run, head: CachedHead, guard: TensorGuard, runs: int, order: lis
 
 def _member(run: Run, head: CachedHead, guard: TensorGuard) -> Member:
     seed = Seed(run.data, guard, head.parameters(), random_state(head.linear.weight.device))
-    heard: Callable[[dict[str, object]], None] = lambda event: None
-    return Member(run, seed, best_epoch(run, run.technique.model, whole=False), heard)
+    return Member(run, seed, best_epoch(run, run.technique.model, whole=False), _unheard)
 
 
-def _batches(order: list[list[int]]) -> DataLoader[int]:
+def _unheard(event: dict[str, Any]) -> None:
+    """Nobody listens."""
+
+
+def _batches(order: list[list[int]]) -> DataLoader[Any]:
     """Whose order is this one; nothing is loaded."""
-    return DataLoader(range(1), batch_sampler=order)  # type: ignore[arg-type]  # a list has a length
+    nothing: Any = range(1)
+    return DataLoader(nothing, batch_sampler=order)
