@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +32,8 @@ from ftlab.training.packed_batches import tiled
 from ftlab.training.settings import TrainerSettings
 
 START = 3.0  # seconds a run spends outside training and evaluation: build, measure, store
-PATIENCE = 3.0  # seconds that a step of a pack may take for a dry run to time it
+PATIENCE = 2.0  # seconds that as many steps as a pack has runs may take, for it to be timed
+ROUNDS = 3  # of a pack's step and steps alone; the first warms up
 
 
 @dataclass(frozen=True)
@@ -178,14 +181,20 @@ class _Clock:
         that it is the arithmetic that takes it, and where batches cannot be put together.
         """
         many, size = LARGEST["adapters"], len(self.batch["index"])
-        alone = self._step(self.batch)
+        self.technique.train()
+        alone = self._seconds(self.batch)
         if many * alone > PATIENCE:
             return None
         try:
             batch = tiled(self.batch, many, size)
         except Declined:
             return None
-        return many * alone / self._step(batch)
+        together = math.inf
+        for _ in range(ROUNDS):  # by turns, as what else the machine does comes and goes
+            together = min(together, self._seconds(batch))
+            alone = min(alone, *(self._seconds(self.batch) for _ in range(ROUNDS)))
+        self.technique.zero_grad(set_to_none=True)
+        return many * alone / together
 
     def _step(self, batch: dict[str, Any]) -> float:
         self.technique.train()
@@ -194,6 +203,13 @@ class _Clock:
         seconds = fastest(act)
         self.technique.zero_grad(set_to_none=True)
         return seconds
+
+    def _seconds(self, batch: dict[str, Any]) -> float:
+        begin = time.perf_counter()
+        self._once(batch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - begin
 
     def _once(self, batch: dict[str, Any]) -> None:
         with self.context():
