@@ -8,12 +8,30 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 LIMIT = 20_000_000_000  # bytes on disk, unless $FTLAB_CACHE_BYTES says otherwise
 POLL = 0.2  # seconds from one try at a lock to the next
 KINDS = ("prefix", "tokens")
 """Folders whose .safetensors files are bounded together."""
+
+_untouched = ContextVar("untouched", default=False)
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Within it nothing is added: what is there is read, all else is computed and forgotten."""
+    token = _untouched.set(True)
+    try:
+        yield
+    finally:
+        _untouched.reset(token)
+
+
+def may_add() -> bool:
+    """Whether files may be made."""
+    return not _untouched.get()
 
 
 def folder(kind: str) -> Path:

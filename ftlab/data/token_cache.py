@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ftlab.backbones.cache_folder import folder, locked, make_room
+from ftlab.backbones.cache_folder import folder, locked, make_room, may_add
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.ragged import Ragged, lengths
@@ -95,6 +95,8 @@ class TokenCache:
             path = where / f"{self._key(code, asked)}.safetensors"
             if found := _open(path):
                 return found
+            if not may_add():
+                return make()
             where.mkdir(parents=True, exist_ok=True)
             with locked(path.with_suffix(".lock")):
                 if found := _open(path):  # another process has made it meanwhile

@@ -75,6 +75,19 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
     Raises:
         Declined: the run needs the Trainer, says why.
     """
+    if not run.plain and not named(run, SPLITS[:2]).keys() <= run.data.handed.keys():
+        raise Declined("its features are not cached")
+    head = head_alone(run)
+    _check(run, trainer, head)
+    return head
+
+
+def head_alone(run: Run) -> CachedHead:
+    """The head of a run as its settings and its model have it, still without features.
+
+    Raises:
+        Declined: the run needs the Trainer, says why.
+    """
     technique, model = run.technique, run.technique.model
     own = [name for kind in type(technique).__mro__ if not issubclass(Technique, kind)
            for name in vars(kind)
@@ -82,8 +95,6 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
            and not name.startswith(("__", "_abc_"))]
     if run.plain:
         raise Declined("--plain")
-    if not named(run, SPLITS[:2]).keys() <= run.data.handed.keys():
-        raise Declined("its features are not cached")
     if run.data.task.form != "vector":
         raise Declined("its outputs are no vector an example")
     if own:
@@ -99,11 +110,8 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
             or set(trains.values()) != set(linear.parameters())):
         raise Declined("more trains than a linear layer on the features")
     names = [next(name for name, p in trains.items() if p is own) for own in linear.parameters()]
-    products = PRECISIONS[run.settings.precision]
     views = tuple(named(run, SPLITS[:1]))
-    head = CachedHead(linear, names, dropouts, {}, {}, products, views)
-    _check(run, trainer, head)
-    return head
+    return CachedHead(linear, names, dropouts, {}, {}, PRECISIONS[run.settings.precision], views)
 
 
 def _check(run: Run, trainer: Trainer, head: CachedHead) -> None:

@@ -161,8 +161,7 @@ def compiled(run: Run, model: TaskModel, report: Report) -> Iterator[None]:
     if run.settings.compile == "never":
         yield
         return
-    steps = run.settings.max_epochs * len(run.data.train_dataloader()) // run.settings.accumulate
-    reason = _why_not(run, steps)
+    reason = why_not_compiled(run)
     modules = [] if reason else compile_blocks(model)
     report({"event": "compile", "text": reason or f"{len(modules)} modules are compiled"})
     try:
@@ -172,7 +171,9 @@ def compiled(run: Run, model: TaskModel, report: Report) -> Iterator[None]:
             module._compiled_call_impl = None
 
 
-def _why_not(run: Run, steps: int) -> str:
+def why_not_compiled(run: Run) -> str:
+    """What speaks against compiling a run's blocks, where that is asked for; empty for nothing."""
+    steps = run.settings.max_epochs * len(run.data.train_dataloader()) // run.settings.accumulate
     if run.plain:
         return "--plain"
     if device_of(run.settings).type != "cuda":

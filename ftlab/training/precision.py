@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -51,6 +51,14 @@ def chosen(settings: TrainerSettings, device: torch.device) -> dict[str, Any]:
         raise InputError("precision 16-mixed needs a GPU: on the CPU there is no float16 autocast",
                          "set trainer: {precision: bf16-mixed}")
     return {"precision": settings.precision}
+
+
+def context_of(precision: str, device: torch.device) -> Context:
+    """What a model computes in, without a Trainer: autocast, for a mixed precision."""
+    if not precision.endswith("-mixed"):
+        return nullcontext
+    half = torch.bfloat16 if precision.startswith("bf16") else torch.float16
+    return lambda: torch.autocast(device.type, dtype=half)
 
 
 def convert(model: nn.Module, precision: str) -> None:

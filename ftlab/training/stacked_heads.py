@@ -126,7 +126,7 @@ class StackedFit:
     def _epoch(self, epoch: int) -> Tensor:
         """The mean loss of the epoch's batches, one a slot."""
         features = self.head.training(epoch - 1)
-        orders = [_order(self.loaders[id(seed)], epoch - 1) for seed in self.seeds]
+        orders = [order_of(self.loaders[id(seed)], epoch - 1) for seed in self.seeds]
         every = []
         finite = torch.ones(self.heads.count, dtype=torch.bool, device=self.device)
         for number, indices in enumerate(zip(*orders, strict=True), 1):
@@ -260,7 +260,7 @@ def _distinct(seeds: Sequence[Seed]) -> list[Seed]:
     return list({id(seed): seed for seed in seeds}.values())
 
 
-def _order(loader: DataLoader[Any], epoch: int) -> Sequence[Tensor]:
+def order_of(loader: DataLoader[Any], epoch: int) -> Sequence[Tensor]:
     """Positions of each batch of an epoch, as the loader would draw them; nothing is loaded."""
     batches: Any = loader.batch_sampler
     samplers: list[Any] = [loader.sampler, batches, getattr(batches, "sampler", None)]
