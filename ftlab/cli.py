@@ -241,6 +241,8 @@ def _show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-
     from ftlab.tracking.tracker import Tracker
 
     _console().print(report.rich())
+    for sentence in report.sentences:
+        _console().print(sentence, markup=False, highlight=False)
     _files(report.paths, Tracker(tracking_uri).view_path(report.study), tracking_uri)
 
 

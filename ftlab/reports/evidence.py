@@ -1,4 +1,4 @@
-"""What the store holds of a cell for comparison: a metric a seed, and what each example adds."""
+"""What the store holds of a study, read as tables and figures need it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ftlab.reports.rows import Row
+from ftlab.tasks.base import Task
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -34,6 +36,61 @@ class Measured:
     key: CellKey
     values: dict[int, float]
     examples: dict[int, pd.Series] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What figures, diagnoses and pages are made of.
+
+    Attributes:
+        study, question: from the study file.
+        metric: the one compared, with its split.
+        higher_is_better: of the metric.
+        rows: of the table.
+        records: of the cells that the store has.
+        tasks: by data set.
+        tracker: where files and curves are.
+    """
+
+    study: str
+    question: str
+    metric: str
+    higher_is_better: bool
+    rows: tuple[Row, ...]
+    records: Mapping[CellKey, CellRecord]
+    tasks: Mapping[str, Task]
+    tracker: Tracker
+    _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def techniques(self) -> list[str]:
+        """By name, in the study's order: what `colours.styles` wants."""
+        return list(dict.fromkeys(row.key.technique for row in self.rows))
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """Backbones and data sets, in the table's order."""
+        return list(dict.fromkeys(row.group for row in self.rows))
+
+    def runs(self, key: CellKey) -> tuple[RunRecord, ...]:
+        """A cell's finished runs, by seed."""
+        return self.records[key].finished if key in self.records else ()
+
+    def predictions(self, run: RunRecord, split: str = "test") -> dict[str, list[Any]] | None:
+        """As `predictions`, read once."""
+        asked = (run.run_id, split)
+        if asked not in self._read:
+            self._read[asked] = predictions(self.tracker, run, split)
+        found: dict[str, list[Any]] | None = self._read[asked]
+        return found
+
+    def history(self, run: RunRecord, metric: str) -> list[tuple[int, float]]:
+        """A metric's course as (step, value); read once."""
+        asked = (run.run_id, metric, "history")
+        if asked not in self._read:
+            self._read[asked] = self.tracker.history(run.run_id, metric)
+        found: list[tuple[int, float]] = self._read[asked]
+        return found
 
 
 def measured(record: CellRecord, metric: str, tracker: Tracker | None,
@@ -60,12 +117,13 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
     return Measured(record.key, values, found)
 
 
-def predictions(tracker: Tracker, run: RunRecord, split: str = "test") -> dict[str, list] | None:
+def predictions(tracker: Tracker, run: RunRecord, split: str = "test"
+                ) -> dict[str, list[Any]] | None:
     """A run's prediction records, by column; None where it has none."""
     stored = tracker.file(run, f"predictions/{split}.parquet")
     if stored is None:
         return None
-    found: dict[str, list] = pq.read_table(io.BytesIO(stored)).to_pydict()
+    found: dict[str, list[Any]] = pq.read_table(io.BytesIO(stored)).to_pydict()
     return found
 
 

@@ -25,6 +25,7 @@ FILES = {
     "table.tex",
     "table.csv",
     "table.html",
+    "tests.csv",
     "provenance.json",
     "figures/test_accuracy.png",
 }

@@ -1,0 +1,40 @@
+"""What every figure of a study is: data from the store, drawn twice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ftlab.reports.evidence import Evidence
+
+
+class Drawing(ABC):
+    """One figure, a file each. The room is walked: a new file is a new figure.
+
+    It is drawn by matplotlib for papers (PNG, PDF), and by plotly for the HTML report; both show
+    the same data, in the technique's colour of `colours.styles`.
+    """
+
+    name: ClassVar[str]
+    """Of its files, below `figures/`."""
+    title: ClassVar[str]
+    """What it shows, as a heading."""
+
+    @abstractmethod
+    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+        """What is drawn; None where the study has nothing of the kind."""
+
+    @abstractmethod
+    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+        """For paper."""
+
+    @abstractmethod
+    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+        """For the screen: plotly's `data` and `layout`, plain JSON."""
+
+    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+        """How to read it: what is shown, over what, n."""
+        return ""
