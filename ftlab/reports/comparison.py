@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from ftlab.reports.evidence import Contributions, Measured, measured
 from ftlab.reports.rows import Row
 from ftlab.reports.statistics.family import LEVEL, Pair, holm, pairs, standing
-from ftlab.reports.statistics.paired import Array, Tested, over_both, over_examples, over_seeds
+from ftlab.reports.statistics.paired import Tested, over_both, over_examples, over_seeds
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -129,22 +128,13 @@ def compared(
 
 def _pair(a: Measured, b: Measured) -> Compared:
     common = sorted(a.values.keys() & b.values.keys())
+    if not common:
+        return Compared(None, None, None)
     seeds = None
     if len(common) > 1:
         seeds = over_seeds([a.values[s] for s in common], [b.values[s] for s in common])
-    table = _table(a.examples, b.examples, common)
-    if table is None:
+    if not a.same_examples(b) or any(s not in c.examples for s in common for c in (a, b)):
         return Compared(seeds, seeds, None)
+    table = np.stack([a.examples[s].to_numpy() - b.examples[s].to_numpy() for s in common])
     examples = over_examples(table)
     return Compared(over_both(table) if len(common) > 1 else examples, seeds, examples)
-
-
-def _table(a: Mapping[int, pd.Series], b: Mapping[int, pd.Series],
-           seeds: Sequence[int]) -> Array | None:
-    """Differences (S, E) of examples that are the same in all runs; None where they are not."""
-    if not seeds or any(seed not in a or seed not in b for seed in seeds):
-        return None
-    first = a[seeds[0]].index
-    if any(not first.equals(side[seed].index) for side in (a, b) for seed in seeds):
-        return None
-    return np.stack([a[seed].to_numpy() - b[seed].to_numpy() for seed in seeds])

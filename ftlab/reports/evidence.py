@@ -37,6 +37,11 @@ class Measured:
     values: dict[int, float]
     examples: dict[int, pd.Series] = field(default_factory=dict)
 
+    def same_examples(self, other: Measured) -> bool:
+        """Whether all runs of both saw the same examples in the same order."""
+        seen = [series.index for cell in (self, other) for series in cell.examples.values()]
+        return all(index.equals(seen[0]) for index in seen)
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -27,8 +27,8 @@ def test_where_examples_add_nothing_both_is_students_test_over_seeds():
     found = over_both(np.repeat(by_seed[:, None], 300, axis=1))
     expected = stats.ttest_1samp(by_seed, 0.0)
     interval = expected.confidence_interval()
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-4)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-4)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-3)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-3)
 
 
 def test_where_seeds_add_nothing_both_is_students_test_over_examples():
