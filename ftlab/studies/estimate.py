@@ -19,7 +19,7 @@ from ftlab.studies.foresee import Foreseen, foresee
 from ftlab.studies.pack import LARGEST, together_of
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.study import Study
-from ftlab.training.packing_check import worth
+from ftlab.training.packed.packing_check import worth
 
 
 @dataclass

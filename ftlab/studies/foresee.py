@@ -21,14 +21,15 @@ from ftlab.studies.config import build
 from ftlab.studies.pack import LARGEST, seeds_together, together_of
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.study import Study
-from ftlab.training import frozen_prefix, hardware, precision
-from ftlab.training.cache_plan import Forecast, fastest
+from ftlab.training import hardware, precision
 from ftlab.training.costs import typical_batch
 from ftlab.training.declined import Declined
 from ftlab.training.fit import Run, adapt
 from ftlab.training.guards import TensorGuard
-from ftlab.training.head_forecast import HeadForecast, foresee_heads
-from ftlab.training.packed_batches import tiled
+from ftlab.training.heads.head_forecast import HeadForecast, foresee_heads
+from ftlab.training.packed.packed_batches import tiled
+from ftlab.training.prefix import frozen_prefix
+from ftlab.training.prefix.cache_plan import Forecast, fastest
 from ftlab.training.settings import TrainerSettings
 
 START = 3.0  # seconds a run spends outside training and evaluation: build, measure, store

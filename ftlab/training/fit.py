@@ -22,14 +22,15 @@ from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.training import checkpoint, costs, frozen_prefix, guards, hardware, precision, sharding
+from ftlab.training import checkpoint, costs, guards, hardware, precision, sharding
 from ftlab.training.agreement import Agreement
-from ftlab.training.cached_head import CachedHead, find_head
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
 from ftlab.training.declined import Declined
-from ftlab.training.head_members import Member, Seed, random_state
+from ftlab.training.heads.cached_head import CachedHead, find_head
+from ftlab.training.heads.head_members import Member, Seed, random_state
+from ftlab.training.heads.stacked_heads import train_stack
+from ftlab.training.prefix import frozen_prefix
 from ftlab.training.settings import TrainerSettings
-from ftlab.training.stacked_heads import train_stack
 from ftlab.training.unused import retire_unused
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from ftlab.training.callbacks import Report
 from ftlab.training.declined import Declined
 from ftlab.training.fit import Run
-from ftlab.training.packed_adapters import fit_packed
+from ftlab.training.heads.sharing import fit_heads
+from ftlab.training.packed.packed_adapters import fit_packed
 from ftlab.training.run import execute
 from ftlab.training.search import search
-from ftlab.training.sharing import fit_heads
 
 Result = dict[str, float] | Exception
 """What a run measured, or why it failed."""

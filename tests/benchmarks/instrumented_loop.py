@@ -33,12 +33,12 @@ from ftlab.tasks.classification import Classification
 from ftlab.techniques.base import Optimization
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
-from ftlab.training.cached_head import CachedHead
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.guards import TensorGuard
-from ftlab.training.head_members import Member, Seed
+from ftlab.training.heads.cached_head import CachedHead
+from ftlab.training.heads.head_members import Member, Seed
+from ftlab.training.heads.stacked_heads import StackedFit
 from ftlab.training.settings import TrainerSettings
-from ftlab.training.stacked_heads import StackedFit
 
 WIDTH, CLASSES, BATCH, EXAMPLES, EPOCHS = 768, 10, 64, 64 * 500, 4
 LIMIT = 1.15

@@ -30,13 +30,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.text import TextClassification
 from ftlab.techniques.lora import LoRA
-from ftlab.training import packing_check
 from ftlab.training.costs import uncached
 from ftlab.training.declined import Declined
 from ftlab.training.fit import Run
-from ftlab.training.pack import Pack
-from ftlab.training.packed_adapters import adapted
-from ftlab.training.packed_member import Member
+from ftlab.training.packed import packing_check
+from ftlab.training.packed.pack import Pack
+from ftlab.training.packed.packed_adapters import adapted
+from ftlab.training.packed.packed_member import Member
 from ftlab.training.settings import TrainerSettings
 
 SLOTS = 8

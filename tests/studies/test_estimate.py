@@ -16,10 +16,11 @@ from ftlab.studies.estimate import Estimate, estimate
 from ftlab.studies.foresee import START, Foreseen
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.study import Cell, Study, load_study
-from ftlab.training import hardware, head_forecast
-from ftlab.training.cache_plan import Forecast
+from ftlab.training import hardware
 from ftlab.training.fit import Run, adapt
-from ftlab.training.head_forecast import HeadForecast
+from ftlab.training.heads import head_forecast
+from ftlab.training.heads.head_forecast import HeadForecast
+from ftlab.training.prefix.cache_plan import Forecast
 from ftlab.training.settings import TrainerSettings
 
 Write = Callable[..., Path]

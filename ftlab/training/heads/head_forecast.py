@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftlab.data.examples import SPLITS, SplitName
-from ftlab.training.cached_head import CachedHead, head_alone
 from ftlab.training.declined import Declined
 from ftlab.training.fit import best_epoch
-from ftlab.training.frozen_prefix import named
 from ftlab.training.guards import TensorGuard
-from ftlab.training.head_members import Member, Seed, random_state
-from ftlab.training.stacked_heads import StackedFit, order_of
+from ftlab.training.heads.cached_head import CachedHead, head_alone
+from ftlab.training.heads.head_members import Member, Seed, random_state
+from ftlab.training.heads.stacked_heads import StackedFit, order_of
+from ftlab.training.prefix.frozen_prefix import named
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run

@@ -33,20 +33,20 @@ from ftlab.tasks.multi_label import MultiLabel
 from ftlab.tasks.regression import Regression
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
-from ftlab.training import frozen_prefix
-from ftlab.training.cache_plan import Forecast
-from ftlab.training.cached_head import CachedHead
 from ftlab.training.callbacks import BestEpoch, Report
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
-from ftlab.training.head_loop import Heads
-from ftlab.training.head_members import Member, Seed
-from ftlab.training.prefix_cache import Recorded
+from ftlab.training.heads.cached_head import CachedHead
+from ftlab.training.heads.head_loop import Heads
+from ftlab.training.heads.head_members import Member, Seed
+from ftlab.training.heads.stacked_heads import StackedFit
+from ftlab.training.prefix import frozen_prefix
+from ftlab.training.prefix.cache_plan import Forecast
+from ftlab.training.prefix.prefix_cache import Recorded
 from ftlab.training.run import execute
 from ftlab.training.search import search
 from ftlab.training.settings import TrainerSettings
-from ftlab.training.stacked_heads import StackedFit
 from ftlab.training.step_log import StepLog
 from ftlab.training.together import execute_together
 

@@ -14,8 +14,8 @@ from ftlab.data.examples import SPLITS, SplitName
 from ftlab.techniques.base import Technique
 from ftlab.training.declined import Declined
 from ftlab.training.evaluate import placing
-from ftlab.training.frozen_prefix import named
 from ftlab.training.guards import close
+from ftlab.training.prefix.frozen_prefix import named
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run

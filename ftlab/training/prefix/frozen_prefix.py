@@ -21,8 +21,14 @@ from ftlab.backbones.prefix import Prefix, leading
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
 from ftlab.techniques.base import is_norm
-from ftlab.training import prefix_cache
-from ftlab.training.cache_plan import (
+from ftlab.training.callbacks import ALIVE, Report
+from ftlab.training.costs import typical_batch
+from ftlab.training.declined import Declined
+from ftlab.training.evaluate import Placing, placing
+from ftlab.training.guards import TensorGuard
+from ftlab.training.precision import Context
+from ftlab.training.prefix import prefix_cache
+from ftlab.training.prefix.cache_plan import (
     Forecast,
     Measured,
     Part,
@@ -32,12 +38,6 @@ from ftlab.training.cache_plan import (
     padded,
     stored_bytes,
 )
-from ftlab.training.callbacks import ALIVE, Report
-from ftlab.training.costs import typical_batch
-from ftlab.training.declined import Declined
-from ftlab.training.evaluate import Placing, placing
-from ftlab.training.guards import TensorGuard
-from ftlab.training.precision import Context
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run

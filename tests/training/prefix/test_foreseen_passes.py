@@ -10,10 +10,11 @@ from matrix import World, make_world
 
 from ftlab.data.text_augment import TextAugment
 from ftlab.techniques.linear_probe import LinearProbe
-from ftlab.training import frozen_prefix, run
-from ftlab.training.cache_plan import Forecast, Measured, Part
+from ftlab.training import run
 from ftlab.training.costs import typical_batch
 from ftlab.training.fit import Run
+from ftlab.training.prefix import frozen_prefix
+from ftlab.training.prefix.cache_plan import Forecast, Measured, Part
 from ftlab.training.run import execute
 from ftlab.training.search import search
 from ftlab.training.settings import TrainerSettings

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from ftlab.errors import GuardFailed
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs
-from ftlab.training.cached_head import CachedHead
 from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT
-from ftlab.training.head_loop import Heads
-from ftlab.training.head_members import Member, Seed, put_random, random_state
+from ftlab.training.heads.cached_head import CachedHead
+from ftlab.training.heads.head_loop import Heads
+from ftlab.training.heads.head_members import Member, Seed, put_random, random_state
 from ftlab.training.step_log import StepLog
 
 

@@ -11,9 +11,9 @@ import torch
 from ftlab.backbones.model import Batch
 from ftlab.training import guards
 from ftlab.training.declined import Declined
-from ftlab.training.pack import Pack
-from ftlab.training.packed_batches import part
-from ftlab.training.slot_dropout import SlotDropout, drawing_from
+from ftlab.training.packed.pack import Pack
+from ftlab.training.packed.packed_batches import part
+from ftlab.training.packed.slot_dropout import SlotDropout, drawing_from
 
 ROUNDS = 3  # each way, the first of which warms up
 AT_ONCE = 3  # steps of a run alone: the first one after a pack's finds its memory given away

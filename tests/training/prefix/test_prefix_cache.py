@@ -17,11 +17,11 @@ from ftlab.backbones.prefix import Prefix
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.image_dataset import ImageDataset
 from ftlab.data.text_augment import TextAugment
-from ftlab.training import frozen_prefix, prefix_cache
-from ftlab.training.cache_plan import Forecast
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.fit import Run
-from ftlab.training.prefix_cache import Activations, Damaged, obtain
+from ftlab.training.prefix import frozen_prefix, prefix_cache
+from ftlab.training.prefix.cache_plan import Forecast
+from ftlab.training.prefix.prefix_cache import Activations, Damaged, obtain
 from ftlab.training.run import execute
 from ftlab.training.search import search
 from ftlab.training.settings import TrainerSettings

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ftlab.backbones.block import lies_below
 from ftlab.training.declined import Declined
-from ftlab.training.slot_dropout import SlotDropout
+from ftlab.training.packed.slot_dropout import SlotDropout
 
 
 class Stack:

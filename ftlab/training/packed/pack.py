@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ftlab.backbones.model import Batch, Outputs
 from ftlab.data.examples import SPLITS
-from ftlab.training import frozen_prefix
 from ftlab.training.evaluate import placing
 from ftlab.training.fit import make_trainer
-from ftlab.training.packed_batches import Batches, Rows, part, parts, tiled
-from ftlab.training.packed_member import Member
-from ftlab.training.slot_dropout import SlotDropout
-from ftlab.training.stacked_lora import StackedModel
+from ftlab.training.packed.packed_batches import Batches, Rows, part, parts, tiled
+from ftlab.training.packed.packed_member import Member
+from ftlab.training.packed.slot_dropout import SlotDropout
+from ftlab.training.packed.stacked_lora import StackedModel
+from ftlab.training.prefix import frozen_prefix
 
 
 class Pack:

@@ -16,11 +16,11 @@ from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed, Incompatible
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.lora import LoRA
-from ftlab.training import packing_check
 from ftlab.training.fit import Run
+from ftlab.training.packed import packing_check
+from ftlab.training.packed.slot_dropout import SlotDropout
 from ftlab.training.search import search
 from ftlab.training.settings import TrainerSettings
-from ftlab.training.slot_dropout import SlotDropout
 from ftlab.training.together import execute_together
 
 FLOAT64 = TrainerSettings(max_epochs=2, precision="64-true")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlab.training.cache_plan import (
+from ftlab.training.prefix.cache_plan import (
     CHECK,
     MARGIN,
     WRITE,

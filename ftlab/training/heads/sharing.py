@@ -9,16 +9,17 @@ from collections.abc import Callable, Sequence
 from lightning import Trainer
 
 from ftlab.data.examples import SPLITS
-from ftlab.training import frozen_prefix, hardware
-from ftlab.training.cached_head import CachedHead, find_head
+from ftlab.training import hardware
 from ftlab.training.callbacks import Report
 from ftlab.training.declined import Declined
 from ftlab.training.fit import Run, adapt, best_epoch, load, make_trainer
 from ftlab.training.guards import TensorGuard
-from ftlab.training.head_members import Member, Seed, random_state
+from ftlab.training.heads.cached_head import CachedHead, find_head
+from ftlab.training.heads.head_members import Member, Seed, random_state
+from ftlab.training.heads.stacked_heads import train_stack
+from ftlab.training.prefix import frozen_prefix
 from ftlab.training.run import finish
 from ftlab.training.search import found
-from ftlab.training.stacked_heads import train_stack
 
 
 def fit_heads(

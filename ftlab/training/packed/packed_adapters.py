@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any
 
 from ftlab.errors import FtlabError, GuardFailed
-from ftlab.training import costs, packing_check
+from ftlab.training import costs
 from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT, Report
 from ftlab.training.declined import Declined
 from ftlab.training.fit import Run, adapt, load
-from ftlab.training.pack import Pack
-from ftlab.training.packed_member import Member
-from ftlab.training.slot_dropout import generator_of
+from ftlab.training.packed import packing_check
+from ftlab.training.packed.pack import Pack
+from ftlab.training.packed.packed_member import Member
+from ftlab.training.packed.slot_dropout import generator_of
 
 Result = dict[str, float] | Exception
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ftlab.backbones.model import TaskModel
 from ftlab.data.base import DataModule
-from ftlab.training.cached_head import CachedHead
 from ftlab.training.callbacks import BestEpoch, Report
 from ftlab.training.guards import TensorGuard
+from ftlab.training.heads.cached_head import CachedHead
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run
