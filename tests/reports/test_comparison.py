@@ -1,0 +1,148 @@
+"""Which test decides, what stands beside the best, and what is said of it."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from ftlab.reports.comparison import compare, compared
+from ftlab.reports.evidence import Measured, measured
+from ftlab.reports.rows import build
+from ftlab.reports.statistics.paired import over_both, over_examples, over_seeds
+from ftlab.reports.verdict import answer, bold
+from ftlab.tasks.classification import Classification
+from ftlab.tracking.records import CellKey
+
+GROUP = ("minilm", "bbc")
+RANDOM = np.random.default_rng(2)
+
+
+def cell(name, share, seeds=(0, 1, 2), examples=200, known=None, ids=None):
+    """A technique that is right on a share of the examples, about, and its predictions."""
+    key = CellKey("study", *GROUP, name, name)
+    hits = {seed: (RANDOM.random(examples) < share).astype(float) for seed in seeds}
+    index = pd.Index(ids or [f"row {n}" for n in range(examples)])
+    found = {seed: pd.Series(hits[seed], index=index) for seed in (seeds if known is None else known)}
+    return Measured(key, {seed: float(each.mean()) for seed, each in hits.items()}, found)
+
+
+def table(a, b):
+    return np.stack([a.examples[seed].to_numpy() - b.examples[seed].to_numpy() for seed in a.values])
+
+
+def test_seeds_and_examples_decide_where_both_are_known():
+    a, b = cell("a", 0.9), cell("b", 0.6)
+    pair = compare(GROUP, [a, b], True).pairs["a", "b"]
+    assert pair.decides == over_both(table(a, b))
+    assert pair.examples == over_examples(table(a, b))
+    assert pair.seeds == over_seeds(list(a.values.values()), list(b.values.values()))
+    assert pair.p == pair.decides.p  # a family of one
+
+
+@pytest.mark.parametrize("other", [
+    {"known": ()}, {"known": (0, 2)}, {"ids": [f"other {n}" for n in range(200)]},
+    {"examples": 150},
+])
+def test_seeds_alone_decide_where_predictions_are_missing_or_of_other_examples(other):
+    a, b = cell("a", 0.9), cell("b", 0.6, **other)
+    pair = compare(GROUP, [a, b], True).pairs["a", "b"]
+    assert pair.decides == pair.seeds is not None
+    assert pair.examples is None
+
+
+def test_only_seeds_in_common_are_compared():
+    a, b = cell("a", 0.9, seeds=(0, 1, 2, 3)), cell("b", 0.6, seeds=(1, 3, 5))
+    assert compare(GROUP, [a, b], True).pairs["a", "b"].decides.seeds == 2
+    apart = compare(GROUP, [a, cell("b", 0.6, seeds=(7, 8))], True)
+    assert not apart.tested
+    assert apart.standing == ("a",)
+
+
+def test_one_seed_compares_the_trained_models():
+    a, b = cell("a", 0.9, seeds=(0,)), cell("b", 0.6, seeds=(0,))
+    comparison = compare(GROUP, [a, b], True)
+    assert comparison.pairs["a", "b"].decides.test == "McNemar's exact test over examples"
+    assert "these trained models that are compared, not the techniques" in bold([comparison], True)
+
+
+def test_one_seed_without_predictions_is_not_tested():
+    a, b = (cell(name, 0.7, seeds=(0,), known=()) for name in "ab")
+    comparison = compare(GROUP, [a, b], True)
+    assert not comparison.tested
+    assert bold([comparison], True).endswith("nothing was tested.")
+    assert "nothing says how sure that is" in answer(comparison, "test/accuracy", False)
+
+
+def test_holm_over_all_pairs_of_a_group():
+    cells = [cell("a", 0.9), cell("b", 0.85), cell("c", 0.5)]
+    comparison = compare(GROUP, cells, True)
+    smallest = min(pair.decides.p for pair in comparison.pairs.values())
+    assert min(pair.p for pair in comparison.pairs.values()) == pytest.approx(min(1, 3 * smallest))
+    assert "correction over the 3 pairs" in bold([comparison], True)
+
+
+def test_less_may_be_better():
+    comparison = compare(GROUP, [cell("a", 0.9), cell("b", 0.1)], False)
+    assert comparison.best == "b"
+    assert comparison.standing == ("b",)
+    assert answer(comparison, "test/wer", True).startswith("b has the lowest wer on bbc from minilm")
+
+
+def flat(name, mean, spread=0.0):
+    """A technique with known means and no predictions."""
+    values = {seed: mean + spread * (seed - 2) for seed in range(5)}
+    return Measured(CellKey("study", *GROUP, name, name), values)
+
+
+def test_the_answer_in_a_sentence():
+    cells = [flat("full", 0.9, 0.001), flat("lora", 0.899, 0.002), flat("probe", 0.7, 0.003)]
+    p = stats.ttest_rel(list(cells[0].values.values()), list(cells[1].values.values())).pvalue
+    assert answer(compare(GROUP, cells, True), "test/accuracy", False) == (
+        "full has the highest accuracy, 90.00%: significantly better than probe (by 20.00 points, "
+        f"p < 0.001); not significantly better than lora (by 0.10 points, p = {p:.2f}).")
+    alone = answer(compare(GROUP, cells[:1], True), "test/accuracy", False)
+    assert alone == "full reaches 90.00% in accuracy; there is nothing to compare it with."
+    twins = compare(GROUP, [flat("a", 0.5), flat("b", 0.5)], True)
+    assert twins.standing == ("a", "b")
+    assert "not significantly better than b (by 0.00 points, p = 1)" in answer(
+        twins, "test/accuracy", False)
+
+
+class Files:
+    """A tracker that has files alone."""
+
+    def __init__(self):
+        self.files = {}
+
+    def file(self, run, name):
+        return self.files.get((run.run_id, name))
+
+    def keep(self, run, hits):
+        columns = {"id": [f"row {n}" for n in range(len(hits))], "target": ["yes"] * len(hits),
+                   "prediction": ["yes" if hit else "no" for hit in hits]}
+        out = io.BytesIO()
+        pq.write_table(pa.table(columns), out)
+        self.files[run.run_id, "predictions/test.parquet"] = out.getvalue()
+
+
+def test_predictions_come_from_the_store(store):
+    files, task = Files(), Classification()
+    hits = {name: RANDOM.random((3, 60)) < share for name, share in (("a", 0.9), ("b", 0.5))}
+    keys = [store.add(name, each.mean(axis=1)) for name, each in hits.items()]
+    for record in store.records:
+        for run, row in zip(record.runs, hits[record.key.technique], strict=True):
+            files.keep(run, row)
+    first = measured(store.records[0], "test/accuracy", files, task.contributions)
+    assert first.examples[1].to_list() == hits["a"][1].tolist()
+    rows = build(keys, store.records, "test/accuracy", True)
+    rows, (comparison,) = compared(rows, store.records, "test/accuracy", True, files,
+                                   {"bbc": task.contributions})
+    assert comparison.pairs["a", "b"].decides == over_both(
+        hits["a"].astype(float) - hits["b"].astype(float))
+    assert [row.stands for row in rows] == [True, False]
+    unread, _ = compared(rows, store.records, "test/auroc", True, files, {"bbc": task.contributions})
+    assert [row.stands for row in unread] == [False, False]
