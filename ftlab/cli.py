@@ -162,13 +162,18 @@ def status(file: SweepFile, storage: StorageOption = None, allow: Allow = None) 
 
 @app.command()
 def ui(
+    study: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[STUDY]", help="study file or name; without it every study's "
+                       "address is printed"),
+    ] = None,
     tracking_uri: Uri = None,
     port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000,
 ) -> None:
     """Open MLflow's web interface on the tracking store, on this machine only."""
     from ftlab.tracking.ui import serve
 
-    raise typer.Exit(serve(tracking_uri, port))
+    serve(tracking_uri, port, typer.echo, _name(study) if study else None)
 
 
 @app.command("list")
@@ -229,6 +234,18 @@ def _numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--seeds {text}: not whole numbers", "--seeds 0,1,2") from None
+
+
+def _name(study: str) -> str:
+    """Of a study file the name in it; anything else is a name."""
+    from ftlab.studies.study import check_name
+    from ftlab.studies.yaml_file import read
+
+    path = Path(study)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        return study
+    data, place = read(path)
+    return check_name(data.get("name"), place / "name")
 
 
 def _console():  # type: ignore[no-untyped-def]  # rich is imported where it is used
