@@ -63,6 +63,10 @@ def _first_that_fits(
     return last
 
 
+_RULE = re.compile(r"(?!\|)|\| :?--")  # below the headings; and what is no line of a table
+_CELL_END = re.compile(r" \|(?=.)")
+_SPACE = "&emsp; |"
+
 _CELL = (
     "The runs of the seeds are nested below this cell, which has their mean, standard deviation "
     "and interval as metrics (`.mean`, `.std`, `.ci_low`, `.ci_high`, over `.n` seeds). "
@@ -91,9 +95,7 @@ def _standing(report: Report, row: Row) -> str:
 def _table(sheet: Sheet, groups: Sequence[tuple[str, tuple[Line, ...]]]) -> str:
     left = len(sheet.groups) - len(groups)
     lines = markdown(replace(sheet, groups=tuple(groups))).splitlines()
-    # MLflow's tables have no space between columns; the rule below the headings stays as it is.
-    text = "\n".join(
-        re.sub(r" \|(?=.)", "&emsp; |", line) if line.startswith("| ") and "---:" not in line else line
-        for line in lines
-    ) + "\n"
-    return text + (f"\nWithout {left} other backbones and data sets, for room.\n" if left else "")
+    # MLflow's tables have no space between columns.
+    text = "".join(f"{line if _RULE.match(line) else _CELL_END.sub(_SPACE, line)}\n" for line in lines)
+    without = f"\n{left} of {len(sheet.groups)} tables are not shown here, for room.\n"
+    return text + (without if left else "")

@@ -211,7 +211,7 @@ def _page(columns: Sequence[str], wanted: str, order: str, ascending: bool) -> d
 
 def _width(column: str) -> int:
     """Pixels for a heading such as `test/accuracy.mean`."""
-    return min(200, max(90, 40 + 8 * len(column.partition("`")[2].rstrip("`"))))
+    return min(270, max(90, 40 + 8 * len(column.partition("`")[2].rstrip("`"))))
 
 
 def _path(experiment_id: str, key: str) -> str:

@@ -1,79 +1,67 @@
-"""A small tracked study, MLflow's UI on it, and a browser that opens pages of it."""
+"""MLflow's UI on a small tracked study, and a browser that opens pages of it."""
 
-
-import math
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ftlab.reports.publish import publish
-from ftlab.reports.table import write
-from ftlab.tracking.records import CellKey
-from ftlab.tracking.tracker import Tracker
-
-STUDY = "small"
-QUESTION = "How much accuracy do cheaper techniques keep?"
-SEEDS = (0, 1, 2)
-LEARNING_RATES = {"full": 5e-5, "probe": 0.005, "lora": 1e-3, "lora16": 1e-3}
-RANKS = {"lora": 4, "lora16": 16}
-REACHED = {"full": (0.81, 0.84, 0.9), "probe": (0.71, 0.72, 0.73), "lora": (0.86, 0.8, 0.83),
-           "lora16": (0.9,)}
-PARAMETERS = {"full": 22_567_301.0, "probe": 1925.0, "lora": 75_653.0, "lora16": 151_306.0}
-
-
-def config(technique: str) -> dict[str, Any]:
-    arguments = {"lr": LEARNING_RATES[technique], "optim": {"weight_decay": 0.01}}
-    if technique in RANKS:
-        arguments["rank"] = RANKS[technique]
-    return {"technique": {"class_path": "ftlab.techniques.lora.LoRA", "init_args": arguments},
-            "trainer": {"max_epochs": 3}}
-
-
-def fill(tracker: Tracker) -> list[CellKey]:
-    """Four cells of three seeds; of the last one two seeds failed."""
-    tracker.open_study(STUDY, {"mlflow.note.content": QUESTION})
-    tracker.set_view(STUDY, "test/accuracy")
-    keys = []
-    for place, (technique, reached) in enumerate(REACHED.items()):
-        keys.append(CellKey(STUDY, "minilm", "bbc", technique, "c0ffee"))
-        cell = tracker.open_cell(keys[-1], config(technique), SEEDS, place, place)
-        for seed in SEEDS:
-            run = tracker.open_run(cell, seed, config(technique) | {"seed": seed})
-            if seed >= len(reached):
-                tracker.end_run(run, "FAILED", "loss is not finite in epoch 1")
-                continue
-            for epoch in range(1, 4):
-                learned = reached[seed] * (1 - math.exp(-epoch))
-                tracker.log_metrics(run, {"val/accuracy": learned, "val/loss": 1 - learned,
-                                          "train/loss": 0.9 - learned}, 8 * epoch, epoch)
-            tracker.log_metrics(run, {
-                "test/accuracy": reached[seed], "test/f1/tech": reached[seed] / 2, "best_epoch": 3,
-                "cost/trainable_parameters": PARAMETERS[technique],
-                "cost/total_parameters": 22_641_029.0,
-                "cost/train_seconds": 6 + PARAMETERS[technique] / 1e6 + seed,
-                "cost/peak_memory_bytes": 1e8 + 10 * PARAMETERS[technique]}, 0, 4)
-            tracker.end_run(run, "FINISHED")
-        tracker.end_cell(cell)
-    return keys
-
-
-def make_store(folder: Path) -> str:
-    """The study, tracked and published; its address."""
-    tracker = Tracker(f"sqlite:///{folder}/mlflow.db")
-    keys = fill(tracker)
-    publish(write(STUDY, keys, tracker, folder / "results", {}), tracker, QUESTION)
-    tracker.close()
-    return tracker.uri
+from pages import Pages, Served, free_port
+from tracked_study import STUDY, make_store
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_store(tmp_path_factory.mktemp("ui"))
+
+
+@pytest.fixture(scope="session")
+def ui(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`ftlab ui`, ended by Ctrl-C."""
+    port, addresses = free_port(), {}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ftlab.cli", "ui", STUDY, "--tracking-uri", store, "--port",
+         str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path_factory.mktemp("cwd"), env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Ctrl-C"):
+                break
+            what, _, address = line.strip().partition(": ")
+            addresses[what] = address
+        assert process.poll() is None, process.communicate()
+        yield Served(process, port, addresses)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless browser from the system's packages."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("no browser here: apt install chromium chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # chromium refuses to be root in one
+    opened = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture
+def pages(chromium: Any, ui: Served, tmp_path: Path) -> Pages:
+    return Pages(chromium, ui.root, tmp_path)
