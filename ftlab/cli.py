@@ -164,16 +164,16 @@ def status(file: SweepFile, storage: StorageOption = None, allow: Allow = None) 
 def ui(
     study: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[STUDY]", help="study file or name; without it every study's "
-                       "address is printed"),
+        typer.Argument(metavar="[STUDY]", help="study file, or a name; every study without it"),
     ] = None,
     tracking_uri: Uri = None,
     port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000,
 ) -> None:
     """Open MLflow's web interface on the tracking store, on this machine only."""
+    from ftlab.studies.yaml_file import study_name
     from ftlab.tracking.ui import serve
 
-    serve(tracking_uri, port, typer.echo, _name(study) if study else None)
+    serve(tracking_uri, port, typer.echo, study and study_name(study))
 
 
 @app.command("list")
@@ -236,18 +236,6 @@ def _numbers(text: str) -> list[int]:
         raise InputError(f"--seeds {text}: not whole numbers", "--seeds 0,1,2") from None
 
 
-def _name(study: str) -> str:
-    """Of a study file the name in it; anything else is a name."""
-    from ftlab.studies.study import check_name
-    from ftlab.studies.yaml_file import read
-
-    path = Path(study)
-    if path.suffix not in (".yaml", ".yml") and not path.is_file():
-        return study
-    data, place = read(path)
-    return check_name(data.get("name"), place / "name")
-
-
 def _console():  # type: ignore[no-untyped-def]  # rich is imported where it is used
     from rich.console import Console
 
@@ -263,7 +251,9 @@ def _show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-
 
 def _files(paths: Sequence[Path], view: str, tracking_uri: str | None) -> None:
     typer.echo(f"Files: {', '.join(sorted(path.name for path in paths))} in {paths[0].parent}")
-    option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+    from ftlab.tracking.plain import redact  # an address may hold a password
+
+    option = f" --tracking-uri {redact(tracking_uri)}" if tracking_uri else ""
     typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{view})")
 
 

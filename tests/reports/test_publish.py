@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 from mlflow import MlflowClient
@@ -11,7 +12,8 @@ from ftlab.tracking.tracker import Tracker
 
 
 @pytest.fixture
-def tracker(tmp_path):
+def tracker(tmp_path, empty_store):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db")
     tracker.open_study("s", {})
     yield tracker
@@ -82,7 +84,8 @@ def test_publish__every_run_has_the_colour_of_the_figures(tracker, tmp_path):
     publish(write("s", [key for key, _ in made], tracker, tmp_path, {}), tracker)
     client = MlflowClient(tracker.uri)
     for (_, cell), colour in zip(made, COLOURS, strict=False):
-        found = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{cell}'")
+        experiment = client.get_run(cell).info.experiment_id
+        found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{cell}'")
         runs = [client.get_run(cell), *found]
         assert [run.data.tags["mlflow.runColor"] for run in runs] == [colour] * 3
 
