@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 from ftlab.reports.colours import styles
 from ftlab.reports.describe import describe_cell, describe_study
@@ -15,7 +16,10 @@ from ftlab.tracking.tracker import Tracker
 from ftlab.tracking.view import NOTE
 
 
-def publish(report: Report, tracker: Tracker, question: str = "") -> None:
+def publish(
+    report: Report, tracker: Tracker, question: str = "",
+    records: Sequence[CellRecord] | None = None,
+) -> None:
     """Log rank, table row, description and figures to each cell of a report.
 
     The rank is among the complete cells of the same backbone and data set; an incomplete cell has
@@ -27,12 +31,14 @@ def publish(report: Report, tracker: Tracker, question: str = "") -> None:
         report: what the table says.
         tracker: where the runs are.
         question: the study's.
+        records: of the cells, where they were read already; a large study takes seconds.
     """
     now = int(time.time() * 1000)
     lines = [line for _, group in report.sheet.groups for line in group]
     figures = {path.parent for path in report.paths if path.suffix == ".png"}
     look = styles(row.key.technique for row in report.rows)
-    stored = {record.cell_id: record for record in tracker.cells(report.study)}
+    read = tracker.cells(report.study) if records is None else records
+    stored = {record.cell_id: record for record in read}
     for row, line in zip(report.rows, lines, strict=True):
         if not row.cell_id:
             continue

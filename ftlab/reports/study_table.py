@@ -37,6 +37,6 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         metric=study.report,
         higher_is_better=data.task.higher_is_better(study.report.removeprefix("test/")),
     )
-    publish(report, tracker, study.question)
+    publish(report, tracker, study.question, ours)
     tracker.close()
     return report

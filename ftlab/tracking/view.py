@@ -12,7 +12,7 @@ from ftlab.tracking.plain import LONGEST_TAG
 
 KEY = "ftlab"
 TAG = f"mlflow.sharedViewState.{KEY}"
-"""The tag MLflow's UI itself writes when a person shares a view; kept as plain JSON."""
+"""The tag MLflow's UI itself writes when a person shares a view; plain JSON where it is short."""
 
 # Tells the UI that these are trainings; otherwise it opens as a tool for language agents.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
