@@ -162,13 +162,18 @@ def status(file: SweepFile, storage: StorageOption = None, allow: Allow = None) 
 
 @app.command()
 def ui(
+    study: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[STUDY]", help="study file, or a name; every study without it"),
+    ] = None,
     tracking_uri: Uri = None,
     port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000,
 ) -> None:
     """Open MLflow's web interface on the tracking store, on this machine only."""
+    from ftlab.studies.yaml_file import study_name
     from ftlab.tracking.ui import serve
 
-    raise typer.Exit(serve(tracking_uri, port))
+    serve(tracking_uri, port, typer.echo, study and study_name(study))
 
 
 @app.command("list")
@@ -248,7 +253,9 @@ def _show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-
 
 def _files(paths: Sequence[Path], view: str, tracking_uri: str | None) -> None:
     typer.echo(f"Files: {', '.join(sorted(path.name for path in paths))} in {paths[0].parent}")
-    option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+    from ftlab.tracking.plain import redact  # an address may hold a password
+
+    option = f" --tracking-uri {redact(tracking_uri)}" if tracking_uri else ""
     typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{view})")
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # before the garbage is frozen, which a plugin of its looks at
 import numpy as np
 import pytest
 

@@ -4,41 +4,69 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
+from ftlab.reports.colours import styles
+from ftlab.reports.describe import describe_cell, describe_study
 from ftlab.reports.formats import markdown_head, markdown_line
 from ftlab.reports.table import Report
+from ftlab.tracking.records import CellRecord
+from ftlab.tracking.tags import COLOUR
 from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.view import NOTE
 
-COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/peak_memory_bytes")
 
-
-def publish(report: Report, tracker: Tracker) -> None:
-    """Log rank, table row and figures to each cell of a report.
+def publish(
+    report: Report, tracker: Tracker, question: str = "",
+    records: Sequence[CellRecord] | None = None,
+) -> None:
+    """Log rank, table row, description and figures to each cell of a report.
 
     The rank is among the complete cells of the same backbone and data set; an incomplete cell has
-    the metric `rank` nan and the tag `ftlab.rank` `-`. The study's view in the UI (see
-    `Tracker.view_path`) gets the columns of the table.
+    none, and the tag `ftlab.rank` `-`. Where it had one before, MLflow can only overwrite it, with
+    nan. The study's pages in the UI (see `Tracker.view_paths`) get the columns of the table, its
+    description the table itself.
+
+    Args:
+        report: what the table says.
+        tracker: where the runs are.
+        question: the study's.
+        records: of the cells, where they were read already; a large study takes seconds.
     """
     now = int(time.time() * 1000)
     lines = [line for _, group in report.sheet.groups for line in group]
     figures = {path.parent for path in report.paths if path.suffix == ".png"}
+    look = styles(row.key.technique for row in report.rows)
+    read = tracker.cells(report.study) if records is None else records
+    stored = {record.cell_id: record for record in read}
     for row, line in zip(report.rows, lines, strict=True):
         if not row.cell_id:
             continue
-        rank = math.nan if row.rank is None else float(row.rank)
+        if row.rank is not None or "rank" in stored[row.cell_id].metrics:
+            rank = math.nan if row.rank is None else float(row.rank)
+            tracker.log_metrics(row.cell_id, {"rank": rank}, step=0, timestamp_ms=now)
         text = "\n".join([*markdown_head(report.sheet), markdown_line(line)])
-        tracker.log_metrics(row.cell_id, {"rank": rank}, step=0, timestamp_ms=now)
         tracker.set_tags(
             row.cell_id,
             {
                 "ftlab.rank": "-" if row.rank is None else str(row.rank),
                 "ftlab.table_row": " | ".join(line.texts),
-                "mlflow.note.content": f"{text}\n\n{row.note}".rstrip() + "\n",
+                NOTE: describe_cell(report, row),
+                COLOUR: look[row.key.technique][0],
             },
         )
         tracker.log_text(row.cell_id, text + "\n", "table_row.md")
         for folder in sorted(figures):
             tracker.log_artifacts(row.cell_id, folder, "figures")
-    means = [f"{report.metric}.{part}" for part in ("mean", "std", "n")]
-    costs = [f"{name}.mean" for name in COSTS]
-    tracker.set_view(report.study, ["rank", *means, report.metric, *costs])
+        _colour(stored[row.cell_id], look[row.key.technique][0], tracker)
+    ours = [stored[row.cell_id] for row in report.rows if row.cell_id]
+    names = {name for record in ours for run in record.finished for name in run.metrics}
+    tracker.set_view(report.study, report.metric, names)
+    tracker.describe_study(report.study, describe_study(report, question))
+
+
+def _colour(record: CellRecord, colour: str, tracker: Tracker) -> None:
+    """The runs of a cell in its colour; those that were begun with it have it already."""
+    for run in record.runs:
+        if run.tags.get(COLOUR) != colour:
+            tracker.set_tags(run.run_id, {COLOUR: colour})

@@ -42,6 +42,6 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         higher_is_better=task.higher_is_better(study.report.removeprefix("test/")),
         contributions={name: module.task.contributions for name, module in modules.items()},
     )
-    publish(report, tracker)
+    publish(report, tracker, study.question, ours)
     tracker.close()
     return report

@@ -90,8 +90,11 @@ class _Runs(Jobs):
         self.tracker, self.work, self.display, self.report = tracker, work, display, study.report
         tracker.open_study(study.name, {"mlflow.note.content": study.question})
         self.environment = json.dumps(provenance.here(), sort_keys=True)
+        tracker.set_view(study.name, study.report)
+        names = list(dict.fromkeys(p.cell.key.technique for p in made.cells))
         self.cells = {
-            tracker.open_cell(p.cell.key, p.cell.config, study.seeds, order): p
+            tracker.open_cell(p.cell.key, p.cell.config, study.seeds, order,
+                              names.index(p.cell.key.technique)): p
             for order, p in enumerate(made.cells)
         }
         done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}

@@ -87,6 +87,7 @@ class StudyRun(Member):
         self.directory = directory or runs.work / f"{key.technique}-{key.config}-seed{seed}"
         self.metrics: dict[str, float] = {}
         self.step = 0
+        self.course: set[str] = set()  # metrics that have one
         self.reason = ""
         self.remarks = {}
         said = runs.study.specification(planned.cell, seed)
@@ -107,6 +108,7 @@ class StudyRun(Member):
                     self.title, event["phase"], event["done"], event["total"])
             case "metrics":
                 self.step, now = event["step"], event["time"]
+                self.course |= event["metrics"].keys()
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
             case "note" | "shortcut" | "precision" | "hardware" | "compile" | "environment":
                 self.tracker.set_tags(self.run_id, self.tags(event))
@@ -114,8 +116,12 @@ class StudyRun(Member):
                 self.reason = event["reason"]
             case "done":
                 self.metrics, now = event["metrics"], int(time.time() * 1000)
-                # MLflow's value of a metric is the one of the highest step: the restored epoch's
-                self.tracker.log_metrics(self.run_id, self.metrics, self.step + 1, now)
+                # MLflow's value of a metric is the one of the highest step: the restored epoch's.
+                # What was measured once is at step 0, where the UI draws bars; later, empty lines.
+                for again in (True, False):
+                    last = {k: v for k, v in self.metrics.items() if (k in self.course) is again}
+                    step = self.step + 1 if again else 0
+                    self.tracker.log_metrics(self.run_id, last, step, now)
 
     def end(self, event: Event) -> None:
         runs, outcome = self.runs, self.runs.outcome

@@ -45,6 +45,21 @@ _Loader.add_implicit_resolver(
 )
 
 
+def study_name(given: str) -> str:
+    """Of a study file the name in it; anything else is a name.
+
+    Raises:
+        InputError: no such file, or it has no name.
+    """
+    path = Path(given)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        return given
+    data, place = read(path)
+    if not isinstance(data.get("name"), str):
+        raise InputError(f"{place / 'name'}: no name", "give a study file, or the study's name")
+    return str(data["name"])
+
+
 def read(path: Path) -> tuple[dict[str, Any], Place]:
     """A mapping from a YAML file, with the place of its keys.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,14 @@ class CellRecord:
         cell_id: MLflow's id of the parent run.
         seeds: those expected.
         runs: one a seed at most, by seed: the FINISHED one, else the latest attempt.
+        metrics: of the cell itself: aggregates and what the table said.
     """
 
     cell_id: str
     key: CellKey
     seeds: tuple[int, ...]
     runs: tuple[RunRecord, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def finished(self) -> tuple[RunRecord, ...]:

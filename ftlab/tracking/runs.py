@@ -13,9 +13,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from ftlab.errors import InputError
+from ftlab.tracking import view
 from ftlab.tracking.aggregate import summarise
 from ftlab.tracking.metrics import as_metrics
-from ftlab.tracking.plain import flatten, redact, tag_values
+from ftlab.tracking.plain import flatten, numbers, redact, tag_values
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tags import INHERITED, ORIGIN, cell_record, cell_tags, join, seed_of, seeds_of
 
@@ -49,7 +50,10 @@ class Runs:
             else self._client.create_experiment(study, artifact_location=root)
         )
         self._experiments[study] = experiment
-        self.tag_experiment(study, tags)
+        note = found.tags.get(view.NOTE, "") if found is not None else ""
+        # the table that an earlier run put below the question stays until the next one
+        kept = {view.NOTE} if note.startswith(tags.get(view.NOTE, "")) and note else set()
+        self.tag_experiment(study, {k: v for k, v in tags.items() if k not in kept})
 
     def tag_experiment(self, study: str, tags: Mapping[str, str]) -> None:
         """Set tags of a study's experiment."""
@@ -71,15 +75,34 @@ class Runs:
             self._experiments[study] = found.experiment_id
         return self._experiments[study]
 
+    def view_paths(self, study: str | None) -> dict[str, str]:
+        """Where the prepared views of one study or of all are; see `view.paths`."""
+        found: dict[str, str] = {}
+        token, names = None, []
+        while True:
+            page = self._client.search_experiments(page_token=token)
+            for each in page:
+                paths = view.paths(each.name, each.experiment_id, each.tags)
+                names += [each.name] if paths else []
+                if study in (None, each.name):
+                    found |= paths
+            token = page.token
+            if not token:
+                break
+        if study is not None and study not in names:
+            there = f"there are: {', '.join(names)}" if names else "run it first: ftlab run STUDY"
+            raise InputError(f"study {study}: nothing is tracked of it", there)
+        return found
+
     def open_cell(
-        self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int
+        self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int, place: int
     ) -> str:
         """Get or make the parent run; RUNNING again where an expected seed is not finished."""
         experiment = self.experiment(key.study)
         found = self.search(experiment, f"tags.`ftlab.cell` = '{key.digest}'")
         if not found:
             run = self._client.create_run(
-                experiment, run_name=key.title, tags=cell_tags(key, seeds, order)
+                experiment, run_name=key.title, tags=cell_tags(key, seeds, order, place)
             )
             self._log_params(run.info.run_id, params)
             return str(run.info.run_id)
@@ -92,7 +115,7 @@ class Runs:
         )
         self._log_params(cell_id, params, known=cell.data.params)
         if not set(expected) <= self.finished(cell_id):
-            self._client.log_batch(cell_id, tags=[RunTag("ftlab.reason", "")])
+            self._say(cell, "")
             self._client.update_run(cell_id, status="RUNNING")
         return cell_id
 
@@ -109,7 +132,7 @@ class Runs:
             for left in earlier:
                 if left.info.status == "RUNNING":
                     self.end(left.info.run_id, "KILLED", "left unfinished by an earlier process")
-            tags = {name: cell.data.tags[name] for name in INHERITED} | {
+            tags = {k: v for k, v in cell.data.tags.items() if k in INHERITED} | {
                 "ftlab.kind": "run",
                 "ftlab.seed": str(seed),
                 "ftlab.attempt": str(len(earlier) + 1),
@@ -138,16 +161,19 @@ class Runs:
         record = cell_record(cell, self._children(cell))
         done = record.finished
         values: dict[str, float] = {}
-        for name in sorted({name for run in done for name in run.metrics}):
+        # what was tested first: the UI's comparison opens with a cell's first metric
+        names = {name for run in done for name in run.metrics}
+        for name in sorted(names, key=lambda name: (not name.startswith("test/"), name)):
             summary = summarise(run.metrics[name] for run in done if name in run.metrics)
             values |= summary.as_metrics(name)
+        values |= numbers(cell.data.params)
         metrics, _ = as_metrics(values, 0, ended)
         for start in range(0, len(metrics), 500):
             self._client.log_batch(cell_id, metrics=metrics[start : start + 500])
         complete = set(record.seeds) <= {run.seed for run in done}
         status = "FINISHED" if complete else "KILLED" if interrupted else "FAILED"
         reason = "" if complete else f"{len(done)} of {len(record.seeds)} seeds finished"
-        self._client.log_batch(cell_id, tags=[RunTag("ftlab.reason", reason)])
+        self._say(cell, reason)
         self._client.set_terminated(cell_id, status, ended)
 
     def finished(self, cell_id: str) -> set[int]:
@@ -226,6 +252,13 @@ class Runs:
             token = page.token
             if not token:
                 return
+
+    def _say(self, cell: Run, reason: str) -> None:
+        """Why a cell is not complete; an empty tag would stand there as a name without a value."""
+        if reason:
+            self._client.log_batch(cell.info.run_id, tags=[RunTag("ftlab.reason", reason)])
+        elif "ftlab.reason" in cell.data.tags:
+            self._client.delete_tag(cell.info.run_id, "ftlab.reason")
 
     def _log_params(
         self, run_id: str, params: Mapping[str, Any], known: Mapping[str, str] | None = None

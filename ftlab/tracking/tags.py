@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 from mlflow.entities import Run
 
+from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.plain import tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
+
+COLOUR = "mlflow.runColor"
+"""The colour of a run in the UI's charts."""
 
 # Instead of the account and the script's path, which MLflow would take from the machine.
 ORIGIN = {
@@ -16,7 +20,7 @@ ORIGIN = {
     "mlflow.source.type": "LOCAL",
 }
 _NAMES = ("study", "backbone", "dataset", "technique", "config")
-INHERITED = (*(f"ftlab.{name}" for name in _NAMES), "ftlab.order")
+INHERITED = (*(f"ftlab.{name}" for name in _NAMES), "ftlab.order", COLOUR)
 
 
 def cell_names(key: CellKey) -> dict[str, str]:
@@ -24,9 +28,10 @@ def cell_names(key: CellKey) -> dict[str, str]:
     return {f"ftlab.{name}": getattr(key, name) for name in _NAMES}
 
 
-def cell_tags(key: CellKey, seeds: Sequence[int], order: int) -> dict[str, str]:
-    """What a new parent run is tagged with."""
+def cell_tags(key: CellKey, seeds: Sequence[int], order: int, place: int) -> dict[str, str]:
+    """What a new parent run is tagged with; `place` is its technique's in the study."""
     own = {
+        COLOUR: COLOURS[place % len(COLOURS)],
         "ftlab.kind": "cell",
         "ftlab.cell": key.digest,
         "ftlab.seeds": join(sorted(set(seeds))),
@@ -39,7 +44,8 @@ def cell_record(cell: Run, children: Sequence[Run]) -> CellRecord:
     """A parent run with its children, of each seed the run that counts."""
     key = CellKey(*(cell.data.tags[f"ftlab.{name}"] for name in _NAMES))
     runs = [run_record(run) for run in children]
-    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), latest_per_seed(runs))
+    own = dict(cell.data.metrics)
+    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), latest_per_seed(runs), own)
 
 
 def run_record(run: Run) -> RunRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -75,7 +75,8 @@ class Tracker:
             ) from error
 
     def open_cell(
-        self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int
+        self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int,
+        place: int = 0,
     ) -> str:
         """Get or make a cell's parent run; its expected seeds grow by `seeds`.
 
@@ -83,7 +84,8 @@ class Tracker:
             key: names it.
             params: the cell's config, nested; written when the cell is made.
             seeds: to run.
-            order: place in the study, for tables.
+            order: the cell's place in the study, for tables.
+            place: its technique's place in the study, for its colour.
 
         Returns:
             The cell's id, the same for the same key.
@@ -91,7 +93,8 @@ class Tracker:
         with self._lock:
             self._stage()
             return self._outbox.create(
-                f"cell {key.title}", lambda _: self._runs.open_cell(key, params, seeds, order)
+                f"cell {key.title}",
+                lambda _: self._runs.open_cell(key, params, seeds, order, place),
             )
 
     def finished(self, cell_id: str) -> set[int]:
@@ -231,15 +234,31 @@ class Tracker:
             found = self._outbox.read(lambda: self._client.get_metric_history(run_id, metric))
         return sorted((value.step, value.value) for value in found)
 
-    def set_view(self, study: str, metrics: Sequence[str]) -> None:
-        """Choose the columns of the study's table in the UI; see `view_path`."""
-        tags = {view.TAG: view.state(metrics, ["ftlab.reason"])}
+    def set_view(self, study: str, metric: str, names: Iterable[str] = ()) -> None:
+        """Prepare the study's pages in the UI; see `view.study_tags` and `view_paths`."""
+        tags = view.study_tags(study, metric, names)
         self._write("view", study, self._runs.tag_experiment, tags)
+
+    def describe_study(self, study: str, note: str) -> None:
+        """Set the experiment's description, Markdown; the UI shows it above the runs."""
+        self._write("note", study, self._runs.tag_experiment, tag_values({view.NOTE: note}))
 
     def view_path(self, study: str) -> str:
         """Where the UI shows the study, after `http://127.0.0.1:PORT`."""
         with self._lock:
             return view.path(self._outbox.read(lambda: self._runs.experiment(study)))
+
+    def view_paths(self, study: str | None = None) -> dict[str, str]:
+        """Where the UI shows each study, its curves and its sweeps: what -> path.
+
+        Args:
+            study: this one alone.
+
+        Raises:
+            InputError: there is no such study.
+        """
+        with self._lock:
+            return self._outbox.read(lambda: self._runs.view_paths(study))
 
     def flush(self) -> bool:
         """Send what waits, unless the store failed a moment ago; whether all has been stored."""

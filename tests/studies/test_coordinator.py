@@ -49,5 +49,7 @@ def test_run__stores_the_restored_epoch_s_validation(
     assert [run.metrics["val/accuracy"] for run in cell.runs] == [0.9, 0.9]
     history = tracker._client.get_metric_history(cell.runs[0].run_id, "val/accuracy")
     assert [(point.step, point.value) for point in history] == [(10, 0.9), (20, 0.4), (21, 0.9)]
+    history = tracker._client.get_metric_history(cell.runs[0].run_id, "test/accuracy")
+    assert [point.step for point in history] == [0]  # of a later step MLflow draws a line
     for run in cell.runs:  # what `auto` became
         assert [run.tags[f"ftlab.{kind}"] for kind in TOOK] == [f"the {kind}" for kind in TOOK]

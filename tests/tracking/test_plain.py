@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftlab.tracking.plain import LONGEST_PARAM, flatten, is_secret, name_of, redact, tag_values
+from ftlab.tracking.plain import (
+    LONGEST_PARAM,
+    flatten,
+    is_secret,
+    name_of,
+    numbers,
+    redact,
+    tag_values,
+)
 
 leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 trees = st.recursive(
@@ -26,6 +34,29 @@ def test_flatten__every_leaf_has_its_dotted_name(tree):
         for part in name.split("."):
             value = value[part]
         assert text == (value if isinstance(value, str) else json.dumps(value))
+
+
+def test_flatten__rates_sort_as_texts_and_are_read_as_the_same_numbers():
+    rates = [1e-12, 5e-5, 1e-4, 0.0003, 0.001, 0.01, 0.5]
+    texts = [flatten({"lr": rate})["lr"] for rate in rates]
+    assert texts == sorted(texts)
+    assert texts[1] == "0.00005"
+    for number in [*rates, -2.5e-7, 1e300, 1e-300, 0.1 + 0.2, 1e16, 0.0]:
+        assert float(flatten({"a": number})["a"]) == number
+    assert flatten({"a": 8})["a"] == "8"
+
+
+def test_flatten__our_classes_have_their_own_name():
+    flat = flatten({"a": "ftlab.techniques.lora.LoRA", "b": "company.lora.LoRA", "c": "ftlab.x"})
+    assert flat == {"a": "LoRA", "b": "company.lora.LoRA", "c": "ftlab.x"}
+
+
+def test_numbers__of_a_technique_and_the_one_it_wraps():
+    config = {"class_path": "ftlab.techniques.discriminative_lr.DiscriminativeLR", "init_args": {
+        "lr": 5e-5, "decay": 0.9, "merge": True, "last": None, "name": "1 of 2",
+        "technique": {"class_path": "LoRA", "init_args": {"rank": 16}}}}
+    params = flatten({"technique": config, "trainer": {"max_epochs": 3}})
+    assert numbers(params) == {"param/lr": 5e-5, "param/decay": 0.9, "param/technique.rank": 16.0}
 
 
 def test_flatten__long_values_are_cut_with_an_ellipsis():

@@ -8,6 +8,7 @@ from mlflow.exceptions import MlflowException
 from scipy import stats
 
 from ftlab.errors import FtlabError, InputError
+from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.tracker import Tracker
 
 
@@ -132,9 +133,49 @@ def test_end_cell__aggregates_the_finished_and_says_the_truth(tracker, uri, key)
     parent = client.get_run(cell)
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["test/accuracy.mean"] == pytest.approx(0.7)
-    assert parent.data.tags["ftlab.reason"] == ""
+    assert "ftlab.reason" not in parent.data.tags
     tracker.open_cell(key("lora"), {}, [], 0)
     assert client.get_run(cell).info.status == "FINISHED"
+
+
+def test_end_cell__hyperparameters_become_metrics_after_what_was_tested(tracker, uri, key):
+    order = {}
+    for technique, rank in (("lora", 4), ("lora16", 16), ("lora8", 8)):
+        params = {"technique": {"class_path": "ftlab.techniques.lora.LoRA",
+                                "init_args": {"rank": rank, "lr": 5e-5}}}
+        cell = tracker.open_cell(key(technique), params, [0], 0)
+        run(tracker, cell, 0, accuracy=0.5)
+        tracker.end_cell(cell)
+        order[cell] = rank
+    client = MlflowClient(uri)
+    assert next(iter(client.get_run(cell).data.metrics)) == "test/accuracy.mean"
+    assert client.get_run(cell).data.params["technique.class_path"] == "LoRA"
+    (experiment,) = {client.get_run(cell).info.experiment_id for cell in order}
+    found = client.search_runs([experiment], "metrics.`param/rank` > 4",
+                               order_by=["metrics.`param/rank` ASC"])
+    assert [order[each.info.run_id] for each in found] == [8, 16]
+    assert {each.data.metrics["param/lr"] for each in found} == {5e-5}
+
+
+def test_open_run__has_the_colour_of_its_technique(tracker, uri, key):
+    cells = [tracker.open_cell(key(name), {}, [0], n, n % 12) for n, name in enumerate("abb")]
+    runs = [tracker.open_run(cell, 0, {}) for cell in cells]
+    client = MlflowClient(uri)
+    colours = [client.get_run(each).data.tags["mlflow.runColor"] for each in runs]
+    assert colours == [*COLOURS[:2], COLOURS[1]]
+
+
+def test_open_study__keeps_the_table_below_the_question(tracker, uri, study):
+    def note():
+        return MlflowClient(uri).get_experiment_by_name(study).tags["mlflow.note.content"]
+
+    tracker.open_study(study, {"mlflow.note.content": "which?"})
+    assert note() == "which?"
+    tracker.describe_study(study, "which?\n\n| table |")
+    tracker.open_study(study, {"mlflow.note.content": "which?"})
+    assert note() == "which?\n\n| table |"
+    tracker.open_study(study, {"mlflow.note.content": "why?"})
+    assert note() == "why?"
 
 
 def test_log_metrics__sent_in_batches_whole_and_in_order(tracker, uri, key, monkeypatch):
