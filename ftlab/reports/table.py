@@ -17,6 +17,7 @@ from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.evidence import Contributions
 from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
 from ftlab.reports.figure import draw
+from ftlab.reports.latex import latex
 from ftlab.reports.rows import Row, build
 from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.verdict import answer
@@ -55,9 +56,9 @@ class Report:
         """One row a cell: numbers in base units (fractions, seconds, bytes)."""
         return pd.DataFrame(table_lines(self.rows, self.metric))
 
-    def rich(self) -> Table:
-        """For the terminal."""
-        return formats.terminal(self.sheet)
+    def rich(self, room: int | None = None) -> Table:
+        """For a terminal with room for so many characters in a line; None shows all columns."""
+        return formats.terminal(self.sheet, room)
 
     def _repr_html_(self) -> str:
         return formats.page(self.sheet)
@@ -99,7 +100,7 @@ def write(
     files: dict[str, str | bytes] = {
         "runs.csv": runs_csv(cells, records),
         "table.md": formats.markdown(sheet),
-        "table.tex": formats.latex(sheet),
+        "table.tex": latex(sheet),
         "table.csv": to_csv(list(lines[0]) if lines else [], lines),
         "table.html": formats.page(sheet),
         "tests.csv": tests_csv(comparisons),
