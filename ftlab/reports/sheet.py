@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Self
 
 from ftlab.reports.comparison import Comparison
-from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.metric_text import cost, digits, is_percent
 from ftlab.reports.rows import Row
 from ftlab.reports.verdict import across, bold, ranged, ties
 from ftlab.tracking.aggregate import Summary
@@ -84,19 +84,21 @@ def layout(
         higher_is_better: of the metric.
     """
     number = digits(metric, [row.summary.mean for row in rows])
-    noted = [row for row in rows if row.note]
-    time, time_unit = _time_unit(rows)
-    memory, memory_unit = _memory_unit(rows)
+    incomplete = [row for row in rows if row.note]
+    noted = {row.key: number for number, row in enumerate(incomplete, 1)}
+    time, time_unit = cost("cost/train_seconds", [row.seconds for row in rows])
+    memory, memory_unit = cost("cost/peak_memory_bytes", [row.memory for row in rows])
 
     def line(row: Row) -> Line:
-        mark = f" [{noted.index(row) + 1}]" if row.note else ""
+        mark = f" [{noted[row.key]}]" if row.note else ""
         texts = (
             row.key.technique + mark,
             _mean(row, number),
             _interval(row, number),
             _trainable(row),
-            time(row.seconds),
-            memory(row.memory) if row.trainable else NONE,  # without training it has no peak
+            _cost(row.seconds, time),
+            # without training it has no peak
+            _cost(row.memory, memory) if row.trainable else NONE,
         )
         return Line(texts, frozenset({1} if row.stands else ()))
 
@@ -117,7 +119,7 @@ def layout(
             f"peak memory, {memory_unit}",
         ),
         groups=tuple(groups),
-        notes=tuple(f"{row.key.title}: {row.note}" for row in noted),
+        notes=tuple(f"{row.key.title}: {row.note}" for row in incomplete),
         caption=f"Study {study}: {metric} on the test split, {_seeds(rows)}."
         if metric.startswith("test/") else f"Study {study}: {metric}, {_seeds(rows)}.",
         about=_about(rows, metric, comparisons, higher_is_better),
@@ -165,28 +167,12 @@ def interval(summary: Summary, number: Callable[[float], str]) -> str:
     return f"[{number(summary.ci_low)}, {number(summary.ci_high)}]"
 
 
+def _cost(value: float, number: Callable[[float], str]) -> str:
+    return Quantity(number(value)) if math.isfinite(value) else NONE
+
+
 def _trainable(row: Row) -> str:
     if not math.isfinite(row.trainable):
         return NONE
     percent = f"{row.percent:.3g}%" if math.isfinite(row.percent) else ""
     return Quantity(f"{row.trainable:,.0f}", beside=percent)
-
-
-def _scaled(divisor: float, decimals: int) -> Callable[[float], str]:
-    def text(value: float) -> str:
-        return Quantity(f"{value / divisor:,.{decimals}f}") if math.isfinite(value) else NONE
-
-    return text
-
-
-def _time_unit(rows: Sequence[Row]) -> tuple[Callable[[float], str], str]:
-    """One unit a column, so that lines can be compared at a glance."""
-    longest = max((row.seconds for row in rows if math.isfinite(row.seconds)), default=0.0)
-    if longest < 600:
-        return _scaled(1, 1), "s"
-    return (_scaled(60, 1), "min") if longest < 36000 else (_scaled(3600, 1), "h")
-
-
-def _memory_unit(rows: Sequence[Row]) -> tuple[Callable[[float], str], str]:
-    most = max((row.memory for row in rows if math.isfinite(row.memory)), default=0.0)
-    return (_scaled(2**20, 0), "MiB") if most < 10 * 2**30 else (_scaled(2**30, 1), "GiB")
