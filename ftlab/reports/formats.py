@@ -118,7 +118,7 @@ def terminal(sheet: Sheet, room: int | None = None) -> Table:
     """
     widths = [_width(sheet, place) for place in range(len(sheet.headings))]
     shown = len(widths)
-    while room is not None and shown > 1 and sum(widths[:shown]) + 2 * shown > room:
+    while room is not None and shown > 1 and sum(widths[:shown]) + shown - 1 > room:
         shown -= 1
     said = [sheet.caption]
     if hidden := sheet.headings[shown:]:
@@ -128,8 +128,7 @@ def terminal(sheet: Sheet, room: int | None = None) -> Table:
     table = Table(caption=Text("\n".join(said)), caption_justify="left", box=box.SIMPLE_HEAD,
                   show_edge=False, padding=0)
     for place, heading in enumerate(sheet.headings[:shown]):
-        justify = "right" if place else "left"
-        table.add_column(Text(heading), justify=justify, width=widths[place])
+        table.add_column(Text(heading), justify="right" if place else "left", width=widths[place])
     for title, group in sheet.groups:
         if title:
             table.add_section()

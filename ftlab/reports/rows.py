@@ -59,14 +59,16 @@ def build(
     records: Iterable[CellRecord],
     metric: str,
     higher_is_better: bool,
+    check: bool = True,
 ) -> list[Row]:
     """A row a cell, in the given order within its group; groups as they first appear.
 
     Raises:
-        InputError: runs are finished, and none has the metric.
+        InputError: runs are finished, and none has the metric, unless `check` is off.
     """
     found = {record.key: record for record in records}
-    check_metric([found[key] for key in cells if key in found], metric)
+    if check:
+        check_metric([found[key] for key in cells if key in found], metric)
     rows = [_row(key, found.get(key), metric) for key in cells]
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group for row in rows))}
     rows = sorted(rows, key=lambda row: groups[row.group])
