@@ -16,6 +16,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222 }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid }
 th, td { padding: .25rem .75rem; text-align: right; font-variant-numeric: tabular-nums }
+td { white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 thead th { border-bottom: 1px solid; vertical-align: bottom }
 tbody th { font-style: italic; font-weight: normal; border-top: 1px solid #bbb }

@@ -25,7 +25,7 @@ _LATEX = {
 }
 _PLAIN = re.compile(r"-?[\d,]+(\.\d+)?")  # what siunitx aligns at its point
 _HEADING = 16  # characters of a line of a heading
-_SETUP = (r"\sisetup{separate-uncertainty=true, detect-weight=true, mode=text, "
+_SETUP = (r"\sisetup{separate-uncertainty, retain-zero-uncertainty, detect-weight, mode=text, "
           r"group-separator={,}, group-minimum-digits=4}")
 
 
@@ -91,8 +91,10 @@ class _Column:
             self.kind = f"S[table-format={_format(numbers)}]" + r"@{\,}r" * self.beside
 
     def heading(self, text: str) -> str:
+        # what stands behind a comma, a unit, stays with its word
         rows = [escape_latex(row) for row in textwrap.wrap(
-            text, _HEADING, break_long_words=False, break_on_hyphens=False)] or [""]
+            text.replace(", ", ",\N{NO-BREAK SPACE}"), _HEADING, break_long_words=False,
+            break_on_hyphens=False)] or [""]
         set_ = rows[0] if len(rows) == 1 else (
             r"\begin{tabular}[b]{@{}c@{}}" + r" \\ ".join(rows) + r"\end{tabular}")
         return rf"\multicolumn{{2}}{{c}}{{{set_}}}" if self.beside else f"{{{set_}}}"
