@@ -89,17 +89,32 @@ def run(
 
 @app.command()
 def table(
-    study: StudyFile,
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="study files (YAML)")],
+    columns: Annotated[
+        str,
+        typer.Option(metavar="COLUMNS", help="datasets (a column a data set, with means over them), "
+                     "datasets:METRIC, or a list: test/accuracy,val/loss,cost/train_seconds"),
+    ] = "",
     set_: Sets = None,
     tracking_uri: Uri = None,
     results: Results = Path("results"),
     allow: Allow = None,
 ) -> None:
-    """Write a study's table again from the tracking store; trains nothing."""
+    """Write a study's table again from the tracking store; trains nothing.
+
+    With --columns, or several studies, another table beside it.
+    """
+    from ftlab.reports.study_table import chosen_table
     from ftlab.reports.study_table import table as make_table
     from ftlab.studies.study import load_study
 
-    _show(make_table(load_study(study, set_ or (), allow or ()), tracking_uri, results), tracking_uri)
+    loaded = [load_study(path, set_ or (), allow or ()) for path in studies]
+    if len(loaded) == 1 and not columns:
+        _show(make_table(loaded[0], tracking_uri, results), tracking_uri)
+        return
+    chosen = chosen_table(loaded, columns, tracking_uri, results)
+    _console().print(chosen.rich(_console().width))
+    typer.echo(f"Files: {', '.join(sorted(p.name for p in chosen.paths))} in {chosen.paths[0].parent}")
 
 
 @app.command()
@@ -245,7 +260,11 @@ def _console():  # type: ignore[no-untyped-def]  # rich is imported where it is 
 def _show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-def]  # as above
     from ftlab.tracking.tracker import Tracker
 
-    _console().print(report.rich())
+    _console().print(report.rich(_console().width))
+    if report.paper is not None:
+        from ftlab.reports.formats import terminal
+
+        _console().print(terminal(report.paper, _console().width))
     for sentence in report.sentences:
         _console().print(sentence, markup=False, highlight=False)
     _files(report.paths, Tracker(tracking_uri).view_path(report.study), tracking_uri)

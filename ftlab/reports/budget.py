@@ -48,7 +48,7 @@ def layout(title: str, rows: Sequence[Tried], higher_is_better: bool) -> Sheet:
         mark = f" [{noted.index(row) + 1}]" if note(row) else ""
         own = NONE if row.own is None else number(row.own)
         texts = (row.key.technique + mark, str(len(row.ended)), own, *(cell(row, k) for k in ks))
-        return Line(texts, False)
+        return Line(texts)
 
     groups = [(f"{dataset} from {backbone}", tuple(map(line, members)))
               for (backbone, dataset), members in groupby(rows, key=lambda row: row.group)]

@@ -115,7 +115,7 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
     for run in record.finished:
         if tracker is None or contributions is None or run.seed not in values:
             continue
-        records = predictions(tracker, run, split)
+        records = predictions(tracker, run, {"val": "validation"}.get(split, split))
         added = None if records is None else contributions(name, records)
         if records is not None and added is not None and _usable(added):
             found[run.seed] = pd.Series(added, index=pd.Index(records["id"]))

@@ -106,7 +106,7 @@ def layout(title: str, found: Sequence[Point], objectives: Sequence[str],
         values = (text(n, value) for n, value in enumerate(point.values))
         texts = (point.key.technique, *values, str(point.trial.number),
                  _setting(point, searched))
-        return Line(texts, point.overall)
+        return Line(texts, frozenset({1} if point.overall else ()))
 
     groups = [(f"{dataset} from {backbone}", tuple(map(line, members)))
               for (backbone, dataset), members in groupby(

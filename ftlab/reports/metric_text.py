@@ -37,3 +37,29 @@ def digits(metric: str, values: Sequence[float]) -> Callable[[float], str]:
         return lambda value: f"{value:.3e}"
     decimals = 4 if largest < 10 else 2 if largest < 1000 else 1
     return lambda value: f"{value:,.{decimals}f}"
+
+
+def cost(name: str, values: Sequence[float]) -> tuple[Callable[[float], str], str]:
+    """How a cost is written, and in which unit: one a column, the largest of `values` leads.
+
+    Seconds, minutes or hours (of a latency milliseconds), MiB or GiB, GFLOP, and counts as they
+    are; a cost of another name as a plain number without unit.
+    """
+    largest = max((value for value in values if math.isfinite(value)), default=0.0)
+    if name.endswith("_seconds"):
+        if largest < 1 and "latency" in name:
+            return _scaled(1e-3, 2), "ms"
+        if largest < 600:
+            return _scaled(1, 1), "s"
+        return (_scaled(60, 1), "min") if largest < 36000 else (_scaled(3600, 1), "h")
+    if name.endswith("_bytes"):
+        return (_scaled(2**20, 0), "MiB") if largest < 10 * 2**30 else (_scaled(2**30, 1), "GiB")
+    if name.endswith("_flops"):
+        return _scaled(1e9, 2), "GFLOP"
+    if name.endswith("_parameters"):
+        return _scaled(1, 0), ""
+    return digits(name, values), ""
+
+
+def _scaled(divisor: float, decimals: int) -> Callable[[float], str]:
+    return lambda value: f"{value / divisor:,.{decimals}f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -58,27 +59,35 @@ def build(
     records: Iterable[CellRecord],
     metric: str,
     higher_is_better: bool,
+    check: bool = True,
 ) -> list[Row]:
     """A row a cell, in the given order within its group; groups as they first appear.
 
     Raises:
-        InputError: runs are finished, and none has the metric.
+        InputError: runs are finished, and none has the metric, unless `check` is off.
     """
     found = {record.key: record for record in records}
-    _check_metric([found[key] for key in cells if key in found], metric)
+    if check:
+        check_metric([found[key] for key in cells if key in found], metric)
     rows = [_row(key, found.get(key), metric) for key in cells]
-    groups = list(dict.fromkeys(row.group for row in rows))
-    rows = sorted(rows, key=lambda row: groups.index(row.group))
-    return [replace(row, rank=_rank(row, rows, higher_is_better)) for row in rows]
+    groups = {group: place for place, group in enumerate(dict.fromkeys(row.group for row in rows))}
+    rows = sorted(rows, key=lambda row: groups[row.group])
+    ranks = _ranks(rows, higher_is_better)
+    return [replace(row, rank=ranks.get(row.key)) for row in rows]
 
 
-def _check_metric(records: Iterable[CellRecord], metric: str) -> None:
+def check_metric(records: Iterable[CellRecord], metric: str) -> None:
+    """Refuse a metric that no finished run has, where any is finished.
+
+    Raises:
+        InputError: with the names that there are.
+    """
     names = {name for record in records for run in record.finished for name in run.metrics}
     if names and metric not in names:
-        tests = ", ".join(sorted(name for name in names if name.startswith("test/")))
-        raise InputError(
-            f"metric {metric}: no finished run has it", f"there are: {tests or 'none'}"
-        )
+        split = metric.partition("/")[0]
+        alike = sorted(n for n in names if n.startswith(f"{split}/")) or sorted(names)
+        raise InputError(f"metric {metric}: no finished run has it",
+                         f"there are: {', '.join(alike)}")
 
 
 def _row(key: CellKey, record: CellRecord | None, metric: str) -> Row:
@@ -105,6 +114,11 @@ def _row(key: CellKey, record: CellRecord | None, metric: str) -> Row:
 
 def _note(record: CellRecord, metric: str) -> str:
     """`2 of 3 seeds; 1 failed: non-finite loss`; empty where nothing is missing."""
+    return "; ".join(filter(None, (gaps(record), missing(record, metric))))
+
+
+def gaps(record: CellRecord) -> str:
+    """`2 of 3 seeds; 1 failed: non-finite loss`: which runs a cell lacks; empty for none."""
     done = record.finished
     parts = []
     if len(done) < len(record.seeds):
@@ -116,16 +130,26 @@ def _note(record: CellRecord, metric: str) -> str:
     never = len(set(record.seeds) - {run.seed for run in record.runs})
     if never:
         parts.append(f"{never} not run")
-    broken = [r.seed for r in done if not math.isfinite(r.metrics.get(metric, math.nan))]
-    if broken:
-        parts.append(f"{metric} missing or not finite in seed {', '.join(map(str, broken))}")
     return "; ".join(parts)
 
 
-def _rank(row: Row, rows: Sequence[Row], higher_is_better: bool) -> int | None:
-    """Place among the complete cells of the group; equal means share it."""
-    if row.note:
-        return None
-    sign = 1 if higher_is_better else -1
-    rivals = [other for other in rows if other.group == row.group and not other.note]
-    return 1 + sum(sign * other.summary.mean > sign * row.summary.mean for other in rivals)
+def missing(record: CellRecord, metric: str) -> str:
+    """Which finished runs lack a metric, or have it without a finite value; empty for none."""
+    broken = [r.seed for r in record.finished
+              if not math.isfinite(r.metrics.get(metric, math.nan))]
+    if not broken:
+        return ""
+    return f"{metric} missing or not finite in seed {', '.join(map(str, broken))}"
+
+
+def _ranks(rows: Sequence[Row], higher_is_better: bool) -> dict[CellKey, int]:
+    """Places among the complete cells of each group; equal means share the better one."""
+    sign = -1 if higher_is_better else 1
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if not row.note:
+            groups.setdefault(row.group, []).append(sign * row.summary.mean)
+    for means in groups.values():
+        means.sort()
+    return {row.key: 1 + bisect_left(groups[row.group], sign * row.summary.mean)
+            for row in rows if not row.note}

@@ -1,4 +1,4 @@
-"""The table as text, before any format: headings, groups of lines, footnotes, caption."""
+"""The table as text, before any format: headings, groups of lines, footnotes, caption, notes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,49 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Self
 
 from ftlab.reports.comparison import Comparison
-from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.metric_text import cost, digits, is_percent
 from ftlab.reports.rows import Row
-from ftlab.reports.verdict import bold
+from ftlab.reports.verdict import across, bold, ranged, ties
+from ftlab.tracking.aggregate import Summary
 
 NONE = "-"
+SPREAD = ("Mean ± standard deviation (ddof=1) over seeds, with their number in brackets. The "
+          "interval is Student's t at 95% of the mean over seeds; one seed has neither.")
+SELECTION = "The epoch is selected on validation; the test split was touched once."
+COSTS = "Means over seeds."
+INCOMPLETE = "Cells with a footnote are neither ranked nor tested."
+
+
+
+class Quantity(str):
+    """A number as the table shows it: `95.00 ± 0.82 (3)`, and its parts for who aligns them.
+
+    Args:
+        number: the mean, `95.00`.
+        spread: its standard deviation; NONE where there is none to say, empty where none is meant.
+        beside: what stands in brackets behind it, `3` or `0.1%`; empty for nothing.
+    """
+
+    number: str
+    spread: str
+    beside: str
+
+    def __new__(cls, number: str, spread: str = "", beside: str = "") -> Self:
+        text = number + (f" ± {spread}" if spread else "") + (f" ({beside})" if beside else "")
+        made = super().__new__(cls, text)
+        made.number, made.spread, made.beside = number, spread, beside
+        return made
+
 
 @dataclass(frozen=True)
 class Line:
-    """One cell of the study: a text a column, and whether its mean is in bold."""
+    """One line of a table: a text a column (numbers as `Quantity`), and the columns in bold."""
 
     texts: tuple[str, ...]
-    bold: bool
+    bold: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -30,13 +59,15 @@ class Sheet:
         headings: one a column.
         groups: title (empty with a single group) and lines.
         notes: footnotes, numbered from 1 in the first column.
-        caption: says what the numbers are.
+        caption: says what the numbers are, in a sentence or two.
+        about: what a reader should know besides, as term and text.
     """
 
     headings: tuple[str, ...]
     groups: tuple[tuple[str, tuple[Line, ...]], ...]
     notes: tuple[str, ...]
     caption: str
+    about: tuple[tuple[str, str], ...] = ()
 
 
 def layout(
@@ -53,21 +84,23 @@ def layout(
         higher_is_better: of the metric.
     """
     number = digits(metric, [row.summary.mean for row in rows])
-    noted = [row for row in rows if row.note]
-    time, time_unit = _time_unit(rows)
-    memory, memory_unit = _memory_unit(rows)
+    incomplete = [row for row in rows if row.note]
+    noted = {row.key: number for number, row in enumerate(incomplete, 1)}
+    time, time_unit = cost("cost/train_seconds", [row.seconds for row in rows])
+    memory, memory_unit = cost("cost/peak_memory_bytes", [row.memory for row in rows])
 
     def line(row: Row) -> Line:
-        mark = f" [{noted.index(row) + 1}]" if row.note else ""
+        mark = f" [{noted[row.key]}]" if row.note else ""
         texts = (
             row.key.technique + mark,
             _mean(row, number),
             _interval(row, number),
             _trainable(row),
-            time(row.seconds),
-            memory(row.memory) if row.trainable else NONE,  # without training it has no peak
+            _cost(row.seconds, time),
+            # without training it has no peak
+            _cost(row.memory, memory) if row.trainable else NONE,
         )
-        return Line(texts, row.stands)
+        return Line(texts, frozenset({1} if row.stands else ()))
 
     groups = [
         (f"{dataset} from {backbone}", tuple(map(line, members)))
@@ -86,59 +119,60 @@ def layout(
             f"peak memory, {memory_unit}",
         ),
         groups=tuple(groups),
-        notes=tuple(f"{row.key.title}: {row.note}" for row in noted),
-        caption=_caption(study, rows, metric, comparisons, higher_is_better),
+        notes=tuple(f"{row.key.title}: {row.note}" for row in incomplete),
+        caption=f"Study {study}: {metric} on the test split, {_seeds(rows)}."
+        if metric.startswith("test/") else f"Study {study}: {metric}, {_seeds(rows)}.",
+        about=_about(rows, metric, comparisons, higher_is_better),
     )
 
 
-def _caption(study: str, rows: Sequence[Row], metric: str, comparisons: Sequence[Comparison],
-             higher_is_better: bool) -> str:
-    counts = sorted({row.summary.n for row in rows if row.summary.n})
-    seeds = f"{counts[0]}" if len(counts) == 1 else "the"
-    text = (
-        f"Study {study}: {metric}, mean and standard deviation (ddof=1) over {seeds} seeds, with "
-        "the 95% Student t interval of the mean over seeds. Selection on validation, tested once. "
-        f"Time and memory: mean over seeds. {bold(comparisons, higher_is_better)}"
-    )
+def _seeds(rows: Sequence[Row]) -> str:
+    """`over 3 seeds`, `over 2 to 3 seeds`."""
+    counts = {row.summary.n for row in rows if row.summary.n} or {0}
+    return f"over {ranged(counts)} seed{'s' * (counts != {1})}"
+
+
+def _about(rows: Sequence[Row], metric: str, comparisons: Sequence[Comparison],
+           higher_is_better: bool) -> tuple[tuple[str, str], ...]:
+    said = [("Numbers", SPREAD), ("Selection", SELECTION), ("Costs", COSTS),
+            ("Bold", bold(comparisons, higher_is_better)), ("Ties", ties(comparisons)),
+            ("Over data sets", across(comparisons, higher_is_better))]
     if any(row.note for row in rows):
-        text += " Cells with a footnote are incomplete and not ranked."
-    return text
+        said.append(("Incomplete", INCOMPLETE))
+    return tuple((term, text) for term, text in said if text)
 
 
 def _mean(row: Row, number: Callable[[float], str]) -> str:
-    summary = row.summary
+    return quantity(row.summary, number)
+
+
+def quantity(summary: Summary, number: Callable[[float], str]) -> str:
+    """`95.00 ± 0.82 (3)`; one seed has no spread, and no seed nothing."""
     if not summary.n:
         return NONE
-    std = number(summary.std) if math.isfinite(summary.std) else NONE
-    return f"{number(summary.mean)} ± {std} ({summary.n})"
+    if not math.isfinite(summary.mean):
+        return f"{NONE} ({summary.n})"
+    spread = number(summary.std) if math.isfinite(summary.std) else NONE
+    return Quantity(number(summary.mean), spread, str(summary.n))
 
 
 def _interval(row: Row, number: Callable[[float], str]) -> str:
-    low, high = row.summary.ci_low, row.summary.ci_high
-    if not math.isfinite(low):
+    return interval(row.summary, number)
+
+
+def interval(summary: Summary, number: Callable[[float], str]) -> str:
+    """`[94.0, 96.0]`; none is invented for one seed."""
+    if not math.isfinite(summary.ci_low):
         return NONE
-    return f"[{number(low)}, {number(high)}]"
+    return f"[{number(summary.ci_low)}, {number(summary.ci_high)}]"
+
+
+def _cost(value: float, number: Callable[[float], str]) -> str:
+    return Quantity(number(value)) if math.isfinite(value) else NONE
 
 
 def _trainable(row: Row) -> str:
     if not math.isfinite(row.trainable):
         return NONE
-    percent = f" ({row.percent:.3g}%)" if math.isfinite(row.percent) else ""
-    return f"{row.trainable:,.0f}{percent}"
-
-
-def _scaled(divisor: float, decimals: int) -> Callable[[float], str]:
-    return lambda value: f"{value / divisor:,.{decimals}f}" if math.isfinite(value) else NONE
-
-
-def _time_unit(rows: Sequence[Row]) -> tuple[Callable[[float], str], str]:
-    """One unit a column, so that lines can be compared at a glance."""
-    longest = max((row.seconds for row in rows if math.isfinite(row.seconds)), default=0.0)
-    if longest < 600:
-        return _scaled(1, 1), "s"
-    return (_scaled(60, 1), "min") if longest < 36000 else (_scaled(3600, 1), "h")
-
-
-def _memory_unit(rows: Sequence[Row]) -> tuple[Callable[[float], str], str]:
-    most = max((row.memory for row in rows if math.isfinite(row.memory)), default=0.0)
-    return (_scaled(2**20, 0), "MiB") if most < 10 * 2**30 else (_scaled(2**30, 1), "GiB")
+    percent = f"{row.percent:.3g}%" if math.isfinite(row.percent) else ""
+    return Quantity(f"{row.trainable:,.0f}", beside=percent)

@@ -1,16 +1,28 @@
-"""The table of a study file, from what the tracking store holds."""
+"""The tables of study files, from what the tracking store holds."""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Table
+
 from ftlab.data.base import DataModule
+from ftlab.reports import formats
+from ftlab.reports.choice import Source, grid, parse
+from ftlab.reports.export import write_file
 from ftlab.reports.publish import publish
-from ftlab.reports.table import Report, write
+from ftlab.reports.sheet import Sheet
+from ftlab.reports.table import Report, formatted, write
 from ftlab.studies import provenance
 from ftlab.studies.config import build
 from ftlab.studies.study import Study
 from ftlab.tracking.tracker import Tracker
+
+_LONGEST = 80  # characters of a file's name
 
 
 def table(study: Study, tracking_uri: str | None = None, results: str | Path = "results") -> Report:
@@ -27,10 +39,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     tracker = Tracker(tracking_uri)
     keys = [cell.key for cell in study.cells]
     ours = [record for record in tracker.cells(study.name) if record.key in keys]
-    modules: dict[str, DataModule] = {}
-    for cell in study.cells:
-        if cell.key.dataset not in modules:
-            modules[cell.key.dataset] = build(cell.data)
+    modules = _modules(study)
     task = modules[study.cells[0].key.dataset].task
     report = write(
         study.name,
@@ -41,7 +50,85 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         metric=study.report,
         higher_is_better=task.higher_is_better(study.report.removeprefix("test/")),
         contributions={name: module.task.contributions for name, module in modules.items()},
+        paper=study.paper,
+        groups=study.groups,
     )
     publish(report, tracker, study.question, ours)
     tracker.close()
     return report
+
+
+@dataclass(frozen=True)
+class ChosenTable:
+    """A table with columns of one's choice, or of several studies.
+
+    Attributes:
+        sheet: as text.
+        paths: files written.
+    """
+
+    sheet: Sheet
+    paths: tuple[Path, ...]
+
+    def rich(self, room: int | None = None) -> Table:
+        """For a terminal with room for so many characters in a line; None shows all columns."""
+        return formats.terminal(self.sheet, room)
+
+    def _repr_html_(self) -> str:
+        return formats.page(self.sheet)
+
+
+def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str | None = None,
+                 results: str | Path = "results") -> ChosenTable:
+    """Write `results/<study>/tables/<columns>.*`, or `results/<study>+<study>/tables/...`.
+
+    Args:
+        studies: one or several, each a group of lines, or more.
+        columns: as `--columns` takes them: `datasets`, or metrics and costs by comma; the
+            studies' own metrics and the main costs unless said.
+        tracking_uri: MLflow's store; None as in `Tracker`.
+        results: the folder above.
+
+    Raises:
+        InputError: nothing of a study is tracked, or a column that no finished run has.
+    """
+    reports = list(dict.fromkeys(study.report for study in studies))
+    text = columns or ",".join([*reports, *DEFAULT_COSTS])
+    chosen = parse(text)
+    tracker = Tracker(tracking_uri)
+    made = grid([_source(study, tracker) for study in studies], chosen)
+    tracker.close()
+    sheet = made.sheet()
+    names, lines = made.numbers()
+    together = "+".join(dict.fromkeys(study.name for study in studies))
+    folder = Path(results) / _short(together) / "tables"
+    files = formatted(_short(re.sub(r"[^A-Za-z0-9._-]+", "_", text)), sheet, names, lines)
+    paths = tuple(write_file(folder / name, content) for name, content in files.items())
+    return ChosenTable(sheet, paths)
+
+
+DEFAULT_COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/peak_memory_bytes")
+
+
+def _source(study: Study, tracker: Tracker) -> Source:
+    keys = [cell.key for cell in study.cells]
+    wanted = set(keys)
+    records = {r.key: r for r in tracker.cells(study.name) if r.key in wanted}
+    tasks = {name: module.task for name, module in _modules(study).items()}
+    return Source(study.name, study.report, keys, records, tasks, study.groups, tracker)
+
+
+def _modules(study: Study) -> dict[str, DataModule]:
+    """The study's data modules by name, built and not loaded."""
+    modules: dict[str, DataModule] = {}
+    for cell in study.cells:
+        if cell.key.dataset not in modules:
+            modules[cell.key.dataset] = build(cell.data)
+    return modules
+
+
+def _short(name: str) -> str:
+    """A name that fits a file system, still its own."""
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[:_LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -12,14 +12,16 @@ import pandas as pd
 from rich.table import Table
 
 from ftlab.errors import InputError
-from ftlab.reports import formats
+from ftlab.reports import against_paper, formats
 from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.evidence import Contributions
 from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
 from ftlab.reports.figure import draw
+from ftlab.reports.latex import latex
 from ftlab.reports.rows import Row, build
 from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.verdict import answer
+from ftlab.studies.published import Paper
 from ftlab.tracking.plain import redact
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
@@ -35,6 +37,7 @@ class Report:
         sheet: the cells, as text.
         paths: files written, in a fixed order.
         comparisons: of the cells of each backbone and data set.
+        paper: its published numbers beside ours; None where it has none.
     """
 
     study: str
@@ -43,6 +46,7 @@ class Report:
     sheet: Sheet
     paths: tuple[Path, ...]
     comparisons: tuple[Comparison, ...] = ()
+    paper: Sheet | None = None
 
     @property
     def sentences(self) -> list[str]:
@@ -55,9 +59,9 @@ class Report:
         """One row a cell: numbers in base units (fractions, seconds, bytes)."""
         return pd.DataFrame(table_lines(self.rows, self.metric))
 
-    def rich(self) -> Table:
-        """For the terminal."""
-        return formats.terminal(self.sheet)
+    def rich(self, room: int | None = None) -> Table:
+        """For a terminal with room for so many characters in a line; None shows all columns."""
+        return formats.terminal(self.sheet, room)
 
     def _repr_html_(self) -> str:
         return formats.page(self.sheet)
@@ -72,6 +76,8 @@ def write(
     metric: str = "test/accuracy",
     higher_is_better: bool = True,
     contributions: Mapping[str, Contributions] | None = None,
+    paper: Paper | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
     """Write `results/<study>/`: the same store gives the same bytes.
 
@@ -84,6 +90,8 @@ def write(
         metric: the one to compare, as named in MLflow.
         higher_is_better: the metric's direction.
         contributions: by data set, its task's; predictions are read where they are given.
+        paper: published numbers to stand beside, as `paper.*`.
+        groups: names of data sets by group, which the paper may average over.
 
     Raises:
         InputError: nothing is tracked of the study, no run has the metric, or the folder cannot
@@ -98,13 +106,16 @@ def write(
     lines = table_lines(rows, metric)
     files: dict[str, str | bytes] = {
         "runs.csv": runs_csv(cells, records),
-        "table.md": formats.markdown(sheet),
-        "table.tex": formats.latex(sheet),
-        "table.csv": to_csv(list(lines[0]) if lines else [], lines),
-        "table.html": formats.page(sheet),
+        **formatted("table", sheet, list(lines[0]) if lines else [], lines),
         "tests.csv": tests_csv(comparisons),
         "provenance.json": _json(provenance),
     }
+    published = None
+    if paper is not None:
+        beside = against_paper.beside(paper, cells, {r.key: r for r in records}, groups or {})
+        published = against_paper.layout(study, paper, beside)
+        numbers = against_paper.lines(study, paper, beside)
+        files |= formatted("paper", published, list(numbers[0]) if numbers else [], numbers)
     picture = draw(rows, metric, higher_is_better)
     folder = results / study
     figure = folder / "figures" / f"{metric.replace('/', '_')}.png"
@@ -113,7 +124,21 @@ def write(
     paths = tuple(write_file(folder / name, content) for name, content in files.items())
     if picture is None:
         figure.unlink(missing_ok=True)  # of an earlier store, it would contradict the table
-    return Report(study, metric, tuple(rows), sheet, paths, tuple(comparisons))
+    return Report(study, metric, tuple(rows), sheet, paths, tuple(comparisons), published)
+
+
+def formatted(name: str, sheet: Sheet, columns: Sequence[str],
+              lines: Sequence[Mapping[str, Any]]) -> dict[str, str | bytes]:
+    """A table in every format, by file name.
+
+    Args:
+        name: without ending.
+        sheet: as text.
+        columns: of the CSV.
+        lines: as numbers, for the CSV.
+    """
+    return {f"{name}.md": formats.markdown(sheet), f"{name}.tex": latex(sheet),
+            f"{name}.csv": to_csv(columns, lines), f"{name}.html": formats.page(sheet)}
 
 
 def _json(provenance: dict[str, Any]) -> str:

@@ -7,13 +7,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies.config import Component, check, check_plain
 from ftlab.studies.discover import did_you_mean, family
+from ftlab.studies.published import Paper, check_groups, check_paper
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.tracking.records import CellKey
 from ftlab.training.settings import TrainerSettings
@@ -21,7 +22,7 @@ from ftlab.training.settings import TrainerSettings
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
 """The study's axes and the rooms of their classes."""
-KEYS = ["name", "question", *AXES, "seeds", "select_by", "report", "trainer"]
+KEYS = ["name", "question", *AXES, "seeds", "select_by", "report", "trainer", "groups", "paper"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Study:
         report: test metric that the table shows.
         allow: packages outside ftlab whose classes it may name.
         shortcuts: whether runs may read what others have computed; results are the same.
+        groups: names of data sets by group, over which tables average too.
+        paper: published numbers to stand beside.
     """
 
     name: str
@@ -76,6 +79,8 @@ class Study:
     report: str
     allow: tuple[str, ...] = ()
     shortcuts: bool = True
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    paper: Paper | None = None
 
     def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
         """What a run of a cell is told."""
@@ -142,7 +147,11 @@ def load_study(
     cells = _cells(name, axes, common, select_by, place, allow)
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     question = str(data.get("question", ""))
-    return Study(name, question, cells, seeds, select_by, report, tuple(allow))
+    names = {axis: list(entries) for axis, entries in axes.items()}
+    groups = check_groups(data.get("groups"), names["datasets"], place / "groups")
+    paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
+    return Study(name, question, cells, seeds, select_by, report, tuple(allow), groups=groups,
+                 paper=paper)
 
 
 def _cells(

@@ -1,0 +1,169 @@
+"""A paper's numbers beside ours, each with a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from ftlab.reports.averages import Values, over_tasks
+from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.rows import gaps
+from ftlab.reports.sheet import NONE, SELECTION, Line, Quantity, Sheet, interval, quantity
+from ftlab.studies.published import Paper, Published
+from ftlab.tracking.aggregate import Summary, summarise
+from ftlab.tracking.records import CellKey, CellRecord
+
+INSIDE, OUTSIDE = "inside the interval", "outside the interval"
+NEAR, FAR = "inside the tolerance", "outside interval and tolerance"
+NEAR_ONE, FAR_ONE = "one seed: inside the tolerance", "one seed: outside the tolerance"
+ALONE, ABSENT, PART = "one seed: no interval", "not run", "incomplete"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One published number and ours.
+
+    Attributes:
+        ours: over seeds; of a group its mean over tasks.
+        verdict: one of this module's texts.
+        why: what is missing of ours.
+    """
+
+    published: Published
+    ours: Summary
+    verdict: str
+    why: str = ""
+
+    @property
+    def what(self) -> str:
+        """The data set or group, with its backbone."""
+        name = self.published.dataset or f"mean of {self.published.group}"
+        return f"{name} from {self.published.backbone}"
+
+    @property
+    def difference(self) -> float:
+        """Ours less the paper's, in the metric's own unit; nan without ours."""
+        return self.ours.mean - self.published.value
+
+
+def beside(paper: Paper, keys: Sequence[CellKey], records: Mapping[CellKey, CellRecord],
+           groups: Mapping[str, Sequence[str]]) -> list[Beside]:
+    """Each number of the paper whose technique is among the cells, with ours.
+
+    Args:
+        paper: of the study.
+        keys: its cells.
+        records: of those that the store has.
+        groups: names of data sets by group.
+    """
+    cells = {(key.technique, key.backbone, key.dataset): key for key in keys}
+    techniques = {key.technique for key in keys}
+    found = []
+    for number in paper.numbers:
+        if number.technique not in techniques:  # --only
+            continue
+        names = [number.dataset] if number.dataset else groups[number.group]
+        own = [records.get(cells[number.technique, number.backbone, name]) for name in names]
+        found.append(_beside(number, own, paper))
+    order = list(dict.fromkeys(each.what for each in found))
+    return sorted(found, key=lambda each: order.index(each.what))
+
+
+def _beside(number: Published, cells: Sequence[CellRecord | None], paper: Paper) -> Beside:
+    values = [_values(cell, paper.metric) for cell in cells]
+    whys = dict.fromkeys(gaps(cell) if cell else "not run" for cell in cells)
+    why = "; ".join(filter(None, whys))
+    if not any(values):
+        return Beside(number, summarise([]), ABSENT, why or f"no finished run has {paper.metric}")
+    if not all(values) or why:
+        ours = over_tasks(values)
+        return Beside(number, ours, PART, why or f"some run lacks {paper.metric}")
+    ours = over_tasks(values)
+    return Beside(number, ours, verdict(number.value, ours, paper.tolerance))
+
+
+def _values(cell: CellRecord | None, metric: str) -> Values:
+    """By seed; empty where a finished run lacks the metric or its value is not finite."""
+    found = {run.seed: run.metrics.get(metric, math.nan) for run in (cell.finished if cell else ())}
+    return found if all(map(math.isfinite, found.values())) else {}
+
+
+def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
+    """Whether a complete result of ours agrees with a published number.
+
+    Inside the 95% interval of our mean over seeds, or within the tolerance of it. Without two
+    seeds no interval is invented, and the tolerance alone can tell.
+    """
+    # As printed: what agrees in nine digits is equal
+    distance = abs(ours.mean - published)
+    near = tolerance is not None and (
+        distance <= tolerance or math.isclose(distance, tolerance, rel_tol=1e-9))
+    if not math.isfinite(ours.ci_low):
+        return ALONE if tolerance is None else NEAR_ONE if near else FAR_ONE
+    if ours.ci_low <= published <= ours.ci_high:
+        return INSIDE
+    return OUTSIDE if tolerance is None else NEAR if near else FAR
+
+
+def layout(study: str, paper: Paper, found: Sequence[Beside]) -> Sheet:
+    """The table: one line a published number."""
+    number = digits(paper.metric, [value for each in found for value
+                                   in (each.published.value, each.ours.mean)])
+    unit = ", %" if is_percent(paper.metric) else ""
+    notes = [text for each in found if (text := _note(each))]
+
+    def line(each: Beside) -> Line:
+        mark = f" [{notes.index(text) + 1}]" if (text := _note(each)) else ""
+        difference = (Quantity(_signed(number(each.difference)))
+                      if math.isfinite(each.difference) else NONE)
+        return Line((each.published.technique + mark, Quantity(number(each.published.value)),
+                     quantity(each.ours, number), interval(each.ours, number), difference,
+                     each.verdict))
+
+    groups = [(what, tuple(map(line, members)))
+              for what, members in groupby(found, key=lambda each: each.what)]
+    return Sheet(
+        ("technique", f"paper: {paper.metric}{unit}", f"ours{unit}: mean ± std (n)",
+         "ours: 95% confidence interval", f"difference{', points' if unit else ''}", "verdict"),
+        tuple(groups), tuple(notes),
+        f"Study {study} against {paper.citation}: {paper.metric}.",
+        _about(paper))
+
+
+def _about(paper: Paper) -> tuple[tuple[str, str], ...]:
+    number = digits(paper.metric, [])
+    rule = ("Inside: the published number lies in the 95% Student t interval of our mean over "
+            "seeds")
+    if paper.tolerance is not None:
+        unit = " points" if is_percent(paper.metric) else ""
+        rule += f", or our mean is within {number(paper.tolerance)}{unit} of it"
+    rule += (". The interval covers seeds, not the test set, and few seeds make it wide: inside "
+             "means that nothing speaks against the paper, not that it is confirmed.")
+    return (("Source", f"{paper.citation}, {paper.where}, {paper.url}"),
+            *((f"Protocol, {name}", text) for name, text in paper.protocol.items()),
+            ("Verdict", rule), ("Selection of ours", SELECTION))
+
+
+def _note(each: Beside) -> str:
+    parts = (each.why, f"published in {each.published.where}" if each.published.where else "")
+    text = "; ".join(filter(None, parts))
+    return f"{each.published.technique} on {each.what}: {text}" if text else ""
+
+
+def _signed(text: str) -> str:
+    return text if text.startswith("-") else f"+{text}"
+
+
+def lines(study: str, paper: Paper, found: Sequence[Beside]) -> list[dict[str, Any]]:
+    """As numbers in base units, a mapping a published number."""
+    return [{
+        "study": study, "backbone": each.published.backbone, "dataset": each.published.dataset,
+        "group": each.published.group, "technique": each.published.technique,
+        "metric": paper.metric, "paper": each.published.value, "mean": each.ours.mean,
+        "std": each.ours.std, "n": each.ours.n, "ci_low": each.ours.ci_low,
+        "ci_high": each.ours.ci_high, "difference": each.difference, "verdict": each.verdict,
+        "where": each.published.where or paper.where, "note": each.why,
+    } for each in found]

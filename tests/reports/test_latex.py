@@ -1,0 +1,69 @@
+"""LaTeX as LaTeX reads it: compiled where TeX is installed."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ftlab.reports.latex import latex
+from ftlab.reports.sheet import NONE, Line, Quantity, Sheet
+
+NASTY = r"""=cmd|' /C calc'!A0 <b>"x"</b> & 50% $x_1^2$ \input{/etc/passwd} [b] *c* ~# é ±"""
+FRAME = r"""\documentclass{article}
+\usepackage[T1]{fontenc}
+\usepackage{booktabs, siunitx}
+\usepackage[paperwidth=50cm, paperheight=30cm, margin=1cm]{geometry}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+def sheet(caption: str = "Study s: test/accuracy.") -> Sheet:
+    """Every kind of cell that a table has."""
+    return Sheet(
+        ("technique", "test/accuracy, %: mean ± std (n)", "95% confidence interval",
+         "training time, s", "test/mse"),
+        (("bbc from minilm", (
+            Line(("full", Quantity("95.00", "0.82", "3"), "[92.97, 97.03]", Quantity("12,345.6"),
+                  Quantity("2.000e-05", "1.414e-05", "3")), frozenset({1})),
+            Line(("lora [1]", Quantity("-4.00", "12.34", "3"), "[-1.00, 9.00]", Quantity("1.0"),
+                  NONE)),
+            Line(("[probe]", Quantity("9.00", NONE, "1"), NONE, NONE, NONE), frozenset({1})),
+            Line(("same", Quantity("8.00", "0.00", "3"), NONE, NONE, NONE)),
+         )),
+         (NASTY, (Line((NASTY, NONE, NONE, NONE, NONE), frozenset({0, 1})),))),
+        (f"lora: {NASTY}",), caption, (("Bold", f"The best: 5% {NASTY}"), ("Ties", "a & b")))
+
+
+def test_latex__numbers_are_aligned_and_bold_survives() -> None:
+    text = latex(sheet())
+    assert r"\begin{tabular}{lS[table-format=-2.2(4)]@{\,}rrS[table-format=5.1]r}" in text
+    assert r"full & \bfseries 95.00 +- 0.82 & (3) & {[}92.97, 97.03{]} & 12345.6 & " in text
+    assert r"{[}probe{]} & \bfseries 9.00 & (1) & - & {-} & - \\" in text, "one seed has no spread"
+    assert text.count(r"\caption{") == 1
+    assert re.search(r"\\emph\{Ties:\} a \\& b", text)
+
+
+def test_latex__compiles(tmp_path: Path) -> None:
+    compiler = shutil.which("tectonic") or shutil.which("pdflatex")
+    if compiler is None:
+        pytest.skip("needs TeX: tectonic or pdflatex")
+    finder = shutil.which("kpsewhich")
+    if finder and "tectonic" not in compiler and not subprocess.run(
+            [finder, "siunitx.sty"], capture_output=True, check=False).stdout:
+        pytest.skip("needs siunitx, in Debian's texlive-science")
+    (tmp_path / "a.tex").write_text(FRAME % latex(sheet(NASTY)), encoding="utf-8")
+    options = [] if "tectonic" in compiler else ["-halt-on-error", "-interaction=nonstopmode"]
+    done = subprocess.run([compiler, *options, "a.tex"], cwd=tmp_path, capture_output=True,
+                          text=True, errors="replace", timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    if reader := shutil.which("pdftotext"):
+        words = subprocess.run([reader, "-layout", "a.pdf", "-"], cwd=tmp_path, check=True,
+                               capture_output=True, text=True).stdout
+        assert re.search(r"full\s+95.00\s+±\s+0.82\s+\(3\)\s+\[92.97, 97.03\]\s+12,345.6", words)
+        assert re.search(r"same\s+8.00 ±\s+0.00\s+\(3\)", words), "a spread of zero is shown"
+        assert r"\input{/etc/passwd}" in words
