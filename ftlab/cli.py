@@ -103,6 +103,30 @@ def table(
 
 
 @app.command()
+def report(
+    study: StudyFile,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", metavar="FILE", help="the page [RESULTS/<study>/report.html]"),
+    ] = None,
+    set_: Sets = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Write one HTML page that answers a study's question; trains nothing, loads nothing."""
+    from ftlab.reports.study_report import report as make_report
+    from ftlab.studies.study import load_study
+
+    command = ["ftlab", "run", str(study)]
+    for name, values in (("--set", set_), ("--allow", allow)):
+        command += [word for value in values or () for word in (name, value)]
+    path = make_report(load_study(study, set_ or (), allow or ()), tracking_uri, results, out,
+                       command)
+    typer.echo(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command()
 def sweep(
     file: SweepFile,
     workers: Workers = None,
