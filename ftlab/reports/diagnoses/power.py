@@ -46,14 +46,15 @@ class TooFewSeeds(Diagnosis):
                     "ftlab run with --seeds 0,1,2"))
             if needs := _needs(comparison):
                 found.append(Finding(
-                    "hint", where, (), f"to tell {comparison.best} from {each(needs)}",
+                    "hint", where, (),
+                    f"an estimate of what tells {comparison.best} from others: {'; '.join(needs)}",
                     "more seeds where few are needed; where many are, the techniques are alike "
                     "for most purposes, and costs decide"))
         return found
 
 
 def _needs(comparison: Comparison) -> list[str]:
-    """`lora (by 0.012) about 9 seeds`, of those that stand beside the best."""
+    """`from lora about 9 seeds instead of 3`, of those that stand beside the best."""
     level = LEVEL / max(1, len(comparison.pairs))
     found = []
     for name in comparison.standing:
@@ -69,7 +70,7 @@ def _needs(comparison: Comparison) -> list[str]:
             said = _examples(pair)
         else:
             said = f"about {count} seeds instead of {pair.seeds.seeds}"
-        found.append(f"{name} {said}")
+        found.append(f"from {name} {said}")
     return found
 
 

@@ -38,8 +38,8 @@ COLUMNS: tuple[tuple[str, str, Unit], ...] = (
     ("cost/total_seconds", "whole run", SECONDS),
     ("cost/peak_memory_bytes", "peak memory, training", BYTES),
     ("cost/inference_memory_bytes", "peak memory, inference", BYTES),
-    ("cost/train_flops", "training, an example", OPERATIONS),
-    ("cost/inference_flops", "inference, an example", OPERATIONS),
+    ("cost/train_flops", "training FLOPs, an example", OPERATIONS),
+    ("cost/inference_flops", "inference FLOPs, an example", OPERATIONS),
     ("cost/latency_seconds", "latency", SECONDS),
     ("cost/latency_merged_seconds", "latency, merged", SECONDS),
 )

@@ -36,7 +36,8 @@ def plots(evidence: Evidence, all_drawings: Sequence[Drawing]
         place = tag("div", class_="plot", role="img", aria_label=f"{drawing.title}. {caption}",
                     style=f"height: {int(figure['layout'].get('height', 450))}px")
         said = [tag("figcaption", caption)] if caption else []
-        parts.append(tag("figure", tag("h3", drawing.title), place, *said))
+        parts.append(tag("figure", tag("h3", drawing.title),
+                         tag("div", place, class_="drawn"), *said))
     return join(parts), figures
 
 
