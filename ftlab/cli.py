@@ -14,6 +14,7 @@ from ftlab.options import (
     Address,
     Allow,
     EngineName,
+    PageFile,
     Plain,
     Results,
     Sets,
@@ -105,10 +106,7 @@ def table(
 @app.command()
 def report(
     study: StudyFile,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--out", metavar="FILE", help="the page [RESULTS/<study>/report.html]"),
-    ] = None,
+    out: PageFile = None,
     set_: Sets = None,
     tracking_uri: Uri = None,
     results: Results = Path("results"),
@@ -118,11 +116,9 @@ def report(
     from ftlab.reports.study_report import report as make_report
     from ftlab.studies.study import load_study
 
-    command = ["ftlab", "run", str(study)]
-    for name, values in (("--set", set_), ("--allow", allow)):
-        command += [word for value in values or () for word in (name, value)]
-    path = make_report(load_study(study, set_ or (), allow or ()), tracking_uri, results, out,
-                       command)
+    words = [w for o, said in (("--set", set_), ("--allow", allow)) for v in said or () for w in (o, v)]
+    whole = load_study(study, set_ or (), allow or ())
+    path = make_report(whole, tracking_uri, results, out, ["ftlab", "run", str(study), *words])
     typer.echo(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

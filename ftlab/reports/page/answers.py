@@ -53,10 +53,11 @@ def _ranking(ranked: Ranked, where: str) -> str:
     best = order[0]
     text = (f"Over {ranked.data_sets} data sets{where} {best} has the best mean rank, "
             f"{ranked.ranks[best]:.2f}")
-    if ranked.p > LEVEL or (ranked.difference and math.isnan(ranked.p) and len(order) > 2):
-        return f"{text}, but the techniques' ranks do not differ significantly (Friedman's test, " \
-               f"p = {ranked.p:.2g})."
-    worse = [name for name in order[1:] if float(ranked.pairs.loc[best, name]) <= LEVEL]
+    if ranked.p > LEVEL:  # nan with two techniques, for which Nemenyi's test alone decides
+        return (f"{text}, but the techniques' ranks do not differ significantly (Friedman's test, "
+                f"p = {ranked.p:.2g}).")
+    to_best = {str(name): float(p) for name, p in ranked.pairs[best].items()}
+    worse = [name for name in order[1:] if to_best[name] <= LEVEL]
     beside = [name for name in order[1:] if name not in worse]
     parts = []
     if worse:

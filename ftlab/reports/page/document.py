@@ -34,7 +34,7 @@ def document(title: str, sections: Sequence[Markup], figures: Sequence[Mapping[s
         '<meta name="referrer" content="no-referrer">',
         tag("title", title),
         f"<style>{_own('style.css')}</style></head>",
-        f"<body><main>{join(list(sections), Markup(chr(10)))}</main>",
+        f"<body><main>{join(sections, Markup(chr(10)))}</main>",
         *([f'<script type="application/json" id="drawn">{as_json(figures)}</script>']
           if figures else []),
         *(f"<script>{script}</script>" for script in scripts),

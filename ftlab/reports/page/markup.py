@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 from ftlab.tracking.plain import redact
 
@@ -29,7 +30,7 @@ def tag(element: str, *children: str, **attributes: str) -> Markup:
     return Markup(f"<{element}{said}>{join(children)}</{element}>")
 
 
-def join(parts: tuple[str, ...] | list[str], between: str = "") -> Markup:
+def join(parts: Sequence[str], between: str = "") -> Markup:
     """Texts and `Markup` one after the other."""
     return Markup(text(between).join(text(part) for part in parts))
 
