@@ -14,6 +14,7 @@ from ftlab.options import (
     Address,
     Allow,
     EngineName,
+    PageFile,
     Plain,
     Results,
     Sets,
@@ -115,6 +116,25 @@ def table(
     chosen = chosen_table(loaded, columns, tracking_uri, results)
     _console().print(chosen.rich(_console().width))
     typer.echo(f"Files: {', '.join(sorted(p.name for p in chosen.paths))} in {chosen.paths[0].parent}")
+
+
+@app.command()
+def report(
+    study: StudyFile,
+    out: PageFile = None,
+    set_: Sets = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Write one HTML page that answers a study's question; trains nothing, loads nothing."""
+    from ftlab.reports.study_report import report as make_report
+    from ftlab.studies.study import load_study
+
+    words = [w for o, said in (("--set", set_), ("--allow", allow)) for v in said or () for w in (o, v)]
+    whole = load_study(study, set_ or (), allow or ())
+    path = make_report(whole, tracking_uri, results, out, ["ftlab", "run", str(study), *words])
+    typer.echo(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command()

@@ -41,6 +41,10 @@ Address = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="HOST:PORT", help="of the Ray cluster [RAY_ADDRESS, this machine's]"),
 ]
+PageFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", metavar="FILE", help="the page [RESULTS/<study>/report.html]"),
+]
 Results = Annotated[Path, typer.Option("--results", help="folder for tables and figures")]
 Plain = Annotated[
     bool, typer.Option("--plain", help="without any shortcut: compute everything, every time")

@@ -33,6 +33,7 @@ class PlannedCell:
         data_fingerprint, backbone_fingerprint: of what it stands on.
         data_profile: examples a split and class.
         frozen_blocks: how many leading blocks have nothing that trains.
+        notes: what its data took note of, for instance duplicates between splits.
     """
 
     cell: Cell
@@ -42,6 +43,7 @@ class PlannedCell:
     backbone_fingerprint: str
     data_profile: dict[str, Any]
     frozen_blocks: int = 0
+    notes: tuple[str, ...] = ()
 
     def shares_prefix(self, other: PlannedCell) -> bool:
         """Whether what the frozen blocks hand on is the same in both cells."""
@@ -130,7 +132,7 @@ def plan(study: Study) -> Plan:
             trainable = sum(n for n, trains in sizes if trains)
             made.cells.append(
                 PlannedCell(cell, trainable, sum(n for n, _ in sizes), *fingerprints,
-                            data.describe(), _frozen_blocks(model))
+                            data.describe(), _frozen_blocks(model), tuple(data.notes))
             )
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])

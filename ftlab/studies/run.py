@@ -89,13 +89,14 @@ class StudyRun(Member):
         self.step = 0
         self.course: set[str] = set()  # metrics that have one
         self.reason = ""
-        self.remarks = {}
+        self.remarks = {"ftlab.note": list(planned.notes)} if planned.notes else {}
         said = runs.study.specification(planned.cell, seed)
         self.specification = {**said, "study": key.study, "fingerprints": fingerprints(planned),
                               "runs_to_come": runs.to_come(planned)}
         write_specification(self.directory, self.specification)
         self.run_id = self.tracker.open_run(cell_id, seed, said)
-        tags = {provenance.TAG: runs.environment, **fingerprints(planned)}
+        tags = {provenance.TAG: runs.environment, **fingerprints(planned),
+                **{name: "; ".join(texts) for name, texts in self.remarks.items()}}
         self.tracker.set_tags(self.run_id, tags)
         log_data(self.tracker, self.run_id, planned)
         self.begin = time.monotonic()

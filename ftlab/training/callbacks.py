@@ -16,8 +16,8 @@ from torch import Tensor
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint, step_log
+from ftlab.training.block_gradients import BlockGradients
 from ftlab.training.guards import TensorGuard
-from ftlab.training.sharding import full
 from ftlab.training.step_log import StepLog
 
 Report = step_log.Report
@@ -41,6 +41,7 @@ class Watch(Callback):
     def __init__(self, guard: TensorGuard, report: Report, log_every: int = EVERY) -> None:
         self.guard, self.report = guard, report
         self.curves = StepLog(log_every, [report])
+        self.gradients = BlockGradients()
         self.step_seconds: list[float] = []
         self._about: dict[str, Tensor | float] = {}  # the step that is to be logged
         self._finite: Tensor | None = None
@@ -54,8 +55,7 @@ class Watch(Callback):
         if not module.trained <= self.guard.reached:
             self.guard.note_gradients(module.model)
         if self.curves.wants(trainer.global_step + 1, trainer.is_last_batch):
-            found = [p.grad for p in module.model.parameters() if p.grad is not None]
-            norm = full(torch.nn.utils.get_total_norm(found))
+            norm = self.gradients.look(module.model)
             self._about = {"train/lr": optimizer.param_groups[0]["lr"], "train/grad_norm": norm}
 
     def on_train_batch_end(
@@ -100,6 +100,7 @@ class Watch(Callback):
         if self._losses:
             values["train/epoch_loss"] = float(torch.stack(self._losses).mean())
         values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        values |= self.gradients.take()
         self._losses.clear()
         self._metrics(trainer, values | {"epoch": trainer.current_epoch + 1})
 

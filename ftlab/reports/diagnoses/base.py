@@ -1,0 +1,159 @@
+"""What a diagnosis looks at, and what it says: pure functions on what runs recorded."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from ftlab.reports.comparison import Comparison
+from ftlab.reports.metric_text import is_percent
+from ftlab.tracking.records import CellKey
+
+Level = Literal["problem", "warning", "hint"]
+LEVELS: tuple[Level, ...] = ("problem", "warning", "hint")
+"""A number of the table is not what it seems; it may be; or something is worth knowing."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """One run of a cell, as it went.
+
+    Attributes:
+        seed: of the run.
+        status, reason: MLflow's word, and why it is not FINISHED.
+        metrics: final ones.
+        history: (step, value) by metric: `train/loss`, `train/grad_norm` of logged steps,
+            `train/epoch_loss`, `val/loss` and the selecting metric after each epoch.
+        notes: what the run took note of.
+        named: target and prediction of each test example, where a class is predicted.
+    """
+
+    seed: int
+    status: str = "FINISHED"
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    notes: str = ""
+    named: Mapping[str, Sequence[Any]] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its numbers count."""
+        return self.status == "FINISHED"
+
+    def epochs(self, metric: str) -> list[float]:
+        """A metric after each epoch; what the restored epoch gave once more is left out."""
+        ends = {step for step, _ in self.history.get("train/epoch_loss", ())}
+        return [value for step, value in self.history.get(metric, ()) if step in ends]
+
+    def steps(self, metric: str) -> list[tuple[int, float]]:
+        """A metric of logged steps."""
+        return list(self.history.get(metric, ()))
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The restored one, from 1; None where nothing trained."""
+        found = self.metrics.get("best_epoch")
+        return int(found) if found else None
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A cell with its runs, by seed."""
+
+    key: CellKey
+    runs: tuple[Course, ...]
+
+    @property
+    def finished(self) -> list[Course]:
+        """The runs that count."""
+        return [run for run in self.runs if run.finished]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A study's runs.
+
+    Attributes:
+        cells: in the table's order.
+        comparisons: of the groups.
+        metric: the one compared, with its split.
+        select_by: the one that chooses epochs.
+        select_upwards: whether more of it is better.
+    """
+
+    cells: tuple[Watched, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    metric: str = "test/accuracy"
+    select_by: str = "val/accuracy"
+    select_upwards: bool = True
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of the table should know.
+
+    Attributes:
+        level: see `LEVELS`.
+        where: the cell, or the group.
+        seeds: those that show it; empty where it is of no seed.
+        seen: the numbers.
+        advice: what to try.
+    """
+
+    level: Level
+    where: str
+    seeds: tuple[int, ...]
+    seen: str
+    advice: str
+
+
+NON_FINITE = "non-finite loss"
+"""How the reason of a run begins that training's guard ended."""
+
+
+class Diagnosis(ABC):
+    """One thing that can go wrong, a file each. The room is walked: a new file is a new one."""
+
+    title: ClassVar[str]
+    """What is wrong, in some words."""
+    rule: ClassVar[str]
+    """When it is said, with the reason of the threshold; for readers of the report."""
+
+    @abstractmethod
+    def find(self, observed: Observed) -> list[Finding]:
+        """What there is of it; nothing for healthy runs."""
+
+
+def seeds_of(runs: Sequence[Course]) -> tuple[int, ...]:
+    """Their seeds."""
+    return tuple(run.seed for run in runs)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of the finite ones; nan where there is none."""
+    numbers = [value for value in values if math.isfinite(value)]
+    return statistics.fmean(numbers) if numbers else math.nan
+
+
+def matters(metric: str, difference: float, value: float) -> bool:
+    """Whether a difference of a validation metric is more than its rounding.
+
+    Two hundredths of a share: the standard error of an accuracy of 0.9 over 225 examples. Of
+    other metrics two hundredths of their value.
+    """
+    return difference > 0.02 * (1.0 if is_percent(metric) else abs(value))
+
+
+def shown(metric: str, value: float) -> str:
+    """A metric's value for people: shares in percent."""
+    return f"{100 * value:.1f}%" if is_percent(metric) else f"{value:.4g}"
+
+
+def each(values: Sequence[str]) -> str:
+    """Values of several seeds: `a, b and c`."""
+    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"

@@ -1,0 +1,97 @@
+"""The predictions are no better than guesses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scipy import stats
+
+from ftlab.reports.diagnoses.base import Course, Diagnosis, Finding, Observed, each, seeds_of
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A run against guesses.
+
+    Attributes:
+        right, examples: of the test split.
+        chance: share that is right by chance, for one who names each class as often as the run.
+        largest: share of the most frequent class.
+        name: of that class.
+    """
+
+    right: int
+    examples: int
+    chance: float
+    largest: float
+    name: str
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether chance explains what is right."""
+        return not self._more_than(self.chance)
+
+    @property
+    def constant_as_good(self) -> bool:
+        """Whether always naming the most frequent class is as good."""
+        return not self._more_than(self.largest)
+
+    def _more_than(self, share: float) -> bool:
+        if share >= 1:
+            return False
+        tested = stats.binomtest(self.right, self.examples, share, alternative="greater")
+        return bool(tested.pvalue <= LEVEL)
+
+
+class NothingLearned(Diagnosis):
+    """A number in the table that a constant would reach."""
+
+    title: ClassVar[str] = "Nothing learned"
+    rule: ClassVar[str] = (
+        "A binomial test on the test predictions of a seed does not find more of them right (at "
+        "5%) than by chance, for one who names each class as often as the run does; or, where "
+        "accuracy is compared, than by always naming the most frequent class.")
+
+    def find(self, observed: Observed) -> list[Finding]:
+        found = []
+        accuracy = observed.metric.rpartition("/")[2] == "accuracy"
+        for cell in observed.cells:
+            weighed = [(run, guess) for run in cell.finished if (guess := weigh(run)) is not None]
+            lost = [pair for pair in weighed if pair[1].by_chance]
+            if lost:
+                found.append(Finding(
+                    "problem", cell.key.title, seeds_of([run for run, _ in lost]),
+                    each([_said(guess, guess.chance) for _, guess in lost]) + " by chance",
+                    "a higher learning rate, more epochs, or look whether labels and inputs "
+                    "belong together"))
+            poor = [pair for pair in weighed
+                    if accuracy and pair[1].constant_as_good and not pair[1].by_chance]
+            if poor:
+                found.append(Finding(
+                    "warning", cell.key.title, seeds_of([run for run, _ in poor]),
+                    each([_said(guess, guess.largest) for _, guess in poor])
+                    + f" by always naming {poor[0][1].name}",
+                    "report test/f1_macro or test/balanced_accuracy, which count every class alike, "
+                    "or train longer"))
+        return found
+
+
+def weigh(run: Course) -> Guess | None:
+    """Count a run's predictions; None where it has none."""
+    if run.named is None or not len(run.named["target"]):
+        return None
+    targets, said = list(run.named["target"]), list(run.named["prediction"])
+    n = len(targets)
+    counts, named = Counter(targets), Counter(said)
+    name, most = max(counts.items(), key=lambda item: (item[1], str(item[0])))
+    chance = sum(count * named[label] for label, count in counts.items()) / n**2
+    right = sum(a == b for a, b in zip(targets, said, strict=True))
+    return Guess(right, n, chance, most / n, str(name))
+
+
+def _said(guess: Guess, share: float) -> str:
+    return f"{guess.right} of {guess.examples} right against {share * guess.examples:.1f}"

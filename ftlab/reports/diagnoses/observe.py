@@ -1,0 +1,49 @@
+"""From the store to what diagnoses read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftlab.reports.comparison import Comparison
+from ftlab.reports.diagnoses.base import Course, Diagnosis, Finding, Observed, Watched
+from ftlab.reports.evidence import Evidence
+from ftlab.studies.discover import members
+from ftlab.tasks.classification import Classification
+from ftlab.tracking.records import RunRecord
+
+CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "val/loss")
+"""What is read besides the metric that selects."""
+
+
+def diagnose(observed: Observed) -> dict[Diagnosis, list[Finding]]:
+    """What every diagnosis finds; the room is walked."""
+    found: list[Diagnosis] = [made() for made in members(Diagnosis).values()]
+    return {diagnosis: diagnosis.find(observed) for diagnosis in found}
+
+
+def observe(evidence: Evidence, comparisons: Sequence[Comparison], select_by: str,
+            select_upwards: bool) -> Observed:
+    """Read what a study's runs recorded.
+
+    Args:
+        evidence: of the study.
+        comparisons: of its groups.
+        select_by: the metric that chooses epochs.
+        select_upwards: whether more of it is better.
+    """
+    cells = []
+    for row in evidence.rows:
+        record = evidence.records.get(row.key)
+        runs = [] if record is None else record.runs
+        named = isinstance(evidence.tasks.get(row.key.dataset), Classification)
+        cells.append(Watched(row.key, tuple(_course(evidence, run, select_by, named)
+                                            for run in runs)))
+    return Observed(tuple(cells), tuple(comparisons), evidence.metric, select_by, select_upwards)
+
+
+def _course(evidence: Evidence, run: RunRecord, select_by: str, named: bool) -> Course:
+    wanted = [name for name in dict.fromkeys((*CURVES, select_by)) if name in run.metrics]
+    predictions = evidence.predictions(run) if named and run.status == "FINISHED" else None
+    return Course(run.seed, run.status, run.reason, run.metrics,
+                  {name: evidence.history(run, name) for name in wanted},
+                  run.tags.get("ftlab.note", ""), predictions)

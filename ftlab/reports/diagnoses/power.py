@@ -1,0 +1,106 @@
+"""Whether the seeds can tell what was seen, and about how many would."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from scipy import stats
+
+from ftlab.reports.comparison import Compared, Comparison
+from ftlab.reports.diagnoses.base import Diagnosis, Finding, Observed, each
+from ftlab.reports.statistics.family import LEVEL
+from ftlab.reports.statistics.paired import Tested
+
+POWER = 0.8
+MOST = 200
+"""Seeds beyond which nobody goes."""
+FEWEST = 3
+"""Seeds for a claim, DESIGN section 8."""
+
+
+class TooFewSeeds(Diagnosis):
+    """The best is not told from others, and more seeds might."""
+
+    title: ClassVar[str] = "Too few seeds to tell"
+    rule: ClassVar[str] = (
+        "Fewer than three seeds; or the best is not significantly better than another. The number "
+        "of seeds is an estimate: that with which a paired t test finds a difference as large as "
+        "the observed one, with the observed spread over seeds, in 80 of 100 studies, at the "
+        "level that Holm's correction begins with. Observed from few seeds it may be far off.")
+
+    def find(self, observed: Observed) -> list[Finding]:
+        found = []
+        for comparison in observed.comparisons:
+            backbone, dataset = comparison.group
+            where = f"{dataset} from {backbone}"
+            counts = {cell.key.technique: len(cell.finished) for cell in observed.cells
+                      if (cell.key.backbone, cell.key.dataset) == comparison.group
+                      and cell.key.technique in comparison.means}
+            few = {name: count for name, count in counts.items() if count < FEWEST}
+            if few:
+                found.append(Finding(
+                    "warning", where, (),
+                    f"{each([f'{name} has {_seeds(count)}' for name, count in few.items()])}; a "
+                    "claim on techniques needs at least three",
+                    "ftlab run with --seeds 0,1,2"))
+            if needs := _needs(comparison):
+                found.append(Finding(
+                    "hint", where, (),
+                    f"an estimate of what tells {comparison.best} from others: {'; '.join(needs)}",
+                    "more seeds where few are needed; where many are, the techniques are alike "
+                    "for most purposes, and costs decide"))
+        return found
+
+
+def _needs(comparison: Comparison) -> list[str]:
+    """`from lora about 9 seeds instead of 3`, of those that stand beside the best."""
+    level = LEVEL / max(1, len(comparison.pairs))
+    found = []
+    for name in comparison.standing:
+        pair = comparison.against_best(name)
+        if name == comparison.best or pair is None or pair.seeds is None:
+            continue
+        count = needed(pair.seeds, level)
+        if count is None:
+            said = f"no number of seeds: they are alike in all {pair.seeds.seeds}"
+        elif count > MOST:
+            said = f"more than {MOST} seeds"
+        elif count <= pair.seeds.seeds:
+            said = _examples(pair)
+        else:
+            said = f"about {count} seeds instead of {pair.seeds.seeds}"
+        found.append(f"from {name} {said}")
+    return found
+
+
+def _examples(pair: Compared) -> str:
+    return ("a larger test split rather than more seeds" if pair.examples is not None
+            else "one seed more")
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def needed(seen: Tested, level: float, power: float = POWER) -> int | None:
+    """Seeds with which a paired t test would find a difference like the observed one.
+
+    By the noncentral t distribution (Cohen 1988, chapter 2); None where there is no difference,
+    `MOST` + 1 for more than that.
+
+    Args:
+        seen: the test over seeds, with its effect.
+        level: of the test, two-sided.
+        power: chance to find it.
+    """
+    if seen.difference == 0:
+        return None
+    if not math.isfinite(seen.effect):  # the same difference in every seed
+        return 2
+    for count in range(2, MOST + 1):
+        limit = float(stats.t.ppf(1 - level / 2, count - 1))
+        shift = abs(seen.effect) * math.sqrt(count)
+        if float(stats.nct.sf(limit, count - 1, shift)) >= power:
+            return count
+    return MOST + 1

@@ -1,0 +1,96 @@
+"""The first thing that a reader sees: the question, and what the tests allow to answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ftlab.reports.comparison import Comparison
+from ftlab.reports.evidence import Evidence
+from ftlab.reports.page.markup import Markup, folded, join, table, tag
+from ftlab.reports.statistics.family import LEVEL
+from ftlab.reports.statistics.ranks import Ranked, rank
+from ftlab.reports.verdict import answer
+
+NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
+
+
+def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[int],
+         select_by: str) -> Markup:
+    """Study, question, answer, and what the answer stands on."""
+    sentences = [answer(comparison, evidence.metric, len(comparisons) > 1)
+                 for comparison in comparisons if comparison.best]
+    sentences += over_data_sets(comparisons, evidence.higher_is_better)
+    complete = sum(not row.note for row in evidence.rows)
+    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
+    return join([
+        tag("p", f"ftlab study {evidence.study}", class_="study"),
+        tag("h1", evidence.question or f"What does the study {evidence.study} say?"),
+        tag("div", *(tag("p", sentence) for sentence in sentences or [NOTHING]), class_="answer"),
+        tag("p", f"{evidence.metric} compared; epochs selected by {select_by}; "
+                 f"{complete} of {len(evidence.rows)} cells complete; {count}.", class_="about"),
+    ])
+
+
+def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) -> list[str]:
+    """A sentence a backbone with two data sets or more: who ranks first over them, and how sure."""
+    by_backbone: dict[str, dict[str, Mapping[str, float]]] = {}
+    for comparison in comparisons:
+        if comparison.means:
+            backbone, dataset = comparison.group
+            by_backbone.setdefault(backbone, {})[dataset] = comparison.means
+    named = len(by_backbone) > 1
+    said = []
+    for backbone, scores in by_backbone.items():
+        ranked = rank(scores, higher_is_better) if len(scores) > 1 else None
+        if ranked is not None:
+            said.append(_ranking(ranked, f" from {backbone}" if named else ""))
+    return said
+
+
+def _ranking(ranked: Ranked, where: str) -> str:
+    order = sorted(ranked.ranks, key=lambda name: ranked.ranks[name])
+    best = order[0]
+    text = (f"Over {ranked.data_sets} data sets{where} {best} has the best mean rank, "
+            f"{ranked.ranks[best]:.2f}")
+    if ranked.p > LEVEL:  # nan with two techniques, for which Nemenyi's test alone decides
+        return (f"{text}, but the techniques' ranks do not differ significantly (Friedman's test, "
+                f"p = {ranked.p:.2g}).")
+    to_best = {str(name): float(p) for name, p in ranked.pairs[best].items()}
+    worse = [name for name in order[1:] if to_best[name] <= LEVEL]
+    beside = [name for name in order[1:] if name not in worse]
+    parts = []
+    if worse:
+        parts.append(f"significantly better than {_listed(ranked, worse)}")
+    if beside:
+        parts.append(f"not significantly better than {_listed(ranked, beside)}")
+    return f"{text}: {'; '.join(parts)} (Nemenyi's test)."
+
+
+def _listed(ranked: Ranked, names: Sequence[str]) -> str:
+    said = [f"{name} ({ranked.ranks[name]:.2f})" for name in names]
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+
+
+def tests(comparisons: Sequence[Comparison]) -> Markup:
+    """Every pair, folded."""
+    lines = []
+    for comparison in comparisons:
+        for (a, b), pair in comparison.pairs.items():
+            where = f"{comparison.group[1]} from {comparison.group[0]}"
+            if (test := pair.decides) is None:
+                lines.append([f"{a} - {b}", where, "not tested", "", "", "", "", ""])
+                continue
+            lines.append([
+                f"{a} - {b}", where, f"{test.difference:+.4g}",
+                f"[{test.low:.4g}, {test.high:.4g}]", _number(test.effect), f"{test.p:.3g}",
+                f"{pair.p:.3g}", f"{test.test}; {test.seeds} seeds, {test.examples} examples"])
+    if not lines:
+        return Markup("")
+    headings = ["pair", "group", "difference", "95% interval", "effect (Cohen's d)", "p",
+                "p (Holm)", "test"]
+    return folded(f"All {len(lines)} paired tests", table(headings, lines))
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"

@@ -1,0 +1,43 @@
+"""Diagnoses as a section of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ftlab.reports.diagnoses.base import LEVELS, Diagnosis, Finding, Level
+from ftlab.reports.page.markup import Markup, folded, join, tag
+
+NONE = "Nothing that is looked for was found."
+
+
+def findings(found: Mapping[Diagnosis, Sequence[Finding]]) -> Markup:
+    """The worst first; what was looked for, and by which thresholds, is folded below."""
+    cards: dict[tuple[Level, str, str], list[Finding]] = {}
+    for diagnosis, each in found.items():
+        for finding in each:
+            cards.setdefault((finding.level, diagnosis.title, finding.advice), []).append(finding)
+    order = sorted(cards, key=lambda card: LEVELS.index(card[0]))
+    rules = [join([tag("dt", diagnosis.title), tag("dd", diagnosis.rule)]) for diagnosis in found]
+    return join([
+        *([_card(*card, cards[card]) for card in order] or [tag("p", NONE)]),
+        folded("What is looked for", tag("dl", *rules)),
+    ])
+
+
+def _card(level: Level, title: str, advice: str, alike: Sequence[Finding]) -> Markup:
+    """What is said with the same advice, once."""
+    lines = [tag("li", tag("span", f"{finding.where}{_seeds(finding)}: ", class_="where"),
+                 finding.seen) for finding in alike]
+    return tag(
+        "div",
+        tag("p", tag("span", level, class_="level"), tag("strong", title)),
+        tag("ul", *lines),
+        *([tag("p", tag("strong", "Try: "), f"{advice}.")] if advice else []),
+        class_=f"finding {level}",
+    )
+
+
+def _seeds(finding: Finding) -> str:
+    if not finding.seeds:
+        return ""
+    return f", seed{'s' * (len(finding.seeds) > 1)} {', '.join(map(str, finding.seeds))}"

@@ -1,0 +1,101 @@
+"""The report of a study file: one HTML page from what the tracking store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftlab.data.base import DataModule
+from ftlab.reports.comparison import Comparison, compared
+from ftlab.reports.diagnoses.observe import diagnose, observe
+from ftlab.reports.evidence import Evidence
+from ftlab.reports.export import write_file
+from ftlab.reports.formats import page as table_page
+from ftlab.reports.page.answers import head, tests
+from ftlab.reports.page.costs import costs
+from ftlab.reports.page.document import document
+from ftlab.reports.page.findings import findings
+from ftlab.reports.page.markup import Markup, tag
+from ftlab.reports.page.origin import again, origin
+from ftlab.reports.page.plots import drawings, plots
+from ftlab.reports.rows import build as build_rows
+from ftlab.reports.sheet import Sheet, layout
+from ftlab.studies import provenance
+from ftlab.studies.config import build
+from ftlab.studies.study import Study
+from ftlab.tracking.tracker import Tracker
+
+
+def report(study: Study, tracking_uri: str | None = None, results: str | Path = "results",
+           out: str | Path | None = None, command: Sequence[str] = ()) -> Path:
+    """Write a study's page; the same store gives the same bytes.
+
+    Args:
+        study: from `load_study`; cells that the store lacks show as missing.
+        tracking_uri: MLflow's store; None as in `Tracker`.
+        results: the folder above the study's own.
+        out: the file; None means `report.html` in the study's folder of `results`.
+        command: what runs the study, for the page's section on how to reproduce it.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: nothing of the study is tracked, no run has the metric, or the file cannot be
+            written.
+    """
+    tracker = Tracker(tracking_uri)
+    evidence, comparisons = gather(study, tracker)
+    html = render(study, evidence, comparisons, command or ("ftlab", "run", f"{study.name}.yaml"))
+    tracker.close()
+    path = Path(results) / study.name / "report.html" if out is None else Path(out)
+    return write_file(path, html)
+
+
+def gather(study: Study, tracker: Tracker) -> tuple[Evidence, list[Comparison]]:
+    """Read a study's cells, and compare them."""
+    keys = [cell.key for cell in study.cells]
+    records = {each.key: each for each in tracker.cells(study.name) if each.key in keys}
+    modules: dict[str, DataModule] = {}
+    for cell in study.cells:
+        if cell.key.dataset not in modules:
+            modules[cell.key.dataset] = build(cell.data)
+    tasks = {name: module.task for name, module in modules.items()}
+    upwards = tasks[keys[0].dataset].higher_is_better(study.report.removeprefix("test/"))
+    rows, comparisons = compared(
+        build_rows(keys, records.values(), study.report, upwards), list(records.values()),
+        study.report, upwards, tracker, {name: task.contributions for name, task in tasks.items()})
+    return Evidence(study.name, study.question, study.report, upwards, tuple(rows), records, tasks,
+                    tracker), comparisons
+
+
+def render(study: Study, evidence: Evidence, comparisons: Sequence[Comparison],
+           command: Sequence[str]) -> str:
+    """The page's HTML."""
+    task = evidence.tasks[study.cells[0].key.dataset]
+    observed = observe(evidence, comparisons, study.select_by,
+                       task.higher_is_better(study.select_by.removeprefix("val/")))
+    sheet = layout(study.name, evidence.rows, evidence.metric, comparisons,
+                   evidence.higher_is_better)
+    said = provenance.collect(study.name, study.question, evidence.records.values())
+    drawn, figures = plots(evidence, drawings())
+    parts = {
+        "Table": (_table(sheet), tests(comparisons)),
+        "Figures": (drawn,),
+        "Diagnoses": (findings(diagnose(observed)),),
+        "Costs": (costs(evidence),),
+        "Provenance": (origin(study, said),),
+        "Reproduce": (again(study, said, command),),
+    }
+    shown = {title: contents for title, contents in parts.items() if any(contents)}
+    links = [tag("a", title, href=f"#{title.lower()}") for title in shown]
+    sections = [tag("section", tag("h2", title), *contents, id=title.lower())
+                for title, contents in shown.items()]
+    top = head(evidence, comparisons, study.seeds, study.select_by)
+    return document(f"{study.name}: ftlab report", [top, tag("nav", *links), *sections], figures)
+
+
+def _table(sheet: Sheet) -> Markup:
+    """The sheet as `formats.page` writes it, without the page around it."""
+    body = table_page(sheet).partition("<body>")[2].partition("</body>")[0]
+    return Markup(f'<div class="scroll">{body.strip()}</div>')

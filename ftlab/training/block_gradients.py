@@ -1,0 +1,59 @@
+"""How large the gradient of each block is: where it vanishes or explodes on its way back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ftlab.backbones.model import TaskModel
+from ftlab.training.sharding import full
+
+REST = "rest"
+"""What a technique has added outside every block."""
+
+
+class BlockGradients:
+    """Gradient norms by block, before clipping, of the steps that are looked at.
+
+    Norms stay on their device until an epoch is over, so that no step waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._owner: dict[str, str] = {}
+        self._seen: list[dict[str, Tensor]] = []
+
+    def look(self, model: TaskModel) -> Tensor:
+        """Take the gradients that there are; returns the norm of them all, a scalar.
+
+        Sharded gradients are gathered, so all ranks must look together.
+        """
+        parts: dict[str, list[Tensor]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                parts.setdefault(self._block(model, name), []).append(parameter.grad)
+        norms = {name: full(torch.nn.utils.get_total_norm(found)).float()
+                 for name, found in parts.items()}
+        if not norms:  # the guard says which parameters should have had one
+            return torch.zeros(())
+        self._seen.append(norms)
+        return torch.linalg.vector_norm(torch.stack(list(norms.values())))
+
+    def take(self) -> dict[str, float]:
+        """`train/grad_norm/<block>` since the last call: the root mean square over its steps."""
+        seen, self._seen = self._seen, []
+        names = list(dict.fromkeys(name for norms in seen for name in norms))
+        squares = [torch.stack([norms[name] for norms in seen if name in norms]).square().mean()
+                   for name in names]
+        if not squares:
+            return {}
+        values = torch.stack(squares).sqrt().tolist()
+        return {f"train/grad_norm/{name}": value
+                for name, value in zip(names, values, strict=True)}
+
+    def _block(self, model: TaskModel, parameter: str) -> str:
+        """The block of a parameter; found once, since looking at every path takes milliseconds."""
+        if parameter not in self._owner:
+            blocks = [*model.blocks, model.head]
+            self._owner |= {name: next((b.name for b in blocks if b.holds(name)), REST)
+                            for name, _ in model.named_parameters()}
+        return self._owner[parameter]

@@ -1,0 +1,271 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from courses import (
+    BLOCKS,
+    EPOCHS,
+    STEPS,
+    course,
+    healthy,
+    observed,
+    with_history,
+    with_metrics,
+)
+from scipy import stats
+
+from ftlab.reports.diagnoses.base import LEVELS, Course, Observed, matters
+from ftlab.reports.diagnoses.nothing_learned import weigh
+from ftlab.reports.diagnoses.observe import diagnose
+from ftlab.reports.diagnoses.power import MOST, needed
+from ftlab.reports.statistics.paired import over_seeds
+
+LAST = EPOCHS * STEPS
+
+
+def said(study: Observed) -> dict[str, list]:
+    """What is found, by title."""
+    return {diagnosis.title: found for diagnosis, found in diagnose(study).items() if found}
+
+
+def beside(sick: list[Course], noise: int = 1) -> Observed:
+    """A sick cell beside a healthy one that is far better, so that seeds suffice."""
+    return observed({"sick": sick, "well": healthy(noise + 100, 0.97)})
+
+
+@pytest.mark.parametrize("noise", range(40))
+def test_healthy__gives_no_finding(noise: int) -> None:
+    assert said(beside(healthy(noise, 0.85), noise)) == {}
+
+
+def tail(run: Course, metric: str, factor: float, epochs: int = 2) -> Course:
+    """The metric of the last epochs, so many times as large."""
+    begin = LAST - STEPS * epochs
+    return with_history(run, metric, lambda step, value: value * factor if step > begin else value)
+
+
+def overfitted() -> list[Course]:
+    draw = np.random.default_rng(3)
+    return [course(draw, seed, [1.1, 0.4, 0.1, 0.02, 0.01, 0.01], [0.9, 0.8, 0.85, 0.9, 0.92, 0.93],
+                   [0.6, 0.7, 0.72, 0.73, 0.73, 0.73], 0.7) for seed in range(3)]
+
+
+def rising() -> list[Course]:
+    draw = np.random.default_rng(3)
+    return [course(draw, seed, [1.1, 0.7, 0.6, 0.5, 0.45, 0.4], [0.9, 0.7, 0.75, 0.8, 0.85, 0.88],
+                   [0.6, 0.75, 0.7, 0.7, 0.7, 0.7], 0.7) for seed in range(3)]
+
+
+def diverged() -> list[Course]:
+    return [tail(run, "train/epoch_loss", 2.0) for run in healthy(1, 0.85)]
+
+
+def spiked() -> list[Course]:
+    first, *rest = healthy(1, 0.85)
+    jump = with_history(first, "train/loss", lambda step, loss: 9.0 if step == 120 else loss)
+    return [jump, *rest]
+
+
+def no_number() -> list[Course]:
+    first, *rest = healthy(1, 0.85)
+    broken = replace(first, status="FAILED", reason="non-finite loss at or before step 30",
+                     metrics={}, named=None)
+    return [broken, *rest]
+
+
+def vanished() -> list[Course]:
+    return [with_metrics(run, train__grad_norm__embeddings=1e-6) for run in healthy(1, 0.85)]
+
+
+def exploded() -> list[Course]:
+    first, *rest = healthy(1, 0.85)
+    burst = with_history(first, "train/grad_norm", lambda step, n: 5e3 if step == 200 else n)
+    return [burst, *rest]
+
+
+def no_gradient_number() -> list[Course]:
+    first, *rest = healthy(1, 0.85)
+    burst = with_history(first, "train/grad_norm", lambda step, n: math.nan if step == 200 else n)
+    return [burst, *rest]
+
+
+def guessing() -> list[Course]:
+    draw = np.random.default_rng(5)
+    runs = []
+    for run in healthy(1, 0.34):
+        targets = list(run.named["target"])
+        named = {"target": targets, "prediction": draw.permutation(targets).tolist()}
+        runs.append(replace(run, named=named))
+    return runs
+
+
+def majority() -> list[Course]:
+    """Better than chance would be with such guesses, and not better than one class always."""
+    target = ["a"] * 300 + ["b"] * 100
+    said_ = ["a"] * 220 + ["b"] * 80 + ["b"] * 80 + ["a"] * 20
+    return [replace(run, named={"target": target, "prediction": said_})
+            for run in healthy(1, 0.75)]
+
+
+def jumping() -> list[Course]:
+    runs = []
+    for run, best in zip(healthy(1, 0.85), (1, 3, 6), strict=True):
+        course_ = with_history(run, "val/accuracy", lambda step, value, best=best: (
+            0.9 if step == best * STEPS or step > LAST else 0.8 - 0.001 * abs(step / STEPS - best)))
+        runs.append(with_metrics(course_, best_epoch=best, val__accuracy=0.9))
+    return runs
+
+
+def unfinished() -> list[Course]:
+    draw = np.random.default_rng(3)
+    return [course(draw, seed, [1.1, 1.0, 0.9, 0.8, 0.7, 0.6], [1.1, 1.0, 0.9, 0.8, 0.7, 0.6],
+                   [0.4, 0.48, 0.56, 0.64, 0.72, 0.8], 0.8) for seed in range(3)]
+
+
+def noted() -> list[Course]:
+    return [replace(run, notes="3 of 444 test inputs are also in train (exact duplicates)")
+            for run in healthy(1, 0.85)]
+
+
+def failed() -> list[Course]:
+    first, *rest = healthy(1, 0.85)
+    return [replace(first, status="FAILED", reason="a trained tensor never moved"), *rest]
+
+
+SICK = {
+    "overfitted": (overfitted, "Overfitting", "warning"),
+    "rising": (rising, "Overfitting", "hint"),
+    "diverged": (diverged, "Learning rate too high", "warning"),
+    "spiked": (spiked, "Learning rate too high", "warning"),
+    "no number": (no_number, "Learning rate too high", "problem"),
+    "vanished": (vanished, "Vanishing or exploding gradients", "warning"),
+    "exploded": (exploded, "Vanishing or exploding gradients", "warning"),
+    "no gradient": (no_gradient_number, "Vanishing or exploding gradients", "warning"),
+    "guessing": (guessing, "Nothing learned", "problem"),
+    "majority": (majority, "Nothing learned", "warning"),
+    "jumping": (jumping, "Selection unstable", "hint"),
+    "unfinished": (unfinished, "Not converged", "warning"),
+    "noted": (noted, "Notes of the runs", "hint"),
+    "failed": (failed, "Runs that did not finish", "problem"),
+}
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_sick__gives_exactly_its_finding(name: str) -> None:
+    make, title, level = SICK[name]
+    found = said(beside(make()))
+    assert list(found) == [title]
+    (finding,) = found[title]
+    assert finding.level == level
+    assert finding.where == "sick on bbc from minilm"
+    assert finding.seen
+    assert level in LEVELS
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("spiked", (0,)), ("no number", (0,)),
+                                             ("failed", (0,)), ("vanished", (0, 1, 2))])
+def test_sick__names_the_seeds_that_show_it(name: str, seeds: tuple[int, ...]) -> None:
+    (findings,) = said(beside(SICK[name][0]())).values()
+    assert findings[0].seeds == seeds
+
+
+def test_gradients__name_the_block_and_the_numbers() -> None:
+    (found,) = said(beside(vanished()))["Vanishing or exploding gradients"]
+    assert found.seen.startswith("gradient norm 1e-06 in embeddings,")
+    assert not any(f"in {name}" in found.seen for name in BLOCKS[1:])
+
+
+def test_one_bad_seed_of_three__is_no_overfitting_of_the_technique() -> None:
+    runs = [overfitted()[0], *healthy(1, 0.85)[1:]]
+    assert "Overfitting" not in said(beside(runs))
+
+
+def test_majority__is_fine_where_another_metric_is_compared() -> None:
+    study = replace(beside(majority()), metric="test/f1_macro", select_by="val/accuracy")
+    assert "Nothing learned" not in said(study)
+
+
+def test_nothing_learned__equals_scipys_binomial_test() -> None:
+    target = ["a"] * 30 + ["b"] * 20
+    for hits in (22, 28, 32, 36):
+        prediction = ["a"] * hits + ["c"] * (50 - hits) if hits < 30 else (
+            ["a"] * 30 + ["b"] * (hits - 30) + ["a"] * (50 - hits))
+        guess = weigh(replace(healthy(1)[0], named={"target": target, "prediction": prediction}))
+        assert guess is not None
+        assert guess.right == hits
+        p = stats.binomtest(hits, 50, 0.6, alternative="greater").pvalue
+        assert guess.constant_as_good == (p > 0.05)
+
+
+def test_constant_predictions__are_chance_whatever_the_balance() -> None:
+    run = replace(healthy(1)[0], named={"target": ["a"] * 95 + ["b"] * 5,
+                                        "prediction": ["a"] * 100})
+    guess = weigh(run)
+    assert guess is not None
+    assert guess.by_chance
+
+
+def test_nothing_learned__of_a_healthy_minority_detector_is_not_said_by_chance() -> None:
+    run = replace(healthy(1)[0], named={"target": ["a"] * 90 + ["b"] * 10,
+                                        "prediction": ["a"] * 80 + ["b"] * 20})
+    guess = weigh(run)
+    assert guess is not None
+    assert not guess.by_chance
+
+
+def test_too_few_seeds__says_about_how_many_would_do() -> None:
+    close = [with_metrics(run, test__accuracy=a)
+             for run, a in zip(healthy(1, 0.85), (0.84, 0.86, 0.83), strict=True)]
+    better = [with_metrics(run, test__accuracy=a)
+              for run, a in zip(healthy(2, 0.85), (0.87, 0.86, 0.855), strict=True)]
+    (found,) = said(observed({"a": close, "b": better}))["Too few seeds to tell"]
+    assert found.level == "hint"
+    difference = np.array([0.87 - 0.84, 0.0, 0.855 - 0.83])
+    from statsmodels.stats.power import TTestPower  # the outside reference
+
+    count = math.ceil(TTestPower().solve_power(difference.mean() / difference.std(ddof=1),
+                                               alpha=0.05, power=0.8))
+    assert f"from a about {count} seeds instead of 3" in found.seen
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.7, 1.5, 3.0])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 6])
+def test_needed__equals_statsmodels(effect: float, level: float) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    seen = replace(over_seeds([1.0, 2.0, 3.0], [0.5, 1.0, 1.0]), effect=effect)
+    expected = TTestPower().solve_power(effect, alpha=level, power=0.8)
+    assert needed(seen, level) == math.ceil(expected)
+
+
+def test_needed__of_no_difference_and_of_a_tiny_one() -> None:
+    assert needed(over_seeds([1.0, 2.0], [1.0, 2.0]), 0.05) is None
+    seen = replace(over_seeds([1.0, 2.0, 3.0], [0.5, 1.0, 1.0]), effect=0.01)
+    assert needed(seen, 0.05) == MOST + 1
+
+
+def test_one_seed__is_too_few_and_nothing_else_is_invented() -> None:
+    found = said(observed({"a": healthy(1, 0.85)[:1], "b": healthy(2, 0.97)[:1]}))
+    assert list(found) == ["Too few seeds to tell"]
+    assert found["Too few seeds to tell"][0].seen.startswith("a has 1 seed and b has 1 seed")
+
+
+def test_contrary_selection__is_said_where_the_test_split_refutes_it() -> None:
+    low = [with_metrics(run, val__accuracy=0.95) for run in healthy(1, 0.85)]
+    high = [with_metrics(run, val__accuracy=0.90) for run in healthy(2, 0.97)]
+    (found,) = said(observed({"a": low, "b": high}))["Selection unstable"]
+    assert (found.level, found.where) == ("warning", "bbc from minilm")
+    assert "validation puts a first" in found.seen
+
+
+def test_no_record__gives_no_finding() -> None:
+    bare = [Course(seed, metrics={"test/accuracy": 0.8 + 0.001 * seed}) for seed in range(3)]
+    assert said(beside(bare)) == {}
+
+
+def test_matters__of_shares_and_of_other_metrics() -> None:
+    assert matters("val/accuracy", 0.021, 0.5)
+    assert not matters("val/accuracy", 0.019, 0.5)
+    assert matters("val/loss", 0.3, 10.0)
+    assert not matters("val/loss", 0.1, 10.0)
