@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ftlab.data.base import DataModule
+from ftlab.reports.export import write_file
 from ftlab.reports.publish import publish
 from ftlab.reports.table import Report, write
 from ftlab.studies import provenance
 from ftlab.studies.config import build
+from ftlab.studies.record import FILE, record
 from ftlab.studies.study import Study
 from ftlab.tracking.tracker import Tracker
 
@@ -42,6 +45,8 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         higher_is_better=task.higher_is_better(study.report.removeprefix("test/")),
         contributions={name: module.task.contributions for name, module in modules.items()},
     )
+    recorded = write_file(Path(results) / study.name / FILE, record(study))
+    report = replace(report, paths=(*report.paths, recorded))
     publish(report, tracker)
     tracker.close()
     return report
