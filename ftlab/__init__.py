@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftlab.reports.drift.compare import compare as compare
+    from ftlab.reports.drift.reproduce import reproduce as reproduce
     from ftlab.reports.study_report import report as report
     from ftlab.reports.study_table import table as table
     from ftlab.studies.coordinator import run_study as run_study
@@ -13,12 +15,17 @@ if TYPE_CHECKING:
     from ftlab.sweeps.coordinator import run_sweep as run_sweep
     from ftlab.sweeps.sweep import load_sweep as load_sweep
 
-__all__ = ["load_study", "load_sweep", "report", "run_study", "run_sweep", "table"]
+__all__ = [
+    "compare", "load_study", "load_sweep", "report", "reproduce", "run_study", "run_sweep",
+    "table",
+]  # fmt: skip
 
 _HOME = {
+    "compare": "ftlab.reports.drift.compare",
     "load_study": "ftlab.studies.study",
     "load_sweep": "ftlab.sweeps.sweep",
     "report": "ftlab.reports.study_report",
+    "reproduce": "ftlab.reports.drift.reproduce",
     "run_study": "ftlab.studies.coordinator",
     "run_sweep": "ftlab.sweeps.coordinator",
     "table": "ftlab.reports.study_table",

@@ -9,14 +9,17 @@ from typing import Annotated, Optional
 
 import typer
 
+from ftlab.commands import drift
 from ftlab.errors import FtlabError, InputError
 from ftlab.options import (
     Address,
     Allow,
     EngineName,
+    Only,
     PageFile,
     Plain,
     Results,
+    Seeds,
     Sets,
     StorageOption,
     StudyFile,
@@ -24,6 +27,7 @@ from ftlab.options import (
     Timeout,
     Uri,
     Workers,
+    numbers,
 )
 
 app = typer.Typer(
@@ -34,18 +38,13 @@ app = typer.Typer(
     "cost, and how sure.",
 )
 
+
 @app.command()
 def run(
     study: StudyFile,
     set_: Sets = None,
-    seeds: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="seeds instead of the study's: 0,1,2"),
-    ] = None,
-    only: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="TECHNIQUE", help="run this technique alone; may be repeated"),
-    ] = None,
+    seeds: Seeds = None,
+    only: Only = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
     ] = False,
@@ -67,7 +66,7 @@ def run(
     whole = load_study(study, set_ or (), allow or ())
     chosen = whole.only(only or ()).with_shortcuts(not plain)
     if seeds is not None:
-        chosen = chosen.with_seeds(_numbers(seeds))
+        chosen = chosen.with_seeds(numbers(seeds))
     if dry_run:
         from ftlab.studies.estimate import estimate
 
@@ -135,6 +134,10 @@ def report(
     whole = load_study(study, set_ or (), allow or ())
     path = make_report(whole, tracking_uri, results, out, ["ftlab", "run", str(study), *words])
     typer.echo(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+app.command()(drift.compare)
+app.command()(drift.reproduce)
 
 
 @app.command()
@@ -262,13 +265,6 @@ def doctor(tracking_uri: Uri = None) -> None:
         typer.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.what}")
     if not all(finding.good for finding in findings):
         raise typer.Exit(1)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--seeds {text}: not whole numbers", "--seeds 0,1,2") from None
 
 
 def _console():  # type: ignore[no-untyped-def]  # rich is imported where it is used

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from ftlab.errors import InputError
+
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="study file (YAML)")]
 Sets = Annotated[
     Optional[list[str]],  # noqa: UP045  Typer reads annotations at run time
@@ -49,3 +51,32 @@ Results = Annotated[Path, typer.Option("--results", help="folder for tables and 
 Plain = Annotated[
     bool, typer.Option("--plain", help="without any shortcut: compute everything, every time")
 ]
+Seeds = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="seeds instead of the study's: 0,1,2"),
+]
+Only = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(metavar="TECHNIQUE", help="run this technique alone; may be repeated"),
+]
+Metrics = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--metric", metavar="NAME", help="to test, as test/accuracy [what the studies "
+                 "report]; may be repeated"),
+]
+Outs = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Option("--out", metavar="FILE", help="write it as .md or .csv; may be repeated"),
+]
+
+
+def numbers(text: str) -> list[int]:
+    """What `--seeds` says.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds {text}: not whole numbers", "--seeds 0,1,2") from None

@@ -15,7 +15,7 @@ ROOMS = (
     "reports",
 )
 ALONE = {"tracking", "backbones"}
-OUTSIDE = {"errors", "__init__", "cli", "options", "__main__"}
+OUTSIDE = {"errors", "__init__", "cli", "commands", "options", "__main__"}
 ONLY_IN = {"mlflow": "tracking", "optuna": "sweeps", "jsonargparse": "studies/config.py"}
 FORBIDDEN = ("utils", "helpers", "common", "manager")
 LONGEST = 300

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
@@ -19,6 +19,7 @@ from ftlab.reports.sheet import Sheet
 from ftlab.reports.table import Report, formatted, write
 from ftlab.studies import provenance
 from ftlab.studies.config import build
+from ftlab.studies.record import FILE, record
 from ftlab.studies.study import Study
 from ftlab.tracking.tracker import Tracker
 
@@ -53,6 +54,8 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         paper=study.paper,
         groups=study.groups,
     )
+    recorded = write_file(Path(results) / study.name / FILE, record(study))
+    report = replace(report, paths=(*report.paths, recorded))
     publish(report, tracker, study.question, ours)
     tracker.close()
     return report

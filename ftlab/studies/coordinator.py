@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ def run_study(
     workers: int | None = 1,
     timeout: float | None = None,
     engine: Engine | None = None,
+    approve: Callable[[Plan], None] | None = None,
 ) -> Outcome:
     """Do every run of a study that is not finished yet.
 
@@ -46,6 +47,7 @@ def run_study(
             for as many as the machine has room for.
         timeout: seconds without a sign of life after which a run fails.
         engine: executes the runs, and is closed at the end; None for this machine.
+        approve: looks at the plan before anything is written, and raises where it is not to be.
 
     Raises:
         InputError: the study cannot run; nothing was written.
@@ -57,6 +59,8 @@ def run_study(
     try:
         engine.prepare(need(study), workers, timeout)
         made = plan(study)
+        if approve is not None:
+            approve(made)
         tracker = Tracker(tracking_uri)
         work = Path(results) / study.name / ".work"
         made.check_space([work])

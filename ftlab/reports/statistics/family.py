@@ -15,16 +15,23 @@ LEVEL = 0.05
 Pair = tuple[str, str]
 
 
-def holm(p: Mapping[Pair, float]) -> dict[Pair, float]:
+def corrected(p: Sequence[float]) -> list[float]:
     """Adjusted p-values of a family, by Holm (1979), https://www.jstor.org/stable/4615733.
 
-    A pair that could not be tested (nan) stays so, and counts for nothing.
+    What could not be tested (nan) stays so, and counts for nothing.
     """
-    known = {pair: value for pair, value in p.items() if math.isfinite(value)}
-    if not known:
-        return dict(p)
-    adjusted = multipletests(np.array(list(known.values())), method="holm")[1]
-    return dict(p) | dict(zip(known, map(float, adjusted), strict=True))
+    known = [place for place, value in enumerate(p) if math.isfinite(value)]
+    found = list(p)
+    if known:
+        adjusted = multipletests(np.array([p[place] for place in known]), method="holm")[1]
+        for place, value in zip(known, adjusted, strict=True):
+            found[place] = float(value)
+    return found
+
+
+def holm(p: Mapping[Pair, float]) -> dict[Pair, float]:
+    """`corrected`, by pair."""
+    return dict(zip(p, corrected(list(p.values())), strict=True))
 
 
 def standing(means: Mapping[str, float], adjusted: Mapping[Pair, float],

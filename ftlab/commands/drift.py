@@ -1,0 +1,88 @@
+"""`ftlab compare` and `ftlab reproduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ftlab.options import (
+    Allow,
+    Metrics,
+    Only,
+    Outs,
+    Results,
+    Seeds,
+    Sets,
+    Timeout,
+    Workers,
+    numbers,
+)
+
+
+def compare(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="results/STUDY, a runs.csv, or a store "
+                                       "and its study: sqlite:///mlflow.db#quickstart")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="likewise")],
+    metric: Metrics = None,
+    out: Outs = None,
+) -> None:
+    """Say which cells moved beyond the noise of seeds, how ranks changed, and what may be why.
+
+    Cells are matched by names. Exit code 0 where nothing moved, 1 where something did.
+    """
+    from rich.console import Console
+
+    from ftlab.reports.drift.compare import compare as make
+
+    found = make(old, new, metric or ())
+    Console().print(found.rich())
+    for path in out or ():
+        typer.echo(f"File: {found.write(path)}")
+    if found.moved:
+        raise typer.Exit(1)
+
+
+def reproduce(
+    what: Annotated[
+        Path, typer.Argument(metavar="RESULTS|STUDY", help="results/STUDY, or a study file whose "
+                             "results stand below --results")
+    ],
+    set_: Sets = None,
+    seeds: Seeds = None,
+    only: Only = None,
+    metric: Metrics = None,
+    into: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FOLDER", help="for the new store and results [a temporary one, "
+                     "which stays only if something moved]"),
+    ] = None,
+    out: Outs = None,
+    workers: Workers = 1,
+    timeout: Timeout = 1800.0,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Run a study again, with the same seeds, and say whether its results come out the same.
+
+    Nothing is written beside the old results. Other data or weights are refused before anything
+    trains. Exit code 0 where it is reproduced, 1 where not.
+    """
+    from rich.console import Console
+
+    from ftlab.reports.drift.reproduce import reproduce as make
+
+    found = make(what, into, results, set_ or (), only or (),
+                 None if seeds is None else numbers(seeds), allow or (), metric or (),
+                 workers, timeout)
+    Console().print(found.drift.rich())
+    for failure in found.failures:
+        typer.secho(failure, err=True)
+    for path in out or ():
+        typer.echo(f"File: {found.drift.write(path)}")
+    if found.folder is not None:
+        typer.echo(f"The new runs: {found.folder}")
+    Console().print(found.sentence, style="bold", markup=False, highlight=False)
+    if not found.reproduced:
+        raise typer.Exit(1)

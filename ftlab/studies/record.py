@@ -1,0 +1,48 @@
+"""A checked study as a study file, so that results say what gave them and it can run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ftlab.studies.study import Study
+from ftlab.tracking.plain import redact
+
+FILE = "study.yaml"
+"""In `results/<study>/`."""
+_HEADER = """\
+# Written by ftlab: the study as it was checked, overrides laid in and every default said.
+# ftlab run FILE runs it; ftlab reproduce FOLDER runs it and compares with what stands beside it.
+"""
+
+
+def record(study: Study) -> str:
+    """The study as YAML; the same study gives the same bytes.
+
+    `load_study` reads it back to the same cells, whatever the defaults of classes become. Packages
+    outside ftlab still have to be allowed by whoever runs it.
+    """
+    data: dict[str, Any] = {"name": study.name, "question": study.question,
+                            "backbones": {}, "datasets": {}, "techniques": {}}
+    for cell in study.cells:
+        key = cell.key
+        data["backbones"].setdefault(key.backbone, cell.backbone)
+        data["datasets"].setdefault(key.dataset, cell.data)
+        said = data["techniques"].setdefault(
+            key.technique, {**cell.technique, "trainer": cell.trainer})
+        if said["init_args"] != cell.technique["init_args"]:
+            pair = f"{key.dataset} from {key.backbone}"
+            said.setdefault("on", {})[pair] = cell.technique["init_args"]
+    data |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
+    plain = json.loads(json.dumps(data))  # tuples become lists, and nothing is shared
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    return redact(_HEADER + text)
+
+
+def settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a recorded study that decides its numbers: all but names, texts and seeds."""
+    return {key: value for key, value in data.items()
+            if key not in ("name", "question", "seeds", "report")}
