@@ -6,17 +6,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftlab.exports.export import export_run as export_run
+    from ftlab.exports.predictions import predict as predict
     from ftlab.reports.study_table import table as table
     from ftlab.studies.coordinator import run_study as run_study
     from ftlab.studies.study import load_study as load_study
     from ftlab.sweeps.coordinator import run_sweep as run_sweep
     from ftlab.sweeps.sweep import load_sweep as load_sweep
 
-__all__ = ["load_study", "load_sweep", "run_study", "run_sweep", "table"]
+__all__ = [
+    "export_run", "load_study", "load_sweep", "predict", "run_study", "run_sweep", "table",
+]
 
 _HOME = {
+    "export_run": "ftlab.exports.export",
     "load_study": "ftlab.studies.study",
     "load_sweep": "ftlab.sweeps.sweep",
+    "predict": "ftlab.exports.predictions",
     "run_study": "ftlab.studies.coordinator",
     "run_sweep": "ftlab.sweeps.coordinator",
     "table": "ftlab.reports.study_table",

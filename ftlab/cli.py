@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from ftlab import cli_models
 from ftlab.errors import FtlabError, InputError
 from ftlab.options import (
     Address,
@@ -210,6 +211,10 @@ def check(
             typer.echo(f"  note: {note}")
     if wrong:
         raise typer.Exit(2)
+
+
+app.command()(cli_models.export)
+app.command()(cli_models.predict)
 
 
 @app.command()
