@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,8 @@ def check(loading: Loading, folder: Path, base: str, chosen: Sequence[Sample],
         FtlabError: they fail, or give something else.
     """
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other libraries' about each other
             names = loading.run(str(folder), base)
             given = [(_computed(names, sample), _told(names, sample)) for sample in chosen]
     except Exception as error:  # whatever another library raises, the export is none

@@ -18,6 +18,7 @@ from ftlab.data.speech_recognition import SpeechRecognition
 from ftlab.data.text import TextClassification
 from ftlab.data.token_classification import TokenClassification
 from ftlab.exports.loading import Loading
+from ftlab.exports.preprocessors import image_size
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.multi_label import MultiLabel
@@ -155,7 +156,7 @@ def add_examples(loading: Loading, data: DataModule, preprocessing: Any, model: 
     if isinstance(preprocessing, TextPreprocessing):
         _add_text(loading, data, preprocessing)
     elif isinstance(preprocessing, ImagePreprocessing) and isinstance(data, ImageClassification):
-        height, width = data._size or preprocessing.size
+        height, width = image_size(preprocessing, data)
         loading.imports |= {"import math", "from PIL import Image", "from PIL import ImageOps",
                             "from torchvision.transforms.v2 import InterpolationMode",
                             "from torchvision.transforms.v2 import functional"}

@@ -10,18 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import transformers
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.preprocessing import (
-    AudioPreprocessing,
-    ImagePreprocessing,
-    TextPreprocessing,
-)
 from ftlab.backbones.timm import Timm
 from ftlab.backbones.torchvision import Torchvision
 from ftlab.data.text import TextClassification
@@ -30,13 +23,12 @@ from ftlab.exports import agreement
 from ftlab.exports.card import card
 from ftlab.exports.examples import add_examples
 from ftlab.exports.loading import Loading
+from ftlab.exports.preprocessors import write_preprocessor
 from ftlab.exports.restore import Restored, restored
 from ftlab.exports.state_dict import write_state
 from ftlab.exports.transformers_folder import unload, write_adapter, write_whole
 from ftlab.tracking.registry import Registry
 from ftlab.training import guards
-
-_RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # PIL's codes
 
 
 @dataclass(frozen=True)
@@ -87,17 +79,7 @@ def export_run(
     if registry is not None:
         registry.check_name(str(register))
     with restored(run, tracking_uri, allow) as found, _growing(folder) as growing:
-        agreement.reproduce(found)
-        loading, form, base = _write(found, growing, merged)
-        notes = _notes(found)
-        if onnx:
-            from ftlab.exports.onnx_file import write_onnx
-
-            notes.append(write_onnx(found, growing))
-        text = card(found, loading, form, found.cell, notes)
-        (growing / "README.md").write_text(text, encoding="utf-8")
-        for path in growing.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes for its owner alone
+        loading, form, base = write_model(found, growing, merged, onnx)
         files = tuple(sorted(str(p.relative_to(growing)) for p in growing.rglob("*") if p.is_file()))
         version = ""
         if registry is not None:
@@ -105,6 +87,32 @@ def export_run(
 
             version = register_model(registry, str(register), found, loading, growing, base)
     return Exported(folder, form, files, version)
+
+
+def write_model(
+    found: Restored, folder: Path, merged: bool = False, onnx: bool = False
+) -> tuple[Loading, str, str]:
+    """Fill an empty folder with a restored model, compared and with its card.
+
+    Returns:
+        How it is loaded; what it is, one sentence; the folder of the base model of an adapter.
+
+    Raises:
+        Incompatible: no other library can hold this model; says why.
+        FtlabError: the exported model would not be the run's.
+    """
+    agreement.reproduce(found)
+    loading, form, base = _write(found, folder, merged)
+    notes = _notes(found)
+    if onnx:
+        from ftlab.exports.onnx_file import write_onnx
+
+        notes.append(write_onnx(found, folder))
+    text = card(found, loading, form, found.cell, notes)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes for its owner alone
+    return loading, form, base
 
 
 def _free(folder: Path) -> Path:
@@ -175,34 +183,10 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
     else:
         raise Incompatible(f"a model of {type(backbone).__name__} has parts that only ftlab "
                            "assembles", "use `ftlab predict`")
-    _write_preprocessing(backbone.preprocessing, data, folder)
+    write_preprocessor(backbone.preprocessing, data, folder)
     add_examples(loading, data, backbone.preprocessing, model)
     agreement.check(loading, folder, base, chosen, expected)
     return loading, form, base
-
-
-def _write_preprocessing(preprocessing: Any, data: Any, folder: Path) -> None:
-    """The tokenizer, image processor or feature extractor, as transformers reads them."""
-    if isinstance(preprocessing, TextPreprocessing):
-        preprocessing.tokenizer.save_pretrained(folder)
-    elif isinstance(preprocessing, ImagePreprocessing) and preprocessing.input_name != "x":
-        size = getattr(data, "_size", None) or getattr(data, "image_size", None)
-        height, width = size or preprocessing.size
-        shared = {"image_mean": list(preprocessing.mean), "image_std": list(preprocessing.std),
-                  "resample": _RESAMPLE[preprocessing.interpolation]}
-        if height == width and not hasattr(data, "bad_boxes"):
-            transformers.CLIPImageProcessor(
-                size={"shortest_edge": height}, crop_size={"height": height, "width": width},
-                **shared).save_pretrained(folder)
-        else:
-            transformers.ViTImageProcessor(size={"height": height, "width": width},
-                                           **shared).save_pretrained(folder)
-    elif isinstance(preprocessing, AudioPreprocessing):
-        extractor: Any = getattr(preprocessing.features, "extractor", None)
-        extractor.save_pretrained(folder)
-        if preprocessing.encode is not None:
-            encode: Any = preprocessing.encode
-            encode.tokenizer().save_pretrained(folder)
 
 
 def _notes(found: Restored) -> list[str]:

@@ -7,6 +7,7 @@ what `agreement` executes before an export counts, and what MLflow loads.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +59,9 @@ class Loading:
         """Execute it for a folder and return what it defines."""
         names: dict[str, Any] = {"folder": folder, "base": base}
         code = f"{import_lines(self.imports)}\n\n{self.body}\n"
-        exec(compile(code, "README.md", "exec"), names)  # noqa: S102  ours, with literals by repr
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other libraries' about each other
+            exec(compile(code, "README.md", "exec"), names)  # noqa: S102  ours, literals by repr
         return names
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,9 @@ def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
              if path.startswith(f"{model._trunk}.")
              and any(True for _ in model.get_submodule(path).parameters())]
     if isinstance(model.network, PeftModel):
-        model.network.save_pretrained(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT's about transformers, at every look
+            model.network.save_pretrained(os.fspath(folder))
         state = {name: tensor for name, tensor in trunk.state_dict().items()
                  if name.startswith(tuple(f"{path}." for path in heads))}
         if state:
@@ -134,7 +138,7 @@ def _write_injected(model: TaskModel, heads: list[str], source: str, folder: Pat
                         "SEQ_2_SEQ_LM" if isinstance(model, EncoderDecoderModel)
                         and network.main_input_name == "input_ids" else None)
     config.save_pretrained(folder)
-    state = get_peft_model_state_dict(network, adapter_name="default")
+    state = get_peft_model_state_dict(network, adapter_name="default", save_embedding_layers=False)
     for path in heads:
         state |= {f"{path}.{name}": tensor
                   for name, tensor in network.get_submodule(path).state_dict().items()}

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from ftlab.errors import InputError
 from ftlab.tracking import store
 from ftlab.tracking.outbox import OUTAGE, one_line
+from ftlab.tracking.plain import redact
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.tags import run_record
 from ftlab.tracking.tracker import Tracker
@@ -44,7 +45,7 @@ class RunReader(Tracker):
                              _MEND)
         found = self._outbox.read(lambda: self._beginning_with(wanted))
         if not found:
-            raise InputError(f"no run {run} in {store.redact(self.uri)}", _MEND)
+            raise InputError(f"no run {run} in {redact(self.uri)}", _MEND)
         if len(found) > 1:
             shown = ", ".join(f"{each.info.run_id} ({each.info.run_name})" for each in found[:5])
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""

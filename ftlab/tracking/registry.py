@@ -19,7 +19,7 @@ from mlflow.models import Model, infer_signature
 from ftlab.errors import FtlabError, InputError
 from ftlab.tracking import store
 from ftlab.tracking.outbox import OUTAGE, one_line
-from ftlab.tracking.plain import tag_values
+from ftlab.tracking.plain import redact, tag_values
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -85,7 +85,7 @@ class Registry(Tracker):
             with store.quiet():
                 return self._register(name, record, what, dict(tag_values(tags)))
         except OUTAGE as error:
-            raise FtlabError(f"the model registry at {store.redact(self.uri)} did not take {name}: "
+            raise FtlabError(f"the model registry at {redact(self.uri)} did not take {name}: "
                              f"{one_line(error)}", "mend the store and give the command again"
                              ) from error
 

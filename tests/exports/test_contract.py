@@ -1,0 +1,68 @@
+"""Models of every world, exported and loaded by their own ecosystem, without ftlab."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exported import restored, without_ftlab
+from matrix import WORLDS, make_world
+
+from ftlab.backbones.model import tensors
+from ftlab.errors import Incompatible
+from ftlab.exports.agreement import alike, known, samples
+from ftlab.exports.export import write_model
+
+OWN = {"object_detection"}  # a detector that only ftlab assembles
+THERE = [world for world in WORLDS if world not in OWN]
+CASES = [(world, technique, merged) for world in THERE for technique, merged in (
+    ("FullFineTuning", False), ("LoRA", False), ("LoRA", True))]
+CASES += [(world, technique, False) for technique in ("PromptTuning", "PrefixTuning")
+          for world in ("causal_lm", "seq2seq", "token_classification", "multi_label")]
+CASES += [("text_classification", name, False) for name in ("LinearProbe", "ZeroShot", "IA3")]
+CASES += [("image_classification_clip", "ZeroShot", False), ("seq2seq", "Untuned", False)]
+Case = tuple[str, str, bool]
+
+
+@pytest.fixture(scope="module")
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+             ) -> dict[Case, dict[str, Any]]:
+    """Every case: what ftlab's model gives for some examples, and what its export gives alone."""
+    root = tmp_path_factory.mktemp("exports")
+    folders: dict[Case, Path] = {}
+    tried: dict[Case, Any] = {}
+    found: dict[Case, dict[str, Any]] = {}
+    for number, case in enumerate(CASES):
+        world, technique, merged = case
+        work = root / f"run{number}"
+        work.mkdir()
+        model = restored(make_world(world, request.getfixturevalue), technique, work)
+        chosen = samples(model)
+        expected = known(model, chosen)
+        folder = root / f"export{number}"
+        folder.mkdir()
+        try:
+            _, form, _ = write_model(model, folder, merged)
+        except Exception as error:
+            found[case] = {"error": repr(error)}
+            continue
+        found[case] = {"form": form, "expected": expected, "folder": folder}
+        folders[case], tried[case] = folder, [(s.raw, s.inputs) for s in chosen]
+    for case, given in without_ftlab(folders, tried, root).items():
+        found[case] |= given
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_loads_without_ftlab_and_gives_the_same(
+    case: Case, exported: dict[Case, dict[str, Any]]
+) -> None:
+    found = exported[case]
+    assert "error" not in found, found["error"]
+    rounding = 1e-4 if case[2] else 1e-5  # merged weights sum in another order
+    for given, ours in zip(found["outputs"], found["expected"], strict=True):
+        torch.testing.assert_close(tensors(given), ours.outputs, rtol=rounding, atol=rounding)
+    for told, ours in zip(found["told"], found["expected"], strict=True):
+        said = told[0][0] if isinstance(told, tuple) else told[0]
+        assert alike(said, ours.prediction, 1e-3)
