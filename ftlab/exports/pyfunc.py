@@ -37,7 +37,7 @@ class Exported(PythonModel):
     def load_context(self, context):
         self.told = load(context.artifacts["model"], {base})
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pandas.DataFrame, params=None):
         examples = [io.BytesIO(value) if isinstance(value, bytes) else value
                     for value in model_input["{column}"]]
         told = self.told(examples)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,31 +109,19 @@ class Registry(Tracker):
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        # by its place: by its id the store would look it up where MLFLOW_TRACKING_URI points
         version = client.create_model_version(
-            name, source=f"models:/{logged.model_id}", run_id=record.run_id, tags=tags,
+            name, source=logged.artifact_location, run_id=record.run_id, tags=tags,
             description=what.description, model_id=logged.model_id)
         return f"{name}/{version.version}"
 
     def _save(self, path: Path, record: RunRecord, what: Registrable, logged: object) -> None:
         """MLflow's own layout of a model, in a folder."""
         model_id = getattr(logged, "model_id", None)
-        with warnings.catch_warnings(), _pointing_at(self.uri):
-            warnings.simplefilter("ignore")  # advice on type hints, which a table of words has not
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own imports
             mlflow.pyfunc.save_model(
                 path, python_model=str(what.code), artifacts={"model": str(what.folder)},
-                signature=infer_signature(what.example, what.given),
+                signature=infer_signature(what.example, what.given), input_example=what.example,
                 pip_requirements=list(what.requirements),
                 mlflow_model=Model(run_id=record.run_id, model_uuid=model_id, model_id=model_id))
-
-
-@contextmanager
-def _pointing_at(uri: str) -> Iterator[None]:
-    """MLflow's own idea of where the store is, which some of its functions ask for."""
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])

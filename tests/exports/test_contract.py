@@ -1,16 +1,22 @@
 """Models of every world, exported and loaded by their own ecosystem, without ftlab."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from exported import restored, without_ftlab
-from matrix import WORLDS, make_world
+from matrix import WORLDS, World, make_world
 
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.model import tensors
-from ftlab.errors import Incompatible
+from ftlab.backbones.timm import Timm
+from ftlab.backbones.torchvision import Torchvision
+from ftlab.data.image import ImageClassification
+from ftlab.data.image_augment import ImageAugment
+from ftlab.data.text import TextClassification
 from ftlab.exports.agreement import alike, known, samples
 from ftlab.exports.export import write_model
 
@@ -22,7 +28,34 @@ CASES += [(world, technique, False) for technique in ("PromptTuning", "PrefixTun
           for world in ("causal_lm", "seq2seq", "token_classification", "multi_label")]
 CASES += [("text_classification", name, False) for name in ("LinearProbe", "ZeroShot", "IA3")]
 CASES += [("image_classification_clip", "ZeroShot", False), ("seq2seq", "Untuned", False)]
+CASES += [(name, "FullFineTuning", False) for name in ("torchvision", "timm", "timm_conv")]
+CASES += [("torchvision", "LoRA", True), ("timm", "LoRA", True)]
+CASES += [(f"pooled_{mode}", "LinearProbe", False) for mode in ("first", "last", "max")]
+CASES += [(f"pooled_{network}", "LinearProbe", False) for network in ("vit", "resnet", "swin")]
 Case = tuple[str, str, bool]
+
+
+def make(name: str, fixture: Callable[[str], Any]) -> World:
+    """A world of the matrix, or another network on its images and texts."""
+    if name in WORLDS:
+        return make_world(name, fixture)
+    images, texts = str(fixture("shapes")), str(fixture("reviews"))
+    trunk, save = str(fixture("tiny_trunk")), fixture("save")
+    networks: dict[str, Callable[[], Backbone]] = {
+        "torchvision": lambda: Torchvision("shufflenet_v2_x0_5", trunk),
+        "timm": lambda: Timm("test_vit", None, dropout=0.1, image_size=64),
+        "timm_conv": lambda: Timm("test_resnet", None, dropout=0.1),
+        "pooled_vit": lambda: HuggingFace(str(save("vit")), pooling="first"),
+        "pooled_resnet": lambda: HuggingFace(str(save("resnet")), pooling="mean"),
+        "pooled_swin": lambda: HuggingFace(str(save("swin")), pooling="max"),
+    }
+    if name in networks:
+        return lambda: (networks[name](), ImageClassification(
+            images, image_size=None if name in ("timm", "pooled_vit", "pooled_swin") else 40,
+            augment=ImageAugment(policy="none"), batch_size=8))
+    mode: Any = name.removeprefix("pooled_")
+    return lambda: (HuggingFace(str(save("bert")), pooling=mode),
+                    TextClassification(texts, max_length=20, batch_size=8))
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +70,14 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         world, technique, merged = case
         work = root / f"run{number}"
         work.mkdir()
-        model = restored(make_world(world, request.getfixturevalue), technique, work)
+        model = restored(make(world, request.getfixturevalue), technique, work)
         chosen = samples(model)
         expected = known(model, chosen)
         folder = root / f"export{number}"
         folder.mkdir()
         try:
             _, form, _ = write_model(model, folder, merged)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the test of this case shows it
             found[case] = {"error": repr(error)}
             continue
         found[case] = {"form": form, "expected": expected, "folder": folder}
