@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from ftlab.data.base import DataModule
+from ftlab.data.causal_lm import CausalLM
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports.agreement import silent_trainer
-from ftlab.exports.restore import restored
+from ftlab.exports.restore import Restored, restored
 from ftlab.reports.export import write_file
 from ftlab.reports.formats import escape_csv
 from ftlab.training.evaluate import evaluate, placing
@@ -99,18 +100,25 @@ def predict(run: str, source: str | Path, tracking_uri: str | None = None,
         InputError: no such run or source; says why.
     """
     with restored(run, tracking_uri, allow, test=str(source)) as found:
-        made, model = found.run, found.model
-        if made.data.task.form == "text" and getattr(made.data, "prompt", "") is None:
-            raise Incompatible("the run models plain texts, and predicts no answers",
-                               "predict with a run that has prompts")
-        trainer = silent_trainer(made)
-        device = trainer.strategy.root_device
-        metrics, records = evaluate(
-            model.to(device), made.data.eval_loader("test"), made.data.task,
-            made.data.splits["test"].ids, placing(trainer, device),
-            trainer.precision_plugin.forward_context)
-        return Predictions(_columns(records, made.data, found.labelled),
-                           metrics if found.labelled else {})
+        return predictions_of(found)
+
+
+def predictions_of(found: Restored) -> Predictions:
+    """What a restored model says of its test split.
+
+    Raises:
+        Incompatible: there is nothing that it predicts.
+    """
+    data = found.run.data
+    if isinstance(data, CausalLM) and data.prompt is None:
+        raise Incompatible("the run models plain texts, and predicts no answers",
+                           "predict with a run that has prompts")
+    trainer = silent_trainer(found.run)
+    device = trainer.strategy.root_device
+    metrics, records = evaluate(
+        found.model.to(device), data.eval_loader("test"), data.task, data.splits["test"].ids,
+        placing(trainer, device), trainer.precision_plugin.forward_context)
+    return Predictions(_columns(records, data, found.labelled), metrics if found.labelled else {})
 
 
 def _columns(records: Mapping[str, list[Any]], data: DataModule,
@@ -125,7 +133,7 @@ def _columns(records: Mapping[str, list[Any]], data: DataModule,
     if task.form == "vector" and names is not None:
         for place, name in enumerate(names):
             columns[f"score {name}"] = [row[place] for row in records["scores"]]
-    elif "scores" in records and (labelled or task.form != "text") and names != []:
+    elif "scores" in records and (labelled or task.form != "text"):
         columns["scores"] = records["scores"]
     return columns
 
@@ -133,7 +141,7 @@ def _columns(records: Mapping[str, list[Any]], data: DataModule,
 def _field(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         return repr(value)
     return escape_csv(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
