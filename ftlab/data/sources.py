@@ -90,7 +90,10 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
 
 
 def _loose_files(path: Path, modality: Modality) -> Examples | None:
-    """A file, or the files of a folder; None where there is none, so that there are class folders."""
+    """A file, or the files of a folder; None where it has folders, which are classes."""
+    if path.is_dir() and any(inner.is_dir() and not inner.name.startswith((".", "__"))
+                             for inner in path.iterdir()):
+        return None
     files = [path] if path.is_file() else sorted(
         file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")
         and file.suffix.lower() in _FILES[modality])
