@@ -53,7 +53,7 @@ def restored(world: World, technique: str, directory: Path, **cell: float) -> Re
     checkpoint.load(directory / "checkpoint", again.technique.model)
     again.technique.model.requires_grad_(False).eval()
     tags = {"ftlab.study": "study", "ftlab.technique": technique, "ftlab.dataset": "data",
-            "ftlab.backbone": "tiny"}
+            "ftlab.backbone": "tiny", "ftlab.seed": "7"}
     record = RunRecord("0" * 32, "1" * 32, 7, "FINISHED", "", {"test/loss": 1.0}, {}, tags, 0, 1)
     return Restored(record, said, again, directory, cell)
 

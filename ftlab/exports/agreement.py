@@ -19,6 +19,7 @@ from torch import Tensor
 from ftlab.backbones.forms.encoder_decoder import EncoderDecoderModel
 from ftlab.backbones.model import tensors
 from ftlab.backbones.pretrained import quiet
+from ftlab.backbones.source import reason
 from ftlab.errors import FtlabError, InputError
 from ftlab.exports.loading import Loading
 from ftlab.exports.restore import Restored
@@ -165,7 +166,7 @@ def check(loading: Loading, folder: Path, base: str, chosen: Sequence[Sample],
             given = [(_computed(names, sample), _told(names, sample)) for sample in chosen]
     except Exception as error:  # whatever another library raises, the export is none
         raise FtlabError(f"the exported model does not load or run without ftlab: "
-                         f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}",
+                         f"{type(error).__name__}: {reason(error)}",
                          "try --merged, or tell ftlab's authors") from error
     for sample, ours, (outputs, prediction) in zip(chosen, expected, given, strict=True):
         if not close(outputs, ours.outputs):

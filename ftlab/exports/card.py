@@ -15,6 +15,7 @@ from ftlab.exports.restore import Restored
 from ftlab.reports.formats import escape_markdown
 from ftlab.studies import provenance
 from ftlab.studies.discover import family, members
+from ftlab.tracking.plain import flatten
 
 _PIPELINES = {
     "TextClassification": "text-classification", "ImageClassification": "image-classification",
@@ -22,6 +23,7 @@ _PIPELINES = {
     "SpeechRecognition": "automatic-speech-recognition", "CausalLM": "text-generation",
     "TokenClassification": "token-classification",
 }
+_CONFIG = ("backbone", "data", "technique", "trainer", "select_by", "seed")
 _COSTS = {
     "cost/trainable_parameters": ("trainable parameters", ",.0f"),
     "cost/total_parameters": ("parameters in all", ",.0f"),
@@ -61,9 +63,9 @@ def card(restored: Restored, loading: Loading, form: str, cell: Mapping[str, flo
             [title, format(metrics[name], how)] for name, (title, how) in _COSTS.items()
             if name in metrics]),
         "## Where it comes from", _table(["", ""], _origin(restored)),
-        "The run's configuration:", _fenced(json.dumps(
-            {key: said[key] for key in ("backbone", "data", "technique", "trainer", "select_by",
-                                        "seed")}, indent=1), "json"),
+        "The run's configuration:", _fenced("\n".join(
+            f"{name}: {value}" for name, value in flatten({key: said[key] for key in _CONFIG}).items()
+        ), "text"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -132,11 +134,8 @@ def _origin(restored: Restored) -> list[list[str]]:
     prints = said["fingerprints"]
     return [
         ["MLflow run", restored.record.run_id],
-        ["backbone", json.dumps(said["backbone"]["init_args"].get("source")
-                                or said["backbone"]["init_args"].get("name"))],
-        ["sha256 of its weights", str(prints.get("ftlab.backbone_sha256"))],
-        ["data set", json.dumps(said["data"]["init_args"].get("train"))],
-        ["sha256 of its rows", str(prints.get("ftlab.dataset_sha256"))],
+        ["sha256 of the backbone's weights", str(prints.get("ftlab.backbone_sha256"))],
+        ["sha256 of the data set's rows", str(prints.get("ftlab.dataset_sha256"))],
         ["device", str(environment.get("device", ""))],
         ["versions", shown], ["ftlab's commit", str(environment.get("commit", ""))],
     ]

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +132,7 @@ def _growing(folder: Path | None) -> Iterator[Path]:
             yield inner
         return
     growing = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.tmp")
+    above = [parent for parent in growing.parents if not parent.exists()]
     try:
         try:
             growing.mkdir(parents=True)
@@ -140,8 +141,12 @@ def _growing(folder: Path | None) -> Iterator[Path]:
                              "give --out a folder that can be written") from error
         yield growing
         os.replace(growing, folder)
-    finally:
+    except BaseException:
         shutil.rmtree(growing, ignore_errors=True)
+        for parent in above:
+            with suppress(OSError):  # somebody else's files are in it by now
+                parent.rmdir()
+        raise
 
 
 def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, str]:
@@ -152,19 +157,16 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
                            "model through prompts of its own", "take the pre-trained model itself")
     chosen = agreement.samples(found)
     expected = agreement.known(found, chosen)
-    adapters = any(isinstance(module, BaseTunerLayer) for module in model.modules())
-    prompts = isinstance(model.network, PeftModel)
-    if merged and prompts:
-        raise Incompatible(f"{type(found.run.technique).__name__} adds virtual tokens, which no "
-                           "weights can hold", "export it without --merged")
-    if merged and adapters:
-        found.run.technique.merge(model)
-        unload(model)
+    adapted = isinstance(model.network, PeftModel) or any(
+        isinstance(module, BaseTunerLayer) for module in model.modules())
+    if merged and adapted:
+        _merge(found)
         before, expected = expected, agreement.known(found, chosen)
         for one, other in zip(before, expected, strict=True):
             guards.check_merge(one.outputs, other.outputs)
+        adapted = False
     loading, base, inputs = Loading(), "", chosen[0].inputs
-    if isinstance(backbone, HuggingFace) and (adapters or prompts) and not merged:
+    if isinstance(backbone, HuggingFace) and adapted:
         base = write_adapter(loading, model, backbone, inputs, folder)
         form = "A PEFT adapter; the base model stays as it is."
     elif isinstance(backbone, HuggingFace):
@@ -175,7 +177,7 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
             form = ("A model of sentence-transformers, whose encode() gives the raw outputs, over "
                     "an encoder of transformers.")
     elif isinstance(backbone, Torchvision | Timm):
-        if adapters and not merged:
+        if adapted:
             raise Incompatible(f"{type(backbone).__name__} networks take no PEFT folder",
                                "export it with --merged")
         write_state(loading, model, backbone, data.task, folder)
@@ -187,6 +189,19 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
     add_examples(loading, data, backbone.preprocessing, model)
     agreement.check(loading, folder, base, chosen, expected)
     return loading, form, base
+
+
+def _merge(found: Restored) -> None:
+    """Fold an adapter into the weights, and leave nothing of it.
+
+    Raises:
+        Incompatible: no weights can hold it.
+    """
+    technique = found.run.technique
+    if not technique.merge(found.model):
+        raise Incompatible(f"{type(technique).__name__} adds virtual tokens, which no weights can "
+                           "hold", "export it without --merged")
+    unload(found.model)
 
 
 def _notes(found: Restored) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.backbones.model import tensors
+from ftlab.backbones.source import reason
 from ftlab.errors import FtlabError, Incompatible, InputError
 from ftlab.exports import agreement
 from ftlab.exports.restore import Restored
@@ -67,7 +68,7 @@ def write_onnx(found: Restored, folder: Path) -> str:
                 dynamic_shapes={"values": tuple(_axes(name, wide[name]) for name in names)})
     except Exception as error:  # the exporter raises its own and torch's kinds alike
         raise Incompatible(f"--onnx: torch.onnx cannot express this model: {type(error).__name__}: "
-                           f"{(str(error).strip().splitlines() or [''])[0]}",
+                           f"{reason(error)}",
                            "export it without --onnx") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for sample in chosen:

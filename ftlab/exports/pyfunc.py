@@ -68,6 +68,7 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
     with quiet():
         told = loading.run(str(folder), base)["predict"]([_file(example[column][0])])
     predictions, scores = told if loading.gives_scores else (told, [[]])
+    predictions = [[""] if each == [] else each for each in predictions]  # no type is read off []
     given = pd.DataFrame({"prediction": predictions} | {
         f"score {label}": [row[place] for row in scores]
         for place, label in enumerate(loading.score_names)})

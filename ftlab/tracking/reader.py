@@ -62,8 +62,8 @@ class RunReader(Tracker):
                     return []
                 raise
         experiments = self._client.search_experiments()
-        return [run for each in experiments for run in self._runs.search(each.experiment_id, "")
-                if run.info.run_id.startswith(wanted)]
+        return [run for each in experiments for run in self._runs.search(
+            each.experiment_id, f"attributes.run_id LIKE '{wanted}%'")]
 
     def _with_model(self, run: Run) -> RunRecord:
         name, kind = run.info.run_id, run.data.tags.get("ftlab.kind", "")

@@ -1,5 +1,6 @@
 """Models of every world, exported and loaded by their own ecosystem, without ftlab."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,13 @@ def test_loads_without_ftlab_and_gives_the_same(
     for told, ours in zip(found["told"], found["expected"], strict=True):
         said = told[0][0] if isinstance(told, tuple) else told[0]
         assert alike(said, ours.prediction, 1e-3)
+
+
+def test_names_of_classes__are_where_transformers_looks(
+    exported: dict[Case, dict[str, Any]]
+) -> None:
+    folder = exported["image_classification", "LoRA", True]["folder"]
+    said = json.loads((folder / "config.json").read_text())
+    assert said["id2label"] == {"0": "left", "1": "right"}
+    assert said["problem_type"] == "single_label_classification"
+    assert said["architectures"] == ["ResNetForImageClassification"]

@@ -83,6 +83,7 @@ def test_export__adapter_and_card(stored: Stored, here: Callable, tmp_path: Path
     assert "one of 2 seeds" in card
     assert run.run_id in card
     assert run.tags["ftlab.backbone_sha256"] in card
+    assert "technique.init_args.lr: 0.01" in card
 
 
 def test_export__merged_is_a_folder_of_sentence_transformers(stored: Stored, tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_register__loads_in_a_fresh_process(stored: Stored, tmp_path: Path) -> N
 
 def test_refused__what_no_other_library_has(stored: Stored, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="modules into the network that BertModel lacks"):
-        ftlab.export_run(stored.adapter, tmp_path / "model", tracking_uri=stored.uri)
+        ftlab.export_run(stored.adapter, tmp_path / "deep" / "model", tracking_uri=stored.uri)
     assert not any(tmp_path.iterdir())
 
 
