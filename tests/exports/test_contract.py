@@ -23,10 +23,11 @@ from ftlab.exports.export import write_model
 
 OWN = {"object_detection"}  # a detector that only ftlab assembles
 THERE = [world for world in WORLDS if world not in OWN]
-CASES = [(world, technique, merged) for world in THERE for technique, merged in (
-    ("FullFineTuning", False), ("LoRA", False), ("LoRA", True))]
-CASES += [(world, technique, False) for technique in ("PromptTuning", "PrefixTuning")
-          for world in ("causal_lm", "seq2seq", "token_classification", "multi_label")]
+CASES = [(world, technique, False) for world in THERE for technique in ("FullFineTuning", "LoRA")]
+CASES += [(world, "LoRA", True) for world in (
+    "text_classification", "image_classification", "causal_lm", "speech_recognition_ctc")]
+CASES += [(world, "PromptTuning", False) for world in ("causal_lm", "seq2seq", "multi_label")]
+CASES += [(w, "PrefixTuning", False) for w in ("causal_lm", "seq2seq", "token_classification")]
 CASES += [("text_classification", name, False) for name in ("LinearProbe", "ZeroShot", "IA3")]
 CASES += [("image_classification_clip", "ZeroShot", False), ("seq2seq", "Untuned", False)]
 CASES += [(name, "FullFineTuning", False) for name in ("torchvision", "timm", "timm_conv")]

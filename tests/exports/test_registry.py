@@ -11,6 +11,7 @@ from matrix import make_world
 from ftlab.errors import Incompatible
 from ftlab.exports.agreement import alike, known, samples
 from ftlab.exports.export import write_model
+from ftlab.exports.loading import Loading
 from ftlab.exports.pyfunc import register_model
 from ftlab.exports.restore import Restored
 from ftlab.tracking.records import RunRecord
@@ -20,9 +21,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning:mlflow.*",
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 COLUMNS = {
-    "text_classification": "text", "multi_label": "text", "token_classification": "words",
-    "causal_lm": "prompt", "seq2seq": "text", "image_classification": "image",
-    "regression": "image", "audio_classification": "audio", "speech_recognition_whisper": "audio",
+    "multi_label": "text", "token_classification": "words", "causal_lm": "prompt",
+    "image_classification": "image", "speech_recognition_whisper": "audio",
 }
 
 
@@ -69,7 +69,5 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
 
 def test_model__without_predictions_is_refused(found: Callable, tmp_path: Path) -> None:
     model = found("text_classification")
-    loading, _, base = write_model(model, (tmp_path / "export").mkdir() or tmp_path / "export")
-    loading.examples = ""
     with pytest.raises(Incompatible, match="has no table of examples"):
-        register_model(Kept(tmp_path / "kept"), "m", model, loading, tmp_path / "export", base)
+        register_model(Kept(tmp_path / "kept"), "m", model, Loading(), tmp_path, "")
