@@ -39,10 +39,10 @@ def prepare(images):  # paths, or open files
         scale = max({height} / image.shape[-2], {width} / image.shape[-1])
         size = [math.ceil(edge * scale - 1e-6) for edge in image.shape[-2:]]
         image = functional.resize(image, size if scale <= 1 else [{height}, {width}],
-                                  InterpolationMode("{interpolation}"), antialias=True)
+                                  InterpolationMode({interpolation!r}), antialias=True)
         image = functional.center_crop(image, [{height}, {width}]).float() / 255
         ready.append(functional.normalize(image, {mean}, {std}))
-    return {{"{name}": torch.stack(ready).to({dtype})}}
+    return {{{name!r}: torch.stack(ready).to({dtype})}}
 """
 _SOUND = """
 extractor = AutoFeatureExtractor.from_pretrained(folder)
@@ -78,7 +78,8 @@ def predict({takes}):  # the labels of each, and the probabilities of all labels
 _NUMBERS = """
 def predict({takes}):  # a number for each
     with torch.no_grad():
-        numbers = {outputs}.float().squeeze(-1) * {std} + {mean}
+        numbers = {outputs}.float().squeeze(-1)
+    numbers = numbers * {train_standard_deviation} + {train_mean}
     return numbers.tolist()
 """
 _TAGS = """
@@ -180,7 +181,7 @@ def _finish(loading: Loading, parts: list[str], task: Task, outputs: str) -> Non
         last = _LABELS.format(names=task.labels, threshold=task.threshold, **said)
         loading.gives_scores, loading.score_names = True, task.labels
     elif isinstance(task, Regression):
-        last = _NUMBERS.format(std=task._std, mean=task.mean, **said)
+        last = _NUMBERS.format(**task.summary(), **said)
     else:
         loading.takes = ""
         return

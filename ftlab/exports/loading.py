@@ -20,6 +20,7 @@ class Loading:
     Attributes:
         imports: lines; sorted and made unique when they are shown.
         base: what the folder stands upon, as an expression; empty where it stands alone.
+        base_moves: whether that expression holds on other machines, and in other folders.
         network: defines `compute`.
         examples: defines `prepare` and `predict`; empty where there is none.
         takes: what `predict` takes, for people: `texts`, `images`, `recordings`, `sentences`.
@@ -30,6 +31,7 @@ class Loading:
 
     imports: set[str] = field(default_factory=lambda: {"import torch"})
     base: str = ""
+    base_moves: bool = True
     network: str = ""
     examples: str = ""
     takes: str = ""

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from ftlab.backbones.pretrained import quiet
-from ftlab.backbones.source import is_hub_id
 from ftlab.errors import Incompatible
 from ftlab.exports import agreement
 from ftlab.exports.loading import Loading, import_lines
@@ -85,15 +84,11 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
 def _code(loading: Loading, column: str, base: str) -> str:
     imports = loading.imports | {"import io", "import pandas", "from mlflow.models import set_model",
                                  "from mlflow.pyfunc import PythonModel"}
-    # a folder of this machine is named in full: MLflow loads it from anywhere
-    local = base and not is_hub_id(_literal(loading.base)) and "find_spec" not in loading.base
+    # a folder of this machine is named in full: MLflow loads the model from any other
+    where = loading.base if loading.base_moves else repr(base)
     return _CODE.format(imports=import_lines(imports), scores=loading.score_names, column=column,
-                        base=repr(base) if local else loading.base or "None",
+                        base=where or "None",
                         body=textwrap.indent(loading.body, "    "))
-
-
-def _literal(expression: str) -> str:
-    return expression.strip("'\"")
 
 
 def _value(raw: Any) -> Any:

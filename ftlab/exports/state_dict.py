@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ftlab.backbones.model import TaskModel
-from ftlab.backbones.timm import Timm, _timm
+from ftlab.backbones.timm import Timm
 from ftlab.backbones.torchvision import Torchvision
 from ftlab.exports.loading import Loading
 from ftlab.exports.transformers_folder import check_stock
@@ -37,11 +37,13 @@ def write_state(loading: Loading, model: TaskModel, backbone: Torchvision | Timm
         make = lambda: get_model(backbone.name, **options)
         names = {name: name for name in model.network.state_dict()}
     else:
+        from timm import create_model
+
         library, built = "timm", "timm.create_model"
-        if backbone.image_size is not None and backbone._published.fixed_input_size:
+        if backbone.image_size is not None and backbone.preprocessing.fixed_size:
             options["img_size"] = backbone.image_size
         options["pretrained"] = False
-        make = lambda: _timm().create_model(backbone.name, **options)
+        make = lambda: create_model(backbone.name, **options)
         names = {name: _unwrapped(name, model) for name in model.network.state_dict()}
     state = {names[name]: tensor.detach().contiguous()
              for name, tensor in model.network.state_dict().items()}

@@ -23,6 +23,7 @@ from ftlab.backbones.hub import find_folder
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.pretrained import quiet, read_config
+from ftlab.backbones.source import is_hub_id
 from ftlab.errors import Incompatible
 from ftlab.exports.heads import add_outputs
 from ftlab.exports.loading import Loading
@@ -95,10 +96,11 @@ def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
                           ("a GGUF file holds", is_gguf(backbone.source))):
         if changed:
             raise Incompatible(f"{backbone.label}: {what} the network below the adapter", _MERGE)
-    trunk = model.get_submodule(model._trunk)
+    inside = "network.base_model" if isinstance(model.network, PeftModel) else "network"
+    trunk: Any = model.get_submodule(inside)
     base = find_folder(backbone.source, backbone.revision)
-    heads = [path.removeprefix(f"{model._trunk}.") for path in model.head.paths
-             if path.startswith(f"{model._trunk}.")
+    heads = [path.removeprefix(f"{inside}.") for path in model.head.paths
+             if path.startswith(f"{inside}.")
              and any(True for _ in model.get_submodule(path).parameters())]
     if isinstance(model.network, PeftModel):
         with warnings.catch_warnings():
@@ -110,11 +112,12 @@ def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
             save_file(state, folder / "task_head.safetensors")
     else:
         state = {}
-        _write_injected(model, heads, backbone.source, folder)
+        _write_injected(model, heads, backbone, folder)
     name = _public_name(trunk)
     loading.imports |= {f"from transformers import {name}", "from peft import PeftModel"}
     loading.packages |= {"transformers", "peft"}
     loading.base = _written(backbone.source, loading)
+    loading.base_moves = backbone.source.startswith("package:") or is_hub_id(backbone.source)
     options = _differing(trunk, read_config(base, None, backbone.label))
     revision = f", revision={backbone.revision!r}" if backbone.revision else ""
     loading.network = (f"model = {name}.from_pretrained(\n    base{revision}, "
@@ -128,10 +131,11 @@ def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
     return str(base)
 
 
-def _write_injected(model: TaskModel, heads: list[str], source: str, folder: Path) -> None:
+def _write_injected(model: TaskModel, heads: list[str], backbone: HuggingFace,
+                    folder: Path) -> None:
     network: Any = model.network
     config = copy.copy(network.peft_config["default"])
-    config.base_model_name_or_path = source
+    config.base_model_name_or_path, config.revision = backbone.source, backbone.revision
     config.modules_to_save = heads or None
     config.inference_mode = True
     config.task_type = ("CAUSAL_LM" if isinstance(model, CausalModel) else
