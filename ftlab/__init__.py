@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftlab.exports.export import export_run as export_run
+    from ftlab.exports.predictions import predict as predict
     from ftlab.reports.drift.compare import compare as compare
     from ftlab.reports.drift.reproduce import reproduce as reproduce
     from ftlab.reports.study_report import report as report
@@ -16,14 +18,16 @@ if TYPE_CHECKING:
     from ftlab.sweeps.sweep import load_sweep as load_sweep
 
 __all__ = [
-    "compare", "load_study", "load_sweep", "report", "reproduce", "run_study", "run_sweep",
-    "table",
+    "compare", "export_run", "load_study", "load_sweep", "predict", "report", "reproduce",
+    "run_study", "run_sweep", "table",
 ]  # fmt: skip
 
 _HOME = {
     "compare": "ftlab.reports.drift.compare",
+    "export_run": "ftlab.exports.export",
     "load_study": "ftlab.studies.study",
     "load_sweep": "ftlab.sweeps.sweep",
+    "predict": "ftlab.exports.predictions",
     "report": "ftlab.reports.study_report",
     "reproduce": "ftlab.reports.drift.reproduce",
     "run_study": "ftlab.studies.coordinator",

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ftlab.commands import drift
+from ftlab.commands import drift, models
 from ftlab.errors import FtlabError, InputError
 from ftlab.options import (
     Address,
@@ -253,6 +253,10 @@ def check(
             typer.echo(f"  note: {note}")
     if wrong:
         raise typer.Exit(2)
+
+
+app.command()(models.export)
+app.command()(models.predict)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import pytest
 
 ROOMS = (
     "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
-    "reports",
+    "reports", "exports",
 )
 ALONE = {"tracking", "backbones"}
 OUTSIDE = {"errors", "__init__", "cli", "commands", "options", "__main__"}

@@ -90,6 +90,9 @@ class AudioClassification(DataModule):
         self.note(*notes)
         return examples
 
+    def unlabelled(self, source: str) -> Examples | None:
+        return self._recordings.source.unlabelled(source)
+
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._recordings.add(split, examples)
 

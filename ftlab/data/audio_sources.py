@@ -13,7 +13,7 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
 from ftlab.data.examples import Examples, SplitName
-from ftlab.data.tables import Column, read_table
+from ftlab.data.tables import Column, has_column, read_table
 from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
 
@@ -113,6 +113,35 @@ class AudioSource:
             return self._bare(path, files), [], notes
         return self._table(source, split)
 
+    def unlabelled(self, source: str) -> Examples | None:
+        """The recordings of a source without labels; None where it has labels, or is a hub's.
+
+        Raises:
+            InputError: with the place and the mend.
+        """
+        if source.startswith(hub.PREFIX):
+            return None
+        path = resolve_path(source)
+        if path.is_dir():
+            files, _ = _files(path, source)
+            return None if self._says(path, files) else _loose(_ids(path, files), files)
+        if path.suffix.lower() in EXTENSIONS:
+            return _loose([path.name], [path])
+        if has_column(path, self.label):
+            return None
+        rows, _ = read_table(path, (self.audio,))
+        return _loose([f"{path.stem}:{number}" for number in range(1, len(rows) + 1)],
+                      [_audio(row[0], path.parent, f"{source}, row {number}")
+                       for number, row in enumerate(rows, 1)])
+
+    def _says(self, folder: Path, files: Sequence[Path]) -> bool:
+        """Whether a folder says of any of its files what the label is."""
+        if self.pattern is not None:
+            return any(_expression(self.pattern).fullmatch(path.stem) for path in files)
+        if self.bare == "classes":
+            return any(path.parent != folder for path in files)
+        return any(path.with_suffix(".txt").is_file() for path in files)
+
     def _table(self, source: str, split: SplitName) -> tuple[Examples, list[str], list[str]]:
         columns = [self.audio, self.label, *([] if self.speaker is None else [self.speaker])]
         if source.startswith(hub.PREFIX):
@@ -156,6 +185,10 @@ class AudioSource:
                                      "into a folder named after it, or give pattern")
             return Examples(_ids(folder, files), list(files), [path.parent.name for path in files])
         return Examples(_ids(folder, files), list(files), [_sidecar(path) for path in files])
+
+
+def _loose(ids: list[str], recordings: Sequence[Path | bytes]) -> Examples:
+    return Examples(ids, list(recordings), [None] * len(ids))
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

@@ -105,6 +105,10 @@ class DataModule(LightningDataModule, ABC):
         """The splits that the training source itself brings, where none are named."""
         return ()
 
+    def unlabelled(self, source: str) -> Examples | None:
+        """The examples of a source without labels (each None, or a stand-in); None with labels."""
+        return None
+
     @abstractmethod
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         """Check and normalise the inputs of a split in place; sha256 digest of each."""

@@ -9,10 +9,12 @@ from typing import Any
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.source import resolve_path
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.causal_tokens import Pairs, chunks_of, pairs_of
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.hub import PREFIX
 from ftlab.data.packing import PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import Labels, lengths
@@ -20,6 +22,7 @@ from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits
 from ftlab.data.splits import Split, Subset
+from ftlab.data.tables import has_column
 from ftlab.data.token_cache import TokenCache
 from ftlab.errors import InputError
 from ftlab.tasks.language_modelling import LanguageModelling
@@ -116,6 +119,16 @@ class CausalLM(DataModule):
         if self.prompt is None:
             return Examples(ids, responses, [None] * len(ids))
         return Examples(ids, [self.prompt.fill(row) for row in cells], responses)
+
+    def unlabelled(self, source: str) -> Examples | None:
+        """Prompts from a table without the columns of the response."""
+        if self.prompt is None or source.startswith(PREFIX):
+            return None
+        path = resolve_path(source)
+        if path.is_dir() or all(has_column(path, column) for column in self.response.columns):
+            return None
+        ids, cells, _ = read_cells(source, "test", self.prompt.columns)
+        return Examples(ids, [self.prompt.fill(row) for row in cells], [None] * len(ids))
 
     def _rename(self, cell: str, place: str) -> str:
         if self.renamed is None:

@@ -19,7 +19,7 @@ from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
 from ftlab.data.kept_images import KeptImages, Normalise
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural, Sampling
-from ftlab.data.sources import own_splits, read
+from ftlab.data.sources import own_splits, read, read_unlabelled
 from ftlab.data.splits import Split, Subset
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
@@ -95,6 +95,9 @@ class ImageClassification(DataModule):
         examples, notes = read(source, split, "image", self.image, self.label)
         self.note(*notes)
         return examples
+
+    def unlabelled(self, source: str) -> Examples | None:
+        return read_unlabelled(source, "image", self.image, self.label)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._images.add(split, examples)

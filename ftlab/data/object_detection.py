@@ -20,6 +20,7 @@ from ftlab.data.image_dataset import StackImages
 from ftlab.data.kept_images import KeptImages, Normalise
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural
+from ftlab.data.sources import read_unlabelled
 from ftlab.data.splits import Split, Subset
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
@@ -119,6 +120,16 @@ class ObjectDetection(DataModule):
                              "name annotated images")
         return Examples([image.id for image in found], [image.image for image in found],
                         [image.boxes for image in found])
+
+    def unlabelled(self, source: str) -> Examples | None:
+        """Images alone: a file, or a folder with nothing of Pascal VOC's layout."""
+        path = resolve_path(source)
+        if path.suffix.lower() == ".json" or (path / "Annotations").is_dir():
+            return None
+        examples = read_unlabelled(source, "image", "image", "label")
+        if examples is not None:
+            examples.labels = [[] for _ in examples.ids]
+        return examples
 
     def _renamed(self, examples: Examples, source: str) -> Examples:
         """Class names of each object, where `classes` are given."""

@@ -14,7 +14,7 @@ from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.ragged import Labels, lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
-from ftlab.data.sources import own_splits, read
+from ftlab.data.sources import own_splits, read, read_unlabelled
 from ftlab.data.splits import Split, Subset
 from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
@@ -87,6 +87,9 @@ class Seq2Seq(DataModule):
         examples, notes = read(source, split, "text", self.source, self.target)
         self.note(*notes)
         return examples
+
+    def unlabelled(self, source: str) -> Examples | None:
+        return read_unlabelled(source, "text", self.source, self.target)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]

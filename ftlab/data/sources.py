@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import Examples, SplitName
-from ftlab.data.tables import EXTENSIONS, Column, read_table
+from ftlab.data.tables import EXTENSIONS, Column, has_column, read_table
 from ftlab.data.utf8 import cleaned, decoded, note_replaced
 from ftlab.errors import InputError
 
@@ -56,6 +56,53 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
     if modality == "image":
         return Examples(ids, [_image(cell, base, place) for cell, place in found], labels), notes
     return Examples(ids, [_text(cell, place) for cell, place in found], labels), notes
+
+
+def read_unlabelled(source: str, modality: Modality, column: Column,
+                    label: Column) -> Examples | None:
+    """The examples of a source without labels; None where it has labels, or is a hub's.
+
+    A table has none without the label's column, a folder without class folders; and a file of the
+    modality is one example.
+
+    Args:
+        source: as in `read`, or a file.
+        modality: what the column holds.
+        column: the text or image.
+        label: the label, if there is one.
+
+    Raises:
+        InputError: with the place and the mend.
+    """
+    if source.startswith(hub.PREFIX):
+        return None
+    path = resolve_path(source)
+    if path.is_dir() or path.suffix.lower() in _FILES[modality]:
+        return _loose_files(path, modality)
+    if has_column(path, label):
+        return None
+    rows, _ = read_table(path, (column,))
+    places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
+    inputs = [_text(row[0], place) if modality == "text" else _image(row[0], path.parent, place)
+              for row, place in zip(rows, places, strict=True)]
+    ids = [f"{path.stem}:{number}" for number in range(1, len(rows) + 1)]
+    return Examples(ids, inputs, [None] * len(ids))
+
+
+def _loose_files(path: Path, modality: Modality) -> Examples | None:
+    """A file, or the files of a folder; None where it has folders, which are classes."""
+    if path.is_dir() and any(inner.is_dir() and not inner.name.startswith((".", "__"))
+                             for inner in path.iterdir()):
+        return None
+    files = [path] if path.is_file() else sorted(
+        file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")
+        and file.suffix.lower() in _FILES[modality])
+    if not files:
+        return None
+    inputs: list[Any] = list(files)
+    if modality == "text":
+        inputs = [_text(cleaned(decoded(file.read_bytes())), str(file)) for file in files]
+    return Examples([file.name for file in files], inputs, [None] * len(files))
 
 
 def own_splits(source: str) -> Sequence[SplitName]:

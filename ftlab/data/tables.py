@@ -52,6 +52,34 @@ def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, .
     return clean, sum(a != b for a, b in zip(rows, clean, strict=True))
 
 
+def has_column(path: Path, column: Column) -> bool:
+    """Whether a table has a column; of .jsonl the first row tells.
+
+    Raises:
+        InputError: an empty or malformed file, or of another kind.
+    """
+    match path.suffix.lower():
+        case ".csv" | ".tsv":
+            header = next((row for row in _delimited_rows(path) if row), [])
+        case ".jsonl":
+            lines = (line for line in _decoded(path).split("\n") if line.strip())
+            try:
+                header = list(json.loads(next(lines, "{}")))
+            except (json.JSONDecodeError, TypeError):
+                return True  # `read_table` says what is wrong with it
+        case ".parquet":
+            import pyarrow
+            from pyarrow import parquet
+
+            try:
+                header = parquet.read_schema(path).names
+            except pyarrow.ArrowInvalid:
+                return True  # as above
+        case _:
+            return True  # as above
+    return column < len(header) if isinstance(column, int) else column in header
+
+
 def _pick_delimited(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
     rows = [row for row in _delimited_rows(path) if row]
     by_number = isinstance(columns[0], int)

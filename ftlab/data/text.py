@@ -14,7 +14,7 @@ from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural, Sampling
-from ftlab.data.sources import own_splits, read
+from ftlab.data.sources import own_splits, read, read_unlabelled
 from ftlab.data.splits import Split, Subset
 from ftlab.data.text_augment import TextAugment
 from ftlab.data.text_normalise import TextNormalisation
@@ -89,6 +89,9 @@ class TextClassification(DataModule):
         examples, notes = read(source, split, "text", self.text, self.label)
         self.note(*notes)
         return examples
+
+    def unlabelled(self, source: str) -> Examples | None:
+        return read_unlabelled(source, "text", self.text, self.label)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         if self.normalise is not None:

@@ -25,7 +25,7 @@ from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
-from ftlab.data.tables import read_table
+from ftlab.data.tables import has_column, read_table
 from ftlab.data.token_cache import TokenCache
 from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
@@ -104,6 +104,21 @@ class TokenClassification(DataModule):
             sentences[i] = Sentence(sentence.name, sentence.words, tags, sentence.places)
         if mended:
             self.note(f"{mended} I- tags in {source} continued nothing; each begins an entity now")
+        return Examples([s.name for s in sentences], [s.words for s in sentences],
+                        [s.tags for s in sentences])
+
+    def unlabelled(self, source: str) -> Examples | None:
+        """Words from a table without the tags' column."""
+        words = "tokens" if self.word is None else self.word
+        if source.startswith(hub.PREFIX):
+            return None
+        path = resolve_path(source)
+        if path.suffix.lower() not in _TABLES or has_column(path, self.tag or "tags"):
+            return None
+        rows = [row[0] for row in read_table(path, (words,))[0]]
+        stand_in = self.task.tags[0]
+        sentences = from_rows(path.stem, path.name, [
+            (row, [stand_in] * (len(row) if isinstance(row, list) else 0)) for row in rows])
         return Examples([s.name for s in sentences], [s.words for s in sentences],
                         [s.tags for s in sentences])
 

@@ -1,0 +1,221 @@
+"""What a restored model and an exported one are held to before an export counts."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from ftlab.backbones.forms.encoder_decoder import EncoderDecoderModel
+from ftlab.backbones.model import tensors
+from ftlab.backbones.pretrained import quiet
+from ftlab.backbones.source import reason
+from ftlab.errors import FtlabError, InputError
+from ftlab.exports.loading import Loading
+from ftlab.exports.restore import Restored
+from ftlab.techniques.single_precision import in_single_precision
+from ftlab.training.costs import without_target
+from ftlab.training.evaluate import placing
+from ftlab.training.fit import Run, make_trainer
+
+FEW = 4
+"""Examples on which an exported model is compared with ours, one at a time."""
+SOME = 32
+"""Stored predictions that a restored model must give again, at least."""
+EXACT = 1e-5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test example.
+
+    Attributes:
+        name: its id.
+        raw: as `predict` takes it.
+        batch: of it alone.
+        inputs: what the network is called with.
+    """
+
+    name: str
+    raw: Any
+    batch: dict[str, Any]
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What our model gives for a sample: comparable tensors, and the prediction."""
+
+    outputs: list[Tensor]
+    prediction: Any
+
+
+def samples(restored: Restored) -> list[Sample]:
+    """A few test examples, spread over the split."""
+    data, model = restored.run.data, restored.model
+    examples, dataset = data.splits["test"], data.dataset("test", training=False)
+    collate, count = data.collate(training=False), min(FEW, len(data.splits["test"]))
+    found = []
+    for place in range(0, len(examples) // count * count, len(examples) // count):
+        batch = collate([dataset[place]])
+        read = batch if isinstance(model, EncoderDecoderModel) else without_target(batch)
+        found.append(Sample(examples.ids[place], _raw(examples.inputs[place]), batch,
+                            dict(model.arguments(read))))
+    return found
+
+
+def _raw(value: Any) -> Any:
+    return io.BytesIO(value) if isinstance(value, bytes) else value
+
+
+def known(restored: Restored, chosen: Sequence[Sample]) -> list[Known]:
+    """What our model gives, in plain precision on the CPU."""
+    model, task = restored.model.cpu(), restored.run.data.task
+    found = []
+    for sample in chosen:
+        read = (sample.batch if isinstance(model, EncoderDecoderModel)
+                else without_target(sample.batch))
+        with torch.no_grad():
+            outputs = model.comparable(model(read))
+            whole = model(sample.batch)
+            predictions = in_single_precision(task.predict(model, sample.batch, whole))
+        said = task.records(predictions, sample.batch["target"])
+        found.append(Known([o.clone() for o in outputs], said["prediction"][0]))
+    return found
+
+
+def reproduce(restored: Restored) -> None:
+    """Hold a restored model to the stored predictions of its run, on some test examples.
+
+    Raises:
+        FtlabError: they differ.
+    """
+    run, path = restored.run, restored.files / "predictions" / "test.parquet"
+    if not path.is_file():
+        raise InputError(f"run {restored.record.run_id} has no predictions/test.parquet",
+                         "put its artifacts back, or run its study again")
+    stored = {row["id"]: row for row in pq.read_table(path).to_pylist()}
+    half = run.settings.precision not in ("32-true", "64-true")
+    seen, wrong = 0, []
+    for name, row in _predicted(restored, SOME):
+        seen += 1
+        if name not in stored or not all(
+                alike(row[key], stored[name].get(key), 2e-2 if half else 1e-4)
+                for key in ("prediction", "scores") if key in row):
+            wrong.append(name)
+    if wrong:
+        raise FtlabError(
+            f"run {restored.record.run_id}: of {seen} stored test predictions the restored model "
+            f"gives {len(wrong)} otherwise, the first of them for {wrong[0]}",
+            "export where the run was made, with the versions that its provenance names")
+
+
+def _predicted(restored: Restored, enough: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Id and record of the first examples, computed as the run's own evaluation did."""
+    run = restored.run
+    trainer = silent_trainer(run)
+    device = trainer.strategy.root_device
+    model, data, place = restored.model.to(device), run.data, placing(trainer, device)
+    seen, ids = 0, data.splits["test"].ids
+    for raw in data.eval_loader("test"):
+        batch = place(raw)
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            outputs = model(batch)
+            predictions = in_single_precision(data.task.predict(model, batch, outputs))
+        columns = data.task.records(predictions, batch["target"])
+        for row, position in enumerate(batch["index"].tolist()):
+            yield ids[position], {name: values[row] for name, values in columns.items()}
+        seen += len(batch["index"])
+        if seen >= enough:
+            break
+    model.cpu()
+
+
+def silent_trainer(run: Run) -> Trainer:
+    """Lightning's Trainer for a run's device and precision, without its greetings."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return make_trainer(run, [])
+    finally:
+        logger.setLevel(level)
+
+
+def check(loading: Loading, folder: Path, base: str, chosen: Sequence[Sample],
+          expected: Sequence[Known]) -> None:
+    """Execute the card's lines on a folder and compare what they give with our model.
+
+    Raises:
+        FtlabError: they fail, or give something else.
+    """
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other libraries' about each other
+            names = loading.run(str(folder), base)
+            given = [(_computed(names, sample), _told(names, sample)) for sample in chosen]
+    except Exception as error:  # whatever another library raises, the export is none
+        raise FtlabError(f"the exported model does not load or run without ftlab: "
+                         f"{type(error).__name__}: {reason(error)}",
+                         "try --merged, or tell ftlab's authors") from error
+    for sample, ours, (outputs, prediction) in zip(chosen, expected, given, strict=True):
+        if not close(outputs, ours.outputs):
+            raise FtlabError(f"the exported model gives other outputs than ours for {sample.name} "
+                             f"(by up to {_gap(outputs, ours.outputs):.2g}), so nothing is written",
+                             "try --merged, or tell ftlab's authors")
+        if loading.examples and not alike(prediction, ours.prediction, 1e-3):
+            raise FtlabError(f"the exported model predicts {prediction!r} for {sample.name}, and "
+                             f"ours {ours.prediction!r}, so nothing is written",
+                             "tell ftlab's authors")
+
+
+def _computed(names: Mapping[str, Any], sample: Sample) -> list[Tensor]:
+    with torch.no_grad():
+        return tensors(names["compute"](**sample.inputs))
+
+
+def _told(names: Mapping[str, Any], sample: Sample) -> Any:
+    if "predict" not in names:
+        return None
+    if isinstance(sample.raw, io.BytesIO):
+        sample.raw.seek(0)
+    given = names["predict"]([sample.raw])
+    return given[0][0] if isinstance(given, tuple) else given[0]
+
+
+def close(given: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = EXACT) -> bool:
+    """Equal, tensor by tensor, up to a part of the largest; of half precision up to its rounding."""
+    return len(given) == len(expected) and all(
+        a.shape == b.shape and _gap([a], [b]) <= max(1.0, float(b.abs().max())) * (
+            tolerance if b.dtype in (torch.float32, torch.float64) else 5e-2)
+        for a, b in zip(given, expected, strict=True))
+
+
+def _gap(given: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    if [a.shape for a in given] != [b.shape for b in expected]:
+        return math.inf
+    return max(float((a.float() - b.float()).abs().max()) for a, b in
+               zip(given, expected, strict=True))
+
+
+def alike(given: Any, expected: Any, tolerance: float) -> bool:
+    """The same values, numbers up to a tolerance, however nested."""
+    if isinstance(given, float) and isinstance(expected, int | float):
+        return math.isclose(given, expected, rel_tol=tolerance, abs_tol=tolerance)
+    if isinstance(given, list | tuple) and isinstance(expected, list | tuple):
+        return len(given) == len(expected) and all(
+            alike(a, b, tolerance) for a, b in zip(given, expected, strict=True))
+    if isinstance(given, dict) and isinstance(expected, dict):
+        return given.keys() == expected.keys() and all(
+            alike(given[key], expected[key], tolerance) for key in given)
+    return bool(given == expected)

@@ -1,0 +1,153 @@
+"""A model card made from a run: what it is, what it scores and cost, how to load it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ftlab.backbones.source import is_hub_id
+from ftlab.exports.loading import Loading
+from ftlab.exports.restore import Restored
+from ftlab.reports.formats import escape_markdown
+from ftlab.studies import provenance
+from ftlab.studies.discover import family, members
+from ftlab.tracking.plain import flatten
+
+_PIPELINES = {
+    "TextClassification": "text-classification", "ImageClassification": "image-classification",
+    "AudioClassification": "audio-classification", "ObjectDetection": "object-detection",
+    "SpeechRecognition": "automatic-speech-recognition", "CausalLM": "text-generation",
+    "TokenClassification": "token-classification",
+}
+_CONFIG = ("backbone", "data", "technique", "trainer", "select_by", "seed")
+_COSTS = {
+    "cost/trainable_parameters": ("trainable parameters", ",.0f"),
+    "cost/total_parameters": ("parameters in all", ",.0f"),
+    "cost/train_seconds": ("training, s", ".1f"),
+    "cost/peak_memory_bytes": ("peak memory in training, bytes", ",.0f"),
+    "cost/inference_memory_bytes": ("peak memory of a test batch, bytes", ",.0f"),
+    "cost/latency_seconds": ("latency of one example, s", ".4f"),
+    "cost/latency_merged_seconds": ("the same merged, s", ".4f"),
+    "cost/checkpoint_bytes": ("what training changed, bytes", ",.0f"),
+}
+
+
+def card(restored: Restored, loading: Loading, form: str, cell: Mapping[str, float],
+         notes: list[str]) -> str:
+    """The text of README.md.
+
+    Args:
+        restored: the run.
+        loading: how the folder is loaded.
+        form: what the folder is, for people.
+        cell: the metrics of the run's cell, over its seeds.
+        notes: what a user has to know besides.
+    """
+    head = yaml.safe_dump(_header(restored, loading), sort_keys=False, allow_unicode=True)
+    said, metrics = restored.said, restored.record.metrics
+    study = restored.record.tags["ftlab.study"]
+    scores = {name: value for name, value in metrics.items() if name.startswith("test/")}
+    parts = [
+        f"---\n{head}---", f"# {escape_markdown(restored.title)}",
+        f"{escape_markdown(form)} Made by ftlab from one run of the study {escape_markdown(study)}.",
+        "## Load it", f"Needs {', '.join(sorted(loading.packages))}; not ftlab.",
+        _fenced(loading.code, "python"), *[f"- {escape_markdown(note)}" for note in notes],
+        "## What was trained", _trained(restored),
+        "## Scores", _seeds(restored, cell), _table(["test metric", "value"], [
+            [name.removeprefix("test/"), f"{value:.4g}"] for name, value in sorted(scores.items())]),
+        "## Costs", _table(["", "measured"], [
+            [title, format(metrics[name], how)] for name, (title, how) in _COSTS.items()
+            if name in metrics]),
+        "## Where it comes from", _table(["", ""], _origin(restored)),
+        "The run's configuration:", _fenced("\n".join(
+            f"{name}: {value}" for name, value in flatten({key: said[key] for key in _CONFIG}).items()
+        ), "text"),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(restored: Restored, loading: Loading) -> dict[str, Any]:
+    """The YAML that the Hub reads. A licence is not ours to state, so there is none."""
+    said, tags = restored.said, restored.record.tags
+    source = str(said["backbone"]["init_args"].get("source", ""))
+    train = str(said["data"]["init_args"].get("train", ""))
+    kind = said["data"]["class_path"].rpartition(".")[2]
+    adapter = "peft" in loading.packages
+    library = next((name for name in ("peft", "transformers", "timm", "torchvision")
+                    if name in loading.packages), "pytorch")
+    header: dict[str, Any] = {"library_name": library}
+    if is_hub_id(source):
+        header |= {"base_model": source,
+                   "base_model_relation": "adapter" if adapter else "finetune"}
+    if train.startswith("hf:"):
+        header["datasets"] = [train.removeprefix("hf:").split(":")[0]]
+    header["tags"] = ["ftlab", tags["ftlab.technique"]]
+    found = [{"type": name.removeprefix("test/"), "name": name, "value": value}
+             for name, value in sorted(restored.record.metrics.items())
+             if name.startswith("test/") and name.count("/") == 1]
+    if kind in _PIPELINES:
+        header["pipeline_tag"] = _PIPELINES[kind]
+        header["model-index"] = [{"name": restored.title, "results": [{
+            "task": {"type": _PIPELINES[kind]},
+            "dataset": {"name": tags["ftlab.dataset"], "type": tags["ftlab.dataset"]},
+            "metrics": found}]}]
+    return header
+
+
+def _trained(restored: Restored) -> str:
+    technique = restored.run.technique
+    first = (type(technique).__doc__ or "").strip().splitlines()[0]
+    known = members(family("techniques")).get(type(technique).__name__)
+    link = re.search(r"https://arxiv\.org/abs/\S+?(?=[,.;)]?(\s|$))", technique.__doc__ or "")
+    paper = f" {link[0]}" if known is not None and link else ""
+    said = restored.said
+    return (f"{escape_markdown(type(technique).__name__)}: {escape_markdown(first)}{paper}\n\n"
+            f"Seed {restored.record.seed}; the epoch (number {said.get('epoch', 0):g}) with the "
+            f"best {escape_markdown(said['select_by'])} was kept; precision "
+            f"{restored.run.settings.precision}.")
+
+
+def _seeds(restored: Restored, cell: Mapping[str, float]) -> str:
+    """What one seed is worth, said where its score stands."""
+    report = "test/" + restored.said["select_by"].removeprefix("val/")
+    count = int(cell.get(f"{report}.n", 1))
+    begin = "Tested once, on the test split, with the epoch selected on validation. "
+    if count < 2:
+        return begin + ("This is one run with one seed: another seed would score otherwise, and "
+                        "nothing here says by how much.")
+    return begin + (
+        f"This is one of {count} seeds, whose {escape_markdown(report)} is "
+        f"{cell[f'{report}.mean']:.4g} ± {cell[f'{report}.std']:.2g} (mean and standard "
+        "deviation). That mean is what the technique gives; the score of a seed chosen for being "
+        "the best is too high.")
+
+
+def _origin(restored: Restored) -> list[list[str]]:
+    tags, said = restored.record.tags, restored.said
+    environment = json.loads(tags.get(provenance.TAG, "{}"))
+    versions = environment.get("versions", {})
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items())
+    prints = said["fingerprints"]
+    return [
+        ["MLflow run", restored.record.run_id],
+        ["sha256 of the backbone's weights", str(prints.get("ftlab.backbone_sha256"))],
+        ["sha256 of the data set's rows", str(prints.get("ftlab.dataset_sha256"))],
+        ["device", str(environment.get("device", ""))],
+        ["versions", shown], ["ftlab's commit", str(environment.get("commit", ""))],
+    ]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *[[escape_markdown(cell) for cell in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _fenced(text: str, language: str) -> str:
+    """A block of code that nothing in it can end."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

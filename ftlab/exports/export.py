@@ -1,0 +1,218 @@
+"""A run's model as a folder that its own ecosystem loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.timm import Timm
+from ftlab.backbones.torchvision import Torchvision
+from ftlab.data.text import TextClassification
+from ftlab.errors import Incompatible, InputError
+from ftlab.exports import agreement
+from ftlab.exports.card import card
+from ftlab.exports.examples import add_examples
+from ftlab.exports.loading import Loading
+from ftlab.exports.preprocessors import write_preprocessor
+from ftlab.exports.restore import Restored, restored
+from ftlab.exports.state_dict import write_state
+from ftlab.exports.transformers_folder import unload, write_adapter, write_whole
+from ftlab.tracking.registry import Registry
+from ftlab.training import guards
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export has written.
+
+    Attributes:
+        folder: of the model; None where it was registered alone.
+        form: what it is, one sentence.
+        files: names in the folder.
+        version: of the registered model, as `NAME/3`; empty where none was asked for.
+    """
+
+    folder: Path | None
+    form: str
+    files: tuple[str, ...]
+    version: str = ""
+
+
+def export_run(
+    run: str, out: str | Path | None = None, merged: bool = False, onnx: bool = False,
+    register: str | None = None, tracking_uri: str | None = None, allow: Sequence[str] = (),
+) -> Exported:
+    """Write a run's model as its own ecosystem loads it, and register it, if that is asked for.
+
+    What is written has been loaded without ftlab and compared with the run's model, which itself
+    has given some of the run's stored predictions again. The folder appears whole or not at all.
+
+    Args:
+        run: MLflow's id of a finished run, or the beginning of one.
+        out: the folder to make; it must not exist, or be empty. None where `register` is given.
+        merged: fold an adapter into the weights, instead of a folder beside the base model.
+        onnx: also write `model.onnx`; needs the extra `onnx`.
+        register: name in MLflow's model registry.
+        tracking_uri: as in `Tracker`.
+        allow: packages outside ftlab whose classes the run may name.
+
+    Raises:
+        InputError: no such run, files that changed since, or a folder that is taken.
+        Incompatible: no other library can hold this model; says why.
+        FtlabError: the exported model would not be the run's.
+    """
+    if out is None and register is None:
+        raise InputError("nothing to do: neither a folder nor a name to register",
+                         "give --out DIR, --register NAME, or both")
+    folder = None if out is None else _free(Path(out))
+    registry = Registry(tracking_uri) if register is not None else None
+    if registry is not None:
+        registry.check_name(str(register))
+    with restored(run, tracking_uri, allow) as found, _growing(folder) as growing:
+        loading, form, base = write_model(found, growing, merged, onnx)
+        files = tuple(sorted(str(p.relative_to(growing)) for p in growing.rglob("*") if p.is_file()))
+        version = ""
+        if registry is not None:
+            from ftlab.exports.pyfunc import register_model
+
+            version = register_model(registry, str(register), found, loading, growing, base)
+    return Exported(folder, form, files, version)
+
+
+def write_model(
+    found: Restored, folder: Path, merged: bool = False, onnx: bool = False
+) -> tuple[Loading, str, str]:
+    """Fill an empty folder with a restored model, compared and with its card.
+
+    Returns:
+        How it is loaded; what it is, one sentence; the folder of the base model of an adapter.
+
+    Raises:
+        Incompatible: no other library can hold this model; says why.
+        FtlabError: the exported model would not be the run's.
+    """
+    agreement.reproduce(found)
+    loading, form, base = _write(found, folder, merged)
+    notes = _notes(found)
+    if onnx:
+        from ftlab.exports.onnx_file import write_onnx
+
+        notes.append(write_onnx(found, folder))
+    text = card(found, loading, form, found.cell, notes)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes for its owner alone
+    return loading, form, base
+
+
+def _free(folder: Path) -> Path:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise InputError(f"{folder} {what}", "give --out another folder, or remove it")
+    return folder
+
+
+@contextmanager
+def _growing(folder: Path | None) -> Iterator[Path]:
+    """A folder to write to, which gets its name at the end; nothing stays of one that fails."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="ftlab-") as temporary:
+            inner = Path(temporary) / "model"
+            inner.mkdir()
+            yield inner
+        return
+    growing = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.tmp")
+    above = [parent for parent in growing.parents if not parent.exists()]
+    try:
+        try:
+            growing.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"{folder}: {error.strerror or error}",
+                             "give --out a folder that can be written") from error
+        yield growing
+        os.replace(growing, folder)
+    except BaseException:
+        shutil.rmtree(growing, ignore_errors=True)
+        for parent in above:
+            with suppress(OSError):  # somebody else's files are in it by now
+                parent.rmdir()
+        raise
+
+
+def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, str]:
+    """Write the network and what goes with it, and hold both to the run's model."""
+    model, backbone, data = found.model, found.run.backbone, found.run.data
+    if model.reading is not None:
+        raise Incompatible(f"{type(found.run.technique).__name__} changes no weights and reads the "
+                           "model through prompts of its own", "take the pre-trained model itself")
+    chosen = agreement.samples(found)
+    expected = agreement.known(found, chosen)
+    adapted = isinstance(model.network, PeftModel) or any(
+        isinstance(module, BaseTunerLayer) for module in model.modules())
+    if merged and adapted:
+        _merge(found)
+        before, expected = expected, agreement.known(found, chosen)
+        for one, other in zip(before, expected, strict=True):
+            guards.check_merge(one.outputs, other.outputs)
+        adapted = False
+    loading, base, inputs = Loading(), "", chosen[0].inputs
+    if isinstance(backbone, HuggingFace) and adapted:
+        base = write_adapter(loading, model, backbone, inputs, folder)
+        form = "A PEFT adapter; the base model stays as it is."
+    elif isinstance(backbone, HuggingFace):
+        longest = data.max_length if isinstance(data, TextClassification) else None
+        write_whole(loading, model, data.task, inputs, folder, longest)
+        form = "A model of transformers."
+        if (folder / "modules.json").exists():
+            form = ("A model of sentence-transformers, whose encode() gives the raw outputs, over "
+                    "an encoder of transformers.")
+    elif isinstance(backbone, Torchvision | Timm):
+        if adapted:
+            raise Incompatible(f"{type(backbone).__name__} networks take no PEFT folder",
+                               "export it with --merged")
+        write_state(loading, model, backbone, data.task, folder)
+        form = f"A state dict for {type(backbone).__name__.lower()}'s {backbone.name}."
+    else:
+        raise Incompatible(f"a model of {type(backbone).__name__} has parts that only ftlab "
+                           "assembles", "use `ftlab predict`")
+    write_preprocessor(backbone.preprocessing, data, folder)
+    add_examples(loading, data, backbone.preprocessing, model)
+    agreement.check(loading, folder, base, chosen, expected)
+    return loading, form, base
+
+
+def _merge(found: Restored) -> None:
+    """Fold an adapter into the weights, and leave nothing of it.
+
+    Raises:
+        Incompatible: no weights can hold it.
+    """
+    technique = found.run.technique
+    if not technique.merge(found.model):
+        raise Incompatible(f"{type(technique).__name__} adds virtual tokens, which no weights can "
+                           "hold", "export it without --merged")
+    unload(found.model)
+
+
+def _notes(found: Restored) -> list[str]:
+    """What the lines do not say."""
+    said, notes = found.said["data"]["init_args"], []
+    if said.get("normalise"):
+        notes.append("Texts were normalised before they were tokenised, which the lines above "
+                     f"leave to you: {json.dumps(said['normalise'])}")
+    if said.get("prompt"):
+        notes.append(f"Prompts were filled into {said['prompt']!r}; give them filled.")
+    local = str(found.said["backbone"]["init_args"].get("source", ""))
+    if local and not local.startswith("package:") and Path(local).exists():
+        notes.append("The backbone was a folder of the machine that trained it.")
+    return notes

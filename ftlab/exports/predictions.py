@@ -1,0 +1,152 @@
+"""What a run's model says of new examples, as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from ftlab.data.base import DataModule
+from ftlab.data.causal_lm import CausalLM
+from ftlab.errors import Incompatible, InputError
+from ftlab.exports.agreement import silent_trainer
+from ftlab.exports.restore import Restored, restored
+from ftlab.reports.export import write_file
+from ftlab.reports.formats import escape_csv
+from ftlab.training.evaluate import evaluate, placing
+
+SHOWN = 20
+_KINDS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions in the order of the examples.
+
+    Attributes:
+        columns: `id`, `target` where there are labels, `prediction`, and a column of scores for
+            each class (`score NAME`), or one `scores` where they belong to no class.
+        metrics: of the examples, where they have labels.
+    """
+
+    columns: dict[str, list[Any]]
+    metrics: dict[str, float]
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def write(self, path: Path) -> Path:
+        """As CSV (nested values as JSON) or Parquet, by the ending, whole or not at all.
+
+        Raises:
+            InputError: another ending, or a place that cannot be written.
+        """
+        check_kind(path)
+        if path.suffix == ".parquet":
+            sink = io.BytesIO()
+            pq.write_table(pa.table(self.columns), sink, compression="zstd")
+            return write_file(path, sink.getvalue())
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([escape_csv(name) for name in self.columns])
+        writer.writerows([_field(value) for value in row]
+                         for row in zip(*self.columns.values(), strict=True))
+        return write_file(path, text.getvalue())
+
+    def rich(self) -> Table:
+        """The first rows, for a terminal."""
+        table = Table(caption=f"the first {SHOWN} of {len(self)}" if len(self) > SHOWN else None)
+        for name in self.columns:
+            table.add_column(_plain(name))
+        for row in list(zip(*self.columns.values(), strict=True))[:SHOWN]:
+            table.add_row(*(_plain(f"{value:.4f}" if isinstance(value, float) else _field(value))
+                            for value in row))
+        return table
+
+
+def check_kind(path: Path) -> None:
+    """Refuse a file that is no table of ours.
+
+    Raises:
+        InputError: its ending.
+    """
+    if path.suffix not in _KINDS:
+        raise InputError(f"{path}: predictions are written as {' or '.join(_KINDS)}",
+                         f"name it {path.with_suffix('.csv').name}")
+
+
+def predict(run: str, source: str | Path, tracking_uri: str | None = None,
+            allow: Sequence[str] = ()) -> Predictions:
+    """What a run's model says of the examples of a source.
+
+    They are read and prepared as the run's own test examples, and evaluated in the same way. The
+    labels may be lacking.
+
+    Args:
+        run: MLflow's id of a finished run, or the beginning of one.
+        source: as the `test` of the run's data module, or the same without labels.
+        tracking_uri: as in `Tracker`.
+        allow: packages outside ftlab whose classes the run may name.
+
+    Raises:
+        InputError: no such run or source; says why.
+    """
+    with restored(run, tracking_uri, allow, test=str(source)) as found:
+        return predictions_of(found)
+
+
+def predictions_of(found: Restored) -> Predictions:
+    """What a restored model says of its test split.
+
+    Raises:
+        Incompatible: there is nothing that it predicts.
+    """
+    data = found.run.data
+    if isinstance(data, CausalLM) and data.prompt is None:
+        raise Incompatible("the run models plain texts, and predicts no answers",
+                           "predict with a run that has prompts")
+    trainer = silent_trainer(found.run)
+    device = trainer.strategy.root_device
+    metrics, records = evaluate(
+        found.model.to(device), data.eval_loader("test"), data.task, data.splits["test"].ids,
+        placing(trainer, device), trainer.precision_plugin.forward_context)
+    return Predictions(_columns(records, data, found.labelled), metrics if found.labelled else {})
+
+
+def _columns(records: Mapping[str, list[Any]], data: DataModule,
+             labelled: bool) -> dict[str, list[Any]]:
+    """Records as a table; what stands for a lacking label, or is computed from it, is left out."""
+    columns = {"id": records["id"]}
+    if labelled:
+        columns["target"] = records["target"]
+    columns["prediction"] = records["prediction"]
+    task = data.task
+    names = next((getattr(task, name) for name in ("classes", "labels") if hasattr(task, name)), None)
+    if task.form == "vector" and names is not None:
+        for place, name in enumerate(names):
+            columns[f"score {name}"] = [row[place] for row in records["scores"]]
+    elif "scores" in records and (labelled or task.form != "text"):
+        columns["scores"] = records["scores"]
+    return columns
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int | float):
+        return repr(value)
+    return escape_csv(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)

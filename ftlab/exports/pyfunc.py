@@ -1,0 +1,107 @@
+"""An exported folder as a model of MLflow's: its card's lines in a file that MLflow executes."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import textwrap
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ftlab.backbones.pretrained import quiet
+from ftlab.errors import Incompatible
+from ftlab.exports import agreement
+from ftlab.exports.loading import Loading, import_lines
+from ftlab.exports.restore import Restored
+from ftlab.tracking.registry import Registrable, Registry
+
+_COLUMNS = {"texts": "text", "prompts": "prompt", "sentences": "words", "images": "image",
+            "recordings": "audio"}
+_CODE = '''"""A model that ftlab has exported; it needs no ftlab. MLflow calls `Exported`."""
+
+{imports}
+
+score_names = {scores}
+
+
+def load(folder, base):
+{body}
+    return predict
+
+
+class Exported(PythonModel):
+    def load_context(self, context):
+        self.told = load(context.artifacts["model"], {base})
+
+    def predict(self, context, model_input: pandas.DataFrame, params=None):
+        examples = [io.BytesIO(value) if isinstance(value, bytes) else value
+                    for value in model_input["{column}"]]
+        told = self.told(examples)
+        predictions, scores = told if score_names else (told, [])
+        table = pandas.DataFrame({{"prediction": predictions}})
+        for place, name in enumerate(score_names):
+            table[f"score {{name}}"] = [row[place] for row in scores]
+        return table
+
+
+set_model(Exported())
+'''
+
+
+def register_model(registry: Registry, name: str, found: Restored, loading: Loading, folder: Path,
+                   base: str) -> str:
+    """Register an exported folder; the version, as `NAME/3`.
+
+    Raises:
+        Incompatible: there is no code from raw examples to predictions.
+    """
+    if not loading.examples:
+        raise Incompatible(f"{type(found.run.data).__name__} with {type(found.run.data.task).__name__}"
+                           " has no table of examples as its input", "export it with --out alone")
+    column = _COLUMNS[loading.takes]
+    sample = agreement.samples(found)[0]
+    example = pd.DataFrame({column: [_value(sample.raw)]})
+    with quiet():
+        told = loading.run(str(folder), base)["predict"]([_file(example[column][0])])
+    predictions, scores = told if loading.gives_scores else (told, [[]])
+    predictions = [[""] if each == [] else each for each in predictions]  # no type is read off []
+    given = pd.DataFrame({"prediction": predictions} | {
+        f"score {label}": [row[place] for row in scores]
+        for place, label in enumerate(loading.score_names)})
+    with tempfile.TemporaryDirectory(prefix="ftlab-") as temporary:
+        code = Path(temporary) / "model.py"
+        code.write_text(_code(loading, column, base), encoding="utf-8")
+        tags = {f"ftlab.{key}": found.record.tags[f"ftlab.{key}"]
+                for key in ("study", "backbone", "dataset", "technique", "seed")}
+        return registry.register(name, found.record, Registrable(
+            code, folder, example, given, _requirements(loading),
+            f"{found.title}, of the study {tags['ftlab.study']}. See its README.md."), tags)
+
+
+def _code(loading: Loading, column: str, base: str) -> str:
+    imports = loading.imports | {"import io", "import pandas", "from mlflow.models import set_model",
+                                 "from mlflow.pyfunc import PythonModel"}
+    # a folder of this machine is named in full: MLflow loads the model from any other
+    where = loading.base if loading.base_moves else repr(base)
+    return _CODE.format(imports=import_lines(imports), scores=loading.score_names, column=column,
+                        base=where or "None",
+                        body=textwrap.indent(loading.body, "    "))
+
+
+def _value(raw: Any) -> Any:
+    """A text or words as they are, an image or a recording as the bytes of its file."""
+    if isinstance(raw, io.BytesIO):
+        return raw.getvalue()
+    return raw.read_bytes() if isinstance(raw, Path) else raw
+
+
+def _file(value: Any) -> Any:
+    return io.BytesIO(value) if isinstance(value, bytes) else value
+
+
+def _requirements(loading: Loading) -> list[str]:
+    return [f"{name}=={metadata.version(name)}"
+            for name in sorted(loading.packages | {"mlflow", "pandas"})]

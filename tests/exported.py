@@ -1,0 +1,77 @@
+"""Models as runs leave them, without the runs; and a process without ftlab that loads exports."""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from matrix import World, make_technique
+
+from ftlab.exports.restore import Restored
+from ftlab.tracking.records import RunRecord
+from ftlab.training import checkpoint, fit
+from ftlab.training.evaluate import evaluate, write_predictions
+from ftlab.training.settings import TrainerSettings
+
+LOADER = Path(__file__).parent / "exports" / "loader.py"
+
+
+def restored(world: World, technique: str, directory: Path, **cell: float) -> Restored:
+    """A model as a run would leave it: adapted, then every trainable tensor moved."""
+    def run() -> fit.Run:
+        backbone, data = world()
+        settings = TrainerSettings(accelerator="cpu")
+        made = fit.Run(backbone, data, make_technique(technique), settings, 7, "val/loss", directory)
+        fit.load(made, lambda event: None)
+        fit.adapt(made, lambda event: None)
+        made.technique.model.eval()
+        return made
+
+    trained, again = run(), run()
+    model = trained.technique.model
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    changed = {name for name, p in model.named_parameters() if p.requires_grad}
+    said = {part: {"class_path": f"{type(value).__module__}.{type(value).__qualname__}",
+                   "init_args": {"source": getattr(value, "source", None)}}
+            for part, value in (("backbone", trained.backbone), ("data", trained.data),
+                                ("technique", trained.technique))}
+    said |= {"trainer": {}, "seed": 7, "select_by": "val/loss", "epoch": 1, "fingerprints": {}}
+    checkpoint.save(directory / "checkpoint", checkpoint.tensors(model, changed), said)
+    _, records = evaluate(model, trained.data.test_dataloader(), trained.data.task,
+                          trained.data.splits["test"].ids, lambda batch: batch)
+    (directory / "predictions").mkdir()
+    write_predictions(directory / "predictions" / "test.parquet", records)
+
+    checkpoint.load(directory / "checkpoint", again.technique.model)
+    again.technique.model.requires_grad_(False).eval()
+    tags = {"ftlab.study": "study", "ftlab.technique": technique, "ftlab.dataset": "data",
+            "ftlab.backbone": "tiny", "ftlab.seed": "7"}
+    record = RunRecord("0" * 32, "1" * 32, 7, "FINISHED", "", {"test/loss": 1.0}, {}, tags, 0, 1)
+    return Restored(record, said, again, directory, cell)
+
+
+def without_ftlab(folders: Mapping[Any, Path], samples: Mapping[Any, Any],
+                  directory: Path) -> dict[Any, Any]:
+    """What the lines of each folder's card give, in one process that cannot import ftlab.
+
+    Args:
+        folders: by any key.
+        samples: of each, pairs of a raw example and the network's inputs.
+        directory: for what the two processes tell each other.
+    """
+    asked, answered = directory / "asked.pickle", directory / "answered.pickle"
+    asked.write_bytes(pickle.dumps([(key, str(folders[key]), samples[key]) for key in folders]))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, str(LOADER), str(asked), str(answered)], cwd=directory,
+                          env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    answers: dict[Any, Any] = pickle.loads(answered.read_bytes())
+    return answers

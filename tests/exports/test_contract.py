@@ -1,0 +1,113 @@
+"""Models of every world, exported and loaded by their own ecosystem, without ftlab."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exported import restored, without_ftlab
+from matrix import WORLDS, World, make_world
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.model import tensors
+from ftlab.backbones.timm import Timm
+from ftlab.backbones.torchvision import Torchvision
+from ftlab.data.image import ImageClassification
+from ftlab.data.image_augment import ImageAugment
+from ftlab.data.text import TextClassification
+from ftlab.exports.agreement import alike, known, samples
+from ftlab.exports.export import write_model
+
+OWN = {"object_detection"}  # a detector that only ftlab assembles
+THERE = [world for world in WORLDS if world not in OWN]
+CASES = [(world, technique, False) for world in THERE for technique in ("FullFineTuning", "LoRA")]
+CASES += [(world, "LoRA", True) for world in (
+    "text_classification", "image_classification", "causal_lm", "speech_recognition_ctc")]
+CASES += [(world, "PromptTuning", False) for world in ("causal_lm", "seq2seq", "multi_label")]
+CASES += [(w, "PrefixTuning", False) for w in ("causal_lm", "seq2seq", "token_classification")]
+CASES += [("text_classification", name, False) for name in ("LinearProbe", "ZeroShot", "IA3")]
+CASES += [("image_classification_clip", "ZeroShot", False), ("seq2seq", "Untuned", False)]
+CASES += [(name, "FullFineTuning", False) for name in ("torchvision", "timm", "timm_conv")]
+CASES += [("torchvision", "LoRA", True), ("timm", "LoRA", True)]
+CASES += [(f"pooled_{mode}", "LinearProbe", False) for mode in ("first", "last", "max")]
+CASES += [(f"pooled_{network}", "LinearProbe", False) for network in ("vit", "resnet", "swin")]
+Case = tuple[str, str, bool]
+
+
+def make(name: str, fixture: Callable[[str], Any]) -> World:
+    """A world of the matrix, or another network on its images and texts."""
+    if name in WORLDS:
+        return make_world(name, fixture)
+    images, texts = str(fixture("shapes")), str(fixture("reviews"))
+    trunk, save = str(fixture("tiny_trunk")), fixture("save")
+    networks: dict[str, Callable[[], Backbone]] = {
+        "torchvision": lambda: Torchvision("shufflenet_v2_x0_5", trunk),
+        "timm": lambda: Timm("test_vit", None, dropout=0.1, image_size=64),
+        "timm_conv": lambda: Timm("test_resnet", None, dropout=0.1),
+        "pooled_vit": lambda: HuggingFace(str(save("vit")), pooling="first"),
+        "pooled_resnet": lambda: HuggingFace(str(save("resnet")), pooling="mean"),
+        "pooled_swin": lambda: HuggingFace(str(save("swin")), pooling="max"),
+    }
+    if name in networks:
+        return lambda: (networks[name](), ImageClassification(
+            images, image_size=None if name in ("timm", "pooled_vit", "pooled_swin") else 40,
+            augment=ImageAugment(policy="none"), batch_size=8))
+    mode: Any = name.removeprefix("pooled_")
+    return lambda: (HuggingFace(str(save("bert")), pooling=mode),
+                    TextClassification(texts, max_length=20, batch_size=8))
+
+
+@pytest.fixture(scope="module")
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+             ) -> dict[Case, dict[str, Any]]:
+    """Every case: what ftlab's model gives for some examples, and what its export gives alone."""
+    root = tmp_path_factory.mktemp("exports")
+    folders: dict[Case, Path] = {}
+    tried: dict[Case, Any] = {}
+    found: dict[Case, dict[str, Any]] = {}
+    for number, case in enumerate(CASES):
+        world, technique, merged = case
+        work = root / f"run{number}"
+        work.mkdir()
+        model = restored(make(world, request.getfixturevalue), technique, work)
+        chosen = samples(model)
+        expected = known(model, chosen)
+        folder = root / f"export{number}"
+        folder.mkdir()
+        try:
+            _, form, _ = write_model(model, folder, merged)
+        except Exception as error:  # noqa: BLE001  the test of this case shows it
+            found[case] = {"error": repr(error)}
+            continue
+        found[case] = {"form": form, "expected": expected, "folder": folder}
+        folders[case], tried[case] = folder, [(s.raw, s.inputs) for s in chosen]
+    for case, given in without_ftlab(folders, tried, root).items():
+        found[case] |= given
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_loads_without_ftlab_and_gives_the_same(
+    case: Case, exported: dict[Case, dict[str, Any]]
+) -> None:
+    found = exported[case]
+    assert "error" not in found, found["error"]
+    rounding = 1e-4 if case[2] else 1e-5  # merged weights sum in another order
+    for given, ours in zip(found["outputs"], found["expected"], strict=True):
+        torch.testing.assert_close(tensors(given), ours.outputs, rtol=rounding, atol=rounding)
+    for told, ours in zip(found["told"], found["expected"], strict=True):
+        said = told[0][0] if isinstance(told, tuple) else told[0]
+        assert alike(said, ours.prediction, 1e-3)
+
+
+def test_names_of_classes__are_where_transformers_looks(
+    exported: dict[Case, dict[str, Any]]
+) -> None:
+    folder = exported["image_classification", "LoRA", True]["folder"]
+    said = json.loads((folder / "config.json").read_text())
+    assert said["id2label"] == {"0": "left", "1": "right"}
+    assert said["problem_type"] == "single_label_classification"
+    assert said["architectures"] == ["ResNetForImageClassification"]
