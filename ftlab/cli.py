@@ -1,34 +1,14 @@
-"""The command line: parse, call one function, print."""
+"""The command line: its commands, known errors and exit codes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Optional
 
 import typer
 
-from ftlab.commands import drift, models
+from ftlab.commands import drift, models, results, studies, sweeps
+from ftlab.commands.show import complain
 from ftlab.errors import FtlabError, InputError
-from ftlab.options import (
-    Address,
-    Allow,
-    EngineName,
-    Only,
-    PageFile,
-    Plain,
-    Results,
-    Seeds,
-    Sets,
-    StorageOption,
-    StudyFile,
-    SweepFile,
-    Timeout,
-    Uri,
-    Workers,
-    numbers,
-)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,271 +17,12 @@ app = typer.Typer(
     help="Compare full, partial and parameter-efficient fine-tuning: which, by how much, at what "
     "cost, and how sure.",
 )
-
-
-@app.command()
-def run(
-    study: StudyFile,
-    set_: Sets = None,
-    seeds: Seeds = None,
-    only: Only = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
-    ] = False,
-    workers: Workers = None,
-    engine: EngineName = "local",
-    address: Address = None,
-    timeout: Timeout = 1800.0,
-    plain: Plain = False,
-    tracking_uri: Uri = None,
-    results: Results = Path("results"),
-    allow: Allow = None,
-) -> None:
-    """Run what is unfinished of a study, then show its table.
-
-    The same command continues after an interruption and repeats nothing that is finished.
-    """
-    from ftlab.studies.study import load_study
-
-    whole = load_study(study, set_ or (), allow or ())
-    chosen = whole.only(only or ()).with_shortcuts(not plain)
-    if seeds is not None:
-        chosen = chosen.with_seeds(numbers(seeds))
-    if dry_run:
-        from ftlab.studies.estimate import estimate
-
-        _console().print(estimate(chosen).rich())
-        return
-    from ftlab.reports.study_table import table as make_table
-    from ftlab.studies.coordinator import run_study
-    from ftlab.studies.engine import make_engine
-
-    workers = 1 if workers is None and engine == "local" else workers
-    outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address))
-    report = make_table(chosen, tracking_uri, results)
-    _show(report, tracking_uri)
-    for failure in outcome.failures:
-        typer.secho(failure, err=True)
-    if outcome.failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def table(
-    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="study files (YAML)")],
-    columns: Annotated[
-        str,
-        typer.Option(metavar="COLUMNS", help="datasets (a column a data set, with means over them), "
-                     "datasets:METRIC, or a list: test/accuracy,val/loss,cost/train_seconds"),
-    ] = "",
-    set_: Sets = None,
-    tracking_uri: Uri = None,
-    results: Results = Path("results"),
-    allow: Allow = None,
-) -> None:
-    """Write a study's table again from the tracking store; trains nothing.
-
-    With --columns, or several studies, another table beside it.
-    """
-    from ftlab.reports.study_table import chosen_table
-    from ftlab.reports.study_table import table as make_table
-    from ftlab.studies.study import load_study
-
-    loaded = [load_study(path, set_ or (), allow or ()) for path in studies]
-    if len(loaded) == 1 and not columns:
-        _show(make_table(loaded[0], tracking_uri, results), tracking_uri)
-        return
-    chosen = chosen_table(loaded, columns, tracking_uri, results)
-    _console().print(chosen.rich(_console().width))
-    typer.echo(f"Files: {', '.join(sorted(p.name for p in chosen.paths))} in {chosen.paths[0].parent}")
-
-
-@app.command()
-def report(
-    study: StudyFile,
-    out: PageFile = None,
-    set_: Sets = None,
-    tracking_uri: Uri = None,
-    results: Results = Path("results"),
-    allow: Allow = None,
-) -> None:
-    """Write one HTML page that answers a study's question; trains nothing, loads nothing."""
-    from ftlab.reports.study_report import report as make_report
-    from ftlab.studies.study import load_study
-
-    words = [w for o, said in (("--set", set_), ("--allow", allow)) for v in said or () for w in (o, v)]
-    whole = load_study(study, set_ or (), allow or ())
-    path = make_report(whole, tracking_uri, results, out, ["ftlab", "run", str(study), *words])
-    typer.echo(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-
-
-app.command()(drift.compare)
-app.command()(drift.reproduce)
-
-
-@app.command()
-def sweep(
-    file: SweepFile,
-    workers: Workers = None,
-    engine: EngineName = "local",
-    address: Address = None,
-    timeout: Timeout = 1800.0,
-    plain: Plain = False,
-    storage: StorageOption = None,
-    tracking_uri: Uri = None,
-    results: Results = Path("results"),
-    allow: Allow = None,
-) -> None:
-    """Search the hyperparameters of a study's techniques, with the same budget for each.
-
-    The same command continues after an interruption and repeats no finished trial; given on
-    several machines with one storage, they share the trials. It writes the tuned study, and
-    tables and figures of what the budget bought.
-    """
-    from ftlab.reports.sweep_report import report
-    from ftlab.studies.engine import make_engine
-    from ftlab.sweeps.coordinator import directions, run_sweep
-    from ftlab.sweeps.status import rich
-    from ftlab.sweeps.sweep import load_sweep
-    from ftlab.sweeps.tuned import write_tuned
-
-    searched = load_sweep(file, allow or (), storage).with_shortcuts(not plain)
-    outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address))
-    first = directions(searched)[0]
-    _console().print(rich(searched, outcome.standings, first))
-    for failure in outcome.failures:
-        typer.secho(failure, err=True)
-    end = "Time is up; the same command continues."
-    if outcome.over:
-        tuned = write_tuned(searched, outcome.standings, first, f"ftlab sweep {file}")
-        end = f"The tuned study: ftlab run {tuned}"
-    written = report(searched, tracking_uri, results)
-    for sentence in written.sentences:
-        _console().print(sentence, markup=False, highlight=False)
-    _files(written.paths, written.view, tracking_uri)
-    typer.echo(end)
-    if outcome.failures:
-        raise typer.Exit(1)
-
-
-@app.command()
-def status(file: SweepFile, storage: StorageOption = None, allow: Allow = None) -> None:
-    """Show how a sweep stands; from any terminal, while it goes on."""
-    from ftlab.sweeps.coordinator import directions
-    from ftlab.sweeps.status import rich
-    from ftlab.sweeps.status import status as standing
-    from ftlab.sweeps.sweep import load_sweep
-
-    searched = load_sweep(file, allow or (), storage)
-    _console().print(rich(searched, standing(searched), directions(searched)[0]))
-
-
-@app.command()
-def ui(
-    study: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[STUDY]", help="study file, or a name; every study without it"),
-    ] = None,
-    tracking_uri: Uri = None,
-    port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000,
-) -> None:
-    """Open MLflow's web interface on the tracking store, on this machine only."""
-    from ftlab.studies.yaml_file import study_name
-    from ftlab.tracking.ui import serve
-
-    serve(tracking_uri, port, typer.echo, study and study_name(study))
-
-
-@app.command("list")
-def list_(
-    room: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[techniques|tasks|data|backbones]"),
-    ] = None,
-    allow: Allow = None,
-) -> None:
-    """List what a study may name, with each constructor's arguments."""
-    from ftlab.studies.catalogue import catalogue
-
-    for line in catalogue(room, allow or ()):
-        _console().print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
-def check(
-    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="study files")],
-    set_: Sets = None,
-    allow: Allow = None,
-) -> None:
-    """Check study files, their data and their combinations, without running anything."""
-    from ftlab.studies.plan import plan
-    from ftlab.studies.study import load_study
-
-    wrong = 0
-    for path in studies:
-        try:
-            made = plan(load_study(path, set_ or (), allow or ()))
-        except FtlabError as error:
-            _complain(error)
-            wrong += 1
-            continue
-        runs = len(made.cells) * len(made.study.seeds)
-        typer.echo(f"{path}: ok, {len(made.cells)} cells, {runs} runs")
-        for note in made.notes:
-            typer.echo(f"  note: {note}")
-    if wrong:
-        raise typer.Exit(2)
-
-
-app.command()(models.export)
-app.command()(models.predict)
-
-
-@app.command()
-def doctor(tracking_uri: Uri = None) -> None:
-    """Look at this installation: versions, device, disk, tracking store."""
-    from ftlab.studies.doctor import examine
-
-    findings = examine(tracking_uri)
-    for finding in findings:
-        typer.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.what}")
-    if not all(finding.good for finding in findings):
-        raise typer.Exit(1)
-
-
-def _console():  # type: ignore[no-untyped-def]  # rich is imported where it is used
-    from rich.console import Console
-
-    return Console()
-
-
-def _show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-def]  # as above
-    from ftlab.tracking.tracker import Tracker
-
-    _console().print(report.rich(_console().width))
-    if report.paper is not None:
-        from ftlab.reports.formats import terminal
-
-        _console().print(terminal(report.paper, _console().width))
-    for sentence in report.sentences:
-        _console().print(sentence, markup=False, highlight=False)
-    _files(report.paths, Tracker(tracking_uri).view_path(report.study), tracking_uri)
-
-
-def _files(paths: Sequence[Path], view: str, tracking_uri: str | None) -> None:
-    typer.echo(f"Files: {', '.join(sorted(path.name for path in paths))} in {paths[0].parent}")
-    from ftlab.tracking.plain import redact  # an address may hold a password
-
-    option = f" --tracking-uri {redact(tracking_uri)}" if tracking_uri else ""
-    typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{view})")
-
-
-def _complain(error: FtlabError) -> None:
-    typer.secho(f"error: {error.what}", err=True, fg=typer.colors.RED)
-    if error.mend:
-        typer.secho(f"  mend: {error.mend}", err=True)
+for command in (studies.run, results.table, results.report, drift.compare, drift.reproduce,
+                sweeps.sweep, sweeps.status, results.ui, models.export, models.predict):
+    app.command()(command)
+app.command("list")(studies.list_)
+app.command()(studies.check)
+app.command()(studies.doctor)
 
 
 def main() -> None:
@@ -312,7 +33,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except FtlabError as error:
-        _complain(error)
+        complain(error)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except Interrupted as interrupted:
         typer.secho(f"\n{interrupted.name}: stopped; the same command continues", err=True)

@@ -1,0 +1,80 @@
+"""`ftlab table`, `report` and `ui`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ftlab.commands.show import console, show
+from ftlab.options import (
+    Allow,
+    PageFile,
+    Results,
+    Sets,
+    StudyFile,
+    Uri,
+)
+
+
+def table(
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="study files (YAML)")],
+    columns: Annotated[
+        str,
+        typer.Option(metavar="COLUMNS", help="datasets (a column a data set, with means over them), "
+                     "datasets:METRIC, or a list: test/accuracy,val/loss,cost/train_seconds"),
+    ] = "",
+    set_: Sets = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Write a study's table again from the tracking store; trains nothing.
+
+    With --columns, or several studies, another table beside it.
+    """
+    from ftlab.reports.study_table import chosen_table
+    from ftlab.reports.study_table import table as make_table
+    from ftlab.studies.study import load_study
+
+    loaded = [load_study(path, set_ or (), allow or ()) for path in studies]
+    if len(loaded) == 1 and not columns:
+        show(make_table(loaded[0], tracking_uri, results), tracking_uri)
+        return
+    chosen = chosen_table(loaded, columns, tracking_uri, results)
+    console().print(chosen.rich(console().width))
+    typer.echo(f"Files: {', '.join(sorted(p.name for p in chosen.paths))} in {chosen.paths[0].parent}")
+
+
+def report(
+    study: StudyFile,
+    out: PageFile = None,
+    set_: Sets = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Write one HTML page that answers a study's question; trains nothing, loads nothing."""
+    from ftlab.reports.study_report import report as make_report
+    from ftlab.studies.study import load_study
+
+    words = [w for o, said in (("--set", set_), ("--allow", allow)) for v in said or () for w in (o, v)]
+    whole = load_study(study, set_ or (), allow or ())
+    path = make_report(whole, tracking_uri, results, out, ["ftlab", "run", str(study), *words])
+    typer.echo(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def ui(
+    study: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[STUDY]", help="study file, or a name; every study without it"),
+    ] = None,
+    tracking_uri: Uri = None,
+    port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000,
+) -> None:
+    """Open MLflow's web interface on the tracking store, on this machine only."""
+    from ftlab.studies.yaml_file import study_name
+    from ftlab.tracking.ui import serve
+
+    serve(tracking_uri, port, typer.echo, study and study_name(study))

@@ -1,0 +1,47 @@
+"""What commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from ftlab.errors import FtlabError
+
+
+def console():  # type: ignore[no-untyped-def]  # rich is imported where it is used
+    """A terminal, or a file."""
+    from rich.console import Console
+
+    return Console()
+
+
+def show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-def]  # as above
+    """A study's table, its answer, its files and where the UI has it."""
+    from ftlab.tracking.tracker import Tracker
+
+    console().print(report.rich(console().width))
+    if report.paper is not None:
+        from ftlab.reports.formats import terminal
+
+        console().print(terminal(report.paper, console().width))
+    for sentence in report.sentences:
+        console().print(sentence, markup=False, highlight=False)
+    files(report.paths, Tracker(tracking_uri).view_path(report.study), tracking_uri)
+
+
+def files(paths: Sequence[Path], view: str, tracking_uri: str | None) -> None:
+    """The files that were written, and the command that opens the UI."""
+    typer.echo(f"Files: {', '.join(sorted(path.name for path in paths))} in {paths[0].parent}")
+    from ftlab.tracking.plain import redact  # an address may hold a password
+
+    option = f" --tracking-uri {redact(tracking_uri)}" if tracking_uri else ""
+    typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{view})")
+
+
+def complain(error: FtlabError) -> None:
+    """What is wrong, and how to mend it, on stderr."""
+    typer.secho(f"error: {error.what}", err=True, fg=typer.colors.RED)
+    if error.mend:
+        typer.secho(f"  mend: {error.mend}", err=True)

@@ -1,0 +1,123 @@
+"""`ftlab run`, `check`, `list` and `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ftlab.commands.show import complain, console, show
+from ftlab.errors import FtlabError
+from ftlab.options import (
+    Address,
+    Allow,
+    EngineName,
+    Only,
+    Plain,
+    Results,
+    Seeds,
+    Sets,
+    StudyFile,
+    Timeout,
+    Uri,
+    Workers,
+    numbers,
+)
+
+
+def run(
+    study: StudyFile,
+    set_: Sets = None,
+    seeds: Seeds = None,
+    only: Only = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
+    ] = False,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    timeout: Timeout = 1800.0,
+    plain: Plain = False,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Run what is unfinished of a study, then show its table.
+
+    The same command continues after an interruption and repeats nothing that is finished.
+    """
+    from ftlab.studies.study import load_study
+
+    whole = load_study(study, set_ or (), allow or ())
+    chosen = whole.only(only or ()).with_shortcuts(not plain)
+    if seeds is not None:
+        chosen = chosen.with_seeds(numbers(seeds))
+    if dry_run:
+        from ftlab.studies.estimate import estimate
+
+        console().print(estimate(chosen).rich())
+        return
+    from ftlab.reports.study_table import table as make_table
+    from ftlab.studies.coordinator import run_study
+    from ftlab.studies.engine import make_engine
+
+    workers = 1 if workers is None and engine == "local" else workers
+    outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
+                        engine=make_engine(engine, address))
+    report = make_table(chosen, tracking_uri, results)
+    show(report, tracking_uri)
+    for failure in outcome.failures:
+        typer.secho(failure, err=True)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def check(
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="study files")],
+    set_: Sets = None,
+    allow: Allow = None,
+) -> None:
+    """Check study files, their data and their combinations, without running anything."""
+    from ftlab.studies.plan import plan
+    from ftlab.studies.study import load_study
+
+    wrong = 0
+    for path in studies:
+        try:
+            made = plan(load_study(path, set_ or (), allow or ()))
+        except FtlabError as error:
+            complain(error)
+            wrong += 1
+            continue
+        runs = len(made.cells) * len(made.study.seeds)
+        typer.echo(f"{path}: ok, {len(made.cells)} cells, {runs} runs")
+        for note in made.notes:
+            typer.echo(f"  note: {note}")
+    if wrong:
+        raise typer.Exit(2)
+
+
+def list_(
+    room: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[techniques|tasks|data|backbones]"),
+    ] = None,
+    allow: Allow = None,
+) -> None:
+    """List what a study may name, with each constructor's arguments."""
+    from ftlab.studies.catalogue import catalogue
+
+    for line in catalogue(room, allow or ()):
+        console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def doctor(tracking_uri: Uri = None) -> None:
+    """Look at this installation: versions, device, disk, tracking store."""
+    from ftlab.studies.doctor import examine
+
+    findings = examine(tracking_uri)
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.what}")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,77 @@
+"""`ftlab sweep` and `status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from ftlab.commands.show import console, files
+from ftlab.options import (
+    Address,
+    Allow,
+    EngineName,
+    Plain,
+    Results,
+    StorageOption,
+    SweepFile,
+    Timeout,
+    Uri,
+    Workers,
+)
+
+
+def sweep(
+    file: SweepFile,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    timeout: Timeout = 1800.0,
+    plain: Plain = False,
+    storage: StorageOption = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Search the hyperparameters of a study's techniques, with the same budget for each.
+
+    The same command continues after an interruption and repeats no finished trial; given on
+    several machines with one storage, they share the trials. It writes the tuned study, and
+    tables and figures of what the budget bought.
+    """
+    from ftlab.reports.sweep_report import report
+    from ftlab.studies.engine import make_engine
+    from ftlab.sweeps.coordinator import directions, run_sweep
+    from ftlab.sweeps.status import rich
+    from ftlab.sweeps.sweep import load_sweep
+    from ftlab.sweeps.tuned import write_tuned
+
+    searched = load_sweep(file, allow or (), storage).with_shortcuts(not plain)
+    outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
+                        engine=make_engine(engine, address))
+    first = directions(searched)[0]
+    console().print(rich(searched, outcome.standings, first))
+    for failure in outcome.failures:
+        typer.secho(failure, err=True)
+    end = "Time is up; the same command continues."
+    if outcome.over:
+        tuned = write_tuned(searched, outcome.standings, first, f"ftlab sweep {file}")
+        end = f"The tuned study: ftlab run {tuned}"
+    written = report(searched, tracking_uri, results)
+    for sentence in written.sentences:
+        console().print(sentence, markup=False, highlight=False)
+    files(written.paths, written.view, tracking_uri)
+    typer.echo(end)
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+def status(file: SweepFile, storage: StorageOption = None, allow: Allow = None) -> None:
+    """Show how a sweep stands; from any terminal, while it goes on."""
+    from ftlab.sweeps.coordinator import directions
+    from ftlab.sweeps.status import rich
+    from ftlab.sweeps.status import status as standing
+    from ftlab.sweeps.sweep import load_sweep
+
+    searched = load_sweep(file, allow or (), storage)
+    console().print(rich(searched, standing(searched), directions(searched)[0]))
