@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
@@ -42,6 +43,10 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.columns["id"])
+
+    def frame(self) -> pd.DataFrame:
+        """For notebooks."""
+        return pd.DataFrame(self.columns)
 
     def write(self, path: Path) -> Path:
         """As CSV (nested values as JSON) or Parquet, by the ending, whole or not at all.

@@ -35,7 +35,7 @@ _AUTOS = (
     "AutoModelForObjectDetection", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM",
     "AutoModelForSpeechSeq2Seq", "AutoModelForCTC", "AutoModel",
 )
-_WITHIN_BASE = ("num_labels", "pad_token_id", "max_source_positions")
+_WITHIN_BASE = ("num_labels", "pad_token_id")
 _MERGE = "export it with --merged"
 
 
@@ -93,6 +93,7 @@ def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
     """
     for what, changed in (("new_tokens change", backbone.new_tokens),
                           ("speech.characters change", backbone.speech.characters),
+                          ("speech.seconds shortens", backbone.speech.seconds),
                           ("a GGUF file holds", is_gguf(backbone.source))):
         if changed:
             raise Incompatible(f"{backbone.label}: {what} the network below the adapter", _MERGE)

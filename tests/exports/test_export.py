@@ -127,6 +127,7 @@ def test_predict__is_what_the_run_stored(stored: Stored, here: Callable, tmp_pat
     table = tmp_path / "test.csv"
     table.write_text("\n".join(["text,label", *lines]) + "\n")
     said = ftlab.predict(stored.adapter, table, stored.uri)
+    assert list(said.frame()) == list(said.columns)
     assert said.columns["target"] == [row["target"] for row in rows]
     assert said.columns["prediction"] == [row["prediction"] for row in rows]
     for place, name in enumerate(("bad", "good")):

@@ -81,6 +81,7 @@ REFUSED = {
     ("causal_lm", "BottleneckAdapter", True): "modules into the network that GPT2LMHeadModel",
     ("text_classification_decoder", "InContext", False): "changes no weights",
     ("causal_lm", "PromptTuning", True): "adds virtual tokens",
+    ("speech_recognition_whisper", "LoRA", False): "speech.seconds shortens the network below",
 }
 
 

@@ -42,7 +42,7 @@ class Kept(Registry):
 
 @pytest.fixture
 def found(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Restored]:
-    return lambda world, technique="LoRA": restored(
+    return lambda world, technique="FullFineTuning": restored(
         make_world(world, request.getfixturevalue), technique, tmp_path)
 
 
