@@ -12,9 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 NAMES = ("01_first_study", "02_compare_and_plot", "03_your_own_technique",
          "04_reproduce_a_paper_table")
+FEW = ["trainer.max_epochs=1", "seeds=[0]", "datasets.bbc.init_args.max_length=16",
+       "datasets.bbc.init_args.subset={limit: 40, splits: [train, validation, test]}"]
 SMALLER = {  # after the cell that is tagged `parameters`
-    "01_first_study": {"overrides": ["trainer.max_epochs=1", "seeds=[0]"]},
-    "03_your_own_technique": {"overrides": ["trainer.max_epochs=1", "seeds=[0]"]},
+    "01_first_study": {"overrides": FEW},
+    "03_your_own_technique": {"overrides": FEW},
     "04_reproduce_a_paper_table": {"seeds": [0]},
 }
 LARGEST = 60_000  # bytes of a notebook, its figure included
