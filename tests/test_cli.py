@@ -104,8 +104,8 @@ def test_run__table_store_and_nothing_twice(study: Path, call: Call, tmp_path: P
     assert "probe on reviews from bert, seed 1" in first.stdout
     assert "ftlab ui" in first.stdout
     assert {path.name for path in (tmp_path / "results" / "small").iterdir()} == {
-        "runs.csv", "table.md", "table.tex", "table.csv", "table.html", "provenance.json", "figures", "tests.csv",
-        "study.yaml",
+        "runs.csv", "table.md", "table.tex", "table.csv", "table.html", "provenance.json", "figures",
+        "study.yaml", "tests.csv",
     }  # fmt: skip
     rows = runs(tmp_path)
     assert [(r["technique"], r["seed"], r["status"]) for r in rows] == [
