@@ -98,7 +98,8 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
     best, name = comparison.best, metric.partition("/")[2]
     score = f"{number(comparison.means[best])}{unit}"
     if len(comparison.means) == 1:
-        return f"{best} reaches a {name} of {score}{where}; there is nothing to compare it with."
+        article = "an" if name[:1] in "aeiou" else "a"
+        return f"{best} reaches {article} {name} of {score}{where}; there is nothing to compare it with."
     word = "highest" if comparison.higher_is_better else "lowest"
     begin = f"{best} has the {word} {name}{where}, {score}"
     others = [other for other in comparison.means if other != best]
