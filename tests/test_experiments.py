@@ -1,5 +1,6 @@
 """The studies that ftlab ships are what runs here, shrunk: the file that documents is the test."""
 
+import csv
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,10 +36,15 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
     "glue_roberta": 8, "quickstart.tuned": 7}
 
+PAPERS = {  # cells and published numbers; what needs a hub is only read here
+    "bert_sst2": (3, 1), "lora_glue": (16, 8), "minilm_sst2": (1, 1), "peft_gsm8k": (5, 5),
+    "vpt_vtab": (76, 9)}
+
 
 def test_every_study_is_covered() -> None:
     found = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
     assert found == {*SHRUNK, *CHECKED}
+    assert {path.stem for path in EXPERIMENTS.glob("papers/*.yaml")} == {*PAPERS}
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +87,24 @@ def test_study__is_valid(name: str) -> None:
     assert len(load_study(EXPERIMENTS / f"{name}.yaml").cells) == CHECKED[name]
 
 
-@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", PAPERS)
+def test_paper__is_valid(name: str) -> None:
+    study = load_study(EXPERIMENTS / "papers" / f"{name}.yaml")
+    assert study.paper is not None
+    assert (len(study.cells), len(study.paper.numbers)) == PAPERS[name]
+    assert study.paper.url.startswith("https://") and study.paper.where
+
+
+def test_paper__the_measured_verdict_is_the_one_in_its_header() -> None:
+    header = (EXPERIMENTS / "papers" / "minilm_sst2.yaml").read_text()
+    table = (ROOT / "results" / "minilm_sst2" / "paper.csv").read_text()
+    (line,) = csv.DictReader(table.splitlines())
+    assert line["verdict"] in header and f"by {-100 * float(line['difference']):.1f} points" in header
+    assert f"{100 * float(line['mean']):.1f} +- {100 * float(line['std']):.1f}" in header
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_header__states_command_time_and_result(path: Path) -> None:
     header = path.read_text().split("name:")[0]
-    assert f"ftlab run experiments/{path.name}" in header
+    assert f"ftlab run experiments/{path.relative_to(EXPERIMENTS)}" in header
     assert "Expect:" in header

@@ -125,11 +125,13 @@ def layout(study: str, paper: Paper, found: Sequence[Beside]) -> Sheet:
 
     groups = [(what, tuple(map(line, members)))
               for what, members in groupby(found, key=lambda each: each.what)]
+    where = f" on {groups[0][0]}" if len(groups) == 1 else ""
+    groups = [("", groups[0][1])] if len(groups) == 1 else groups
     return Sheet(
         ("technique", f"paper: {paper.metric}{unit}", f"ours{unit}: mean ± std (n)",
          "ours: 95% confidence interval", f"difference{', points' if unit else ''}", "verdict"),
         tuple(groups), tuple(notes),
-        f"Study {study} against {paper.citation}: {paper.metric}.",
+        f"Study {study} against {paper.citation}: {paper.metric}{where}.",
         _about(paper))
 
 

@@ -7,7 +7,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,21 @@ def _field(value: Any) -> str:
 def runs_csv(cells: Sequence[CellKey], records: Iterable[CellRecord]) -> str:
     """One line a run that counts, and one, MISSING, a seed that was never run."""
     found = {record.key: record for record in records}
-    lines: list[dict[str, Any]] = []
-    names: set[str] = set()
-    for key in cells:
-        record = found.get(key)
-        if record is None:
-            continue
+    kept = [found[key] for key in cells if key in found]
+    names = {name for record in kept for run in record.runs for name in run.metrics}
+    return to_csv([*_RUN, *sorted(names, key=_place)], _run_lines(kept))
+
+
+def _run_lines(records: Iterable[CellRecord]) -> Iterator[dict[str, Any]]:
+    for record in records:
         runs = {run.seed: run for run in record.runs}
         for seed in sorted({*record.seeds, *runs}):
-            line: dict[str, Any] = {name: getattr(key, name) for name in _RUN[:4]}
+            line: dict[str, Any] = {name: getattr(record.key, name) for name in _RUN[:4]}
             run = runs.get(seed)
             line |= {"seed": seed, "status": run.status if run else "MISSING"}
             if run:
                 line |= {"run_id": run.run_id, **run.metrics}
-                names |= run.metrics.keys()
-            lines.append(line)
-    return to_csv([*_RUN, *sorted(names, key=_place)], lines)
+            yield line
 
 
 def tests_csv(comparisons: Sequence[Comparison]) -> str:

@@ -141,6 +141,8 @@ def terminal(sheet: Sheet, room: int | None = None) -> Table:
 
 
 def _width(sheet: Sheet, place: int) -> int:
-    """The numbers stay whole; a heading may wrap, a word of it never."""
-    texts = [line.texts[place] for _, group in sheet.groups for line in group]
-    return max(map(len, [*sheet.headings[place].split(), *texts]))
+    """What has a number stays whole; other texts and a heading may wrap, a word of them never."""
+    parts = sheet.headings[place].split()
+    for text in (line.texts[place] for _, group in sheet.groups for line in group):
+        parts += [text] if any(map(str.isdigit, text)) else text.split()
+    return max(map(len, parts), default=0)

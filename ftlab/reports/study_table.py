@@ -39,7 +39,9 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     """
     tracker = Tracker(tracking_uri)
     keys = [cell.key for cell in study.cells]
-    ours = [record for record in tracker.cells(study.name) if record.key in keys]
+    wanted = set(keys)
+    records = tracker.cells(study.name)
+    ours = [record for record in records if record.key in wanted]
     modules = _modules(study)
     task = modules[study.cells[0].key.dataset].task
     report = write(
@@ -53,6 +55,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         contributions={name: module.task.contributions for name, module in modules.items()},
         paper=study.paper,
         groups=study.groups,
+        records=records,
     )
     recorded = write_file(Path(results) / study.name / FILE, record(study))
     report = replace(report, paths=(*report.paths, recorded))

@@ -23,7 +23,7 @@ from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.verdict import answer
 from ftlab.studies.published import Paper
 from ftlab.tracking.plain import redact
-from ftlab.tracking.records import CellKey
+from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
 
 
@@ -78,6 +78,7 @@ def write(
     contributions: Mapping[str, Contributions] | None = None,
     paper: Paper | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
+    records: Sequence[CellRecord] | None = None,
 ) -> Report:
     """Write `results/<study>/`: the same store gives the same bytes.
 
@@ -92,6 +93,7 @@ def write(
         contributions: by data set, its task's; predictions are read where they are given.
         paper: published numbers to stand beside, as `paper.*`.
         groups: names of data sets by group, which the paper may average over.
+        records: the study's cells, where they are read already.
 
     Raises:
         InputError: nothing is tracked of the study, no run has the metric, or the folder cannot
@@ -99,7 +101,7 @@ def write(
     """
     if not study or Path(study).name != study or study == "..":
         raise InputError(f"study {study!r}: not the name of a folder", "name the study otherwise")
-    records = tracker.cells(study)
+    records = tracker.cells(study) if records is None else records
     rows, comparisons = compared(build(cells, records, metric, higher_is_better), records, metric,
                                  higher_is_better, tracker, contributions)
     sheet = layout(study, rows, metric, comparisons, higher_is_better)

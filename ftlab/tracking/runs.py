@@ -17,10 +17,20 @@ from ftlab.tracking import view
 from ftlab.tracking.aggregate import summarise
 from ftlab.tracking.metrics import as_metrics
 from ftlab.tracking.plain import flatten, numbers, redact, tag_values
-from ftlab.tracking.records import CellKey, CellRecord
-from ftlab.tracking.tags import INHERITED, ORIGIN, cell_record, cell_tags, join, seed_of, seeds_of
+from ftlab.tracking.records import CellKey, CellRecord, RunRecord
+from ftlab.tracking.tags import (
+    INHERITED,
+    ORIGIN,
+    cell_record,
+    cell_tags,
+    join,
+    run_record,
+    seed_of,
+    seeds_of,
+)
 
 _BATCH = 100  # params in one log_batch, MLflow's limit
+_PAGE = 250  # runs read at a time; MLflow's own objects take far more memory than the records
 _DIGEST = 36  # characters of a data set's digest, MLflow's limit
 
 
@@ -158,7 +168,7 @@ class Runs:
     def end_cell(self, cell_id: str, interrupted: bool, ended: int) -> None:
         """Aggregate the finished children onto the parent, and end it."""
         cell = self._client.get_run(cell_id)
-        record = cell_record(cell, self._children(cell))
+        record = cell_record(cell, [run_record(run) for run in self._children(cell)])
         done = record.finished
         values: dict[str, float] = {}
         # what was tested first: the UI's comparison opens with a cell's first metric
@@ -224,14 +234,16 @@ class Runs:
 
     def cells(self, study: str) -> list[CellRecord]:
         """Every cell of the study, in its order."""
-        children: dict[str, list[Run]] = {}
+        children: dict[str, list[RunRecord]] = {}
         parents = []
-        for run in self.search(self.experiment(study), ""):
+        shared: dict[str, str] = {}
+        for run in self._pages(self.experiment(study), "", _PAGE):
             kind = run.data.tags.get("ftlab.kind")
             if kind == "cell":
                 parents.append(run)
             elif kind == "run":
-                children.setdefault(run.data.tags["mlflow.parentRunId"], []).append(run)
+                made = run_record(run, shared)
+                children.setdefault(made.cell_id, []).append(made)
         records = [cell_record(run, children.get(run.info.run_id, [])) for run in parents]
         order = {run.info.run_id: int(run.data.tags["ftlab.order"]) for run in parents}
         return sorted(records, key=lambda r: (order[r.cell_id], r.key.digest, r.cell_id))
@@ -244,10 +256,11 @@ class Runs:
         """Every run of an experiment that MLflow's filter wants."""
         return list(self._pages(experiment, wanted))
 
-    def _pages(self, experiment: str, wanted: str) -> Iterator[Run]:
+    def _pages(self, experiment: str, wanted: str, size: int = 1000) -> Iterator[Run]:
         token = None
         while True:
-            page = self._client.search_runs([experiment], wanted, page_token=token)
+            page = self._client.search_runs([experiment], wanted, max_results=size,
+                                            page_token=token)
             yield from page
             token = page.token
             if not token:

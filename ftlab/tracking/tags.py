@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlflow.entities import Run
 
@@ -40,25 +40,34 @@ def cell_tags(key: CellKey, seeds: Sequence[int], order: int, place: int) -> dic
     return tag_values(cell_names(key) | own) | ORIGIN
 
 
-def cell_record(cell: Run, children: Sequence[Run]) -> CellRecord:
+def cell_record(cell: Run, runs: Sequence[RunRecord]) -> CellRecord:
     """A parent run with its children, of each seed the run that counts."""
     key = CellKey(*(cell.data.tags[f"ftlab.{name}"] for name in _NAMES))
-    runs = [run_record(run) for run in children]
     own = dict(cell.data.metrics)
-    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), latest_per_seed(runs), own)
+    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), latest_per_seed(list(runs)), own)
 
 
-def run_record(run: Run) -> RunRecord:
-    """A child run."""
-    tags = dict(run.data.tags)
+def run_record(run: Run, shared: dict[str, str] | None = None) -> RunRecord:
+    """A child run.
+
+    Args:
+        run: MLflow's.
+        shared: every text seen so far; what many runs say alike is then in memory once.
+    """
+    once = {} if shared is None else shared
+
+    def texts(found: Mapping[str, str]) -> dict[str, str]:
+        return {once.setdefault(k, k): once.setdefault(v, v) for k, v in found.items()}
+
+    tags = texts(run.data.tags)
     return RunRecord(
         run_id=str(run.info.run_id),
         cell_id=tags["mlflow.parentRunId"],
         seed=int(tags["ftlab.seed"]),
         status=str(run.info.status),
         reason=tags.get("ftlab.reason", ""),
-        metrics=dict(run.data.metrics),
-        params=dict(run.data.params),
+        metrics={once.setdefault(k, k): value for k, value in run.data.metrics.items()},
+        params=texts(run.data.params),
         tags=tags,
         started=int(run.info.start_time),
         ended=run.info.end_time,

@@ -15,6 +15,7 @@ from ftlab.reports.choice import Source, grid, parse
 from ftlab.reports.export import to_csv
 from ftlab.reports.formats import markdown, page, terminal
 from ftlab.reports.latex import latex
+from ftlab.reports.sheet import Line, Sheet
 from ftlab.tasks.classification import Classification
 from tests.reports.conftest import Store
 
@@ -183,6 +184,16 @@ def test_terminal__names_the_columns_that_do_not_fit(store):
     assert max(map(len, text.splitlines())) <= 80
     assert "but in the files" in text and "mean over tasks" in text.split("but in the files")[1]
     assert "91.00 ± 1.41 (2)" in text, "what is shown is whole"
+
+
+def test_terminal__a_text_wraps_where_a_number_stays_whole(store):
+    line = Line(("full", "[92.97, 97.03]", "outside interval and tolerance"))
+    sheet = Sheet(("technique", "interval", "verdict"), (("", (line,)),), (), "Caption.")
+    console = Console(width=38, record=True, file=io.StringIO())
+    console.print(terminal(sheet, 38))
+    text = console.export_text()
+    assert "[92.97, 97.03]" in text and "Not shown" not in text
+    assert "outside" in text and "tolerance" in text and "outside interval and" not in text
 
 
 NASTY = st.text(st.sampled_from("ab=+-@|\\{}[]<>&$%#_^~\"'`*()\n\t/ é±"), min_size=1, max_size=12)

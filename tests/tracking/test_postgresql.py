@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from postgresql_server import postgresql  # noqa: F401  a fixture
 
-from ftlab.reports.table import write
+from ftlab.reports.choice import Source, grid, parse
+from ftlab.reports.table import formatted, write
+from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
 
@@ -63,6 +65,18 @@ def test_table__the_same_bytes_as_from_sqlite(both, tmp_path):
     for name in ("table.md", "table.tex", "table.csv", "table.html"):
         assert (tmp_path / "a" / "study" / name).read_bytes() == (
             tmp_path / "b" / "study" / name).read_bytes()
+
+
+def test_chosen_columns__the_same_bytes_as_from_sqlite(both):
+    def every(keys, tracker):
+        records = {record.key: record for record in tracker.cells("study")}
+        source = Source("study", "test/accuracy", keys, records, {"bbc": Classification()}, {},
+                        tracker)
+        made = grid([source], parse("test/accuracy,val/accuracy,cost/train_seconds"))
+        return formatted("x", made.sheet(), *made.numbers())
+
+    (one, other) = (every(*each) for each in both)
+    assert one == other and len(one) == 4
 
 
 def test_tracker__a_second_one_finds_the_cell(both):
