@@ -39,6 +39,14 @@ def test_healthy__gives_no_finding(noise: int) -> None:
     assert said(beside(healthy(noise, 0.85), noise)) == {}
 
 
+def test_a_loss_near_zero__may_double() -> None:
+    draw = np.random.default_rng(3)
+    runs = [course(draw, seed, [1.0, 0.1, 0.01, 0.004, 0.004, 0.009],
+                   [0.4, 0.1, 0.06, 0.05, 0.05, 0.05], [0.8, 0.9, 0.95, 0.95, 0.95, 0.95], 0.85)
+            for seed in range(3)]
+    assert said(beside(runs)) == {}
+
+
 def tail(run: Course, metric: str, factor: float, epochs: int = 2) -> Course:
     """The metric of the last epochs, so many times as large."""
     begin = LAST - STEPS * epochs
