@@ -15,6 +15,7 @@ from courses import (
 )
 from scipy import stats
 
+from ftlab.reports.comparison import Compared, Comparison
 from ftlab.reports.diagnoses.base import LEVELS, Course, Observed, matters
 from ftlab.reports.diagnoses.nothing_learned import weigh
 from ftlab.reports.diagnoses.observe import diagnose
@@ -37,6 +38,14 @@ def beside(sick: list[Course], noise: int = 1) -> Observed:
 @pytest.mark.parametrize("noise", range(40))
 def test_healthy__gives_no_finding(noise: int) -> None:
     assert said(beside(healthy(noise, 0.85), noise)) == {}
+
+
+def test_a_loss_near_zero__may_double() -> None:
+    draw = np.random.default_rng(3)
+    runs = [course(draw, seed, [1.0, 0.1, 0.01, 0.004, 0.004, 0.009],
+                   [0.4, 0.1, 0.06, 0.05, 0.05, 0.05], [0.8, 0.9, 0.95, 0.95, 0.95, 0.95], 0.85)
+            for seed in range(3)]
+    assert said(beside(runs)) == {}
 
 
 def tail(run: Course, metric: str, factor: float, epochs: int = 2) -> Course:
@@ -227,6 +236,24 @@ def test_too_few_seeds__says_about_how_many_would_do() -> None:
     count = math.ceil(TTestPower().solve_power(difference.mean() / difference.std(ddof=1),
                                                alpha=0.05, power=0.8))
     assert f"from a about {count} seeds instead of 3" in found.seen
+
+
+@pytest.mark.parametrize(("seeds", "examples", "expected"), [
+    ([0.1, 0.0, 0.0], 0.4, "from b about 26 seeds instead of 3 and a larger test split"),
+    ([0.1, 0.0, 0.0], 0.001, "from b about 26 seeds instead of 3"),
+    ([0.1, 0.11, 0.1], 0.4, "from b a larger test split"),
+    ([0.1, -0.1, 0.0], 0.4, "from b no number of seeds, since their means are the same"),
+])
+def test_too_few_seeds__asks_for_examples_where_they_do_not_tell(
+    seeds: list[float], examples: float, expected: str
+) -> None:
+    over = over_seeds(seeds, [0.0, 0.0, 0.0])
+    pair = Compared(over, over, replace(over, p=examples), p=0.2)
+    means = {"a": 0.5, "b": 0.5 - over.difference}
+    study = Observed((), (Comparison(("minilm", "bbc"), means, "a", ("a", "b"), {("a", "b"): pair},
+                                     True),))
+    (found,) = said(study)["Too few seeds to tell"]
+    assert found.seen.endswith(expected)
 
 
 @pytest.mark.parametrize("effect", [0.3, 0.7, 1.5, 3.0])

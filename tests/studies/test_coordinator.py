@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ftlab.studies.coordinator import run_study
 from ftlab.studies.engine import Engine, Event, Need
+from ftlab.studies.plan import plan
 from ftlab.studies.study import load_study
 from ftlab.tracking.tracker import Tracker
 
@@ -28,7 +29,7 @@ class Scripted(Engine):
                   for epoch, accuracy in ((1, 0.9), (2, 0.4))]
         done = {"event": "done", "metrics": {"val/accuracy": 0.9, "test/accuracy": 0.8}}
         ended = {"event": "exit", "code": 0, "lost": False}
-        took = [{"event": kind, "text": f"the {kind}"} for kind in TOOK]
+        took = [{"event": kind, "text": f"the {kind}"} for kind in (*TOOK, "note")]
         return [(self.directory, event) for event in (*took, *epochs, done, ended)]
 
     def prune(self, directory: Path) -> None:
@@ -53,3 +54,21 @@ def test_run__stores_the_restored_epoch_s_validation(
     assert [point.step for point in history] == [0]  # of a later step MLflow draws a line
     for run in cell.runs:  # what `auto` became
         assert [run.tags[f"ftlab.{kind}"] for kind in TOOK] == [f"the {kind}" for kind in TOOK]
+
+
+def test_run__stores_what_its_data_took_note_of_beside_its_own_notes(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write(techniques={"probe": "LinearProbe"})
+    table = Path(load_study(path).cells[0].data["init_args"]["train"])
+    heading, *lines = table.read_text().splitlines()
+    twice = tmp_path / "twice.csv"
+    twice.write_text("\n".join([heading, *lines, *lines]) + "\n")
+    study = load_study(path, [f"datasets.reviews.init_args.train={twice}"]).with_shortcuts(False)
+    noted = [note.partition(": ")[2] for note in plan(study).notes]
+    assert any("exact duplicates" in note for note in noted)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    run_study(study, store, tmp_path / "results", engine=Scripted())
+    cell, = Tracker(store).cells("small")
+    for run in cell.runs:
+        assert run.tags["ftlab.note"] == "; ".join([*noted, "the note"])

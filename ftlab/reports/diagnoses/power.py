@@ -27,7 +27,8 @@ class TooFewSeeds(Diagnosis):
         "Fewer than three seeds; or the best is not significantly better than another. The number "
         "of seeds is an estimate: that with which a paired t test finds a difference as large as "
         "the observed one, with the observed spread over seeds, in 80 of 100 studies, at the "
-        "level that Holm's correction begins with. Observed from few seeds it may be far off.")
+        "level that Holm's correction begins with; from few seeds it may be far off. A larger test "
+        "split is asked for where these trained models do not differ significantly over examples.")
 
     def find(self, observed: Observed) -> list[Finding]:
         found = []
@@ -61,22 +62,20 @@ def _needs(comparison: Comparison) -> list[str]:
         pair = comparison.against_best(name)
         if name == comparison.best or pair is None or pair.seeds is None:
             continue
-        count = needed(pair.seeds, level)
-        if count is None:
-            said = f"no number of seeds: they are alike in all {pair.seeds.seeds}"
-        elif count > MOST:
-            said = f"more than {MOST} seeds"
-        elif count <= pair.seeds.seeds:
-            said = _examples(pair)
-        else:
-            said = f"about {count} seeds instead of {pair.seeds.seeds}"
-        found.append(f"from {name} {said}")
+        found.append(f"from {name} {_needed(pair, pair.seeds, level)}")
     return found
 
 
-def _examples(pair: Compared) -> str:
-    return ("a larger test split rather than more seeds" if pair.examples is not None
-            else "one seed more")
+def _needed(pair: Compared, seen: Tested, level: float) -> str:
+    count = needed(seen, level)
+    if count is None:
+        return "no number of seeds, since their means are the same"
+    few = pair.examples is not None and pair.examples.p > level
+    if count > MOST:
+        return f"more than {MOST} seeds"
+    if count <= seen.seeds:
+        return "a larger test split" if few else "a seed more"
+    return f"about {count} seeds instead of {seen.seeds}{' and a larger test split' if few else ''}"
 
 
 def _seeds(count: int) -> str:

@@ -73,6 +73,8 @@ def again(study: Study, provenance: Mapping[str, Any], command: Sequence[str]) -
         commit = str(said.get("commit", "")).rstrip("+")
         if commit:
             lines.append(f"git checkout {shlex.quote(commit)}")
+        if str(said.get("commit", "")).endswith("+"):
+            lines.append("# files of ftlab had been changed since; the changes are not recorded")
         pins = [f"{name}=={version}" for name, version in sorted(said.get("versions", {}).items())
                 if name != "ftlab"]
         lines.append(shlex.join(["pip", "install", "-e", ".[demo]", *pins]))
