@@ -6,17 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftlab.reports.study_figures import plot as plot
     from ftlab.reports.study_table import table as table
     from ftlab.studies.coordinator import run_study as run_study
     from ftlab.studies.study import load_study as load_study
     from ftlab.sweeps.coordinator import run_sweep as run_sweep
     from ftlab.sweeps.sweep import load_sweep as load_sweep
 
-__all__ = ["load_study", "load_sweep", "run_study", "run_sweep", "table"]
+__all__ = ["load_study", "load_sweep", "plot", "run_study", "run_sweep", "table"]
 
 _HOME = {
     "load_study": "ftlab.studies.study",
     "load_sweep": "ftlab.sweeps.sweep",
+    "plot": "ftlab.reports.study_figures",
     "run_study": "ftlab.studies.coordinator",
     "run_sweep": "ftlab.sweeps.coordinator",
     "table": "ftlab.reports.study_table",

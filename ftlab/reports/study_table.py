@@ -10,7 +10,7 @@ from ftlab.reports.table import Report, write
 from ftlab.studies import provenance
 from ftlab.studies.config import build
 from ftlab.studies.study import Study
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.sweeps import SweepTracker
 
 
 def table(study: Study, tracking_uri: str | None = None, results: str | Path = "results") -> Report:
@@ -24,7 +24,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     Raises:
         InputError: nothing of the study is tracked.
     """
-    tracker = Tracker(tracking_uri)
+    tracker = SweepTracker(tracking_uri)  # figures show the study's sweeps
     keys = [cell.key for cell in study.cells]
     ours = [record for record in tracker.cells(study.name) if record.key in keys]
     modules: dict[str, DataModule] = {}
@@ -41,6 +41,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         metric=study.report,
         higher_is_better=task.higher_is_better(study.report.removeprefix("test/")),
         contributions={name: module.task.contributions for name, module in modules.items()},
+        tasks={name: module.task for name, module in modules.items()},
     )
     publish(report, tracker)
     tracker.close()

@@ -1,4 +1,4 @@
-"""From tracking to `results/<study>/`: the study's table, its runs and its figure."""
+"""From tracking to `results/<study>/`: the study's table, its runs and its figures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from rich.table import Table
 from ftlab.errors import InputError
 from ftlab.reports import formats
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.evidence import Contributions
+from ftlab.reports.evidence import Contributions, Evidence
 from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
-from ftlab.reports.figure import draw
+from ftlab.reports.figures import room
 from ftlab.reports.rows import Row, build
 from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.verdict import answer
+from ftlab.tasks.base import Task
 from ftlab.tracking.plain import redact
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
@@ -72,6 +73,7 @@ def write(
     metric: str = "test/accuracy",
     higher_is_better: bool = True,
     contributions: Mapping[str, Contributions] | None = None,
+    tasks: Mapping[str, Task] | None = None,
 ) -> Report:
     """Write `results/<study>/`: the same store gives the same bytes.
 
@@ -84,6 +86,7 @@ def write(
         metric: the one to compare, as named in MLflow.
         higher_is_better: the metric's direction.
         contributions: by data set, its task's; predictions are read where they are given.
+        tasks: by data set; figures of predictions need them.
 
     Raises:
         InputError: nothing is tracked of the study, no run has the metric, or the folder cannot
@@ -105,15 +108,12 @@ def write(
         "tests.csv": tests_csv(comparisons),
         "provenance.json": _json(provenance),
     }
-    picture = draw(rows, metric, higher_is_better)
     folder = results / study
-    figure = folder / "figures" / f"{metric.replace('/', '_')}.png"
-    if picture is not None:
-        files[str(figure.relative_to(folder))] = picture
-    paths = tuple(write_file(folder / name, content) for name, content in files.items())
-    if picture is None:
-        figure.unlink(missing_ok=True)  # of an earlier store, it would contradict the table
-    return Report(study, metric, tuple(rows), sheet, paths, tuple(comparisons))
+    paths = [write_file(folder / name, content) for name, content in files.items()]
+    evidence = Evidence(study, str(provenance.get("question", "")), metric, higher_is_better,
+                        tuple(rows), {record.key: record for record in records}, tasks or {}, tracker)
+    paths += room.write(evidence, folder / "figures")
+    return Report(study, metric, tuple(rows), sheet, tuple(paths), tuple(comparisons))
 
 
 def _json(provenance: dict[str, Any]) -> str:
