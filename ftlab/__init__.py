@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ftlab.exports.predictions import predict as predict
     from ftlab.reports.drift.compare import compare as compare
     from ftlab.reports.drift.reproduce import reproduce as reproduce
+    from ftlab.reports.study_figures import plot as plot
     from ftlab.reports.study_report import report as report
     from ftlab.reports.study_table import table as table
     from ftlab.studies.coordinator import run_study as run_study
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ftlab.sweeps.sweep import load_sweep as load_sweep
 
 __all__ = [
-    "compare", "export_run", "load_study", "load_sweep", "predict", "report", "reproduce",
+    "compare", "export_run", "load_study", "load_sweep", "plot", "predict", "report", "reproduce",
     "run_study", "run_sweep", "table",
 ]  # fmt: skip
 
@@ -27,6 +28,7 @@ _HOME = {
     "export_run": "ftlab.exports.export",
     "load_study": "ftlab.studies.study",
     "load_sweep": "ftlab.sweeps.sweep",
+    "plot": "ftlab.reports.study_figures",
     "predict": "ftlab.exports.predictions",
     "report": "ftlab.reports.study_report",
     "reproduce": "ftlab.reports.drift.reproduce",

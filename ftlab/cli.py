@@ -17,7 +17,7 @@ app = typer.Typer(
     help="Compare full, partial and parameter-efficient fine-tuning: which, by how much, at what "
     "cost, and how sure.",
 )
-for command in (studies.run, results.table, results.report, drift.compare, drift.reproduce,
+for command in (studies.run, results.table, results.plot, results.report, drift.compare, drift.reproduce,
                 sweeps.sweep, sweeps.status, results.ui, models.export, models.predict):
     app.command()(command)
 app.command("list")(studies.list_)

@@ -1,4 +1,4 @@
-"""`ftlab table`, `report` and `ui`."""
+"""`ftlab table`, `plot`, `report` and `ui`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,30 @@ def table(
     chosen = chosen_table(loaded, columns, tracking_uri, results)
     console().print(chosen.rich(console().width))
     typer.echo(f"Files: {', '.join(sorted(p.name for p in chosen.paths))} in {chosen.paths[0].parent}")
+
+
+def plot(
+    study: StudyFile,
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME", help="draw this figure alone; may be repeated"),
+    ] = None,
+    set_: Sets = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Draw a study's figures again from the tracking store, as PNG and PDF."""
+    from ftlab.reports.study_figures import plot as draw
+    from ftlab.studies.study import load_study
+
+    made = draw(load_study(study, set_ or (), allow or ()), tracking_uri, results, only or ())
+    for name, caption in made.captions.items():
+        console().print(f"{name}: {caption}", markup=False, highlight=False)
+    if not made.paths:
+        typer.echo("Nothing to draw: no finished run has what the figure shows.")
+        return
+    typer.echo(f"Files: {', '.join(path.name for path in made.paths)} in {made.paths[0].parent}")
 
 
 def report(

@@ -1,23 +1,36 @@
-"""Which colour a technique has: the same one in every figure of a study."""
+"""How a technique looks: the same colour, line and marker in every figure of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from ftlab.tracking.palette import COLOURS
 
-_LINES = ("-", "--", ":")
+Line = Literal["-", "--", "-.", ":"]
+LINES: tuple[Line, ...] = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def styles(techniques: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and line style of each technique, by its place in the study.
+class Style(NamedTuple):
+    """Colour, line and marker as matplotlib names them; each alone tells neighbours apart."""
+
+    colour: str
+    line: Line
+    marker: str
+
+
+def styles(techniques: Iterable[str]) -> dict[str, Style]:
+    """How each technique looks, by its place in the study.
 
     Args:
         techniques: in the study's order; one that stands twice keeps its first place. After ten
-            the colours come again with another line.
+            the colours come again with another line and marker; after 40 the lines too.
     """
     names = list(dict.fromkeys(techniques))
-    return {
-        name: (COLOURS[n % len(COLOURS)], _LINES[n // len(COLOURS) % len(_LINES)])
-        for n, name in enumerate(names)
-    }
+    found = {}
+    for n, name in enumerate(names):
+        turn = n + n // len(COLOURS)  # so that a colour's second user has another line and marker
+        found[name] = Style(COLOURS[n % len(COLOURS)], LINES[turn % len(LINES)],
+                            MARKERS[turn % len(MARKERS)])
+    return found

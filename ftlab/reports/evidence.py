@@ -81,6 +81,22 @@ class Evidence:
         """A cell's finished runs, by seed."""
         return self.records[key].finished if key in self.records else ()
 
+    def values(self, key: CellKey, metric: str) -> dict[int, float]:
+        """A metric of a cell's finished runs by seed; what is missing or not finite is left out."""
+        return {run.seed: run.metrics[metric] for run in self.runs(key)
+                if math.isfinite(run.metrics.get(metric, math.nan))}
+
+    def class_counts(self, group: tuple[str, str]) -> dict[str, int]:
+        """Training examples of each class of a backbone's data set; empty where none is known."""
+        asked = (group, "class counts")
+        if asked not in self._read:
+            keys = [row.key for row in self.rows if row.group == group]
+            run = next((run for key in keys for run in self.runs(key)), None)
+            profile = {} if run is None else self.tracker.data_sets(run.run_id).get("train", {})
+            self._read[asked] = dict(profile.get("classes", {}))
+        found: dict[str, int] = self._read[asked]
+        return found
+
     def predictions(self, run: RunRecord, split: str = "test") -> dict[str, list[Any]] | None:
         """As `predictions`, read once."""
         asked = (run.run_id, split)

@@ -21,7 +21,7 @@ from ftlab.studies import provenance
 from ftlab.studies.config import build
 from ftlab.studies.record import FILE, record
 from ftlab.studies.study import Study
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.sweeps import SweepTracker
 
 _LONGEST = 80  # characters of a file's name
 
@@ -37,7 +37,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     Raises:
         InputError: nothing of the study is tracked.
     """
-    tracker = Tracker(tracking_uri)
+    tracker = SweepTracker(tracking_uri)  # figures show the study's sweeps
     keys = [cell.key for cell in study.cells]
     wanted = set(keys)
     records = tracker.cells(study.name)
@@ -52,7 +52,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         provenance.collect(study.name, study.question, ours),
         metric=study.report,
         higher_is_better=task.higher_is_better(study.report.removeprefix("test/")),
-        contributions={name: module.task.contributions for name, module in modules.items()},
+        tasks={name: module.task for name, module in modules.items()},
         paper=study.paper,
         groups=study.groups,
         records=records,
@@ -101,7 +101,7 @@ def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str 
     reports = list(dict.fromkeys(study.report for study in studies))
     text = columns or ",".join([*reports, *DEFAULT_COSTS])
     chosen = parse(text)
-    tracker = Tracker(tracking_uri)
+    tracker = SweepTracker(tracking_uri)
     made = grid([_source(study, tracker) for study in studies], chosen)
     tracker.close()
     sheet = made.sheet()
@@ -116,7 +116,7 @@ def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str 
 DEFAULT_COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/peak_memory_bytes")
 
 
-def _source(study: Study, tracker: Tracker) -> Source:
+def _source(study: Study, tracker: SweepTracker) -> Source:
     keys = [cell.key for cell in study.cells]
     wanted = set(keys)
     records = {r.key: r for r in tracker.cells(study.name) if r.key in wanted}

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ftlab.reports.budget import columns
-from ftlab.reports.colours import styles
+from ftlab.reports.colours import Style, styles
 from ftlab.reports.front import Point
 from ftlab.reports.metric_text import is_percent
 from ftlab.reports.picture import grid, plain, png
 from ftlab.reports.trials import Tried
 from ftlab.tracking.plain import shorten
 
-_Styles = Mapping[str, tuple[str, str]]
+_Styles = Mapping[str, Style]
 
 
 def draw_budget(rows: Sequence[Tried], higher_is_better: bool) -> bytes | None:
@@ -48,7 +48,7 @@ def _curves(axes: Axes, rows: Sequence[Tried], look: _Styles) -> None:
     scale = 100 if is_percent(metric) else 1
     most = max(len(row.curve) for row in rows)
     for row in rows:
-        colour, line = look[row.key.technique]
+        colour, line, marker = look[row.key.technique]
         reached = [(k, best) for k in range(1, most + 1) if (best := row.after(k)) is not None]
         banded = [(k, b) for k, b in reached if math.isfinite(b.low) and math.isfinite(b.high)]
         ends = [[scale * end for end in (b.low, b.high)] for _, b in banded]
@@ -60,7 +60,7 @@ def _curves(axes: Axes, rows: Sequence[Tried], look: _Styles) -> None:
         known = [(k, scale * b.expected) for k, b in reached if math.isfinite(b.expected)]
         axes.plot(
             [k for k, _ in known], [value for _, value in known], color=colour, linestyle=line,
-            linewidth=1.8, marker="o", markersize=3.5 if most <= 32 else 0,
+            linewidth=1.8, marker=marker, markersize=3.5 if most <= 32 else 0,
             label=_label(row.key.technique))
 
 
@@ -129,13 +129,13 @@ def _fronts(axes: Axes, found: Sequence[Point], other: int, objectives: Sequence
     else:
         axes.plot(*at(overall), "o", color="none", markeredgecolor="black", markersize=11,
                   label="front over all")
-    for technique, (colour, _) in look.items():
+    for technique, (colour, _, marker) in look.items():
         own = [point for point in found if point.key.technique == technique]
         if not own:
             continue
-        axes.plot(*at([p for p in own if not p.leads]), "o", color="none",
+        axes.plot(*at([p for p in own if not p.leads]), marker, color="none",
                   markeredgecolor=colour, markersize=5, alpha=0.6)
-        axes.plot(*at([p for p in own if p.leads]), "o", color=colour, markersize=7,
+        axes.plot(*at([p for p in own if p.leads]), marker, color=colour, markersize=7,
                   label=_label(technique))
 
 

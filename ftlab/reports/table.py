@@ -1,4 +1,4 @@
-"""From tracking to `results/<study>/`: the study's table, its runs and its figure."""
+"""From tracking to `results/<study>/`: the study's table, its runs and its figures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rich.table import Table
 from ftlab.errors import InputError
 from ftlab.reports import against_paper, formats
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.evidence import Contributions
+from ftlab.reports.evidence import Evidence
 from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
-from ftlab.reports.figure import draw
+from ftlab.reports.figures import room
 from ftlab.reports.latex import latex
 from ftlab.reports.rows import Row, build
 from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.verdict import answer
 from ftlab.studies.published import Paper
+from ftlab.tasks.base import Task
 from ftlab.tracking.plain import redact
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
@@ -75,7 +76,7 @@ def write(
     provenance: dict[str, Any],
     metric: str = "test/accuracy",
     higher_is_better: bool = True,
-    contributions: Mapping[str, Contributions] | None = None,
+    tasks: Mapping[str, Task] | None = None,
     paper: Paper | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     records: Sequence[CellRecord] | None = None,
@@ -90,7 +91,7 @@ def write(
         provenance: versions, commit, fingerprints, device; no time of writing.
         metric: the one to compare, as named in MLflow.
         higher_is_better: the metric's direction.
-        contributions: by data set, its task's; predictions are read where they are given.
+        tasks: by data set; predictions are read where they are given.
         paper: published numbers to stand beside, as `paper.*`.
         groups: names of data sets by group, which the paper may average over.
         records: the study's cells, where they are read already.
@@ -103,7 +104,8 @@ def write(
         raise InputError(f"study {study!r}: not the name of a folder", "name the study otherwise")
     records = tracker.cells(study) if records is None else records
     rows, comparisons = compared(build(cells, records, metric, higher_is_better), records, metric,
-                                 higher_is_better, tracker, contributions)
+                                 higher_is_better, tracker,
+                                 {name: task.contributions for name, task in (tasks or {}).items()})
     sheet = layout(study, rows, metric, comparisons, higher_is_better)
     lines = table_lines(rows, metric)
     files: dict[str, str | bytes] = {
@@ -118,15 +120,12 @@ def write(
         published = against_paper.layout(study, paper, beside)
         numbers = against_paper.lines(study, paper, beside)
         files |= formatted("paper", published, list(numbers[0]) if numbers else [], numbers)
-    picture = draw(rows, metric, higher_is_better)
     folder = results / study
-    figure = folder / "figures" / f"{metric.replace('/', '_')}.png"
-    if picture is not None:
-        files[str(figure.relative_to(folder))] = picture
-    paths = tuple(write_file(folder / name, content) for name, content in files.items())
-    if picture is None:
-        figure.unlink(missing_ok=True)  # of an earlier store, it would contradict the table
-    return Report(study, metric, tuple(rows), sheet, paths, tuple(comparisons), published)
+    paths = [write_file(folder / name, content) for name, content in files.items()]
+    evidence = Evidence(study, str(provenance.get("question", "")), metric, higher_is_better,
+                        tuple(rows), {record.key: record for record in records}, tasks or {}, tracker)
+    paths += room.write(evidence, folder / "figures")
+    return Report(study, metric, tuple(rows), sheet, tuple(paths), tuple(comparisons), published)
 
 
 def formatted(name: str, sheet: Sheet, columns: Sequence[str],

@@ -213,6 +213,12 @@ class Runs:
             # another coordinator added the data set between MLflow's look and its insert
             self._client.log_inputs(run_id, used)
 
+    def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """What `log_dataset` was told, by context."""
+        used = self._client.get_run(run_id).inputs.dataset_inputs
+        return {tag.value: json.loads(each.dataset.profile or "{}") for each in used
+                for tag in each.tags if tag.key == "mlflow.data.context"}
+
     def file(self, run_id: str, name: str) -> bytes | None:
         """One of a run's files; None where it has none of that name."""
         folder = str(Path(name).parent)

@@ -101,6 +101,19 @@ class SweepTracker(Tracker):
             self.flush()
             return self._outbox.read(lambda: _trials(self._runs, study, sweep))
 
+    def sweeps(self, study: str) -> list[str]:
+        """Names of a study's sweeps.
+
+        Raises:
+            InputError: there is no such study.
+        """
+        with self._lock:
+            self.flush()
+            wanted = "tags.`ftlab.kind` = 'sweep'"
+            found = self._outbox.read(
+                lambda: self._runs.search(self._runs.experiment(study), wanted))
+        return sorted({run.data.tags["ftlab.sweep"] for run in found})
+
     def parents(self, study: str, sweep: str) -> dict[str, str]:
         """The parent runs of a sweep: the cell's digest -> run id."""
         with self._lock:

@@ -228,6 +228,11 @@ class Tracker:
         with self._lock:
             return self._outbox.read(lambda: self._runs.file(run.run_id, name))
 
+    def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """The profiles of a run's data sets by context: `train`, `validation`, `test`."""
+        with self._lock:
+            return self._outbox.read(lambda: self._runs.data_sets(run_id))
+
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """All values of a metric as (step, value), by step."""
         with self._lock:

@@ -22,6 +22,11 @@ class Drawing(ABC):
     """Of its files, below `figures/`."""
     title: ClassVar[str]
     """What it shows, as a heading."""
+    order: ClassVar[int] = 100
+    """Place among the figures, the smallest first; equals by name."""
+
+    tables: ClassVar[tuple[str, ...]] = ()
+    """Files of `texts`."""
 
     @abstractmethod
     def data(self, evidence: Evidence) -> pd.DataFrame | None:
@@ -34,6 +39,10 @@ class Drawing(ABC):
     @abstractmethod
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         """For the screen: plotly's `data` and `layout`, plain JSON."""
+
+    def texts(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, str]:
+        """Tables that belong to it: file name -> content."""
+        return {}
 
     def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
         """How to read it: what is shown, over what, n."""

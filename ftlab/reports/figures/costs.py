@@ -1,0 +1,131 @@
+"""What each technique costs, as bars."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from ftlab.reports.colours import styles
+from ftlab.reports.evidence import Evidence
+from ftlab.reports.figures.base import Drawing
+from ftlab.reports.figures.frames import lines_of, parts
+from ftlab.reports.figures.paper import SPREAD, canvas, leftmost, names
+from ftlab.reports.figures.screen import Screen, categories
+from ftlab.reports.figures.words import COSTS, Cost, group_title, labels, short
+
+_HATCHES = {"o": "", "s": "//", "^": "..", "D": "xx", "v": "\\\\", "P": "++", "X": "oo"}
+
+
+class Costs(Drawing):
+    """Means over finished seeds; a cost that nothing has is left out."""
+
+    name: ClassVar[str] = "costs"
+    title: ClassVar[str] = "Costs"
+    order: ClassVar[int] = 40
+
+    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+        """A line a group, cost and technique: mean, low, high over seeds, n; nan where unknown."""
+        found = []
+        for group in evidence.groups:
+            for cost in COSTS:
+                lines = [_line(evidence, row, cost) for row in evidence.rows if row.group == group]
+                if any(math.isfinite(line["mean"]) and line["mean"] > 0 for line in lines):
+                    found += lines
+        return pd.DataFrame(found) if found else None
+
+    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+        panels = parts(data, "group", "of")
+        most = max(len(lines) for _, lines in panels)
+        counts = data.groupby("group", sort=False)["of"].nunique().tolist()
+        figure, all_axes = canvas(counts, 3, 4.3, 0.95 + 0.24 * most)
+        several = len(counts) > 1
+        for axes, ((group, of), lines) in zip(all_axes, panels, strict=True):
+            title, size = _unit(str(of), data)
+            called = labels(lines["technique"]).values()
+            names(axes, list(called), shown=leftmost(axes))
+            _bars(axes, lines, size, evidence)
+            axes.set_xlabel(title)
+            if several:
+                axes.set_title(group_title(group))
+        if not several:
+            figure.suptitle(group_title(data["group"].iloc[0]), fontsize=10)
+        return figure
+
+    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+        panels = parts(data, "group", "of")
+        most = max(len(lines) for _, lines in panels)
+        look = styles(evidence.techniques)
+        screen = Screen([group_title(group) for (group, _), _ in panels], 100 + 24 * most)
+        for n, ((_, of), lines) in enumerate(panels):
+            title, size = _unit(str(of), data)
+            means = (lines["mean"] / size).tolist()
+            screen.axis("y", n, "", **categories(list(labels(lines["technique"]).values())))
+            low = _floor(means)
+            screen.axis("x", n, title, **({"type": "log"} if low else {"rangemode": "tozero"}))
+            screen.add(n, type="bar", orientation="h", x=[m if m else None for m in means],
+                       y=list(range(len(means))), text=[short(mean) for mean in means],
+                       textposition="auto", hoverinfo="text", base=low or None,
+                       marker={"color": [look[name].colour for name in lines["technique"]]})
+        return screen.done()
+
+    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+        known = data[data["n"] > 0]
+        counts = sorted(set(known["n"]))
+        n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        lines = " Lines: lowest to highest seed." if counts[-1] > 1 else ""
+        return (f"Mean over the finished seeds (n = {n}).{lines} Axes are logarithmic where the "
+                f"largest is more than {SPREAD} times the smallest. FLOPs are counted over one "
+                "batch; -: not measured, or without meaning for what trains nothing.")
+
+
+def _line(evidence: Evidence, row: Any, cost: Cost) -> dict[str, Any]:
+    values = list(evidence.values(row.key, cost.metric).values())
+    if cost.of_fit and row.trainable == 0:
+        values = []
+    n = len(values)
+    return {"group": row.group, "of": cost.metric, "technique": row.key.technique, "n": n,
+            "mean": math.fsum(values) / n if n else math.nan,
+            "low": min(values, default=math.nan), "high": max(values, default=math.nan)}
+
+
+def _unit(of: str, data: pd.DataFrame) -> tuple[str, float]:
+    (cost,) = (cost for cost in COSTS if cost.metric == of)
+    return cost.unit(data.loc[data["of"] == of, "mean"])
+
+
+def _floor(means: list[float]) -> float:
+    """Where a logarithmic axis begins; 0 where it is linear."""
+    known = [mean for mean in means if math.isfinite(mean) and mean > 0]
+    if max(known) <= SPREAD * min(known):
+        return 0.0
+    return float(10.0 ** math.floor(math.log10(min(known)) - 0.2))
+
+
+def _bars(axes: Axes, lines: pd.DataFrame, size: float, evidence: Evidence) -> None:
+    look = styles(evidence.techniques)
+    means = (lines["mean"] / size).tolist()
+    low = _floor(means)
+    top = max(high for high in lines["high"] / size if math.isfinite(high))
+    if low:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())  # a figure of many ticks takes seconds
+        axes.xaxis.set_major_formatter(lambda value, _: short(value))
+        axes.set_xlim(low, low * (top / low) ** 1.25)
+    else:
+        axes.set_xlim(0, 1.22 * top)
+    for place, (line, mean) in enumerate(zip(lines_of(lines), means, strict=True)):
+        style = look[str(line.technique)]
+        if math.isfinite(mean) and mean > 0:
+            axes.barh(place, mean - low, left=low, height=0.66, color=style.colour,
+                      edgecolor="white", linewidth=0, hatch=_HATCHES[style.marker])
+            if line.n > 1 and line.high > line.low:
+                axes.plot([line.low / size, line.high / size], [place, place], color="black",
+                          linewidth=1)
+        end = max(line.high / size, low) if math.isfinite(mean) and mean > 0 else low
+        axes.annotate(short(mean), (end, place), xytext=(4, 0), textcoords="offset points",
+                      va="center", fontsize=8)

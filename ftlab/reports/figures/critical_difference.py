@@ -1,0 +1,165 @@
+"""Mean ranks over data sets, and which of them Nemenyi's test does not tell apart."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ftlab.reports.colours import styles
+from ftlab.reports.evidence import Evidence
+from ftlab.reports.figures.base import Drawing
+from ftlab.reports.figures.frames import lines_of, parts
+from ftlab.reports.figures.paper import canvas
+from ftlab.reports.figures.screen import Screen, marker, text
+from ftlab.reports.figures.words import labels, metric_title
+from ftlab.reports.statistics.family import LEVEL
+from ftlab.reports.statistics.ranks import FEWEST, rank
+from ftlab.tracking.plain import shorten
+
+_STEP = 0.32  # inches from one name to the next
+
+
+class CriticalDifference(Drawing):
+    """Demšar (2006), https://jmlr.org/papers/v7/demsar06a.html, one diagram a backbone."""
+
+    name: ClassVar[str] = "critical_difference"
+    title: ClassVar[str] = "Ranks over data sets"
+    order: ClassVar[int] = 15
+
+    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+        """A line a backbone and technique, best first.
+
+        `rank`, `last` (place of the last that is not told from it), the critical `difference`,
+        p of Friedman's test, how many data sets.
+        """
+        found = [line for backbone in dict.fromkeys(name for name, _ in evidence.groups)
+                 for line in _lines(evidence, backbone)]
+        return pd.DataFrame(found) if found else None
+
+    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+        panels = parts(data, "backbone")
+        most = max(len(lines) for _, lines in panels)
+        bars = max(len(_bars(lines)) for _, lines in panels)
+        height = 1.3 + _STEP * math.ceil(most / 2) + 0.14 * bars
+        figure, all_axes = canvas([len(panels)], 1, 7.5, height)
+        for axes, (backbone, lines) in zip(all_axes, panels, strict=True):
+            _diagram(axes, lines, evidence)
+            axes.set_title(_title(str(backbone), lines), pad=8)
+        return figure
+
+    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+        panels = parts(data, "backbone")
+        most = max(len(lines) for _, lines in panels)
+        look = styles(evidence.techniques)
+        screen = Screen([_title(str(backbone), lines) for backbone, lines in panels],
+                        120 + 30 * most)
+        for n, (_, lines) in enumerate(panels):
+            called, far = labels(lines["technique"]), len(lines)
+            bars = _bars(lines)
+            screen.axis("x", n, "mean rank (1 is the best)", range=[0.8, far + 0.2], dtick=1)
+            screen.axis("y", n, "", visible=True, automargin=True, showgrid=False, zeroline=False,
+                        tickvals=list(range(far)), range=[far - 0.4, -0.6],
+                        ticktext=[text(called[name]) for name in lines["technique"]])
+            for first, last in bars:
+                screen.add(n, type="scatter", mode="lines", hoverinfo="skip",
+                           x=[float(lines["rank"].iloc[place]) for place in (first, last)],
+                           y=[(first + last) / 2] * 2, line={"color": "#333333", "width": 4})
+            for place, line in enumerate(lines_of(lines)):
+                screen.add(n, type="scatter", mode="markers", x=[line.rank], y=[place],
+                           marker=marker(look[line.technique], size=11),
+                           hovertemplate=f"{text(line.technique)}: %{{x:.3g}}<extra></extra>")
+        return screen.done()
+
+    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+        p = data.groupby("backbone", sort=False)["p"].first()
+        told = "; ".join(f"{shorten(str(name), 40)}: {_p(value)}" if len(p) > 1 else _p(value) for name, value in p.items()
+                         if math.isfinite(value))
+        friedman = f" Friedman's test that all rank alike: {told}." if told else ""
+        sets = sorted(set(data["data_sets"]))
+        return (f"Mean rank by {metric_title(evidence.metric, evidence.higher_is_better)} over "
+                f"n = {' or '.join(map(str, sets))} data sets, 1 is the best, equals share their "
+                "rank. A thick bar joins techniques whose ranks Nemenyi's test does not tell apart "
+                f"(level {LEVEL}); CD is its critical difference.{friedman} Techniques that some "
+                "data set lacks are left out.")
+
+
+def _lines(evidence: Evidence, backbone: str) -> list[dict[str, Any]]:
+    scores: dict[str, dict[str, float]] = {}
+    for row in evidence.rows:
+        if row.key.backbone == backbone:
+            whole = not row.note and math.isfinite(row.summary.mean)
+            scores.setdefault(row.key.dataset, {})[row.key.technique] = (
+                row.summary.mean if whole else math.nan)
+    ranked = rank(scores, evidence.higher_is_better) if len(scores) >= FEWEST else None
+    if ranked is None:
+        return []
+    ordered = sorted(ranked.ranks, key=lambda name: ranked.ranks[name])
+    found, p = [], ranked.pairs.loc[ordered, ordered].to_numpy()
+    for place, name in enumerate(ordered):
+        last = place
+        while last + 1 < len(ordered) and p[place, last + 1] > LEVEL:
+            last += 1
+        found.append({"backbone": backbone, "technique": name, "rank": ranked.ranks[name],
+                      "last": last, "difference": ranked.difference, "p": ranked.p,
+                      "data_sets": ranked.data_sets})
+    return found
+
+
+def _bars(lines: pd.DataFrame) -> list[tuple[int, int]]:
+    """First and last place of each largest set that is not told apart, of two or more."""
+    found: list[tuple[int, int]] = []
+    for first, last in enumerate(lines["last"].astype(int)):
+        if last > first and (not found or last > found[-1][1]):
+            found.append((first, int(last)))
+    return found
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def _title(backbone: str, lines: pd.DataFrame) -> str:
+    return shorten(f"{lines['data_sets'].iloc[0]} data sets from {backbone}", 60)
+
+
+def _diagram(axes: Axes, lines: pd.DataFrame, evidence: Evidence) -> None:
+    """The axis of ranks on top, the best half named on the left, the others on the right."""
+    look, called, far = styles(evidence.techniques), labels(lines["technique"]), len(lines)
+    bars = _bars(lines)
+    begin = 0.14 * len(bars) + 0.2  # inches below the axis; all heights are inches
+    half = math.ceil(far / 2)
+    axes.set_ylim(begin + _STEP * half, -0.55)
+    axes.set_xlim(1 - 0.02 * far, far + 0.02 * far)
+    axes.xaxis.tick_top()
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.spines["top"].set_visible(True)
+    axes.spines["top"].set_position(("data", 0))
+    axes.set_xticks(range(1, far + 1, max(1, far // 12)))
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    for n, (first, last) in enumerate(bars):
+        xs = [lines["rank"].iloc[first] - 0.01 * far, lines["rank"].iloc[last] + 0.01 * far]
+        axes.plot(xs, [0.14 + 0.14 * n] * 2, color="#333333", linewidth=3.5,
+                  solid_capstyle="butt")
+    for place, line in enumerate(lines_of(lines)):
+        left = place < half
+        depth = begin + _STEP * (place if left else far - 1 - place) + 0.1
+        end = 1 - 0.02 * far if left else far + 0.02 * far
+        style = look[str(line.technique)]
+        axes.plot([line.rank, line.rank, end], [0, depth, depth], color="#666666", linewidth=0.9)
+        axes.plot([line.rank], [0], marker=style.marker, color=style.colour, markersize=7,
+                  clip_on=False, zorder=4)
+        axes.annotate(f"{called[str(line.technique)]}  ({line.rank:.3g})", (end, depth),
+                      xytext=(-4 if left else 4, 0), textcoords="offset points", va="center",
+                      ha="right" if left else "left", annotation_clip=False)
+    difference = float(lines["difference"].iloc[0])
+    reach = min(difference, far - 1.0)
+    axes.plot([1, 1 + reach], [-0.42, -0.42], color="black", linewidth=1.2, clip_on=False)
+    beyond = "" if difference <= reach else ", longer than the axis"
+    axes.annotate(f"CD = {difference:.3g}{beyond}", (1 + reach / 2, -0.42), xytext=(0, 3),
+                  textcoords="offset points", ha="center", va="bottom", fontsize=8,
+                  annotation_clip=False)

@@ -1,0 +1,145 @@
+"""What accuracy costs: the metric against parameters, time and memory, with the Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ftlab.reports.colours import styles
+from ftlab.reports.evidence import Evidence
+from ftlab.reports.figures.base import Drawing
+from ftlab.reports.figures.frames import lines_of, parts
+from ftlab.reports.figures.paper import canvas, legend, logarithmic, spread
+from ftlab.reports.figures.screen import Screen, marker
+from ftlab.reports.figures.words import (
+    MEMORY,
+    TIME,
+    TRAINABLE,
+    Cost,
+    group_title,
+    metric_title,
+    scale,
+)
+from ftlab.reports.front import pareto_front
+
+_FRONT = {"color": "#333333", "linestyle": "--", "linewidth": 1.0}
+
+
+class TradeOff(Drawing):
+    """Means over seeds; a technique on the front is beaten by no other in one without the other."""
+
+    name: ClassVar[str] = "trade_off"
+    title: ClassVar[str] = "Score against cost"
+    order: ClassVar[int] = 20
+
+    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+        """A line a complete cell and cost: mean score and its interval, mean cost, `front`."""
+        found = []
+        for group in evidence.groups:
+            for cost in (TRAINABLE, TIME, MEMORY):
+                points = _points(evidence, group, cost)
+                if len(points) < 2:
+                    continue
+                best = set(pareto_front([(point["mean"], point["cost"]) for point in points],
+                                        (evidence.higher_is_better, False)))
+                found += [point | {"front": n in best} for n, point in enumerate(points)]
+        return pd.DataFrame(found) if found else None
+
+    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+        panels = parts(data, "group", "of")
+        figure, all_axes = canvas(_rows(panels), data["of"].nunique(), 3.9, 3.3)
+        look = styles(evidence.techniques)
+        for axes, ((group, of), points) in zip(all_axes, panels, strict=True):
+            axes.set_title(group_title(group))
+            title, size = _unit(of, data)
+            xs = (points["cost"] / size).tolist()
+            if spread(xs):
+                logarithmic(axes, xs)
+            else:
+                most = max(xs) or 1.0
+                axes.set_xlim(-0.04 * most if min(xs) == 0 else 0, 1.08 * most)
+            _front(axes, points, size)
+            for x, point in zip(xs, lines_of(points), strict=True):
+                style = look[point.technique]
+                half = point.high - point.mean
+                axes.errorbar([x], [point.mean], yerr=[half] if math.isfinite(half) else None,
+                              fmt=style.marker, color=style.colour, markersize=7, capsize=3,
+                              elinewidth=1, markerfacecolor=style.colour if point.front else "white")
+            axes.margins(x=0.08, y=0.08)
+            axes.set_xlabel(title)
+            axes.set_ylabel(metric_title(evidence.metric, evidence.higher_is_better))
+        shown = set(data["technique"])
+        legend(figure, {name: style for name, style in look.items() if name in shown},
+               more={"Pareto front": Line2D([], [], **_FRONT)})  # type: ignore[arg-type]
+        return figure
+
+    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+        panels = parts(data, "group", "of")
+        shown = set(data["technique"])
+        look = {name: style for name, style in styles(evidence.techniques).items() if name in shown}
+        screen = Screen([group_title(group) for (group, _), _ in panels], 320,
+                        1 if len(panels) <= 6 else 2, look)
+        for n, ((_, of), points) in enumerate(panels):
+            title, size = _unit(of, data)
+            xs = (points["cost"] / size).tolist()
+            log = {"type": "log"} if spread(xs) and min(xs) > 0 else {"rangemode": "tozero"}
+            screen.axis("x", n, title, **log)
+            screen.axis("y", n, metric_title(evidence.metric, evidence.higher_is_better))
+            best = points[points["front"]].sort_values(["cost", "mean"])
+            screen.add(n, type="scatter", mode="lines", x=[*best["cost"] / size, max(xs)],
+                       y=[*best["mean"], best["mean"].iloc[-1]], hoverinfo="skip",
+                       line={"color": "#333333", "dash": "dash", "width": 1, "shape": "hv"})
+            for x, point in zip(xs, lines_of(points), strict=True):
+                half = point.high - point.mean
+                bar = {"error_y": {"type": "data", "array": [half]}} if math.isfinite(half) else {}
+                screen.add(n, point.technique, type="scatter", mode="markers", x=[x],
+                           y=[point.mean], marker=marker(look[point.technique], point.front), **bar)
+        return screen.done()
+
+    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+        counts = sorted(set(data["n"]))
+        n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        bars = ", bars are its 95% t interval" if data["high"].notna().any() else ""
+        return (f"Mean {metric_title(evidence.metric, evidence.higher_is_better)} over seeds "
+                f"(n = {n}){bars}, against the mean cost. Filled and on the dashed line: the "
+                "Pareto front, techniques that no other beats in one without being worse in the "
+                "other; the line keeps the score that a cost allows. Incomplete cells are left out.")
+
+
+def _rows(panels: Sequence[tuple[Any, pd.DataFrame]]) -> list[int]:
+    """How many panels each group has."""
+    return list(Counter(group for (group, _), _ in panels).values())
+
+
+def _points(evidence: Evidence, group: tuple[str, str], cost: Cost) -> list[dict[str, Any]]:
+    by, found = scale(evidence.metric), []
+    for row in evidence.rows:
+        if row.group != group or row.note or not math.isfinite(row.summary.mean):
+            continue
+        paid = list(evidence.values(row.key, cost.metric).values())
+        if not paid or (cost.of_fit and row.trainable == 0):
+            continue
+        found.append({
+            "group": group, "of": cost.metric, "technique": row.key.technique,
+            "mean": by * row.summary.mean, "high": by * row.summary.ci_high, "n": row.summary.n,
+            "cost": math.fsum(paid) / len(paid)})
+    return found
+
+
+def _unit(of: str, data: pd.DataFrame) -> tuple[str, float]:
+    (cost,) = (cost for cost in (TRAINABLE, TIME, MEMORY) if cost.metric == of)
+    return cost.unit(data.loc[data["of"] == of, "cost"])
+
+
+def _front(axes: Axes, points: pd.DataFrame, size: float) -> None:
+    best = points[points["front"]].sort_values(["cost", "mean"])
+    xs = [*(best["cost"] / size), points["cost"].max() / size]
+    ys = [*best["mean"], best["mean"].iloc[-1]]
+    axes.plot(xs, ys, drawstyle="steps-post", zorder=1, **_FRONT)  # type: ignore[arg-type]

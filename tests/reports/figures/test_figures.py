@@ -1,0 +1,406 @@
+"""Every figure of the room, as one; and each one's numbers against outside references."""
+
+import hashlib
+import io
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+import zlib
+
+import matplotlib.image
+import numpy as np
+import plotly.graph_objects
+import pytest
+from invented import METRIC, Invented
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, recall_score
+
+from ftlab.errors import InputError
+from ftlab.reports.colours import styles
+from ftlab.reports.curve import budget_curve
+from ftlab.reports.figures import room
+from ftlab.reports.figures.answers import mistakes
+from ftlab.reports.figures.error_overlap import overlap
+from ftlab.reports.figures.paper import paper
+from ftlab.reports.figures.words import labels, short
+from ftlab.reports.statistics.ranks import rank
+
+NASTY = ["_hidden", "$\\frac{$ 50% <b>x</b> &amp;", "中文", "a" * 80 + "1", "a" * 80 + "2", "1e5"]
+NAMES = [drawing.name for drawing in room.drawings()]
+GROUP = ("minilm", "data 1")
+
+
+def whole(**more):
+    """A study that has every figure."""
+    return Invented(**{"techniques": 3, "data_sets": 2, "trials": 5} | more)
+
+
+def drawing(each):
+    """The matplotlib figure, not yet laid out."""
+    with paper():
+        return each.drawing.draw(each.data, each.evidence)
+
+
+def data_of(name, evidence):
+    (drawing,) = (drawing for drawing in room.drawings() if drawing.name == name)
+    return drawing.data(evidence)
+
+
+@pytest.fixture(scope="module")
+def study():
+    return whole().evidence()
+
+
+@pytest.fixture(scope="module")
+def all_drawn(study):
+    return {each.name: each for each in room.drawn(study)}
+
+
+def test_room__has_every_figure_and_a_whole_study_shows_them_all(all_drawn):
+    assert list(all_drawn) == NAMES
+    assert {"scores", "trade_off", "learning_curves", "budget_curves", "class_effect", "costs",
+            "error_overlap", "confusion_matrices", "critical_difference"} <= {*NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestContract:
+    def test_png_and_pdf(self, all_drawn, name):
+        files = all_drawn[name].files()
+        picture = matplotlib.image.imread(io.BytesIO(files["png"]))
+        assert picture.shape[0] > 200 and picture.shape[1] > 400
+        assert picture[..., :3].std() > 0.02, "not an empty page"
+        edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+        assert (edge[:, :3] == 1).all(), "nothing is cut at the margin"
+        assert b"Software" not in files["png"] and b"tIME" not in files["png"]
+        assert files["pdf"].startswith(b"%PDF")
+        text = files["pdf"] + b"".join(inflated(files["pdf"]))
+        assert b"/Type42" in text or b"/CIDFontType2" in text
+        assert b"/Type3" not in text
+        assert not re.search(rb"CreationDate|Producer|Creator", text)
+        (again,) = room.drawn(whole().evidence(), [name])
+        assert again.files() == files, "the same store gives the same bytes"
+
+    def test_axes_have_titles(self, all_drawn, name):
+        figure = drawing(all_drawn[name])
+        panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+        assert panels
+        for axes in panels:
+            said = axes.get_title() + axes.get_xlabel() + figure.get_suptitle()
+            assert said and axes.has_data()
+
+    def test_plotly_takes_it(self, all_drawn, name):
+        made = all_drawn[name].plot()
+        text = json.dumps(made, allow_nan=False)
+        figure = plotly.graph_objects.Figure(json.loads(text))
+        assert figure.data
+        used = {(trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data}
+        assert len(used) == sum(key.startswith("xaxis") for key in made["layout"])
+        for trace in figure.data:
+            assert any(value is not None for value in np.asarray(trace.x if trace.x is not None
+                                                                 else trace.z).ravel().tolist())
+
+    def test_caption_says_n(self, all_drawn, name):
+        each = all_drawn[name]
+        assert re.search(r"n = \d", each.caption), each.caption
+        assert each.title and each.caption.endswith((".", "…"))
+
+    def test_any_name_is_allowed(self, name):
+        sets = ["$", "<i>"] if name == "critical_difference" else ["$<i>"]
+        evidence = whole(techniques=NASTY, classes=NASTY, data_sets=sets, seeds=2,
+                         examples=40).evidence()
+        (each,) = room.drawn(evidence, [name])
+        with paper():
+            figure = each.drawing.draw(each.data, evidence)
+            figure.draw_without_rendering()
+            drawn = figure.findobj(matplotlib.text.Text)
+        assert not any(text.get_parse_math() for text in drawn if "$" in text.get_text())
+        assert any("$" in text.get_text() for text in drawn)
+        said = json.dumps(each.plot())
+        assert "<b>" not in said and "<i>" not in said
+
+    @pytest.mark.parametrize("kind", ["one seed", "no predictions", "failed", "nan", "alone"])
+    def test_gaps_give_a_right_figure_or_none(self, name, kind):
+        sets = 2 if name == "critical_difference" else 1
+        invented = whole(data_sets=sets, seeds=1 if kind == "one seed" else 2,
+                         examples=20 * (kind != "no predictions"),
+                         techniques=1 if kind == "alone" else 2, classes=3, epochs=2)
+        if kind == "failed":
+            invented.change("technique 2", status="FAILED", reason="out of memory")
+        if kind == "nan":
+            invented.change("technique 2", metrics={METRIC: math.nan})
+        for each in room.drawn(invented.evidence(), [name]):
+            json.dumps(each.plot(), allow_nan=False)
+            assert drawing(each).axes
+            assert "nan" not in each.caption
+        if kind == "no predictions":
+            assert (data_of(name, invented.evidence()) is None) == (
+                name in ("confusion_matrices", "error_overlap", "class_effect"))
+        if kind == "alone" and name in ("trade_off", "error_overlap", "critical_difference"):
+            assert data_of(name, invented.evidence()) is None
+
+
+def inflated(pdf):
+    """The streams of a PDF, decompressed."""
+    for stream in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.DOTALL):
+        try:
+            yield zlib.decompress(stream)
+        except zlib.error:
+            continue
+
+
+def test_files__do_not_depend_on_the_hash_seed():
+    code = ("import hashlib; from invented import Invented; from ftlab.reports.figures import room\n"
+            "(each,) = room.drawn(Invented().evidence(), ['error_overlap'])\n"
+            "print([hashlib.sha256(content).hexdigest() for content in each.files().values()])")
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
+                          env={"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}).stdout
+    (each,) = room.drawn(Invented().evidence(), ["error_overlap"])
+    ours = [hashlib.sha256(content).hexdigest() for content in each.files().values()]
+    assert said.strip() == str(ours)
+
+
+def test_data__many_techniques_and_classes_are_narrowed_and_said():
+    invented = Invented(45, classes=200, examples=300, seeds=1, epochs=1)
+    evidence = invented.evidence()
+    shown = {each.name: each for each in room.drawn(evidence, ["scores", "class_effect",
+                                                               "confusion_matrices"])}
+    assert len(shown["scores"].data) == 40
+    best = sorted(evidence.rows, key=lambda row: -row.summary.mean)
+    worst = {row.key.technique for row in best[-3:]}
+    assert worst.isdisjoint(shown["scores"].data["technique"])
+    assert "40 of 45 techniques" in shown["scores"].caption
+    assert shown["confusion_matrices"].data["shares"].iloc[0].shape == (200, 200)
+    assert len(shown["confusion_matrices"].data) == 12
+    assert shown["class_effect"].data["place"].nunique() == 10
+    assert "bins" in shown["class_effect"].caption
+    assert all(drawing(each).axes for each in shown.values())
+
+
+def test_scores__are_the_runs(study):
+    data = data_of("scores", study)
+    for line in data.itertuples():
+        (key,) = (r.key for r in study.rows if (r.group, r.key.technique) == (line.group,
+                                                                             line.technique))
+        values = [100 * run.metrics[METRIC] for run in study.runs(key)]
+        assert line.seeds == pytest.approx(values)
+        assert line.mean == pytest.approx(np.mean(values))
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_trade_off__front_by_brute_force(higher):
+    evidence = Invented(9, examples=0, seed=3).evidence(higher_is_better=higher)
+    data = data_of("trade_off", evidence)
+    assert set(data["of"]) == {"cost/trainable_parameters", "cost/train_seconds",
+                               "cost/peak_memory_bytes"}
+    for _, points in data.groupby("of"):
+        for a in points.itertuples():
+            beaten = any(
+                (b.mean >= a.mean if higher else b.mean <= a.mean) and b.cost <= a.cost
+                and (b.mean, b.cost) != (a.mean, a.cost) for b in points.itertuples())
+            assert a.front == (not beaten)
+
+
+def test_trade_off__what_trains_nothing_stands_at_zero_and_has_no_peak():
+    invented = Invented(3)
+    invented.change("technique 1", metrics={"cost/trainable_parameters": 0.0,
+                                            "cost/train_seconds": 0.0})
+    evidence = invented.evidence()
+    data = data_of("trade_off", evidence)
+    none = data[data["technique"] == "technique 1"]
+    assert none["of"].tolist() == ["cost/trainable_parameters", "cost/train_seconds"]
+    (each,) = room.drawn(evidence, ["trade_off"])
+    figure = drawing(each)
+    for axes in figure.axes[:2]:
+        low, high = axes.get_xlim()
+        assert low < 0 < high
+    costs = data_of("costs", evidence)
+    peak = costs[(costs["of"] == "cost/peak_memory_bytes") & (costs["technique"] == "technique 1")]
+    assert peak["n"].tolist() == [0]
+
+
+def test_learning_curves__leave_out_what_is_measured_after_the_fit(study):
+    data = data_of("learning_curves", study)
+    val = data[data["metric"] == "val/accuracy"]
+    assert val["x"].max() == 4 and val["high"].max() < 200, "the tested epoch is no epoch more"
+    first = val[(val["x"] == 1)].iloc[0]
+    (key,) = (r.key for r in study.rows if (r.group, r.key.technique) == (first.group,
+                                                                         first.technique))
+    values = [100 * study.history(run, "val/accuracy")[0][1] for run in study.runs(key)]
+    assert (first["mean"], first.low, first.high) == pytest.approx(
+        (np.mean(values), min(values), max(values)))
+
+
+def test_learning_curves__go_as_far_as_all_seeds():
+    invented = Invented(2, epochs=5)
+    run = invented.book.records[0].runs[1]
+    for metric in ("epoch", "train/epoch_loss", "val/accuracy"):
+        del invented.book.curves[run.run_id, metric][2:]
+    evidence = invented.evidence()
+    data = data_of("learning_curves", evidence)
+    reached = data.groupby("technique")["x"].max()
+    assert reached.to_dict() == {"technique 1": 2, "technique 2": 5}
+    (each,) = room.drawn(evidence, ["learning_curves"])
+    assert "as far as all seeds" in each.caption
+
+
+def test_learning_curves__one_epoch_is_shown_by_steps():
+    invented = Invented(2, epochs=1)
+    for record in invented.book.records:
+        for run in record.runs:
+            invented.book.curves[run.run_id, "train/loss"] = [(10, 1.0), (20, 0.5)]
+    data = data_of("learning_curves", invented.evidence())
+    assert set(data["over"]) == {"optimizer step"} and set(data["x"]) == {10, 20}
+    assert data_of("learning_curves", Invented(2, epochs=1).evidence()) is None, "one point: none"
+
+
+def answers(evidence, technique, seed, group=GROUP):
+    (key,) = (r.key for r in evidence.rows if r.group == group and r.key.technique == technique)
+    return evidence.predictions(evidence.runs(key)[seed])
+
+
+def test_confusion__is_that_of_scikit_learn(study):
+    data = data_of("confusion_matrices", study)
+    line = next(data.itertuples())
+    found = []
+    for seed in range(3):
+        said = answers(study, line.technique, seed)
+        found.append(confusion_matrix(said["target"], said["prediction"], labels=line.classes,
+                                      normalize="true"))
+    assert line.shares == pytest.approx(100 * np.mean(found, axis=0))
+
+
+def test_confusion__a_class_without_test_examples_is_not_zero():
+    invented = Invented(2)
+    invented.book.counts["never tested"] = 1
+    line = next(data_of("confusion_matrices", invented.evidence()).itertuples())
+    place = line.classes.index("never tested")
+    assert np.isnan(line.shares[place]).all() and (line.shares[:-1, place] == 0).all()
+
+
+def test_class_effect__is_that_of_scikit_learn(study):
+    data = data_of("class_effect", study)
+    lines = data[data["group"] == GROUP]
+    reference = lines["reference"].iloc[0]
+    assert reference == max(study.rows[:3], key=lambda row: row.summary.mean).key.technique
+    names = ["class 1", "class 2", "class 3", "class 4"]  # as frequent, so as ordered
+    for technique in ("technique 1", "technique 2", "technique 3"):
+        own = lines[lines["technique"] == technique].sort_values("place")
+        recall, f1, gain = [], [], []
+        for seed in range(3):
+            said, best = (answers(study, name, seed) for name in (technique, reference))
+            pair = said["target"], said["prediction"]
+            recall.append(recall_score(*pair, labels=names, average=None, zero_division=0))
+            f1.append(f1_score(*pair, labels=names, average=None, zero_division=0))
+            gain.append(f1[-1] - f1_score(best["target"], best["prediction"], labels=names,
+                                          average=None, zero_division=0))
+        for name, values in (("recall", recall), ("f1", f1), ("gain", gain)):
+            assert own[name].tolist() == pytest.approx(100 * np.mean(values, axis=0))
+        assert own["low"].tolist() == pytest.approx(100 * np.min(gain, axis=0))
+    assert lines["line"].iloc[0] == "class 1 (400, 36.6%)"
+
+
+def test_error_overlap__is_that_of_scikit_learn(study):
+    data = data_of("error_overlap", study)
+    wrong = {(technique, seed): np.array([a != b for a, b in zip(
+        said["target"], said["prediction"], strict=True)])
+        for technique, seed in itertools.product(("technique 1", "technique 2"), range(3))
+        if (said := answers(study, technique, seed))}
+    a, b = "technique 1", "technique 2"
+    pairs = {(a, b): [((a, s), (b, s)) for s in range(3)],
+             (b, a): [((b, s), (a, s)) for s in range(3)],
+             (a, a): [((a, s), (a, t)) for s, t in itertools.permutations(range(3), 2)]}
+    for (one, other), members in pairs.items():
+        (line,) = data[(data["group"] == GROUP) & (data["a"] == one)
+                       & (data["b"] == other)].itertuples()
+        kappa = np.mean([cohen_kappa_score(wrong[x], wrong[y]) for x, y in members])
+        share = np.mean([wrong[y][wrong[x]].mean() for x, y in members])
+        assert (line.kappa, line.share) == pytest.approx((kappa, 100 * share))
+    everyone = np.logical_and.reduce([w for known in mistakes(study, GROUP).wrong.values()
+                                      for w in known.values()])
+    assert data["shared"].iloc[0] == everyone.sum()
+
+
+def test_overlap__says_nothing_without_errors_or_a_second_seed():
+    right, half = np.zeros(4, bool), np.array([1, 1, 0, 0], bool)
+    share, kappa, n = overlap({0: right}, {0: half}, same=False)
+    assert math.isnan(share) and kappa == 0 and n == 1
+    assert all(map(math.isnan, overlap({0: half}, {0: half}, same=True)[:2]))
+    assert all(map(math.isnan, overlap({0: half}, {1: half}, same=False)[:2]))
+
+
+def test_error_overlap__other_examples_are_not_compared():
+    invented = Invented(3, seeds=2)
+    other = Invented(3, seeds=2, examples=61)
+    for record in invented.book.records[2:]:
+        for run in record.runs:
+            invented.book.files[run.run_id] = other.book.files[run.run_id]
+    assert set(mistakes(invented.evidence(), GROUP).wrong) == {"technique 1", "technique 2"}
+
+
+def test_critical_difference__is_that_of_the_ranks(study):
+    data = data_of("critical_difference", study)
+    scores = {}
+    for row in study.rows:
+        scores.setdefault(row.key.dataset, {})[row.key.technique] = row.summary.mean
+    found = rank(scores, True)
+    assert dict(zip(data["technique"], data["rank"], strict=True)) == pytest.approx(found.ranks)
+    assert data["rank"].is_monotonic_increasing
+    for place, line in enumerate(data.itertuples()):
+        told = [name for name in data["technique"].iloc[place + 1:]
+                if found.pairs.loc[line.technique, name] <= 0.05]
+        assert line.last == len(data) - 1 - len(told)
+    assert data_of("critical_difference", Invented(3).evidence()) is None, "one data set"
+
+
+def test_budget_curves__are_those_of_the_sweep(study):
+    data = data_of("budget_curves", study)
+    own = data[(data["group"] == GROUP) & (data["technique"] == "technique 2")]
+    scores = [trial.metrics["objective/val/accuracy"] for trial in study.tracker.tried
+              if (trial.key.dataset, trial.key.technique) == ("data 1", "technique 2")]
+    wanted = budget_curve(scores)
+    assert own["expected"].tolist() == pytest.approx([100 * best.expected for best in wanted])
+    assert own["low"].tolist() == pytest.approx([100 * best.low for best in wanted])
+
+
+def test_write__files_captions_and_nothing_old(study, tmp_path):
+    for old in ("test_accuracy.png", "budget_curves.pdf", "mine.png"):
+        (tmp_path / old).touch()
+    paths = room.write(Invented(3).evidence(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths} | {"mine.png"}
+    assert {"scores.png", "scores.pdf", "captions.md", "shared_errors.csv"} <= {
+        path.name for path in paths}
+    assert "95% t interval" in (tmp_path / "captions.md").read_text()
+    before = (tmp_path / "costs.png").read_bytes()
+    (tmp_path / "costs.png").write_bytes(b"")
+    assert [path.name for path in room.write(Invented(3).evidence(), tmp_path, ["costs"])] == [
+        "costs.png", "costs.pdf"]
+    assert (tmp_path / "costs.png").read_bytes() == before
+    assert (tmp_path / "scores.png").exists(), "others stay"
+
+
+def test_drawn__a_wrong_name_is_refused(study):
+    with pytest.raises(InputError, match="scoers") as caught:
+        list(room.drawn(study, ["scoers"]))
+    assert caught.value.mend == "did you mean scores?"
+
+
+def test_labels__are_short_and_never_alike():
+    names = ["a" * 80, "a" * 80 + "b", "a" * 40 + "x" + "a" * 40, "short"]
+    found = labels(names)
+    assert len({*found.values()}) == 4 and max(map(len, found.values())) <= 32
+    assert found["short"] == "short"
+
+
+def test_short__three_digits():
+    values = (0, 0.01234, 999.4, 999.9, 1e3, 75653, 22.6e6, 3e9, 1e-6, math.nan)
+    assert [short(value) for value in values] == [
+        "0", "0.0123", "999", "1k", "1k", "75.7k", "22.6M", "3G", "1.0e-06", "-"]
+
+
+def test_styles__neighbours_differ_without_colour():
+    look = list(styles(f"t{n}" for n in range(40)).values())
+    assert len({(style.colour, style.marker) for style in look}) == 40
+    for a, b in itertools.pairwise(look):
+        assert a.line != b.line and a.marker != b.marker
