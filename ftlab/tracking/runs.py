@@ -215,7 +215,8 @@ class Runs:
 
     def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
         """What `log_dataset` was told, by context."""
-        used = self._client.get_run(run_id).inputs.dataset_inputs
+        inputs = self._client.get_run(run_id).inputs
+        used = inputs.dataset_inputs if inputs is not None else []
         return {tag.value: json.loads(each.dataset.profile or "{}") for each in used
                 for tag in each.tags if tag.key == "mlflow.data.context"}
 
