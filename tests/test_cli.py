@@ -104,7 +104,8 @@ def test_run__table_store_and_nothing_twice(study: Path, call: Call, tmp_path: P
     assert "probe on reviews from bert, seed 1" in first.stdout
     assert "ftlab ui" in first.stdout
     assert {path.name for path in (tmp_path / "results" / "small").iterdir()} == {
-        "runs.csv", "table.md", "table.tex", "table.csv", "table.html", "provenance.json", "figures",
+        "runs.csv", "table.md", "table.tex", "table.csv", "table.html", "tests.csv",
+        "provenance.json", "figures",
     }  # fmt: skip
     rows = runs(tmp_path)
     assert [(r["technique"], r["seed"], r["status"]) for r in rows] == [
@@ -124,6 +125,15 @@ def test_run__table_store_and_nothing_twice(study: Path, call: Call, tmp_path: P
     assert table.returncode == 0, table.stderr
     after = {p.name: p.read_bytes() for p in (tmp_path / "results/small").iterdir() if p.is_file()}
     assert before == after
+
+    figures = tmp_path / "results" / "small" / "figures"
+    drawn = (figures / "scores.pdf").read_bytes()
+    (figures / "scores.pdf").unlink()
+    plot = call("plot", study, "--only", "scores")
+    assert plot.returncode == 0, plot.stderr
+    assert "95% t interval" in " ".join(plot.stdout.split())
+    assert (figures / "scores.pdf").read_bytes() == drawn
+    assert (figures / "confusion_matrices.png").exists()
 
     provenance = json.loads(before["provenance.json"])
     assert len(provenance["datasets"]["reviews"]) == 64

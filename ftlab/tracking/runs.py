@@ -179,8 +179,9 @@ class Runs:
 
     def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
         """What `log_dataset` was told, by context."""
-        used = self._client.get_run(run_id).inputs.dataset_inputs
-        return {tag.value: json.loads(each.dataset.profile or "{}") for each in used
+        used = self._client.get_run(run_id).inputs
+        return {tag.value: json.loads(each.dataset.profile or "{}")
+                for each in (used.dataset_inputs if used else ())
                 for tag in each.tags if tag.key == "mlflow.data.context"}
 
     def file(self, run_id: str, name: str) -> bytes | None:
