@@ -126,6 +126,15 @@ def test_run__table_store_and_nothing_twice(study: Path, call: Call, tmp_path: P
     after = {p.name: p.read_bytes() for p in (tmp_path / "results/small").iterdir() if p.is_file()}
     assert before == after
 
+    figures = tmp_path / "results" / "small" / "figures"
+    drawn = (figures / "scores.pdf").read_bytes()
+    (figures / "scores.pdf").unlink()
+    plot = call("plot", study, "--only", "scores")
+    assert plot.returncode == 0, plot.stderr
+    assert "95% t interval" in " ".join(plot.stdout.split())
+    assert (figures / "scores.pdf").read_bytes() == drawn
+    assert (figures / "confusion_matrices.png").exists()
+
     provenance = json.loads(before["provenance.json"])
     assert len(provenance["datasets"]["reviews"]) == 64
     assert "torch" in provenance["environments"][0]["versions"]

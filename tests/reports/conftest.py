@@ -15,6 +15,9 @@ class Store:
     def cells(self, study: str) -> list[CellRecord]:
         return [record for record in self.records if record.key.study == study]
 
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        return []
+
     def add(
         self,
         technique: str,

@@ -8,8 +8,6 @@ import pytest
 
 from ftlab.reports.budget import columns, ranking
 from ftlab.reports.colours import COLOURS, styles
-from ftlab.reports.figure import draw
-from ftlab.reports.rows import build
 from ftlab.reports.sweep_figures import draw_budget, draw_front
 from ftlab.reports.sweep_report import contents
 from ftlab.reports.trials import tried
@@ -253,25 +251,20 @@ def colours_of(monkeypatch, make):
     return kept
 
 
-def test_figures__a_technique_has_its_colour_everywhere(monkeypatch, store):
+def test_figures__a_technique_has_its_colour_everywhere(monkeypatch):
     rows = tried(CELLS, two_objectives(), (ACCURACY, SIZE), True)
     look = styles(cell.technique for cell in CELLS)
     assert [look[c.technique][0] for c in CELLS] == list(COLOURS[:3])
     (axes,) = colours_of(monkeypatch, lambda: draw_budget(rows, True))
     assert {line.get_label(): line.get_color() for line in axes.lines
-            if line.get_label() != "_band"} == {n: colour for n, (colour, _) in look.items()}
+            if line.get_label() != "_band"} == {n: style.colour for n, style in look.items()}
     from ftlab.reports.front import points
 
     found = points(rows, (True, False))
     (axes,) = colours_of(
         monkeypatch, lambda: draw_front(rows, found, (ACCURACY, SIZE), (True, False)))
     drawn = {line.get_label(): line.get_color() for line in axes.lines}
-    assert {name: drawn[name] for name in look} == {n: colour for n, (colour, _) in look.items()}
-    cells = [store.add(name, [0.9, 0.8], trainable=10.0**n) for n, name in enumerate(look, 1)]
-    table = build(cells, store.records, "test/accuracy", True)
-    (axes,) = colours_of(monkeypatch, lambda: draw(table, "test/accuracy"))
-    drawn = [line.get_color() for line in axes.lines if line.get_marker() == "o"]
-    assert drawn == list(COLOURS[:3])
+    assert {name: drawn[name] for name in look} == {n: style.colour for n, style in look.items()}
 
 
 def test_styles__beyond_ten_the_line_changes():

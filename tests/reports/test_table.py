@@ -1,22 +1,18 @@
 import csv
 import html.parser
 import io
-import itertools
 import json
 import math
 import random
 import re
 
 import pytest
-from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
 
 from ftlab.errors import InputError
 from ftlab.reports.export import write_file
-from ftlab.reports.figure import draw
 from ftlab.reports.metric_text import is_percent
-from ftlab.reports.rows import build
 from ftlab.reports.table import write
 
 FILES = {
@@ -27,7 +23,9 @@ FILES = {
     "table.html",
     "tests.csv",
     "provenance.json",
-    "figures/test_accuracy.png",
+    "figures/captions.md",
+    *(f"figures/{name}.{kind}" for name in ("scores", "trade_off", "costs")
+      for kind in ("png", "pdf")),
 }
 NASTY = r"""=cmd|' /C calc'!A0 <script>alert("x")</script> & 50% $x_1^2$ \input{/etc/passwd} `a` [b] *c* ~#"""
 
@@ -187,43 +185,9 @@ def test_write__less_is_better_where_the_metric_says_so(store, tmp_path):
         assert rf"\bfseries {bold} +- 0.00" in (folder / "table.tex").read_text()
         assert f"<strong>{bold}" in (folder / "table.html").read_text()
         assert ("(lowest)" in dict(report.sheet.about)["Bold"]) != higher
-    pictures = [(tmp_path / name / "study/figures/test_wer.png").read_bytes()
+    pictures = [(tmp_path / name / "study/figures/scores.png").read_bytes()
                 for name in ("True", "False")]
     assert pictures[0] != pictures[1], "the figure says which way is better"
-
-
-def axes_of(store, cells, monkeypatch):
-    """The axes that `draw` makes, before they become a picture."""
-    made = []
-
-    class Kept(Figure):
-        def add_subplot(self, *args, **kwargs):
-            made.append(super().add_subplot(*args, **kwargs))
-            return made[-1]
-
-    monkeypatch.setattr("ftlab.reports.picture.Figure", Kept)
-    draw(build(cells, store.records, "test/accuracy", True), "test/accuracy")
-    return made
-
-
-@pytest.mark.parametrize("trained", [[1e6, 700], []])
-def test_draw__shows_what_trains_nothing_at_zero(store, monkeypatch, trained):
-    cells = [store.add(f"t{n:.0f}", [0.9, 0.95], trainable=n) for n in trained]
-    cells.append(store.add("untuned", [0.5, 0.5], trainable=0))
-    (axes,) = axes_of(store, cells, monkeypatch)
-    low, high = axes.get_xlim()
-    drawn = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
-    assert sorted(drawn) == sorted([*trained, 0.0])
-    assert all(low < x < high for x in drawn)
-    places = axes.transData.transform([(x, 0.9) for x in sorted(drawn)])[:, 0]
-    assert all(right - left > 30 for left, right in itertools.pairwise(places)), "told apart"
-    assert 0 in axes.get_xticks() and min(axes.get_xticks()) == 0
-
-
-def test_draw__is_logarithmic_where_all_train(store, monkeypatch):
-    cells = [store.add("a", [0.9], trainable=10), store.add("b", [0.8], trainable=1e6)]
-    (axes,) = axes_of(store, cells, monkeypatch)
-    assert axes.get_xscale() == "log"
 
 
 def test_write__what_trains_nothing_has_no_peak_of_training(store, tmp_path):
@@ -334,13 +298,13 @@ def test_write__no_finished_run_leaves_no_old_figure(store, tmp_path):
     store.records = []
     bad = store.add("full", [], ["oom"])
     write("study", [bad], store, tmp_path, {})
-    assert not (tmp_path / "study" / "figures" / "test_accuracy.png").exists()
+    assert not (tmp_path / "study" / "figures" / "scores.png").exists()
 
 
 def test_write__figure_takes_any_name_and_holds_no_date(store, tmp_path):
     cells = [store.add("$\\frac{$ 中文", [0.9, 0.8]), store.add("b", [0.7], dataset="$")]
     write("study", cells, store, tmp_path, {})
-    png = (tmp_path / "study" / "figures" / "test_accuracy.png").read_bytes()
+    png = (tmp_path / "study" / "figures" / "scores.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert b"Software" not in png
     assert b"tIME" not in png

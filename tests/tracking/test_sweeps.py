@@ -85,6 +85,7 @@ def test_parents__of_one_sweep_and_the_same_when_opened_again(
     ids = {key(t).digest: tracker.open_sweep(key(t), "first") for t in ("lora", "probe")}
     other = tracker.open_sweep(key("lora"), "second")
     assert tracker.parents(study, "first") == ids
+    assert tracker.sweeps(study) == ["first", "second"]
     assert tracker.parents(study, "second") == {key("lora").digest: other}
     assert tracker.open_sweep(key("lora"), "first") == ids[key("lora").digest]
     one(tracker, other, 0, 0.1, "COMPLETE")

@@ -243,6 +243,7 @@ def test_log__data_set_artifacts_and_text(tracker, uri, key, tmp_path):
     (data,) = client.get_run(run_id).inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("bbc", "d" * 36)
     assert "d" * 64 in data.dataset.profile
+    assert tracker.data_sets(run_id) == {"train": {"rows": 3, "fingerprint": "d" * 64}}
     assert [f.path for f in client.list_artifacts(run_id, "files")] == ["files/a.txt"]
     assert "table_row.md" in [f.path for f in client.list_artifacts(run_id)]
     with pytest.raises(FileNotFoundError):
