@@ -20,7 +20,7 @@ def publish(
     report: Report, tracker: Tracker, question: str = "",
     records: Sequence[CellRecord] | None = None,
 ) -> None:
-    """Log rank, table row, description and figures to each cell of a report.
+    """Log rank, table row, description and figure of scores to each cell of a report.
 
     The rank is among the complete cells of the same backbone and data set; an incomplete cell has
     none, and the tag `ftlab.rank` `-`. Where it had one before, MLflow can only overwrite it, with
@@ -35,7 +35,8 @@ def publish(
     """
     now = int(time.time() * 1000)
     lines = [line for _, group in report.sheet.groups for line in group]
-    figures = {path.parent for path in report.paths if path.suffix == ".png"}
+    # one of them: a study may have thousands of cells, and its folder of results has all
+    figure = next((path for path in report.paths if path.name == "scores.png"), None)
     look = styles(row.key.technique for row in report.rows)
     read = tracker.cells(report.study) if records is None else records
     stored = {record.cell_id: record for record in read}
@@ -56,8 +57,8 @@ def publish(
             },
         )
         tracker.log_text(row.cell_id, text + "\n", "table_row.md")
-        for folder in sorted(figures):
-            tracker.log_artifacts(row.cell_id, folder, "figures")
+        if figure is not None:
+            tracker.log_file(row.cell_id, figure, "figures")
         _colour(stored[row.cell_id], look[row.key.technique][0], tracker)
     ours = [stored[row.cell_id] for row in report.rows if row.cell_id]
     names = {name for record in ours for run in record.finished for name in run.metrics}

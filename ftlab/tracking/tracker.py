@@ -180,6 +180,10 @@ class Tracker:
         what = f"artifacts {directory}"
         self._write(what, run_id, self._runs.log_artifacts, directory, artifact_path)
 
+    def log_file(self, run_id: str, path: Path, artifact_path: str) -> None:
+        """Copy a file to the run; during an outage it must stay."""
+        self._write(str(path), run_id, self._client.log_artifact, str(path), artifact_path)
+
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         """Store a text as one artifact of a run or cell."""
         self._write(artifact_file, run_id, self._client.log_text, text, artifact_file)

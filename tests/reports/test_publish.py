@@ -51,7 +51,7 @@ def test_publish__what_the_table_says_is_on_the_cells(tracker, tmp_path):
     names = [f.path for f in client.list_artifacts(made[1][1])]
     assert names == ["figures", "table_row.md"]
     figures = client.list_artifacts(made[1][1], "figures")
-    assert [f.path for f in figures] == ["figures/test_accuracy.png"]
+    assert [f.path for f in figures] == ["figures/scores.png"]
     before = {p: p.read_bytes() for p in report.paths}
     write("s", keys, Tracker(tracker.uri), tmp_path / "results", {})
     assert before == {p: p.read_bytes() for p in report.paths}

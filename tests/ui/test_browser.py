@@ -131,7 +131,7 @@ def test_cell_page__where_it_stands_and_the_figure(pages: Pages, ui: Served) -> 
     pages.shot("cell")
     pages.click("//*[@role='tab'][text()='Artifacts']")
     pages.click("//*[text()='figures']")
-    pages.click("//*[text()='test_accuracy.png']")
+    pages.click("//*[text()='scores.png']")
     pages.until(lambda: pages.driver.execute_script(
         "return [...document.images].some(image => image.naturalWidth > 500)"), "the figure")
     pages.shot("figure")
