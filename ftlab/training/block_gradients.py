@@ -31,7 +31,7 @@ class BlockGradients:
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 parts.setdefault(self._block(model, name), []).append(parameter.grad)
-        norms = {name: full(torch.nn.utils.get_total_norm(found)).float()
+        norms = {name: _at_least_single(full(torch.nn.utils.get_total_norm(found)))
                  for name, found in parts.items()}
         if not norms:  # the guard says which parameters should have had one
             return torch.zeros(())
@@ -57,3 +57,8 @@ class BlockGradients:
             self._owner |= {name: next((b.name for b in blocks if b.holds(name)), REST)
                             for name, _ in model.named_parameters()}
         return self._owner[parameter]
+
+
+def _at_least_single(norm: Tensor) -> Tensor:
+    """Half precision has three digits, which squares and means would lose."""
+    return norm.to(torch.promote_types(norm.dtype, torch.float32))

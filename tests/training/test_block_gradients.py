@@ -43,6 +43,16 @@ def test_look__is_the_norm_of_all_and_take_of_each_block() -> None:
     assert gradients.take() == {}
 
 
+@pytest.mark.parametrize(("dtype", "kept"), [(torch.float64, torch.float64),
+                                             (torch.bfloat16, torch.float32)])
+def test_look__keeps_the_precision_of_the_gradients(
+    dtype: torch.dtype, kept: torch.dtype
+) -> None:
+    model = small().to(dtype)
+    with_gradients(model, 1.0)
+    assert BlockGradients().look(model).dtype == kept
+
+
 def test_look__of_a_model_without_gradients_leaves_the_complaint_to_the_guard() -> None:
     gradients = BlockGradients()
     assert gradients.look(small()) == 0
