@@ -39,12 +39,16 @@ class BlockGradients:
         return torch.linalg.vector_norm(torch.stack(list(norms.values())))
 
     def take(self) -> dict[str, float]:
-        """`train/grad_norm/<block>` since the last call: the root mean square over its steps."""
+        """`train/grad_norm/<block>` since the last call: the root mean square over its steps.
+
+        Nothing where a single block trains, a head on frozen features say: there is nothing to
+        compare it with, and `train/grad_norm` is the same.
+        """
         seen, self._seen = self._seen, []
         names = list(dict.fromkeys(name for norms in seen for name in norms))
         squares = [torch.stack([norms[name] for norms in seen if name in norms]).square().mean()
                    for name in names]
-        if not squares:
+        if len(squares) < 2:
             return {}
         values = torch.stack(squares).sqrt().tolist()
         return {f"train/grad_norm/{name}": value
