@@ -82,7 +82,7 @@ def render(study: Study, evidence: Evidence, comparisons: Sequence[Comparison],
     parts = {
         "Table": (_table(sheet), tests(comparisons)),
         "Figures": (drawn,),
-        "Diagnoses": (findings(diagnose(observed)),),
+        "Diagnoses": (findings(diagnose(observed), observed.curves),),
         "Costs": (costs(evidence),),
         "Provenance": (origin(study, said),),
         "Reproduce": (again(study, said, command),),

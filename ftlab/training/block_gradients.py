@@ -31,7 +31,7 @@ class BlockGradients:
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 parts.setdefault(self._block(model, name), []).append(parameter.grad)
-        norms = {name: full(torch.nn.utils.get_total_norm(found)).float()
+        norms = {name: _at_least_single(full(torch.nn.utils.get_total_norm(found)))
                  for name, found in parts.items()}
         if not norms:  # the guard says which parameters should have had one
             return torch.zeros(())
@@ -39,12 +39,16 @@ class BlockGradients:
         return torch.linalg.vector_norm(torch.stack(list(norms.values())))
 
     def take(self) -> dict[str, float]:
-        """`train/grad_norm/<block>` since the last call: the root mean square over its steps."""
+        """`train/grad_norm/<block>` since the last call: the root mean square over its steps.
+
+        Nothing where a single block trains, a head on frozen features say: there is nothing to
+        compare it with, and `train/grad_norm` is the same.
+        """
         seen, self._seen = self._seen, []
         names = list(dict.fromkeys(name for norms in seen for name in norms))
         squares = [torch.stack([norms[name] for norms in seen if name in norms]).square().mean()
                    for name in names]
-        if not squares:
+        if len(squares) < 2:
             return {}
         values = torch.stack(squares).sqrt().tolist()
         return {f"train/grad_norm/{name}": value
@@ -57,3 +61,8 @@ class BlockGradients:
             self._owner |= {name: next((b.name for b in blocks if b.holds(name)), REST)
                             for name, _ in model.named_parameters()}
         return self._owner[parameter]
+
+
+def _at_least_single(norm: Tensor) -> Tensor:
+    """Half precision has three digits, which squares and means would lose."""
+    return norm.to(torch.promote_types(norm.dtype, torch.float32))

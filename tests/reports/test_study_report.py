@@ -20,9 +20,11 @@ from matplotlib.figure import Figure
 
 from ftlab.errors import InputError
 from ftlab.reports import study_report
+from ftlab.reports.diagnoses import observe
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.page.document import as_json, policy
+from ftlab.reports.page.findings import UNREAD
 from ftlab.reports.page.markup import tag
 from ftlab.reports.study_report import report
 from ftlab.studies.study import Study, load_study
@@ -350,6 +352,16 @@ def test_missing_predictions__leave_the_test_over_seeds(tmp_path: Path, memory: 
     assert "t test over seeds; 3 seeds, 0 examples" in page.all()
 
 
+def test_many_runs__leave_their_curves_unread_and_say_so(
+    tmp_path: Path, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path)
+    fill(study, memory, tmp_path / "work", {"probe": [30, 29, 30], "lora": [38, 39, 38]}, stored=False)
+    monkeypatch.setattr(observe, "MOST_RUNS", 5)
+    monkeypatch.setattr(memory, "history", None)  # asking would fail
+    assert UNREAD in read(report(study, results=tmp_path))[1].all()
+
+
 def test_absent_metric__is_refused_with_those_that_there_are(
     made: tuple[Study, str], tmp_path: Path
 ) -> None:
@@ -410,6 +422,7 @@ def test_browser__draws_it_from_a_file_on_a_phone_and_in_the_dark(
     run = chromium.execute_script
     assert run("return document.documentElement.scrollWidth") == 390
     assert run("return document.querySelectorAll('.plot .bars path').length") == 2
+    assert run("return document.querySelector('.plot .main-svg').clientWidth") < 390
     assert chromium.title == "small: ftlab report"
     dark = run("return getComputedStyle(document.body).backgroundColor")
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {

@@ -43,6 +43,16 @@ def test_look__is_the_norm_of_all_and_take_of_each_block() -> None:
     assert gradients.take() == {}
 
 
+@pytest.mark.parametrize(("dtype", "kept"), [(torch.float64, torch.float64),
+                                             (torch.bfloat16, torch.float32)])
+def test_look__keeps_the_precision_of_the_gradients(
+    dtype: torch.dtype, kept: torch.dtype
+) -> None:
+    model = small().to(dtype)
+    with_gradients(model, 1.0)
+    assert BlockGradients().look(model).dtype == kept
+
+
 def test_look__of_a_model_without_gradients_leaves_the_complaint_to_the_guard() -> None:
     gradients = BlockGradients()
     assert gradients.look(small()) == 0
@@ -54,7 +64,11 @@ def test_look__finds_what_was_added_outside_every_block() -> None:
     model.added = nn.Parameter(torch.zeros(1))
     model.added.grad = torch.ones(1)
     gradients.look(model)
-    assert gradients.take() == {"train/grad_norm/rest": 1.0}
+    assert gradients.take() == {}  # alone there is nothing to compare it with
+    for _, parameter in model.head.named_parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    gradients.look(model)
+    assert gradients.take() == {"train/grad_norm/rest": 1.0, "train/grad_norm/head": 0.0}
 
 
 @pytest.mark.parametrize("technique", [FullFineTuning(1e-3), LoRA(rank=2)])

@@ -84,6 +84,7 @@ class Observed:
         metric: the one compared, with its split.
         select_by: the one that chooses epochs.
         select_upwards: whether more of it is better.
+        curves: whether the runs' histories were read.
     """
 
     cells: tuple[Watched, ...]
@@ -91,6 +92,7 @@ class Observed:
     metric: str = "test/accuracy"
     select_by: str = "val/accuracy"
     select_upwards: bool = True
+    curves: bool = True
 
 
 @dataclass(frozen=True)

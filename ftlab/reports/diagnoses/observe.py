@@ -13,6 +13,8 @@ from ftlab.tracking.records import RunRecord
 
 CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "val/loss")
 """What is read besides the metric that selects."""
+MOST_RUNS = 2000
+"""Curves are read one by one, some milliseconds each; of more runs they are not."""
 
 
 def diagnose(observed: Observed) -> dict[Diagnosis, list[Finding]]:
@@ -31,19 +33,22 @@ def observe(evidence: Evidence, comparisons: Sequence[Comparison], select_by: st
         select_by: the metric that chooses epochs.
         select_upwards: whether more of it is better.
     """
+    count = sum(len(record.runs) for record in evidence.records.values())
+    wanted = (*CURVES, select_by) if count <= MOST_RUNS else ()
     cells = []
     for row in evidence.rows:
         record = evidence.records.get(row.key)
         runs = [] if record is None else record.runs
         named = isinstance(evidence.tasks.get(row.key.dataset), Classification)
-        cells.append(Watched(row.key, tuple(_course(evidence, run, select_by, named)
+        cells.append(Watched(row.key, tuple(_course(evidence, run, wanted, named)
                                             for run in runs)))
-    return Observed(tuple(cells), tuple(comparisons), evidence.metric, select_by, select_upwards)
+    return Observed(tuple(cells), tuple(comparisons), evidence.metric, select_by, select_upwards,
+                    bool(wanted))
 
 
-def _course(evidence: Evidence, run: RunRecord, select_by: str, named: bool) -> Course:
-    wanted = [name for name in dict.fromkeys((*CURVES, select_by)) if name in run.metrics]
+def _course(evidence: Evidence, run: RunRecord, wanted: Sequence[str], named: bool) -> Course:
+    names = [name for name in dict.fromkeys(wanted) if name in run.metrics]
     predictions = evidence.predictions(run) if named and run.status == "FINISHED" else None
     return Course(run.seed, run.status, run.reason, run.metrics,
-                  {name: evidence.history(run, name) for name in wanted},
+                  {name: evidence.history(run, name) for name in names},
                   run.tags.get("ftlab.note", ""), predictions)

@@ -8,9 +8,11 @@ from ftlab.reports.diagnoses.base import LEVELS, Diagnosis, Finding, Level
 from ftlab.reports.page.markup import Markup, folded, join, tag
 
 NONE = "Nothing that is looked for was found."
+UNREAD = ("The study has too many runs for their curves to be read: overfitting, learning rates, "
+          "bursts of gradients, convergence and best epochs were not looked at.")
 
 
-def findings(found: Mapping[Diagnosis, Sequence[Finding]]) -> Markup:
+def findings(found: Mapping[Diagnosis, Sequence[Finding]], curves: bool) -> Markup:
     """The worst first; what was looked for, and by which thresholds, is folded below."""
     cards: dict[tuple[Level, str, str], list[Finding]] = {}
     for diagnosis, each in found.items():
@@ -19,6 +21,7 @@ def findings(found: Mapping[Diagnosis, Sequence[Finding]]) -> Markup:
     order = sorted(cards, key=lambda card: LEVELS.index(card[0]))
     rules = [join([tag("dt", diagnosis.title), tag("dd", diagnosis.rule)]) for diagnosis in found]
     return join([
+        *([] if curves else [tag("p", UNREAD, class_="about")]),
         *([_card(*card, cards[card]) for card in order] or [tag("p", NONE)]),
         folded("What is looked for", tag("dl", *rules)),
     ])

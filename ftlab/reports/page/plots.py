@@ -28,7 +28,7 @@ def plots(evidence: Evidence, all_drawings: Sequence[Drawing]
     parts, figures = [], []
     for drawing in all_drawings:
         data = drawing.data(evidence)
-        if data is None:
+        if data is None or data.empty:
             continue
         caption = drawing.caption(data, evidence)
         figure: dict[str, Any] = _safe(drawing.plot(data, evidence))

@@ -15,6 +15,7 @@ from ftlab.backbones.model import Outputs, TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs
+from ftlab.training.block_gradients import BlockGradients
 from ftlab.training.callbacks import Report
 from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
@@ -50,6 +51,7 @@ class Member:
 
     def __post_init__(self) -> None:
         self.curves = StepLog(self.run.settings.log_every, [self.report])
+        self.gradients = BlockGradients()
 
     @property
     def model(self) -> TaskModel:
@@ -89,9 +91,8 @@ class Member:
         if not self.run.technique.trained <= self.guard.reached:
             self.guard.note_gradients(self.model)
         if self.curves.wants(step, last):
-            norm = nn.utils.get_total_norm([p.grad for p in self.trainable if p.grad is not None])
             self._about = {"train/lr": self.optimizer.param_groups[0]["lr"],
-                           "train/grad_norm": norm}
+                           "train/grad_norm": self.gradients.look(self.model)}
         if self.run.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.trainable, self.run.settings.gradient_clip)
         self.optimizer.step()
@@ -149,7 +150,8 @@ class Member:
         self.curves.flush()
         self._tell(step, scores | {
             "train/epoch_loss": float(torch.stack(self._losses).mean()),
-            "train/lr": self.optimizer.param_groups[0]["lr"], "epoch": epoch + 1})
+            "train/lr": self.optimizer.param_groups[0]["lr"], "epoch": epoch + 1,
+            **self.gradients.take()})
         self._losses.clear()
         if select_by not in scores:
             raise GuardFailed(f"no {select_by} to choose the epoch by: validation gives "
