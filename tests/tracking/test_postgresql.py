@@ -49,7 +49,7 @@ def plain(cells):
     """Records without what each store chooses for itself."""
     own = ("mlflow.", "ftlab.id")
     return [replace(cell, cell_id="", runs=[
-        replace(run, run_id="", cell_id="", started=0, ended=0,
+        replace(run, run_id="", cell_id="", started=0, ended=0, artifacts="",
                 tags={k: v for k, v in run.tags.items() if not k.startswith(own)})
         for run in cell.runs]) for cell in cells]
 
