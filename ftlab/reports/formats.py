@@ -12,6 +12,7 @@ from rich.text import Text
 from ftlab.reports.sheet import Line, Sheet
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$])")
+_TITLE = 20  # characters of a group's title that the terminal's first column makes room for
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222 }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid }
@@ -145,4 +146,6 @@ def _width(sheet: Sheet, place: int) -> int:
     parts = sheet.headings[place].split()
     for text in (line.texts[place] for _, group in sheet.groups for line in group):
         parts += [text] if any(map(str.isdigit, text)) else text.split()
-    return max(map(len, parts), default=0)
+    # a group's title stands in the first column
+    titles = [min(len(title), _TITLE) for title, _ in sheet.groups] if place == 0 else []
+    return max([*map(len, parts), *titles], default=0)
