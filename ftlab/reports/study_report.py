@@ -17,7 +17,7 @@ from ftlab.reports.page.document import document
 from ftlab.reports.page.findings import findings
 from ftlab.reports.page.markup import Markup, tag
 from ftlab.reports.page.origin import again, origin
-from ftlab.reports.page.plots import drawings, plots
+from ftlab.reports.page.plots import plots
 from ftlab.reports.rows import build as build_rows
 from ftlab.reports.sheet import Sheet, layout
 from ftlab.studies import provenance
@@ -78,7 +78,7 @@ def render(study: Study, evidence: Evidence, comparisons: Sequence[Comparison],
     sheet = layout(study.name, evidence.rows, evidence.metric, comparisons,
                    evidence.higher_is_better)
     said = provenance.collect(study.name, study.question, evidence.records.values())
-    drawn, figures = plots(evidence, drawings())
+    drawn, figures = plots(evidence)
     parts = {
         "Table": (_table(sheet), tests(comparisons)),
         "Figures": (drawn,),

@@ -22,6 +22,7 @@ from ftlab.errors import InputError
 from ftlab.reports import study_report
 from ftlab.reports.diagnoses import observe
 from ftlab.reports.evidence import Evidence
+from ftlab.reports.figures import room
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.page.document import as_json, policy
 from ftlab.reports.page.findings import UNREAD
@@ -64,7 +65,7 @@ class Small(Drawing):
 
 @pytest.fixture(autouse=True)
 def drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_report, "drawings", lambda: [Small()])
+    monkeypatch.setattr(room, "drawings", lambda: [Small()])
 
 
 def make_study(folder: Path, datasets: Sequence[str] = ("bbc",), techniques: Sequence[str] = (

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.figures.base import Drawing
+from ftlab.reports.figures import room
 from ftlab.reports.page.markup import Markup, join, tag
-from ftlab.studies.discover import members
 from ftlab.tracking.plain import redact
 
 _MARKS = re.compile(r"<(?!(?:br ?/?|/?(?:b|i|sub|sup|extra))>)")
 """The beginning of any element but those that only lay a text out; plotly reads links, too."""
 
 
-def drawings() -> list[Drawing]:
-    """Every drawing there is, in its order: the room is walked."""
-    found: list[Drawing] = [made() for made in members(Drawing).values()]
-    return sorted(found, key=lambda each: (getattr(each, "order", 100), each.name))
-
-
-def plots(evidence: Evidence, all_drawings: Sequence[Drawing]
-          ) -> tuple[Markup, list[dict[str, Any]]]:
+def plots(evidence: Evidence) -> tuple[Markup, list[dict[str, Any]]]:
     """The figures' HTML, and what plotly draws into them, in the same order."""
     parts, figures = [], []
-    for drawing in all_drawings:
-        data = drawing.data(evidence)
-        if data is None or data.empty:
-            continue
-        caption = drawing.caption(data, evidence)
-        figure: dict[str, Any] = _safe(drawing.plot(data, evidence))
+    for drawn in room.drawn(evidence):
+        caption = drawn.caption
+        figure: dict[str, Any] = _safe(drawn.plot())
         figures.append({"data": figure["data"], "layout": figure["layout"]})
-        place = tag("div", class_="plot", role="img", aria_label=f"{drawing.title}. {caption}",
+        place = tag("div", class_="plot", role="img", aria_label=f"{drawn.title}. {caption}",
                     style=f"height: {int(figure['layout'].get('height', 450))}px")
         said = [tag("figcaption", caption)] if caption else []
-        parts.append(tag("figure", tag("h3", drawing.title),
+        parts.append(tag("figure", tag("h3", drawn.title),
                          tag("div", place, class_="drawn"), *said))
     return join(parts), figures
 
