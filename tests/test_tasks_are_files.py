@@ -166,7 +166,7 @@ def test_new_task__is_one_file_and_one_of_data(tmp_path: Path, tiny_bert: Path) 
     table = (tmp_path / "results" / "ranks" / "table.md").read_text()
     bold = [line.split()[1] for line in table.splitlines() if "**" in line]
     assert bold == ["full"], table
-    assert "the best (lowest) mean" in table
+    assert "best (lowest) mean" in table
 
 
 ALLOWED = {  # a word of transformers' own class names
@@ -175,10 +175,12 @@ ALLOWED = {  # a word of transformers' own class names
 
 
 def named(package: Path, names: set[str]) -> Iterator[tuple[str, str]]:
-    """File and name of every mention of `names` outside tasks/ and data/, docstrings apart."""
+    """File and name of every mention of `names` outside tasks/, data/ and exports/, docstrings apart."""
     for path in sorted(package.rglob("*.py")):
         place = path.relative_to(package)
-        if place.parts[0] in ("tasks", "data"):
+        # exports says in other ecosystems' words what is predicted: of a task that it does not
+        # know it writes the weights, without lines that lead to predictions
+        if place.parts[0] in ("tasks", "data", "exports"):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         said = {id(node.value) for node in ast.walk(tree)

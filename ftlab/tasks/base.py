@@ -37,6 +37,9 @@ class Task(ABC):
     auto_classes: ClassVar[tuple[str, ...]] = ()
     """transformers Auto classes whose own head fits, the preferred first."""
 
+    one_class: ClassVar[bool] = False
+    """Whether an example has one class of several, which its records name."""
+
     @abstractmethod
     def fit(self, labels: Sequence[Any]) -> None:
         """Learn from the raw training labels (after `Subset`) what there is to predict."""

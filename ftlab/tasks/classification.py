@@ -38,6 +38,7 @@ class Classification(Task):
         calibration_bins: equal-width bins of confidence for the calibration error.
     """
 
+    one_class: ClassVar[bool] = True
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
         "AutoModelForImageClassification",

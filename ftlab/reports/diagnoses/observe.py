@@ -8,7 +8,6 @@ from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.base import Course, Diagnosis, Finding, Observed, Watched
 from ftlab.reports.evidence import Evidence
 from ftlab.studies.discover import members
-from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import RunRecord
 
 CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "val/loss")
@@ -39,7 +38,8 @@ def observe(evidence: Evidence, comparisons: Sequence[Comparison], select_by: st
     for row in evidence.rows:
         record = evidence.records.get(row.key)
         runs = [] if record is None else record.runs
-        named = isinstance(evidence.tasks.get(row.key.dataset), Classification)
+        task = evidence.tasks.get(row.key.dataset)
+        named = task is not None and task.one_class
         cells.append(Watched(row.key, tuple(_course(evidence, run, wanted, named)
                                             for run in runs)))
     return Observed(tuple(cells), tuple(comparisons), evidence.metric, select_by, select_upwards,

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.rows import Row
-from ftlab.tasks.classification import Classification
 from ftlab.tasks.naming import name_order
 from ftlab.tracking.records import CellKey
 
@@ -82,7 +81,8 @@ def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
     Returns:
         Nothing where the task is no classification, or nothing was predicted.
     """
-    if not isinstance(evidence.tasks.get(group[1]), Classification):
+    task = evidence.tasks.get(group[1])
+    if task is None or not task.one_class:
         return []
     named: set[str] = set()
     for row in evidence.rows:
