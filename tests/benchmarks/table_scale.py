@@ -50,7 +50,7 @@ def rows(study: Study, experiment: str, artifacts: Path, examples: int) -> Itera
     target = random.integers(0, 2, max(examples, 1))
     for order, cell in enumerate(study.cells):
         cell_id = hashlib.md5(cell.key.digest.encode()).hexdigest()
-        tags = cell_tags(cell.key, study.seeds, order)
+        tags = cell_tags(cell.key, study.seeds, order, order)
         yield from run_rows(cell_id, cell.key.title, experiment, artifacts, tags, {})
         quality = 0.8 + 0.01 * int(cell.key.technique.removeprefix("probe"))
         for seed in study.seeds:
