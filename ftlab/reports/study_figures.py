@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftlab.reports.comparison import compared
+from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures import room
 from ftlab.reports.rows import build as build_rows
@@ -43,7 +43,7 @@ def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "r
         InputError: nothing of the study is tracked, or there is no figure of a name.
     """
     tracker = SweepTracker(tracking_uri)
-    evidence = collect(study, tracker)
+    evidence, _ = gather(study, tracker)
     folder = Path(results) / study.name / "figures"
     paths = room.write(evidence, folder, only)
     captions = {each.name: each.caption for each in room.drawn(evidence, only)}
@@ -51,8 +51,8 @@ def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "r
     return Plotted(tuple(paths), captions)
 
 
-def collect(study: Study, tracker: Tracker) -> Evidence:
-    """What figures are made of.
+def gather(study: Study, tracker: Tracker) -> tuple[Evidence, list[Comparison]]:
+    """Read a study's cells, and compare them: what figures and the page are made of.
 
     Args:
         study: from `load_study`; cells that the store lacks show as missing.
@@ -62,10 +62,13 @@ def collect(study: Study, tracker: Tracker) -> Evidence:
         InputError: nothing of the study is tracked.
     """
     keys = [cell.key for cell in study.cells]
-    tasks = {cell.key.dataset: build(cell.data).task for cell in study.cells}
+    wanted = set(keys)
+    records = {each.key: each for each in tracker.cells(study.name) if each.key in wanted}
+    data = {cell.key.dataset: cell.data for cell in study.cells}
+    tasks = {name: build(component).task for name, component in data.items()}
     higher = tasks[keys[0].dataset].higher_is_better(study.report.removeprefix("test/"))
-    records = [record for record in tracker.cells(study.name) if record.key in keys]
-    rows, _ = compared(build_rows(keys, records, study.report, higher), records, study.report,
-                       higher, tracker, {name: task.contributions for name, task in tasks.items()})
-    return Evidence(study.name, study.question, study.report, higher, tuple(rows),
-                    {record.key: record for record in records}, tasks, tracker)
+    rows, comparisons = compared(
+        build_rows(keys, records.values(), study.report, higher), list(records.values()),
+        study.report, higher, tracker, {name: task.contributions for name, task in tasks.items()})
+    return Evidence(study.name, study.question, study.report, higher, tuple(rows), records, tasks,
+                    tracker), comparisons

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftlab.data.base import DataModule
-from ftlab.reports.comparison import Comparison, compared
+from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.observe import diagnose, observe
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.export import write_file
@@ -18,12 +17,11 @@ from ftlab.reports.page.findings import findings
 from ftlab.reports.page.markup import Markup, tag
 from ftlab.reports.page.origin import again, origin
 from ftlab.reports.page.plots import plots
-from ftlab.reports.rows import build as build_rows
 from ftlab.reports.sheet import Sheet, layout
+from ftlab.reports.study_figures import gather
 from ftlab.studies import provenance
-from ftlab.studies.config import build
 from ftlab.studies.study import Study
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.sweeps import SweepTracker
 
 
 def report(study: Study, tracking_uri: str | None = None, results: str | Path = "results",
@@ -44,29 +42,12 @@ def report(study: Study, tracking_uri: str | None = None, results: str | Path = 
         InputError: nothing of the study is tracked, no run has the metric, or the file cannot be
             written.
     """
-    tracker = Tracker(tracking_uri)
+    tracker = SweepTracker(tracking_uri)  # figures show the study's sweeps
     evidence, comparisons = gather(study, tracker)
     html = render(study, evidence, comparisons, command or ("ftlab", "run", f"{study.name}.yaml"))
     tracker.close()
     path = Path(results) / study.name / "report.html" if out is None else Path(out)
     return write_file(path, html)
-
-
-def gather(study: Study, tracker: Tracker) -> tuple[Evidence, list[Comparison]]:
-    """Read a study's cells, and compare them."""
-    keys = [cell.key for cell in study.cells]
-    records = {each.key: each for each in tracker.cells(study.name) if each.key in keys}
-    modules: dict[str, DataModule] = {}
-    for cell in study.cells:
-        if cell.key.dataset not in modules:
-            modules[cell.key.dataset] = build(cell.data)
-    tasks = {name: module.task for name, module in modules.items()}
-    upwards = tasks[keys[0].dataset].higher_is_better(study.report.removeprefix("test/"))
-    rows, comparisons = compared(
-        build_rows(keys, records.values(), study.report, upwards), list(records.values()),
-        study.report, upwards, tracker, {name: task.contributions for name, task in tasks.items()})
-    return Evidence(study.name, study.question, study.report, upwards, tuple(rows), records, tasks,
-                    tracker), comparisons
 
 
 def render(study: Study, evidence: Evidence, comparisons: Sequence[Comparison],
