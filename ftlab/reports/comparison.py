@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class Comparison:
         standing: the best and all that are not significantly worse.
         pairs: all of them, in the order of `means`.
         higher_is_better: of the metric.
+        baseline: the technique that the study compares the others with; empty for none, or where
+            it is not complete.
+        against: the pairs with the baseline by the other's name, of a family of their own: the
+            question was asked before anything was looked at, so that Holm corrects for these alone.
     """
 
     group: tuple[str, str]
@@ -58,6 +62,8 @@ class Comparison:
     standing: tuple[str, ...]
     pairs: dict[Pair, Compared]
     higher_is_better: bool
+    baseline: str = ""
+    against: dict[str, Compared] = field(default_factory=dict)
 
     @property
     def tested(self) -> bool:
@@ -73,25 +79,27 @@ class Comparison:
         return abs(self.means[self.best] - self.means[technique])
 
 
-def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better: bool) -> Comparison:
-    """Test every pair of a group's complete cells; one family, one correction.
+def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better: bool,
+            baseline: str = "") -> Comparison:
+    """Test every pair of a group's complete cells: one family, one correction.
 
     Args:
         group: backbone and data set.
         cells: complete ones, in the study's order.
         higher_is_better: of the metric.
+        baseline: a technique's name, against which the others are a second family.
     """
     by_name = {cell.key.technique: cell for cell in cells if cell.values}
     means = {name: math.fsum(cell.values.values()) / len(cell.values)
              for name, cell in by_name.items()}
     found = {(a, b): _pair(by_name[a], by_name[b]) for a, b in pairs(list(by_name))}
-    raw = {pair: math.nan if each.decides is None else each.decides.p
-           for pair, each in found.items()}
-    adjusted = holm(raw)
-    corrected = {pair: Compared(each.decides, each.seeds, each.examples, adjusted[pair])
-                 for pair, each in found.items()}
-    best, kept = standing(means, adjusted, higher_is_better) if means else ("", [])
-    return Comparison(group, means, best, tuple(kept), corrected, higher_is_better)
+    whole = _corrected(found)
+    best, kept = (standing(means, {pair: each.p for pair, each in whole.items()}, higher_is_better)
+                  if means else ("", []))
+    own = _corrected({pair: each for pair, each in found.items() if baseline in pair})
+    against = {a if b == baseline else b: each for (a, b), each in own.items()}
+    return Comparison(group, means, best, tuple(kept), whole, higher_is_better,
+                      baseline if baseline in means else "", against)
 
 
 def compared(
@@ -101,6 +109,7 @@ def compared(
     higher_is_better: bool,
     tracker: Tracker | None = None,
     contributions: Mapping[str, Contributions] | None = None,
+    baseline: str = "",
 ) -> tuple[list[Row], list[Comparison]]:
     """The rows, each saying whether it stands, and the comparison of each group.
 
@@ -111,6 +120,7 @@ def compared(
         higher_is_better: of the metric.
         tracker: where the predictions are; None leaves them unread.
         contributions: by data set, its task's.
+        baseline: the technique that the others are compared with; empty for none.
     """
     found = {record.key: record for record in records}
     said = contributions or {}
@@ -120,10 +130,18 @@ def compared(
         alone = len(complete) < 2  # nobody to compare with: nothing needs to be read
         cells = [measured(found[row.key], metric, None if alone else tracker,
                           said.get(row.key.dataset)) for row in complete]
-        comparisons[group] = compare(group, cells, higher_is_better)
+        comparisons[group] = compare(group, cells, higher_is_better, baseline)
     marked = [replace(row, stands=not row.note
                       and row.key.technique in comparisons[row.group].standing) for row in rows]
     return marked, list(comparisons.values())
+
+
+def _corrected(family: Mapping[Pair, Compared]) -> dict[Pair, Compared]:
+    """A family of tests with Holm's p-values."""
+    raw = {pair: math.nan if each.decides is None else each.decides.p
+           for pair, each in family.items()}
+    adjusted = holm(raw)
+    return {pair: replace(each, p=adjusted[pair]) for pair, each in family.items()}
 
 
 def _pair(a: Measured, b: Measured) -> Compared:

@@ -18,7 +18,7 @@ from ftlab.reports.rows import Row
 from ftlab.tracking.records import CellKey, CellRecord
 
 _TEST = ("backbone", "dataset", "a", "b", "difference", "ci_low", "ci_high", "effect", "test",
-         "seeds", "examples", "p", "p_holm", "p_seeds", "p_examples")
+         "seeds", "examples", "p", "p_holm", "p_baseline", "p_seeds", "p_examples")
 _RUN = ("study", "backbone", "dataset", "technique", "seed", "status", "run_id")
 
 
@@ -76,6 +76,8 @@ def tests_csv(comparisons: Sequence[Comparison]) -> str:
                 line |= {"test": test.test, "difference": test.difference, "ci_low": test.low,
                          "ci_high": test.high, "effect": test.effect, "seeds": test.seeds,
                          "examples": test.examples, "p": test.p, "p_holm": pair.p}
+            if comparison.baseline in (a, b):
+                line["p_baseline"] = comparison.against[a if b == comparison.baseline else b].p
             line["p_seeds"] = "" if pair.seeds is None else pair.seeds.p
             line["p_examples"] = "" if pair.examples is None else pair.examples.p
             lines.append(line)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Self
 
+from ftlab.reports import against_baseline
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import cost, digits, is_percent
 from ftlab.reports.rows import Row
@@ -135,11 +136,17 @@ def _seeds(rows: Sequence[Row]) -> str:
 def _about(rows: Sequence[Row], metric: str, comparisons: Sequence[Comparison],
            higher_is_better: bool) -> tuple[tuple[str, str], ...]:
     said = [("Numbers", SPREAD), ("Selection", SELECTION), ("Costs", COSTS),
-            ("Bold", bold(comparisons, higher_is_better)), ("Ties", ties(comparisons)),
+            ("Bold", bold(comparisons, higher_is_better)),
+            ("Baseline", _baseline(comparisons, metric)), ("Ties", ties(comparisons)),
             ("Over data sets", across(comparisons, higher_is_better))]
     if any(row.note for row in rows):
         said.append(("Incomplete", INCOMPLETE))
     return tuple((term, text) for term, text in said if text)
+
+
+def _baseline(comparisons: Sequence[Comparison], metric: str) -> str:
+    said = against_baseline.sentences(comparisons, metric)
+    return " ".join([*said, against_baseline.family(comparisons)])
 
 
 def _mean(row: Row, number: Callable[[float], str]) -> str:

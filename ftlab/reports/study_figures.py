@@ -69,6 +69,7 @@ def gather(study: Study, tracker: Tracker) -> tuple[Evidence, list[Comparison]]:
     higher = tasks[keys[0].dataset].higher_is_better(study.report.removeprefix("test/"))
     rows, comparisons = compared(
         build_rows(keys, records.values(), study.report, higher), list(records.values()),
-        study.report, higher, tracker, {name: task.contributions for name, task in tasks.items()})
+        study.report, higher, tracker, {name: task.contributions for name, task in tasks.items()},
+        study.baseline)
     return Evidence(study.name, study.question, study.report, higher, tuple(rows), records, tasks,
                     tracker), comparisons

@@ -56,6 +56,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         paper=study.paper,
         groups=study.groups,
         records=records,
+        baseline=study.baseline,
     )
     recorded = write_file(Path(results) / study.name / FILE, record(study))
     report = replace(report, paths=(*report.paths, recorded))

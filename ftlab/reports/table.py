@@ -12,7 +12,7 @@ import pandas as pd
 from rich.table import Table
 
 from ftlab.errors import InputError
-from ftlab.reports import against_paper, formats
+from ftlab.reports import against_baseline, against_paper, formats
 from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
@@ -51,9 +51,10 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """The answer, one sentence a backbone and data set, as far as the tests support it."""
-        return [answer(comparison, self.metric, len(self.comparisons) > 1)
+        """The answer as far as the tests support it: against the baseline, and which is best."""
+        best = [answer(comparison, self.metric, len(self.comparisons) > 1)
                 for comparison in self.comparisons if comparison.best]
+        return against_baseline.sentences(self.comparisons, self.metric) + best
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -80,6 +81,7 @@ def write(
     paper: Paper | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     records: Sequence[CellRecord] | None = None,
+    baseline: str = "",
 ) -> Report:
     """Write `results/<study>/`: the same store gives the same bytes.
 
@@ -95,6 +97,7 @@ def write(
         paper: published numbers to stand beside, as `paper.*`.
         groups: names of data sets by group, which the paper may average over.
         records: the study's cells, where they are read already.
+        baseline: the technique that the others are compared with.
 
     Raises:
         InputError: nothing is tracked of the study, no run has the metric, or the folder cannot
@@ -105,7 +108,8 @@ def write(
     records = tracker.cells(study) if records is None else records
     rows, comparisons = compared(build(cells, records, metric, higher_is_better), records, metric,
                                  higher_is_better, tracker,
-                                 {name: task.contributions for name, task in (tasks or {}).items()})
+                                 {name: task.contributions for name, task in (tasks or {}).items()},
+                                 baseline)
     sheet = layout(study, rows, metric, comparisons, higher_is_better)
     lines = table_lines(rows, metric)
     files: dict[str, str | bytes] = {

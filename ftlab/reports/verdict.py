@@ -44,7 +44,7 @@ def ties(comparisons: Sequence[Comparison]) -> str:
                  if mean == comparison.means[comparison.best]]
         if len(first) > 1:
             backbone, dataset = comparison.group
-            said.append(f"{_listed(first)} on {dataset} from {backbone}")
+            said.append(f"{listed(first)} on {dataset} from {backbone}")
     return f"The same best mean: {'; '.join(said)}." if said else ""
 
 
@@ -108,13 +108,20 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
     worse = [other for other in others if (pair := comparison.against_best(other)) is not None
              and pair.differs]
     unknown = [other for other in others if other not in beside and other not in worse]
+    if len(beside) == len(others) > 2:
+        smallest = least([pair for other in others
+                        if (pair := comparison.against_best(other)) is not None])
+        apart = sorted(comparison.worse_by(other) for other in others)
+        points = " points" if is_percent(metric) else ""
+        return (f"{begin}: not significantly better than any of the other {len(others)} (by "
+                f"{number(apart[0])} to {number(apart[-1])}{points}, {smallest}).")
     parts = []
     if worse:
-        parts.append(f"significantly better than {_listed([_far(comparison, metric, other) for other in worse])}")
+        parts.append(f"significantly better than {listed([_far(comparison, metric, other) for other in worse])}")
     if beside:
-        parts.append(f"not significantly better than {_listed([_far(comparison, metric, other) for other in beside])}")
+        parts.append(f"not significantly better than {listed([_far(comparison, metric, other) for other in beside])}")
     if unknown:
-        parts.append(f"not tested against {_listed(unknown)}")
+        parts.append(f"not tested against {listed(unknown)}")
     return f"{begin}: {'; '.join(parts)}."
 
 
@@ -123,14 +130,22 @@ def _far(comparison: Comparison, metric: str, other: str) -> str:
     number = digits(metric, list(comparison.means.values()))
     unit = " points" if is_percent(metric) else ""
     pair = comparison.against_best(other)
-    return f"{other} (by {number(comparison.worse_by(other))}{unit}, {_p(pair)})"
+    return f"{other} (by {number(comparison.worse_by(other))}{unit}, {p_text(pair)})"
 
 
-def _p(pair: Compared | None) -> str:
+def p_text(pair: Compared | None) -> str:
+    """`p = 0.03`, corrected."""
     if pair is None or pair.decides is None:
         return "equal, untested"
     return "p < 0.001" if pair.p < 0.001 else f"p = {pair.p:.3f}".rstrip("0").rstrip(".")
 
 
-def _listed(names: Sequence[str]) -> str:
+def least(pairs: Sequence[Compared]) -> str:
+    """The smallest of their p-values: `p = 0.614 or more`."""
+    lowest = min(pairs, key=lambda pair: pair.p)
+    return p_text(lowest) if lowest.p == 1 else f"{p_text(lowest)} or more"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

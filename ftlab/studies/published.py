@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ftlab.errors import InputError
@@ -54,6 +54,7 @@ class Paper:
         tolerance: in the metric's own unit; None where only an interval can tell.
         protocol: split, metric, averaging, preprocessing and initialisation, in words.
         numbers: as printed, in the metric's own unit, in the file's order.
+        said: all of it, as the study file has it.
     """
 
     citation: str
@@ -64,35 +65,7 @@ class Paper:
     tolerance: float | None
     protocol: Mapping[str, str]
     numbers: tuple[Published, ...]
-
-
-def check_groups(value: Any, datasets: Sequence[str], place: Place) -> dict[str, tuple[str, ...]]:
-    """Groups of data sets: each data set of the study in exactly one.
-
-    Raises:
-        InputError: with the line of what is wrong.
-    """
-    if value is None:
-        return {}
-    groups: dict[str, tuple[str, ...]] = {}
-    seen: dict[str, str] = {}
-    for name, members in _mapping(value, place).items():
-        here = place / str(name)
-        if not isinstance(members, list) or not members:
-            raise InputError(f"{here}: expected a list of data sets", f"{name}: [{datasets[0]}]")
-        for member in members:
-            if member not in datasets:
-                raise InputError(f"{here}: the study has no data set {member!r}",
-                                 did_you_mean(member, datasets))
-            if member in seen:
-                raise InputError(f"{here}: {member} stands in {seen[member]} already",
-                                 "a data set counts in one group")
-            seen[member] = str(name)
-        groups[str(name)] = tuple(members)
-    if missing := [name for name in datasets if name not in seen]:
-        raise InputError(f"{place}: {', '.join(missing)} in no group",
-                         "put every data set into a group, or leave the groups out")
-    return groups
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_paper(value: Any, report: str, axes: Mapping[str, Sequence[str]],
@@ -130,7 +103,7 @@ def check_paper(value: Any, report: str, axes: Mapping[str, Sequence[str]],
             raise InputError(f"{place / 'tolerance'}: below zero", "a distance in the same unit")
     numbers = _numbers(said.get("numbers"), unit, axes, groups, place / "numbers")
     return Paper(**texts, metric=metric, unit=unit, tolerance=tolerance, protocol=words,
-                 numbers=numbers)
+                 numbers=numbers, said=said)
 
 
 def _numbers(value: Any, unit: str, axes: Mapping[str, Sequence[str]], groups: Sequence[str],

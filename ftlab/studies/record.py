@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -37,12 +37,28 @@ def record(study: Study) -> str:
             pair = f"{key.dataset} from {key.backbone}"
             said.setdefault("on", {})[pair] = cell.technique["init_args"]
     data |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
+    data |= _about(study, list(data["techniques"]))
     plain = json.loads(json.dumps(data))  # tuples become lists, and nothing is shared
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     return redact(_HEADER + text)
 
 
+def _about(study: Study, techniques: Sequence[str]) -> dict[str, Any]:
+    """Baseline, groups and paper, as far as they speak of techniques that the study has."""
+    said: dict[str, Any] = {}
+    if study.baseline in techniques:
+        said["baseline"] = study.baseline
+    if study.groups:
+        said["groups"] = dict(study.groups)
+    if study.paper is not None:
+        numbers = {name: each for name, each in study.paper.said["numbers"].items()
+                   if name in techniques}
+        if numbers:
+            said["paper"] = {**study.paper.said, "numbers": numbers}
+    return said
+
+
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a recorded study that decides its numbers: all but names, texts and seeds."""
     return {key: value for key, value in data.items()
-            if key not in ("name", "question", "seeds", "report")}
+            if key not in ("name", "question", "seeds", "report", "baseline", "groups", "paper")}

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.studies.asked import check_baseline, check_groups
 from ftlab.studies.config import Component, check, check_plain
 from ftlab.studies.discover import did_you_mean, family
-from ftlab.studies.published import Paper, check_groups, check_paper
+from ftlab.studies.published import Paper, check_paper
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.tracking.records import CellKey
 from ftlab.training.settings import TrainerSettings
@@ -22,7 +23,8 @@ from ftlab.training.settings import TrainerSettings
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
 """The study's axes and the rooms of their classes."""
-KEYS = ["name", "question", *AXES, "seeds", "select_by", "report", "trainer", "groups", "paper"]
+KEYS = ["name", "question", *AXES, "seeds", "select_by", "report", "trainer", "baseline", "groups",
+        "paper"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Study:
         report: test metric that the table shows.
         allow: packages outside ftlab whose classes it may name.
         shortcuts: whether runs may read what others have computed; results are the same.
+        baseline: the technique that the question compares the others with; empty for none.
         groups: names of data sets by group, over which tables average too.
         paper: published numbers to stand beside.
     """
@@ -79,6 +82,7 @@ class Study:
     report: str
     allow: tuple[str, ...] = ()
     shortcuts: bool = True
+    baseline: str = ""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paper: Paper | None = None
 
@@ -148,10 +152,11 @@ def load_study(
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     question = str(data.get("question", ""))
     names = {axis: list(entries) for axis, entries in axes.items()}
+    baseline = check_baseline(data.get("baseline"), names["techniques"], place / "baseline")
     groups = check_groups(data.get("groups"), names["datasets"], place / "groups")
     paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
-    return Study(name, question, cells, seeds, select_by, report, tuple(allow), groups=groups,
-                 paper=paper)
+    return Study(name, question, cells, seeds, select_by, report, tuple(allow), baseline=baseline,
+                 groups=groups, paper=paper)
 
 
 def _cells(

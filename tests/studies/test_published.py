@@ -85,6 +85,14 @@ def test_paper__what_is_wrong_is_refused_with_its_line(write: Write, name: str) 
     assert line >= 1 + path.read_text().splitlines().index("paper:")
 
 
+def test_baseline__is_one_of_the_techniques(write: Write) -> None:
+    assert load_study(write()).baseline == ""
+    assert load_study(write(baseline="lora")).baseline == "lora"
+    with pytest.raises(InputError, match="baseline: the study has no technique 'lroa'") as found:
+        load_study(write(baseline="lroa"))
+    assert "lora" in str(found.value)
+
+
 @pytest.mark.parametrize(("groups", "what"), [
     ({"a": ["review"]}, "groups.a: the study has no data set 'review'"),
     ({"a": ["reviews"], "b": ["reviews"]}, "groups.b: reviews stands in a already"),

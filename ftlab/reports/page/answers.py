@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ftlab.reports import against_baseline
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
@@ -18,8 +19,9 @@ NOTHING = "No technique has finished all its seeds, so that there is nothing to 
 def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[int],
          select_by: str) -> Markup:
     """Study, question, answer, and what the answer stands on."""
-    sentences = [answer(comparison, evidence.metric, len(comparisons) > 1)
-                 for comparison in comparisons if comparison.best]
+    sentences = against_baseline.sentences(comparisons, evidence.metric)
+    sentences += [answer(comparison, evidence.metric, len(comparisons) > 1)
+                  for comparison in comparisons if comparison.best]
     sentences += over_data_sets(comparisons, evidence.higher_is_better)
     complete = sum(not row.note for row in evidence.rows)
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"

@@ -1,0 +1,56 @@
+"""What a study asks of its results: against which technique, and over which groups of data sets.
+
+It says nothing about what runs: no cell's hash depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ftlab.errors import InputError
+from ftlab.studies.discover import did_you_mean
+from ftlab.studies.yaml_file import Place
+
+
+def check_baseline(name: Any, techniques: Sequence[str], place: Place) -> str:
+    """The technique that the question compares the others with; empty for none.
+
+    Raises:
+        InputError: the study has no such technique.
+    """
+    if name is not None and name not in techniques:
+        raise InputError(f"{place}: the study has no technique {name!r}",
+                         did_you_mean(str(name), list(techniques)))
+    return name or ""
+
+
+def check_groups(value: Any, datasets: Sequence[str], place: Place) -> dict[str, tuple[str, ...]]:
+    """Groups of data sets: each data set of the study in exactly one.
+
+    Raises:
+        InputError: with the line of what is wrong.
+    """
+    if value is None:
+        return {}
+    groups: dict[str, tuple[str, ...]] = {}
+    seen: dict[str, str] = {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{place}: expected a mapping, got {value!r}", "name: [a data set, ...]")
+    for name, members in value.items():
+        here = place / str(name)
+        if not isinstance(members, list) or not members:
+            raise InputError(f"{here}: expected a list of data sets", f"{name}: [{datasets[0]}]")
+        for member in members:
+            if member not in datasets:
+                raise InputError(f"{here}: the study has no data set {member!r}",
+                                 did_you_mean(member, datasets))
+            if member in seen:
+                raise InputError(f"{here}: {member} stands in {seen[member]} already",
+                                 "a data set counts in one group")
+            seen[member] = str(name)
+        groups[str(name)] = tuple(members)
+    if missing := [name for name in datasets if name not in seen]:
+        raise InputError(f"{place}: {', '.join(missing)} in no group",
+                         "put every data set into a group, or leave the groups out")
+    return groups
