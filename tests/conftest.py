@@ -5,13 +5,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hypothesis  # noqa: F401  # before the garbage is frozen, which a plugin of its looks at
+import hypothesis  # before the garbage is frozen, which a plugin of its looks at
 import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing from threads, and processes with two each on two cores lose much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How long an example takes says more of the machine's other work than of the code.
+hypothesis.settings.register_profile(
+    "shared machines", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared machines")
 pytest_plugins = ["families", "speech", "detection"]
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["good", "fine", "great", "bad", "poor", "awful", "film", "plot", "cast", "score"]
