@@ -92,7 +92,7 @@ def plain(tokens, pairs, longest=24):
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("augment", [None, TextAugment(dropout=0.0, swap=0.0)])
 def test_batches__are_the_tokenizers_own(saved, source, family, augment):
-    folder, tokens, network = saved[family]
+    folder, tokens, _ = saved[family]
     data = connected(source, folder, augment=augment)
     assert data.token_types == (family == "bert")
     for split, loader in (("train", data.train_dataloader()), ("test", data.eval_loader("test"))):
@@ -129,7 +129,7 @@ def test_network__reads_pairs_as_transformers_does(saved, source, family):
 
 
 def test_kept_tokens__are_those_of_pairs(saved, source, rows):
-    folder, tokens, _ = saved["bert"]
+    folder = saved["bert"][0]
     data = connected(source, folder)  # kept, or found
     first = [data.dataset("train", False)[i].input for i in range(len(data.splits["train"]))]
     again = connected(source, folder)
