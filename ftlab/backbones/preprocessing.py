@@ -11,6 +11,27 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class PairPreprocessing:
+    """Two texts an example to token ids and types, and these to a padded batch.
+
+    Attributes:
+        encode: pairs, longest allowed length in tokens (special tokens included) -> token ids a
+            pair, as many token types, and how many of the pairs were cut. The longer text of a
+            pair loses its end first.
+        pad: token ids and types of a batch -> the network's inputs, each (B, T).
+        types: whether the network reads token types, which say to which text a token belongs;
+            where it does not, `TextPreprocessing.pad` pads the ids.
+        separates: whether the tokenizer puts anything between the two.
+    """
+
+    encode: Callable[[Sequence[tuple[str, str]], int],
+                     tuple[list[list[int]], list[list[int]], int]]
+    pad: Callable[[Sequence[tuple[Sequence[int], Sequence[int]]]], dict[str, Tensor]]
+    types: bool
+    separates: bool
+
+
+@dataclass(frozen=True)
 class TextPreprocessing:
     """Texts to token ids, and token ids to a padded batch.
 
@@ -21,12 +42,14 @@ class TextPreprocessing:
         longest: tokens the network can read.
         tokenizer: transformers' fast tokenizer, for data modules that place tokens themselves
             (prompts and answers, words and tags).
+        pairs: of two texts an example.
     """
 
     encode: Callable[[Sequence[str], int], tuple[list[list[int]], int]]
     pad: Callable[[Sequence[Sequence[int]]], dict[str, Tensor]]
     longest: int
     tokenizer: Any = None
+    pairs: PairPreprocessing | None = None
 
 
 def lacks_nothing(transcript: str) -> set[str]:

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.preprocessing import PairPreprocessing, TextPreprocessing
 from ftlab.errors import InputError
 
 # Their position embeddings start behind the padding index (Liu et al. 2019, fairseq).
@@ -78,7 +78,12 @@ def positions(config: Any) -> int | None:
 def text_preprocessing(config: Any, tokenizer: Any) -> TextPreprocessing:
     """What a data module needs of a tokenizer; it can be pickled for loader workers."""
     tokens = _Tokens(tokenizer, longest_text(config, tokenizer))
-    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest, tokenizer)
+    types = ("token_type_ids" in tokenizer.model_input_names
+             and (getattr(config, "type_vocab_size", None) or 0) > 1)
+    between = (tokenizer.num_special_tokens_to_add(pair=True)
+               > tokenizer.num_special_tokens_to_add(pair=False))
+    pairs = PairPreprocessing(tokens.encode_pairs, tokens.pad_pairs, types, between)
+    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest, tokenizer, pairs)
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,28 @@ class _Tokens:
     longest: int
 
     def encode(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
-        if max_length > self.longest:
-            raise InputError(f"max_length {max_length}: the network reads {self.longest} tokens",
-                             f"set max_length to at most {self.longest}")
+        self._check(max_length)
         if not texts:
             return [], 0
         encoded = self.tokenizer(list(texts), truncation=True, max_length=max_length)
         cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
         return encoded["input_ids"], cut
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int,
+                     ) -> tuple[list[list[int]], list[list[int]], int]:
+        self._check(max_length)
+        if not pairs:
+            return [], [], 0
+        encoded = self.tokenizer(
+            [first for first, _ in pairs], [second for _, second in pairs],
+            truncation="longest_first", max_length=max_length, return_token_type_ids=True)
+        cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+        return encoded["input_ids"], encoded["token_type_ids"], cut
+
+    def _check(self, max_length: int) -> None:
+        if max_length > self.longest:
+            raise InputError(f"max_length {max_length}: the network reads {self.longest} tokens",
+                             f"set max_length to at most {self.longest}")
 
     def pad(self, batch: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Token types are left out: for single texts they are the network's own default."""
@@ -107,3 +126,10 @@ class _Tokens:
         inputs[real] = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in batch])
         return {"input_ids": torch.from_numpy(inputs),
                 "attention_mask": torch.from_numpy(real.astype(np.int64))}
+
+    def pad_pairs(self, batch: Sequence[tuple[Sequence[int], Sequence[int]]]) -> dict[str, Tensor]:
+        inputs = self.pad([ids for ids, _ in batch])
+        types = torch.full_like(inputs["input_ids"], self.tokenizer.pad_token_type_id)
+        types[inputs["attention_mask"].bool()] = torch.tensor(
+            [each for _, types in batch for each in types])
+        return {**inputs, "token_type_ids": types}

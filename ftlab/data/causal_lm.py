@@ -173,6 +173,10 @@ class CausalLM(DataModule):
         if longer := sum(length - 1 > bound for length in lengths(pairs.responses)):
             self.note(f"{longer} of {len(examples)} {split} responses have more tokens than "
                       f"max_new_tokens {bound}, so that no generated text can match them")
+        if without := self.task.unanswerable(examples.targets):
+            self.note(f"{without} of {len(examples)} {split} responses have no number where "
+                      f"final_number: {self.task.final_number} looks for it; answers to them "
+                      "count as wrong")
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
         return _Pairs(self._pairs[split], self.seed)

@@ -22,10 +22,10 @@ _FILES: dict[Modality, tuple[str, ...]] = {
 
 
 def read(source: str, split: SplitName, modality: Modality, column: Column,
-         label: Column) -> tuple[Examples, list[str]]:
+         label: Column, pair: Column | None = None) -> tuple[Examples, list[str]]:
     """All examples of a source, and what a user should know of them.
 
-    Texts come as strings, images as a `Path` or as the file's bytes. Ids are the path from the
+    Texts come as strings, pairs of them as tuples, images as a `Path` or as the file's bytes. Ids are the path from the
     folder, or `<file stem>:<row>` with rows from 1.
 
     Args:
@@ -35,31 +35,32 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
         modality: what the column holds.
         column: the text or image; not needed for a folder.
         label: the label; not needed for a folder, whose folders are the labels.
+        pair: the second text, where an example has two.
 
     Raises:
         InputError: with the place and the mend.
     """
+    columns = (column, label) if pair is None else (column, pair, label)
     if source.startswith(hub.PREFIX):
-        stem, rows = hub.read_hub(source, split, (column, label))
+        stem, rows = hub.read_hub(source, split, columns)
         base, replaced = Path(), 0
     else:
         path = resolve_path(source)
         if path.is_dir():
+            _refuse_pairs(pair, source)
             return _read_folder(path, modality, source)
         stem, base = path.stem, path.parent
-        rows, replaced = read_table(path, (column, label))
+        rows, replaced = read_table(path, columns)
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
     places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
-    labels = [_label(row[1], place) for row, place in zip(rows, places, strict=True)]
-    found = zip((row[0] for row in rows), places, strict=True)
-    notes = note_replaced(replaced, len(rows), "rows", source)
-    if modality == "image":
-        return Examples(ids, [_image(cell, base, place) for cell, place in found], labels), notes
-    return Examples(ids, [_text(cell, place) for cell, place in found], labels), notes
+    labels = [_label(row[-1], place) for row, place in zip(rows, places, strict=True)]
+    inputs = [_input(row[:-1], modality, base, place)
+              for row, place in zip(rows, places, strict=True)]
+    return Examples(ids, inputs, labels), note_replaced(replaced, len(rows), "rows", source)
 
 
 def read_unlabelled(source: str, modality: Modality, column: Column,
-                    label: Column) -> Examples | None:
+                    label: Column, pair: Column | None = None) -> Examples | None:
     """The examples of a source without labels; None where it has labels, or is a hub's.
 
     A table has none without the label's column, a folder without class folders; and a file of the
@@ -70,6 +71,7 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
         modality: what the column holds.
         column: the text or image.
         label: the label, if there is one.
+        pair: the second text, where an example has two.
 
     Raises:
         InputError: with the place and the mend.
@@ -78,12 +80,13 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
         return None
     path = resolve_path(source)
     if path.is_dir() or path.suffix.lower() in _FILES[modality]:
+        _refuse_pairs(pair, source)
         return _loose_files(path, modality)
     if has_column(path, label):
         return None
-    rows, _ = read_table(path, (column,))
+    rows, _ = read_table(path, (column,) if pair is None else (column, pair))
     places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
-    inputs = [_text(row[0], place) if modality == "text" else _image(row[0], path.parent, place)
+    inputs = [_input(row, modality, path.parent, place)
               for row, place in zip(rows, places, strict=True)]
     ids = [f"{path.stem}:{number}" for number in range(1, len(rows) + 1)]
     return Examples(ids, inputs, [None] * len(ids))
@@ -141,10 +144,24 @@ def _read_folder(folder: Path, modality: Modality,
             notes + note_replaced(replaced, len(texts), "texts", source))
 
 
-def _text(cell: Any, place: str) -> str:
+def _refuse_pairs(pair: Column | None, source: str) -> None:
+    if pair is not None:
+        raise InputError(f"{source}: files of texts have no second text, which text_pair "
+                         f"{pair!r} names", f"give a table ({', '.join(EXTENSIONS)})")
+
+
+def _input(cells: tuple[Any, ...], modality: Modality, base: Path, place: str) -> Any:
+    """What an example's cells hold: an image, a text, or two texts."""
+    if modality == "image":
+        return _image(cells[0], base, place)
+    first = _text(cells[0], place)
+    return first if len(cells) == 1 else (first, _text(cells[1], place, "text_pair"))
+
+
+def _text(cell: Any, place: str, argument: str = "text") -> str:
     if not isinstance(cell, str):
         raise InputError(f"{place}: {type(cell).__name__} instead of a text",
-                         "name the text's column with text:")
+                         f"name the text's column with {argument}:")
     if not cell.strip():
         raise InputError(f"{place}: the text is empty", "remove the example or fill it in")
     return cell

@@ -36,8 +36,9 @@ def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, .
         InputError: unknown extension, empty file, missing column, ragged or malformed row.
     """
     if len({type(column) for column in columns}) > 1:
-        raise InputError(f"{path.name}: columns {columns[0]!r} and {columns[1]!r} mix name and "
-                         "number", "give both by name, or both by number (no header)")
+        raise InputError(f"{path.name}: columns {', '.join(map(repr, columns[:-1]))} and "
+                         f"{columns[-1]!r} mix name and number",
+                         "give all by name, or all by number (no header)")
     match path.suffix.lower():
         case ".csv" | ".tsv":
             rows = _pick_delimited(path, columns)

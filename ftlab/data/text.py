@@ -1,9 +1,11 @@
-"""Texts with a label each."""
+"""Texts, or pairs of texts, with a label each."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ftlab.backbones.base import Backbone
@@ -19,16 +21,20 @@ from ftlab.data.splits import Split, Subset
 from ftlab.data.text_augment import TextAugment
 from ftlab.data.text_normalise import TextNormalisation
 from ftlab.data.token_cache import TokenCache
+from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 
 
 class TextClassification(DataModule):
-    """Texts with one label each.
+    """Texts, or pairs of texts, with one label each.
 
     A source is a .csv, .tsv, .jsonl or .parquet file, a folder of class folders of text files,
     `package:NAME/PATH` for such a file or folder within an installed package, or
     `hf:NAME[:CONFIG[:SPLIT]]`. Texts longer than `max_length` are cut; `notes` says how many.
+    With `text_pair` an example is two texts (entailment, paraphrase), which the backbone's
+    tokenizer joins in its own way, with token types where the network has them; of a pair that is
+    too long the longer text is cut first. A source is a table then.
 
     Args:
         train: source of the training examples.
@@ -36,12 +42,13 @@ class TextClassification(DataModule):
         test: source; carved from train when absent.
         text: the text's column: a name, or a number (from 0) in a file without header.
         label: the label's column, likewise.
-        max_length: tokens of a text, special ones included.
+        text_pair: the second text's column, likewise; null for one text an example.
+        max_length: tokens of a text or a pair, special ones included.
         batch_size: texts a batch, over all devices.
         split: how absent splits are carved.
         subset: what part of a split is used.
         sampling: how training texts are drawn.
-        augment: random change of training texts.
+        augment: random change of training texts, of a pair each by itself.
         normalise: change of all texts, once.
         classes: raw label -> class name, to rename or merge; every raw label must be named.
         task: what is predicted.
@@ -57,6 +64,7 @@ class TextClassification(DataModule):
         test: str | None = None,
         text: str | int = "text",
         label: str | int = "label",
+        text_pair: str | int | None = None,
         max_length: int = 128,
         batch_size: int = 32,
         # B008: these defaults are the schema, and are frozen, stateless or copied
@@ -76,36 +84,46 @@ class TextClassification(DataModule):
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         self.text = text
         self.label = label
+        self.text_pair = text_pair
         self.max_length = max_length
         self.augment = augment
         self.normalise = normalise
         self._preprocessing: TextPreprocessing | None = None
         self._tokens: dict[SplitName, Sequence[Sequence[int]]] = {}
+        self._types: dict[SplitName, Sequence[Sequence[int]]] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
-        examples, notes = read(source, split, "text", self.text, self.label)
+        examples, notes = read(source, split, "text", self.text, self.label, self.text_pair)
         self.note(*notes)
         return examples
 
     def unlabelled(self, source: str) -> Examples | None:
-        return read_unlabelled(source, "text", self.text, self.label)
+        return read_unlabelled(source, "text", self.text, self.label, self.text_pair)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         if self.normalise is not None:
-            examples.inputs = [self.normalise(text) for text in examples.inputs]
-        return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]
+            change = self.normalise
+            examples.inputs = [change(text) if isinstance(text, str) else tuple(map(change, text))
+                               for text in examples.inputs]
+        return [hashlib.sha256((text if isinstance(text, str) else json.dumps(text)).encode())
+                .digest() for text in examples.inputs]
 
     def connect(self, backbone: Backbone, seed: int) -> None:
         """Tokenise all splits.
 
         Raises:
-            Incompatible: the backbone reads no texts.
+            Incompatible: the backbone reads no texts, or no pairs of them.
             InputError: `max_length` is above what the backbone can read.
         """
         preprocessing = text_reader(backbone, self, max_length=self.max_length)
+        if self.text_pair is not None and (
+                preprocessing.pairs is None or not preprocessing.pairs.separates):
+            raise Incompatible(
+                f"text_pair: the tokenizer of {type(backbone).__name__} puts nothing between two "
+                "texts", "choose an encoder, or write both into one column with words between")
         self.load()
         self._seed = seed
         if preprocessing != self._preprocessing:
@@ -114,10 +132,14 @@ class TextClassification(DataModule):
 
     def _tokenise(self, preprocessing: TextPreprocessing) -> None:
         cache = TokenCache(self, preprocessing)
+        self._types = {}
         for split in SPLITS:
             texts = self.splits[split].inputs
-            columns, cut = cache.encoded(texts, self.max_length)
+            encoded = cache.encoded if self.text_pair is None else cache.encoded_pairs
+            columns, cut = encoded(texts, self.max_length)
             self._tokens[split] = columns["ids"]
+            if self.token_types:
+                self._types[split] = columns["types"]
             if cut and split == "train":
                 self.note(f"{100 * cut / len(texts):.1f}% of training texts were cut at "
                           f"{self.max_length} tokens")
@@ -126,14 +148,22 @@ class TextClassification(DataModule):
         targets = self.splits[split].targets
         if training and self.augment is not None:
             return _Augmented(self.splits[split].inputs, targets, self.seed, self.augment,
-                              self.preprocessing.encode, self.max_length)
-        return _Tokenised(self._tokens[split], targets, self.seed)
+                              _Encode(self.preprocessing, self.max_length))
+        return _Tokenised(self._tokens[split], targets, self.seed, self._types.get(split))
 
     def collate(self, training: bool) -> Collate:
-        return Collate(self.preprocessing.pad, self.task.stack)
+        pairs = self.preprocessing.pairs
+        pad = pairs.pad if pairs and self.token_types else self.preprocessing.pad
+        return Collate(pad, self.task.stack)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return lengths(self._tokens[split])
+
+    @property
+    def token_types(self) -> bool:
+        """Whether the connected backbone is told to which text of a pair each token belongs."""
+        pairs = self.preprocessing.pairs
+        return self.text_pair is not None and pairs is not None and pairs.types
 
     @property
     def preprocessing(self) -> TextPreprocessing:
@@ -144,30 +174,47 @@ class TextClassification(DataModule):
 
 
 class _Tokenised(SplitDataset):
-    def __init__(self, tokens: Sequence[Sequence[int]], targets: Sequence[Any],
-                 seed: int) -> None:
+    """Token ids, with `types` pairs of ids and types."""
+
+    def __init__(self, tokens: Sequence[Sequence[int]], targets: Sequence[Any], seed: int,
+                 types: Sequence[Sequence[int]] | None) -> None:
         super().__init__(targets, seed)
         self.tokens = tokens
+        self.types = types
 
-    def input(self, index: int) -> Sequence[int]:
-        return self.tokens[index]
+    def input(self, index: int) -> Any:
+        return self.tokens[index] if self.types is None else (self.tokens[index], self.types[index])
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """One text or pair, as `_Tokenised` has it."""
+
+    preprocessing: TextPreprocessing
+    max_length: int
+
+    def __call__(self, text: str | tuple[str, str]) -> Any:
+        if isinstance(text, str):
+            return self.preprocessing.encode([text], self.max_length)[0][0]
+        pairs = self.preprocessing.pairs
+        assert pairs is not None  # `connect` has refused
+        ids, types, _ = pairs.encode([text], self.max_length)
+        return (ids[0], types[0]) if pairs.types else ids[0]
 
 
 class _Augmented(SplitDataset):
     """Texts that are changed anew each epoch, so tokenised on access."""
 
-    def __init__(self, texts: Sequence[str], targets: Sequence[Any], seed: int,
-                 augment: TextAugment, encode: Callable[[Sequence[str], int], Any],
-                 max_length: int) -> None:
+    def __init__(self, texts: Sequence[Any], targets: Sequence[Any], seed: int,
+                 augment: TextAugment, encode: Callable[[Any], Any]) -> None:
         super().__init__(targets, seed)
         self.texts = texts
         self.augment = augment
         self.encode = encode
-        self.max_length = max_length
 
-    def input(self, index: int) -> list[int]:
-        text = self.augment(self.texts[index], self.seed, self.epoch, index)
-        tokens: list[list[int]] = self.encode([text], self.max_length)[0]
-        return tokens[0]
-
-
+    def input(self, index: int) -> Any:
+        text = self.texts[index]
+        if isinstance(text, str):
+            return self.encode(self.augment(text, self.seed, self.epoch, index))
+        return self.encode(tuple(self.augment(each, self.seed, self.epoch, index, place)
+                                 for place, each in enumerate(text)))

@@ -64,6 +64,7 @@ class TokenCache:
         self.module = module
         self.tokenizer = preprocessing.tokenizer
         self.encode = preprocessing.encode
+        self.pairs = preprocessing.pairs
 
     def encoded(self, texts: Sequence[str], max_length: int) -> Tokenised:
         """`ids` of each text, as `TextPreprocessing.encode`."""
@@ -72,6 +73,17 @@ class TokenCache:
             return Tokenised({"ids": ids}, cut)
 
         return self._kept(self.encode, (texts, max_length), make)
+
+    def encoded_pairs(self, pairs: Sequence[tuple[str, str]], max_length: int) -> Tokenised:
+        """`ids` and `types` of each pair, as `PairPreprocessing.encode`."""
+        assert self.pairs is not None
+        encode = self.pairs.encode
+
+        def make() -> Tokenised:
+            ids, types, cut = encode(pairs, max_length)
+            return Tokenised({"ids": ids, "types": types}, cut)
+
+        return self._kept(encode, (pairs, max_length), make)
 
     def made(self, make: Callable[..., Tokenised], *arguments: Any) -> Tokenised:
         """`make(tokenizer, *arguments)`.

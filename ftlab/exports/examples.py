@@ -30,6 +30,12 @@ def prepare(texts):
     return dict(tokenizer(list(texts), truncation=True, max_length={length}, padding=True,
                           return_token_type_ids=False, return_tensors="pt"))
 """
+_TOKENIZE_PAIRS = """
+def prepare(pairs):  # of texts
+    firsts, seconds = map(list, zip(*pairs))
+    return dict(tokenizer(firsts, seconds, truncation=True, max_length={length}, padding=True,
+                          return_token_type_ids={types}, return_tensors="pt"))
+"""
 _IMAGES = """
 def prepare(images):  # paths, or open files
     ready = []
@@ -192,9 +198,10 @@ def _add_text(loading: Loading, data: DataModule, preprocessing: TextPreprocessi
     loading.imports.add("from transformers import AutoTokenizer")
     tokenizer, task = preprocessing.tokenizer, data.task
     if isinstance(data, TextClassification):
-        loading.takes = "texts"
-        prepare = _TOKENIZE.format(length=data.max_length)
-        _finish(loading, [_TOKENIZER, prepare], task, "compute(**prepare(texts))")
+        loading.takes = "texts" if data.text_pair is None else "pairs"
+        template = _TOKENIZE if data.text_pair is None else _TOKENIZE_PAIRS
+        prepare = template.format(length=data.max_length, types=data.token_types)
+        _finish(loading, [_TOKENIZER, prepare], task, f"compute(**prepare({loading.takes}))")
         return
     if isinstance(data, TokenClassification):
         bytelevel = "ByteLevel" in str(tokenizer.backend_tokenizer.pre_tokenizer)

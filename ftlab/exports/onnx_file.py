@@ -85,6 +85,6 @@ def write_onnx(found: Restored, folder: Path) -> str:
 def _axes(name: str, value: Tensor) -> dict[int, Any]:
     """The axes that change: the batch's, of token ids also the length."""
     dynamic = {0: torch.export.Dim.DYNAMIC}
-    if name in ("input_ids", "attention_mask", "input_values"):
+    if name in ("input_ids", "attention_mask", "token_type_ids", "input_values"):
         dynamic[1] = torch.export.Dim.DYNAMIC
     return dynamic

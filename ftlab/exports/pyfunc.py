@@ -19,7 +19,7 @@ from ftlab.exports.restore import Restored
 from ftlab.tracking.registry import Registrable, Registry
 
 _COLUMNS = {"texts": "text", "prompts": "prompt", "sentences": "words", "images": "image",
-            "recordings": "audio"}
+            "recordings": "audio", "pairs": "pair"}
 _CODE = '''"""A model that ftlab has exported; it needs no ftlab. MLflow calls `Exported`."""
 
 {imports}
@@ -92,9 +92,11 @@ def _code(loading: Loading, column: str, base: str) -> str:
 
 
 def _value(raw: Any) -> Any:
-    """A text or words as they are, an image or a recording as the bytes of its file."""
+    """A text, words or a pair as they are, an image or a recording as the bytes of its file."""
     if isinstance(raw, io.BytesIO):
         return raw.getvalue()
+    if isinstance(raw, tuple):
+        return list(raw)
     return raw.read_bytes() if isinstance(raw, Path) else raw
 
 

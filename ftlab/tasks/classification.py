@@ -29,9 +29,9 @@ class Classification(Task):
     """Predict one of the classes that the training labels name.
 
     A label is its text: 3 and "3" are the same class. Classes are sorted, numbers by value.
-    Metrics: accuracy, balanced accuracy, macro and per-class precision, recall and F1, AUROC
-    (one class against the rest, mean over the classes that a split holds) and the expected
-    calibration error.
+    Metrics: accuracy, balanced accuracy, Matthews' correlation, macro and per-class precision,
+    recall and F1, AUROC (one class against the rest, mean over the classes that a split holds)
+    and the expected calibration error.
 
     Args:
         loss: what training minimises; `CrossEntropy()` where none is named.

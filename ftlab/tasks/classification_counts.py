@@ -17,6 +17,13 @@ def _balanced(hits: Array, said: Array, true: Array) -> Array:
     return over_present(ratio(hits, true), true > 0)
 
 
+def _matthews(hits: Array, said: Array, true: Array) -> Array:
+    n = true.sum(axis=-1)
+    both = hits.sum(axis=-1) * n - (said * true).sum(axis=-1)
+    spread = (n**2 - (said**2).sum(axis=-1)) * (n**2 - (true**2).sum(axis=-1))
+    return ratio(both, np.sqrt(spread))
+
+
 def _precision(hits: Array, said: Array, true: Array) -> Array:
     return over_present(ratio(hits, said), said + true > 0)
 
@@ -30,8 +37,8 @@ def _f1(hits: Array, said: Array, true: Array) -> Array:
 
 
 _METRICS: dict[str, Callable[[Array, Array, Array], Array]] = {
-    "accuracy": _accuracy, "balanced_accuracy": _balanced, "precision_macro": _precision,
-    "recall_macro": _recall, "f1_macro": _f1,
+    "accuracy": _accuracy, "balanced_accuracy": _balanced, "matthews": _matthews,
+    "precision_macro": _precision, "recall_macro": _recall, "f1_macro": _f1,
 }
 
 

@@ -77,6 +77,28 @@ class BalancedAccuracy(MulticlassStatScores):
         return (true_positives[present] / support[present]).mean()
 
 
+class Matthews(MulticlassStatScores):
+    """Matthews' correlation of targets and predictions, for any number of classes (C).
+
+    (h N - sum_c p_c t_c) / sqrt((N^2 - sum_c p_c^2) (N^2 - sum_c t_c^2)), of N examples with h
+    hits, p_c predictions and t_c targets of class c; 0 where one of them has one class alone, as
+    scikit-learn has it and torchmetrics' own has not.
+
+    Matthews (1975); Gorodkin (2004), https://doi.org/10.1016/j.compbiolchem.2004.09.006
+    """
+
+    higher_is_better: bool | None = True
+
+    def compute(self) -> Tensor:
+        """From -1 to 1, a scalar."""
+        hits, false_positives, _, _, true = super().compute().unbind(dim=-1)
+        said, n = hits + false_positives, true.sum()
+        # whole numbers, which float32 could not hold, up to here
+        of_said, of_true = (n * n - (each * each).sum() for each in (said, true))
+        spread = of_said.float().sqrt() * of_true.float().sqrt()
+        return ((hits.sum() * n - (said * true).sum()) / spread).nan_to_num(0.0)
+
+
 class CalibrationError(MulticlassCalibrationError):
     """Expected calibration error, sum_b n_b / N |accuracy_b - confidence_b|.
 
@@ -113,6 +135,7 @@ def classification_metrics(classes: int, bins: int) -> MetricCollection:
     return _OnLogits({
         "accuracy": MulticlassAccuracy(**options, average="micro"),
         "balanced_accuracy": BalancedAccuracy(**each),
+        "matthews": Matthews(**each),
         "precision_macro": MulticlassPrecision(**macro),
         "recall_macro": MulticlassRecall(**macro),
         "f1_macro": MulticlassF1Score(**macro),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ class ExactMatch(Metric):
     """Fraction of texts that equal their reference.
 
     Args:
-        change: is made to both before they are compared; whitespace at both ends is dropped
-            where nothing else is said.
+        change: what of both is compared; the whole, white space at both ends aside, where nothing
+            else is said.
     """
 
     higher_is_better = True
@@ -25,7 +25,7 @@ class ExactMatch(Metric):
     right: Tensor
     total: Tensor
 
-    def __init__(self, change: Callable[[str], str] = str.strip) -> None:
+    def __init__(self, change: Callable[[str], Hashable] = str.strip) -> None:
         super().__init__()
         self.change = change
         for name in ("right", "total"):
@@ -42,7 +42,7 @@ class ExactMatch(Metric):
 
 
 def matches(records: Mapping[str, Sequence[Any]],
-            change: Callable[[str], str] = str.strip) -> NDArray[np.float64]:
+            change: Callable[[str], Hashable] = str.strip) -> NDArray[np.float64]:
     """1 for each text of prediction records that equals its reference, else 0, (N,)."""
     return np.array([change(a) == change(b) for a, b in
                      zip(records["prediction"], records["target"], strict=True)], dtype=np.float64)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from ftlab.backbones.model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch, matches
+from ftlab.tasks.final_number import NONE, Rule, answer
 from ftlab.tasks.label_tokens import label_count, mean_log_likelihood, stack_labels, token_loss
 
 
@@ -23,20 +24,27 @@ class LanguageModelling(Task):
 
     The loss is the mean cross-entropy over target tokens, given the tokens before; `perplexity`
     is its exponential. Where there are prompts, `exact_match` is the share of generated answers
-    (greedy, batched, bounded) that equal the whole answer, white space at both ends aside.
-    Perplexities compare only between models with the same tokenizer.
+    (greedy, batched, bounded) that equal the whole answer, white space at both ends aside; and
+    `number_accuracy`, where it is asked for, of those that come to the same number, whatever the
+    reasoning before it. Perplexities compare only between models with the same tokenizer.
 
     Args:
         max_new_tokens: of a generated answer.
+        final_number: how the number at an answer's end is found: `marked`, `last` or `peft`, as
+            `ftlab.tasks.final_number` says; null for no such metric.
     """
 
     form: ClassVar[Form] = "text"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForCausalLM",)
 
-    def __init__(self, max_new_tokens: int = 16) -> None:
+    def __init__(self, max_new_tokens: int = 16, final_number: Rule | None = None) -> None:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if final_number not in (None, *get_args(Rule)):
+            raise ValueError(f"final_number must be one of {get_args(Rule)} or null, got "
+                             f"{final_number!r}")
         self.max_new_tokens = max_new_tokens
+        self.final_number = final_number
         self._answers = True
 
     def fit(self, labels: Sequence[Any]) -> None:
@@ -68,13 +76,35 @@ class LanguageModelling(Task):
         return {"logits": model(batch) if outputs is None else outputs}
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({"exact_match": _Answers()} if self._answers else {})
+        compared = self._compared() if self._answers else {}
+        # torchmetrics takes two for one whose counts agree after the first batch
+        return MetricCollection({name: _Answers(change) for name, change in compared.items()},
+                                compute_groups=False)
+
+    def _compared(self) -> dict[str, Callable[[str], Hashable]]:
+        """Metrics of generated answers, and what of an answer each compares."""
+        found: dict[str, Callable[[str], Hashable]] = {"exact_match": str.strip}
+        if self.final_number is not None:
+            found["number_accuracy"] = answer(self.final_number)
+        return found
+
+    def unanswerable(self, responses: Sequence[str]) -> int:
+        """How many have nothing that `final_number` finds, so that no answer can equal it."""
+        if self.final_number is None:
+            return 0
+        find = answer(self.final_number)
+        return sum(find(response) is NONE for response in responses)
 
     def higher_is_better(self, metric: str) -> bool:
-        if metric == "exact_match" and not self._answers:
-            raise InputError("exact_match compares answers, and these data have none",
+        if metric in ("exact_match", "number_accuracy") and not self._answers:
+            raise InputError(f"{metric} compares answers, and these data have none",
                              "set prompt: of the data set, or take perplexity")
-        return direction(metric, {"exact_match": True, "perplexity": False}, "LanguageModelling")
+        if metric == "number_accuracy" and self.final_number is None:
+            raise InputError("number_accuracy is not measured", "say how it is found, with "
+                             "task: {class_path: LanguageModelling, init_args: "
+                             "{final_number: last}}")
+        known = dict.fromkeys(self._compared(), True)
+        return direction(metric, {**known, "perplexity": False}, "LanguageModelling")
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         return super().scalars({**computed, "perplexity": computed["loss"].exp()})
@@ -87,8 +117,10 @@ class LanguageModelling(Task):
 
     def contributions(self, metric: str,
                       records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        known = metric == "exact_match" and None not in records["prediction"]
-        return matches(records) if known else None
+        change = self._compared().get(metric)
+        if change is None or None in records["prediction"]:
+            return None
+        return matches(records, change)
 
     @staticmethod
     def stack(targets: Sequence[Any]) -> dict[str, Any]:
@@ -97,7 +129,7 @@ class LanguageModelling(Task):
 
 
 class _Answers(ExactMatch):
-    """Exact match of what `LanguageModelling.predict` gives."""
+    """Matches of what `LanguageModelling.predict` gives."""
 
     def update(self, predictions: Any, target: Mapping[str, Any]) -> None:
         super().update(predictions["text"], target)

@@ -68,6 +68,9 @@ class InContext(Technique):
             raise Incompatible(f"InContext names one class of several for a text, and "
                                f"{type(data).__name__} with {type(data.task).__name__} does not",
                                "leave it out for this data set")
+        if getattr(data, "text_pair", None) is not None:
+            raise Incompatible("InContext writes one text into its template, and text_pair gives "
+                               "two", "leave it out, or write both into one column")
         for name in self.labels:
             if name not in classes:
                 raise InputError(f"InContext: labels has {name!r}, which is no class",

@@ -8,6 +8,7 @@ from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 from ftlab.techniques.virtual_tokens import (
     bounds,
     refuse_packing,
+    tell_of_token_types,
     wrap_with_virtual_tokens,
 )
 
@@ -38,6 +39,7 @@ class PrefixTuning(Technique):
 
     def prepare(self, data: DataModule) -> None:
         refuse_packing(data, "PrefixTuning")
+        tell_of_token_types(data, "PrefixTuning")
         self.lengths = bounds(data, "max_length", "max_target_length")
         if "max_target_length" in self.lengths:  # what a decoder generates goes behind the prefix too
             self.lengths |= bounds(data, "max_new_tokens")

@@ -8,6 +8,7 @@ from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 from ftlab.techniques.virtual_tokens import (
     bounds,
     refuse_packing,
+    tell_of_token_types,
     wrap_with_virtual_tokens,
 )
 
@@ -37,6 +38,7 @@ class PromptTuning(Technique):
 
     def prepare(self, data: DataModule) -> None:
         refuse_packing(data, "PromptTuning")
+        tell_of_token_types(data, "PromptTuning")
         self.lengths = bounds(data, "max_length", "max_source_length")
 
     def adapt(self, model: TaskModel) -> None:

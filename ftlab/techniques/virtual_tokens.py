@@ -103,6 +103,13 @@ def refuse_packing(data: DataModule, technique: str) -> None:
             "first example would see them as in evaluation", "set packing: false")
 
 
+def tell_of_token_types(data: DataModule, technique: str) -> None:
+    """Say that PEFT's virtual tokens come without token types, where the data have any."""
+    if getattr(data, "token_types", False):
+        data.note(f"{technique} reads both texts of a pair as the first: PEFT ignores token types "
+                  "beside virtual tokens")
+
+
 def _sizes(settings: Any, argument: str) -> tuple[int, int, int]:
     """Width of a virtual token, layers and attention heads."""
     heads = getattr(settings, "decoder_attention_heads", settings.num_attention_heads)
@@ -128,5 +135,5 @@ def _takes(network: nn.Module, argument: str) -> bool:
 def _without_token_types(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    # PEFT ignores token types with a warning at every call; one segment has type 0 anyway.
+    # PEFT ignores token types with a warning at every call; `tell_of_token_types` says it once.
     return args, {name: value for name, value in kwargs.items() if name != "token_type_ids"}

@@ -56,6 +56,9 @@ class ZeroShot(Technique):
             raise Incompatible(f"ZeroShot compares with names of classes, and the task "
                                f"{type(data.task).__name__} does not choose one class of several",
                                "leave it out for this data set")
+        if getattr(data, "text_pair", None) is not None:
+            raise Incompatible("ZeroShot compares one text with names of classes, and text_pair "
+                               "gives two", "leave it out for this data set")
         for name in self.descriptions:
             if name not in classes:
                 raise InputError(f"ZeroShot: descriptions has {name!r}, which is no class",

@@ -73,6 +73,9 @@ def test_long_prompts__are_cut_from_the_left_and_counted(tmp_path, backbone):
     assert "max_length" in error.value.mend
     bound = connected(backbone, path, max_length=16, task=LanguageModelling(max_new_tokens=1))
     assert any("no generated text can match" in note for note in bound.notes)
+    numbers = LanguageModelling(max_new_tokens=4, final_number="last")
+    noted = connected(backbone, path, max_length=16, task=numbers).notes
+    assert any(note.startswith("4 of 4 test responses have no number") for note in noted)
     whole = connected(backbone, path, max_length=16)
     assert not any("cut" in note or "match" in note for note in whole.notes)
 

@@ -13,8 +13,8 @@ from ftlab.tasks.losses.logit_adjusted import LogitAdjusted
 
 LABELS = ["sport", "tech", "sport", "a/b $"]
 MACRO = {
-    "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "auroc",
-    "calibration_error",
+    "accuracy", "balanced_accuracy", "matthews", "precision_macro", "recall_macro", "f1_macro",
+    "auroc", "calibration_error",
 }
 
 

@@ -9,6 +9,9 @@ from sklearn import metrics as sk
 
 from ftlab.tasks.classification_metrics import classification_metrics
 
+# scikit-learn's about its own 0 for Matthews' correlation of one class
+pytestmark = pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
+
 
 def calibration_error(probabilities, target, bins):
     """Guo et al. (2017), with bins closed on the left and the last closed on both sides."""
@@ -35,6 +38,7 @@ def reference(logits, target, bins=15):
     return {
         "accuracy": sk.accuracy_score(y, prediction),
         "balanced_accuracy": each[1][support].mean(),
+        "matthews": sk.matthews_corrcoef(y, prediction),
         "precision_macro": macro[0],
         "recall_macro": macro[1],
         "f1_macro": macro[2],
@@ -70,6 +74,18 @@ def test_metrics__are_scikit_learns_in_uneven_batches(seed, size, classes, scale
     for start in range(0, size, 7):
         computed.update(logits[start : start + 7], target[start : start + 7])
     assert_matches(computed.compute(), reference(logits, target))
+
+
+def test_matthews__of_many_examples_and_of_one_class():
+    target = torch.arange(90_000) % 3
+    prediction = torch.where(torch.arange(90_000) % 5 == 0, 0, target)
+    metrics = classification_metrics(3, 15)
+    metrics.update(torch.eye(3)[prediction], target)
+    expected = sk.matthews_corrcoef(target, prediction)
+    assert metrics.compute()["matthews"].item() == pytest.approx(expected, abs=1e-6)
+    metrics.reset()
+    metrics.update(torch.eye(3)[[1, 1]], torch.tensor([1, 1]))
+    assert metrics.compute()["matthews"] == 0
 
 
 def test_balanced_accuracy__is_scikit_learns_with_every_class_present():

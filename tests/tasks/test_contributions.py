@@ -31,6 +31,7 @@ def macro(function):
 CLASSIFIED = {
     "accuracy": sk.accuracy_score,
     "balanced_accuracy": sk.balanced_accuracy_score,
+    "matthews": sk.matthews_corrcoef,
     "precision_macro": macro(sk.precision_score),
     "recall_macro": macro(sk.recall_score),
     "f1_macro": macro(sk.f1_score),

@@ -15,7 +15,7 @@ from ftlab.reports.rows import Row
 from ftlab.tasks.naming import name_order
 from ftlab.tracking.records import CellKey
 
-_RIGHT = ("accuracy", "exact_match", "subset_accuracy")
+_RIGHT = ("accuracy", "number_accuracy", "exact_match", "subset_accuracy")
 """Metrics to which an example adds 1 where its answer is right, else 0."""
 
 
