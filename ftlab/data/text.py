@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural, Sampling
@@ -21,6 +24,16 @@ from ftlab.data.text_normalise import TextNormalisation
 from ftlab.data.token_cache import TokenCache
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
+
+_PREDICT = """
+def prepare(texts):
+    return dict(tokenizer(list(texts), truncation=True, max_length={length}, padding=True,
+                          return_token_type_ids=False, return_tensors="pt"))
+
+def predict(texts):
+    with torch.no_grad():
+        return tell(compute(**prepare(texts)))
+"""
 
 
 class TextClassification(DataModule):
@@ -49,6 +62,8 @@ class TextClassification(DataModule):
         bucketing: train on batches of texts of like length (before `augment`), which saves padding;
             `ftlab.data.bucketing` says what stays random.
     """
+
+    pipeline = "text-classification"
 
     def __init__(
         self,
@@ -134,6 +149,15 @@ class TextClassification(DataModule):
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return lengths(self._tokens[split])
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if self.task.form != "vector" or self.task.outside() is None:
+            return None
+        notes = [] if self.normalise is None else [
+            f"Texts were changed first by {type(self.normalise).__name__}({vars(self.normalise)}), "
+            + "which the lines above leave to you."]
+        return PlainExamples(with_tokenizer(_PREDICT.format(length=self.max_length)), "texts",
+                             "text", self.max_length, notes)
 
     @property
     def preprocessing(self) -> TextPreprocessing:

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from ftlab.data.base import DataModule
-from ftlab.data.causal_lm import CausalLM
-from ftlab.errors import Incompatible, InputError
+from ftlab.errors import InputError
 from ftlab.exports.agreement import silent_trainer
 from ftlab.exports.restore import Restored, restored
 from ftlab.reports.export import write_file
@@ -115,9 +114,7 @@ def predictions_of(found: Restored) -> Predictions:
         Incompatible: there is nothing that it predicts.
     """
     data = found.run.data
-    if isinstance(data, CausalLM) and data.prompt is None:
-        raise Incompatible("the run models plain texts, and predicts no answers",
-                           "predict with a run that has prompts")
+    data.check_predicts()
     trainer = silent_trainer(found.run)
     device = trainer.strategy.root_device
     metrics, records = evaluate(
@@ -134,9 +131,8 @@ def _columns(records: Mapping[str, list[Any]], data: DataModule,
         columns["target"] = records["target"]
     columns["prediction"] = records["prediction"]
     task = data.task
-    names = next((getattr(task, name) for name in ("classes", "labels") if hasattr(task, name)), None)
-    if task.form == "vector" and names is not None:
-        for place, name in enumerate(names):
+    if task.form == "vector" and task.names:
+        for place, name in enumerate(task.names):
             columns[f"score {name}"] = [row[place] for row in records["scores"]]
     elif "scores" in records and (labelled or task.form != "text"):
         columns["scores"] = records["scores"]

@@ -14,10 +14,10 @@ from exported import restored
 from matrix import make_world
 
 from ftlab.errors import Incompatible
-from ftlab.exports.agreement import alike
 from ftlab.exports.export import write_model
 from ftlab.exports.predictions import SHOWN, Predictions, predictions_of
 from ftlab.exports.restore import Restored
+from ftlab.tasks.alike import alike
 
 SCORES = {
     "object_detection": ["scores"], "token_classification": ["scores"], "regression": ["scores"],
