@@ -147,6 +147,9 @@ class Regression(Task):
     def summary(self) -> dict[str, Any]:
         return {"train_mean": self.mean, "train_standard_deviation": self._std}
 
+    def outside(self) -> PlainOutputs:
+        return PlainOutputs(Lines(_TELL.format(std=self._std, mean=self.mean)))
+
     @staticmethod
     def stack(targets: Sequence[Any]) -> Tensor:
         """Targets (B,) in float32."""
@@ -161,6 +164,3 @@ def _number(label: Any) -> float:
         return float(label)
     except ValueError:
         return math.nan
-
-    def outside(self) -> PlainOutputs:
-        return PlainOutputs(Lines(_TELL.format(std=self._std, mean=self.mean)))
