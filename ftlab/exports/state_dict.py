@@ -25,7 +25,7 @@ def write_state(loading: Loading, plain: PlainNetwork, task: Task, folder: Path)
     """
     loading.add(plain.build)
     build = plain.build.code.strip()
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # not on the meta device: RegNet computes its widths
         stock = executed(loading.imports, build, {})["model"].state_dict()
     check_stock(plain.state.keys(), stock.keys(), f"{plain.library}'s {plain.name}")
     save_file({name: tensor.detach().contiguous() for name, tensor in plain.state.items()},

@@ -147,6 +147,10 @@ class Task(ABC):
         """What a reader of the run wants to know of the labels (classes, counts)."""
         return {}
 
+    def table(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """Prediction records with their `id`, a row an example, as people want to see them."""
+        return dict(columns)
+
     def outside(self) -> PlainOutputs | None:
         """What a model's outputs mean, as lines without ftlab; None where nothing says it."""
         return None

@@ -163,6 +163,19 @@ class Detection(Task):
         """One mapping an image: their numbers of objects differ."""
         return list(targets)
 
+    def table(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """A row a box: `id` of its image, `label`, corners and `score`; an empty one without any."""
+        corners = ("x1", "y1", "x2", "y2")
+        rows: list[tuple[Any, ...]] = []
+        for name, found, scores in zip(columns["id"], columns["prediction"], columns["scores"],
+                                       strict=True):
+            rows += [(name, each["label"], *each["box"], score)
+                     for each, score in zip(found, scores, strict=True)]
+            if not found:
+                rows.append((name, *[None] * 6))
+        return {title: [row[place] for row in rows]
+                for place, title in enumerate(("id", "label", *corners, "score"))}
+
     def outside(self) -> PlainOutputs:
         return PlainOutputs(Lines(_TELL.format(classes=self.classes)), scores=True)
 

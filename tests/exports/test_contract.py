@@ -22,7 +22,7 @@ from ftlab.exports.agreement import known, samples
 from ftlab.exports.export import write_model
 from ftlab.tasks.alike import alike
 
-OWN = {"object_detection"}  # a detector that only ftlab assembles
+OWN = {"object_detection"}  # gives boxes and no raw outputs: test_detectors has it
 THERE = [world for world in WORLDS if world not in OWN]
 SHORTENED = {"speech_recognition_whisper"}  # the base model alone reads 30 seconds
 CASES = [(world, "FullFineTuning", False) for world in THERE]

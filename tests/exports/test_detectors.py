@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from exported import restored, without_ftlab
 from matrix import World
 
@@ -17,6 +18,7 @@ from ftlab.data.box_augment import BoxAugment
 from ftlab.data.object_detection import ObjectDetection
 from ftlab.exports.agreement import samples
 from ftlab.exports.export import write_model
+from ftlab.exports.loading import executed
 from ftlab.tasks.boxes import same_boxes
 
 TRANSFORMERS = ("yolos", "detr", "rt_detr")
@@ -86,3 +88,59 @@ def test_finds_without_ftlab_what_the_run_stored(
         assert same_boxes({"prediction": boxes[0], "scores": scores[0]}, stored, 1e-3)
         assert not same_boxes({"prediction": boxes[0], "scores": [s + 0.01 for s in scores[0]]},
                               stored, 1e-3)
+
+
+TRUNKS = ("swin_t", "googlenet", "mobilenet_v3_small", "densenet121", "regnet_y_400mf")
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_lines__build_the_same_network_on_any_trunk(architecture: str, trunk: str) -> None:
+    backbone = TorchvisionDetector(architecture, trunk, None, levels=Levels((8, 16, 32), 32),
+                                   image_size=64)
+    same_parts(backbone)
+
+
+@pytest.mark.parametrize("whole", ["fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn", "ssd300_vgg16",
+                                   "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"])
+def test_lines__build_the_same_whole_network(whole: str) -> None:
+    same_parts(TorchvisionDetector(whole, keep=Keep(0.1, 0.3, 7), proposals=40))
+
+
+class Boxes:
+    form = "boxes"
+    auto_classes = ()
+    outputs = 3
+
+
+def same_parts(backbone: TorchvisionDetector) -> None:
+    """Same tensors, modules, anchors and limits, of a network that was never filled."""
+    model = backbone.build(Boxes(), meta=True)
+    plain = backbone.outside(model, Boxes(), (64, 96))
+    # on the meta device, but for a trunk that computes its widths with tensors
+    with torch.device("cpu" if "regnet" in backbone.trunk else "meta"), torch.random.fork_rng(devices=[]):
+        other = executed(["import torch", *plain.build.imports], plain.build.code, {})["model"]
+    assert {name: x.shape for name, x in plain.state.items()} == {
+        name: x.shape for name, x in other.state_dict().items()}
+    ours = model.network.network
+    assert [str(module) for module in parts(ours)] == [str(module) for module in parts(other)]
+    for name in vars(ours):
+        if name.endswith(("thresh", "per_img")):
+            assert getattr(ours, name) == getattr(other, name), name
+    transform = other.transform
+    assert (transform.fixed_size, transform.size_divisible) == ((96, 64), backbone._multiple)
+    assert (*transform.image_mean, *transform.image_std) == (
+        *backbone.preprocessing.mean, *backbone.preprocessing.std)
+    if hasattr(ours, "rpn"):
+        assert ours.rpn._pre_nms_top_n == other.rpn._pre_nms_top_n
+        assert ours.rpn._post_nms_top_n == other.rpn._post_nms_top_n
+        assert ours.roi_heads.score_thresh == other.roi_heads.score_thresh
+        assert ours.roi_heads.detections_per_img == other.roi_heads.detections_per_img
+
+
+def parts(network: Any) -> list[torch.nn.Module]:
+    """The modules that compute, in their order, and those that make anchors."""
+    kept = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.BatchNorm2d, torch.nn.GroupNorm)
+    anchors = ("AnchorGenerator", "DefaultBoxGenerator", "MultiScaleRoIAlign")
+    return [module for module in network.modules()
+            if isinstance(module, kept) or type(module).__name__ in anchors]
