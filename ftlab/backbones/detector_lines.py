@@ -41,7 +41,7 @@ class Trunk(nn.Module):  # a classification network that gives the maps of some 
 trunk = Trunk(body, {taps})
 """
 _PYRAMID = """
-class Pyramid(nn.Module):  # a feature pyramid, and {further} coarser maps made from its last
+class Pyramid(nn.Module):  # a feature pyramid
     def __init__(self, trunk):
         super().__init__()
         self.trunk, self.out_channels = trunk, {width}
@@ -49,9 +49,11 @@ class Pyramid(nn.Module):  # a feature pyramid, and {further} coarser maps made 
 
     def forward(self, images):
         maps = self.fpn(OrderedDict((str(i), x) for i, x in enumerate(self.trunk(images))))
-        for i in range(len(maps), len(maps) + {further}):
+{coarser}        return maps
+"""
+_COARSER = """\
+        for i in range({first}, {end}):  # every second place of the one before
             maps[str(i)] = nn.functional.max_pool2d(maps[str(i - 1)], 1, 2)
-        return maps
 """
 _EXTRA = """
 def extra(channels, width):
@@ -73,13 +75,16 @@ class Extra(nn.Module):  # further layers of stride 2
 """
 _FASTER_RCNN = """
 model = FasterRCNN(
-    Pyramid(trunk), rpn_anchor_generator=AnchorGenerator({sizes}, {ratios}),
+    Pyramid(trunk),
+    rpn_anchor_generator=AnchorGenerator({sizes}, {ratios}),
     box_roi_pool=MultiScaleRoIAlign({names}, output_size=7, sampling_ratio=2),
     box_head=TwoMLPHead({pooled}, {hidden}),
     box_predictor=FastRCNNPredictor({hidden}, {labels}){options})
 """
 _ONE_STAGE = """
-model = {kind}(Pyramid(trunk), {labels}, anchor_generator=AnchorGenerator({sizes}, {ratios}){options})
+model = {kind}(
+    Pyramid(trunk), {labels},
+    anchor_generator=AnchorGenerator({sizes}, {ratios}){options})
 """
 _SSD = """
 anchors = DefaultBoxGenerator({ratios}, scales={scales})
@@ -92,8 +97,11 @@ model = torchvision.models.get_model(
     {name!r}, weights=None, weights_backbone=None, num_classes={labels}{options})
 """
 _TRANSFORM = """
-model.transform = GeneralizedRCNNTransform({low}, {high}, {mean}, {std}, size_divisible={multiple},
-                                           fixed_size=({width}, {height}))
+# as every detector of torchvision, `model` takes a list of images with values from 0 to 1, of any
+# size; `prepare` below resizes them as in training, antialiased
+model.transform = GeneralizedRCNNTransform(
+    {low}, {high}, {mean}, {std},
+    size_divisible={multiple}, fixed_size=({width}, {height}))
 """
 _DETECT = """
 def detect(images):  # one, with values from 0 to 1: (1, 3, {height}, {width})
@@ -138,9 +146,11 @@ def assembled_lines(trunk: str, network: Any, classes: int, keep: Keep, proposal
     pyramid = isinstance(neck, Pyramid)
     imports = ["import torchvision", "from collections import OrderedDict", "from torch import nn"]
     if pyramid:
-        said |= {"width": neck.out_channels, "further": neck.further}
-        anchors = network.rpn.anchor_generator if hasattr(network, "rpn") else network.anchor_generator
-        said |= {"sizes": anchors.sizes, "ratios": anchors.aspect_ratios}
+        coarser = _COARSER.format(first=len(taps), end=len(taps) + neck.further)
+        said |= {"width": neck.out_channels, "coarser": coarser if neck.further else ""}
+        anchors = getattr(network, "rpn", network).anchor_generator
+        ratios = anchors.aspect_ratios  # of every map the same
+        said |= {"sizes": anchors.sizes, "ratios": f"({ratios[0]},) * {len(ratios)}"}
         imports += ["from torchvision.ops import FeaturePyramidNetwork",
                     f"{_DETECTION}anchor_utils import AnchorGenerator"]
     if isinstance(network, FasterRCNN):

@@ -38,8 +38,9 @@ def predict(images):  # the objects of each, in pixels of its file, and their sc
             boxes, labels, sure = detect({name}=prepare(image)[None])
         height, width = image.shape[-2:]
         boxes = boxes * torch.tensor([width / {width}, height / {height}] * 2)
-        for told, each in zip((found, scores), tell(boxes, labels, sure)):
-            told.append(each)
+        objects, sure = tell(boxes, labels, sure)
+        found.append(objects)
+        scores.append(sure)
     return found, scores
 """
 

@@ -112,7 +112,7 @@ def reproduce(restored: Restored) -> None:
     seen, wrong = 0, []
     for name, row in _predicted(restored, SOME):
         seen += 1
-        said = {key: row[key] for key in ("prediction", "scores") if key in row}
+        said: dict[str, Any] = {key: row[key] for key in ("prediction", "scores") if key in row}
         then = stored.get(name, {})
         if not run.data.task.agrees(said, {key: then.get(key) for key in said},
                                     2e-2 if half else 1e-4):

@@ -112,7 +112,7 @@ def write_adapter(loading: Loading, model: TaskModel, origin: Origin,
     loading.packages |= {"transformers", "peft"}
     loading.base = _written(origin.source, loading)
     loading.base_moves = origin.source.startswith("package:") or is_hub_id(origin.source)
-    options = _differing(trunk, read_config(origin.folder, None, origin.source))
+    options = _differing(trunk, read_config(origin.folder, None, origin.source), bool(heads))
     revision = f", revision={origin.revision!r}" if origin.revision else ""
     loading.network = (f"model = {name}.from_pretrained(\n    base{revision}, "
                        f"dtype={next(trunk.parameters()).dtype}{options}{_without_pooler(trunk)})")
@@ -168,11 +168,11 @@ def _without_pooler(network: Any) -> str:
     return ", add_pooling_layer=False" if takes and getattr(network, "pooler", None) is None else ""
 
 
-def _differing(trunk: Any, base: Any) -> str:
+def _differing(trunk: Any, base: Any, new_head: bool) -> str:
     """Settings in which the network differs from what its folder says, as arguments."""
     found = {name: getattr(trunk.config, name) for name in _WITHIN_BASE
              if getattr(trunk.config, name, None) != getattr(base, name, None)}
-    if type(trunk).__name__.endswith("Classification"):  # the base's own head may be another
+    if new_head:  # the base's own may be another, of the same width or not
         found["num_labels"] = trunk.config.num_labels
     if not found:
         return ""

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 COLUMNS = {
     "multi_label": "text", "token_classification": "words", "causal_lm": "prompt",
-    "image_classification": "image", "speech_recognition_whisper": "audio",
+    "image_classification": "image", "object_detection": "image",
+    "speech_recognition_whisper": "audio",
 }
 
 
