@@ -1,4 +1,4 @@
-"""Fixtures: generated images with objects, and a trunk for them."""
+"""Fixtures: generated images with objects, a trunk for them, and tiny detectors."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,11 +7,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from PIL import Image
 from torchvision import models
 
 Object = tuple[str, float, float, float, float]
 COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}
+_RESNET = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1],
+           "layer_type": "basic"}
+_LAYERS = {"d_model": 16, "decoder_layers": 2, "decoder_ffn_dim": 24, "encoder_ffn_dim": 24,
+           "decoder_attention_heads": 2, "encoder_attention_heads": 2, "num_labels": 5}
+DETECTORS = {
+    "yolos": lambda: hf.YolosForObjectDetection(hf.YolosConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        image_size=[64, 64], patch_size=16, num_detection_tokens=8, num_labels=5,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)),
+    "detr": lambda: hf.DetrForObjectDetection(hf.DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, encoder_layers=2,
+        backbone_config=hf.ResNetConfig(**_RESNET, out_features=["stage4"]), num_queries=8,
+        dropout=0.0, **_LAYERS)),
+    "rt_detr": lambda: hf.RTDetrForObjectDetection(hf.RTDetrConfig(
+        backbone_config=hf.RTDetrResNetConfig(**_RESNET,
+                                              out_features=["stage2", "stage3", "stage4"]),
+        encoder_hidden_dim=16, encoder_in_channels=[8, 16, 16], decoder_in_channels=[16] * 3,
+        num_queries=8, num_denoising=4, **_LAYERS)),
+}
 
 
 def draw(path: Path, objects: Sequence[Object], size: tuple[int, int] = (64, 64)) -> None:
@@ -93,3 +113,17 @@ def tiny_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def objects() -> Callable[[int], list[Object]]:
     return lambda seed: random_objects(np.random.default_rng(seed))
+
+
+@pytest.fixture(scope="session")
+def detector_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny random detector of transformers, made once."""
+    def make(name: str) -> Path:
+        path = tmp_path_factory.getbasetemp() / "detectors" / name
+        if not path.exists():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                DETECTORS[name]().save_pretrained(path)
+        return path
+
+    return make

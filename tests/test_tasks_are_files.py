@@ -1,6 +1,8 @@
 """A task is one file in its room, a data module another; nothing else knows their names."""
 
 import ast
+import contextlib
+import csv
 import os
 import shutil
 import subprocess
@@ -12,9 +14,11 @@ import pytest
 import yaml
 
 import ftlab
+from ftlab.backbones.base import Backbone
 from ftlab.data.base import DataModule
 from ftlab.studies.discover import members
 from ftlab.tasks.base import Task
+from ftlab.techniques.base import Technique
 
 PACKAGE = Path(ftlab.__file__).parent
 TASK = '''
@@ -24,6 +28,7 @@ from torch import tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
+from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 
@@ -67,6 +72,10 @@ class Ordinal(Task):
     def higher_is_better(self, metric):
         return direction(metric, {"ranks_off": False}, "Ordinal")
 
+    def outside(self):
+        return PlainOutputs(Lines("def tell(outputs):\\n    "
+                                  f"return (outputs.sigmoid() > {self.threshold}).sum(1).tolist()"))
+
     def records(self, predictions, target):
         found = predictions.tolist()
         return {"target": target.tolist(), "prediction": found, "scores": [[x] for x in found]}
@@ -77,13 +86,23 @@ DATA = '''
 import hashlib
 from pathlib import Path
 
+from ftlab.backbones.outside import PlainExamples
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS, Examples
 from ftlab.data.batches import Collate, SplitDataset
+from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
 from ftlab.tasks.base import Task
 from ftlab.tasks.ordinal import Ordinal
+
+PREDICT = """
+def predict(lines):
+    inputs = tokenizer(list(lines), truncation=True, max_length=16, padding=True,
+                       return_token_type_ids=False, return_tensors="pt")
+    with torch.no_grad():
+        return tell(compute(**inputs))
+"""
 
 
 class RankedLines(DataModule):
@@ -117,6 +136,9 @@ class RankedLines(DataModule):
 
     def collate(self, training):
         return Collate(self.text.pad, self.task.stack)
+
+    def outside(self, preprocessing, model):
+        return PlainExamples(with_tokenizer(PREDICT), "lines", "line")
 
 
 class Tokens(SplitDataset):
@@ -167,6 +189,15 @@ def test_new_task__is_one_file_and_one_of_data(tmp_path: Path, tiny_bert: Path) 
     bold = [line.split()[1] for line in table.splitlines() if "**" in line]
     assert bold == ["full"], table
     assert "best (lowest) mean" in table
+    rows = csv.DictReader((tmp_path / "results" / "ranks" / "runs.csv").read_text().splitlines())
+    run = next(row["run_id"] for row in rows if row["technique"] == "full")
+    assert "A model of transformers." in call("export", run, "--out", "out")
+    code = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("\n```")[0]
+    names: dict = {}
+    with contextlib.chdir(tmp_path / "out"):
+        exec(code, names)  # noqa: S102  what the card shows
+    low, high = names["predict"](["film the plot", "good good good film the plot"])
+    assert low < high
 
 
 ALLOWED = {  # a word of transformers' own class names
@@ -174,13 +205,11 @@ ALLOWED = {  # a word of transformers' own class names
 }
 
 
-def named(package: Path, names: set[str]) -> Iterator[tuple[str, str]]:
-    """File and name of every mention of `names` outside tasks/, data/ and exports/, docstrings apart."""
+def named(package: Path, names: set[str], apart: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """File and name of every mention of `names` outside the rooms `apart`, docstrings apart."""
     for path in sorted(package.rglob("*.py")):
         place = path.relative_to(package)
-        # exports says in other ecosystems' words what is predicted: of a task that it does not
-        # know it writes the weights, without lines that lead to predictions
-        if place.parts[0] in ("tasks", "data", "exports"):
+        if place.parts[0] in apart:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         said = {id(node.value) for node in ast.walk(tree)
@@ -200,7 +229,23 @@ def named(package: Path, names: set[str]) -> Iterator[tuple[str, str]]:
 def test_no_other_room__names_a_task_or_a_data_module() -> None:
     names = {*members(Task), *members(DataModule)}
     assert {"Classification", "TextClassification"} <= names
-    assert set(named(PACKAGE, names)) <= ALLOWED
+    assert set(named(PACKAGE, names, ("tasks", "data"))) <= ALLOWED
+
+
+def test_exports__name_no_member_of_any_family() -> None:
+    """Neither by its class nor by importing the module that it is in, for whatever else is there."""
+    families = [members(base) for base in (Task, DataModule, Backbone, Technique)]
+    names = {name for found in families for name in found}
+    assert {"HuggingFace", "LoRA", "Detection", "ObjectDetection"} <= names
+    homes = {cls.__module__ for found in families for cls in found.values()}
+    others = tuple(path.name for path in PACKAGE.iterdir() if path.name != "exports")
+    assert list(named(PACKAGE, names, others)) == []
+    for path in (PACKAGE / "exports").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        found |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+                  for name in node.names}
+        assert not found & homes, path
 
 
 @pytest.mark.parametrize("line", [
@@ -215,5 +260,5 @@ def test_named__finds_what_is_planted(line: str, tmp_path: Path) -> None:
     (tmp_path / "training" / "a.py").write_text('"""Classification"""\n' + line)
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "a.py").write_text(line)
-    found = list(named(tmp_path, {"Classification", "TextClassification"}))
+    found = list(named(tmp_path, {"Classification", "TextClassification"}, ("tasks", "data")))
     assert len(found) == 1 and found[0][0] == "training/a.py"

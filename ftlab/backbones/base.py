@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, Protocol
 
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import Origin, PlainNetwork
 from ftlab.backbones.preprocessing import Preprocessing
 
 Form = Literal["vector", "tokens", "boxes", "text", "embedding"]
@@ -59,3 +60,22 @@ class Backbone(ABC):
             InputError: the source is missing or damaged.
             Incompatible: the architecture does not give the form.
         """
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where transformers finds the network below an adapter; None where it does not."""
+        return None
+
+    def outside(self, model: TaskModel, task: TaskSpec,
+                image_size: tuple[int, int] | None) -> PlainNetwork | None:
+        """How a library other than transformers builds a model's network.
+
+        Args:
+            model: built by this backbone, with nothing added to its network.
+            task: as in `build`.
+            image_size: height and width of the images that it is given.
+
+        Returns:
+            None where no other library does, or where transformers saves and loads it by itself.
+        """
+        return None

@@ -21,6 +21,7 @@ from ftlab.backbones.hub import find_folder, find_tokenizer, read_json, weight_f
 from ftlab.backbones.images import image_preprocessing
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import add_embeddings, add_tokens
+from ftlab.backbones.outside import Origin
 from ftlab.backbones.pooling import Pooling
 from ftlab.backbones.preprocessing import Preprocessing
 from ftlab.backbones.pretrained import Checkpoint, quiet, read_config
@@ -127,6 +128,16 @@ class HuggingFace(Backbone):
     @property
     def fingerprint(self) -> str:
         return sha256_of(self._shipped())
+
+    @property
+    def origin(self) -> Origin:
+        changes = {"new_tokens change": self.new_tokens,
+                   "speech.characters change": self.speech.characters,
+                   "speech.seconds shortens": self.speech.seconds,
+                   "a GGUF file holds": is_gguf(self.source)}
+        changed = next((what for what, is_so in changes.items() if is_so), "")
+        return Origin(self.source, self.revision, self._folder(),
+                      f"{self.label}: {changed} the network below the adapter" if changed else "")
 
     def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
         with quiet():

@@ -49,6 +49,8 @@ class TaskModel(nn.Module):
     """
 
     needs_target: ClassVar[bool] = False
+    blank: int | None = None
+    """Of outputs that spell a text, a symbol a frame: the one that stands for none."""
     inert: tuple[str, ...] = ()
     """Paths of modules on which the outputs do not depend at the start: no place for adapters."""
 

@@ -81,6 +81,19 @@ class ImagePreprocessing:
 
 
 @dataclass(frozen=True)
+class ImageFit:
+    """How images are brought to one size.
+
+    Attributes:
+        size: height and width.
+        crops: whether what covers the size is cut to its centre; stretched to it otherwise.
+    """
+
+    size: tuple[int, int]
+    crops: bool
+
+
+@dataclass(frozen=True)
 class AudioPreprocessing:
     """Waveforms to the network's inputs, and transcripts to label ids.
 

@@ -17,6 +17,7 @@ from ftlab.backbones.blocks import find_blocks, with_dropout
 from ftlab.backbones.execution_order import in_execution_order
 from ftlab.backbones.hub import find_folder, weight_files
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import Lines, PlainNetwork
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.source import check_sha256
 from ftlab.backbones.torchvision_weights import fingerprint, read_state, weight_file
@@ -24,6 +25,12 @@ from ftlab.errors import Incompatible, InputError
 
 _FILE = re.compile(r"[/\\:.]")
 _MISFIT = (RuntimeError, ValueError, AssertionError, TypeError, KeyError)
+
+
+_CALL = """
+def compute(x):
+    return model(x)
+"""
 
 
 class Timm(Backbone):
@@ -89,6 +96,21 @@ class Timm(Backbone):
             self._new_head(network, task.outputs)
         return TaskModel(network.train(), blocks, head)
 
+    def outside(self, model: TaskModel, task: TaskSpec,
+                image_size: tuple[int, int] | None) -> PlainNetwork:
+        options = {"num_classes": task.outputs, **self._size, "pretrained": False}
+        said = "".join(f", {name}={value!r}" for name, value in options.items())
+        build = Lines(f"model = timm.create_model({self.name!r}{said})", ["import timm"], ["timm"])
+        state = {_unwrapped(name, model): tensor
+                 for name, tensor in model.network.state_dict().items()}
+        return PlainNetwork("timm", self.name, build, state, _CALL, {"options": options})
+
+    @property
+    def _size(self) -> dict[str, Any]:
+        """The argument that makes a transformer for images of another size."""
+        fixed = self.image_size is not None and self._published.fixed_input_size
+        return {"img_size": self.image_size} if fixed else {}
+
     @cached_property
     def _published(self) -> Any:
         """Timm's entry of the network and its set of weights."""
@@ -126,10 +148,8 @@ class Timm(Backbone):
 
     def _create(self, **options: Any) -> nn.Module:
         """The network with the published number of classes, or as `options` say."""
-        if self.image_size is not None and self._published.fixed_input_size:
-            options["img_size"] = self.image_size
         try:
-            return _timm().create_model(self.name, **options)
+            return _timm().create_model(self.name, **self._size, **options)
         except _MISFIT as error:
             if options.get("pretrained") or self.image_size is None:
                 raise
@@ -198,6 +218,15 @@ class Timm(Backbone):
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return InputError(f"{self.label}: image_size {self.image_size} does not fit: {reason}",
                           "leave image_size out, or take a multiple of the patch size")
+
+
+def _unwrapped(name: str, model: TaskModel) -> str:
+    """A name without the `Sequential` in which a dropout was put before the classifier."""
+    for path in model.head.paths:
+        inner = path.removeprefix("network.")
+        if name.startswith(f"{inner}.1.") and isinstance(model.get_submodule(path), nn.Sequential):
+            return f"{inner}.{name.removeprefix(f'{inner}.1.')}"
+    return name
 
 
 def _timm() -> ModuleType:

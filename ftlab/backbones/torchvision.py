@@ -13,6 +13,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from ftlab.backbones.base import Backbone, Form, TaskSpec
 from ftlab.backbones.blocks import find_blocks, with_dropout
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import Lines, PlainNetwork
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.torchvision_weights import (
     check_name,
@@ -25,6 +26,11 @@ from ftlab.backbones.torchvision_weights import (
     weight_file,
 )
 from ftlab.errors import Incompatible, InputError
+
+_CALL = """
+def compute(x):
+    return model(x)
+"""
 
 
 class Torchvision(Backbone):
@@ -88,6 +94,18 @@ class Torchvision(Backbone):
         head = with_dropout(network, [path])
         return TaskModel(network, find_blocks(network, head), head)
 
+    def outside(self, model: TaskModel, task: TaskSpec,
+                image_size: tuple[int, int] | None) -> PlainNetwork:
+        options: dict[str, Any] = {"num_classes": task.outputs, "weights": None, **self._size}
+        if self.name in ("googlenet", "inception_v3"):
+            options |= {"aux_logits": False, "init_weights": False,
+                        "transform_input": self.weights is not None}
+        said = "".join(f", {name}={value!r}" for name, value in options.items())
+        build = Lines(f"model = torchvision.models.get_model({self.name!r}{said})",
+                      ["import torchvision"], ["torchvision"])
+        return PlainNetwork("torchvision", self.name, build, model.network.state_dict(), _CALL,
+                            {"options": options})
+
     @cached_property
     def _known_name(self) -> str:
         return check_name(self.name, self.label)
@@ -96,14 +114,18 @@ class Torchvision(Backbone):
     def _fixed(self) -> bool:
         return self._known_name.startswith(("vit_", "maxvit_"))
 
+    @property
+    def _size(self) -> dict[str, Any]:
+        """The argument that makes a transformer for images of another size."""
+        if self.image_size is None or not self._fixed:
+            return {}
+        if self._known_name.startswith("vit_"):
+            return {"image_size": self.image_size}
+        return {"input_size": (self.image_size, self.image_size)}
+
     def _network(self, empty: bool) -> nn.Module:
-        options: dict[str, Any] = {}
-        if self.image_size is not None and self._fixed:
-            vit = self._known_name.startswith("vit_")
-            size = self.image_size if vit else (self.image_size, self.image_size)
-            options = {"image_size" if vit else "input_size": size}
         try:
-            return make_network(self._known_name, self.weights is not None, empty, **options)
+            return make_network(self._known_name, self.weights is not None, empty, **self._size)
         except (ValueError, AssertionError) as error:  # torchvision asserts the patch size
             raise InputError(f"{self.label}: image_size {self.image_size} does not fit: {error}",
                              "leave image_size out, or take a multiple of the patch size") from None

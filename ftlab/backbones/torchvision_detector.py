@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,11 +15,19 @@ from torchvision.models import detection
 
 from ftlab.backbones.base import Backbone, Form, TaskSpec
 from ftlab.backbones.blocks import find_blocks
+from ftlab.backbones.detector_lines import (
+    assembled_lines,
+    detect_lines,
+    transform_lines,
+    whole_lines,
+)
 from ftlab.backbones.detector_networks import FAMILIES, Levels, assemble, parts_of
 from ftlab.backbones.detector_passes import Detector
 from ftlab.backbones.feature_maps import Tap, choose_taps, cut, find_taps
 from ftlab.backbones.forms.detection_model import DetectionModel, Keep
 from ftlab.backbones.images import IMAGENET_MEAN, IMAGENET_STD
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import Lines, PlainNetwork
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.torchvision_weights import (
     check_name,
@@ -148,6 +157,21 @@ class TorchvisionDetector(Backbone):
         return DetectionModel(Detector(network),
                               [(name, [f"network.{path}" for path in paths])
                                for name, paths in blocks], [f"network.{path}" for path in head])
+
+    def outside(self, model: TaskModel, task: TaskSpec,
+                image_size: tuple[int, int] | None) -> PlainNetwork:
+        """The detector as torchvision runs it, which normalises images by itself."""
+        network: Any = model.get_submodule("network.network")
+        wanted, size = self.preprocessing, image_size or self.preprocessing.size
+        built = (whole_lines(self.architecture, network, task.outputs, self.keep, self.proposals)
+                 if self._whole else assembled_lines(self.trunk, network, task.outputs, self.keep,
+                                                     self.proposals, size))
+        prepares = transform_lines(size, wanted.mean, wanted.std, wanted.multiple)
+        lines = Lines(f"{built.code.strip()}\n{prepares.code.strip()}",
+                      [*built.imports, *prepares.imports], built.packages)
+        plain = dataclasses.replace(wanted, mean=(0.0,) * 3, std=(1.0,) * 3)
+        return PlainNetwork("torchvision", self._name, lines, network.state_dict(),
+                            detect_lines(network, size), {"image_size": size}, plain)
 
     def _check(self) -> None:
         if not self._whole:

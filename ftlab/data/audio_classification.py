@@ -6,17 +6,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ftlab.backbones.base import Backbone
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
 from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_sources import AudioSource, Speakers
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Row, SplitDataset
 from ftlab.data.examples import Examples, SplitName
+from ftlab.data.outside_lines import with_sound
 from ftlab.data.readers import sound_reader
 from ftlab.data.recordings import Recordings
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
+
+_PREDICT = """
+def predict(recordings):
+    with torch.no_grad():
+        return tell(torch.cat([compute(**prepare(each)) for each in recordings]))
+"""
 
 
 class AudioClassification(DataModule):
@@ -53,6 +63,8 @@ class AudioClassification(DataModule):
             padding unless the backbone pads all alike (Whisper); `ftlab.data.bucketing` says what
             stays random.
     """
+
+    pipeline = "audio-classification"
 
     def __init__(
         self,
@@ -115,6 +127,12 @@ class AudioClassification(DataModule):
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         return self._recordings.collate(self.task.stack, 0 if self.views else self.seed,
                                         self.augment if training else None)
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if (self.task.form != "vector" or self.task.outside() is None
+                or not isinstance(preprocessing, AudioPreprocessing)):
+            return None
+        return PlainExamples(with_sound(_PREDICT, preprocessing, model), "recordings", "audio")
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return self._recordings.lengths(split)

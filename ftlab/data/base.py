@@ -20,6 +20,7 @@ from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.kept_images import KeptImages
 from ftlab.data.known_labels import keep_known
+from ftlab.data.outside import Outside
 from ftlab.data.sampling import (
     ExactEvalSampler,
     Sampling,
@@ -32,7 +33,7 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 
 
-class DataModule(LightningDataModule, ABC):
+class DataModule(LightningDataModule, Outside, ABC):
     """Splits, augmentation, sampling and collation of one data set; it knows its task.
 
     Life: constructor (settings only), `load` (reads and checks everything that can be wrong),

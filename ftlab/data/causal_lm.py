@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.backbones.source import resolve_path
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.causal_tokens import Pairs, chunks_of, pairs_of
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.hub import PREFIX
+from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.packing import PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import Labels, lengths
@@ -24,8 +27,28 @@ from ftlab.data.sources import own_splits
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import has_column
 from ftlab.data.token_cache import TokenCache
-from ftlab.errors import InputError
+from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.language_modelling import LanguageModelling
+
+_PREDICT = """
+def predict(prompts):  # what the model writes behind each
+    written = []
+    for prompt in prompts:
+        {chat}inputs = tokenizer(prompt, add_special_tokens={special}, return_token_type_ids=False,
+                           return_tensors="pt")
+        ids = inputs["input_ids"]{closing}
+        with torch.no_grad():
+            tokens = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
+                                    max_new_tokens={longest}, do_sample=False, num_beams=1,
+                                    pad_token_id=tokenizer.pad_token_id)
+        written.append(tokenizer.decode(tokens[0, ids.shape[1]:], skip_special_tokens=True,
+                                        clean_up_tokenization_spaces=False))
+    return written
+"""
+_CHAT = """\
+prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+        """
 
 
 class CausalLM(DataModule):
@@ -65,6 +88,7 @@ class CausalLM(DataModule):
             does not; `ftlab.data.bucketing` says what stays random.
     """
 
+    pipeline = "text-generation"
     task: LanguageModelling
 
     def __init__(
@@ -188,6 +212,23 @@ class CausalLM(DataModule):
             return PackedCollate(self.max_length, self._preprocessing.tokenizer.pad_token_id,
                                  self.packs, not self.completion_only)
         return Collate(self._preprocessing.pad, self.task.stack)
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if self.prompt is None or not isinstance(preprocessing, TextPreprocessing):
+            return None
+        tokenizer = preprocessing.tokenizer
+        closing = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
+        ends = not self.chat and set(tokenizer("a")["input_ids"][-1:]) & closing
+        code = _PREDICT.format(chat=_CHAT if self.chat else "", special=not self.chat,
+                               closing="[:, :-1]" if ends else "",
+                               longest=self.task.max_new_tokens)
+        return PlainExamples(with_tokenizer(code), "prompts", "prompt", notes=[
+            f"Prompts were filled into {self.prompt.text!r}; give them filled."])
+
+    def check_predicts(self) -> None:
+        if self.prompt is None:
+            raise Incompatible("the run models plain texts, and predicts no answers",
+                               "predict with a run that has prompts")
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         pairs = self._pairs[split]

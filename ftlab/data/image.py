@@ -9,7 +9,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.preprocessing import ImagePreprocessing
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import ImageFit, ImagePreprocessing, Preprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.decoded_images import DecodedImages
@@ -17,12 +19,20 @@ from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.image_augment import ImageAugment, MixCollate
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
 from ftlab.data.kept_images import KeptImages, Normalise
+from ftlab.data.outside_lines import with_images
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read, read_unlabelled
 from ftlab.data.splits import Split, Subset
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
+
+_PREDICT = """
+def predict(images):
+    ready = torch.stack([prepare(read(image)) for image in images])
+    with torch.no_grad():
+        return tell(compute({name}=ready))
+"""
 
 
 class ImageClassification(DataModule):
@@ -51,6 +61,8 @@ class ImageClassification(DataModule):
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
     """
+
+    pipeline = "image-classification"
 
     def __init__(
         self,
@@ -143,6 +155,18 @@ class ImageClassification(DataModule):
         plain = Collate(StackImages(name, normalise), self.task.stack)
         mixture = self.augment.mixture(self.task.outputs) if training and self.augment else None
         return MixCollate(plain, mixture, name, self.seed) if mixture is not None else plain
+
+    @property
+    def image_fit(self) -> ImageFit:
+        return ImageFit(self._fit.size, crops=True)
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if (self.task.form != "vector" or self.task.outside() is None
+                or not isinstance(preprocessing, ImagePreprocessing)):
+            return None
+        code = _PREDICT.format(name=preprocessing.input_name)
+        return PlainExamples(with_images(code, preprocessing, self.image_fit, model), "images",
+                             "image")
 
     @property
     def _size(self) -> tuple[int, int] | None:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.preprocessing import ImagePreprocessing
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import ImageFit, ImagePreprocessing, Preprocessing
 from ftlab.backbones.source import resolve_path
 from ftlab.data.annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
 from ftlab.data.base import DataModule
@@ -18,6 +20,7 @@ from ftlab.data.decoded_images import DecodedImages
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.image_dataset import StackImages
 from ftlab.data.kept_images import KeptImages, Normalise
+from ftlab.data.outside_lines import with_images
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import read_unlabelled
@@ -26,6 +29,20 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.boxes import Box
 from ftlab.tasks.detection import Detection
+
+_PREDICT = """
+def predict(images):  # the objects of each, in pixels of its file, and their scores
+    found, scores = [], []
+    for image in map(read, images):
+        with torch.no_grad():
+            boxes, labels, sure = detect({name}=prepare(image)[None])
+        height, width = image.shape[-2:]
+        boxes = boxes * torch.tensor([width / {width}, height / {height}] * 2)
+        objects, sure = tell(boxes, labels, sure)
+        found.append(objects)
+        scores.append(sure)
+    return found, scores
+"""
 
 
 class ObjectDetection(DataModule):
@@ -55,6 +72,8 @@ class ObjectDetection(DataModule):
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
     """
+
+    pipeline = "object-detection"
 
     def __init__(
         self,
@@ -180,6 +199,19 @@ class ObjectDetection(DataModule):
         wanted = self._connected
         stack = StackImages(wanted.input_name, Normalise(wanted.mean, wanted.std))
         return Collate(stack, self.task.stack)
+
+    @property
+    def image_fit(self) -> ImageFit:
+        return ImageFit(self._fit.size, crops=False)
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if (self.task.form != "boxes" or self.task.outside() is None
+                or not isinstance(preprocessing, ImagePreprocessing)):
+            return None
+        height, width = self.image_fit.size
+        code = _PREDICT.format(name=preprocessing.input_name, height=height, width=width)
+        return PlainExamples(with_images(code, preprocessing, self.image_fit, model), "images",
+                             "image")
 
     @property
     def _connected(self) -> ImagePreprocessing:

@@ -40,6 +40,7 @@ class Template:
                              f"{template!r}") from None
         if any(spec or conversion for _, _, spec, conversion in parsed):
             raise ValueError(f"{name} must have column names alone in its braces, got {template!r}")
+        self.text = template
         self._parts = [(literal, field) for literal, field, _, _ in parsed]
         self.columns: list[Column] = [_column(field) for _, field in self._parts
                                       if field is not None]

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.ragged import Labels, lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
@@ -18,6 +21,20 @@ from ftlab.data.sources import own_splits, read, read_unlabelled
 from ftlab.data.splits import Split, Subset
 from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
+
+_PREDICT = """
+def predict(texts):  # what the model writes for each
+    written = []
+    for text in texts:
+        inputs = tokenizer([{prefix!r} + text], truncation=True, max_length={length},
+                           return_token_type_ids=False, return_tensors="pt")
+        with torch.no_grad():
+            tokens = model.generate(**inputs, max_new_tokens={longest}, do_sample=False,
+                                    num_beams=1)
+        written.append(tokenizer.decode(tokens[0], skip_special_tokens=True,
+                                        clean_up_tokenization_spaces=False))
+    return written
+"""
 
 
 class Seq2Seq(DataModule):
@@ -141,6 +158,11 @@ class Seq2Seq(DataModule):
         if self._preprocessing is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return Collate(self._preprocessing.pad, self.task.stack)
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        code = _PREDICT.format(prefix=self.prefix, length=self.max_source_length,
+                               longest=self.task.max_new_tokens)
+        return PlainExamples(with_tokenizer(code), "texts", "text")
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return lengths(self._sources[split])

@@ -7,18 +7,44 @@ from itertools import pairwise
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.preprocessing import AudioPreprocessing
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
 from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_sources import AudioSource, Speakers
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Row, SplitDataset
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.outside_lines import with_sound
 from ftlab.data.readers import sound_reader
 from ftlab.data.recordings import Recordings
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.transcription import Transcription
+
+_WRITE = """
+def predict(recordings):  # what is said in each
+    written = []
+    for recording in recordings:
+        with torch.no_grad():
+            tokens = model.generate(**prepare(recording), max_new_tokens={longest},
+                                    do_sample=False, num_beams=1)
+        written.append(tokenizer.decode(tokens[0], skip_special_tokens=True,
+                                        clean_up_tokenization_spaces=False))
+    return written
+"""
+_SPELL = """
+def predict(recordings):  # what is said in each
+    written = []
+    for recording in recordings:
+        with torch.no_grad():
+            best = compute(**prepare(recording))[0].argmax(dim=-1)
+        symbols = [symbol for symbol in best.unique_consecutive().tolist() if symbol != {blank}]
+        written.append(tokenizer.decode(symbols, skip_special_tokens=True, group_tokens=False,
+                                        clean_up_tokenization_spaces=False))
+    return written
+"""
 
 
 class SpeechRecognition(DataModule):
@@ -57,6 +83,7 @@ class SpeechRecognition(DataModule):
             stays random.
     """
 
+    pipeline = "automatic-speech-recognition"
     task: Transcription
 
     def __init__(
@@ -162,6 +189,14 @@ class SpeechRecognition(DataModule):
     def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         return self._recordings.collate(self.task.stack, 0 if self.views else self.seed,
                                         self.augment if training else None)
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if not isinstance(preprocessing, AudioPreprocessing):
+            return None
+        code = (_WRITE.format(longest=self.task.max_new_tokens) if model.blank is None
+                else _SPELL.format(blank=model.blank))
+        return PlainExamples(with_sound(code, preprocessing, model, tokenizer=True), "recordings",
+                             "audio")
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return self._recordings.lengths(split)

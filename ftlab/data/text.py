@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural, Sampling
@@ -24,6 +27,23 @@ from ftlab.data.token_cache import TokenCache
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
+
+_PREPARE = """
+def prepare(texts):
+    return dict(tokenizer(list(texts), truncation=True, max_length={length}, padding=True,
+                          return_token_type_ids=False, return_tensors="pt"))
+"""
+_PREPARE_PAIRS = """
+def prepare(pairs):  # of texts
+    firsts, seconds = map(list, zip(*pairs))
+    return dict(tokenizer(firsts, seconds, truncation=True, max_length={length}, padding=True,
+                          return_token_type_ids={types}, return_tensors="pt"))
+"""
+_PREDICT = """
+def predict({takes}):
+    with torch.no_grad():
+        return tell(compute(**prepare({takes})))
+"""
 
 
 class TextClassification(DataModule):
@@ -56,6 +76,8 @@ class TextClassification(DataModule):
         bucketing: train on batches of texts of like length (before `augment`), which saves padding;
             `ftlab.data.bucketing` says what stays random.
     """
+
+    pipeline = "text-classification"
 
     def __init__(
         self,
@@ -158,6 +180,18 @@ class TextClassification(DataModule):
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return lengths(self._tokens[split])
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if self.task.form != "vector" or self.task.outside() is None:
+            return None
+        notes = [] if self.normalise is None else [
+            f"Texts were changed first by {type(self.normalise).__name__}({vars(self.normalise)}), "
+            + "which the lines above leave to you."]
+        prepare, takes, column = ((_PREPARE, "texts", "text") if self.text_pair is None else
+                                  (_PREPARE_PAIRS, "pairs", "pair"))
+        code = prepare.format(length=self.max_length, types=self.token_types)
+        return PlainExamples(with_tokenizer(code + _PREDICT.format(takes=takes)), takes, column,
+                             self.max_length, notes)
 
     @property
     def token_types(self) -> bool:

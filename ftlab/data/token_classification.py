@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import IGNORED
-from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.model import IGNORED, TaskModel
+from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.alignment import Alignment, in_tokens
@@ -21,6 +22,7 @@ from ftlab.data.base import DataModule
 from ftlab.data.batches import Row, SplitDataset
 from ftlab.data.conll import Sentence, from_rows, read_conll
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
@@ -33,6 +35,21 @@ from ftlab.tasks.spans import first_violation, is_tag, repaired
 from ftlab.tasks.tagging import Tagging
 
 _TABLES = (".jsonl", ".parquet")
+_PREDICT = """
+def predict(sentences):  # lists of words
+    found = []
+    for words in sentences:
+        encoded = tokenizer([{word} for word in words], is_split_into_words=True, truncation=True,
+                            max_length={length}, return_token_type_ids=False, return_tensors="pt")
+        with torch.no_grad():
+            outputs = compute(**encoded)[0]
+        first = {{}}
+        for place, word in enumerate(encoded.word_ids(0)):
+            first.setdefault(word, outputs[place])
+        nothing = torch.zeros_like(outputs[0])  # of words that were cut
+        found.append(tell(torch.stack([first.get(i, nothing) for i in range(len(words))])))
+    return found
+"""
 
 
 class TokenClassification(DataModule):
@@ -62,6 +79,8 @@ class TokenClassification(DataModule):
     """
 
     task: Tagging
+
+    pipeline = "token-classification"
 
     def __init__(
         self,
@@ -195,6 +214,14 @@ class TokenClassification(DataModule):
         if self._preprocessing is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return _Collate(self._preprocessing.pad, self.task.stack)
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if self.task.outside() is None or not isinstance(preprocessing, TextPreprocessing):
+            return None
+        # these tell words apart by the space in front
+        bytes_ = "ByteLevel" in str(preprocessing.tokenizer.backend_tokenizer.pre_tokenizer)
+        code = _PREDICT.format(length=self.max_length, word='" " + word' if bytes_ else "word")
+        return PlainExamples(with_tokenizer(code), "sentences", "words")
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return lengths(self._rows[split].tokens)

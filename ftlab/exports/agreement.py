@@ -16,13 +16,13 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from ftlab.backbones.forms.encoder_decoder import EncoderDecoderModel
-from ftlab.backbones.model import tensors
+from ftlab.backbones.model import TaskModel, tensors
 from ftlab.backbones.pretrained import quiet
 from ftlab.backbones.source import reason
 from ftlab.errors import FtlabError, InputError
 from ftlab.exports.loading import Loading
 from ftlab.exports.restore import Restored
+from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training.costs import without_target
 from ftlab.training.evaluate import placing
@@ -54,10 +54,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Known:
-    """What our model gives for a sample: comparable tensors, and the prediction."""
+    """What our model gives for a sample: comparable tensors, and its prediction record."""
 
     outputs: list[Tensor]
-    prediction: Any
+    record: dict[str, Any]
 
 
 def samples(restored: Restored) -> list[Sample]:
@@ -68,10 +68,14 @@ def samples(restored: Restored) -> list[Sample]:
     found = []
     for place in range(0, len(examples) // count * count, len(examples) // count):
         batch = collate([dataset[place]])
-        read = batch if isinstance(model, EncoderDecoderModel) else without_target(batch)
         found.append(Sample(examples.ids[place], _raw(examples.inputs[place]), batch,
-                            dict(model.arguments(read))))
+                            dict(model.arguments(_read(model, batch)))))
     return found
+
+
+def _read(model: TaskModel, batch: dict[str, Any]) -> Mapping[str, Any]:
+    """What a forward pass has to be given of a batch."""
+    return batch if model.needs_target else without_target(batch)
 
 
 def _raw(value: Any) -> Any:
@@ -83,14 +87,13 @@ def known(restored: Restored, chosen: Sequence[Sample]) -> list[Known]:
     model, task = restored.model.cpu(), restored.run.data.task
     found = []
     for sample in chosen:
-        read = (sample.batch if isinstance(model, EncoderDecoderModel)
-                else without_target(sample.batch))
         with torch.no_grad():
-            outputs = model.comparable(model(read))
+            outputs = model.comparable(model(_read(model, sample.batch)))
             whole = model(sample.batch)
             predictions = in_single_precision(task.predict(model, sample.batch, whole))
         said = task.records(predictions, sample.batch["target"])
-        found.append(Known([o.clone() for o in outputs], said["prediction"][0]))
+        found.append(Known([o.clone() for o in outputs], {
+            name: said[name][0] for name in ("prediction", "scores") if name in said}))
     return found
 
 
@@ -109,9 +112,10 @@ def reproduce(restored: Restored) -> None:
     seen, wrong = 0, []
     for name, row in _predicted(restored, SOME):
         seen += 1
-        if name not in stored or not all(
-                alike(row[key], stored[name].get(key), 2e-2 if half else 1e-4)
-                for key in ("prediction", "scores") if key in row):
+        said: dict[str, Any] = {key: row[key] for key in ("prediction", "scores") if key in row}
+        then = stored.get(name, {})
+        if not run.data.task.agrees(said, {key: then.get(key) for key in said},
+                                    2e-2 if half else 1e-4):
             wrong.append(name)
     if wrong:
         raise FtlabError(
@@ -152,7 +156,7 @@ def silent_trainer(run: Run) -> Trainer:
         logger.setLevel(level)
 
 
-def check(loading: Loading, folder: Path, base: str, chosen: Sequence[Sample],
+def check(loading: Loading, folder: Path, base: str, task: Task, chosen: Sequence[Sample],
           expected: Sequence[Known]) -> None:
     """Execute the card's lines on a folder and compare what they give with our model.
 
@@ -163,34 +167,50 @@ def check(loading: Loading, folder: Path, base: str, chosen: Sequence[Sample],
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other libraries' about each other
             names = loading.run(str(folder), base)
-            given = [(_computed(names, sample), _told(names, sample)) for sample in chosen]
+            given = [(_computed(names, sample), _told(loading, names, sample)) for sample in chosen]
     except Exception as error:  # whatever another library raises, the export is none
         raise FtlabError(f"the exported model does not load or run without ftlab: "
                          f"{type(error).__name__}: {reason(error)}",
                          "try --merged, or tell ftlab's authors") from error
-    for sample, ours, (outputs, prediction) in zip(chosen, expected, given, strict=True):
-        if not close(outputs, ours.outputs):
+    for sample, ours, (outputs, said) in zip(chosen, expected, given, strict=True):
+        if outputs is not None and not close(outputs, ours.outputs):
             raise FtlabError(f"the exported model gives other outputs than ours for {sample.name} "
                              f"(by up to {_gap(outputs, ours.outputs):.2g}), so nothing is written",
                              "try --merged, or tell ftlab's authors")
-        if loading.examples and not alike(prediction, ours.prediction, 1e-3):
-            raise FtlabError(f"the exported model predicts {prediction!r} for {sample.name}, and "
-                             f"ours {ours.prediction!r}, so nothing is written",
-                             "tell ftlab's authors")
+        record = {key: ours.record[key] for key in said}
+        if said and not task.agrees(said, record, 1e-3):
+            raise FtlabError(f"the exported model predicts {_short(said['prediction'])} for "
+                             f"{sample.name}, and ours {_short(record['prediction'])}, so nothing "
+                             "is written", "tell ftlab's authors")
+    if all(outputs is None and not said.get("prediction") for outputs, said in given):
+        raise FtlabError(f"the model predicts nothing for the {len(chosen)} test examples by which "
+                         "an export is compared with it, so nothing is written",
+                         "train it until it predicts something, or lower what it keeps")
 
 
-def _computed(names: Mapping[str, Any], sample: Sample) -> list[Tensor]:
+def _computed(names: Mapping[str, Any], sample: Sample) -> list[Tensor] | None:
+    """Raw outputs; None where the lines compute predictions alone."""
+    if "compute" not in names:
+        return None
     with torch.no_grad():
         return tensors(names["compute"](**sample.inputs))
 
 
-def _told(names: Mapping[str, Any], sample: Sample) -> Any:
-    if "predict" not in names:
-        return None
+def _told(loading: Loading, names: Mapping[str, Any], sample: Sample) -> dict[str, Any]:
+    """The prediction record of a raw example; empty where no lines lead to it."""
+    if not loading.examples:
+        return {}
     if isinstance(sample.raw, io.BytesIO):
         sample.raw.seek(0)
     given = names["predict"]([sample.raw])
-    return given[0][0] if isinstance(given, tuple) else given[0]
+    if loading.gives_scores:
+        return {"prediction": given[0][0], "scores": given[1][0]}
+    return {"prediction": given[0]}
+
+
+def _short(prediction: Any) -> str:
+    text = repr(prediction)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def close(given: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = EXACT) -> bool:
@@ -206,16 +226,3 @@ def _gap(given: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
         return math.inf
     return max(float((a.float() - b.float()).abs().max()) for a, b in
                zip(given, expected, strict=True))
-
-
-def alike(given: Any, expected: Any, tolerance: float) -> bool:
-    """The same values, numbers up to a tolerance, however nested."""
-    if isinstance(given, float) and isinstance(expected, int | float):
-        return math.isclose(given, expected, rel_tol=tolerance, abs_tol=tolerance)
-    if isinstance(given, list | tuple) and isinstance(expected, list | tuple):
-        return len(given) == len(expected) and all(
-            alike(a, b, tolerance) for a, b in zip(given, expected, strict=True))
-    if isinstance(given, dict) and isinstance(expected, dict):
-        return given.keys() == expected.keys() and all(
-            alike(given[key], expected[key], tolerance) for key in given)
-    return bool(given == expected)

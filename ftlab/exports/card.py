@@ -17,12 +17,6 @@ from ftlab.studies import provenance
 from ftlab.studies.discover import family, members
 from ftlab.tracking.plain import flatten
 
-_PIPELINES = {
-    "TextClassification": "text-classification", "ImageClassification": "image-classification",
-    "AudioClassification": "audio-classification", "ObjectDetection": "object-detection",
-    "SpeechRecognition": "automatic-speech-recognition", "CausalLM": "text-generation",
-    "TokenClassification": "token-classification",
-}
 _CONFIG = ("backbone", "data", "technique", "trainer", "select_by", "seed")
 _COSTS = {
     "cost/trainable_parameters": ("trainable parameters", ",.0f"),
@@ -72,16 +66,15 @@ def card(restored: Restored, loading: Loading, form: str, cell: Mapping[str, flo
 
 def _header(restored: Restored, loading: Loading) -> dict[str, Any]:
     """The YAML that the Hub reads. A licence is not ours to state, so there is none."""
-    said, tags = restored.said, restored.record.tags
-    source = str(said["backbone"]["init_args"].get("source", ""))
-    train = str(said["data"]["init_args"].get("train", ""))
-    kind = said["data"]["class_path"].rpartition(".")[2]
+    tags = restored.record.tags
+    origin, data = restored.run.backbone.origin, restored.run.data
+    train = data.sources["train"] or ""
     adapter = "peft" in loading.packages
     library = next((name for name in ("peft", "transformers", "timm", "torchvision")
                     if name in loading.packages), "pytorch")
     header: dict[str, Any] = {"library_name": library}
-    if is_hub_id(source):
-        header |= {"base_model": source,
+    if origin is not None and is_hub_id(origin.source):
+        header |= {"base_model": origin.source,
                    "base_model_relation": "adapter" if adapter else "finetune"}
     if train.startswith("hf:"):
         header["datasets"] = [train.removeprefix("hf:").split(":")[0]]
@@ -89,10 +82,10 @@ def _header(restored: Restored, loading: Loading) -> dict[str, Any]:
     found = [{"type": name.removeprefix("test/"), "name": name, "value": value}
              for name, value in sorted(restored.record.metrics.items())
              if name.startswith("test/") and name.count("/") == 1]
-    if kind in _PIPELINES:
-        header["pipeline_tag"] = _PIPELINES[kind]
+    if data.pipeline:
+        header["pipeline_tag"] = data.pipeline
         header["model-index"] = [{"name": restored.title, "results": [{
-            "task": {"type": _PIPELINES[kind]},
+            "task": {"type": data.pipeline},
             "dataset": {"name": tags["ftlab.dataset"], "type": tags["ftlab.dataset"]},
             "metrics": found}]}]
     return header

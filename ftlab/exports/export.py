@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -14,10 +13,9 @@ from pathlib import Path
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.timm import Timm
-from ftlab.backbones.torchvision import Torchvision
-from ftlab.data.text import TextClassification
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.model import TaskModel
+from ftlab.backbones.source import is_hub_id
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports import agreement
 from ftlab.exports.card import card
@@ -26,9 +24,11 @@ from ftlab.exports.loading import Loading
 from ftlab.exports.preprocessors import write_preprocessor
 from ftlab.exports.restore import Restored, restored
 from ftlab.exports.state_dict import write_state
-from ftlab.exports.transformers_folder import unload, write_adapter, write_whole
+from ftlab.exports.transformers_folder import network_of, unload, write_adapter, write_whole
 from ftlab.tracking.registry import Registry
 from ftlab.training import guards
+
+_MERGE = "export it with --merged"
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ def write_model(
         FtlabError: the exported model would not be the run's.
     """
     agreement.reproduce(found)
-    loading, form, base = _write(found, folder, merged)
-    notes = _notes(found)
+    loading, form, base, notes = _write(found, folder, merged)
     if onnx:
         from ftlab.exports.onnx_file import write_onnx
 
@@ -149,7 +148,7 @@ def _growing(folder: Path | None) -> Iterator[Path]:
         raise
 
 
-def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, str]:
+def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, str, list[str]]:
     """Write the network and what goes with it, and hold both to the run's model."""
     model, backbone, data = found.model, found.run.backbone, found.run.data
     if model.reading is not None:
@@ -166,29 +165,43 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
             guards.check_merge(one.outputs, other.outputs)
         adapted = False
     loading, base, inputs = Loading(), "", chosen[0].inputs
-    if isinstance(backbone, HuggingFace) and adapted:
-        base = write_adapter(loading, model, backbone, inputs, folder)
+    network, preprocessing, fit = network_of(model), backbone.preprocessing, data.image_fit
+    size = None if fit is None else fit.size
+    plain = None if adapted else backbone.outside(model, data.task, size)
+    if plain is not None and plain.preprocessing is not None:
+        preprocessing = plain.preprocessing
+    examples = data.outside(preprocessing, model)
+    if network is None and plain is None:
+        raise _not_ours_alone(backbone, model, adapted)
+    if plain is not None:
+        write_state(loading, plain, data.task, folder)
+        form = f"A state dict for {plain.library}'s {plain.name}."
+    elif adapted:
+        if backbone.origin is None:
+            raise Incompatible(f"{type(backbone).__name__} does not say where others find the "
+                               "network below an adapter", _MERGE)
+        base = write_adapter(loading, model, backbone.origin, inputs, folder)
         form = "A PEFT adapter; the base model stays as it is."
-    elif isinstance(backbone, HuggingFace):
-        longest = data.max_length if isinstance(data, TextClassification) else None
+    else:
+        longest = None if examples is None else examples.max_length
         write_whole(loading, model, data.task, inputs, folder, longest)
         form = "A model of transformers."
         if (folder / "modules.json").exists():
             form = ("A model of sentence-transformers, whose encode() gives the raw outputs, over "
                     "an encoder of transformers.")
-    elif isinstance(backbone, Torchvision | Timm):
-        if adapted:
-            raise Incompatible(f"{type(backbone).__name__} networks take no PEFT folder",
-                               "export it with --merged")
-        write_state(loading, model, backbone, data.task, folder)
-        form = f"A state dict for {type(backbone).__name__.lower()}'s {backbone.name}."
-    else:
-        raise Incompatible(f"a model of {type(backbone).__name__} has parts that only ftlab "
-                           "assembles", "use `ftlab predict`")
-    write_preprocessor(backbone.preprocessing, data, folder)
-    add_examples(loading, data, backbone.preprocessing, model)
-    agreement.check(loading, folder, base, chosen, expected)
-    return loading, form, base
+    if network is not None:
+        write_preprocessor(preprocessing, fit, data.task, network.config, folder)
+    notes = add_examples(loading, data, examples)
+    agreement.check(loading, folder, base, data.task, chosen, expected)
+    return loading, form, base, [*notes, *_notes(found)]
+
+
+def _not_ours_alone(backbone: Backbone, model: TaskModel, adapted: bool) -> Incompatible:
+    """Why a network that is not of transformers is not written."""
+    if adapted:
+        return Incompatible(f"{type(backbone).__name__} networks take no PEFT folder", _MERGE)
+    return Incompatible(f"{type(backbone).__name__} does not say how a library builds its "
+                        f"{type(model.network).__name__} without ftlab", "use `ftlab predict`")
 
 
 def _merge(found: Restored) -> None:
@@ -199,20 +212,14 @@ def _merge(found: Restored) -> None:
     """
     technique = found.run.technique
     if not technique.merge(found.model):
-        raise Incompatible(f"{type(technique).__name__} adds virtual tokens, which no weights can "
+        raise Incompatible(f"{type(technique).__name__} adds what no weights of the network can "
                            "hold", "export it without --merged")
     unload(found.model)
 
 
 def _notes(found: Restored) -> list[str]:
     """What the lines do not say."""
-    said, notes = found.said["data"]["init_args"], []
-    if said.get("normalise"):
-        notes.append("Texts were normalised before they were tokenised, which the lines above "
-                     f"leave to you: {json.dumps(said['normalise'])}")
-    if said.get("prompt"):
-        notes.append(f"Prompts were filled into {said['prompt']!r}; give them filled.")
-    local = str(found.said["backbone"]["init_args"].get("source", ""))
-    if local and not local.startswith("package:") and Path(local).exists():
-        notes.append("The backbone was a folder of the machine that trained it.")
-    return notes
+    origin = found.run.backbone.origin
+    if origin is None or origin.source.startswith("package:") or is_hub_id(origin.source):
+        return []
+    return ["The backbone was a folder of the machine that trained it."]

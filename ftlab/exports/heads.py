@@ -23,7 +23,6 @@ from ftlab.backbones.model import TaskModel
 from ftlab.backbones.pooling import PooledHead
 from ftlab.errors import Incompatible
 from ftlab.exports.loading import Loading
-from ftlab.techniques.zero_shot import Similarity
 
 _POOLED = {
     "mean": "(hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.unsqueeze(-1).sum(dim=1)",
@@ -54,7 +53,7 @@ def add_outputs(loading: Loading, model: TaskModel, inputs: dict[str, Tensor], f
     if isinstance(model, EmbeddingModel):
         _add_similarity(loading, model, folder, sentences)
     elif head is None:
-        _add_logits(loading, model)
+        _add_logits(loading, model, inputs)
     elif isinstance(head, TokenHead):
         width = _width(model)
         _add(loading, [f"hidden = model(**inputs).last_hidden_state{width}"],
@@ -73,11 +72,15 @@ def add_outputs(loading: Loading, model: TaskModel, inputs: dict[str, Tensor], f
                            "give the backbone another pooling")
 
 
-def _add_logits(loading: Loading, model: TaskModel) -> None:
-    if isinstance(model, TransformersDetector):
-        _add(loading, ["output = model(**inputs)"], "output.logits, output.pred_boxes")
+def _add_logits(loading: Loading, model: TaskModel, inputs: dict[str, Tensor]) -> None:
+    if not isinstance(model, TransformersDetector):
+        _add(loading, [], f"model(**inputs).logits{_width(model)}")
         return
-    _add(loading, [], f"model(**inputs).logits{_width(model)}")
+    _add(loading, ["output = model(**inputs)"], "output.logits, output.pred_boxes")
+    with torch.no_grad():
+        lines = model.detect_lines(model({"inputs": inputs}))
+    loading.add(lines)
+    loading.network += f"\n\n{lines.code.strip()}"
 
 
 def _width(model: TaskModel) -> str:
@@ -108,19 +111,18 @@ def _pooling(model: TaskModel, head: PooledHead, inputs: dict[str, Tensor]) -> l
 def _add_similarity(loading: Loading, model: EmbeddingModel, folder: Path,
                     sentences: int | None) -> None:
     """Cosine similarities as a layer on features of unit length."""
-    scorer = model.scorer
-    if not isinstance(scorer, Similarity):
-        raise Incompatible("the model gives embeddings, and no technique has made classes of them",
+    layer = None if model.scorer is None else model.scorer.linear()
+    if layer is None:
+        raise Incompatible("the model gives embeddings, and no layer makes classes of them",
                            "take the pre-trained model itself")
-    rows, width = scorer.references.shape
-    layer = torch.nn.Linear(width, rows, bias=False)
-    layer.weight.data = (scorer.scale * scorer.references).to(scorer.references.dtype)
+    rows, width = layer.weight.shape
     if isinstance(model, SentenceEncoder):
         lines = ['mask = inputs["attention_mask"]',
                  "hidden = model(**inputs).last_hidden_state",
                  f"pooled = {_POOLED[model.pooling]}"]
         if sentences is not None:
-            _write_modules(folder, model.pooling, width, True, rows, False, sentences)
+            _write_modules(folder, model.pooling, width, True, rows, layer.bias is not None,
+                           sentences)
     else:
         sentences = None
         lines = ["pooled = model.get_image_features(**inputs).pooler_output"]

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ftlab.backbones.outside import Lines
+
 
 @dataclass
 class Loading:
@@ -23,7 +25,7 @@ class Loading:
         base_moves: whether that expression holds on other machines, and in other folders.
         network: defines `compute`.
         examples: defines `prepare` and `predict`; empty where there is none.
-        takes: what `predict` takes, for people: `texts`, `images`, `recordings`, `sentences`.
+        column: of a table that holds what `predict` takes.
         gives_scores: whether `predict` returns predictions and scores, not predictions alone.
         score_names: of the columns of scores.
         packages: what has to be installed.
@@ -34,10 +36,15 @@ class Loading:
     base_moves: bool = True
     network: str = ""
     examples: str = ""
-    takes: str = ""
+    column: str = ""
     gives_scores: bool = False
     score_names: list[str] = field(default_factory=list)
     packages: set[str] = field(default_factory=lambda: {"torch", "safetensors"})
+
+    def add(self, lines: Lines) -> None:
+        """Take over what lines import and need."""
+        self.imports |= set(lines.imports)
+        self.packages |= set(lines.packages)
 
     @property
     def places(self) -> str:
@@ -59,12 +66,16 @@ class Loading:
 
     def run(self, folder: str, base: str) -> Mapping[str, Any]:
         """Execute it for a folder and return what it defines."""
-        names: dict[str, Any] = {"folder": folder, "base": base}
-        code = f"{import_lines(self.imports)}\n\n{self.body}\n"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other libraries' about each other
-            exec(compile(code, "README.md", "exec"), names)  # noqa: S102  ours, literals by repr
-        return names
+        return executed(self.imports, self.body, {"folder": folder, "base": base})
+
+
+def executed(imports: Iterable[str], body: str, names: dict[str, Any]) -> dict[str, Any]:
+    """What lines define, with the names that they were given."""
+    code = f"{import_lines(imports)}\n\n{body}\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other libraries' about each other
+        exec(compile(code, "README.md", "exec"), names)  # noqa: S102  ours, literals by repr
+    return names
 
 
 def import_lines(imports: Iterable[str]) -> str:

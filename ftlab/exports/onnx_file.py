@@ -53,7 +53,9 @@ def write_onnx(found: Restored, folder: Path) -> str:
     model, task = found.model, found.run.data.task
     if task.form not in ("vector", "tokens"):
         raise Incompatible(f"--onnx: one graph holds no model of the form {task.form}, which is "
-                           "called again and again or picks boxes", "export it without --onnx")
+                           "called again and again or picks boxes",
+                           "export it without --onnx, and give the folder to an exporter of its "
+                           "own library")
     chosen = agreement.samples(found)
     names = list(chosen[0].inputs)
     wide = {name: torch.cat([chosen[0].inputs[name]] * 2) for name in names}

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from ftlab.data.base import DataModule
-from ftlab.data.causal_lm import CausalLM
-from ftlab.errors import Incompatible, InputError
+from ftlab.errors import InputError
 from ftlab.exports.agreement import silent_trainer
 from ftlab.exports.restore import Restored, restored
 from ftlab.reports.export import write_file
@@ -36,10 +35,12 @@ class Predictions:
         columns: `id`, `target` where there are labels, `prediction`, and a column of scores for
             each class (`score NAME`), or one `scores` where they belong to no class.
         metrics: of the examples, where they have labels.
+        shown: the same as a flat table, of a detector with a row a box; `columns` unless said.
     """
 
     columns: dict[str, list[Any]]
     metrics: dict[str, float]
+    shown: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.columns["id"])
@@ -49,7 +50,7 @@ class Predictions:
         return pd.DataFrame(self.columns)
 
     def write(self, path: Path) -> Path:
-        """As CSV (nested values as JSON) or Parquet, by the ending, whole or not at all.
+        """As CSV (flat; nested values as JSON) or Parquet, by the ending, whole or not at all.
 
         Raises:
             InputError: another ending, or a place that cannot be written.
@@ -61,17 +62,20 @@ class Predictions:
             return write_file(path, sink.getvalue())
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([escape_csv(name) for name in self.columns])
+        flat = self.shown or self.columns
+        writer.writerow([escape_csv(name) for name in flat])
         writer.writerows([_field(value) for value in row]
-                         for row in zip(*self.columns.values(), strict=True))
+                         for row in zip(*flat.values(), strict=True))
         return write_file(path, text.getvalue())
 
     def rich(self) -> Table:
         """The first rows, for a terminal."""
-        table = Table(caption=f"the first {SHOWN} of {len(self)}" if len(self) > SHOWN else None)
-        for name in self.columns:
+        flat = self.shown or self.columns
+        rows = list(zip(*flat.values(), strict=True))
+        table = Table(caption=f"the first {SHOWN} of {len(rows)}" if len(rows) > SHOWN else None)
+        for name in flat:
             table.add_column(_plain(name))
-        for row in list(zip(*self.columns.values(), strict=True))[:SHOWN]:
+        for row in rows[:SHOWN]:
             table.add_row(*(_plain(f"{value:.4f}" if isinstance(value, float) else _field(value))
                             for value in row))
         return table
@@ -115,15 +119,14 @@ def predictions_of(found: Restored) -> Predictions:
         Incompatible: there is nothing that it predicts.
     """
     data = found.run.data
-    if isinstance(data, CausalLM) and data.prompt is None:
-        raise Incompatible("the run models plain texts, and predicts no answers",
-                           "predict with a run that has prompts")
+    data.check_predicts()
     trainer = silent_trainer(found.run)
     device = trainer.strategy.root_device
     metrics, records = evaluate(
         found.model.to(device), data.eval_loader("test"), data.task, data.splits["test"].ids,
         placing(trainer, device), trainer.precision_plugin.forward_context)
-    return Predictions(_columns(records, data, found.labelled), metrics if found.labelled else {})
+    columns = _columns(records, data, found.labelled)
+    return Predictions(columns, metrics if found.labelled else {}, data.task.table(columns))
 
 
 def _columns(records: Mapping[str, list[Any]], data: DataModule,
@@ -134,9 +137,8 @@ def _columns(records: Mapping[str, list[Any]], data: DataModule,
         columns["target"] = records["target"]
     columns["prediction"] = records["prediction"]
     task = data.task
-    names = next((getattr(task, name) for name in ("classes", "labels") if hasattr(task, name)), None)
-    if task.form == "vector" and names is not None:
-        for place, name in enumerate(names):
+    if task.form == "vector" and task.names:
+        for place, name in enumerate(task.names):
             columns[f"score {name}"] = [row[place] for row in records["scores"]]
     elif "scores" in records and (labelled or task.form != "text"):
         columns["scores"] = records["scores"]

@@ -6,29 +6,39 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from ftlab.backbones.preprocessing import (
     AudioPreprocessing,
+    ImageFit,
     ImagePreprocessing,
     Preprocessing,
     TextPreprocessing,
 )
-from ftlab.data.base import DataModule
-from ftlab.data.object_detection import ObjectDetection
+from ftlab.tasks.base import Task
 
 _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # PIL's codes
 
 
-def write_preprocessor(preprocessing: Preprocessing, data: DataModule, folder: Path) -> None:
-    """Write the tokenizer, image processor or feature extractor.
+def write_preprocessor(preprocessing: Preprocessing, fit: ImageFit | None, task: Task, config: Any,
+                       folder: Path) -> None:
+    """Write the tokenizer, image processor or feature extractor of a network of transformers.
 
     An image processor of transformers rounds sizes otherwise than our data modules; the card's
     own lines do as these.
+
+    Args:
+        preprocessing: of the network.
+        fit: how images get their size; None where there are none, or nobody says it.
+        task: whose network it is.
+        config: the network's.
+        folder: to write to.
     """
     if isinstance(preprocessing, TextPreprocessing):
         preprocessing.tokenizer.save_pretrained(folder)
-    elif isinstance(preprocessing, ImagePreprocessing) and preprocessing.input_name != "x":
-        _image_processor(preprocessing, data).save_pretrained(folder)
+    elif isinstance(preprocessing, ImagePreprocessing):
+        fit = fit or ImageFit(preprocessing.size, crops=False)
+        _image_processor(preprocessing, fit, task, config).save_pretrained(folder)
     elif isinstance(preprocessing, AudioPreprocessing):
         extractor: Any = getattr(preprocessing.features, "extractor", None)
         extractor.save_pretrained(folder)
@@ -37,18 +47,18 @@ def write_preprocessor(preprocessing: Preprocessing, data: DataModule, folder: P
             encode.tokenizer().save_pretrained(folder)
 
 
-def _image_processor(preprocessing: ImagePreprocessing, data: DataModule) -> Any:
-    height, width = image_size(preprocessing, data)
+def _image_processor(preprocessing: ImagePreprocessing, fit: ImageFit, task: Task,
+                     config: Any) -> Any:
+    height, width = fit.size
     said: dict[str, Any] = {
         "image_mean": list(preprocessing.mean), "image_std": list(preprocessing.std),
         "resample": _RESAMPLE[preprocessing.interpolation]}
-    if height == width and not isinstance(data, ObjectDetection):
-        return transformers.CLIPImageProcessor(
-            size={"shortest_edge": height}, crop_size={"height": height, "width": width}, **said)
-    return transformers.ViTImageProcessor(size={"height": height, "width": width}, **said)
-
-
-def image_size(preprocessing: ImagePreprocessing, data: Any) -> tuple[int, int]:
-    """Height and width that the data module gives its images."""
-    own = data.image_size
-    return (own, own) if isinstance(own, int) else own or preprocessing.size
+    size = {"height": height, "width": width}
+    if task.form == "boxes" and type(config) in IMAGE_PROCESSOR_MAPPING:
+        # the architecture's own, which turns outputs into boxes too
+        own: Any = IMAGE_PROCESSOR_MAPPING[type(config)]
+        own = own["torchvision"]
+        return own(size=size, do_normalize=True, do_pad=False, **said)
+    if height == width and fit.crops:
+        return transformers.CLIPImageProcessor(size={"shortest_edge": height}, crop_size=size, **said)
+    return transformers.ViTImageProcessor(size=size, **said)

@@ -18,8 +18,6 @@ from ftlab.exports.loading import Loading, import_lines
 from ftlab.exports.restore import Restored
 from ftlab.tracking.registry import Registrable, Registry
 
-_COLUMNS = {"texts": "text", "prompts": "prompt", "sentences": "words", "images": "image",
-            "recordings": "audio", "pairs": "pair"}
 _CODE = '''"""A model that ftlab has exported; it needs no ftlab. MLflow calls `Exported`."""
 
 {imports}
@@ -40,8 +38,10 @@ class Exported(PythonModel):
         examples = [io.BytesIO(value) if isinstance(value, bytes) else value
                     for value in model_input["{column}"]]
         told = self.told(examples)
-        predictions, scores = told if score_names else (told, [])
+        predictions, scores = told if {gives_scores} else (told, None)
         table = pandas.DataFrame({{"prediction": predictions}})
+        if scores is not None and not score_names:
+            table["scores"] = scores
         for place, name in enumerate(score_names):
             table[f"score {{name}}"] = [row[place] for row in scores]
         return table
@@ -61,7 +61,7 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
     if not loading.examples:
         raise Incompatible(f"{type(found.run.data).__name__} with {type(found.run.data.task).__name__}"
                            " has no table of examples as its input", "export it with --out alone")
-    column = _COLUMNS[loading.takes]
+    column = loading.column
     sample = agreement.samples(found)[0]
     example = pd.DataFrame({column: [_value(sample.raw)]})
     with quiet():
@@ -71,6 +71,8 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
     given = pd.DataFrame({"prediction": predictions} | {
         f"score {label}": [row[place] for row in scores]
         for place, label in enumerate(loading.score_names)})
+    if loading.gives_scores and not loading.score_names:
+        given["scores"] = scores
     with tempfile.TemporaryDirectory(prefix="ftlab-") as temporary:
         code = Path(temporary) / "model.py"
         code.write_text(_code(loading, column, base), encoding="utf-8")
@@ -87,6 +89,7 @@ def _code(loading: Loading, column: str, base: str) -> str:
     # a folder of this machine is named in full: MLflow loads the model from any other
     where = loading.base if loading.base_moves else repr(base)
     return _CODE.format(imports=import_lines(imports), scores=loading.score_names, column=column,
+                        gives_scores=loading.gives_scores,
                         base=where or "None",
                         body=textwrap.indent(loading.body, "    "))
 

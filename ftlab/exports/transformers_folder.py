@@ -6,6 +6,7 @@ import copy
 import inspect
 import os
 import warnings
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,8 @@ from torch import Tensor
 
 from ftlab.backbones.forms.causal import CausalModel
 from ftlab.backbones.forms.encoder_decoder import EncoderDecoderModel
-from ftlab.backbones.gguf_file import is_gguf
-from ftlab.backbones.hub import find_folder
-from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.outside import Origin
 from ftlab.backbones.pretrained import quiet, read_config
 from ftlab.backbones.source import is_hub_id
 from ftlab.errors import Incompatible
@@ -35,7 +34,7 @@ _AUTOS = (
     "AutoModelForObjectDetection", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM",
     "AutoModelForSpeechSeq2Seq", "AutoModelForCTC", "AutoModel",
 )
-_WITHIN_BASE = ("num_labels", "pad_token_id")
+_WITHIN_BASE = ("num_labels", "pad_token_id", "num_denoising", "anchor_image_size", "eval_size")
 _MERGE = "export it with --merged"
 
 
@@ -48,7 +47,9 @@ def write_whole(loading: Loading, model: TaskModel, task: Task, inputs: dict[str
     """
     network: Any = model.network
     _name_outputs(network.config, model, task)
-    check_stock(network, lambda: type(network)(network.config), type(network).__name__)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        stock = type(network)(network.config).state_dict()
+    check_stock(network.state_dict().keys(), stock.keys(), type(network).__name__)
     for parameter in network.parameters():  # those of CNNs may lie channels last
         parameter.data = parameter.data.contiguous()
     with quiet():
@@ -60,28 +61,25 @@ def write_whole(loading: Loading, model: TaskModel, task: Task, inputs: dict[str
     add_outputs(loading, model, inputs, folder, sentences)
 
 
-def check_stock(network: Any, make: Any, name: str) -> None:
+def check_stock(own: AbstractSet[str], stock: AbstractSet[str], name: str) -> None:
     """Refuse a network that no other library can build.
 
     Args:
-        network: as it is.
-        make: builds what the library has.
+        own: names of its tensors.
+        stock: of those that the library's network has.
         name: of that, for messages.
 
     Raises:
         Incompatible: it has tensors that the library's lacks.
     """
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        stock = make().state_dict().keys()
-    own = sorted(network.state_dict().keys() - stock)
-    if own:
-        more = f" and {len(own) - 2} more" if len(own) > 2 else ""
+    if more := sorted(own - stock):
+        rest = f" and {len(more) - 2} more" if len(more) > 2 else ""
         raise Incompatible(f"the technique has put modules into the network that {name} lacks, and "
-                           f"no other library knows: {', '.join(own[:2])}{more}",
+                           f"no other library knows: {', '.join(more[:2])}{rest}",
                            "load it in Python with ftlab: `ftlab predict` does")
 
 
-def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
+def write_adapter(loading: Loading, model: TaskModel, origin: Origin,
                   inputs: dict[str, Tensor], folder: Path) -> str:
     """What PEFT put beside the frozen network, as `PeftModel.from_pretrained` loads it.
 
@@ -91,15 +89,10 @@ def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
     Raises:
         Incompatible: the network that was adapted is not what transformers loads.
     """
-    for what, changed in (("new_tokens change", backbone.new_tokens),
-                          ("speech.characters change", backbone.speech.characters),
-                          ("speech.seconds shortens", backbone.speech.seconds),
-                          ("a GGUF file holds", is_gguf(backbone.source))):
-        if changed:
-            raise Incompatible(f"{backbone.label}: {what} the network below the adapter", _MERGE)
+    if origin.changed:
+        raise Incompatible(origin.changed, _MERGE)
     inside = "network.base_model" if isinstance(model.network, PeftModel) else "network"
     trunk: Any = model.get_submodule(inside)
-    base = find_folder(backbone.source, backbone.revision)
     heads = [path.removeprefix(f"{inside}.") for path in model.head.paths
              if path.startswith(f"{inside}.")
              and any(True for _ in model.get_submodule(path).parameters())]
@@ -113,14 +106,14 @@ def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
             save_file(state, folder / "task_head.safetensors")
     else:
         state = {}
-        _write_injected(model, heads, backbone, folder)
+        _write_injected(model, heads, origin, folder)
     name = _public_name(trunk)
     loading.imports |= {f"from transformers import {name}", "from peft import PeftModel"}
     loading.packages |= {"transformers", "peft"}
-    loading.base = _written(backbone.source, loading)
-    loading.base_moves = backbone.source.startswith("package:") or is_hub_id(backbone.source)
-    options = _differing(trunk, read_config(base, None, backbone.label))
-    revision = f", revision={backbone.revision!r}" if backbone.revision else ""
+    loading.base = _written(origin.source, loading)
+    loading.base_moves = origin.source.startswith("package:") or is_hub_id(origin.source)
+    options = _differing(trunk, read_config(origin.folder, None, origin.source), bool(heads))
+    revision = f", revision={origin.revision!r}" if origin.revision else ""
     loading.network = (f"model = {name}.from_pretrained(\n    base{revision}, "
                        f"dtype={next(trunk.parameters()).dtype}{options}{_without_pooler(trunk)})")
     if state:
@@ -129,14 +122,14 @@ def write_adapter(loading: Loading, model: TaskModel, backbone: HuggingFace,
                             'strict=False)')
     loading.network += "\nmodel = PeftModel.from_pretrained(model, folder).eval()"
     add_outputs(loading, model, inputs, folder, None)
-    return str(base)
+    return str(origin.folder)
 
 
-def _write_injected(model: TaskModel, heads: list[str], backbone: HuggingFace,
+def _write_injected(model: TaskModel, heads: list[str], origin: Origin,
                     folder: Path) -> None:
     network: Any = model.network
     config = copy.copy(network.peft_config["default"])
-    config.base_model_name_or_path, config.revision = backbone.source, backbone.revision
+    config.base_model_name_or_path, config.revision = origin.source, origin.revision
     config.modules_to_save = heads or None
     config.inference_mode = True
     config.task_type = ("CAUSAL_LM" if isinstance(model, CausalModel) else
@@ -175,11 +168,11 @@ def _without_pooler(network: Any) -> str:
     return ", add_pooling_layer=False" if takes and getattr(network, "pooler", None) is None else ""
 
 
-def _differing(trunk: Any, base: Any) -> str:
+def _differing(trunk: Any, base: Any, new_head: bool) -> str:
     """Settings in which the network differs from what its folder says, as arguments."""
     found = {name: getattr(trunk.config, name) for name in _WITHIN_BASE
              if getattr(trunk.config, name, None) != getattr(base, name, None)}
-    if type(trunk).__name__.endswith("Classification"):  # the base's own head may be another
+    if new_head:  # the base's own may be another, of the same width or not
         found["num_labels"] = trunk.config.num_labels
     if not found:
         return ""
@@ -200,12 +193,15 @@ def _name_outputs(config: Any, model: TaskModel, task: Task) -> None:
     """Names of classes where transformers' own pipelines look for them."""
     if model.pooled_head is not None or task.form not in ("vector", "tokens", "boxes"):
         return
-    names = next((getattr(task, name) for name in ("classes", "labels", "tags")
-                  if hasattr(task, name)), None)
-    if names is not None:
-        config.id2label = dict(enumerate(names))
-        config.label2id = {name: number for number, name in enumerate(names)}
-    problems = {"Classification": "single_label_classification",
-                "MultiLabel": "multi_label_classification", "Regression": "regression"}
-    if task.form == "vector" and type(task).__name__ in problems:
-        config.problem_type = problems[type(task).__name__]
+    if task.names:
+        config.id2label = dict(enumerate(task.names))
+        config.label2id = {name: number for number, name in enumerate(task.names)}
+    if task.problem_type is not None:
+        config.problem_type = task.problem_type
+
+
+def network_of(model: TaskModel) -> Any:
+    """A model's network of transformers, without what PEFT put around it; None of another library."""
+    network: Any = model.network.get_base_model() if isinstance(model.network, PeftModel) \
+        else model.network
+    return network if isinstance(network, transformers.PreTrainedModel) else None

@@ -15,7 +15,9 @@ from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, Outputs, TaskModel
+from ftlab.backbones.outside import PlainOutputs
 from ftlab.errors import InputError
+from ftlab.tasks.alike import alike
 from ftlab.tasks.naming import metric_keys
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class Task(ABC):
 
     one_class: ClassVar[bool] = False
     """Whether an example has one class of several, which its records name."""
+    problem_type: ClassVar[str | None] = None
+    """What transformers calls a task of the form `vector` in a network's config."""
 
     @abstractmethod
     def fit(self, labels: Sequence[Any]) -> None:
@@ -48,6 +52,11 @@ class Task(ABC):
     def outputs(self) -> int:
         """Width of the new head; 0 where the pre-trained output layer stays."""
         return 0
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each output stands for; empty where outputs have no names."""
+        return ()
 
     @abstractmethod
     def encode(self, label: Any, where: str) -> Any:
@@ -137,6 +146,25 @@ class Task(ABC):
     def summary(self) -> dict[str, Any]:
         """What a reader of the run wants to know of the labels (classes, counts)."""
         return {}
+
+    def table(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """Prediction records with their `id`, a row an example, as people want to see them."""
+        return dict(columns)
+
+    def outside(self) -> PlainOutputs | None:
+        """What a model's outputs mean, as lines without ftlab; None where nothing says it."""
+        return None
+
+    def agrees(self, given: Mapping[str, Any], expected: Mapping[str, Any],
+               tolerance: float) -> bool:
+        """Whether two prediction records of an example (without target) say the same.
+
+        Args:
+            given: `prediction`, and `scores` where they are compared too.
+            expected: the same columns.
+            tolerance: of numbers, relative above 1.
+        """
+        return alike(given, expected, tolerance)
 
     @staticmethod
     def stack(targets: Sequence[Any]) -> Any:

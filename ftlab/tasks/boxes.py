@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,36 @@ def _match(boxes: Sequence[Any], true: Sequence[Mapping[str, Any]],
         else:
             results.append(None if able.any() else False)
     return results
+
+
+def same_boxes(given: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float) -> bool:
+    """Whether two records of an image hold the same detections, in any order.
+
+    Args:
+        given: `prediction` and perhaps `scores`, as `Detection.records` writes them of an image.
+        expected: likewise.
+        tolerance: of scores; of corners relative to the largest of the image's, where above 1.
+    """
+    if expected["prediction"] is None:
+        return False
+    rows = [_rows(record) for record in (given, expected)]
+    if len(rows[0]) != len(rows[1]):
+        return False
+    if not len(rows[0]):
+        return True
+    scale = np.ones(rows[0].shape[1])
+    scale[:4] = max(1.0, float(np.abs(rows[1][:, :4]).max()))
+    labels = [np.array([each["label"] for each in record["prediction"]])
+              for record in (given, expected)]
+    same = labels[0][:, None] == labels[1][None, :]
+    same &= (np.abs(rows[0][:, None] - rows[1][None]) / scale <= tolerance).all(axis=2)
+    ones, others = linear_sum_assignment(same, maximize=True)
+    return bool(same[ones, others].all())
+
+
+def _rows(record: Mapping[str, Any]) -> np.ndarray:
+    """Corners and, where there are any, scores of the detections of an image (M, 4 or 5)."""
+    boxes = np.array([each["box"] for each in record["prediction"]], dtype=float).reshape(-1, 4)
+    if "scores" not in record:
+        return boxes
+    return np.column_stack([boxes, np.array(record["scores"], dtype=float)])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.classification_counts import contributions
@@ -23,6 +24,15 @@ from ftlab.tasks.naming import class_name, flattened, name_order, unseen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_TELL = """
+classes = {classes}
+
+def tell(outputs):  # the class of each, and the probabilities of all classes
+    scores = outputs.float().softmax(dim=-1)
+    return [classes[i] for i in scores.argmax(dim=-1)], scores.tolist()
+"""
 
 
 class Classification(Task):
@@ -39,6 +49,7 @@ class Classification(Task):
     """
 
     one_class: ClassVar[bool] = True
+    problem_type = "single_label_classification"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
         "AutoModelForImageClassification",
@@ -80,6 +91,10 @@ class Classification(Task):
         if not self._classes:
             raise RuntimeError("Classification needs `fit` with the training labels first")
         return self._classes
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.classes
 
     @property
     def outputs(self) -> int:
@@ -146,3 +161,6 @@ class Classification(Task):
     def summary(self) -> dict[str, Any]:
         counts = dict(zip(self.classes, self._counts, strict=True))
         return {"classes": self.classes, "train_counts": counts}
+
+    def outside(self) -> PlainOutputs:
+        return PlainOutputs(Lines(_TELL.format(classes=self.classes)), scores=True)

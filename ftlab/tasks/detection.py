@@ -13,15 +13,25 @@ from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, Outputs, TaskModel
+from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
-from ftlab.tasks.boxes import Box, precision_recall
+from ftlab.tasks.boxes import Box, precision_recall, same_boxes
 from ftlab.tasks.detection_metrics import PER_CLASS, WHOLE, BoxPrecision
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.tasks.naming import flattened, name_order, unseen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_TELL = """
+classes = {classes}
+
+def tell(boxes, labels, scores):  # the objects of an image, and how sure each is
+    return [{{"label": classes[label], "box": box}}
+            for label, box in zip(labels, boxes.tolist())], scores.tolist()
+"""
 
 
 class Detection(Task):
@@ -64,6 +74,10 @@ class Detection(Task):
         if not self._classes:
             raise RuntimeError("Detection needs `fit` with the training labels first")
         return self._classes
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.classes
 
     @property
     def outputs(self) -> int:
@@ -148,3 +162,24 @@ class Detection(Task):
     def stack(targets: Sequence[Any]) -> list[Any]:
         """One mapping an image: their numbers of objects differ."""
         return list(targets)
+
+    def table(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """A row a box: `id` of its image, `label`, corners and `score`; an empty one without any."""
+        corners = ("x1", "y1", "x2", "y2")
+        rows: list[tuple[Any, ...]] = []
+        for name, found, scores in zip(columns["id"], columns["prediction"], columns["scores"],
+                                       strict=True):
+            rows += [(name, each["label"], *each["box"], score)
+                     for each, score in zip(found, scores, strict=True)]
+            if not found:
+                rows.append((name, *[None] * 6))
+        return {title: [row[place] for row in rows]
+                for place, title in enumerate(("id", "label", *corners, "score"))}
+
+    def outside(self) -> PlainOutputs:
+        return PlainOutputs(Lines(_TELL.format(classes=self.classes)), scores=True)
+
+    def agrees(self, given: Mapping[str, Any], expected: Mapping[str, Any],
+               tolerance: float) -> bool:
+        """The same boxes with the same labels and scores, in any order: equal scores have none."""
+        return same_boxes(given, expected, tolerance)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MetricCollection
 
+from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.losses.base import at_least_float32
@@ -23,6 +24,15 @@ from ftlab.tasks.multi_label_metrics import (
     probabilities,
 )
 from ftlab.tasks.naming import class_name, flattened, name_order, unseen
+
+_TELL = """
+labels = {labels}
+
+def tell(outputs):  # the labels of each, and the probabilities of all labels
+    scores = outputs.float().sigmoid().tolist()
+    chosen = [[name for name, score in zip(labels, row) if score > {threshold}] for row in scores]
+    return chosen, scores
+"""
 
 
 class MultiLabel(Task):
@@ -40,6 +50,7 @@ class MultiLabel(Task):
         threshold: of the probability, above which a label is predicted.
     """
 
+    problem_type = "multi_label_classification"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
         "AutoModelForImageClassification",
@@ -94,6 +105,10 @@ class MultiLabel(Task):
         if not self._labels:
             raise RuntimeError("MultiLabel needs `fit` with the training labels first")
         return self._labels
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.labels
 
     @property
     def outputs(self) -> int:
@@ -163,3 +178,7 @@ class MultiLabel(Task):
     def stack(targets: Sequence[Any]) -> Tensor:
         """Targets (B, L) of 0 and 1."""
         return torch.tensor(targets, dtype=torch.float32)
+
+    def outside(self) -> PlainOutputs:
+        code = _TELL.format(labels=self.labels, threshold=self.threshold)
+        return PlainOutputs(Lines(code), scores=True)

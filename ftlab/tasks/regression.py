@@ -15,6 +15,7 @@ from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.model import Batch, TaskModel
+from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
 from ftlab.tasks.losses.base import at_least_float32
@@ -30,6 +31,12 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse_loss, "mae": l1_loss, "huber": huber_loss}
 
 
+_TELL = """
+def tell(outputs):  # a number for each
+    return (outputs.float().squeeze(-1) * {std} + {mean}).tolist()
+"""
+
+
 class Regression(Task):
     """Predict a number.
 
@@ -41,6 +48,7 @@ class Regression(Task):
         loss: mse, mae, or huber (Huber 1964; quadratic up to one standard deviation).
     """
 
+    problem_type = "regression"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
         "AutoModelForImageClassification",
@@ -138,6 +146,9 @@ class Regression(Task):
 
     def summary(self) -> dict[str, Any]:
         return {"train_mean": self.mean, "train_standard_deviation": self._std}
+
+    def outside(self) -> PlainOutputs:
+        return PlainOutputs(Lines(_TELL.format(std=self._std, mean=self.mean)))
 
     @staticmethod
     def stack(targets: Sequence[Any]) -> Tensor:

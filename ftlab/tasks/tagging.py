@@ -14,12 +14,20 @@ from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch
+from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.label_tokens import label_count, token_loss
 from ftlab.tasks.naming import flattened
 from ftlab.tasks.span_metrics import SpanScores, contributions, names, word_tags
 from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, split_tag
+
+_TELL = """
+tags = {tags}
+
+def tell(outputs):  # a tag for each word
+    return [tags[i] for i in outputs.argmax(dim=-1)]
+"""
 
 
 class Tagging(Task):
@@ -72,6 +80,10 @@ class Tagging(Task):
         if not self._tags:
             raise RuntimeError("Tagging needs `fit` with the training tags first")
         return self._tags
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.tags
 
     @property
     def outputs(self) -> int:
@@ -139,3 +151,6 @@ class Tagging(Task):
         return {"labels": torch.stack([target["labels"] for target in targets]),
                 "words": torch.stack([target["words"] for target in targets]),
                 "tags": [target["tags"] for target in targets]}
+
+    def outside(self) -> PlainOutputs:
+        return PlainOutputs(Lines(_TELL.format(tags=self.tags)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ftlab.backbones.forms.embedding import EmbeddingModel
+from ftlab.backbones.forms.embedding import EmbeddingModel, Scorer
 from ftlab.backbones.model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
@@ -77,7 +77,7 @@ class ZeroShot(Technique):
         model.scorer = Similarity(references, self.scale or model.logit_scale or SCALE)
 
 
-class Similarity(nn.Module):
+class Similarity(Scorer):
     """Scaled cosine similarity with references.
 
     Args:
@@ -95,6 +95,12 @@ class Similarity(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Logits (B, C) of unit vectors (B, D)."""
         return self.scale * embeddings @ self.references.T
+
+    def linear(self) -> nn.Linear:
+        rows, width = self.references.shape
+        layer = nn.Linear(width, rows, bias=False)
+        layer.weight.data = (self.scale * self.references).to(self.references.dtype)
+        return layer
 
 
 def class_embeddings(model: TaskModel, templates: Sequence[str], words: Sequence[str]) -> Tensor:

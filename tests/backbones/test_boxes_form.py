@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
+from detection import DETECTORS
 
 from ftlab.backbones.forms.boxes import TransformersDetector
 from ftlab.backbones.huggingface import HuggingFace
@@ -18,25 +19,6 @@ from ftlab.training.fit import Run
 from ftlab.training.run import execute
 from ftlab.training.settings import TrainerSettings
 
-_RESNET = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1],
-           "layer_type": "basic"}
-_LAYERS = {"d_model": 16, "decoder_layers": 2, "decoder_ffn_dim": 24, "encoder_ffn_dim": 24,
-           "decoder_attention_heads": 2, "encoder_attention_heads": 2, "num_labels": 5}
-DETECTORS = {
-    "yolos": lambda: hf.YolosForObjectDetection(hf.YolosConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
-        image_size=[64, 64], patch_size=16, num_detection_tokens=8, num_labels=5,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)),
-    "detr": lambda: hf.DetrForObjectDetection(hf.DetrConfig(
-        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, encoder_layers=2,
-        backbone_config=hf.ResNetConfig(**_RESNET, out_features=["stage4"]), num_queries=8,
-        dropout=0.0, **_LAYERS)),
-    "rt_detr": lambda: hf.RTDetrForObjectDetection(hf.RTDetrConfig(
-        backbone_config=hf.RTDetrResNetConfig(**_RESNET,
-                                              out_features=["stage2", "stage3", "stage4"]),
-        encoder_hidden_dim=16, encoder_in_channels=[8, 16, 16], decoder_in_channels=[16] * 3,
-        num_queries=8, num_denoising=4, **_LAYERS)),
-}
 PROCESSORS = {"yolos": hf.YolosImageProcessor, "detr": hf.DetrImageProcessor,
               "rt_detr": hf.RTDetrImageProcessor}
 
@@ -47,17 +29,9 @@ class Boxes:
     outputs = 3
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    def make(name: str) -> Path:
-        path = tmp_path_factory.getbasetemp() / "detectors" / name
-        if not path.exists():
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                DETECTORS[name]().save_pretrained(path)
-        return path
-
-    return make
+@pytest.fixture
+def folder(detector_folder: Callable[[str], Path]) -> Callable[[str], Path]:
+    return detector_folder
 
 
 @pytest.fixture(params=DETECTORS)

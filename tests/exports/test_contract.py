@@ -18,10 +18,11 @@ from ftlab.backbones.torchvision import Torchvision
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.text import TextClassification
-from ftlab.exports.agreement import alike, known, samples
+from ftlab.exports.agreement import known, samples
 from ftlab.exports.export import write_model
+from ftlab.tasks.alike import alike
 
-OWN = {"object_detection"}  # a detector that only ftlab assembles
+OWN = {"object_detection"}  # gives boxes and no raw outputs: test_detectors has it
 THERE = [world for world in WORLDS if world not in OWN]
 SHORTENED = {"speech_recognition_whisper"}  # the base model alone reads 30 seconds
 CASES = [(world, "FullFineTuning", False) for world in THERE]
@@ -102,7 +103,7 @@ def test_loads_without_ftlab_and_gives_the_same(
         torch.testing.assert_close(tensors(given), ours.outputs, rtol=rounding, atol=rounding)
     for told, ours in zip(found["told"], found["expected"], strict=True):
         said = told[0][0] if isinstance(told, tuple) else told[0]
-        assert alike(said, ours.prediction, 1e-3)
+        assert alike(said, ours.record["prediction"], 1e-3)
 
 
 def test_names_of_classes__are_where_transformers_looks(

@@ -9,11 +9,12 @@ from exported import restored
 from matrix import make_world
 
 from ftlab.errors import Incompatible
-from ftlab.exports.agreement import alike, known, samples
+from ftlab.exports.agreement import known, samples
 from ftlab.exports.export import write_model
 from ftlab.exports.loading import Loading
 from ftlab.exports.pyfunc import register_model
 from ftlab.exports.restore import Restored
+from ftlab.tasks.alike import alike
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.registry import Registrable, Registry
 
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 COLUMNS = {
     "multi_label": "text", "token_classification": "words", "causal_lm": "prompt",
-    "image_classification": "image", "speech_recognition_whisper": "audio",
+    "image_classification": "image", "object_detection": "image",
+    "speech_recognition_whisper": "audio",
 }
 
 
@@ -62,7 +64,7 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "kept"))
     raw = [s.raw.read_bytes() if isinstance(s.raw, Path) else s.raw for s in chosen]
     table = loaded.predict(pd.DataFrame({COLUMNS[world]: raw}))
-    assert alike(table["prediction"].tolist(), [ours.prediction for ours in expected], 1e-3)
+    assert alike(table["prediction"].tolist(), [ours.record["prediction"] for ours in expected], 1e-3)
     assert loaded.metadata.signature.inputs.input_names() == [COLUMNS[world]]
     assert loaded.metadata.signature.outputs.input_names() == list(table)
 

@@ -17,11 +17,30 @@ from ftlab.backbones.blocks import find_blocks
 from ftlab.backbones.forms.detection_model import DetectionModel, Keep, wanted
 from ftlab.backbones.forms.vector import renew
 from ftlab.backbones.model import Batch, Outputs
+from ftlab.backbones.outside import Lines
 from ftlab.backbones.pretrained import Checkpoint, empty_network
 from ftlab.errors import Incompatible
 
 KEEP = Keep(score=0.0)
 """The detections of an image that count: the best 100, as in COCO's protocol."""
+
+
+_DETECT = """
+def detect(**inputs):  # the boxes of one image, in pixels of the input, best first
+    logits, boxes = compute(**inputs)
+    height, width = inputs["pixel_values"].shape[-2:]
+{choose}
+    corners = box_convert(boxes[0].float(), "cxcywh", "xyxy")[queries]
+    corners = corners * torch.tensor([width, height] * 2)
+    return corners[:{most}], labels[:{most}], scores[:{most}]
+"""
+_PAIRS = """\
+    scores, places = logits[0].float().sigmoid().flatten().sort(descending=True)
+    queries, labels = places // {classes}, places % {classes}"""
+_QUERIES = """\
+    scores, labels = logits[0].float().softmax(dim=-1)[:, :-1].max(dim=-1)
+    scores, queries = scores.sort(descending=True)
+    labels = labels[queries]"""
 
 
 class TransformersDetector(DetectionModel):
@@ -49,6 +68,15 @@ class TransformersDetector(DetectionModel):
             config: Any = self.network.config
             found = detections(output.logits, boxes, config.num_labels)
         return {"losses": losses, "raw": [output.logits, output.pred_boxes], "detections": found}
+
+    def detect_lines(self, outputs: Outputs) -> Lines:
+        """Defines `detect`, which picks as `detections` does; `outputs` are those of a batch."""
+        config: Any = self.network.config
+        classes = config.num_labels
+        every = outputs["raw"][0].shape[-1] == classes
+        choose = _PAIRS.format(classes=classes) if every else _QUERIES
+        return Lines(_DETECT.format(choose=choose, most=KEEP.most),
+                     ["from torchvision.ops import box_convert"], ["torchvision"])
 
 
 def _size(batch: Batch) -> Tensor:

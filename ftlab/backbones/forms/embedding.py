@@ -21,6 +21,14 @@ BATCH = 64
 """Texts embedded at once."""
 
 
+class Scorer(nn.Module):
+    """Makes outputs (B, C) of embeddings of unit length (B, D)."""
+
+    def linear(self) -> nn.Linear | None:
+        """The layer that does the same; None where no layer does."""
+        return None
+
+
 class EmbeddingModel(TaskModel):
     """A network whose output for an example is an embedding of unit length (B, D).
 
@@ -37,7 +45,7 @@ class EmbeddingModel(TaskModel):
         super().__init__(network, find_blocks(network, ()))
         self.tokenizer = tokenizer
         self.longest = longest
-        self.scorer: nn.Module | None = None
+        self.scorer: Scorer | None = None
 
     @property
     def logit_scale(self) -> float | None:
