@@ -61,12 +61,15 @@ class Known:
 
 
 def samples(restored: Restored) -> list[Sample]:
-    """A few test examples, spread over the split."""
+    """A few test examples, spread over those of which the run predicted something, if it did."""
     data, model = restored.run.data, restored.model
     examples, dataset = data.splits["test"], data.dataset("test", training=False)
-    collate, count = data.collate(training=False), min(FEW, len(data.splits["test"]))
+    stored, collate = _stored(restored), data.collate(training=False)
+    telling = [place for place, name in enumerate(examples.ids)
+               if stored.get(name, {}).get("prediction") not in (None, [], "")]
+    places = telling or list(range(len(examples)))
     found = []
-    for place in range(0, len(examples) // count * count, len(examples) // count):
+    for place in places[::max(1, len(places) // FEW)][:FEW]:
         batch = collate([dataset[place]])
         found.append(Sample(examples.ids[place], _raw(examples.inputs[place]), batch,
                             dict(model.arguments(_read(model, batch)))))
@@ -103,11 +106,7 @@ def reproduce(restored: Restored) -> None:
     Raises:
         FtlabError: they differ.
     """
-    run, path = restored.run, restored.files / "predictions" / "test.parquet"
-    if not path.is_file():
-        raise InputError(f"run {restored.record.run_id} has no predictions/test.parquet",
-                         "put its artifacts back, or run its study again")
-    stored = {row["id"]: row for row in pq.read_table(path).to_pylist()}
+    run, stored = restored.run, _stored(restored)
     half = run.settings.precision not in ("32-true", "64-true")
     seen, wrong = 0, []
     for name, row in _predicted(restored, SOME):
@@ -122,6 +121,15 @@ def reproduce(restored: Restored) -> None:
             f"run {restored.record.run_id}: of {seen} stored test predictions the restored model "
             f"gives {len(wrong)} otherwise, the first of them for {wrong[0]}",
             "export where the run was made, with the versions that its provenance names")
+
+
+def _stored(restored: Restored) -> dict[str, dict[str, Any]]:
+    """The run's test predictions by id."""
+    path = restored.files / "predictions" / "test.parquet"
+    if not path.is_file():
+        raise InputError(f"run {restored.record.run_id} has no predictions/test.parquet",
+                         "put its artifacts back, or run its study again")
+    return {row["id"]: row for row in pq.read_table(path).to_pylist()}
 
 
 def _predicted(restored: Restored, enough: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -183,9 +191,9 @@ def check(loading: Loading, folder: Path, base: str, task: Task, chosen: Sequenc
                              f"{sample.name}, and ours {_short(record['prediction'])}, so nothing "
                              "is written", "tell ftlab's authors")
     if all(outputs is None and not said.get("prediction") for outputs, said in given):
-        raise FtlabError(f"the model predicts nothing for the {len(chosen)} test examples by which "
-                         "an export is compared with it, so nothing is written",
-                         "train it until it predicts something, or lower what it keeps")
+        raise FtlabError("the model predicts nothing for any test example, so that nothing would "
+                         "tell whether an export predicts the same",
+                         "train it until it finds something, or keep lower scores")
 
 
 def _computed(names: Mapping[str, Any], sample: Sample) -> list[Tensor] | None:

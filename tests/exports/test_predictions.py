@@ -13,7 +13,7 @@ import pytest
 from exported import restored
 from matrix import make_world
 
-from ftlab.errors import Incompatible
+from ftlab.errors import FtlabError, Incompatible
 from ftlab.exports.export import write_model
 from ftlab.exports.predictions import SHOWN, Predictions, predictions_of
 from ftlab.exports.restore import Restored
@@ -109,3 +109,13 @@ def test_refused__in_one_line(case: tuple[str, str, bool], found: Callable, tmp_
         write_model(model, folder, merged)
     assert "\n" not in caught.value.what
     assert caught.value.mend
+
+
+def test_model__that_finds_nothing_cannot_be_compared(found: Callable, tmp_path: Path) -> None:
+    model = found("object_detection")
+    table = pq.read_table(tmp_path / "predictions" / "test.parquet").to_pydict()
+    assert not any(table["prediction"])
+    folder = tmp_path / "export"
+    folder.mkdir()
+    with pytest.raises(FtlabError, match="predicts nothing for any test example"):
+        write_model(model, folder)
