@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import Group
 
 from ftlab.reports import formats
 from ftlab.reports.choice import grid, parse
@@ -71,7 +71,7 @@ class ChosenTable:
     sheet: Sheet
     paths: tuple[Path, ...]
 
-    def rich(self, room: int | None = None) -> Table:
+    def rich(self, room: int | None = None) -> Group:
         """For a terminal with room for so many characters in a line; None shows all columns."""
         return formats.terminal(self.sheet, room)
 

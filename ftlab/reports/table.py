@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.table import Table
+from rich.console import Group
 
 from ftlab.errors import InputError
 from ftlab.reports import against_paper, formats
@@ -60,7 +60,7 @@ class Report:
         """One row a cell: numbers in base units (fractions, seconds, bytes)."""
         return pd.DataFrame(table_lines(self.rows, self.metric))
 
-    def rich(self, room: int | None = None) -> Table:
+    def rich(self, room: int | None = None) -> Group:
         """For a terminal with room for so many characters in a line; None shows all columns."""
         return formats.terminal(self.sheet, room)
 

@@ -9,6 +9,8 @@ from ftlab.reports.comparison import Compared, Comparison, ranked
 from ftlab.reports.metric_text import digits, is_percent
 from ftlab.reports.statistics.ranks import Ranked
 
+ONE_SEED = "With one seed it is these trained models that are compared, not the techniques."
+
 
 def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
     """What is in bold, and by which test, family, correction and n."""
@@ -19,10 +21,10 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
         return f"{best}; nothing was tested."
     tests = list(dict.fromkeys(test.test for test in decided))
     text = f"{best}, and all that are not significantly worse: {' or '.join(tests)}"
-    for name, counts in (("seeds", {test.seeds for test in decided}),
-                         ("examples", {test.examples for test in decided if test.examples})):
+    for name, counts in (("seed", {test.seeds for test in decided}),
+                         ("example", {test.examples for test in decided if test.examples})):
         if counts:
-            text += f", n = {ranged(counts)} {name}"
+            text += f", n = {ranged(counts)} {name}{'s' * (counts != {1})}"
     families = {len(comparison.pairs) for comparison in comparisons if comparison.tested}
     many = "pair" if families == {1} else "pairs"
     text += (f", Holm's correction over the {ranged(families)} {many} of techniques, "
@@ -31,9 +33,7 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
                    for pair in comparison.pairs.values())
     if untested:
         text += f" {untested} pairs have no two seeds and no predictions in common: untested."
-    if any(test.seeds == 1 for test in decided):
-        text += " With one seed it is these trained models that are compared, not the techniques."
-    return text
+    return f"{text} {ONE_SEED}" if any(test.seeds == 1 for test in decided) else text
 
 
 def ties(comparisons: Sequence[Comparison]) -> str:
@@ -92,7 +92,7 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
     best, name = comparison.best, metric.partition("/")[2]
     score = f"{number(comparison.means[best])}{unit}"
     if len(comparison.means) == 1:
-        return f"{best} reaches {score} in {name}{where}; there is nothing to compare it with."
+        return f"{best} reaches {score} in {name}{where}; no other technique is complete."
     word = "highest" if comparison.higher_is_better else "lowest"
     begin = f"{best} has the {word} {name}{where}, {score}"
     others = [other for other in comparison.means if other != best]
@@ -109,7 +109,9 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
         parts.append(f"not significantly better than {_listed([_far(comparison, metric, other) for other in beside])}")
     if unknown:
         parts.append(f"not tested against {_listed(unknown)}")
-    return f"{begin}: {'; '.join(parts)}."
+    alone = any(pair.decides is not None and pair.decides.seeds == 1
+                for pair in map(comparison.against_best, others) if pair is not None)
+    return f"{begin}: {'; '.join(parts)}.{f' {ONE_SEED}' * alone}"
 
 
 def _far(comparison: Comparison, metric: str, other: str) -> str:
