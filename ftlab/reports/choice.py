@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ftlab.errors import InputError
 from ftlab.reports import task_means
@@ -12,51 +12,12 @@ from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.grid import Block, Column, Entry, Grid, Technique
 from ftlab.reports.rows import Row, build, check_metric, gaps, missing
 from ftlab.reports.sheet import COSTS, INCOMPLETE, SELECTION, SPREAD
+from ftlab.reports.source import Source
 from ftlab.reports.verdict import across, bold, ties
-from ftlab.tasks.base import Task
-from ftlab.tracking.records import CellKey, CellRecord
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.records import CellKey
 
 DATASETS = "datasets"
 _SPLITS = ("test/", "val/", "cost/")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One study, as the store has it.
-
-    Attributes:
-        study: its name.
-        report: its metric.
-        keys: its cells, in its order.
-        records: of those that the store has.
-        tasks: by data set.
-        groups: names of data sets by group.
-        tracker: where the predictions are; None leaves them unread.
-    """
-
-    study: str
-    report: str
-    keys: Sequence[CellKey]
-    records: Mapping[CellKey, CellRecord]
-    tasks: Mapping[str, Task]
-    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    tracker: Tracker | None = None
-
-    @property
-    def datasets(self) -> list[str]:
-        """In the study's order."""
-        return list(dict.fromkeys(key.dataset for key in self.keys))
-
-    def higher_is_better(self, dataset: str, metric: str) -> bool | None:
-        """The metric's direction on a data set; None for costs and what its task does not have."""
-        split, _, name = metric.partition("/")
-        if split == "cost":
-            return None
-        try:
-            return self.tasks[dataset].higher_is_better(name)
-        except InputError:  # another data set's task has it; here its column stays empty
-            return None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ftlab.reports.evidence import Contributions, Measured, measured
 from ftlab.reports.rows import Row
 from ftlab.reports.statistics.family import LEVEL, Pair, holm, pairs, standing
 from ftlab.reports.statistics.paired import Tested, over_both, over_examples, over_seeds
+from ftlab.reports.statistics.ranks import Ranked, rank
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -142,6 +143,20 @@ def _corrected(family: Mapping[Pair, Compared]) -> dict[Pair, Compared]:
            for pair, each in family.items()}
     adjusted = holm(raw)
     return {pair: replace(each, p=adjusted[pair]) for pair, each in family.items()}
+
+
+def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[str, Ranked]:
+    """Techniques ranked over the data sets of each backbone.
+
+    A backbone is left out without two data sets on which the same two techniques are complete.
+    """
+    scores: dict[str, dict[str, Mapping[str, float]]] = {}
+    for comparison in comparisons:
+        if comparison.means:
+            backbone, dataset = comparison.group
+            scores.setdefault(backbone, {})[dataset] = comparison.means
+    found = {backbone: rank(each, higher_is_better) for backbone, each in scores.items()}
+    return {backbone: each for backbone, each in found.items() if each is not None}
 
 
 def _pair(a: Measured, b: Measured) -> Compared:

@@ -6,6 +6,7 @@ import html
 import re
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -111,8 +112,8 @@ def page(sheet: Sheet) -> str:
     )
 
 
-def terminal(sheet: Sheet, room: int | None = None) -> Table:
-    """A rich table; `Text` keeps names from being read as markup.
+def terminal(sheet: Sheet, room: int | None = None) -> Group:
+    """The table and what is under it; `Text` keeps names from being read as markup.
 
     Args:
         sheet: what to show.
@@ -127,8 +128,7 @@ def terminal(sheet: Sheet, room: int | None = None) -> Table:
         said.append(f"Not shown for want of room, but in the files: {', '.join(hidden)}.")
     said += [f"{term}: {text}" for term, text in sheet.about]
     said += [f"[{number}] {note}" for number, note in enumerate(sheet.notes, 1)]
-    table = Table(caption=Text("\n".join(said)), caption_justify="left", box=box.SIMPLE_HEAD,
-                  show_edge=False, padding=0)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for place, heading in enumerate(sheet.headings[:shown]):
         table.add_column(Text(heading), justify="right" if place else "left", width=widths[place])
     for title, group in sheet.groups:
@@ -138,7 +138,8 @@ def terminal(sheet: Sheet, room: int | None = None) -> Table:
         for line in group:
             styles = ["bold" if place in line.bold else "" for place in range(shown)]
             table.add_row(*map(Text, line.texts[:shown], styles))
-    return table
+    # not its caption, which would be as narrow as a narrow table
+    return Group(table, *(Text(text, style="dim") for text in said))
 
 
 def _width(sheet: Sheet, place: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -25,6 +26,11 @@ _LATEX = {
 }
 _PLAIN = re.compile(r"-?[\d,]+(\.\d+)?")  # what siunitx aligns at its point
 _HEADING = 16  # characters of a line of a heading
+_PANEL = 130  # characters of a line of a table; an article's page has 75, so that 6 points are left
+_LINES = 40  # of a page
+_SPACE = 3  # of them between two columns
+_WORD, _PIECE = 30, 20  # characters: longer words may break, into pieces of so many letters
+_PIECES = re.compile(rf"\w{{1,{_PIECE}}}\W*|\W+")
 _SETUP = (r"\sisetup{separate-uncertainty, retain-zero-uncertainty, detect-weight, mode=text, "
           r"group-separator={,}, group-minimum-digits=4}")
 
@@ -35,34 +41,67 @@ def escape_latex(text: str) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    r"""A table for `\usepackage{booktabs, siunitx}` (and `[T1]{fontenc}` for straight quotes)."""
-    columns = [_Column([line.texts[place] for _, group in sheet.groups for line in group], place)
-               for place in range(len(sheet.headings))]
-    width = sum(column.span for column in columns)
+    r"""A table for `\usepackage{booktabs, graphicx, siunitx}` (and `[T1]{fontenc}` for straight quotes).
+
+    It is set smaller where it is wider than the line, as papers do. Columns that would make it
+    unreadable so stand in further panels below, each with the names again, and panels that one
+    page does not hold in a continued table.
+    """
+    columns = [_Column(heading, [line.texts[place] for _, group in sheet.groups for line in group],
+                       place) for place, heading in enumerate(sheet.headings)]
+    panels = _panels(columns)
+    height = 3 + sum(2 + len(group) for _, group in sheet.groups)
+    most = max(1, _LINES // height)
+    lines = ["% needs \\usepackage{booktabs, graphicx, siunitx}; written by ftlab table"]
+    for begin in range(0, len(panels), most):
+        lines += [r"\begin{table}", r"\centering\emergencystretch=3em", _SETUP]
+        lines.append(r"\addtocounter{table}{-1}\caption{Continued.}" if begin else
+                     rf"\caption{{{_breakable(sheet.caption)}}}")
+        for number, panel in enumerate(panels[begin : begin + most]):
+            lines += [r"\par\medskip"] * (number > 0)
+            first, *rest = _tabular(sheet, panel)
+            lines += [rf"\sbox0{{{first}", *rest, "}",
+                      r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"]
+        lines += [*(_below(sheet) if begin + most >= len(panels) else []), r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _panels(columns: Sequence[_Column]) -> list[list[_Column]]:
+    """The columns beside each other, in parts of about equal number; names begin each of them."""
+    names, *others = columns
+    room = max(_PANEL - names.width, 1)
+    count = min(math.ceil(sum(column.width for column in others) / room), len(others)) or 1
+    each = math.ceil(len(others) / count)
+    return [[names, *others[begin : begin + each]] for begin in range(0, len(others), each or 1)
+            ] or [[names]]
+
+
+def _tabular(sheet: Sheet, columns: Sequence[_Column]) -> list[str]:
     lines = [
-        "% needs \\usepackage{booktabs, siunitx}; written by ftlab table",
-        r"\begin{table}",
-        r"\centering",
-        _SETUP,
-        rf"\caption{{{escape_latex(sheet.caption)}}}",
         rf"\begin{{tabular}}{{{''.join(column.kind for column in columns)}}}",
         r"\toprule",
-        " & ".join(column.heading(text) for column, text
-                   in zip(columns, sheet.headings, strict=True)) + r" \\",
+        " & ".join(column.heading() for column in columns) + r" \\",
     ]
+    span = sum(column.span for column in columns)
     for title, group in sheet.groups:
         lines.append(r"\midrule")
         if title:
-            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape_latex(title)}}}}} \\")
+            lines.append(rf"\multicolumn{{{span}}}{{l}}{{\emph{{{escape_latex(title)}}}}} \\")
         lines += [_line(line, columns) for line in group]
-    lines += [r"\bottomrule", r"\end{tabular}", *_below(sheet), r"\end{table}"]
-    return "\n".join(lines) + "\n"
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _breakable(text: str) -> str:
+    """Text of a paragraph, in which words that are longer than any hyphenation helps may break."""
+    words = (r"\allowbreak{}".join(map(escape_latex, _PIECES.findall(word)))
+             if len(word) > _WORD else escape_latex(word) for word in text.split())
+    return " ".join(words)
 
 
 def _below(sheet: Sheet) -> list[str]:
     """What a reader should know, and the footnotes."""
-    said = [rf"\emph{{{escape_latex(term)}:}} {escape_latex(text)}" for term, text in sheet.about]
-    said += [f"{{[}}{number}{{]}} {escape_latex(note)}"
+    said = [rf"\emph{{{escape_latex(term)}:}} {_breakable(text)}" for term, text in sheet.about]
+    said += [f"{{[}}{number}{{]}} {_breakable(note)}"
              for number, note in enumerate(sheet.notes, 1)]
     if not said:
         return []
@@ -71,15 +110,20 @@ def _below(sheet: Sheet) -> list[str]:
 
 
 def _line(line: Line, columns: Sequence[_Column]) -> str:
-    texts = [column.text(text, place in line.bold)
-             for place, (column, text) in enumerate(zip(columns, line.texts, strict=True))]
+    texts = [column.text(line.texts[column.place], column.place in line.bold)
+             for column in columns]
     return " & ".join(texts) + r" \\"
 
 
 class _Column:
     """How a column is set: numbers at their points, all else to the right, names to the left."""
 
-    def __init__(self, texts: Sequence[str], place: int) -> None:
+    def __init__(self, heading: str, texts: Sequence[str], place: int) -> None:
+        self.place = place
+        # what stands behind a comma, a unit, stays with its word
+        self._rows = textwrap.wrap(heading.replace(", ", ",\N{NO-BREAK SPACE}"), _HEADING,
+                                   break_long_words=False, break_on_hyphens=False) or [""]
+        self.width = _SPACE + max(map(len, (*texts, *self._rows)))
         numbers = [text for text in texts if isinstance(text, Quantity)]
         plain = all(_PLAIN.fullmatch(part) for text in numbers
                     for part in (text.number, text.spread) if part and part != NONE)
@@ -90,11 +134,8 @@ class _Column:
         if self.aligned:
             self.kind = f"S[table-format={_format(numbers)}]" + r"@{\,}r" * self.beside
 
-    def heading(self, text: str) -> str:
-        # what stands behind a comma, a unit, stays with its word
-        rows = [escape_latex(row) for row in textwrap.wrap(
-            text.replace(", ", ",\N{NO-BREAK SPACE}"), _HEADING, break_long_words=False,
-            break_on_hyphens=False)] or [""]
+    def heading(self) -> str:
+        rows = [escape_latex(row) for row in self._rows]
         set_ = rows[0] if len(rows) == 1 else (
             r"\begin{tabular}[b]{@{}c@{}}" + r" \\ ".join(rows) + r"\end{tabular}")
         return rf"\multicolumn{{2}}{{c}}{{{set_}}}" if self.beside else f"{{{set_}}}"

@@ -18,7 +18,7 @@ from ftlab.reports.page.markup import Markup, tag
 from ftlab.reports.page.origin import again, origin
 from ftlab.reports.page.plots import plots
 from ftlab.reports.sheet import Sheet, layout
-from ftlab.reports.study_figures import gather
+from ftlab.reports.source import gather, read
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
 from ftlab.tracking.sweeps import SweepTracker
@@ -43,7 +43,8 @@ def report(study: Study, tracking_uri: str | None = None, results: str | Path = 
             written.
     """
     tracker = SweepTracker(tracking_uri)  # figures show the study's sweeps
-    evidence, comparisons = gather(study, tracker)
+    source = read(study, tracker)
+    evidence, comparisons = gather(source, source.upwards)
     html = render(study, evidence, comparisons, command or ("ftlab", "run", f"{study.name}.yaml"))
     tracker.close()
     path = Path(results) / study.name / "report.html" if out is None else Path(out)

@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import Group
 
-from ftlab.data.base import DataModule
 from ftlab.reports import formats
-from ftlab.reports.choice import Source, grid, parse
+from ftlab.reports.choice import grid, parse
 from ftlab.reports.export import write_file
 from ftlab.reports.publish import publish
 from ftlab.reports.sheet import Sheet
+from ftlab.reports.source import read
 from ftlab.reports.table import Report, formatted, write
 from ftlab.studies import provenance
-from ftlab.studies.config import build
 from ftlab.studies.record import FILE, record
 from ftlab.studies.study import Study
 from ftlab.tracking.sweeps import SweepTracker
@@ -38,21 +37,17 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         InputError: nothing of the study is tracked.
     """
     tracker = SweepTracker(tracking_uri)  # figures show the study's sweeps
-    keys = [cell.key for cell in study.cells]
-    wanted = set(keys)
-    records = tracker.cells(study.name)
-    ours = [record for record in records if record.key in wanted]
-    modules = _modules(study)
-    task = modules[study.cells[0].key.dataset].task
+    source = read(study, tracker)
+    records = list(source.records.values())
     report = write(
         study.name,
-        keys,
+        source.keys,
         tracker,
         Path(results),
-        provenance.collect(study.name, study.question, ours),
+        provenance.collect(study.name, study.question, records),
         metric=study.report,
-        higher_is_better=task.higher_is_better(study.report.removeprefix("test/")),
-        tasks={name: module.task for name, module in modules.items()},
+        higher_is_better=source.upwards,
+        tasks=source.tasks,
         paper=study.paper,
         groups=study.groups,
         records=records,
@@ -60,7 +55,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     )
     recorded = write_file(Path(results) / study.name / FILE, record(study))
     report = replace(report, paths=(*report.paths, recorded))
-    publish(report, tracker, study.question, ours)
+    publish(report, tracker, study.question, records)
     tracker.close()
     return report
 
@@ -77,7 +72,7 @@ class ChosenTable:
     sheet: Sheet
     paths: tuple[Path, ...]
 
-    def rich(self, room: int | None = None) -> Table:
+    def rich(self, room: int | None = None) -> Group:
         """For a terminal with room for so many characters in a line; None shows all columns."""
         return formats.terminal(self.sheet, room)
 
@@ -103,7 +98,7 @@ def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str 
     text = columns or ",".join([*reports, *DEFAULT_COSTS])
     chosen = parse(text)
     tracker = SweepTracker(tracking_uri)
-    made = grid([_source(study, tracker) for study in studies], chosen)
+    made = grid([read(study, tracker) for study in studies], chosen)
     tracker.close()
     sheet = made.sheet()
     names, lines = made.numbers()
@@ -115,23 +110,6 @@ def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str 
 
 
 DEFAULT_COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/peak_memory_bytes")
-
-
-def _source(study: Study, tracker: SweepTracker) -> Source:
-    keys = [cell.key for cell in study.cells]
-    wanted = set(keys)
-    records = {r.key: r for r in tracker.cells(study.name) if r.key in wanted}
-    tasks = {name: module.task for name, module in _modules(study).items()}
-    return Source(study.name, study.report, keys, records, tasks, study.groups, tracker)
-
-
-def _modules(study: Study) -> dict[str, DataModule]:
-    """The study's data modules by name, built and not loaded."""
-    modules: dict[str, DataModule] = {}
-    for cell in study.cells:
-        if cell.key.dataset not in modules:
-            modules[cell.key.dataset] = build(cell.data)
-    return modules
 
 
 def _short(name: str) -> str:

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.table import Table
+from rich.console import Group
 
 from ftlab.errors import InputError
 from ftlab.reports import against_baseline, against_paper, formats
-from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.evidence import Evidence
+from ftlab.reports.comparison import Comparison
 from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
 from ftlab.reports.figures import room
 from ftlab.reports.latex import latex
-from ftlab.reports.rows import Row, build
+from ftlab.reports.rows import Row
 from ftlab.reports.sheet import Sheet, layout
+from ftlab.reports.source import Source, gather
 from ftlab.reports.verdict import answer
 from ftlab.studies.published import Paper
 from ftlab.tasks.base import Task
@@ -61,7 +61,7 @@ class Report:
         """One row a cell: numbers in base units (fractions, seconds, bytes)."""
         return pd.DataFrame(table_lines(self.rows, self.metric))
 
-    def rich(self, room: int | None = None) -> Table:
+    def rich(self, room: int | None = None) -> Group:
         """For a terminal with room for so many characters in a line; None shows all columns."""
         return formats.terminal(self.sheet, room)
 
@@ -106,10 +106,10 @@ def write(
     if not study or Path(study).name != study or study == "..":
         raise InputError(f"study {study!r}: not the name of a folder", "name the study otherwise")
     records = tracker.cells(study) if records is None else records
-    rows, comparisons = compared(build(cells, records, metric, higher_is_better), records, metric,
-                                 higher_is_better, tracker,
-                                 {name: task.contributions for name, task in (tasks or {}).items()},
-                                 baseline)
+    source = Source(study, metric, cells, {record.key: record for record in records}, tasks or {},
+                    groups or {}, tracker, str(provenance.get("question", "")), baseline)
+    evidence, comparisons = gather(source, higher_is_better)
+    rows = evidence.rows
     sheet = layout(study, rows, metric, comparisons, higher_is_better)
     lines = table_lines(rows, metric)
     files: dict[str, str | bytes] = {
@@ -120,16 +120,14 @@ def write(
     }
     published = None
     if paper is not None:
-        beside = against_paper.beside(paper, cells, {r.key: r for r in records}, groups or {})
+        beside = against_paper.beside(paper, cells, source.records, source.groups)
         published = against_paper.layout(study, paper, beside)
         numbers = against_paper.lines(study, paper, beside)
         files |= formatted("paper", published, list(numbers[0]) if numbers else [], numbers)
     folder = results / study
     paths = [write_file(folder / name, content) for name, content in files.items()]
-    evidence = Evidence(study, str(provenance.get("question", "")), metric, higher_is_better,
-                        tuple(rows), {record.key: record for record in records}, tasks or {}, tracker)
     paths += room.write(evidence, folder / "figures")
-    return Report(study, metric, tuple(rows), sheet, tuple(paths), tuple(comparisons), published)
+    return Report(study, metric, rows, sheet, tuple(paths), tuple(comparisons), published)
 
 
 def formatted(name: str, sheet: Sheet, columns: Sequence[str],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ftlab.reports.comparison import Compared, Comparison
+from ftlab.reports.comparison import Compared, Comparison, ranked
 from ftlab.reports.metric_text import digits, is_percent
-from ftlab.reports.statistics.ranks import Ranked, rank
+from ftlab.reports.statistics.ranks import Ranked
+
+ONE_SEED = "With one seed it is these trained models that are compared, not the techniques."
 
 
 def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
@@ -19,10 +21,10 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
         return f"{best}; nothing was tested."
     tests = list(dict.fromkeys(test.test for test in decided))
     text = f"{best}, and all that are not significantly worse: {' or '.join(tests)}"
-    for name, counts in (("seeds", {test.seeds for test in decided}),
-                         ("examples", {test.examples for test in decided if test.examples})):
+    for name, counts in (("seed", {test.seeds for test in decided}),
+                         ("example", {test.examples for test in decided if test.examples})):
         if counts:
-            text += f", n = {ranged(counts)} {name}"
+            text += f", n = {ranged(counts)} {name}{'s' * (counts != {1})}"
     families = {len(comparison.pairs) for comparison in comparisons if comparison.tested}
     many = "pair" if families == {1} else "pairs"
     text += (f", Holm's correction over the {ranged(families)} {many} of techniques, "
@@ -31,9 +33,7 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
                    for pair in comparison.pairs.values())
     if untested:
         text += f" {untested} pairs have no two seeds and no predictions in common: untested."
-    if any(test.seeds == 1 for test in decided):
-        text += " With one seed it is these trained models that are compared, not the techniques."
-    return text
+    return f"{text} {ONE_SEED}" if any(test.seeds == 1 for test in decided) else text
 
 
 def ties(comparisons: Sequence[Comparison]) -> str:
@@ -53,27 +53,21 @@ def across(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
 
     Empty where no backbone has two data sets on which the same two techniques are complete.
     """
-    backbones = list(dict.fromkeys(comparison.group[0] for comparison in comparisons))
-    said = []
-    for backbone in backbones:
-        scores = {c.group[1]: c.means for c in comparisons if c.group[0] == backbone and c.means}
-        # a technique that a data set lacks is no column of it, and `rank` leaves it out
-        ranked = rank(scores, higher_is_better) if len(scores) > 1 else None
-        if ranked is not None:
-            where = f"From {backbone}: mean" if len(backbones) > 1 else "Mean"
-            said.append(f"{where} ranks over {ranked.data_sets} data sets (1 the best): "
-                        f"{ranks_text(ranked)}.")
-    return " ".join(said)
+    several = len({comparison.group[0] for comparison in comparisons}) > 1
+    return " ".join(
+        f"{f'From {backbone}: mean' if several else 'Mean'} ranks over {found.data_sets} data sets "
+        f"(1 the best): {ranks_text(found)}."
+        for backbone, found in ranked(comparisons, higher_is_better).items())
 
 
-def ranks_text(ranked: Ranked) -> str:
-    """`full 1.25, lora 1.75; Friedman's test p = 0.2; Nemenyi: ... apart at 5%`."""
-    order = sorted(ranked.ranks, key=lambda name: ranked.ranks[name])
-    text = ", ".join(f"{name} {ranked.ranks[name]:.2f}" for name in order)
-    if math.isfinite(ranked.p):
-        p = "p < 0.001" if ranked.p < 0.001 else f"p = {ranked.p:.3f}"
+def ranks_text(found: Ranked) -> str:
+    """`full 1.25, lora 1.75. Friedman's test ...: p = 0.200. Nemenyi: ranks 1.39 or more ...`."""
+    order = sorted(found.ranks, key=lambda name: found.ranks[name])
+    text = ", ".join(f"{name} {found.ranks[name]:.2f}" for name in order)
+    if math.isfinite(found.p):
+        p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
         text += f". Friedman's test (Iman and Davenport): {p}"
-    return (f"{text}. Nemenyi: ranks {ranked.difference:.2f} or more apart differ at 5%, for "
+    return (f"{text}. Nemenyi: ranks {found.difference:.2f} or more apart differ at 5%, for "
             f"{len(order)} techniques")
 
 
@@ -98,7 +92,7 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
     best, name = comparison.best, metric.partition("/")[2]
     score = f"{number(comparison.means[best])}{unit}"
     if len(comparison.means) == 1:
-        return f"{best} reaches {score} in {name}{where}; there is nothing to compare it with."
+        return f"{best} reaches {score} in {name}{where}; no other technique is complete."
     word = "highest" if comparison.higher_is_better else "lowest"
     begin = f"{best} has the {word} {name}{where}, {score}"
     others = [other for other in comparison.means if other != best]
@@ -122,7 +116,9 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
         parts.append(f"not significantly better than {listed([_far(comparison, metric, other) for other in beside])}")
     if unknown:
         parts.append(f"not tested against {listed(unknown)}")
-    return f"{begin}: {'; '.join(parts)}."
+    alone = any(pair.decides is not None and pair.decides.seeds == 1
+                for pair in map(comparison.against_best, others) if pair is not None)
+    return f"{begin}: {'; '.join(parts)}.{f' {ONE_SEED}' * alone}"
 
 
 def _far(comparison: Comparison, metric: str, other: str) -> str:

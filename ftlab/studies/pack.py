@@ -64,14 +64,14 @@ class Member(Job):
     remarks: dict[str, list[str]]
 
     def tags(self, event: Event) -> dict[str, str]:
-        """Of an event that says something about the run; a text stands beside earlier ones."""
+        """Of an event that says something about the run; each text is a line below earlier ones."""
         if event["event"] == "environment":
             return {provenance.TAG: json.dumps(event["said"], sort_keys=True)}
         name = f"ftlab.{event['event']}"
         said = self.remarks.setdefault(name, [])
         if event["text"] not in said:
             said.append(event["text"])
-        return {name: "; ".join(said)}
+        return {name: "\n".join(said)}
 
     @abstractmethod
     def alone(self, why: str) -> None:

@@ -11,11 +11,12 @@ from rich.console import Console
 
 from ftlab.errors import InputError
 from ftlab.reports.averages import over_groups, over_tasks
-from ftlab.reports.choice import Source, grid, parse
+from ftlab.reports.choice import grid, parse
 from ftlab.reports.export import to_csv
 from ftlab.reports.formats import markdown, page, terminal
 from ftlab.reports.latex import latex
 from ftlab.reports.sheet import Line, Sheet
+from ftlab.reports.source import Source
 from ftlab.tasks.classification import Classification
 from tests.reports.conftest import Store
 

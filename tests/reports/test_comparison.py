@@ -105,7 +105,7 @@ def test_the_answer_in_a_sentence():
         "full has the highest accuracy, 90.00%: significantly better than probe (by 20.00 points, "
         f"p < 0.001); not significantly better than lora (by 0.10 points, p = {p:.2f}).")
     alone = answer(compare(GROUP, cells[:1], True), "test/accuracy", False)
-    assert alone == "full reaches 90.00% in accuracy; there is nothing to compare it with."
+    assert alone == "full reaches 90.00% in accuracy; no other technique is complete."
     twins = compare(GROUP, [flat("a", 0.5), flat("b", 0.5)], True)
     assert twins.standing == ("a", "b")
     assert "not significantly better than b (by 0.00 points, p = 1)" in answer(

@@ -172,6 +172,14 @@ def test_sick__gives_exactly_its_finding(name: str) -> None:
     assert level in LEVELS
 
 
+def test_notes__are_a_finding_each_whatever_stands_in_them() -> None:
+    texts = ["3 files in a; b are no images; skipped", "2 test inputs are duplicates of train"]
+    runs = [replace(run, notes="\n".join(texts)) for run in healthy(1, 0.85)]
+    (found,) = said(beside(runs)).values()
+    assert [finding.seen for finding in found] == texts
+    assert [bool(finding.advice) for finding in found] == [False, True]
+
+
 @pytest.mark.parametrize(("name", "seeds"), [("spiked", (0,)), ("no number", (0,)),
                                              ("failed", (0,)), ("vanished", (0, 1, 2))])
 def test_sick__names_the_seeds_that_show_it(name: str, seeds: tuple[int, ...]) -> None:

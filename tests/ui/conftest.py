@@ -1,7 +1,6 @@
 """MLflow's UI on a small tracked study, and a browser that opens pages of it."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -42,24 +41,6 @@ def ui(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A headless browser from the system's packages."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("no browser here: apt install chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # chromium refuses to be root in one
-    opened = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield opened
-    opened.quit()
 
 
 @pytest.fixture

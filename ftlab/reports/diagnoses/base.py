@@ -28,7 +28,7 @@ class Course:
         metrics: final ones.
         history: (step, value) by metric: `train/loss`, `train/grad_norm` of logged steps,
             `train/epoch_loss`, `val/loss` and the selecting metric after each epoch.
-        notes: what the run took note of.
+        notes: what the run took note of, a line each.
         named: target and prediction of each test example, where a class is predicted.
     """
 

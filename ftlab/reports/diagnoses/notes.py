@@ -17,7 +17,7 @@ class Notes(Diagnosis):
         said: dict[str, dict[str, None]] = {}
         for cell in observed.cells:
             for run in cell.runs:
-                for note in filter(None, run.notes.split("; ")):
+                for note in run.notes.splitlines():
                     said.setdefault(note, {})[cell.key.title] = None
         whole = len(observed.cells)
         return [Finding("hint", "all cells" if len(cells) == whole > 1 else ", ".join(cells), (),

@@ -15,7 +15,7 @@ from ftlab.studies import provenance
 from ftlab.studies.record import FILE, settings
 from ftlab.studies.study import Study
 from ftlab.studies.yaml_file import read as read_yaml
-from ftlab.tracking.plain import flatten
+from ftlab.tracking.plain import flatten, redact
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -177,8 +177,9 @@ def _add(cell: Measured, seed: int, metrics: Mapping[str, float]) -> None:
 
 def _of_store(address: str) -> Measurements:
     uri, _, study = address.partition("#")
+    label = redact(address)  # it may hold a password
     if not study:
-        raise InputError(f"{address}: which study of the store?", f"write {uri}#STUDY")
+        raise InputError(f"{label}: which study of the store?", f"write {redact(uri)}#STUDY")
     tracker = Tracker(uri)
     records = tracker.cells(study)
     tracker.close()
@@ -188,7 +189,7 @@ def _of_store(address: str) -> Measurements:
         names = record.key.backbone, record.key.dataset, record.key.technique
         if names in cells:
             raise InputError(
-                f"{address}: {record.key.title} is there with several settings",
+                f"{label}: {record.key.title} is there with several settings",
                 f"choose by a study file: ftlab table STUDY, then compare results/{study}")
         runs = {run.seed: run for run in record.runs}
         cells[names] = Measured({seed: runs[seed].status if seed in runs else "MISSING"
@@ -197,7 +198,7 @@ def _of_store(address: str) -> Measurements:
             _add(cells[names], run.seed, run.metrics)
         said |= _settings(record)
     known = provenance.collect(study, "", records)
-    return Measurements(address, study, cells, "", known, said)
+    return Measurements(label, study, cells, "", known, said)
 
 
 def _settings(record: CellRecord) -> dict[str, str]:

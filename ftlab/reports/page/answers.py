@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ftlab.reports import against_baseline
-from ftlab.reports.comparison import Comparison
+from ftlab.reports.comparison import Comparison, ranked
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
 from ftlab.reports.statistics.family import LEVEL
-from ftlab.reports.statistics.ranks import Ranked, rank
+from ftlab.reports.statistics.ranks import Ranked
 from ftlab.reports.verdict import answer
 
 NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
@@ -36,41 +36,32 @@ def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[
 
 def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) -> list[str]:
     """A sentence a backbone with two data sets or more: who ranks first over them, and how sure."""
-    by_backbone: dict[str, dict[str, Mapping[str, float]]] = {}
-    for comparison in comparisons:
-        if comparison.means:
-            backbone, dataset = comparison.group
-            by_backbone.setdefault(backbone, {})[dataset] = comparison.means
-    named = len(by_backbone) > 1
-    said = []
-    for backbone, scores in by_backbone.items():
-        ranked = rank(scores, higher_is_better) if len(scores) > 1 else None
-        if ranked is not None:
-            said.append(_ranking(ranked, f" from {backbone}" if named else ""))
-    return said
+    several = len({comparison.group[0] for comparison in comparisons}) > 1
+    return [_ranking(each, f" from {backbone}" if several else "")
+            for backbone, each in ranked(comparisons, higher_is_better).items()]
 
 
-def _ranking(ranked: Ranked, where: str) -> str:
-    order = sorted(ranked.ranks, key=lambda name: ranked.ranks[name])
+def _ranking(found: Ranked, where: str) -> str:
+    order = sorted(found.ranks, key=lambda name: found.ranks[name])
     best = order[0]
-    text = (f"Over {ranked.data_sets} data sets{where} {best} has the best mean rank, "
-            f"{ranked.ranks[best]:.2f}")
-    if ranked.p > LEVEL:  # nan with two techniques, for which Nemenyi's test alone decides
+    text = (f"Over {found.data_sets} data sets{where} {best} has the best mean rank, "
+            f"{found.ranks[best]:.2f}")
+    if found.p > LEVEL:  # nan with two techniques, for which Nemenyi's test alone decides
         return (f"{text}, but the techniques' ranks do not differ significantly (Friedman's test, "
-                f"p = {ranked.p:.2g}).")
-    to_best = {str(name): float(p) for name, p in ranked.pairs[best].items()}
+                f"p = {found.p:.2g}).")
+    to_best = {str(name): float(p) for name, p in found.pairs[best].items()}
     worse = [name for name in order[1:] if to_best[name] <= LEVEL]
     beside = [name for name in order[1:] if name not in worse]
     parts = []
     if worse:
-        parts.append(f"significantly better than {_listed(ranked, worse)}")
+        parts.append(f"significantly better than {_listed(found, worse)}")
     if beside:
-        parts.append(f"not significantly better than {_listed(ranked, beside)}")
+        parts.append(f"not significantly better than {_listed(found, beside)}")
     return f"{text}: {'; '.join(parts)} (Nemenyi's test)."
 
 
-def _listed(ranked: Ranked, names: Sequence[str]) -> str:
-    said = [f"{name} ({ranked.ranks[name]:.2f})" for name in names]
+def _listed(found: Ranked, names: Sequence[str]) -> str:
+    said = [f"{name} ({found.ranks[name]:.2f})" for name in names]
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
 
 
