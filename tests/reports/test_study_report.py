@@ -3,10 +3,8 @@
 import base64
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, ClassVar
@@ -389,25 +387,6 @@ def test_command__writes_the_page_and_says_its_size(
     assert (code, errors) == (0, "")
     assert re.fullmatch(r"Open in a browser: r.html \(\d\.\d MB\)\n", output)
     assert "ftlab run small.yaml --seeds 0,1,2" in (tmp_path / "r.html").read_text()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A headless browser from the system's packages."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("no browser here: apt install chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # chromium refuses to be root in one
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield opened
-    opened.quit()
 
 
 def test_browser__draws_it_from_a_file_on_a_phone_and_in_the_dark(
