@@ -50,7 +50,7 @@ def test_figures__no_text_lies_on_another_or_is_cut(page: Path, chromium: Any, w
     chromium.get(page.as_uri())
     run = chromium.execute_script
     assert run("return document.querySelectorAll('.plot .main-svg').length") >= 9
-    assert run("return document.documentElement.scrollWidth") == width
+    assert run("return document.documentElement.scrollWidth") <= width
     assert run(OVERLAPS, TEXTS) == []
     if width == 1280:  # the axes go beside each other again, and below each other, as it changes
         tall = run("return document.documentElement.scrollHeight")

@@ -2,7 +2,7 @@
 // Where a figure's axes go at a given width. plotly places axes by fractions of the whole and knows
 // nothing of the names beside them, so that on one screen or another they would overlap.
 const arrange = (() => {
-  const RIGHT = 14, TICKS = 22, LINE = 17, ROW = 21; // pixels
+  const RIGHT = 20, TICKS = 22, LINE = 17, ROW = 21; // pixels
   const pen = document.createElement("canvas").getContext("2d");
 
   function wide(text, size = 12) {
