@@ -71,7 +71,7 @@ class Member(Job):
         said = self.remarks.setdefault(name, [])
         if event["text"] not in said:
             said.append(event["text"])
-        return {name: "; ".join(said)}
+        return {name: "\n".join(said)}
 
     @abstractmethod
     def alone(self, why: str) -> None:

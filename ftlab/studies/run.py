@@ -96,7 +96,7 @@ class StudyRun(Member):
         write_specification(self.directory, self.specification)
         self.run_id = self.tracker.open_run(cell_id, seed, said)
         tags = {provenance.TAG: runs.environment, **fingerprints(planned),
-                **{name: "; ".join(texts) for name, texts in self.remarks.items()}}
+                **{name: "\n".join(texts) for name, texts in self.remarks.items()}}
         self.tracker.set_tags(self.run_id, tags)
         log_data(self.tracker, self.run_id, planned)
         self.begin = time.monotonic()

@@ -71,4 +71,4 @@ def test_run__stores_what_its_data_took_note_of_beside_its_own_notes(
     run_study(study, store, tmp_path / "results", engine=Scripted())
     cell, = Tracker(store).cells("small")
     for run in cell.runs:
-        assert run.tags["ftlab.note"] == "; ".join([*noted, "the note"])
+        assert run.tags["ftlab.note"] == "\n".join([*noted, "the note"])

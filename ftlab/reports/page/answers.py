@@ -21,6 +21,7 @@ def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[
     sentences = [answer(comparison, evidence.metric, len(comparisons) > 1)
                  for comparison in comparisons if comparison.best]
     sentences += over_data_sets(comparisons, evidence.higher_is_better)
+    sentences += left_out(evidence) if sentences else []
     complete = sum(not row.note for row in evidence.rows)
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
     return join([
@@ -30,6 +31,21 @@ def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[
         tag("p", f"{evidence.metric} compared; epochs selected by {select_by}; "
                  f"{complete} of {len(evidence.rows)} cells complete; {count}.", class_="about"),
     ])
+
+
+def left_out(evidence: Evidence) -> list[str]:
+    """Who is not in the answer, since seeds of it failed or never ran; a sentence, or none."""
+    gone: dict[str, int] = {}
+    for row in evidence.rows:
+        if row.note:
+            gone[row.key.technique] = gone.get(row.key.technique, 0) + 1
+    everywhere = len(evidence.groups)
+    if not gone:
+        return []
+    named = [name if count == everywhere else f"{name} (in {count} of {everywhere} comparisons)"
+             for name, count in gone.items()]
+    said = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    return [f"Not compared, as not all of their seeds have finished: {said}."]
 
 
 def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) -> list[str]:
