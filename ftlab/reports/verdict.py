@@ -120,6 +120,8 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
 
 def _far(comparison: Comparison, metric: str, other: str) -> str:
     """`lora (by 1.20 points, p = 0.03)`."""
+    if comparison.means[other] == comparison.means[comparison.best]:
+        return f"{other} (the same mean)"
     number = digits(metric, list(comparison.means.values()))
     unit = " points" if is_percent(metric) else ""
     pair = comparison.against_best(other)

@@ -207,9 +207,9 @@ def _dots(screen: Screen, n: int, sets: pd.DataFrame, look: dict[str, Style]) ->
                x=[x for column, _, _ in joined for x in (column, column, None)],
                y=[y for _, low, high in joined for y in (low, high, None)])
     for row, name in enumerate(called):
-        xs = [column for column in range(len(sets)) if (name, column) in inside]
-        if xs:
-            screen.add(n, **shown, x=xs, y=[row] * len(xs), marker=marker(look[name], size=9))
+        on = [column for column in range(len(sets)) if (name, column) in inside]
+        if on:
+            screen.add(n, **shown, x=on, y=[row] * len(on), marker=marker(look[name], size=9))
 
 
 def _upset(axes: Axes, sets: pd.DataFrame, look: dict[str, Style]) -> None:

@@ -8,29 +8,57 @@ from collections.abc import Mapping, Sequence
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
+from ftlab.reports.rows import Row
 from ftlab.reports.statistics.family import LEVEL
 from ftlab.reports.statistics.ranks import Ranked, rank
 from ftlab.reports.verdict import answer
 
+MOST = 6  # sentences on one data set each
 NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
 
 
 def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[int],
          select_by: str) -> Markup:
     """Study, question, answer, and what the answer stands on."""
-    sentences = [answer(comparison, evidence.metric, len(comparisons) > 1)
-                 for comparison in comparisons if comparison.best]
-    sentences += over_data_sets(comparisons, evidence.higher_is_better)
-    sentences += left_out(evidence) if sentences else []
+    each = [answer(comparison, evidence.metric, len(comparisons) > 1)
+            for comparison in comparisons if comparison.best]
+    said = over_data_sets(comparisons, evidence.higher_is_better)
+    beside = each if len(each) > MOST else []  # so many are no answer: folded below it
+    said += each if not beside else []
+    said += at_what_cost(evidence, comparisons[0]) if len(evidence.groups) == 1 and each else []
+    said += left_out(evidence) if each else []
     complete = sum(not row.note for row in evidence.rows)
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
     return join([
         tag("p", f"ftlab study {evidence.study}", class_="study"),
         tag("h1", evidence.question or f"What does the study {evidence.study} say?"),
-        tag("div", *(tag("p", sentence) for sentence in sentences or [NOTHING]), class_="answer"),
+        tag("div", *(tag("p", sentence) for sentence in said or [NOTHING] * (not beside)),
+            *([folded(f"Each of {len(beside)} data sets", *(tag("p", line) for line in beside))]
+              if beside else []), class_="answer"),
         tag("p", f"{evidence.metric} compared; epochs selected by {select_by}; "
                  f"{complete} of {len(evidence.rows)} cells complete; {count}.", class_="about"),
     ])
+
+
+def at_what_cost(evidence: Evidence, comparison: Comparison) -> list[str]:
+    """What the cheapest trains of those that the tests leave beside the best; a sentence, or none."""
+    sizes = {row.key.technique: row for row in evidence.rows if math.isfinite(row.trainable)}
+    beside = [name for name in comparison.standing if name in sizes]
+    if comparison.best not in beside:
+        return []
+    least = min(beside, key=lambda name: sizes[name].trainable)
+    best = _trains(sizes[comparison.best])
+    if len(beside) == 1:
+        return [f"It trains {best}."]
+    if sizes[least].trainable == sizes[comparison.best].trainable:
+        return [f"It trains {best}, and none of those not significantly worse trains fewer."]
+    cheapest = _trains(sizes[least])
+    return [f"{least}, not significantly worse, trains {cheapest} where {comparison.best} trains {best}."]
+
+
+def _trains(row: Row) -> str:
+    share = f" ({row.percent:.2g}% of all)" if math.isfinite(row.percent) else ""
+    return f"{row.trainable:,.0f} parameters{share}"
 
 
 def left_out(evidence: Evidence) -> list[str]:
