@@ -16,8 +16,9 @@ FEW = ["trainer.max_epochs=1", "seeds=[0]", "datasets.bbc.init_args.max_length=1
        "datasets.bbc.init_args.subset={limit: 40, splits: [train, validation, test]}"]
 SMALLER = {  # after the cell that is tagged `parameters`
     "01_first_study": {"overrides": FEW},
+    "02_compare_and_plot": {"overrides": FEW},
     "03_your_own_technique": {"overrides": FEW},
-    "04_reproduce_a_paper_table": {"seeds": [0]},
+    "04_reproduce_a_paper_table": {"seeds": [0], "overrides": FEW},
 }
 LARGEST = 60_000  # bytes of a notebook, its figure included
 PRIVATE = re.compile(r"/(home|root|tmp|work|mnt|opt|usr|var|Users|private)/|[A-Z]:\\\\|file://"
@@ -63,11 +64,13 @@ def test_notebook__runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(space["report"].rows) == 2
     elif name == "02_compare_and_plot":
         assert len(space["cells"]) == len(space["drift"].movements) == 7
+        assert [path.name for path in space["pictures"]] == ["scores.png", "error_overlap.png"]
     elif name == "03_your_own_technique":
         rows = {row.key.technique: row for row in space["report"].rows}
         assert rows["last_biases"].trainable > rows["probe"].trainable
     else:
         assert space["again"].verdict == "reproduced"
+        assert all(said in space["report"]._repr_html_() for said in ("78.15", "verdict"))
     os.chdir(FOLDER)
     if "folder" in space:
         space["folder"].cleanup()

@@ -78,7 +78,8 @@ def _study(study: str) -> str:
     return (
         f"Continue: `ftlab run STUDY` with the file of study {escape_markdown(study)} does what is "
         "unfinished and repeats nothing; `ftlab table STUDY` writes this again. Compare: tick runs, "
-        "then Compare; or the chart tab."
+        "then Compare; or the chart tab. Where MLflow shows its menu for language agents, choose Model "
+        "training at the top left."
     )
 
 

@@ -43,7 +43,8 @@ def cost(name: str, values: Sequence[float]) -> tuple[Callable[[float], str], st
     """How a cost is written, and in which unit: one a column, the largest of `values` leads.
 
     Seconds, minutes or hours (of a latency milliseconds), MiB or GiB, GFLOP, and counts as they
-    are; a cost of another name as a plain number without unit.
+    are; a cost of another name as a plain number without unit. What is not nothing is not written
+    as nothing: 0.015 s beside 16.3 s.
     """
     largest = max((value for value in values if math.isfinite(value)), default=0.0)
     if name.endswith("_seconds"):
@@ -62,4 +63,10 @@ def cost(name: str, values: Sequence[float]) -> tuple[Callable[[float], str], st
 
 
 def _scaled(divisor: float, decimals: int) -> Callable[[float], str]:
-    return lambda value: f"{value / divisor:,.{decimals}f}"
+    def written(value: float) -> str:
+        size = abs(value / divisor)
+        small = 0 < size < 0.5 * 10.0**-decimals  # it would be written as nothing at all
+        places = min(1 - math.floor(math.log10(size)), 6) if small else decimals
+        return f"{value / divisor:,.{places}f}"
+
+    return written

@@ -66,7 +66,7 @@ class Report:
         return formats.terminal(self.sheet, room)
 
     def _repr_html_(self) -> str:
-        return formats.page(self.sheet)
+        return "\n".join(map(formats.page, (self.sheet, self.paper) if self.paper else (self.sheet,)))
 
 
 def write(

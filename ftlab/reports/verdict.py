@@ -102,14 +102,10 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
     worse = [other for other in others if (pair := comparison.against_best(other)) is not None
              and pair.differs]
     unknown = [other for other in others if other not in beside and other not in worse]
-    if len(beside) == len(others) > 2:
-        smallest = least([pair for other in others
-                        if (pair := comparison.against_best(other)) is not None])
-        apart = sorted(comparison.worse_by(other) for other in others)
-        points = " points" if is_percent(metric) else ""
-        return (f"{begin}: not significantly better than any of the other {len(others)} (by "
-                f"{number(apart[0])} to {number(apart[-1])}{points}, {smallest}).")
     parts = []
+    if len(beside) == len(others) > 2:
+        parts.append(_than_none(comparison, metric, others))
+        beside = []
     if worse:
         parts.append(f"significantly better than {listed([_far(comparison, metric, other) for other in worse])}")
     if beside:
@@ -121,8 +117,20 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
     return f"{begin}: {'; '.join(parts)}.{f' {ONE_SEED}' * alone}"
 
 
+def _than_none(comparison: Comparison, metric: str, others: Sequence[str]) -> str:
+    """`not significantly better than any of the other 6 (by 1.73 to 11.79 points, p = ...)`."""
+    number = digits(metric, list(comparison.means.values()))
+    smallest = least([pair for other in others
+                      if (pair := comparison.against_best(other)) is not None])
+    apart = sorted(comparison.worse_by(other) for other in others)
+    return (f"not significantly better than any of the other {len(others)} (by {number(apart[0])} "
+            f"to {number(apart[-1])}{' points' * is_percent(metric)}, {smallest})")
+
+
 def _far(comparison: Comparison, metric: str, other: str) -> str:
     """`lora (by 1.20 points, p = 0.03)`."""
+    if comparison.means[other] == comparison.means[comparison.best]:
+        return f"{other} (the same mean)"
     number = digits(metric, list(comparison.means.values()))
     unit = " points" if is_percent(metric) else ""
     pair = comparison.against_best(other)

@@ -148,6 +148,7 @@ class Runs:
                 "ftlab.attempt": str(len(earlier) + 1),
                 "ftlab.id": token,
                 "mlflow.parentRunId": cell_id,
+                view.NOTE: view.RUN_NOTE.format(seed=seed),
                 **ORIGIN,
             }
             # The technique too: charts and comparisons show a run without its parent.

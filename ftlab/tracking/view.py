@@ -20,6 +20,15 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 NOTE = "mlflow.note.content"
 """The tag that is a run's or an experiment's description, Markdown."""
 
+RUN_NOTE = (
+    "Seed {seed} of the cell that is its parent run, where the means over seeds are. `test/...` is "
+    "measured once, with the epoch that was best on validation (`best_epoch`). Artifacts: "
+    "`checkpoint` is what was trained, `predictions` has a row an example, `figures` what the run "
+    "drew of itself, `run.json` its config. To use the model, with the Run ID beside this: "
+    "`ftlab predict RUN INPUT`, `ftlab export RUN --out DIR`."
+)
+"""The description of a run, Markdown."""
+
 RUNS_KEY = f"{KEY}.runs"
 """Of the view of the runs; a sweep's key has a dash, so that none is called like it."""
 
@@ -55,8 +64,9 @@ def _cells(study: str, metric: str, sections: Sequence[str]) -> dict[str, Any]:
     Sorted by anything but the time of creation, the UI would show a flat list.
     """
     mean = f"{metric}.mean"
-    metrics = ["rank", mean, metric, f"{metric}.std", f"{metric}.n"]
-    metrics += [f"{name}.mean" for name in COSTS] + [LR]
+    metrics = ["rank", mean, f"{metric}.std", f"{metric}.n"]
+    # the metric itself, which a cell lacks, last of what the first look at the page shows
+    metrics += [metric, *(f"{name}.mean" for name in COSTS), LR]
     charts = [
         _bar(mean, f"{metric}: mean over seeds"),
         _chart("SCATTER", f"{metric} against training seconds", runsCountToCompare=100,

@@ -17,6 +17,7 @@ from scipy import stats
 
 from ftlab.reports.comparison import Compared, Comparison
 from ftlab.reports.diagnoses.base import LEVELS, Course, Observed, matters
+from ftlab.reports.diagnoses.notes import Notes
 from ftlab.reports.diagnoses.nothing_learned import weigh
 from ftlab.reports.diagnoses.observe import diagnose
 from ftlab.reports.diagnoses.power import MOST, needed
@@ -135,6 +136,16 @@ def unfinished() -> list[Course]:
 def noted() -> list[Course]:
     return [replace(run, notes="3 of 444 test inputs are also in train (exact duplicates)")
             for run in healthy(1, 0.85)]
+
+
+def test_notes__one_with_a_semicolon_is_one_and_of_all_that_ran_it_is_said_once() -> None:
+    notes = "1 of 9 texts is not UTF-8; bytes replaced\n100.0% of training texts were cut at 16 tokens"
+    ran = [replace(run, notes=notes) for run in healthy(1, 0.85)]
+    study = observed({"a": ran, "b": ran, "never": []})
+    seen = [(found.where, found.seen, found.advice[:20]) for found in Notes().find(study)]
+    assert seen == [("all cells that ran", "1 of 9 texts is not UTF-8; bytes replaced", ""),
+                    ("all cells that ran", "100.0% of training texts were cut at 16 tokens",
+                     "a larger max_length,")]
 
 
 def failed() -> list[Course]:

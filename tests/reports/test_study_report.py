@@ -333,6 +333,62 @@ def test_no_finished_run__says_so_and_why(tmp_path: Path, memory: Memory) -> Non
     assert len(html) < 100_000  # without a figure it needs no plotly
 
 
+def answer_of(html: str) -> str:
+    found = re.search(r'<div class="answer">(.*?)</div>', html, re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def test_answer__names_who_is_not_in_it_and_what_the_best_trains(
+    tmp_path: Path, memory: Memory
+) -> None:
+    study = make_study(tmp_path, techniques=("probe", "lora", "full"))
+    fill(study, memory, tmp_path / "work", {"probe": [30, 29, 30], "lora": [38, 39, 38],
+                                            "full": [5]}, reason="out of memory", stored=False)
+    html, _ = read(report(study, results=tmp_path))
+    said = answer_of(html)
+    assert "<p>It trains 1,000 parameters.</p>" in said
+    assert "<p>Not compared, as not all of their seeds have finished: full.</p>" in said
+
+
+def test_answer__names_the_cheapest_of_those_that_stand(tmp_path: Path, memory: Memory) -> None:
+    study = make_study(tmp_path)
+    fill(study, memory, tmp_path / "work", {"probe": [34, 36, 35], "lora": [36, 34, 38]},
+         stored=False)
+    for run in memory.found.values():
+        if run["cell_id"].startswith("probe"):
+            run["metrics"] |= {"cost/trainable_parameters": 10.0, "cost/total_parameters": 1e4}
+    html, _ = read(report(study, results=tmp_path))
+    assert ("probe, not significantly worse, trains 10 parameters (0.1% of all) where lora trains "
+            "1,000 parameters") in answer_of(html)
+
+
+def test_answer__equal_means_are_said_and_no_choice_of_validation_is_invented(
+    tmp_path: Path, memory: Memory
+) -> None:
+    study = make_study(tmp_path)
+    fill(study, memory, tmp_path / "work", {"probe": [34, 36, 35], "lora": [34, 36, 35]},
+         stored=False)
+    html, _ = read(report(study, results=tmp_path))
+    assert "not significantly better than lora (the same mean)" in answer_of(html)
+    clear = make_study(tmp_path, name="clear")
+    memory.keys.clear()
+    memory.found.clear()
+    fill(clear, memory, tmp_path / "work", {"probe": [20, 19, 20], "lora": [38, 39, 38]},
+         stored=False)  # all with the same score on validation
+    assert "Selection unstable" not in read(report(clear, results=tmp_path))[1].texts["strong"]
+
+
+def test_answer__of_many_data_sets_begins_with_all_of_them(tmp_path: Path, memory: Memory) -> None:
+    study = make_study(tmp_path, [f"set{n}" for n in range(7)])
+    fill(study, memory, tmp_path / "work", {"probe": [30, 29, 30], "lora": [38, 39, 38]},
+         stored=False)
+    html, _ = read(report(study, results=tmp_path))
+    first, _, folded = answer_of(html).partition("<details>")
+    assert first.startswith("<p>Over 7 data sets lora has the best mean rank")
+    assert "on set0 from" not in first and folded.count("lora has the highest") == 7
+
+
 def test_one_seed__invents_no_interval(tmp_path: Path, memory: Memory) -> None:
     study = make_study(tmp_path, seeds=[0])
     fill(study, memory, tmp_path / "work", {"probe": [30], "lora": [38]}, stored=False)

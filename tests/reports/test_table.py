@@ -12,7 +12,7 @@ from scipy import stats
 
 from ftlab.errors import InputError
 from ftlab.reports.export import write_file
-from ftlab.reports.metric_text import is_percent
+from ftlab.reports.metric_text import cost, is_percent
 from ftlab.reports.table import write
 
 FILES = {
@@ -326,3 +326,10 @@ def test_write__results_folder_is_a_file(store, tmp_path):
     (tmp_path / "results").touch()
     with pytest.raises(InputError, match="results"):
         write("study", plain_study(store), store, tmp_path / "results", {})
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (16.3, "16.3"), (0.0149, "0.015"), (0.05, "0.1"), (0.0, "0.0"), (2e-9, "0.000000")])
+def test_cost__something_is_not_written_as_nothing(value: float, text: str) -> None:
+    number, unit = cost("cost/train_seconds", [16.3, value])
+    assert (number(value), unit) == (text, "s")

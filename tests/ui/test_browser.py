@@ -117,6 +117,14 @@ def test_curves__every_run_in_its_techniques_colour(pages: Pages, ui: Served) ->
     pages.shot("curves")
 
 
+def test_curves__sections_of_later_metrics_come_after_ours(pages: Pages, ui: Served) -> None:
+    pages.open(ui.addresses[CURVES])
+    pages.see(f"{STUDY}: how its runs learned")
+    titles = pages.until(lambda: [said for line in pages.text().splitlines() if (
+        said := line.strip()).startswith((f"{STUDY}: how", "a_later"))][:2], "the sections")
+    assert [title.split(" (")[0] for title in titles] == [f"{STUDY}: how its runs learned", "a_later"]
+
+
 def test_cell_page__where_it_stands_and_the_figure(pages: Pages, ui: Served) -> None:
     pages.open(ui.addresses[STUDY], width=700)
     pages.wait_for_rows(len(CELLS))

@@ -17,14 +17,16 @@ class Notes(Diagnosis):
         said: dict[str, dict[str, None]] = {}
         for cell in observed.cells:
             for run in cell.runs:
-                for note in run.notes.splitlines():
+                for note in filter(None, run.notes.split("\n")):
                     said.setdefault(note, {})[cell.key.title] = None
-        whole = len(observed.cells)
-        return [Finding("hint", "all cells" if len(cells) == whole > 1 else ", ".join(cells), (),
+        whole = sum(bool(cell.runs) for cell in observed.cells)
+        return [Finding("hint", "all cells that ran" if len(cells) == whole > 1 else ", ".join(cells), (),
                         note, _advice(note)) for note, cells in said.items()]
 
 
 def _advice(note: str) -> str:
     if "duplicate" in note:
         return "remove them from the training data, or say how many there are beside the result"
+    if "were cut at" in note:
+        return "a larger max_length, if what stands after the cut matters to the task"
     return ""

@@ -86,6 +86,8 @@ def _contrary(comparison: Comparison, cells: list[Watched], observed: Observed) 
     if len(scores) < 2:
         return None
     first = max(scores, key=lambda technique: sign * scores[technique])
+    if scores[first] == scores.get(comparison.best):
+        return None  # validation puts both first
     pair = comparison.against_best(first)
     if first == comparison.best or pair is None or not pair.differs:
         return None

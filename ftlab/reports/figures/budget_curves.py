@@ -65,10 +65,13 @@ class BudgetCurves(Drawing):
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         panels = parts(data, "sweep", "group")
         look, shown = styles(evidence.techniques), set(data["technique"])
-        screen = Screen([_heading(sweep, group) for (sweep, group), _ in panels], 340,
+        screen = Screen([_heading(sweep, group) for (sweep, group), _ in panels], 260, 2,
                         legend=[name for name in look if name in shown])
         for n, (_, lines) in enumerate(panels):
-            screen.axis("x", n, "trials spent", tickformat="d")
+            most = int(lines["k"].max())
+            screen.axis("x", n, "trials spent", **(
+                {"type": "log"} if most > 2 else {}), tickvals=_ticks(most),
+                ticktext=[str(tick) for tick in _ticks(most)])
             screen.axis("y", n, _title(lines, evidence))
             for technique, points in parts(lines, "technique"):
                 name, style = str(technique), look[str(technique)]
@@ -149,10 +152,14 @@ def _curve(axes: Axes, points: pd.DataFrame, style: Style) -> None:
               linewidth=1.6, marker=style.marker if len(known) <= 32 else None, markersize=4.5)
 
 
-def _trials(axes: Axes, most: int) -> None:
+def _ticks(most: int) -> list[int]:
+    """Powers of two, and the last trial."""
     ticks = [2**power for power in range(most.bit_length()) if 2**power <= most]
-    if ticks[-1] < most:
-        ticks = [*(tick for tick in ticks if 1.3 * tick < most), most]
+    return ticks if ticks[-1] == most else [*(tick for tick in ticks if 1.3 * tick < most), most]
+
+
+def _trials(axes: Axes, most: int) -> None:
+    ticks = _ticks(most)
     if most > 2:  # the first trials matter most, so they get the room
         axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

@@ -68,15 +68,18 @@ class ClassEffect(Drawing):
         look, shown = styles(evidence.techniques), set(data["technique"])
         lines, most = int(data["place"].max()) + 1, data["technique"].nunique()
         screen = Screen([group_title(group) for group, _, _ in panels],
-                        int(110 + lines * max(26, 5 * most)),
+                        int(20 + lines * max(26, 5 * most)), 3, least=170,
                         legend=[name for name in look if name in shown])
         for n, (_, cells, kind) in enumerate(panels):
             screen.axis("x", n, _axis(kind, cells))
             screen.axis("y", n, "", **categories(_labels(cells)))
             for technique, own in _shifted(cells):
+                ends = {"type": "data", "symmetric": False, "width": 0, "thickness": 1,
+                        "array": (own["high"] - own["gain"]).tolist(),
+                        "arrayminus": (own["gain"] - own["low"]).tolist()}
                 screen.add(n, technique, type="scatter", mode="markers", x=own[kind].tolist(),
                            y=own["at"].tolist(), marker=marker(look[technique], size=8),
-                           hovertemplate="%{x:.3g}")
+                           hovertemplate="%{x:.3g}", **({"error_x": ends} if kind == "gain" else {}))
         return screen.done()
 
     def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
@@ -87,7 +90,7 @@ class ClassEffect(Drawing):
         if len(evidence.techniques) > _MOST:
             most = f" The {_MOST} techniques with the best means are shown."
         return (f"Test recall and F1 of each class, mean over seeds (n = {n}); in brackets its "
-                "training examples and their share, before any resampling. Right: F1 less that of "
+                "training examples and their share, before any resampling. Points: F1 less that of "
                 "the technique with the best mean, paired by seed; lines reach from the lowest to "
                 f"the highest seed.{binned}{most}")
 

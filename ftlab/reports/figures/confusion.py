@@ -15,7 +15,7 @@ from ftlab.reports.figures.answers import best, classes, confusions
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of
 from ftlab.reports.figures.paper import canvas, ink, leftmost
-from ftlab.reports.figures.screen import Screen, text
+from ftlab.reports.figures.screen import Screen, shades, text
 from ftlab.reports.figures.words import group_title, labels
 
 _NUMBERED, _NAMED = 12, 30  # classes up to which each cell has its number, and each class its name
@@ -61,17 +61,23 @@ class ConfusionMatrices(Drawing):
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         several = data["group"].nunique() > 1
         largest = max(len(names) for names in data["classes"])
-        screen = Screen([_heading(panel, several) for panel in lines_of(data)],
-                        min(260 + 14 * min(largest, _NAMED), 620), 1 if len(data) < 3 else 2)
+        side = 170 + 10 * largest if largest <= _NAMED else 260
+        screen = Screen([_heading(panel, several) for panel in lines_of(data)], side, 4,
+                        least=side - 60, need=14 * largest if largest <= _NAMED else 150, widest=int(1.2 * side),
+                        matrix=True)
         for n, panel in enumerate(lines_of(data)):
-            called, places = [text(name) for name in _called(panel.classes)], None
-            if len(called) <= _NAMED:
-                places = {"tickvals": list(range(len(called))), "ticktext": called}
-            screen.axis("x", n, "prediction", showgrid=False, automargin=True, **(places or {}))
-            screen.axis("y", n, "target", showgrid=False, autorange="reversed", **(places or {}))
+            called = [text(name) for name in _called(panel.classes)]
+            if len(called) > _NAMED:
+                called = []
+            places: dict[str, Any] = {"tickvals": list(range(len(called))), "ticktext": called}
+            screen.axis("x", n, "prediction", showgrid=False, **places)
+            screen.axis("y", n, "target", showgrid=False, autorange="reversed", **places)
+            if (unknown := np.isnan(panel.shares)).any():
+                screen.add(n, type="heatmap", z=np.where(unknown, 1.0, np.nan), showscale=False,
+                           colorscale=[[0, "#cccccc"], [1, "#cccccc"]], hoverinfo="skip")
             screen.add(n, type="heatmap", z=np.round(panel.shares, 2), zmin=0, zmax=100,
-                       colorscale="Blues", showscale=n == 0, colorbar={"title": {"text": "%"}},
-                       texttemplate="%{z:.0f}" if len(called) <= _NUMBERED else "",
+                       colorscale=shades("Blues"), showscale=False,
+                       texttemplate="%{z:.0f}" if len(panel.classes) <= _NUMBERED else "",
                        hovertemplate="target %{y}, prediction %{x}: %{z:.1f}%<extra></extra>")
         return screen.done()
 

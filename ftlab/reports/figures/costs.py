@@ -15,7 +15,7 @@ from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.paper import SPREAD, canvas, leftmost, names
-from ftlab.reports.figures.screen import Screen, categories
+from ftlab.reports.figures.screen import Screen, categories, logarithmic
 from ftlab.reports.figures.words import COSTS, Cost, group_title, labels, short
 
 _HATCHES = {"o": "", "s": "//", "^": "..", "D": "xx", "v": "\\\\", "P": "++", "X": "oo"}
@@ -29,11 +29,15 @@ class Costs(Drawing):
     order: ClassVar[int] = 40
 
     def data(self, evidence: Evidence) -> pd.DataFrame | None:
-        """A line a group, cost and technique: mean, low, high over seeds, n; nan where unknown."""
+        """A line a group, cost and technique: mean, low, high over seeds, n; nan where unknown.
+
+        Techniques without a finished run are left out.
+        """
         found = []
         for group in evidence.groups:
+            rows = [row for row in evidence.rows if row.group == group and evidence.runs(row.key)]
             for cost in COSTS:
-                lines = [_line(evidence, row, cost) for row in evidence.rows if row.group == group]
+                lines = [_line(evidence, row, cost) for row in rows]
                 if any(math.isfinite(line["mean"]) and line["mean"] > 0 for line in lines):
                     found += lines
         return pd.DataFrame(found) if found else None
@@ -60,16 +64,22 @@ class Costs(Drawing):
         panels = parts(data, "group", "of")
         most = max(len(lines) for _, lines in panels)
         look = styles(evidence.techniques)
-        screen = Screen([group_title(group) for (group, _), _ in panels], 100 + 24 * most)
-        for n, ((_, of), lines) in enumerate(panels):
-            title, size = _unit(str(of), data)
+        several, units = data["group"].nunique() > 1, [_unit(str(of), data) for (_, of), _ in panels]
+        screen = Screen([f"{title} ({group_title(group)})" if several else title
+                         for ((group, _), _), (title, _) in zip(panels, units, strict=True)],
+                        14 + 24 * most, 3)
+        for n, ((_, lines), (_, size)) in enumerate(zip(panels, units, strict=True)):
             means = (lines["mean"] / size).tolist()
             screen.axis("y", n, "", **categories(list(labels(lines["technique"]).values())))
             low = _floor(means)
-            screen.axis("x", n, title, **({"type": "log"} if low else {"rangemode": "tozero"}))
-            screen.add(n, type="bar", orientation="h", x=[m if m else None for m in means],
+            screen.axis("x", n, "", **(logarithmic([low, *means]) if low else {"rangemode": "tozero"}))
+            ends = {"type": "data", "symmetric": False, "width": 0, "thickness": 1,
+                    "array": ((lines["high"] - lines["mean"]) / size).tolist(),
+                    "arrayminus": ((lines["mean"] - lines["low"]) / size).tolist()}
+            screen.add(n, type="bar", orientation="h", x=[m - low if m else None for m in means],
                        y=list(range(len(means))), text=[short(mean) for mean in means],
-                       textposition="auto", hoverinfo="text", base=low or None,
+                       textposition="auto", textangle=0, hoverinfo="text", base=low or None,
+                       **({"error_x": ends} if (lines["high"] > lines["low"]).any() else {}),
                        marker={"color": [look[name].colour for name in lines["technique"]]})
         return screen.done()
 

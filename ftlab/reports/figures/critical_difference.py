@@ -14,7 +14,7 @@ from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.paper import canvas
-from ftlab.reports.figures.screen import Screen, marker, text
+from ftlab.reports.figures.screen import Screen, marker, text, whole
 from ftlab.reports.figures.words import labels, metric_title
 from ftlab.reports.statistics.family import LEVEL
 from ftlab.reports.statistics.ranks import FEWEST, rank
@@ -56,12 +56,12 @@ class CriticalDifference(Drawing):
         most = max(len(lines) for _, lines in panels)
         look = styles(evidence.techniques)
         screen = Screen([_title(str(backbone), lines) for backbone, lines in panels],
-                        120 + 30 * most)
+                        20 + 28 * most)
         for n, (_, lines) in enumerate(panels):
             called, far = labels(lines["technique"]), len(lines)
             bars = _bars(lines)
-            screen.axis("x", n, "mean rank (1 is the best)", range=[0.8, far + 0.2], dtick=1)
-            screen.axis("y", n, "", visible=True, automargin=True, showgrid=False, zeroline=False,
+            screen.axis("x", n, "mean rank (1 is the best)", range=[0.8, far + 0.2], **whole([1, far]))
+            screen.axis("y", n, "", visible=True, showgrid=False, zeroline=False,
                         tickvals=list(range(far)), range=[far - 0.4, -0.6],
                         ticktext=[text(called[name]) for name in lines["technique"]])
             for first, last in bars:

@@ -1,164 +1,241 @@
-"""Whether techniques get the same examples wrong."""
+"""Who gets which examples wrong: an UpSet plot of the techniques' errors.
+
+Lex, Gehlenborg, Strobelt, Vuillemot, Pfister (2014), https://doi.org/10.1109/TVCG.2014.2346248
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ftlab.reports.colours import Style, styles
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.export import to_csv
-from ftlab.reports.figures.answers import mistakes
+from ftlab.reports.figures.answers import Mistakes, mistakes
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
-from ftlab.reports.figures.paper import canvas, ink, leftmost
-from ftlab.reports.figures.screen import Screen, text
+from ftlab.reports.figures.paper import canvas, names
+from ftlab.reports.figures.screen import Screen, categories, marker, text
 from ftlab.reports.figures.words import group_title, labels
 
-_NUMBERED = 15  # techniques up to which each cell has its number
-_PANELS = {
-    "share": ("% of a's errors (row) that b (column) makes too", "Blues", 0.0, 100.0),
-    "kappa": ("Cohen's kappa of being right", "PuOr", -1.0, 1.0),
-}
-SHARED = "shared_errors.csv"
+MOST = 20  # sets that are drawn of a group
+ERRORS = "errors.csv"
+_ABOVE, _BAR, _NONE = 0.9, "#666666", "#dddddd"  # rows between dots and bars; greys
 Seeds = dict[int, NDArray[np.bool_]]
 
 
 class ErrorOverlap(Drawing):
-    """Shared errors and agreement; on the diagonal a technique with its own other seeds."""
+    """A column a set of techniques: how many examples these, and no others, get wrong."""
 
     name: ClassVar[str] = "error_overlap"
-    title: ClassVar[str] = "Shared errors"
+    title: ClassVar[str] = "Who gets which examples wrong"
     order: ClassVar[int] = 70
-    tables: ClassVar[tuple[str, ...]] = (SHARED,)
+    tables: ClassVar[tuple[str, ...]] = (ERRORS, "shared_errors.csv")  # that of earlier versions
 
     def data(self, evidence: Evidence) -> pd.DataFrame | None:
-        """A line a group and ordered pair of techniques; groups where nobody errs have none.
+        """A line a group and set, the largest first; groups where nobody errs have none.
 
-        `share` in percent, `kappa`, n seeds; how many examples, and how many all get wrong.
+        `members`, `many`: examples that exactly these get wrong in more than half of their
+        seeds; `names` and `errors` of all techniques; `examples` of the split, n seeds.
         """
-        found = []
+        found: list[dict[str, Any]] = []
         for group in evidence.groups:
-            known = mistakes(evidence, group)
-            if known is None or not any(w.any() for s in known.wrong.values() for w in s.values()):
-                continue
-            for a, b in itertools.product(known.wrong, repeat=2):
-                share, kappa, n = overlap(known.wrong[a], known.wrong[b], a == b)
-                found.append({"group": group, "a": a, "b": b, "share": 100 * share,
-                              "kappa": kappa, "n": n, "examples": len(known.ids),
-                              "shared": len(known.shared)})
+            if (known := mistakes(evidence, group)) is not None:
+                found += [{"group": group} | line for line in _sets(known)]
         return pd.DataFrame(found) if found else None
 
     def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
-        groups = parts(data, "group")
-        most = max(pairs["a"].nunique() for _, pairs in groups)
-        side = min(3.4 + 0.24 * most, 9.0)
-        figure, all_axes = canvas([2 * len(groups)], 2, side + 0.9, side)
-        for n, (axes, kind) in enumerate(zip(all_axes, itertools.cycle(_PANELS), strict=False)):
-            group, pairs = groups[n // 2]
-            image = _matrix(axes, pairs, kind)
-            axes.set_title(f"{group_title(group)}\n{_PANELS[kind][0]}", fontsize=9)
-            figure.colorbar(image, ax=axes, shrink=0.8)
+        groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
+        rows, columns = (max(each) for each in zip(*(
+            (len(sets["names"].iloc[0]), len(sets)) for _, sets in groups), strict=True))
+        figure, all_axes = canvas([len(groups)], 2, max(3.6, 2.4 + 0.27 * columns),
+                                  0.9 + 0.24 * (rows + _tall(rows)))
+        look = styles(evidence.techniques)
+        for axes, (group, sets) in zip(all_axes, groups, strict=True):
+            axes.set_title(group_title(group))
+            _upset(axes, sets, look)
         return figure
 
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        groups = parts(data, "group")
-        most = max(pairs["a"].nunique() for _, pairs in groups)
-        panels = [(group, pairs, kind) for group, pairs in groups for kind in _PANELS]
-        screen = Screen([f"{_PANELS[kind][0]}, {group_title(group)}" for group, _, kind in panels],
-                        min(240 + 26 * most, 800))
-        for n, (_, pairs, kind) in enumerate(panels):
-            called = [text(name) for name in labels(pairs["a"]).values()]
-            ticks = {"tickvals": list(range(len(called))), "ticktext": called, "showgrid": False,
-                     "automargin": True}
-            screen.axis("x", n, "", **ticks)
-            screen.axis("y", n, "", **ticks, autorange="reversed")
-            _, _, low, high = _PANELS[kind]
-            screen.add(n, type="heatmap", z=_square(pairs, kind), zmin=low, zmax=high,
-                       colorscale="Blues" if kind == "share" else "PuOr", showscale=False,
-                       texttemplate="%{z:.3g}" if len(called) <= _NUMBERED else "",
-                       hovertemplate="%{y} and %{x}: %{z:.3g}<extra></extra>")
+        groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
+        rows = max(len(sets["names"].iloc[0]) for _, sets in groups)
+        columns = max(len(sets) for _, sets in groups)
+        screen = Screen([group_title(group) for group, _ in groups],
+                        int(40 + 22 * (rows + _tall(rows))), 2, least=22 * columns,
+                        need=17 * columns, widest=40 * columns)
+        look = styles(evidence.techniques)
+        for n, (_, sets) in enumerate(groups):
+            called, far = _called(sets), list(range(len(sets)))
+            top = -_ABOVE - _tall(len(called)) - 1.2
+            screen.axis("y", n, "", **categories(called) | {"range": [len(called) - 0.4, top]})
+            screen.axis("x", n, "", tickvals=[], ticktext=[], showgrid=False, zeroline=False,
+                        range=[-0.7, len(sets) - 0.3])
+            screen.add(n, type="bar", x=far, y=[-height for height in _heights(sets)],
+                       base=-_ABOVE, text=[str(many) for many in sets["many"]],
+                       textposition="outside", textangle=0, cliponaxis=False, hoverinfo="text",
+                       hovertext=[f"{many}: {text(', '.join(labels(members).values()))}" for many, members
+                                  in zip(sets["many"], sets["members"], strict=True)],
+                       marker={"color": _BAR})
+            _dots(screen, n, sets, look)
         return screen.done()
 
     def texts(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, str]:
-        lines = [{"backbone": group[0], "dataset": group[1], "id": example}
-                 for group in dict.fromkeys(data["group"])
-                 if (known := mistakes(evidence, group)) is not None for example in known.shared]
-        return {SHARED: to_csv(("backbone", "dataset", "id"), lines)}
+        lines = []
+        for group in dict.fromkeys(data["group"]):
+            known = mistakes(evidence, group)
+            for technique, seeds in known.wrong.items() if known is not None else ():
+                times = np.sum(list(seeds.values()), axis=0)
+                lines += [{"backbone": group[0], "dataset": group[1], "id": known.ids[place],
+                           "technique": technique, "wrong_seeds": int(times[place]),
+                           "seeds": len(seeds)}
+                          for place in np.flatnonzero(times)] if known is not None else []
+        columns = ("backbone", "dataset", "id", "technique", "wrong_seeds", "seeds")
+        return {ERRORS: to_csv(columns, lines)}
 
     def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
-        counts = sorted(set(data.loc[data["a"] != data["b"], "n"]))
+        counts = sorted({n for each in data["n"] for n in each})
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        firsts = data.drop_duplicates("group")
-        shared = "; ".join(f"{line.shared} of {line.examples} examples"
-                           f"{f' ({group_title(line.group)})' if len(firsts) > 1 else ''}"
-                           for line in lines_of(firsts))
-        return (f"Test examples, mean over seeds in common (n = {n}). On the diagonal a technique "
-                "with its own other seeds: what chance alone makes of the same technique. Kappa 1: "
-                "right and wrong on the same examples; 0: as by chance. Grey: no error, or one "
-                f"seed. Wrong for every technique and seed, see {SHARED}: {shared}. Techniques "
+        groups = parts(data, "group")
+        said = " ".join(f"{f'{group_title(group)}: ' * (len(groups) > 1)}{_said(sets)}"
+                        f"{_agreement(mistakes(evidence, group))}." for group, sets in groups)
+        kappa = " Cohen's kappa of being wrong: 1 on the same examples, 0 as by chance."
+        return (f"Test examples by the techniques that get them wrong, in more than half of their "
+                f"seeds (n = {n}). A column is a set of techniques, its bar the examples that "
+                "these and no others get wrong; in brackets all errors of a technique. "
+                f"{said}{kappa * ('; kappa' in said)} Every error is in {ERRORS}. Techniques "
                 "without predictions are left out.")
 
 
-def overlap(a: Seeds, b: Seeds, same: bool) -> tuple[float, float, int]:
-    """P(b wrong | a wrong) and Cohen's kappa, each the mean over the pairs of runs that allow it.
+def _sets(known: Mistakes) -> list[dict[str, Any]]:
+    wrong = np.array([2 * np.sum(list(seeds.values()), axis=0) > len(seeds)
+                      for seeds in known.wrong.values()])
+    called = list(known.wrong)
+    shared = {"names": called, "errors": wrong.sum(axis=1).tolist(), "examples": len(known.ids),
+              "n": [len(seeds) for seeds in known.wrong.values()]}
+    found = Counter(tuple(np.flatnonzero(column).tolist()) for column in wrong.T)
+    found.pop((), None)
+    order = sorted(found, key=lambda members: (-found[members], len(members), members))
+    return [{"members": tuple(called[place] for place in members), "many": found[members]} | shared
+            for members in order]
+
+
+def overlap(a: Seeds, b: Seeds, same: bool) -> float:
+    """Cohen's kappa of being wrong, the mean over the pairs of runs that allow it; else nan.
+
+    Cohen (1960), https://doi.org/10.1177/001316446002000104
 
     Args:
         a: by seed, which examples are wrong.
         b: likewise.
         same: a and b are one technique: each seed is paired with each other one, not with itself.
-
-    Returns:
-        nan where no pair allows it; and the number of seeds.
     """
-    if same:
-        pairs = [(a[s], a[t]) for s, t in itertools.permutations(a, 2)]
-        n = len(a)
-    else:
-        pairs = [(a[s], b[s]) for s in a if s in b]
-        n = len(pairs)
-    shares = [float((x & y).sum() / x.sum()) for x, y in pairs if x.any()]
-    kappas = [value for x, y in pairs if math.isfinite(value := _kappa(x, y))]
-    return _mean(shares), _mean(kappas), n
+    pairs = ([(a[s], a[t]) for s, t in itertools.combinations(a, 2)] if same else
+             [(a[s], b[s]) for s in a if s in b])
+    found = []
+    for x, y in pairs:
+        p, q = float(x.mean()), float(y.mean())
+        chance = p * q + (1 - p) * (1 - q)
+        if chance < 1:
+            found.append((float((x == y).mean()) - chance) / (1 - chance))
+    return math.fsum(found) / len(found) if found else math.nan
 
 
-def _kappa(x: NDArray[np.bool_], y: NDArray[np.bool_]) -> float:
-    """Cohen (1960), https://doi.org/10.1177/001316446002000104; nan where both never vary."""
-    p, q = float(x.mean()), float(y.mean())
-    chance = p * q + (1 - p) * (1 - q)
-    return (float((x == y).mean()) - chance) / (1 - chance) if chance < 1 else math.nan
+def _agreement(known: Mistakes | None) -> str:
+    """What chance alone makes of the same technique, beside what two techniques share."""
+    if known is None:
+        return ""
+    own = [overlap(seeds, seeds, True) for seeds in known.wrong.values()]
+    others = [overlap(a, b, False) for a, b in itertools.combinations(known.wrong.values(), 2)]
+    told = [f"{_ranged(kappas)} between two {what}" for kappas, what in (
+        (own, "seeds of a technique"), (others, "techniques with the same seed"))
+        if any(map(math.isfinite, kappas))]
+    return f"; kappa {', '.join(told)}" if told else ""
 
 
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+def _ranged(values: Iterable[float]) -> str:
+    known = [value for value in values if math.isfinite(value)]
+    low, high = f"{min(known):.2f}", f"{max(known):.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
-def _square(pairs: pd.DataFrame, kind: str) -> NDArray[np.float64]:
-    size = pairs["a"].nunique()
-    return pairs[kind].to_numpy(dtype=np.float64).reshape(size, size)
+def _said(sets: pd.DataFrame) -> str:
+    first, wrong = sets.iloc[0], int(sets["many"].sum())
+    everyone = sum(line.many for line in lines_of(sets) if len(line.members) == len(line.names))
+    said = (f"{first['examples'] - wrong} of {first['examples']} examples are right for all, "
+            f"{everyone} wrong for all")
+    if len(sets) > MOST:
+        share = 100 * sets["many"].head(MOST).sum() / wrong
+        said += f"; the {MOST} largest of {len(sets)} sets hold {share:.0f}% of the others"
+    return said
 
 
-def _matrix(axes: Axes, pairs: pd.DataFrame, kind: str) -> Any:
-    _, colours, low, high = _PANELS[kind]
-    values, called = _square(pairs, kind), list(labels(pairs["a"]).values())
-    axes.set_facecolor("#cccccc")
-    image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=low, vmax=high)
-    axes.grid(visible=False)
-    font = 8 if len(called) <= 20 else 6
-    axes.set_xticks(range(len(called)), called, rotation=45, ha="right", rotation_mode="anchor",
-                    fontsize=font)
-    axes.set_yticks(range(len(called)), called if leftmost(axes) else [""] * len(called),
-                    fontsize=font)
-    for (row, column), value in np.ndenumerate(values):
-        if len(called) <= _NUMBERED and math.isfinite(value):
-            place = (value - low) / (high - low)
-            axes.text(column, row, f"{value:.0f}" if kind == "share" else f"{value:.2f}",
-                      ha="center", va="center", fontsize=7, color=ink(colormaps[colours](place)))
-    return image
+def _called(sets: pd.DataFrame) -> list[str]:
+    called, errors = sets["names"].iloc[0], sets["errors"].iloc[0]
+    return [f"{name} ({many})" for name, many in zip(labels(called).values(), errors, strict=True)]
+
+
+def _tall(rows: int) -> float:
+    """The highest bar, in rows."""
+    return max(4.0, 0.7 * rows)
+
+
+def _heights(sets: pd.DataFrame) -> list[float]:
+    return (_tall(len(sets["names"].iloc[0])) * sets["many"] / sets["many"].max()).tolist()
+
+
+def _dots(screen: Screen, n: int, sets: pd.DataFrame, look: dict[str, Style]) -> None:
+    """Grey where a technique is not of the set, its own mark where it is, and lines between."""
+    called = list(sets["names"].iloc[0])
+    inside = {(name, column) for column, members in enumerate(sets["members"]) for name in members}
+    off = [(column, row) for row, name in enumerate(called) for column in range(len(sets))
+           if (name, column) not in inside]
+    shown = {"type": "scatter", "mode": "markers", "hoverinfo": "skip"}
+    if off:
+        xs, ys = zip(*off, strict=True)
+        screen.add(n, **shown, x=xs, y=ys, marker={"color": _NONE, "size": 7})
+    joined = [(column, *_ends(members, called)) for column, members in enumerate(sets["members"])]
+    screen.add(n, type="scatter", mode="lines", hoverinfo="skip", line={"color": _BAR, "width": 2},
+               x=[x for column, _, _ in joined for x in (column, column, None)],
+               y=[y for _, low, high in joined for y in (low, high, None)])
+    for row, name in enumerate(called):
+        on = [column for column in range(len(sets)) if (name, column) in inside]
+        if on:
+            screen.add(n, **shown, x=on, y=[row] * len(on), marker=marker(look[name], size=9))
+
+
+def _upset(axes: Axes, sets: pd.DataFrame, look: dict[str, Style]) -> None:
+    called = list(sets["names"].iloc[0])
+    names(axes, _called(sets))
+    axes.set_ylim(len(called) - 0.4, -_ABOVE - _tall(len(called)) - 1.2)
+    axes.set_xlim(-0.7, max(len(sets), 8) - 0.3)  # few sets are not spread over the whole width
+    axes.set_xticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(left=False)
+    for row in range(0, len(called), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="black", alpha=0.04, linewidth=0)
+    heights = _heights(sets)
+    axes.bar(range(len(sets)), [-height for height in heights], bottom=-_ABOVE, width=0.62,
+             color=_BAR)
+    for column, (line, height) in enumerate(zip(lines_of(sets), heights, strict=True)):
+        axes.annotate(str(line.many), (column, -_ABOVE - height), xytext=(0, 2), ha="center",
+                      textcoords="offset points", fontsize=7 if line.many < 1000 else 6)
+        axes.plot([column, column], _ends(line.members, called), color=_BAR, linewidth=1.5)
+        for row, name in enumerate(called):
+            style, inside = look[name], name in line.members
+            axes.plot([column], [row], style.marker if inside else "o",
+                      color=style.colour if inside else _NONE, markersize=6 if inside else 4)
+
+
+def _ends(members: tuple[str, ...], called: list[str]) -> tuple[int, int]:
+    """The first and the last row of a set."""
+    rows = [called.index(name) for name in members]
+    return min(rows), max(rows)

@@ -16,7 +16,7 @@ from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.paper import canvas, legend
-from ftlab.reports.figures.screen import Screen, line
+from ftlab.reports.figures.screen import Screen, line, whole
 from ftlab.reports.figures.words import group_title, metric_title, scale
 from ftlab.tracking.records import RunRecord
 
@@ -65,11 +65,11 @@ class LearningCurves(Drawing):
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         panels = parts(data, "group", "metric")
         look, shown = styles(evidence.techniques), set(data["technique"])
-        screen = Screen([group_title(group) for (group, _), _ in panels], 320,
-                        1 if len(panels) <= 4 else 2,
+        screen = Screen([group_title(group) for (group, _), _ in panels], 240,
+                        data["metric"].nunique(),
                         [name for name in look if name in shown])
         for n, ((_, metric), lines) in enumerate(panels):
-            screen.axis("x", n, str(lines["over"].iloc[0]))
+            screen.axis("x", n, str(lines["over"].iloc[0]), **whole(lines["x"]))
             screen.axis("y", n, _title(evidence, str(metric)))
             for technique, points in parts(lines, "technique"):
                 name, style = str(technique), look[str(technique)]

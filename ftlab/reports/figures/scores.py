@@ -58,13 +58,16 @@ class Scores(Drawing):
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         groups = parts(data, "group")
         most = max(len(cells) for _, cells in groups)
-        screen = Screen([group_title(group) for group, _ in groups], 90 + 26 * most)
+        screen = Screen([group_title(group) for group, _ in groups], 20 + 26 * most, 2)
         look = styles(evidence.techniques)
         for n, (_, cells) in enumerate(groups):
             screen.axis("y", n, "", **categories(list(labels(cells["technique"]).values())))
             screen.axis("x", n, metric_title(evidence.metric, evidence.higher_is_better),
                         zeroline=False)
             for place, cell in enumerate(lines_of(cells)):
+                if not math.isfinite(cell.mean):
+                    screen.note(n, place, shorten(cell.note or "no value", 60))
+                    continue
                 screen.add(n, type="scatter", mode="markers", x=cell.seeds,
                            y=[place] * len(cell.seeds), hovertemplate="%{x:.4g}<extra>a seed</extra>",
                            marker={"symbol": "line-ns-open", "color": "#555555", "size": 9})

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from ftlab.reports.colours import Style
-from ftlab.reports.figures.words import labels
+from ftlab.reports.figures.words import labels, short
 
 _DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 _SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond",
@@ -41,32 +43,67 @@ def categories(names: Sequence[str]) -> dict[str, Any]:
             "zeroline": False}
 
 
+def logarithmic(values: Iterable[float]) -> dict[str, Any]:
+    """A logarithmic axis for these values, its numbers written as `10k`."""
+    known = [value for value in values if math.isfinite(value) and value > 0]
+    low, high = (math.floor(math.log10(min(known))), math.ceil(math.log10(max(known))))
+    steps = (1, 2, 5) if high - low < 2 else (1,)
+    ticks = [step * 10.0**power for power in range(low - 1, high + 2) for step in steps]
+    return {"type": "log", "tickvals": ticks, "ticktext": [short(tick) for tick in ticks]}
+
+
+def whole(values: Iterable[float]) -> dict[str, Any]:
+    """An axis of whole numbers, as epochs and trials are: at most nine of them are written."""
+    known = [int(value) for value in values]
+    step = max(1, math.ceil((max(known) - min(known)) / 8))
+    ticks = list(range(min(known), max(known) + 1, step))
+    return {"tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
+
+
+def shades(name: str) -> list[list[Any]]:
+    """A colour map of matplotlib for plotly, whose own of that name may run the other way."""
+    return [[n / 8, to_hex(colormaps[name](n / 8))] for n in range(9)]
+
+
 class Screen:
     """A grid of axes.
 
+    The page arranges it again for the width it has (`page/arrange.js`), which needs `meta`.
+
     Args:
-        titles: one a pair of axes.
-        columns: side by side; one where they shall be read on a phone.
+        titles: one a pair of axes; where all are the same it is written once.
         height: of one pair of axes, pixels.
+        columns: side by side, at most.
         legend: the techniques that are named below.
+        least: pixels from which a pair of axes stands beside another.
+        need: pixels without which it cannot be read; a narrower page scrolls it.
+        widest: pixels beyond which it grows no more; 0 for as wide as the page.
+        matrix: stays about square, names below are turned where they do not fit.
     """
 
     def __init__(self, titles: Sequence[str], height: int = 300, columns: int = 1,
-                 legend: Iterable[str] = ()) -> None:
+                 legend: Iterable[str] = (), *, least: int = 250, need: int = 0,
+                 widest: int = 0, matrix: bool = False) -> None:
         self._traces: list[dict[str, Any]] = []
         self._named: set[str] = set()
         self._labels = labels(legend)
+        columns = min(columns, len(titles))
+        if len(set(titles)) == 1:
+            titles = [titles[0], *[""] * (len(titles) - 1)]
         self._rows = math.ceil(len(titles) / columns)
         below = 30 + _LEGEND * math.ceil(len(self._labels) / 3)
-        total = self._rows * height + 60 + below
+        each = height + 90  # with the title above and the numbers and the title below
         self.layout: dict[str, Any] = {
-            "height": total, "margin": {"l": 60, "r": 20, "t": 40, "b": 50 + below},
+            "height": self._rows * each + below,
+            "margin": {"l": 60, "r": 20, "t": 40, "b": 50 + below},
             "showlegend": bool(self._labels), "annotations": [],
             "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom",
                        "x": 0, "xanchor": "left"},
             "plot_bgcolor": "white", "paper_bgcolor": "white", "hovermode": "closest",
+            "meta": {"panels": len(titles), "height": height, "columns": columns, "least": least,
+                     "need": need, "widest": widest, "matrix": matrix},
         }
-        gap = min(90 / (height * self._rows), 0.3 / max(self._rows - 1, 1))
+        gap = 90 / (each * self._rows)
         tall, wide = (1 - gap * (self._rows - 1)) / self._rows, (1 - 0.12 * (columns - 1)) / columns
         for place, title in enumerate(titles):
             row, column = divmod(place, columns)
@@ -98,6 +135,12 @@ class Screen:
         if shown and technique is not None:
             self._named.add(technique)
         self._traces.append(trace)
+
+    def note(self, place: int, y: float, said: str) -> None:
+        """A text in one pair of axes, at its left edge."""
+        self.layout["annotations"].append({
+            "text": text(said), "xref": f"x{_number(place)} domain", "yref": f"y{_number(place)}",
+            "x": 0.01, "y": y, "xanchor": "left", "showarrow": False, "font": {"size": 11}})
 
     def axis(self, which: str, place: int, title: str, **settings: Any) -> None:
         """Title and settings of an `x` or `y` axis."""

@@ -14,10 +14,11 @@ from matplotlib.lines import Line2D
 
 from ftlab.reports.colours import styles
 from ftlab.reports.evidence import Evidence
+from ftlab.reports.figures import paper
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
-from ftlab.reports.figures.paper import canvas, legend, logarithmic, spread
-from ftlab.reports.figures.screen import Screen, marker
+from ftlab.reports.figures.paper import canvas, legend, spread
+from ftlab.reports.figures.screen import Screen, logarithmic, marker
 from ftlab.reports.figures.words import (
     MEMORY,
     TIME,
@@ -61,7 +62,7 @@ class TradeOff(Drawing):
             title, size = _unit(of, data)
             xs = (points["cost"] / size).tolist()
             if spread(xs):
-                logarithmic(axes, xs)
+                paper.logarithmic(axes, xs)
             else:
                 most = max(xs) or 1.0
                 axes.set_xlim(-0.04 * most if min(xs) == 0 else 0, 1.08 * most)
@@ -84,12 +85,12 @@ class TradeOff(Drawing):
         panels = parts(data, "group", "of")
         shown = set(data["technique"])
         look = {name: style for name, style in styles(evidence.techniques).items() if name in shown}
-        screen = Screen([group_title(group) for (group, _), _ in panels], 320,
-                        1 if len(panels) <= 6 else 2, look)
+        screen = Screen([group_title(group) for (group, _), _ in panels], 240,
+                        data["of"].nunique(), look)
         for n, ((_, of), points) in enumerate(panels):
             title, size = _unit(of, data)
             xs = (points["cost"] / size).tolist()
-            log = {"type": "log"} if spread(xs) and min(xs) > 0 else {"rangemode": "tozero"}
+            log = logarithmic(xs) if spread(xs) and min(xs) > 0 else {"rangemode": "tozero"}
             screen.axis("x", n, title, **log)
             screen.axis("y", n, metric_title(evidence.metric, evidence.higher_is_better))
             best = points[points["front"]].sort_values(["cost", "mean"])

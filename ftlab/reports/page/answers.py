@@ -9,29 +9,73 @@ from ftlab.reports import against_baseline
 from ftlab.reports.comparison import Comparison, ranked
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
+from ftlab.reports.rows import Row
 from ftlab.reports.statistics.family import LEVEL
 from ftlab.reports.statistics.ranks import Ranked
 from ftlab.reports.verdict import answer
 
+MOST = 6  # sentences on one data set each
 NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
 
 
 def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[int],
          select_by: str) -> Markup:
     """Study, question, answer, and what the answer stands on."""
-    sentences = against_baseline.sentences(comparisons, evidence.metric)
-    sentences += [answer(comparison, evidence.metric, len(comparisons) > 1)
-                  for comparison in comparisons if comparison.best]
-    sentences += over_data_sets(comparisons, evidence.higher_is_better)
+    each = [answer(comparison, evidence.metric, len(comparisons) > 1)
+            for comparison in comparisons if comparison.best]
+    said = against_baseline.sentences(comparisons, evidence.metric)
+    said += over_data_sets(comparisons, evidence.higher_is_better)
+    beside = each if len(each) > MOST else []  # so many are no answer: folded below it
+    said += each if not beside else []
+    said += at_what_cost(evidence, comparisons[0]) if len(evidence.groups) == 1 and each else []
+    said += left_out(evidence) if each else []
     complete = sum(not row.note for row in evidence.rows)
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
     return join([
         tag("p", f"ftlab study {evidence.study}", class_="study"),
         tag("h1", evidence.question or f"What does the study {evidence.study} say?"),
-        tag("div", *(tag("p", sentence) for sentence in sentences or [NOTHING]), class_="answer"),
+        tag("div", *(tag("p", sentence) for sentence in said or [NOTHING] * (not beside)),
+            *([folded(f"Each of {len(beside)} data sets", *(tag("p", line) for line in beside))]
+              if beside else []), class_="answer"),
         tag("p", f"{evidence.metric} compared; epochs selected by {select_by}; "
                  f"{complete} of {len(evidence.rows)} cells complete; {count}.", class_="about"),
     ])
+
+
+def at_what_cost(evidence: Evidence, comparison: Comparison) -> list[str]:
+    """What the cheapest trains of those that the tests leave beside the best; a sentence, or none."""
+    sizes = {row.key.technique: row for row in evidence.rows if math.isfinite(row.trainable)}
+    beside = [name for name in comparison.standing if name in sizes]
+    if comparison.best not in beside:
+        return []
+    least = min(beside, key=lambda name: sizes[name].trainable)
+    best = _trains(sizes[comparison.best])
+    if len(beside) == 1:
+        return [f"It trains {best}."]
+    if sizes[least].trainable == sizes[comparison.best].trainable:
+        return [f"It trains {best}, and none of those not significantly worse trains fewer."]
+    cheapest = _trains(sizes[least])
+    return [f"{least}, not significantly worse, trains {cheapest} where {comparison.best} trains {best}."]
+
+
+def _trains(row: Row) -> str:
+    share = f" ({row.percent:.2g}% of all)" if math.isfinite(row.percent) else ""
+    return f"{row.trainable:,.0f} parameters{share}"
+
+
+def left_out(evidence: Evidence) -> list[str]:
+    """Who is not in the answer, since seeds of it failed or never ran; a sentence, or none."""
+    gone: dict[str, int] = {}
+    for row in evidence.rows:
+        if row.note:
+            gone[row.key.technique] = gone.get(row.key.technique, 0) + 1
+    everywhere = len(evidence.groups)
+    if not gone:
+        return []
+    named = [name if count == everywhere else f"{name} (in {count} of {everywhere} comparisons)"
+             for name, count in gone.items()]
+    said = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    return [f"Not compared, as not all of their seeds have finished: {said}."]
 
 
 def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) -> list[str]:

@@ -24,7 +24,7 @@ def document(title: str, sections: Sequence[Markup], figures: Sequence[Mapping[s
         figures: plotly's `data` and `layout` of each element of the class `plot`, in order;
             plotly is in the page only where there is one.
     """
-    scripts = [plotly(), _own("plots.js")] if figures else []
+    scripts = [plotly(), _own("arrange.js") + _own("plots.js")] if figures else []
     return "\n".join([
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',

@@ -1,4 +1,3 @@
-"use strict";
 // Draws each figure in the page's colours, again when they change, and in black on white for paper.
 (() => {
   const figures = JSON.parse(document.getElementById("drawn").textContent);
@@ -25,12 +24,11 @@
     return value;
   }
 
-  function themed(layout, { text, line, width, invert }) {
+  function themed(layout, { text, line, invert }) {
     const made = invert ? inverted(layout) : structuredClone(layout);
     Object.assign(made, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" });
     made.font = { ...made.font, color: text, family: "system-ui, sans-serif" };
     made.modebar = { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: text };
-    if (width) made.width = width; else { delete made.width; made.autosize = true; }
     if (touch) made.dragmode = false; // a finger scrolls the page
     for (const [name, axis] of Object.entries(made))
       if (/^[xy]axis\d*$/.test(name))
@@ -38,25 +36,27 @@
     return made;
   }
 
-  const config = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover",
+  const config = { displaylogo: false, displayModeBar: touch ? false : "hover",
                    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-  // Axes side by side keep a width in which they can be read; their box scrolls.
-  function columns(layout) {
-    const axes = Object.entries(layout).filter(([name]) => /^xaxis\d*$/.test(name));
-    return new Set(axes.map(([, axis]) => (axis.domain || [0])[0])).size;
-  }
 
   function draw(look) {
     places.forEach((place, n) => {
-      const { data, layout } = figures[n], side = columns(layout);
-      place.style.minWidth = side > 1 && !look.width ? `${side * 260 + 80}px` : "";
+      const { data } = figures[n], width = look.width || place.parentElement.clientWidth;
+      const layout = figures[n].layout.meta ? arrange(figures[n], width) : { ...figures[n].layout, width };
       const traces = look.invert ? inverted(data) : structuredClone(data);
+      place.style.width = `${layout.width}px`;
+      place.style.height = `${layout.height}px`;
       Plotly.react(place, traces, themed(layout, look), config);
     });
   }
 
+  let drawn = innerWidth;
   draw(colours());
   dark.addEventListener("change", () => draw(colours()));
+  addEventListener("resize", () => {
+    if (innerWidth !== drawn) draw(colours()); // a phone's bars change the height alone
+    drawn = innerWidth;
+  });
   addEventListener("beforeprint", () => draw(PAPER));
   addEventListener("afterprint", () => draw(colours()));
 })();

@@ -12,6 +12,7 @@ import zlib
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import plotly.graph_objects
 import pytest
 from invented import METRIC, Invented
@@ -178,6 +179,36 @@ def test_data__many_techniques_and_classes_are_narrowed_and_said():
     assert all(drawing(each).axes for each in shown.values())
 
 
+def test_screen__colours_run_as_on_paper(study):
+    (each,) = room.drawn(study, ["confusion_matrices"])
+    trace = next(trace for trace in each.plot()["data"] if trace["zmax"] == 100)
+    for share, colour in trace["colorscale"]:
+        assert colour == matplotlib.colors.to_hex(matplotlib.colormaps["Blues"](share))
+    few, many = (sum(bytes.fromhex(trace["colorscale"][n][1][1:])) for n in (0, -1))
+    assert few > many, "little is light"
+
+
+def test_costs__a_bar_ends_at_its_value_on_either_scale(study):
+    (each,) = room.drawn(study, ["costs"])
+    made = each.plot()
+    for trace, (_, lines) in zip(made["data"], each.data.groupby(["group", "of"], sort=False),
+                                 strict=True):
+        ends = np.array(trace["x"]) + (trace["base"] or 0)
+        assert ends / ends[0] == pytest.approx(lines["mean"] / lines["mean"].iloc[0])
+    kinds = {axis.get("type") for name, axis in made["layout"].items() if name[:5] == "xaxis"}
+    assert kinds == {"log", None}
+
+
+def test_costs_and_scores__a_cell_that_never_ran():
+    invented = Invented(3)
+    invented.change("technique 2", status="FAILED", reason="out of memory")
+    evidence = invented.evidence()
+    assert "technique 2" not in set(data_of("costs", evidence)["technique"])
+    (each,) = room.drawn(evidence, ["scores"])
+    said = [note["text"] for note in each.plot()["layout"]["annotations"]]
+    assert any("out of memory" in text for text in said), said
+
+
 def test_scores__are_the_runs(study):
     data = data_of("scores", study)
     for line in data.itertuples():
@@ -301,33 +332,77 @@ def test_class_effect__is_that_of_scikit_learn(study):
     assert lines["line"].iloc[0] == "class 1 (400, 36.6%)"
 
 
-def test_error_overlap__is_that_of_scikit_learn(study):
-    data = data_of("error_overlap", study)
-    wrong = {(technique, seed): np.array([a != b for a, b in zip(
+def wrong(evidence, techniques, seeds):
+    """By technique and seed, from the predictions themselves."""
+    return {name: {seed: np.array([a != b for a, b in zip(
         said["target"], said["prediction"], strict=True)])
-        for technique, seed in itertools.product(("technique 1", "technique 2"), range(3))
-        if (said := answers(study, technique, seed))}
-    a, b = "technique 1", "technique 2"
-    pairs = {(a, b): [((a, s), (b, s)) for s in range(3)],
-             (b, a): [((b, s), (a, s)) for s in range(3)],
-             (a, a): [((a, s), (a, t)) for s, t in itertools.permutations(range(3), 2)]}
-    for (one, other), members in pairs.items():
-        (line,) = data[(data["group"] == GROUP) & (data["a"] == one)
-                       & (data["b"] == other)].itertuples()
-        kappa = np.mean([cohen_kappa_score(wrong[x], wrong[y]) for x, y in members])
-        share = np.mean([wrong[y][wrong[x]].mean() for x, y in members])
-        assert (line.kappa, line.share) == pytest.approx((kappa, 100 * share))
-    everyone = np.logical_and.reduce([w for known in mistakes(study, GROUP).wrong.values()
-                                      for w in known.values()])
-    assert data["shared"].iloc[0] == everyone.sum()
+        for seed in range(seeds) if (said := answers(evidence, name, seed))} for name in techniques}
 
 
-def test_overlap__says_nothing_without_errors_or_a_second_seed():
+def test_error_overlap__every_set_by_brute_force(study):
+    names = ["technique 1", "technique 2", "technique 3"]
+    known = {name: np.sum([*seeds.values()], axis=0) >= 2  # of three
+             for name, seeds in wrong(study, names, 3).items()}
+    data = data_of("error_overlap", study)
+    own = data[data["group"] == GROUP]
+    found = {line.members: line.many for line in own.itertuples()}
+    for size in (1, 2, 3):
+        for members in itertools.combinations(names, size):
+            exactly = np.logical_and.reduce(
+                [known[name] == (name in members) for name in names]).sum()
+            assert found.get(members, 0) == exactly
+    assert sum(found.values()) == np.logical_or.reduce([*known.values()]).sum() > 0
+    assert own["many"].is_monotonic_decreasing
+    assert own["errors"].iloc[0] == [each.sum() for each in known.values()]
+
+
+def test_error_overlap__half_of_two_seeds_is_not_most():
+    evidence = Invented(2, seeds=2, seed=4).evidence()
+    known = wrong(evidence, ["technique 1"], 2)["technique 1"]
+    data = data_of("error_overlap", evidence)
+    assert (known[0] != known[1]).any()
+    assert data["errors"].iloc[0][0] == (known[0] & known[1]).sum()
+
+
+@pytest.mark.parametrize("count", [3, 7, 12])
+def test_error_overlap__draws_the_largest_sets_and_says_the_rest(count):
+    evidence = Invented(count, examples=400).evidence()
+    (each,) = room.drawn(evidence, ["error_overlap"])
+    (axes,) = drawing(each).axes
+    bars = [-bar.get_height() for bar in axes.patches if bar.get_height() < 0]
+    shown = each.data["many"].head(20)
+    assert bars == pytest.approx((shown / shown.max() * max(4, 0.7 * count)).tolist())
+    assert [text.get_text() for text in axes.texts] == [str(many) for many in shown]
+    (bar,) = (trace for trace in each.plot()["data"] if trace["type"] == "bar")
+    assert bar["text"] == [str(many) for many in shown]
+    assert (f"of {len(each.data)} sets" in each.caption) == (len(each.data) > 20) == (count > 3)
+
+
+def test_error_overlap__every_error_is_in_its_file(study):
+    (each,) = room.drawn(study, ["error_overlap"])
+    lines = pd.read_csv(io.StringIO(each.drawing.texts(each.data, study)["errors.csv"]))
+    own = lines[(lines["dataset"] == "data 1") & (lines["technique"] == "technique 2")]
+    known = np.sum([*wrong(study, ["technique 2"], 3)["technique 2"].values()], axis=0)
+    assert dict(zip(own["id"], own["wrong_seeds"], strict=True)) == {
+        f"row {n}": times for n, times in enumerate(known) if times}
+    assert set(own["seeds"]) == {3}
+
+
+def test_overlap__is_that_of_scikit_learn(study):
+    known = wrong(study, ["technique 1", "technique 2"], 3)
+    a, b = known["technique 1"], known["technique 2"]
+    assert overlap(a, b, same=False) == pytest.approx(
+        np.mean([cohen_kappa_score(a[s], b[s]) for s in range(3)]))
+    own = [cohen_kappa_score(a[s], a[t]) for s, t in itertools.combinations(range(3), 2)]
+    assert overlap(a, a, same=True) == pytest.approx(np.mean(own))
+
+
+def test_overlap__says_nothing_where_nothing_varies_or_no_seed_is_shared():
     right, half = np.zeros(4, bool), np.array([1, 1, 0, 0], bool)
-    share, kappa, n = overlap({0: right}, {0: half}, same=False)
-    assert math.isnan(share) and kappa == 0 and n == 1
-    assert all(map(math.isnan, overlap({0: half}, {0: half}, same=True)[:2]))
-    assert all(map(math.isnan, overlap({0: half}, {1: half}, same=False)[:2]))
+    assert overlap({0: right}, {0: half}, same=False) == 0
+    assert math.isnan(overlap({0: right}, {0: right}, same=False))
+    assert math.isnan(overlap({0: half}, {0: half}, same=True))
+    assert math.isnan(overlap({0: half}, {1: half}, same=False))
 
 
 def test_error_overlap__other_examples_are_not_compared():
@@ -365,11 +440,11 @@ def test_budget_curves__are_those_of_the_sweep(study):
 
 
 def test_write__files_captions_and_nothing_old(study, tmp_path):
-    for old in ("test_accuracy.png", "budget_curves.pdf", "mine.png"):
+    for old in ("test_accuracy.png", "budget_curves.pdf", "shared_errors.csv", "mine.png"):
         (tmp_path / old).touch()
     paths = room.write(Invented(3).evidence(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths} | {"mine.png"}
-    assert {"scores.png", "scores.pdf", "captions.md", "shared_errors.csv"} <= {
+    assert {"scores.png", "scores.pdf", "captions.md", "errors.csv"} <= {
         path.name for path in paths}
     assert "95% t interval" in (tmp_path / "captions.md").read_text()
     before = (tmp_path / "costs.png").read_bytes()

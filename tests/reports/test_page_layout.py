@@ -1,0 +1,61 @@
+"""The page's figures in a real browser: nothing that is written lies on something else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invented import Invented
+
+from ftlab.reports.page.document import document
+from ftlab.reports.page.plots import plots
+
+NAMES = ["full", "probe", "lora", "bottleneck adapter", "probe then fine-tune",
+         "gradual unfreezing by block", "a-name-without-any-place-to-break"]
+CLASSES = ["business", "entertainment", "politics", "sports", "technology and science"]
+TEXTS = ".xtick text, .ytick text, .g-xtitle text, .g-ytitle text, .annotation-text, .legendtext"
+OVERLAPS = """
+const found = [];
+for (const place of document.querySelectorAll('.plot')) {
+    const boxes = [...place.querySelectorAll(arguments[0])].filter(text => text.textContent.trim())
+        .map(text => [text.textContent, text.getBoundingClientRect()]);
+    const heading = place.closest('figure').querySelector('h3').textContent;
+    const edge = place.getBoundingClientRect();
+    boxes.forEach(([text, a], n) => {
+        if (a.left < edge.left - 1 || a.right > edge.right + 1 || a.bottom > edge.bottom + 1)
+            found.push(`${heading}: ${text} is cut`);
+        for (const [other, b] of boxes.slice(n + 1))
+            if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1.5
+                && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+                found.push(`${heading}: ${text} on ${other}`);
+    });
+}
+return found;
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    evidence = Invented(NAMES, 2, 2, CLASSES, examples=120, trials=5).evidence()
+    html, figures = plots(evidence)
+    assert len(figures) == 9
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(document("figures", [html], figures), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("width", [390, 820, 1280])
+def test_figures__no_text_lies_on_another_or_is_cut(page: Path, chromium: Any, width: int) -> None:
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 800})
+    chromium.get(page.as_uri())
+    run = chromium.execute_script
+    assert run("return document.querySelectorAll('.plot .main-svg').length") >= 9
+    assert run("return document.documentElement.scrollWidth") <= width
+    assert run(OVERLAPS, TEXTS) == []
+    if width == 1280:  # the axes go beside each other again, and below each other, as it changes
+        tall = run("return document.documentElement.scrollHeight")
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+            "width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False})
+        run("dispatchEvent(new Event('resize'))")
+        assert run("return document.documentElement.scrollHeight") > tall
+        assert run(OVERLAPS, TEXTS) == []
