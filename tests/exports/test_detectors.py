@@ -24,9 +24,9 @@ from ftlab.exports.loading import executed
 from ftlab.tasks.boxes import same_boxes
 
 TRANSFORMERS = ("yolos", "detr", "rt_detr")
-SMALL = Levels(strides=(16, 32), width=32, aspect_ratios=(0.5, 1.0))
+SMALL = Levels(strides=(16, 32, 64), width=32, aspect_ratios=(1.0, 2.0))  # the trunk ends at 32
 CASES = [*((name, "FullFineTuning", False) for name in (*FAMILIES, *TRANSFORMERS)),
-         *((name, "LoRA", True) for name in ("fasterrcnn", "detr")),
+         ("fasterrcnn", "LoRA", True),
          *((name, "LoRA", False) for name in ("yolos", "rt_detr"))]
 Case = tuple[str, str, bool]
 
@@ -44,7 +44,7 @@ def make(name: str, fixture: Callable[[str], Any]) -> World:
         else:
             backbone = TorchvisionDetector(name, "shufflenet_v2_x0_5", trunk, levels=SMALL,
                                            image_size=64, keep=Keep(score=0.0, most=6))
-            size = 64 if name == "ssdlite" else size
+            size = 64 if name == "ssdlite" else (64, 128)
         return backbone, ObjectDetection(data, image_size=size, augment=BoxAugment("none"),
                                          batch_size=8)
     return world
@@ -93,19 +93,19 @@ def test_finds_without_ftlab_what_the_run_stored(
                               stored, 1e-3)
 
 
-TRUNKS = ("swin_t", "googlenet", "mobilenet_v3_small", "densenet121", "regnet_y_400mf")
+TRUNKS = ("swin_t", "googlenet", "regnet_y_400mf")
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_lines__build_the_same_network_on_any_trunk(architecture: str, trunk: str) -> None:
-    backbone = TorchvisionDetector(architecture, trunk, None, levels=Levels((8, 16, 32), 32),
+    backbone = TorchvisionDetector(architecture, trunk, None, levels=Levels((16, 32, 64, 128), 32),
                                    image_size=64)
     same_parts(backbone)
 
 
-@pytest.mark.parametrize("whole", ["fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn", "ssd300_vgg16",
-                                   "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"])
+@pytest.mark.parametrize("whole", [
+    "fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn", "ssd300_vgg16"])
 def test_lines__build_the_same_whole_network(whole: str) -> None:
     same_parts(TorchvisionDetector(whole, keep=Keep(0.1, 0.3, 7), proposals=40))
 

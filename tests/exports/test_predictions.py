@@ -13,6 +13,7 @@ import pytest
 from exported import restored
 from matrix import make_world
 
+from ftlab.backbones.base import Backbone
 from ftlab.errors import FtlabError, Incompatible
 from ftlab.exports.export import write_model
 from ftlab.exports.predictions import SHOWN, Predictions, predictions_of
@@ -118,4 +119,21 @@ def test_model__that_finds_nothing_cannot_be_compared(found: Callable, tmp_path:
     folder = tmp_path / "export"
     folder.mkdir()
     with pytest.raises(FtlabError, match="predicts nothing for any test example"):
+        write_model(model, folder)
+
+
+@pytest.mark.parametrize(("world", "technique", "silent", "what"), [
+    ("object_detection", "FullFineTuning", "outside", "does not say how a library builds"),
+    ("text_classification", "LoRA", "origin", "does not say where others find the network"),
+])
+def test_backbone__that_says_nothing_is_refused(
+    world: str, technique: str, silent: str, what: str, found: Callable, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a new file of the family does until it says more."""
+    model = found(world, technique)
+    monkeypatch.setattr(type(model.run.backbone), silent, getattr(Backbone, silent))
+    folder = tmp_path / "export"
+    folder.mkdir()
+    with pytest.raises(Incompatible, match=what):
         write_model(model, folder)

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ftlab.errors import InputError
-from ftlab.tasks.boxes import Box, precision_recall
+from ftlab.tasks.boxes import Box, precision_recall, same_boxes
 from ftlab.tasks.detection import Detection
 from ftlab.training.evaluate import write_predictions
 
@@ -198,3 +198,20 @@ def test_direction__unknown(task: Detection, name: str) -> None:
 def test_figure__has_a_line_a_class(task: Detection) -> None:
     figure = task.figures(task.records(*scene(0)))["precision_recall"]
     assert [line.get_label().split(" (")[0] for line in figure.axes[0].lines] == CLASSES
+
+
+def test_same_boxes__in_any_order_within_a_tolerance() -> None:
+    def record(*found: tuple[str, float, float]) -> dict:
+        return {"prediction": [{"label": label, "box": [x, 0.0, x + 100.0, 50.0]}
+                               for label, x, _ in found], "scores": [score for *_, score in found]}
+
+    known = record(("red", 0.0, 0.9), ("red", 0.04, 0.9), ("blue", 0.0, 0.9))
+    assert same_boxes(record(("blue", 0.0, 0.9), ("red", 0.05, 0.9), ("red", 0.0, 0.9)), known, 1e-3)
+    assert not same_boxes(record(("blue", 0.0, 0.9), ("blue", 0.0, 0.9), ("red", 0.0, 0.9)), known, 1e-3)
+    assert not same_boxes(record(("red", 0.0, 0.9), ("red", 0.5, 0.9), ("blue", 0.0, 0.9)), known, 1e-3)
+    assert not same_boxes(record(("red", 0.0, 0.9), ("red", 0.04, 0.8), ("blue", 0.0, 0.9)), known, 1e-3)
+    assert not same_boxes(record(("red", 0.0, 0.9), ("blue", 0.0, 0.9)), known, 1e-3)
+    assert same_boxes(record(), record(), 1e-3)
+    # two are like one of ours: each is counted once
+    assert not same_boxes(record(("red", 0.0, 0.9), ("red", 0.0, 0.9)),
+                          record(("red", 0.0, 0.9), ("red", 9.0, 0.9)), 1e-3)
