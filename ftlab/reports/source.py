@@ -71,11 +71,16 @@ def read(study: Study, tracker: Tracker) -> Source:
         tracker: a `SweepTracker` where budget curves are wanted.
 
     Raises:
-        InputError: nothing of the study is tracked.
+        InputError: nothing of the study is tracked, or nothing with these settings.
     """
     keys = [cell.key for cell in study.cells]
     wanted = set(keys)
-    records = {each.key: each for each in tracker.cells(study.name) if each.key in wanted}
+    stored = tracker.cells(study.name)
+    records = {each.key: each for each in stored if each.key in wanted}
+    if stored and not records:  # else all that ran would be shown as not run
+        raise InputError(
+            f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
+            "give the --set that ftlab run had, or ftlab run these")
     data = {cell.key.dataset: cell.data for cell in study.cells}
     tasks = {name: build(component).task for name, component in data.items()}
     return Source(study.name, study.report, keys, records, tasks, study.groups, tracker,

@@ -428,6 +428,16 @@ def test_absent_metric__is_refused_with_those_that_there_are(
     assert not list(tmp_path.iterdir())
 
 
+def test_other_settings_tracked__is_refused_and_not_shown_as_never_run(
+    made: tuple[Study, str], tmp_path: Path
+) -> None:
+    other = make_study(tmp_path, trainer={"max_epochs": 9})
+    with pytest.raises(InputError, match="has 2 cells of it, none with these settings") as caught:
+        report(other, made[1], tmp_path)
+    assert "--set" in caught.value.mend
+    assert not (tmp_path / "small").exists()
+
+
 def test_nothing_tracked__is_refused(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     with pytest.raises(InputError, match="no tracking store"):

@@ -82,7 +82,7 @@ class Screen:
     """
 
     def __init__(self, titles: Sequence[str], height: int = 300, columns: int = 1,
-                 legend: Iterable[str] = (), *, least: int = 250, need: int = 0,
+                 legend: Iterable[str] = (), *, least: int = 240, need: int = 0,
                  widest: int = 0, matrix: bool = False) -> None:
         self._traces: list[dict[str, Any]] = []
         self._named: set[str] = set()
