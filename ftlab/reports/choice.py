@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from ftlab.errors import InputError
 from ftlab.reports import task_means
 from ftlab.reports.comparison import Comparison, compared
+from ftlab.reports.evidence import TaskFacts
 from ftlab.reports.grid import Block, Column, Entry, Grid, Technique
 from ftlab.reports.rows import Row, build, check_metric, gaps, missing
 from ftlab.reports.sheet import COSTS, INCOMPLETE, SELECTION, SPREAD
 from ftlab.reports.verdict import across, bold, ties
-from ftlab.tasks.base import Task
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -39,7 +39,7 @@ class Source:
     report: str
     keys: Sequence[CellKey]
     records: Mapping[CellKey, CellRecord]
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, TaskFacts]
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tracker: Tracker | None = None
 

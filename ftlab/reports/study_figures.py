@@ -10,7 +10,7 @@ from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures import room
 from ftlab.reports.rows import build as build_rows
-from ftlab.studies.config import build
+from ftlab.studies.known_task import known_tasks
 from ftlab.studies.study import Study
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Tracker
@@ -64,8 +64,7 @@ def gather(study: Study, tracker: Tracker) -> tuple[Evidence, list[Comparison]]:
     keys = [cell.key for cell in study.cells]
     wanted = set(keys)
     records = {each.key: each for each in tracker.cells(study.name) if each.key in wanted}
-    data = {cell.key.dataset: cell.data for cell in study.cells}
-    tasks = {name: build(component).task for name, component in data.items()}
+    tasks = known_tasks(study)
     higher = tasks[keys[0].dataset].higher_is_better(study.report.removeprefix("test/"))
     rows, comparisons = compared(
         build_rows(keys, records.values(), study.report, higher), list(records.values()),

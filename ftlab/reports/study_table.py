@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ftlab.data.base import DataModule
 from ftlab.reports import formats
 from ftlab.reports.choice import Source, grid, parse
 from ftlab.reports.export import write_file
@@ -18,7 +17,7 @@ from ftlab.reports.publish import publish
 from ftlab.reports.sheet import Sheet
 from ftlab.reports.table import Report, formatted, write
 from ftlab.studies import provenance
-from ftlab.studies.config import build
+from ftlab.studies.known_task import known_tasks
 from ftlab.studies.record import FILE, record
 from ftlab.studies.study import Study
 from ftlab.tracking.sweeps import SweepTracker
@@ -42,8 +41,8 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     wanted = set(keys)
     records = tracker.cells(study.name)
     ours = [record for record in records if record.key in wanted]
-    modules = _modules(study)
-    task = modules[study.cells[0].key.dataset].task
+    tasks = known_tasks(study)
+    task = tasks[study.cells[0].key.dataset]
     report = write(
         study.name,
         keys,
@@ -52,7 +51,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         provenance.collect(study.name, study.question, ours),
         metric=study.report,
         higher_is_better=task.higher_is_better(study.report.removeprefix("test/")),
-        tasks={name: module.task for name, module in modules.items()},
+        tasks=tasks,
         paper=study.paper,
         groups=study.groups,
         records=records,
@@ -120,17 +119,8 @@ def _source(study: Study, tracker: SweepTracker) -> Source:
     keys = [cell.key for cell in study.cells]
     wanted = set(keys)
     records = {r.key: r for r in tracker.cells(study.name) if r.key in wanted}
-    tasks = {name: module.task for name, module in _modules(study).items()}
-    return Source(study.name, study.report, keys, records, tasks, study.groups, tracker)
-
-
-def _modules(study: Study) -> dict[str, DataModule]:
-    """The study's data modules by name, built and not loaded."""
-    modules: dict[str, DataModule] = {}
-    for cell in study.cells:
-        if cell.key.dataset not in modules:
-            modules[cell.key.dataset] = build(cell.data)
-    return modules
+    return Source(study.name, study.report, keys, records, known_tasks(study), study.groups,
+                  tracker)
 
 
 def _short(name: str) -> str:
