@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,26 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ftlab.reports.rows import Row
-from ftlab.tasks.base import Task
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
 
 Contributions = Callable[[str, Mapping[str, Sequence[Any]]], NDArray[np.float64] | None]
 """A task's `contributions`."""
+
+
+class TaskFacts(Protocol):
+    """What reports ask of a task: `Task` says it, and `KnownTask` without PyTorch."""
+
+    @property
+    def one_class(self) -> bool:
+        """See `Task.one_class`."""
+
+    def higher_is_better(self, metric: str) -> bool:
+        """See `Task.higher_is_better`."""
+
+    def contributions(self, metric: str,
+                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+        """See `Task.contributions`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class Evidence:
     higher_is_better: bool
     rows: tuple[Row, ...]
     records: Mapping[CellKey, CellRecord]
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, TaskFacts]
     tracker: Tracker
     _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 

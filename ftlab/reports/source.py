@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 from ftlab.errors import InputError
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.evidence import Evidence
+from ftlab.reports.evidence import Evidence, TaskFacts
 from ftlab.reports.rows import build as build_rows
-from ftlab.studies.config import build
+from ftlab.studies.known_task import known_tasks
 from ftlab.studies.study import Study
-from ftlab.tasks.base import Task
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -36,7 +35,7 @@ class Source:
     report: str
     keys: Sequence[CellKey]
     records: Mapping[CellKey, CellRecord]
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, TaskFacts]
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tracker: Tracker | None = None
     question: str = ""
@@ -81,9 +80,7 @@ def read(study: Study, tracker: Tracker) -> Source:
         raise InputError(
             f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
             "give the --set that ftlab run had, or ftlab run these")
-    data = {cell.key.dataset: cell.data for cell in study.cells}
-    tasks = {name: build(component).task for name, component in data.items()}
-    return Source(study.name, study.report, keys, records, tasks, study.groups, tracker,
+    return Source(study.name, study.report, keys, records, known_tasks(study), study.groups, tracker,
                   study.question, study.baseline)
 
 

@@ -14,6 +14,7 @@ from rich.console import Group
 from ftlab.errors import InputError
 from ftlab.reports import against_baseline, against_paper, formats
 from ftlab.reports.comparison import Comparison
+from ftlab.reports.evidence import TaskFacts
 from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
 from ftlab.reports.figures import room
 from ftlab.reports.latex import latex
@@ -22,7 +23,6 @@ from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.source import Source, gather
 from ftlab.reports.verdict import answer
 from ftlab.studies.published import Paper
-from ftlab.tasks.base import Task
 from ftlab.tracking.plain import redact
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
@@ -77,7 +77,7 @@ def write(
     provenance: dict[str, Any],
     metric: str = "test/accuracy",
     higher_is_better: bool = True,
-    tasks: Mapping[str, Task] | None = None,
+    tasks: Mapping[str, TaskFacts] | None = None,
     paper: Paper | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     records: Sequence[CellRecord] | None = None,

@@ -13,16 +13,14 @@ from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies.asked import check_baseline, check_groups
-from ftlab.studies.config import Component, check, check_plain
-from ftlab.studies.discover import did_you_mean, family
+from ftlab.studies.config import Component
+from ftlab.studies.discover import did_you_mean
+from ftlab.studies.entries import AXES, checked, mapping
 from ftlab.studies.published import Paper, check_paper
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.tracking.records import CellKey
-from ftlab.training.settings import TrainerSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
-"""The study's axes and the rooms of their classes."""
 KEYS = ["name", "question", *AXES, "seeds", "select_by", "report", "trainer", "baseline", "groups",
         "paper"]
 
@@ -147,8 +145,9 @@ def load_study(
         )
     report = str(data.get("report", "test/" + select_by.removeprefix("val/")))
     axes = {axis: _axis(data.get(axis), place / axis) for axis in AXES}
-    common = _mapping(data.get("trainer"), place / "trainer")
-    cells = _cells(name, axes, common, select_by, place, allow)
+    common = mapping(data.get("trainer"), place / "trainer")
+    parts = checked(axes, common, place, allow)
+    cells = _cells(name, parts, select_by, place)
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     question = str(data.get("question", ""))
     names = {axis: list(entries) for axis, entries in axes.items()}
@@ -159,35 +158,14 @@ def load_study(
                  groups=groups, paper=paper)
 
 
-def _cells(
-    study: str,
-    axes: Mapping[str, Mapping[str, Any]],
-    common: Mapping[str, Any],
-    select_by: str,
-    place: Place,
-    allow: Sequence[str],
-) -> tuple[Cell, ...]:
-    parts: dict[str, dict[str, Component]] = {axis: {} for axis in AXES}
-    trainers: dict[str, dict[str, Any]] = {}
-    elsewhere: dict[str, dict[str, Component]] = {}
-    pairs = [f"{d} from {b}" for b in axes["backbones"] for d in axes["datasets"]]
-    for axis, entries in axes.items():
-        base = family(AXES[axis])
-        for name, value in entries.items():
-            here = place / axis / name
-            if axis == "techniques" and isinstance(value, Mapping):
-                trainers[name] = _trainer(common, value.get("trainer"), place, here)
-                on = _mapping(value.get("on"), here / "on")
-                value = {k: v for k, v in value.items() if k not in ("trainer", "on")}
-                elsewhere[name] = _elsewhere(value, on, pairs, here, allow)
-            elif axis == "techniques":
-                trainers[name] = _trainer(common, None, place, here)
-            parts[axis][name] = check(base, value, here, allow)
+def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
+           place: Place) -> tuple[Cell, ...]:
     cells: dict[str, Cell] = {}
+    trainers = parts["trainer"]
     for b, backbone in parts["backbones"].items():
         for d, data in parts["datasets"].items():
             for t, everywhere in parts["techniques"].items():
-                technique = elsewhere.get(t, {}).get(f"{d} from {b}", everywhere)
+                technique = parts["on"].get(t, {}).get(f"{d} from {b}", everywhere)
                 config = [backbone, data, technique, trainers[t], select_by]
                 hashed = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
                 if hashed in cells:
@@ -201,52 +179,10 @@ def _cells(
     return tuple(cells.values())
 
 
-def _trainer(common: Mapping[str, Any], own: Any, place: Place, here: Place) -> dict[str, Any]:
-    """A technique's trainer settings: the study's, overridden by its own."""
-    check_plain(TrainerSettings, common, place / "trainer")
-    own = _mapping(own, here / "trainer")
-    check_plain(TrainerSettings, own, here / "trainer")
-    return check_plain(TrainerSettings, {**common, **own}, here / "trainer")
-
-
-def _elsewhere(
-    value: Mapping[str, Any], on: Mapping[str, Any], pairs: Sequence[str], here: Place,
-    allow: Sequence[str],
-) -> dict[str, Component]:
-    """A technique's other arguments on some pairs of data set and backbone."""
-    found: dict[str, Component] = {}
-    for pair, arguments in on.items():
-        place = here / "on" / str(pair)
-        if pair not in pairs:
-            raise InputError(f"{place}: the study has no such pair", did_you_mean(pair, pairs))
-        changed = merged(value.get("init_args") or {}, _mapping(arguments, place))
-        said = {**value, "init_args": changed}
-        found[str(pair)] = check(family("techniques"), said, place, allow)
-    return found
-
-
-def merged(under: Any, over: Any) -> Any:
-    """`over` laid upon `under`, mapping by mapping; a class name turns into a mapping."""
-    if not isinstance(over, Mapping):
-        return over
-    if isinstance(under, str) and "init_args" in over:
-        under = {"class_path": under}
-    if not isinstance(under, Mapping):
-        return dict(over)
-    keys = [*under, *(key for key in over if key not in under)]
-    return {k: merged(under.get(k), over[k]) if k in over else under[k] for k in keys}
-
-
 def _axis(entries: Any, place: Place) -> dict[str, Any]:
     if not isinstance(entries, Mapping) or not entries:
         raise InputError(f"{place}: at least one is needed", f"{place.keys[-1]}: {{name: CLASS}}")
     return {check_name(name, place / str(name)): value for name, value in entries.items()}
-
-
-def _mapping(value: Any, place: Place) -> dict[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise InputError(f"{place}: expected a mapping", "key: value")
-    return dict(value or {})
 
 
 def check_name(name: Any, place: object) -> str:

@@ -12,7 +12,7 @@ import yaml
 from optuna.trial import TrialState
 
 from ftlab.errors import InputError
-from ftlab.studies.study import merged
+from ftlab.studies.entries import merged
 from ftlab.studies.yaml_file import read
 from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.sweep import Sweep

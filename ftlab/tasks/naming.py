@@ -6,11 +6,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST = 100
 """Characters of a class name in a metric key; MLflow allows 250 for the whole key."""

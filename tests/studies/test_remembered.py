@@ -1,0 +1,37 @@
+"""What is remembered of classes is what they say, and spares who only reads their import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from ftlab.studies.known_task import known_tasks
+from ftlab.studies.study import load_study
+
+STUDY = {
+    "name": "small", "backbones": {"b": {"class_path": "HuggingFace", "init_args": {"source": "x"}}},
+    "datasets": {"d": {"class_path": "TextClassification", "init_args": {"train": "d.csv"}}},
+    "techniques": {"probe": "LinearProbe", "full": {"class_path": "FullFineTuning"}},
+}
+HEAVY = ("torch", "lightning", "torchmetrics", "transformers")
+READ = """
+import sys
+from ftlab.studies.known_task import known_tasks
+from ftlab.studies.study import load_study
+import ftlab.reports.study_table
+task = known_tasks(load_study(sys.argv[1]))["d"]
+assert task.higher_is_better("accuracy")
+print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
+"""
+
+
+def test_a_second_look_imports_no_network(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    first = load_study(path)
+    assert known_tasks(first)["d"].higher_is_better("accuracy")
+    again = subprocess.run([sys.executable, "-c", READ, str(path), *HEAVY], capture_output=True,
+                           text=True, check=True)
+    assert again.stdout.strip() == ""
+    assert load_study(path) == first
