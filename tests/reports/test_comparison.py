@@ -146,3 +146,21 @@ def test_predictions_come_from_the_store(store):
     assert [row.stands for row in rows] == [True, False]
     unread, _ = compared(rows, store.records, "test/auroc", True, files, {"bbc": task.contributions})
     assert [row.stands for row in unread] == [False, False]
+
+
+def test_what_stands_is_decided_by_the_corrected_p_values():
+    """Against a alone each of the two is found at 5% (p = 0.035); among three pairs neither is."""
+    seeds = {"a": [0.90, 0.90, 0.90], "b": [0.88, 0.87, 0.86], "c": [0.88, 0.86, 0.87]}
+    cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
+             for name, values in seeds.items()]
+    found = compare(("minilm", "bbc"), cells, True)
+    alone = stats.ttest_rel(seeds["a"], seeds["b"]).pvalue
+    assert alone < 0.05 and found.pairs["a", "b"].p == pytest.approx(3 * alone)
+    assert found.standing == ("a", "b", "c") and not found.pairs["a", "b"].differs
+
+
+def test_a_difference_is_found_at_5_percent_and_no_sooner():
+    cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
+             for name, values in (("a", [0.90, 0.90, 0.90]), ("b", [0.89, 0.88, 0.87]))]
+    (pair,) = compare(("minilm", "bbc"), cells, True).pairs.values()
+    assert pair.p == pytest.approx(0.0742, abs=1e-4) and not pair.differs
