@@ -123,6 +123,9 @@ def test_metrics__one_that_some_cells_lack(store):
     full, lora = numbers(made)
     assert float(full["test/f1_macro.mean"]) == 0.5 and lora["test/f1_macro.mean"] == ""
     assert lora["note"] == "lora on bbc from minilm: test/f1_macro missing or not finite in seed 0, 1"
+    keys.append(store.add("full", [0.7, 0.71], dataset="rte"))
+    other = numbers(grid([source(store, keys)], parse("test/f1_macro")))[-1]
+    assert (other["dataset"], other["test/f1_macro.mean"]) == ("rte", ""), "no run of it has any"
     with pytest.raises(InputError, match="test/f1_mcro: no finished run has it") as caught:
         grid([source(store, keys)], parse("test/f1_mcro"))
     assert "test/f1_macro" in caught.value.mend
@@ -153,6 +156,8 @@ def test_studies__say_where_data_of_one_name_differ(store):
                 run.tags["ftlab.dataset_sha256"] = digest
     sources = [source(store, keys), source(other, twins, "second")]
     assert "bbc is not the same data" in dict(grid(sources, parse("datasets")).about)["Data"]
+    store.records[0].runs[0].tags["ftlab.dataset_sha256"] = "c"
+    assert "Data" not in dict(grid(sources[:1], parse("datasets")).about), "of studies, not of runs"
 
 
 @pytest.mark.parametrize("text", ["", "accuracy", "datasets,test/loss", "test/loss,test/loss",

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from ftlab.reports.comparison import compare, compared
+from ftlab.reports.comparison import compare, compared, ranked
 from ftlab.reports.evidence import Measured, measured
 from ftlab.reports.rows import build
 from ftlab.reports.statistics.paired import over_both, over_examples, over_seeds
-from ftlab.reports.verdict import answer, bold
+from ftlab.reports.verdict import answer, bold, ties
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey
 
@@ -146,3 +146,41 @@ def test_predictions_come_from_the_store(store):
     assert [row.stands for row in rows] == [True, False]
     unread, _ = compared(rows, store.records, "test/auroc", True, files, {"bbc": task.contributions})
     assert [row.stands for row in unread] == [False, False]
+
+
+def test_what_stands_is_decided_by_the_corrected_p_values():
+    """Against a alone each of the two is found at 5% (p = 0.035); among three pairs neither is."""
+    seeds = {"a": [0.90, 0.90, 0.90], "b": [0.88, 0.87, 0.86], "c": [0.88, 0.86, 0.87]}
+    cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
+             for name, values in seeds.items()]
+    found = compare(("minilm", "bbc"), cells, True)
+    alone = stats.ttest_rel(seeds["a"], seeds["b"]).pvalue
+    assert alone < 0.05 and found.pairs["a", "b"].p == pytest.approx(3 * alone)
+    assert found.standing == ("a", "b", "c") and not found.pairs["a", "b"].differs
+
+
+def test_a_difference_is_found_at_5_percent_and_no_sooner():
+    cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
+             for name, values in (("a", [0.90, 0.90, 0.90]), ("b", [0.89, 0.88, 0.87]))]
+    (pair,) = compare(("minilm", "bbc"), cells, True).pairs.values()
+    assert pair.p == pytest.approx(0.0742, abs=1e-4) and not pair.differs
+
+
+def test_a_data_set_without_a_complete_technique_is_left_out_of_the_ranks():
+    found = [compare(("minilm", name), [
+        Measured(CellKey("s", "minilm", name, technique, "0"), {0: score})
+        for technique, score in scores.items()], True)
+        for name, scores in (("x", {"a": 0.9, "b": 0.8}), ("y", {}), ("z", {"a": 0.9, "b": 0.8}))]
+    assert ranked(found, True)["minilm"].ranks == {"a": 1.0, "b": 2.0}
+    assert ranked(found, True)["minilm"].data_sets == 2
+    assert ranked(found[:2], True) == {}
+
+
+def test_what_is_said_of_a_small_p_and_of_a_near_tie():
+    near = [0.9, 0.91, 0.92]
+    cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
+             for name, values in (("a", near), ("b", [0.898, 0.9078, 0.9176]))]
+    found = compare(("minilm", "bbc"), cells, True)
+    assert found.pairs["a", "b"].p == pytest.approx(0.00274, abs=1e-5)
+    assert "p = 0.003" in answer(found, "test/accuracy", False)
+    assert ties([found]) == "", "almost the same is not the same"

@@ -12,7 +12,13 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from ftlab.reports.statistics.family import LEVEL, holm, pairs, standing
-from ftlab.reports.statistics.paired import over_both, over_examples, over_seeds, p_over_both
+from ftlab.reports.statistics.paired import (
+    DRAWS,
+    over_both,
+    over_examples,
+    over_seeds,
+    p_over_both,
+)
 from ftlab.reports.statistics.ranks import rank
 from ftlab.reports.statistics.seeds import bootstrap_interval
 
@@ -39,6 +45,19 @@ def test_where_seeds_add_nothing_both_is_students_test_over_examples():
     assert found.p == pytest.approx(expected.pvalue, rel=1e-3)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-3)
     assert found.effect == pytest.approx(by_example.mean() / by_example.std(ddof=1))
+
+
+def test_examples_that_vary_less_than_chance_add_nothing_and_take_nothing():
+    table = np.random.default_rng(5).normal(size=(4, 30))
+    table += np.array([[0.3], [0.5], [0.2], [0.6]]) - table.mean(axis=1, keepdims=True)
+    table -= table.mean(axis=0) - table.mean()  # every example's mean is the same
+    assert over_both(table).p == pytest.approx(
+        stats.ttest_1samp(table.mean(axis=1), 0).pvalue, rel=2e-3)
+
+
+def test_the_bootstraps_p_value_is_never_zero():
+    table = np.random.default_rng(5).uniform(0.5, 1, (2, 30))
+    assert over_examples(table).p == 2 / (DRAWS + 1)
 
 
 @given(st.integers(2, 6), st.integers(2, 30), st.integers(0, 2**32 - 1))
@@ -117,6 +136,20 @@ def test_demsars_example():
     assert found.p < stats.f.sf(3.69, 3, 39)
     assert found.difference == pytest.approx(1.25, abs=0.005)
     assert found.pairs.loc["a", "d"] > LEVEL  # 3.143 - 1.964 < 1.25: Nemenyi sees nothing
+
+
+def test_friedmans_test_is_scipys_statistic_in_iman_and_davenports_form():
+    table = np.random.default_rng(0).uniform(size=(6, 3)) + np.array([0.4, 0.2, 0.0])
+    found = rank({f"data {n}": dict(zip("abc", row, strict=True)) for n, row in enumerate(table)}, True)
+    chi = stats.friedmanchisquare(*table.T).statistic
+    assert 0.001 < found.p < 0.5
+    assert found.p == pytest.approx(stats.f.sf(5 * chi / (12 - chi), 2, 10))
+
+
+@pytest.mark.parametrize(("row", "p"), [((0.9, 0.8, 0.7), 0.0), ((0.9, 0.9, 0.9), 1.0)])
+def test_friedmans_test_where_all_data_sets_rank_alike_or_all_techniques(row, p):
+    scores = {f"data {n}": dict(zip("abc", row, strict=True)) for n in range(4)}
+    assert rank(scores, True).p == p
 
 
 def test_ranks_need_two_data_sets_and_two_techniques():
