@@ -13,6 +13,7 @@ from ftlab.reports.rows import Row
 from ftlab.reports.statistics.family import LEVEL, Pair, holm, pairs, standing
 from ftlab.reports.statistics.paired import Tested, over_both, over_examples, over_seeds
 from ftlab.reports.statistics.ranks import Ranked, rank
+from ftlab.tracking import garbage
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -103,6 +104,7 @@ def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better:
                       baseline if baseline in means else "", against)
 
 
+@garbage.what_is_stays()  # statsmodels asks for a collection with every family
 def compared(
     rows: Sequence[Row],
     records: Sequence[CellRecord],

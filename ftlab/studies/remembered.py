@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.backbones.cache_folder import folder, may_add
+from ftlab.studies.apart import apart
 from ftlab.studies.provenance import PACKAGES
 
 KIND = "checks"
@@ -39,7 +40,7 @@ def remembered(question: object, answer: Callable[[], Any]) -> Any:
     path = folder(KIND) / f"{asked}.json"
     with contextlib.suppress(OSError, ValueError):  # not there, or not whole: computed again
         return json.loads(path.read_text(encoding="utf-8"))
-    text = json.dumps(answer())
+    text = json.dumps(apart(answer))
     if may_add():
         with contextlib.suppress(OSError):  # a full disk costs the next one time, and nothing else
             _keep(path, text)

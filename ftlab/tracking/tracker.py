@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.tracking import store, view
+from ftlab.tracking import garbage, store, view
 from ftlab.tracking.metrics import MetricBuffer, as_metrics
 from ftlab.tracking.outbox import OUTAGE, Outbox, one_line
 from ftlab.tracking.plain import redact, tag_values
@@ -219,7 +219,7 @@ class Tracker:
         path = store.sqlite_path(self.uri)
         if path is not None and not path.exists():
             raise InputError(f"no tracking store at {path}", "run a study first: ftlab run STUDY")
-        with self._lock:
+        with self._lock, garbage.none_is_made():
             self.flush()
             return self._outbox.read(lambda: self._runs.cells(study))
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -20,6 +22,7 @@ from ftlab.reports.colours import Style
 from ftlab.reports.figures.words import labels, short
 from ftlab.reports.picture import plain
 
+DPI, MOST_PIXELS = 150, 16_000_000  # hundreds of panels would take half a gigabyte
 SPREAD = 20  # largest over smallest, from which an axis is logarithmic
 _SETTINGS: Any = {
     "text.parse_math": False,  # a name with dollars is a name
@@ -135,11 +138,11 @@ def files(figure: Figure) -> dict[str, bytes]:
     """Suffix -> content: the same drawing gives the same bytes on one installation."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once for both
-    found = {}
-    nothing = {"png": {"Software": None},
-               "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
-    for suffix, metadata in nothing.items():
-        file = io.BytesIO()
-        figure.savefig(file, format=suffix, dpi=150, metadata=metadata)
-        found[suffix] = file.getvalue()
-    return found
+    png, pdf = io.BytesIO(), io.BytesIO()
+    # `savefig` would draw everything twice for each
+    area = float(np.prod(figure.get_size_inches()))
+    figure.set_dpi(min(DPI, math.sqrt(MOST_PIXELS / area)))
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    FigureCanvasPdf(figure).print_pdf(
+        pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
+    return {"png": png.getvalue(), "pdf": pdf.getvalue()}
