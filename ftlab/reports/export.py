@@ -15,6 +15,7 @@ from ftlab.errors import InputError
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.formats import escape_csv
 from ftlab.reports.rows import Row
+from ftlab.reports.statistics.seeds import bootstrap_interval
 from ftlab.tracking.records import CellKey, CellRecord
 
 _TEST = ("backbone", "dataset", "a", "b", "difference", "ci_low", "ci_high", "effect", "test",
@@ -91,6 +92,7 @@ def _place(name: str) -> tuple[int, str]:
 
 def table_lines(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     """The table as numbers in base units, a mapping a row."""
+    bootstrapped = [bootstrap_interval(row.values) for row in rows]
     return [
         {
             "backbone": row.key.backbone,
@@ -102,6 +104,8 @@ def table_lines(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
             "n": row.summary.n,
             "ci_low": row.summary.ci_low,
             "ci_high": row.summary.ci_high,
+            "bootstrap_low": low,
+            "bootstrap_high": high,
             "seeds": row.seeds,
             "rank": row.rank if row.rank is not None else math.nan,
             "trainable_parameters": row.trainable,
@@ -111,7 +115,7 @@ def table_lines(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
             "peak_memory_bytes": row.memory,
             "note": row.note,
         }
-        for row in rows
+        for row, (low, high) in zip(rows, bootstrapped, strict=True)
     ]
 
 

@@ -27,6 +27,7 @@ class Row:
         seconds: mean training time of a run.
         memory: mean peak memory of training, bytes.
         note: what is missing or failed; empty for a complete cell.
+        values: of the metric, one a finished seed that has it.
         rank: 1 for the best mean of its backbone and data set; None for an incomplete cell.
         stands: whether it is the best of them, or not significantly worse.
     """
@@ -40,6 +41,7 @@ class Row:
     seconds: float
     memory: float
     note: str
+    values: tuple[float, ...] = ()
     rank: int | None = None
     stands: bool = False
 
@@ -99,16 +101,18 @@ def _row(key: CellKey, record: CellRecord | None, metric: str) -> Row:
     def mean(name: str) -> float:
         return summarise(run.metrics[name] for run in done if name in run.metrics).mean
 
+    values = tuple(run.metrics[metric] for run in done if metric in run.metrics)
     return Row(
         key=key,
         cell_id=record.cell_id,
-        summary=summarise(run.metrics[metric] for run in done if metric in run.metrics),
+        summary=summarise(values),
         seeds=len(record.seeds),
         trainable=mean("cost/trainable_parameters"),
         total=mean("cost/total_parameters"),
         seconds=mean("cost/train_seconds"),
         memory=mean("cost/peak_memory_bytes"),
         note=_note(record, metric),
+        values=values,
     )
 
 
