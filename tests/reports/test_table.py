@@ -74,7 +74,7 @@ def test_write__numbers_are_those_of_scipy(store, tmp_path):
     assert (float(line["bootstrap_low"]), float(line["bootstrap_high"])) == pytest.approx(known, rel=1e-3)
     write("one", [store.add("probe", [0.9])], store, tmp_path, {})
     (alone,) = lines(tmp_path / "one" / "table.csv")
-    assert alone["bootstrap_low"] == alone["bootstrap_high"] == alone["ci_low"] == ""
+    assert alone["bootstrap_low"] == alone["bootstrap_high"] == alone["ci_low"] == "nan"
     text = (tmp_path / "study" / "table.md").read_text()
     assert f"{100 * sum(values) / 3:.2f} ± {100 * stats.tstd(values):.2f} (3)" in text
     assert f"{100 * low:.2f}, {100 * high:.2f}" in text
