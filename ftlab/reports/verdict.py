@@ -66,7 +66,7 @@ def ranks_text(found: Ranked) -> str:
     text = ", ".join(f"{name} {found.ranks[name]:.2f}" for name in order)
     if math.isfinite(found.p):
         p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-        text += f". Friedman's test (Iman and Davenport): {p}"
+        text += f". Friedman's test by permutation: {p}"
     return (f"{text}. Nemenyi: ranks {found.difference:.2f} or more apart differ at 5%, for "
             f"{len(order)} techniques")
 
