@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftlab.errors import InputError
@@ -35,11 +36,29 @@ def checked(
     Raises:
         InputError: an entry is wrong.
     """
-    if allow:  # code of others' packages is not watched for changes
+    def parts() -> dict[str, dict[str, Any]]:
         return _parts(axes, common, place, allow)
-    found: dict[str, dict[str, Any]] = remembered(
-        ("parts", axes, common), lambda: _parts(axes, common, place, allow))
-    return found
+
+    if not allow:
+        found: dict[str, dict[str, Any]] = remembered(("parts", axes, common), parts)
+        # others may write to a shared cache, and a class that is named there would run here
+        if all(name.startswith("ftlab.") for name in _classes(found)):
+            return found
+    # code of others' packages is not watched for changes, and is asked each time
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(parts()))  # as what is remembered
+    return plain
+
+
+def _classes(value: Any) -> Iterator[str]:
+    """Every class that is named anywhere within."""
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        for each in value.values():
+            yield from _classes(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _classes(each)
 
 
 def _parts(
