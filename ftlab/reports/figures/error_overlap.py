@@ -29,6 +29,7 @@ from ftlab.reports.figures.words import group_title, labels
 
 MOST = 20  # sets that are drawn of a group
 ERRORS = "errors.csv"
+COUNTED = "test examples that exactly these get wrong (in brackets: all errors)"
 _ABOVE, _BAR, _NONE = 0.9, "#666666", "#dddddd"  # rows between dots and bars; greys
 Seeds = dict[int, NDArray[np.bool_]]
 
@@ -77,7 +78,7 @@ class ErrorOverlap(Drawing):
             called, far = _called(sets), list(range(len(sets)))
             top = -_ABOVE - _tall(len(called)) - 1.2
             screen.axis("y", n, "", **categories(called) | {"range": [len(called) - 0.4, top]})
-            screen.axis("x", n, "", tickvals=[], ticktext=[], showgrid=False, zeroline=False,
+            screen.axis("x", n, COUNTED, tickvals=[], ticktext=[], showgrid=False, zeroline=False,
                         range=[-0.7, len(sets) - 0.3])
             screen.add(n, type="bar", x=far, y=[-height for height in _heights(sets)],
                        base=-_ABOVE, text=[str(many) for many in sets["many"]],
@@ -218,6 +219,7 @@ def _upset(axes: Axes, sets: pd.DataFrame, look: dict[str, Style]) -> None:
     axes.set_ylim(len(called) - 0.4, -_ABOVE - _tall(len(called)) - 1.2)
     axes.set_xlim(-0.7, max(len(sets), 8) - 0.3)  # few sets are not spread over the whole width
     axes.set_xticks([])
+    axes.set_xlabel(COUNTED)
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(left=False)
     for row in range(0, len(called), 2):
