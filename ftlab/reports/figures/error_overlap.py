@@ -29,7 +29,7 @@ from ftlab.reports.figures.words import group_title, labels
 
 MOST = 20  # sets that are drawn of a group
 ERRORS = "errors.csv"
-COUNTED = "test examples that exactly these get wrong (in brackets: all errors)"
+COUNTED = "examples that exactly these get wrong"
 _ABOVE, _BAR, _NONE = 0.9, "#666666", "#dddddd"  # rows between dots and bars; greys
 Seeds = dict[int, NDArray[np.bool_]]
 
