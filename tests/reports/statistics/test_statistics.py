@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +20,6 @@ from ftlab.reports.statistics.paired import (
 )
 from ftlab.reports.statistics.ranks import rank
 from ftlab.reports.statistics.seeds import bootstrap_interval
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 RANDOM = np.random.default_rng(5)
 
