@@ -4,13 +4,15 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from matrix import World, make_technique
 
+from ftlab.exports.agreement import Sample, samples
+from ftlab.exports.export import write_model
 from ftlab.exports.restore import Restored
 from ftlab.tracking.records import RunRecord
 from ftlab.training import checkpoint, fit
@@ -75,3 +77,42 @@ def without_ftlab(folders: Mapping[Any, Path], samples: Mapping[Any, Any],
     assert done.returncode == 0, done.stderr
     answers: dict[Any, Any] = pickle.loads(answered.read_bytes())
     return answers
+
+
+def every_export(cases: Sequence[tuple[str, str, bool]], world: Callable[[str], World], root: Path,
+                 known: Callable[[Restored, Path, list[Sample]], dict[str, Any]],
+                 inputs: bool = True) -> dict[Any, dict[str, Any]]:
+    """Each case exported, with what is `known` of it here and what its lines give alone.
+
+    Args:
+        cases: world, technique, and whether merged.
+        world: by name.
+        root: for all folders.
+        known: of a model, its run's folder and the examples that are compared.
+        inputs: whether the lines are tried on the network's inputs too.
+
+    Returns:
+        By case; `error` alone where it could not be exported, for the test of the case to show.
+    """
+    folders: dict[Any, Path] = {}
+    tried: dict[Any, Any] = {}
+    found: dict[Any, dict[str, Any]] = {}
+    for number, case in enumerate(cases):
+        name, technique, merged = case
+        work, folder = root / f"run{number}", root / f"export{number}"
+        work.mkdir()
+        folder.mkdir()
+        model = restored(world(name), technique, work)
+        chosen = samples(model)
+        told = known(model, work, chosen)
+        try:
+            _, form, _ = write_model(model, folder, merged)
+        except Exception as error:  # noqa: BLE001  the test of this case shows it
+            found[case] = {"error": repr(error)}
+            continue
+        found[case] = {"form": form, "folder": folder} | told
+        folders[case] = folder
+        tried[case] = [(each.raw, each.inputs if inputs else None) for each in chosen]
+    for case, given in without_ftlab(folders, tried, root).items():
+        found[case] |= given
+    return found

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from exported import restored, without_ftlab
+from exported import every_export
 from matrix import WORLDS, World, make_world
 
 from ftlab.backbones.base import Backbone
@@ -18,8 +17,7 @@ from ftlab.backbones.torchvision import Torchvision
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.text import TextClassification
-from ftlab.exports.agreement import known, samples
-from ftlab.exports.export import write_model
+from ftlab.exports.agreement import known
 from ftlab.tasks.alike import alike
 
 OWN = {"object_detection"}  # gives boxes and no raw outputs: test_detectors has it
@@ -67,29 +65,10 @@ def make(name: str, fixture: Callable[[str], Any]) -> World:
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
              ) -> dict[Case, dict[str, Any]]:
     """Every case: what ftlab's model gives for some examples, and what its export gives alone."""
-    root = tmp_path_factory.mktemp("exports")
-    folders: dict[Case, Path] = {}
-    tried: dict[Case, Any] = {}
-    found: dict[Case, dict[str, Any]] = {}
-    for number, case in enumerate(CASES):
-        world, technique, merged = case
-        work = root / f"run{number}"
-        work.mkdir()
-        model = restored(make(world, request.getfixturevalue), technique, work)
-        chosen = samples(model)
-        expected = known(model, chosen)
-        folder = root / f"export{number}"
-        folder.mkdir()
-        try:
-            _, form, _ = write_model(model, folder, merged)
-        except Exception as error:  # noqa: BLE001  the test of this case shows it
-            found[case] = {"error": repr(error)}
-            continue
-        found[case] = {"form": form, "expected": expected, "folder": folder}
-        folders[case], tried[case] = folder, [(s.raw, s.inputs) for s in chosen]
-    for case, given in without_ftlab(folders, tried, root).items():
-        found[case] |= given
-    return found
+    return every_export(
+        CASES, lambda name: make(name, request.getfixturevalue),
+        tmp_path_factory.mktemp("exports"),
+        lambda model, _, chosen: {"expected": known(model, chosen)})
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))

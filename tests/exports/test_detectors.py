@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from exported import restored, without_ftlab
+from exported import every_export
 from matrix import World
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
@@ -18,9 +18,9 @@ from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.torchvision_detector import TorchvisionDetector
 from ftlab.data.box_augment import BoxAugment
 from ftlab.data.object_detection import ObjectDetection
-from ftlab.exports.agreement import samples
-from ftlab.exports.export import write_model
+from ftlab.exports.agreement import Sample
 from ftlab.exports.loading import executed
+from ftlab.exports.restore import Restored
 from ftlab.tasks.boxes import same_boxes
 
 TRANSFORMERS = ("yolos", "detr", "rt_detr")
@@ -54,30 +54,14 @@ def make(name: str, fixture: Callable[[str], Any]) -> World:
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
              ) -> dict[Case, dict[str, Any]]:
     """Every case: the stored predictions of some examples, and what the export gives alone."""
-    root = tmp_path_factory.mktemp("exports")
-    folders: dict[Case, Path] = {}
-    tried: dict[Case, Any] = {}
-    found: dict[Case, dict[str, Any]] = {}
-    for number, case in enumerate(CASES):
-        name, technique, merged = case
-        work, folder = root / f"run{number}", root / f"export{number}"
-        work.mkdir()
-        folder.mkdir()
-        model = restored(make(name, request.getfixturevalue), technique, work)
+    def known(_: Restored, work: Path, chosen: list[Sample]) -> dict[str, Any]:
         stored = {row["id"]: row for row in
                   pq.read_table(work / "predictions" / "test.parquet").to_pylist()}
-        chosen = samples(model)
-        try:
-            _, form, _ = write_model(model, folder, merged)
-        except Exception as error:  # noqa: BLE001  the test of this case shows it
-            found[case] = {"error": repr(error)}
-            continue
-        found[case] = {"form": form, "stored": [stored[s.name] for s in chosen], "folder": folder,
-                       "images": [s.raw for s in chosen]}
-        folders[case], tried[case] = folder, [(s.raw, None) for s in chosen]
-    for case, given in without_ftlab(folders, tried, root).items():
-        found[case] |= given
-    return found
+        return {"stored": [stored[each.name] for each in chosen],
+                "images": [each.raw for each in chosen]}
+
+    return every_export(CASES, lambda name: make(name, request.getfixturevalue),
+                        tmp_path_factory.mktemp("exports"), known, inputs=False)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
