@@ -30,7 +30,7 @@ from torchmetrics import MeanAbsoluteError, MetricCollection
 
 from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
-from ftlab.tasks.base import Task, direction
+from ftlab.tasks.base import Task
 
 
 class Ordinal(Task):
@@ -68,9 +68,6 @@ class Ordinal(Task):
 
     def metrics(self):
         return MetricCollection({"ranks_off": MeanAbsoluteError()})
-
-    def higher_is_better(self, metric):
-        return direction(metric, {"ranks_off": False}, "Ordinal")
 
     def outside(self):
         return PlainOutputs(Lines("def tell(outputs):\\n    "

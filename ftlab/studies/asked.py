@@ -1,7 +1,4 @@
-"""What a study asks of its results: against which technique, and over which groups of data sets.
-
-It says nothing about what runs: no cell's hash depends on it.
-"""
+"""Analysis keys of a study: how epochs are chosen, against which technique, over which groups."""
 
 from __future__ import annotations
 
@@ -11,6 +8,31 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
+
+
+def check_selection(metric: Any, defaults: Mapping[str, str], place: Place) -> str:
+    """The validation metric that chooses the epoch; where none is named, the tasks' own default.
+
+    Args:
+        metric: from the file.
+        defaults: name of the default metric by data set.
+        place: of the metric.
+
+    Raises:
+        InputError: not of validation, or the tasks' defaults differ.
+    """
+    if metric is None:
+        if len(set(defaults.values())) > 1:
+            named = ", ".join(f"{dataset} by {name}" for dataset, name in defaults.items())
+            raise InputError(f"{place}: no metric is named, and the data sets' tasks would choose "
+                             f"epochs differently: {named}",
+                             "name one that all of them have, select_by: val/loss for instance")
+        return f"val/{next(iter(defaults.values()))}"
+    if not str(metric).startswith("val/"):
+        raise InputError(
+            f"{place}: {str(metric)!r} is not a validation metric",
+            "epochs are selected on validation: val/accuracy, val/f1_macro, val/loss, ...")
+    return str(metric)
 
 
 def check_baseline(name: Any, techniques: Sequence[str], place: Place) -> str:

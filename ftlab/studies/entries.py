@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies.config import Component, check, check_plain
+from ftlab.studies.config import Component, check, check_plain, task_of
 from ftlab.studies.discover import did_you_mean, family
 from ftlab.studies.remembered import remembered
 from ftlab.studies.yaml_file import Place
@@ -30,8 +30,8 @@ def checked(
         allow: packages outside ftlab whose classes may be named.
 
     Returns:
-        The checked components, `trainer` by technique, and `on` (a technique elsewhere) by
-        technique, then pair of data set and backbone.
+        The checked components, `trainer` by technique, `on` (a technique elsewhere) by technique,
+        then pair of data set and backbone, and the default `metric` of each data set's task.
 
     Raises:
         InputError: an entry is wrong.
@@ -65,7 +65,7 @@ def _parts(
     axes: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], place: Place,
     allow: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    parts: dict[str, dict[str, Any]] = {axis: {} for axis in (*AXES, "trainer", "on")}
+    parts: dict[str, dict[str, Any]] = {axis: {} for axis in (*AXES, "trainer", "on", "metric")}
     pairs = [f"{d} from {b}" for b in axes["backbones"] for d in axes["datasets"]]
     for axis, entries in axes.items():
         base = family(AXES[axis])
@@ -79,6 +79,8 @@ def _parts(
             elif axis == "techniques":
                 parts["trainer"][name] = _trainer(common, None, place, here)
             parts[axis][name] = check(base, value, here, allow)
+            if axis == "datasets":
+                parts["metric"][name] = task_of(parts[axis][name]).default_metric
     return parts
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ftlab.studies.config import Component, build
+from ftlab.studies.config import Component, task_of
 from ftlab.studies.remembered import remembered
 from ftlab.studies.study import Study
 
@@ -32,7 +32,9 @@ class KnownTask:
 
     def __init__(self, data: Component) -> None:
         self._data = data
-        self._ours = data["class_path"].startswith("ftlab.")
+        task = data["init_args"].get("task")
+        named = (data["class_path"], task["class_path"] if task else "")
+        self._ours = all(name.startswith("ftlab.") for name in named)
 
     @property
     def one_class(self) -> bool:
@@ -60,7 +62,5 @@ class KnownTask:
 
     @cached_property
     def _task(self) -> Task:
-        # ftlab's modules keep the task that they are given, and building it needs no Lightning
-        task: Task = (build(self._data["init_args"]["task"]) if self._ours
-                      else build(self._data).task)
+        task: Task = task_of(self._data)
         return task

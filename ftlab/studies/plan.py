@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from ftlab.backbones.model import TaskModel
 from ftlab.backbones.passes import Unplayable
 from ftlab.backbones.prefix import leading
 from ftlab.data.base import DataModule
+from ftlab.data.examples import SplitName
 from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.config import build
 from ftlab.studies.study import Cell, Study
+from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
 
 FLOAT = 4  # bytes of a parameter in a checkpoint; half precision takes less
@@ -112,8 +114,12 @@ def writable(folder: Path) -> Path:
     return above
 
 
-def plan(study: Study) -> Plan:
+def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     """Read the data, check every combination and count what trains.
+
+    Args:
+        study: the study.
+        objectives: further metrics that have to be measurable, and where they are named.
 
     Models are built on the meta device, so this costs no memory and reads no weights but for
     their fingerprint.
@@ -122,11 +128,13 @@ def plan(study: Study) -> Plan:
         InputError: data, weights or a combination cannot be used; nothing has been written.
     """
     made = Plan(study)
+    metrics = {study.select_by: study.place / "select_by", study.report: study.place / "report"}
+    metrics |= objectives or {}
     for backbone, data, cells in _pairs(study, made):
         fingerprints = data.fingerprint, backbone.fingerprint
         for cell in cells:
-            data.task.higher_is_better(study.select_by.removeprefix("val/"))
-            data.task.higher_is_better(study.report.removeprefix("test/"))
+            for metric, place in metrics.items():
+                check_measurable(metric, data, cell.key.dataset, place)
             model = _adapted(cell, backbone, data)
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
             trainable = sum(n for n, trains in sizes if trains)
@@ -137,6 +145,34 @@ def plan(study: Study) -> Plan:
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])
     return made
+
+
+def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) -> None:
+    """Refuse a metric that a data set's task does not have, or that its split gives no value.
+
+    Args:
+        metric: with its split's prefix, `val/` or `test/`; the test split's where it has none.
+        data: loaded.
+        dataset: its name in the study.
+        place: where the metric is named.
+
+    Raises:
+        InputError: it cannot be measured.
+    """
+    prefix, _, name = metric.partition("/") if metric[:4] == "val/" else ("test", "", metric)
+    name = name.removeprefix("test/")
+    try:
+        data.task.higher_is_better(name)
+    except InputError as error:
+        raise InputError(f"{place}: {error.what} (data set {dataset})", error.mend) from error
+    split: SplitName = "validation" if prefix == "val" else "test"
+    targets = data.splits[split].targets
+    if reason := data.task.unmeasurable(name, targets):
+        raise InputError(
+            f"{place}: {metric} cannot be measured on data set {dataset}: of its {split} split "
+            f"({len(targets)} examples), {reason}",
+            f"name another metric, {prefix}/loss for instance, or give a {split} split that has "
+            f"what it needs ({split}: SOURCE, or another split:)")
 
 
 def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list[Cell]]]:

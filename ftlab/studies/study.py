@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies.asked import check_baseline, check_groups
+from ftlab.studies.asked import check_baseline, check_groups, check_selection
 from ftlab.studies.config import Component
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.entries import AXES, checked, mapping
@@ -70,6 +70,7 @@ class Study:
         baseline: the technique that the question compares the others with; empty for none.
         groups: names of data sets by group, over which tables average too.
         paper: published numbers to stand beside.
+        place: of the file, for messages.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Study:
     baseline: str = ""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paper: Paper | None = None
+    place: Place = field(default=Place("the study"), compare=False)
 
     def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
         """What a run of a cell is told."""
@@ -137,16 +139,11 @@ def load_study(
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
     name = check_name(data.get("name"), place / "name")
-    select_by = str(data.get("select_by", "val/accuracy"))
-    if not select_by.startswith("val/"):
-        raise InputError(
-            f"{place / 'select_by'}: {select_by!r} is not a validation metric",
-            "epochs are selected on validation: val/accuracy, val/f1_macro, val/loss, ...",
-        )
-    report = str(data.get("report", "test/" + select_by.removeprefix("val/")))
     axes = {axis: _axis(data.get(axis), place / axis) for axis in AXES}
     common = mapping(data.get("trainer"), place / "trainer")
     parts = checked(axes, common, place, allow)
+    select_by = check_selection(data.get("select_by"), parts["metric"], place / "select_by")
+    report = str(data.get("report", "test/" + select_by.removeprefix("val/")))
     cells = _cells(name, parts, select_by, place)
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     question = str(data.get("question", ""))
@@ -155,7 +152,7 @@ def load_study(
     groups = check_groups(data.get("groups"), names["datasets"], place / "groups")
     paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
     return Study(name, question, cells, seeds, select_by, report, tuple(allow), baseline=baseline,
-                 groups=groups, paper=paper)
+                 groups=groups, paper=paper, place=place)
 
 
 def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,

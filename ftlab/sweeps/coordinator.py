@@ -85,7 +85,8 @@ def run_sweep(
     signals = Signals()
     try:
         engine.prepare(need(sweep.study), workers, timeout)
-        made = plan(sweep.study)
+        made = plan(sweep.study, {name: sweep.place / "objective" for name in sweep.objectives
+                                  if name.startswith("val/")})
         better = directions(sweep)
         rehearse(sweep, better)
         writable(Path(results))

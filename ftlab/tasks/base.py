@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, Outputs, TaskModel
@@ -43,6 +44,13 @@ class Task(ABC):
     """Whether an example has one class of several, which its records name."""
     problem_type: ClassVar[str | None] = None
     """What transformers calls a task of the form `vector` in a network's config."""
+    specimens: ClassVar[Sequence[Any]] = ()
+    """A few raw labels that `fit` takes, so that `metrics` can be asked before there are data."""
+
+    @property
+    def default_metric(self) -> str:
+        """The metric that chooses epochs where a study names none; it needs no `fit`."""
+        return "loss"
 
     @abstractmethod
     def fit(self, labels: Sequence[Any]) -> None:
@@ -108,13 +116,27 @@ class Task(ABC):
         Vector-valued metrics (per class) are flattened by `scalars`, see `naming.flattened`.
         """
 
-    @abstractmethod
     def higher_is_better(self, metric: str) -> bool:
         """Whether more of a metric (name without split prefix, or `loss`) is better.
+
+        The classes in `metrics` say it; a member states it where that would cost building them.
 
         Raises:
             InputError: there is no such metric.
         """
+        return direction(metric, {}, self)
+
+    def unmeasurable(self, metric: str, targets: Sequence[Any]) -> str:
+        """The reason why a split leaves a metric without a value that predictions could change.
+
+        Args:
+            metric: name without split prefix.
+            targets: encoded labels of the whole split.
+
+        Returns:
+            Empty where it can be measured.
+        """
+        return ""
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Computed metrics, `loss` among them, as plain numbers."""
@@ -172,19 +194,19 @@ class Task(ABC):
         return torch.as_tensor(targets)
 
 
-def direction(metric: str, known: Mapping[str, bool], task: str,
+def direction(metric: str, known: Mapping[str, bool], task: Task,
               families: Mapping[str, bool] | None = None, classes: Sequence[str] = ()) -> bool:
     """Look up whether more of a metric is better, for `Task.higher_is_better`.
 
     Args:
         metric: name without split prefix.
         known: name -> whether more is better, `loss` excepted.
-        task: for the message.
-        families: prefixes of metrics a class, for instance `f1` of `f1/<class>`.
+        task: its `metrics` may measure more, where a class of a user's adds to them.
+        families: prefixes of metrics per class, for instance `f1` of `f1/<class>`.
         classes: their names; empty before `fit`, when any is taken for known.
 
     Raises:
-        InputError: there is no such metric.
+        InputError: there is no such metric, or its class states no direction.
     """
     known = {"loss": False, **known}
     families = families or {}
@@ -194,8 +216,27 @@ def direction(metric: str, known: Mapping[str, bool], task: str,
         return families[family]
     if metric in known:
         return known[metric]
-    every = [*known, *(f"{prefix}/{key}" for prefix in families for key in keys)]
+    added = {part: measured for part, measured in _measured(task).items()
+             if part not in families and part not in known}
+    if family in added:  # with a name behind it where it has a value per class
+        upwards = added[family].higher_is_better
+        if upwards is None:
+            raise InputError(f"metric {family!r}: {type(added[family]).__name__} does not say "
+                             "whether more of it is better",
+                             "take a subclass of it with higher_is_better = True or False")
+        return bool(upwards)
+    every = [*known, *added, *(f"{prefix}/{key}" for prefix in families for key in keys)]
     close = difflib.get_close_matches(metric, every, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    choices = [*known, *(f"{prefix}/<class>" for prefix in families)]
-    raise InputError(f"unknown metric {metric!r}", f"{hint}{task} has: {', '.join(choices)}")
+    choices = [*known, *added, *(f"{prefix}/<class>" for prefix in families)]
+    raise InputError(f"unknown metric {metric!r}",
+                     f"{hint}{type(task).__name__} has: {', '.join(choices)}")
+
+
+def _measured(task: Task) -> dict[str, Metric]:
+    """What a task's `metrics` measure, by name; a class that computes several says its `parts`."""
+    fitted = copy.deepcopy(task)
+    if task.specimens:
+        fitted.fit(task.specimens)
+    return {part: metric for name, metric in fitted.metrics().items()
+            for part in getattr(metric, "parts", (name,))}

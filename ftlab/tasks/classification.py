@@ -20,7 +20,7 @@ from ftlab.tasks.classification_metrics import PER_CLASS, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
 from ftlab.tasks.losses.base import Loss
 from ftlab.tasks.losses.cross_entropy import CrossEntropy
-from ftlab.tasks.naming import class_name, flattened, name_order, unseen
+from ftlab.tasks.naming import absent_class, class_name, flattened, name_order, unseen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +49,7 @@ class Classification(Task):
     """
 
     one_class: ClassVar[bool] = True
+    specimens: ClassVar[Sequence[Any]] = ("0", "1")
     problem_type = "single_label_classification"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
@@ -65,6 +66,10 @@ class Classification(Task):
         self._classes: list[str] = []
         self._index: dict[str, int] = {}
         self._counts: list[int] = []
+
+    @property
+    def default_metric(self) -> str:
+        return "accuracy"
 
     def fit(self, labels: Sequence[Any]) -> None:
         """Learn the class names and their counts.
@@ -131,7 +136,13 @@ class Classification(Task):
         known = {name: bool(value.higher_is_better) for name, value
                  in classification_metrics(2, self.calibration_bins).items()}
         per_class = {name: known.pop(name) for name in PER_CLASS}
-        return direction(metric, known, "Classification", per_class, self._classes)
+        return direction(metric, known, self, per_class, self._classes)
+
+    def unmeasurable(self, metric: str, targets: Sequence[int]) -> str:
+        present = {self.classes[target] for target in targets}
+        if metric in ("auroc", "matthews") and len(present) < 2:
+            return f"it tells classes apart, and all {len(targets)} examples are {min(present)!r}"
+        return absent_class(metric, PER_CLASS, self.classes, present)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Computed metrics as plain numbers; a vector over classes becomes `<name>/<class>`."""

@@ -49,6 +49,30 @@ def one_vs_rest_auroc(scores: Tensor, target: Tensor) -> Tensor:
     return areas
 
 
+class _OfPresent(MulticlassStatScores):
+    """Values per class (C,), not a number for a class in neither truth nor prediction.
+
+    torchmetrics gives such a class 0, while its macro means leave it out.
+    """
+
+    def compute(self) -> Tensor:
+        """One value per class (C,)."""
+        hits, false_positives, _, misses = self._final_state()
+        return super().compute().masked_fill(hits + false_positives + misses == 0, torch.nan)
+
+
+class Precisions(_OfPresent, MulticlassPrecision):
+    """Precision of each class."""
+
+
+class Recalls(_OfPresent, MulticlassRecall):
+    """Recall of each class."""
+
+
+class F1Scores(_OfPresent, MulticlassF1Score):
+    """F1 of each class."""
+
+
 class OneVsRestAUROC(MulticlassAUROC):
     """Mean of `one_vs_rest_auroc` over the classes that occur; nan where only one does.
 
@@ -139,9 +163,9 @@ def classification_metrics(classes: int, bins: int) -> MetricCollection:
         "precision_macro": MulticlassPrecision(**macro),
         "recall_macro": MulticlassRecall(**macro),
         "f1_macro": MulticlassF1Score(**macro),
-        "precision": MulticlassPrecision(**each),
-        "recall": MulticlassRecall(**each),
-        "f1": MulticlassF1Score(**each),
+        "precision": Precisions(**each),
+        "recall": Recalls(**each),
+        "f1": F1Scores(**each),
         "auroc": OneVsRestAUROC(**each),
         "calibration_error": CalibrationError(**options, n_bins=bins, norm="l1"),
     })

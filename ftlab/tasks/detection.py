@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +18,7 @@ from ftlab.tasks.base import Predictions, Task, direction
 from ftlab.tasks.boxes import Box, precision_recall, same_boxes
 from ftlab.tasks.detection_metrics import PER_CLASS, WHOLE, BoxPrecision
 from ftlab.tasks.losses.base import at_least_float32
-from ftlab.tasks.naming import flattened, name_order, unseen
+from ftlab.tasks.naming import absent_class, flattened, name_order, unseen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,11 +48,16 @@ class Detection(Task):
 
     form: ClassVar[Form] = "boxes"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForObjectDetection",)
+    specimens: ClassVar[Sequence[Any]] = ([Box("0", (0.0, 0.0, 1.0, 1.0))],)
 
     def __init__(self) -> None:
         self._classes: list[str] = []
         self._index: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
+
+    @property
+    def default_metric(self) -> str:
+        return "map"
 
     def fit(self, labels: Sequence[Sequence[Box]]) -> None:
         """Learn the class names and how many objects each has.
@@ -112,15 +116,20 @@ class Detection(Task):
         Raises:
             InputError: there is no such metric.
         """
-        return direction(metric, dict.fromkeys(WHOLE, True), "Detection",
+        return direction(metric, dict.fromkeys(WHOLE, True), self,
                          dict.fromkeys(PER_CLASS, True), self._classes)
+
+    def unmeasurable(self, metric: str, targets: Sequence[Mapping[str, Tensor]]) -> str:
+        present = {self.classes[label] for target in targets
+                   for label in target["labels"][~target["ignored"]].tolist()}
+        if metric in WHOLE and not present:
+            return f"none of the {len(targets)} images has an object"
+        return absent_class(metric, PER_CLASS, self.classes, present)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Computed metrics as plain numbers; those a class where the split has objects of it."""
         vectors = {f"{family}_per_class": family for family in PER_CLASS}
-        numbers = flattened(computed, vectors, self.classes)
-        return {name: number for name, number in numbers.items()
-                if "/" not in name or not math.isnan(number)}
+        return flattened(computed, vectors, self.classes)
 
     def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Objects, detections and their scores, in pixels of the image as it was given."""

@@ -29,6 +29,8 @@ class BoxPrecision(MeanAveragePrecision):
         classes: how many there are.
     """
 
+    parts = WHOLE
+
     def __init__(self, classes: int) -> None:
         # torchmetrics' own thresholds are float32: a recall of exactly 0.3 would miss its place
         super().__init__(box_format="xyxy", backend="faster_coco_eval", extended_summary=True,

@@ -36,6 +36,7 @@ class LanguageModelling(Task):
 
     form: ClassVar[Form] = "text"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForCausalLM",)
+    specimens: ClassVar[Sequence[Any]] = ("0",)
 
     def __init__(self, max_new_tokens: int = 16, final_number: Rule | None = None) -> None:
         if max_new_tokens < 1:
@@ -46,6 +47,10 @@ class LanguageModelling(Task):
         self.max_new_tokens = max_new_tokens
         self.final_number = final_number
         self._answers = True
+
+    @property
+    def default_metric(self) -> str:
+        return "perplexity"
 
     def fit(self, labels: Sequence[Any]) -> None:
         """Labels are answers, or all None where plain text is modelled."""
@@ -104,7 +109,13 @@ class LanguageModelling(Task):
                              "task: {class_path: LanguageModelling, init_args: "
                              "{final_number: last}}")
         known = dict.fromkeys(self._compared(), True)
-        return direction(metric, {**known, "perplexity": False}, "LanguageModelling")
+        return direction(metric, {**known, "perplexity": False}, self)
+
+    def unmeasurable(self, metric: str, targets: Sequence[str | None]) -> str:
+        answers = [target for target in targets if target is not None]
+        if metric == "number_accuracy" and self.unanswerable(answers) == len(answers):
+            return f"no answer has a number that {self.final_number!r} finds"
+        return ""
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         return super().scalars({**computed, "perplexity": computed["loss"].exp()})

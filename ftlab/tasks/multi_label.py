@@ -23,7 +23,7 @@ from ftlab.tasks.multi_label_metrics import (
     multi_label_metrics,
     probabilities,
 )
-from ftlab.tasks.naming import class_name, flattened, name_order, unseen
+from ftlab.tasks.naming import absent_class, class_name, flattened, name_order, unseen
 
 _TELL = """
 labels = {labels}
@@ -50,6 +50,7 @@ class MultiLabel(Task):
         threshold: of the probability, above which a label is predicted.
     """
 
+    specimens: ClassVar[Sequence[Any]] = (["0"], ["1"])
     problem_type = "multi_label_classification"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
@@ -69,6 +70,10 @@ class MultiLabel(Task):
         self._labels: list[str] = []
         self._index: dict[str, int] = {}
         self._counts: list[int] = []
+
+    @property
+    def default_metric(self) -> str:
+        return "f1_micro"
 
     def fit(self, labels: Sequence[Any]) -> None:
         """Learn the labels and their counts.
@@ -147,7 +152,14 @@ class MultiLabel(Task):
         known = {name: bool(value.higher_is_better)
                  for name, value in multi_label_metrics(2, self.threshold).items()}
         per_label = {name: known.pop(name) for name in PER_LABEL}
-        return direction(metric, known, "MultiLabel", per_label, self._labels)
+        return direction(metric, known, self, per_label, self._labels)
+
+    def unmeasurable(self, metric: str, targets: Sequence[Sequence[float]]) -> str:
+        present = {name for row in targets for name, holds in zip(self.labels, row, strict=True)
+                   if holds}
+        if metric in ("mean_average_precision", "f1_micro", "f1_macro") and not present:
+            return f"none of the {len(targets)} examples has a label"
+        return absent_class(metric, PER_LABEL, self.labels, present)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Computed metrics as plain numbers; a vector over labels becomes `<name>/<label>`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import InputError
@@ -73,21 +73,42 @@ def metric_keys(names: Sequence[str]) -> list[str]:
     return keys
 
 
+def absent_class(metric: str, families: Collection[str], names: Sequence[str],
+                 present: Collection[str]) -> str:
+    """The reason why `<family>/<class>` has no value on a split without that class; else empty.
+
+    Args:
+        metric: name without split prefix.
+        families: prefixes of metrics per class.
+        names: of the classes.
+        present: those of which the split has an example.
+    """
+    family, _, key = metric.partition("/")
+    name = dict(zip(metric_keys(names), names, strict=True)).get(key)
+    if family not in families or name is None or name in present:
+        return ""
+    return f"no example is of {name!r}"
+
+
 def flattened(computed: Mapping[str, Tensor], vectors: Mapping[str, str],
               names: Sequence[str]) -> dict[str, float]:
     """Computed metrics as plain numbers; a vector over classes becomes `<family>/<class>`.
 
+    A class without a value (not a number) is left out.
+
     Args:
         computed: values by name.
-        vectors: names of those that are vectors (C,), and the family of each.
+        vectors: names of those that are vectors (C,), and the family of each; another metric
+            with a value per class is a family of its own name.
         names: of the classes, in the vectors' order.
     """
     numbers: dict[str, float] = {}
     for name, value in computed.items():
-        if name in vectors:
-            keys = [f"{vectors[name]}/{key}" for key in metric_keys(names)]
-            # torchmetrics gives a vector of one element as a scalar
-            numbers |= zip(keys, value.reshape(-1).tolist(), strict=True)
+        # torchmetrics gives a vector of one element as a scalar
+        if name in vectors or value.numel() > 1:
+            keys = [f"{vectors.get(name, name)}/{key}" for key in metric_keys(names)]
+            values = zip(keys, value.reshape(-1).tolist(), strict=True)
+            numbers |= {key: number for key, number in values if not math.isnan(number)}
         else:
             numbers[name] = float(value)
     return numbers

@@ -48,6 +48,7 @@ class Regression(Task):
         loss: mse, mae, or huber (Huber 1964; quadratic up to one standard deviation).
     """
 
+    specimens: ClassVar[Sequence[Any]] = (0.0, 1.0)
     problem_type = "regression"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
@@ -61,6 +62,10 @@ class Regression(Task):
         self._loss = _LOSSES[loss]
         self._mean: float | None = None
         self._std = 1.0
+
+    @property
+    def default_metric(self) -> str:
+        return "rmse"
 
     def fit(self, labels: Sequence[Any]) -> None:
         """Learn the targets' mean and standard deviation.
@@ -124,7 +129,14 @@ class Regression(Task):
 
     def higher_is_better(self, metric: str) -> bool:
         known = {name: bool(value.higher_is_better) for name, value in self.metrics().items()}
-        return direction(metric, known, "Regression")
+        return direction(metric, known, self)
+
+    def unmeasurable(self, metric: str, targets: Sequence[float]) -> str:
+        if metric in ("pearson", "spearman", "r2") and len(set(targets)) < 2:
+            count = len(targets)
+            return (f"all {count} targets are {targets[0]:g}" if count > 1
+                    else "there is one example, and it takes two different targets")
+        return ""
 
     def records(self, predictions: Tensor, target: Tensor) -> dict[str, list[Any]]:
         """Target and prediction; the one score is the prediction."""

@@ -16,7 +16,7 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
-from ftlab.tasks.text_overlap import Bleu, Rouge, Tokenisation
+from ftlab.tasks.text_overlap import BLEU_ORDER, ROUGE, Bleu, Rouge, Tokenisation, words
 
 
 class SequenceToSequence(Task):
@@ -49,6 +49,10 @@ class SequenceToSequence(Task):
         self.label_smoothing = label_smoothing
         self.bleu_tokenisation = bleu_tokenisation
 
+    @property
+    def default_metric(self) -> str:
+        return "rougeL"
+
     def fit(self, labels: Sequence[Any]) -> None:
         """There is nothing to learn: the vocabulary is the backbone's."""
 
@@ -74,7 +78,20 @@ class SequenceToSequence(Task):
 
     def higher_is_better(self, metric: str) -> bool:
         names = ("exact_match", "rouge1", "rouge2", "rougeL", "bleu")
-        return direction(metric, dict.fromkeys(names, True), "SequenceToSequence")
+        return direction(metric, dict.fromkeys(names, True), self)
+
+    def unmeasurable(self, metric: str, targets: Sequence[str]) -> str:
+        if metric == "bleu":
+            longest = max(len(Bleu(self.bleu_tokenisation).tokenizer(text)) for text in targets)
+            if longest < BLEU_ORDER:
+                return (f"BLEU counts runs of {BLEU_ORDER} tokens, and the longest target has "
+                        f"{longest} under bleu_tokenisation: {self.bleu_tokenisation}; of a "
+                        "script without spaces take zh or char")
+        if metric in ROUGE:
+            longest = max(len(words(text)) for text in targets)
+            if longest < (needed := 2 if metric == "rouge2" else 1):
+                return f"it counts runs of words ({needed}), and the longest target has {longest}"
+        return ""
 
     def records(self, predictions: Sequence[str], target: Any) -> dict[str, list[Any]]:
         """Target and generated text."""

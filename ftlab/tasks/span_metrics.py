@@ -48,7 +48,8 @@ def names(indices: Sequence[int], tags: Sequence[str]) -> list[str]:
 class SpanScores(Metric):
     """Micro precision, recall and F1 of entities, F1 a type, and accuracy of words.
 
-    An undefined ratio (no entity of a type, say) is 0, as in seqeval and scikit-learn.
+    An undefined ratio (no entity at all, say) is 0, as in seqeval and scikit-learn; a type in
+    neither truth nor prediction has none.
 
     Args:
         tags: in the order of the logits.
@@ -57,6 +58,7 @@ class SpanScores(Metric):
     """
 
     higher_is_better = True
+    parts = ("precision", "recall", "f1", "accuracy")
     full_state_update = False
     hits: Tensor
     predicted: Tensor
@@ -97,7 +99,7 @@ class SpanScores(Metric):
             "recall": _ratio(hits, actual),
             "f1": _ratio(2 * hits, predicted + actual),
             "accuracy": _ratio(self.right, self.words),
-            "f1_by_type": _ratio(2 * self.hits, self.predicted + self.actual),
+            "f1_by_type": 2 * self.hits / (self.predicted + self.actual),  # nan where 0 / 0
         }
 
 

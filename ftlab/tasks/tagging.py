@@ -18,9 +18,9 @@ from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.label_tokens import label_count, token_loss
-from ftlab.tasks.naming import flattened
+from ftlab.tasks.naming import absent_class, flattened
 from ftlab.tasks.span_metrics import SpanScores, contributions, names, word_tags
-from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, split_tag
+from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, spans, split_tag
 
 _TELL = """
 tags = {tags}
@@ -46,6 +46,7 @@ class Tagging(Task):
 
     form: ClassVar[Form] = "tokens"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForTokenClassification",)
+    specimens: ClassVar[Sequence[Any]] = (["B-A"], ["O"])
 
     def __init__(self, scheme: Scheme = "IOB2") -> None:
         if scheme not in get_args(Scheme):
@@ -54,6 +55,10 @@ class Tagging(Task):
         self._types: list[str] = []
         self._tags: list[str] = []
         self._counts: Counter[str] = Counter()
+
+    @property
+    def default_metric(self) -> str:
+        return "accuracy" if self.scheme == "none" else "f1"
 
     def fit(self, labels: Sequence[Any]) -> None:
         """Learn the types of entities from the tags of each training sentence.
@@ -117,7 +122,14 @@ class Tagging(Task):
 
     def higher_is_better(self, metric: str) -> bool:
         known = dict.fromkeys(("f1", "precision", "recall", "accuracy"), True)
-        return direction(metric, known, "Tagging", {"f1": True}, self._types)
+        return direction(metric, known, self, {"f1": True}, self._types)
+
+    def unmeasurable(self, metric: str, targets: Sequence[Sequence[int]]) -> str:
+        present = {kind for row in targets
+                   for _, _, kind in spans([self.tags[tag] for tag in row], self.scheme)}
+        if metric in ("f1", "precision", "recall") and not present:
+            return f"none of the {len(targets)} sentences has an entity"
+        return absent_class(metric, ("f1",), self._types, present)
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
         """Plain numbers; F1 a type becomes `f1/<type>`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import regex
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -13,19 +15,37 @@ from torchmetrics.text import SacreBLEUScore
 
 Tokenisation = Literal["13a", "intl", "zh", "char", "none"]
 ROUGE = ("rouge1", "rouge2", "rougeL")
+BLEU_ORDER = 4
+"""Length of the longest runs of tokens that BLEU counts."""
+
+# Scripts that write no space between words: a character with its marks stands for a word.
+_SPACELESS = "".join(rf"\p{{{script}}}" for script in (
+    "Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"))
+_WORD = regex.compile(rf"[{_SPACELESS}]\p{{M}}*|(?:[\p{{L}}\p{{N}}--[{_SPACELESS}]]\p{{M}}*)+",
+                      regex.VERSION1)
+
+
+def words(text: str) -> list[str]:
+    """Words of a text in any script: lower-case runs of letters, marks and digits.
+
+    Of ASCII texts they are those of the package rouge_score, which knows a-z and 0-9 alone. In
+    scripts without spaces between words every character is one, as is usual for Chinese.
+    """
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 class Rouge(Metric):
     """F measures of shared words, word pairs and the longest common subsequence.
 
-    Lin (2004), https://aclanthology.org/W04-1013. As in rouge_score: lower case, the characters
-    a-z and 0-9 alone, no stemming, the mean over examples. Other scripts score 0.
+    Lin (2004), https://aclanthology.org/W04-1013. As in rouge_score: lower case, no stemming,
+    the mean over examples; `words` says what a word is.
 
     torchmetrics' own class keeps every example's scores, and gathers them one by one: processes
     with unequal numbers of examples would wait for each other for ever.
     """
 
     higher_is_better = True
+    parts = ROUGE
     full_state_update = False
     sums: Tensor
     examples: Tensor
@@ -38,7 +58,9 @@ class Rouge(Metric):
 
     def update(self, texts: Sequence[str], target: Mapping[str, Any]) -> None:
         """Compare texts with `target["text"]`."""
-        means = rouge_score(list(texts), [[text] for text in target["text"]], rouge_keys=ROUGE)
+        # `words` has normalised already, where torchmetrics would drop all but a-z and 0-9
+        means = rouge_score(list(texts), [[text] for text in target["text"]], rouge_keys=ROUGE,
+                            normalizer=str, tokenizer=words)
         for i, name in enumerate(ROUGE):
             self.sums[i] += len(texts) * means[f"{name}_fmeasure"].to(self.sums.device)
         self.examples += len(texts)
@@ -59,7 +81,7 @@ class Bleu(SacreBLEUScore):
     """
 
     def __init__(self, tokenisation: Tokenisation = "13a") -> None:
-        super().__init__(tokenize=tokenisation)
+        super().__init__(n_gram=BLEU_ORDER, tokenize=tokenisation)
 
     def update(  # type: ignore[override]  # a task's target, not lists of references
             self, texts: Sequence[str], target: Mapping[str, Any]) -> None:

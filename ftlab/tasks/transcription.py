@@ -53,6 +53,10 @@ class Transcription(Task):
         self.max_new_tokens = max_new_tokens
         self._examples = 0
 
+    @property
+    def default_metric(self) -> str:
+        return "wer"
+
     def fit(self, labels: Sequence[Any]) -> None:
         self._examples = len(labels)
 
@@ -90,7 +94,13 @@ class Transcription(Task):
 
     def higher_is_better(self, metric: str) -> bool:
         known = {"wer": False, "cer": False, "exact_match": True}
-        return direction(metric, known, "Transcription")
+        return direction(metric, known, self)
+
+    def unmeasurable(self, metric: str, targets: Sequence[str]) -> str:
+        change = normaliser(self.normalise)
+        if metric in ("wer", "cer") and not any(map(change, targets)):
+            return f"no transcript has a word left after normalise: {self.normalise}"
+        return ""
 
     def records(self, predictions: Sequence[str],
                 target: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -34,6 +34,7 @@ def reference(logits, target, bins=15):
         y, prediction, labels=occurs, average="macro", zero_division=0
     )
     each = sk.precision_recall_fscore_support(y, prediction, labels=labels, zero_division=0)
+    valued = [np.where(np.isin(labels, occurs), values, np.nan) for values in each[:3]]
     areas = [sk.roc_auc_score(y == c, probabilities[:, c]) for c in labels if 0 < (y == c).mean() < 1]
     return {
         "accuracy": sk.accuracy_score(y, prediction),
@@ -42,9 +43,9 @@ def reference(logits, target, bins=15):
         "precision_macro": macro[0],
         "recall_macro": macro[1],
         "f1_macro": macro[2],
-        "precision": each[0],
-        "recall": each[1],
-        "f1": each[2],
+        "precision": valued[0],
+        "recall": valued[1],
+        "f1": valued[2],
         "auroc": np.mean(areas) if areas else np.nan,
         "calibration_error": calibration_error(probabilities, y, bins),
     }
