@@ -29,6 +29,7 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.boxes import Box
 from ftlab.tasks.detection import Detection
+from ftlab.tasks.spelling import renamed
 
 _PREDICT = """
 def predict(images):  # the objects of each, in pixels of its file, and their scores
@@ -71,6 +72,7 @@ class ObjectDetection(DataModule):
         classes: raw class -> class name, to rename or merge; every raw class must be named.
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     pipeline = "object-detection"
@@ -92,9 +94,10 @@ class ObjectDetection(DataModule):
         classes: dict[str, str] | None = None,
         task: Task = Detection(),
         workers: int = 0,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), classes, workers)
+                         batch_size, split, subset, Natural(), classes, workers, encoding=encoding)
         if format not in (None, "voc", "coco"):
             raise ValueError(f"format must be voc or coco, got {format!r}")
         if bad_boxes not in get_args(BadBoxes):
@@ -128,10 +131,10 @@ class ObjectDetection(DataModule):
     def read(self, split: SplitName, source: str) -> Examples:
         path = resolve_path(source)
         if (self.format or ("voc" if path.is_dir() else "coco")) == "voc":
-            found = list(read_voc(path, split, self._check))
+            found = list(read_voc(path, split, self._check, self.encoding))
         elif path.is_file():
             folder = resolve_path(self.images) if self.images is not None else path.parent
-            found = list(read_coco(path, folder, self._check))
+            found = list(read_coco(path, folder, self._check, self.encoding))
         else:
             raise InputError(f"{source} is no file", "name a COCO .json file, or set format: voc")
         if not any(not box.ignored for image in found for box in image.boxes):
@@ -160,10 +163,7 @@ class ObjectDetection(DataModule):
 
     def _named(self, box: Box, place: str) -> Box:
         assert self.classes is not None
-        if box.label not in self.classes:
-            raise InputError(f"{place}: class {box.label!r} is not in classes",
-                             f"add it to classes, which has: {', '.join(self.classes)}")
-        return dataclasses.replace(box, label=self.classes[box.label])
+        return dataclasses.replace(box, label=renamed(box.label, self.classes, place, "class"))
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._images.add(split, examples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,9 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import SplitName
 from ftlab.data.tables import Column, read_table
-from ftlab.data.utf8 import cleaned, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, decoded
 from ftlab.errors import InputError
+from ftlab.tasks.naming import is_missing, number_name
 
 TEXT_FILES = (".txt", ".text", ".md")
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")
@@ -58,7 +59,7 @@ def _column(field: str) -> Column:
 
 
 def read_cells(source: str, split: SplitName, columns: Sequence[Column],
-               ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
+               encoding: str | None = None) -> tuple[list[str], list[dict[Column, str]], list[str]]:
     """Ids, the named columns of each row as text, and what a user should know of them.
 
     Args:
@@ -67,6 +68,7 @@ def read_cells(source: str, split: SplitName, columns: Sequence[Column],
             one column `text`.
         split: which one it is wanted for; chooses within a hub's data set.
         columns: by name, or by number in a file without header.
+        encoding: of text, as `utf8.check_encoding` gives it.
 
     Raises:
         InputError: with the place and the mend.
@@ -74,22 +76,22 @@ def read_cells(source: str, split: SplitName, columns: Sequence[Column],
     columns = list(dict.fromkeys(columns))
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, split, columns)
-        replaced = 0
+        notes: list[str] = []
     else:
         path = resolve_path(source)
         if path.is_dir() or path.suffix.lower() in TEXT_FILES:
-            return _paragraphs(path, source, columns)
+            return _paragraphs(path, source, columns, encoding)
         stem = path.stem
-        rows, replaced = read_table(path, columns)
+        rows, notes = read_table(path, columns, source, encoding)
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
     cells = [{column: _text(value, f"{source}, row {number}", column)
               for column, value in zip(columns, row, strict=True)}
              for number, row in enumerate(rows, 1)]
-    return ids, cells, note_replaced(replaced, len(rows), "rows", source)
+    return ids, cells, notes
 
 
 def _paragraphs(path: Path, source: str, columns: Sequence[Column],
-                ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
+                encoding: str | None) -> tuple[list[str], list[dict[Column, str]], list[str]]:
     if list(columns) != ["text"]:
         raise InputError(f"{source}: text files have the one column text, not "
                          f"{', '.join(map(repr, columns))}",
@@ -98,25 +100,28 @@ def _paragraphs(path: Path, source: str, columns: Sequence[Column],
         file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES)
     ids: list[str] = []
     cells: list[dict[Column, str]] = []
-    replaced = 0
+    cleaner = Cleaner()
     for file in files:
         name = file.stem if file == path else file.relative_to(path).as_posix()
-        whole = re.sub("\r\n?", "\n", decoded(file.read_bytes()))
+        whole = re.sub("\r\n?", "\n", decoded(file.read_bytes(), file, encoding))
         texts = [text.strip() for text in _PARAGRAPHS.split(whole) if text.strip()]
-        clean = [cleaned(text) for text in texts]
-        replaced += sum(a != b for a, b in zip(texts, clean, strict=True))
         ids += [f"{name}:{number}" for number in range(1, len(texts) + 1)]
-        cells += [{"text": text} for text in clean]
+        cells += [{"text": cleaner(text)} for text in texts]
     if not cells:
         raise InputError(f"{source} has no text", f"give {', '.join(TEXT_FILES)} files with text")
-    return ids, cells, note_replaced(replaced, len(cells), "paragraphs", source)
+    return ids, cells, cleaner.notes("paragraphs", source)
 
 
 def _text(value: object, place: str, column: Column) -> str:
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    if missing or not str(value).strip():
-        raise InputError(f"{place}: column {column!r} is empty", "fill it in or remove the row")
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
+    """A cell as the model reads it; a number as its shortest decimal, whatever the kind of file."""
+    if is_missing(value):
+        raise InputError(f"{place}: column {column!r} has no text in it, but a missing value",
+                         "fill it in or remove the row")
+    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+        return number_name(value)
+    if not isinstance(value, str):
         raise InputError(f"{place}: column {column!r} is of type {type(value).__name__}, not a "
                          "text or a number", "write it as the text that the model shall read")
-    return str(value)
+    if not value.strip():
+        raise InputError(f"{place}: column {column!r} is empty", "fill it in or remove the row")
+    return value

@@ -29,8 +29,8 @@ from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import has_column, read_table
 from ftlab.data.token_cache import TokenCache
-from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
+from ftlab.tasks.naming import class_name
 from ftlab.tasks.spans import first_violation, is_tag, repaired
 from ftlab.tasks.tagging import Tagging
 
@@ -76,6 +76,7 @@ class TokenClassification(DataModule):
         workers: processes that load; 0 loads in the main process.
         bucketing: train on batches of sentences of like length, which saves padding;
             `ftlab.data.bucketing` says what stays random.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     task: Tagging
@@ -97,9 +98,10 @@ class TokenClassification(DataModule):
         task: Tagging = Tagging(),
         workers: int = 0,
         bucketing: bool = True,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), None, workers, bucketing)
+                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         if repair and task.scheme != "IOB2":
@@ -132,9 +134,10 @@ class TokenClassification(DataModule):
         if source.startswith(hub.PREFIX):
             return None
         path = resolve_path(source)
-        if path.suffix.lower() not in _TABLES or has_column(path, self.tag or "tags"):
+        if path.suffix.lower() not in _TABLES or has_column(path, self.tag or "tags",
+                                                                self.encoding):
             return None
-        rows = [row[0] for row in read_table(path, (words,))[0]]
+        rows = [row[0] for row in read_table(path, (words,), source, self.encoding)[0]]
         stand_in = self.task.tags[0]
         sentences = from_rows(path.stem, path.name, [
             (row, [stand_in] * (len(row) if isinstance(row, list) else 0)) for row in rows])
@@ -149,15 +152,15 @@ class TokenClassification(DataModule):
             return from_rows(name, source, [(row[0], row[1]) for row in rows])
         path = resolve_path(source)
         if path.suffix.lower() in _TABLES:
-            table, replaced = read_table(path, (words, tags))
-            self.note(*note_replaced(replaced, len(table), "rows", source))
+            table, notes = read_table(path, (words, tags), source, self.encoding)
+            self.note(*notes)
             return from_rows(path.stem, path.name, [(row[0], row[1]) for row in table])
         word, tag = (0 if self.word is None else self.word), (-1 if self.tag is None else self.tag)
         if not path.is_file() or isinstance(word, str) or isinstance(tag, str):
             raise InputError(f"{path}: CoNLL's columns have no names ({word!r}, {tag!r})"
                              if path.is_file() else f"{path} is not a file",
                              f"give numbers from 0, or a table ({', '.join(_TABLES)})")
-        sentences, notes = read_conll(path, word, tag)
+        sentences, notes = read_conll(path, word, tag, self.encoding)
         self.note(*notes)
         return sentences
 
@@ -165,7 +168,7 @@ class TokenClassification(DataModule):
         """The tags, repaired where that is wanted; refused where they are no sequence."""
         scheme = self.task.scheme
         for tag, place in zip(sentence.tags, sentence.places, strict=True):
-            if not is_tag(tag, scheme):
+            if not is_tag(class_name(tag, f"{place}: the tag"), scheme):
                 raise InputError(f"{place}: {tag!r} is no tag of the scheme {scheme}",
                                  "mend the tag, or set the task's scheme: IOB2, IOBES or none")
         tags = repaired(sentence.tags) if self.repair else sentence.tags

@@ -17,6 +17,7 @@ from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.final_number import NONE, Rule, answer
 from ftlab.tasks.label_tokens import label_count, mean_log_likelihood, stack_labels, token_loss
+from ftlab.tasks.texts import text_of
 
 
 class LanguageModelling(Task):
@@ -55,10 +56,7 @@ class LanguageModelling(Task):
         """The answer, checked; its token ids are the backbone's to say."""
         if label is None and not self._answers:
             return None
-        if not isinstance(label, str) or not label.strip():
-            raise InputError(f"{where}: {label!r} instead of an answer",
-                             "fill it in or remove the example")
-        return label
+        return text_of(label, where, "answer")
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return token_loss(outputs, batch["target"]["labels"])
