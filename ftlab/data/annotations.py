@@ -95,11 +95,8 @@ def voc_list(folder: Path, split: SplitName) -> Path | None:
     return None
 
 
-def read_voc(folder: Path, split: SplitName, check: BoxCheck,
-             encoding: str | None = None) -> Iterator[Annotated]:
+def read_voc(folder: Path, split: SplitName, check: BoxCheck) -> Iterator[Annotated]:
     """The images of a split of a Pascal VOC folder (Annotations, JPEGImages, ImageSets/Main).
-
-    `encoding` is that of the lists, as `utf8.check_encoding` gives it; XML names its own.
 
     Raises:
         InputError: with file and object.
@@ -111,7 +108,7 @@ def read_voc(folder: Path, split: SplitName, check: BoxCheck,
     if names is None:
         ids = sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
     else:
-        ids = _listed(names, folder / "Annotations", encoding)
+        ids = _listed(names, folder / "Annotations")
     if not ids:
         raise InputError(f"{names or folder / 'Annotations'} names no image", "add annotations")
     for each in ids:
@@ -122,9 +119,9 @@ def read_voc(folder: Path, split: SplitName, check: BoxCheck,
         yield _voc_image(folder, each, file, check)
 
 
-def _listed(file: Path, annotations: Path, encoding: str | None) -> list[str]:
+def _listed(file: Path, annotations: Path) -> list[str]:
     """The names in a list, which may have spaces in them, and a class's flag behind them."""
-    lines = read_whole(file, encoding).splitlines()
+    lines = read_whole(file).splitlines()
     names = [line.strip() for line in lines if line.strip()]
     return [name if (annotations / f"{name}.xml").is_file() else _FLAG.sub("", name)
             for name in names]
@@ -171,20 +168,18 @@ def _voc_picture(folder: Path, name: str, said: str, file: Path) -> Path:
     return found
 
 
-def read_coco(file: Path, folder: Path, check: BoxCheck,
-              encoding: str | None = None) -> Iterator[Annotated]:
+def read_coco(file: Path, folder: Path, check: BoxCheck) -> Iterator[Annotated]:
     """The images of a COCO file of instances.
 
     Args:
         file: the JSON.
         folder: of the images.
         check: what to do with bad boxes.
-        encoding: as `utf8.check_encoding` gives it.
 
     Raises:
         InputError: with file and entry.
     """
-    text = read_whole(file, encoding)
+    text = read_whole(file)
     try:
         content = json.loads(text)
     except ValueError as error:

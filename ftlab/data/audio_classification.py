@@ -92,7 +92,7 @@ class AudioClassification(DataModule):
         super().__init__({"train": train, "validation": validation, "test": test}, task,
                          batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
         described = AudioSource(audio, label, None if speakers is None else speaker, pattern,
-                                "classes", self.encoding)
+                                "classes")
         self._recordings = Recordings(described, speakers, self.sources)
         self.augment = augment
 

@@ -14,7 +14,7 @@ from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.tables import Column, has_column, read_table
-from ftlab.data.utf8 import read_whole
+from ftlab.data.utf8 import note_replaced, read_whole
 from ftlab.errors import InputError
 from ftlab.tasks.naming import class_name, is_missing
 from ftlab.tasks.spelling import key
@@ -91,7 +91,6 @@ class AudioSource:
         pattern: of the names of a folder's files, as `{label}_{speaker}_{index}`.
         bare: what a folder without pattern has: a `.txt` file beside each recording, or a folder
             for each class.
-        encoding: of tables and transcripts, as `utf8.check_encoding` gives it.
     """
 
     audio: Column
@@ -99,7 +98,6 @@ class AudioSource:
     speaker: Column | None
     pattern: str | None
     bare: Literal["transcripts", "classes"]
-    encoding: str | None = None
 
     def read(self, source: str, split: SplitName) -> tuple[Examples, list[str], list[str]]:
         """All examples of a source, the speaker of each (if asked for), and notes.
@@ -133,9 +131,9 @@ class AudioSource:
             return None if self._says(path, files) else _loose(_ids(path, files), files)
         if path.suffix.lower() in EXTENSIONS:
             return _loose([path.name], [path])
-        if has_column(path, self.label, self.encoding):
+        if has_column(path, self.label):
             return None
-        rows, _ = read_table(path, (self.audio,), source, self.encoding)
+        rows, _ = read_table(path, (self.audio,))
         return _loose([f"{path.stem}:{number}" for number in range(1, len(rows) + 1)],
                       [_audio(row[0], path.parent, f"{source}, row {number}")
                        for number, row in enumerate(rows, 1)])
@@ -152,18 +150,19 @@ class AudioSource:
         columns = [self.audio, self.label, *([] if self.speaker is None else [self.speaker])]
         if source.startswith(hub.PREFIX):
             stem, rows = hub.read_hub(source, split, columns)
-            base, notes = Path(), []
+            base, replaced = Path(), 0
         else:
             path = resolve_path(source)
             stem, base = path.stem, path.parent
-            rows, notes = read_table(path, columns, source, self.encoding)
+            rows, replaced = read_table(path, columns)
         places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
         found = list(zip(rows, places, strict=True))
         return (Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
                          [_audio(row[0], base, place) for row, place in found],
                          [_present(row[1], place, self.called) for row, place in found]),
                 [class_name(row[2], f"{place}: the speaker") for row, place in found
-                 if len(row) > 2], notes)
+                 if len(row) > 2],
+                note_replaced(replaced, len(rows), "rows", source))
 
     @property
     def called(self) -> str:
@@ -195,8 +194,7 @@ class AudioSource:
                     raise InputError(f"{path} is in no class folder", "put the files of each class "
                                      "into a folder named after it, or give pattern")
             return Examples(_ids(folder, files), list(files), [path.parent.name for path in files])
-        return Examples(_ids(folder, files), list(files),
-                        [_sidecar(path, self.encoding) for path in files])
+        return Examples(_ids(folder, files), list(files), [_sidecar(path) for path in files])
 
 
 def _loose(ids: list[str], recordings: Sequence[Path | bytes]) -> Examples:
@@ -233,12 +231,12 @@ def _ids(folder: Path, files: Sequence[Path]) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in files]
 
 
-def _sidecar(path: Path, encoding: str | None) -> str:
+def _sidecar(path: Path) -> str:
     text = path.with_suffix(".txt")
     if not text.is_file():
         raise InputError(f"{path} has no transcript: there is no {text.name} beside it",
                          "add it, give pattern, or name a table instead of a folder")
-    return text_of(read_whole(text, encoding).strip(), str(text), "transcript")
+    return text_of(read_whole(text).strip(), str(text), "transcript")
 
 
 def _present(value: Any, place: str, called: str) -> Any:

@@ -30,7 +30,7 @@ from ftlab.data.sampling import (
     share_of_batch,
 )
 from ftlab.data.splits import Split, Subset
-from ftlab.data.utf8 import check_encoding
+from ftlab.data.utf8 import check_encoding, reading
 from ftlab.tasks.base import Task
 from ftlab.tasks.spelling import note_spellings, one_spelling
 
@@ -174,8 +174,9 @@ class DataModule(LightningDataModule, Outside, ABC):
         own = self.own_splits(train)
         for name in SPLITS:
             self.sources[name] = self.sources[name] or (train if name in own else None)
-        found = {name: self._renamed(self.read(name, source), source)
-                 for name, source in self.sources.items() if source}
+        with reading(self.encoding):
+            found = {name: self._renamed(self.read(name, source), source)
+                     for name, source in self.sources.items() if source}
         named = [self.task.named(label, f"{self.sources[name]}, {place}")
                  for name, examples in found.items()
                  for place, label in zip(examples.ids, examples.labels, strict=True)]

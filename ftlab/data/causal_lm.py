@@ -136,7 +136,7 @@ class CausalLM(DataModule):
 
     def read(self, split: SplitName, source: str) -> Examples:
         columns = [*(self.prompt.columns if self.prompt else ()), *self.response.columns]
-        ids, cells, notes = read_cells(source, split, columns, self.encoding)
+        ids, cells, notes = read_cells(source, split, columns)
         self.note(*notes)
         responses = []
         for row, place in zip(cells, ids, strict=True):
@@ -153,10 +153,9 @@ class CausalLM(DataModule):
         if self.prompt is None or source.startswith(PREFIX):
             return None
         path = resolve_path(source)
-        if path.is_dir() or all(has_column(path, column, self.encoding)
-                                for column in self.response.columns):
+        if path.is_dir() or all(has_column(path, column) for column in self.response.columns):
             return None
-        ids, cells, _ = read_cells(source, "test", self.prompt.columns, self.encoding)
+        ids, cells, _ = read_cells(source, "test", self.prompt.columns)
         return Examples(ids, [self.prompt.fill(row) for row in cells], [None] * len(ids))
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.data.utf8 import Cleaner, decoded
+from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.naming import class_name, is_missing
 from ftlab.tasks.texts import text_of
@@ -32,8 +32,7 @@ class Sentence:
     places: Sequence[str]
 
 
-def read_conll(path: Path, word: int, tag: int,
-               encoding: str | None = None) -> tuple[list[Sentence], list[str]]:
+def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], list[str]]:
     """The sentences of a file with a word a line and a blank line between sentences.
 
     Columns are separated by tabs where a line has one, else by spaces. Skipped are `-DOCSTART-`
@@ -45,7 +44,6 @@ def read_conll(path: Path, word: int, tag: int,
         path: of the file.
         word: number of the word's column; negative numbers count from the last.
         tag: number of the tag's column, likewise.
-        encoding: as `utf8.check_encoding` gives it.
 
     Returns:
         The sentences, and what a user should know: comments skipped, a stray byte replaced that is
@@ -55,7 +53,7 @@ def read_conll(path: Path, word: int, tag: int,
         InputError: with the line; a lacking column, another number of columns than before; or
             bytes of another encoding.
     """
-    text = decoded(path.read_bytes(), path, encoding)
+    text = decoded(path.read_bytes(), path)
     table = [_columns(line.rstrip("\r")) for line in text.split("\n")]
     width = next((len(columns) for columns in table if not _between(columns)
                   and not columns[0].startswith("#")), 0)
@@ -77,7 +75,7 @@ def read_conll(path: Path, word: int, tag: int,
         rows.append((number, *cleaner((columns[word], columns[tag]))))
     if not sentences:
         raise InputError(f"{path} has no sentences", "give a file with a word and its tag a line")
-    notes = cleaner.notes("words", path.name)
+    notes = note_replaced(cleaner.replaced("words", path), cleaner.rows, "words", path.name)
     if comments:
         notes.append(f"{comments} lines in {path.name} begin with # and have other columns than "
                      "the rest; skipped as comments")

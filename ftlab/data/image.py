@@ -106,14 +106,12 @@ class ImageClassification(DataModule):
         return own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
-        examples, notes = read(source, split, "image", self.image, self.label,
-                               encoding=self.encoding)
+        examples, notes = read(source, split, "image", self.image, self.label)
         self.note(*notes)
         return examples
 
     def unlabelled(self, source: str) -> Examples | None:
-        return read_unlabelled(source, "image", self.image, self.label,
-                               encoding=self.encoding)
+        return read_unlabelled(source, "image", self.image, self.label)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._images.add(split, examples)

@@ -131,10 +131,10 @@ class ObjectDetection(DataModule):
     def read(self, split: SplitName, source: str) -> Examples:
         path = resolve_path(source)
         if (self.format or ("voc" if path.is_dir() else "coco")) == "voc":
-            found = list(read_voc(path, split, self._check, self.encoding))
+            found = list(read_voc(path, split, self._check))
         elif path.is_file():
             folder = resolve_path(self.images) if self.images is not None else path.parent
-            found = list(read_coco(path, folder, self._check, self.encoding))
+            found = list(read_coco(path, folder, self._check))
         else:
             raise InputError(f"{source} is no file", "name a COCO .json file, or set format: voc")
         if not any(not box.ignored for image in found for box in image.boxes):

@@ -12,7 +12,7 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import SplitName
 from ftlab.data.tables import Column, read_table
-from ftlab.data.utf8 import Cleaner, decoded
+from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.naming import is_missing, number_name
 
@@ -59,7 +59,7 @@ def _column(field: str) -> Column:
 
 
 def read_cells(source: str, split: SplitName, columns: Sequence[Column],
-               encoding: str | None = None) -> tuple[list[str], list[dict[Column, str]], list[str]]:
+               ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
     """Ids, the named columns of each row as text, and what a user should know of them.
 
     Args:
@@ -68,7 +68,6 @@ def read_cells(source: str, split: SplitName, columns: Sequence[Column],
             one column `text`.
         split: which one it is wanted for; chooses within a hub's data set.
         columns: by name, or by number in a file without header.
-        encoding: of text, as `utf8.check_encoding` gives it.
 
     Raises:
         InputError: with the place and the mend.
@@ -76,22 +75,22 @@ def read_cells(source: str, split: SplitName, columns: Sequence[Column],
     columns = list(dict.fromkeys(columns))
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, split, columns)
-        notes: list[str] = []
+        replaced = 0
     else:
         path = resolve_path(source)
         if path.is_dir() or path.suffix.lower() in TEXT_FILES:
-            return _paragraphs(path, source, columns, encoding)
+            return _paragraphs(path, source, columns)
         stem = path.stem
-        rows, notes = read_table(path, columns, source, encoding)
+        rows, replaced = read_table(path, columns)
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
     cells = [{column: _text(value, f"{source}, row {number}", column)
               for column, value in zip(columns, row, strict=True)}
              for number, row in enumerate(rows, 1)]
-    return ids, cells, notes
+    return ids, cells, note_replaced(replaced, len(rows), "rows", source)
 
 
 def _paragraphs(path: Path, source: str, columns: Sequence[Column],
-                encoding: str | None) -> tuple[list[str], list[dict[Column, str]], list[str]]:
+                ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
     if list(columns) != ["text"]:
         raise InputError(f"{source}: text files have the one column text, not "
                          f"{', '.join(map(repr, columns))}",
@@ -103,13 +102,14 @@ def _paragraphs(path: Path, source: str, columns: Sequence[Column],
     cleaner = Cleaner()
     for file in files:
         name = file.stem if file == path else file.relative_to(path).as_posix()
-        whole = re.sub("\r\n?", "\n", decoded(file.read_bytes(), file, encoding))
+        whole = re.sub("\r\n?", "\n", decoded(file.read_bytes(), file))
         texts = [text.strip() for text in _PARAGRAPHS.split(whole) if text.strip()]
         ids += [f"{name}:{number}" for number in range(1, len(texts) + 1)]
-        cells += [{"text": cleaner(text)} for text in texts]
+        cells += [{"text": cleaner(text, file)} for text in texts]
     if not cells:
         raise InputError(f"{source} has no text", f"give {', '.join(TEXT_FILES)} files with text")
-    return ids, cells, cleaner.notes("paragraphs", source)
+    replaced = cleaner.replaced("paragraphs", source)
+    return ids, cells, note_replaced(replaced, len(cells), "paragraphs", source)
 
 
 def _text(value: object, place: str, column: Column) -> str:

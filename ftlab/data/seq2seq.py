@@ -104,13 +104,12 @@ class Seq2Seq(DataModule):
 
     def read(self, split: SplitName, source: str) -> Examples:
         examples, notes = read(source, split, "text", self.source, self.target,
-                               encoding=self.encoding, called=("source", "target"))
+                               called=("source", "target"))
         self.note(*notes)
         return examples
 
     def unlabelled(self, source: str) -> Examples | None:
-        return read_unlabelled(source, "text", self.source, self.target, encoding=self.encoding,
-                               called="source")
+        return read_unlabelled(source, "text", self.source, self.target, called="source")
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]

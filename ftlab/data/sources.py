@@ -10,7 +10,7 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.tables import EXTENSIONS, Column, has_column, read_table
-from ftlab.data.utf8 import Cleaner, decoded
+from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.naming import is_missing
 from ftlab.tasks.texts import text_of
@@ -24,7 +24,7 @@ _FILES: dict[Modality, tuple[str, ...]] = {
 
 
 def read(source: str, split: SplitName, modality: Modality, column: Column,
-         label: Column, pair: Column | None = None, encoding: str | None = None,
+         label: Column, pair: Column | None = None,
          called: tuple[str, str] = ("text", "label")) -> tuple[Examples, list[str]]:
     """All examples of a source, and what a user should know of them.
 
@@ -39,7 +39,6 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
         column: the text or image; not needed for a folder.
         label: the label; not needed for a folder, whose folders are the labels.
         pair: the second text, where an example has two.
-        encoding: of text, as `utf8.check_encoding` gives it.
         called: the data module's arguments that name the text's column and the label's.
 
     Raises:
@@ -48,25 +47,25 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
     columns = (column, label) if pair is None else (column, pair, label)
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, split, columns)
-        base, notes = Path(), []
+        base, replaced = Path(), 0
     else:
         path = resolve_path(source)
         if path.is_dir():
             _refuse_pairs(pair, source)
-            return _read_folder(path, modality, source, encoding)
+            return _read_folder(path, modality, source)
         stem, base = path.stem, path.parent
-        rows, notes = read_table(path, columns, source, encoding)
+        rows, replaced = read_table(path, columns)
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
     places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
     labels = [_label(row[-1], place, called[1]) for row, place in zip(rows, places, strict=True)]
     inputs = [_input(row[:-1], modality, base, place, called[0])
               for row, place in zip(rows, places, strict=True)]
-    return Examples(ids, inputs, labels), notes
+    return Examples(ids, inputs, labels), note_replaced(replaced, len(rows), "rows", source)
 
 
 def read_unlabelled(source: str, modality: Modality, column: Column,
                     label: Column, pair: Column | None = None,
-                    encoding: str | None = None, called: str = "text") -> Examples | None:
+                    called: str = "text") -> Examples | None:
     """The examples of a source without labels; None where it has labels, or is a hub's.
 
     A table has none without the label's column, a folder without class folders; and a file of the
@@ -78,7 +77,6 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
         column: the text or image.
         label: the label, if there is one.
         pair: the second text, where an example has two.
-        encoding: as in `read`.
         called: the data module's argument that names the text's column.
 
     Raises:
@@ -89,10 +87,10 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
     path = resolve_path(source)
     if path.is_dir() or path.suffix.lower() in _FILES[modality]:
         _refuse_pairs(pair, source)
-        return _loose_files(path, modality, encoding)
-    if has_column(path, label, encoding):
+        return _loose_files(path, modality)
+    if has_column(path, label):
         return None
-    rows, _ = read_table(path, (column,) if pair is None else (column, pair), source, encoding)
+    rows, _ = read_table(path, (column,) if pair is None else (column, pair))
     places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
     inputs = [_input(row, modality, path.parent, place, called)
               for row, place in zip(rows, places, strict=True)]
@@ -100,7 +98,7 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
     return Examples(ids, inputs, [None] * len(ids))
 
 
-def _loose_files(path: Path, modality: Modality, encoding: str | None) -> Examples | None:
+def _loose_files(path: Path, modality: Modality) -> Examples | None:
     """A file, or the files of a folder; None where it has folders, which are classes."""
     if path.is_dir() and any(inner.is_dir() and not inner.name.startswith((".", "__"))
                              for inner in path.iterdir()):
@@ -112,7 +110,7 @@ def _loose_files(path: Path, modality: Modality, encoding: str | None) -> Exampl
         return None
     inputs: list[Any] = list(files)
     if modality == "text":
-        inputs, _ = _read_texts(files, str(path), encoding)
+        inputs, _ = _read_texts(files, str(path))
     return Examples([file.name for file in files], inputs, [None] * len(files))
 
 
@@ -121,8 +119,8 @@ def own_splits(source: str) -> Sequence[SplitName]:
     return hub.named_splits(source) if source.startswith(hub.PREFIX) else ()
 
 
-def _read_folder(folder: Path, modality: Modality, source: str,
-                 encoding: str | None) -> tuple[Examples, list[str]]:
+def _read_folder(folder: Path, modality: Modality,
+                 source: str) -> tuple[Examples, list[str]]:
     classes = sorted(path for path in folder.iterdir()
                      if path.is_dir() and not path.name.startswith((".", "__")))
     if not classes:
@@ -145,17 +143,16 @@ def _read_folder(folder: Path, modality: Modality, source: str,
     labels = [path.parent.name for path in files]
     if modality == "image":
         return Examples(ids, list(files), labels), notes
-    texts, replaced = _read_texts(files, source, encoding)
+    texts, replaced = _read_texts(files, source)
     return Examples(ids, texts, labels), notes + replaced
 
 
-def _read_texts(files: Sequence[Path], source: str,
-                encoding: str | None) -> tuple[list[str], list[str]]:
+def _read_texts(files: Sequence[Path], source: str) -> tuple[list[str], list[str]]:
     """The text of each file, and a note of a stray byte that was replaced."""
     cleaner = Cleaner()
-    texts = [text_of(cleaner(decoded(path.read_bytes(), path, encoding)), str(path))
-             for path in files]
-    return texts, cleaner.notes("texts", source)
+    texts = [text_of(cleaner(decoded(path.read_bytes(), path), path), str(path)) for path in files]
+    replaced = cleaner.replaced("texts", source)
+    return texts, note_replaced(replaced, len(texts), "texts", source)
 
 
 def _refuse_pairs(pair: Column | None, source: str) -> None:

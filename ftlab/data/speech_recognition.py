@@ -112,7 +112,7 @@ class SpeechRecognition(DataModule):
         super().__init__({"train": train, "validation": validation, "test": test}, task,
                          batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
         described = AudioSource(audio, transcript, None if speakers is None else speaker, pattern,
-                                "transcripts", self.encoding)
+                                "transcripts")
         self._recordings = Recordings(described, speakers, self.sources)
         self.augment = augment
         self._labels: dict[SplitName, list[dict[str, Any]]] = {}

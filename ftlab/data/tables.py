@@ -20,20 +20,17 @@ Column = str | int
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def read_table(path: Path, columns: Sequence[Column], source: str | None = None,
-               encoding: str | None = None) -> tuple[list[tuple[Any, ...]], list[str]]:
-    """The named columns of every row, and a note where a stray byte in them was replaced.
+def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, ...]], int]:
+    """The named columns of every row, and how many rows have bytes that are not UTF-8.
 
     Text stays text ("01", "NA" and "null" are strings); numbers of .jsonl and .parquet stay
-    numbers.
+    numbers. A stray byte that is not UTF-8 becomes U+FFFD (`ftlab.data.utf8`).
     A .csv is comma-separated unless its first row has no comma: then by semicolon, tab or runs of
     spaces, whichever is first found there. A .tsv knows no quoting. Blank lines are no rows.
 
     Args:
         path: the file.
         columns: all by name, or all by number where the file has no header.
-        source: what the user calls it, for notes; the path unless said.
-        encoding: of text, as `utf8.check_encoding` gives it.
 
     Raises:
         InputError: unknown extension, empty file, missing column, ragged or malformed row, or
@@ -45,19 +42,19 @@ def read_table(path: Path, columns: Sequence[Column], source: str | None = None,
                          "give all by name, or all by number (no header)")
     match path.suffix.lower():
         case ".csv" | ".tsv":
-            rows = _pick_delimited(path, columns, encoding)
+            rows = _pick_delimited(path, columns)
         case ".jsonl":
-            rows = list(_pick_json(path, columns, encoding))
+            rows = list(_pick_json(path, columns))
         case ".parquet":
             rows = _pick_parquet(path, columns)
         case other:
             raise InputError(f"{path}: unknown kind of file {other!r}",
                              f"use {', '.join(EXTENSIONS)} or a folder of class folders")
     cleaner = Cleaner()
-    return [cleaner(row) for row in rows], cleaner.notes("rows", source or str(path))
+    return [cleaner(row) for row in rows], cleaner.replaced("rows", path)
 
 
-def has_column(path: Path, column: Column, encoding: str | None = None) -> bool:
+def has_column(path: Path, column: Column) -> bool:
     """Whether a table has a column; of .jsonl the first row tells.
 
     Raises:
@@ -65,9 +62,9 @@ def has_column(path: Path, column: Column, encoding: str | None = None) -> bool:
     """
     match path.suffix.lower():
         case ".csv" | ".tsv":
-            header = next((row for row in _delimited_rows(path, encoding) if row), [])
+            header = next((row for row in _delimited_rows(path) if row), [])
         case ".jsonl":
-            lines = (line for line in _decoded(path, encoding).split("\n") if line.strip())
+            lines = (line for line in _decoded(path).split("\n") if line.strip())
             try:
                 header = list(json.loads(next(lines, "{}")))
             except (json.JSONDecodeError, TypeError):
@@ -85,9 +82,8 @@ def has_column(path: Path, column: Column, encoding: str | None = None) -> bool:
     return column < len(header) if isinstance(column, int) else column in header
 
 
-def _pick_delimited(path: Path, columns: Sequence[Column],
-                    encoding: str | None) -> list[tuple[Any, ...]]:
-    rows = [row for row in _delimited_rows(path, encoding) if row]
+def _pick_delimited(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
+    rows = [row for row in _delimited_rows(path) if row]
     by_number = isinstance(columns[0], int)
     if not rows or (len(rows) == 1 and not by_number):
         raise InputError(f"{path} has no rows", "give a file with examples")
@@ -100,8 +96,8 @@ def _pick_delimited(path: Path, columns: Sequence[Column],
     return [tuple(row[place] for place in places) for row in rows]
 
 
-def _delimited_rows(path: Path, encoding: str | None) -> list[list[str]]:
-    text = _decoded(path, encoding)
+def _delimited_rows(path: Path) -> list[list[str]]:
+    text = _decoded(path)
     csv.field_size_limit(sys.maxsize)  # the default refuses texts above 131,072 characters
     try:
         if path.suffix.lower() == ".tsv":
@@ -119,12 +115,11 @@ def _delimited_rows(path: Path, encoding: str | None) -> list[list[str]]:
         raise InputError(f"{path} is malformed: {error}", "mend its quoting") from None
 
 
-def _pick_json(path: Path, columns: Sequence[Column],
-               encoding: str | None) -> Iterator[tuple[Any, ...]]:
+def _pick_json(path: Path, columns: Sequence[Column]) -> Iterator[tuple[Any, ...]]:
     if isinstance(columns[0], int):
         raise InputError(f"{path.name}: .jsonl has no column {columns[0]}",
                          "give the columns by name")
-    lines = [line for line in _decoded(path, encoding).split("\n") if line.strip()]
+    lines = [line for line in _decoded(path).split("\n") if line.strip()]
     if not lines:
         raise InputError(f"{path} has no rows", "give a file with examples")
     for number, line in enumerate(lines, 1):
@@ -157,8 +152,8 @@ def _pick_parquet(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]
     return list(zip(*(table.column(name).to_pylist() for name in chosen), strict=True))
 
 
-def _decoded(path: Path, encoding: str | None) -> str:
-    return decoded(path.read_bytes(), path, encoding)
+def _decoded(path: Path) -> str:
+    return decoded(path.read_bytes(), path)
 
 
 def _find(column: Column, header: Sequence[Column], path: Path, place: str = "") -> int:

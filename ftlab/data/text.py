@@ -120,14 +120,12 @@ class TextClassification(DataModule):
         return own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
-        examples, notes = read(source, split, "text", self.text, self.label, self.text_pair,
-                               self.encoding)
+        examples, notes = read(source, split, "text", self.text, self.label, self.text_pair)
         self.note(*notes)
         return examples
 
     def unlabelled(self, source: str) -> Examples | None:
-        return read_unlabelled(source, "text", self.text, self.label, self.text_pair,
-                               self.encoding)
+        return read_unlabelled(source, "text", self.text, self.label, self.text_pair)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         if self.normalise is not None:

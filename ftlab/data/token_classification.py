@@ -29,6 +29,7 @@ from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import has_column, read_table
 from ftlab.data.token_cache import TokenCache
+from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.naming import class_name
 from ftlab.tasks.spans import first_violation, is_tag, repaired
@@ -134,10 +135,9 @@ class TokenClassification(DataModule):
         if source.startswith(hub.PREFIX):
             return None
         path = resolve_path(source)
-        if path.suffix.lower() not in _TABLES or has_column(path, self.tag or "tags",
-                                                                self.encoding):
+        if path.suffix.lower() not in _TABLES or has_column(path, self.tag or "tags"):
             return None
-        rows = [row[0] for row in read_table(path, (words,), source, self.encoding)[0]]
+        rows = [row[0] for row in read_table(path, (words,))[0]]
         stand_in = self.task.tags[0]
         sentences = from_rows(path.stem, path.name, [
             (row, [stand_in] * (len(row) if isinstance(row, list) else 0)) for row in rows])
@@ -152,15 +152,15 @@ class TokenClassification(DataModule):
             return from_rows(name, source, [(row[0], row[1]) for row in rows])
         path = resolve_path(source)
         if path.suffix.lower() in _TABLES:
-            table, notes = read_table(path, (words, tags), source, self.encoding)
-            self.note(*notes)
+            table, replaced = read_table(path, (words, tags))
+            self.note(*note_replaced(replaced, len(table), "rows", source))
             return from_rows(path.stem, path.name, [(row[0], row[1]) for row in table])
         word, tag = (0 if self.word is None else self.word), (-1 if self.tag is None else self.tag)
         if not path.is_file() or isinstance(word, str) or isinstance(tag, str):
             raise InputError(f"{path}: CoNLL's columns have no names ({word!r}, {tag!r})"
                              if path.is_file() else f"{path} is not a file",
                              f"give numbers from 0, or a table ({', '.join(_TABLES)})")
-        sentences, notes = read_conll(path, word, tag, self.encoding)
+        sentences, notes = read_conll(path, word, tag)
         self.note(*notes)
         return sentences
 

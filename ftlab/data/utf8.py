@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
 
 ROWS_PER_BYTE = 1000
+_ENCODING: ContextVar[str | None] = ContextVar("encoding", default=None)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE = re.compile("[\udc80-\udcff]")  # as the error handler surrogateescape writes it
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",  # the longer ones first
@@ -37,18 +41,29 @@ def check_encoding(encoding: str | None) -> str | None:
     return None if name in ("utf-8", "utf-8-sig") else name
 
 
-def decoded(data: bytes, path: object, encoding: str | None = None) -> str:
+@contextmanager
+def reading(encoding: str | None) -> Iterator[None]:
+    """Read all texts meanwhile in a data module's encoding, as `check_encoding` gives it."""
+    token = _ENCODING.set(encoding)
+    try:
+        yield
+    finally:
+        _ENCODING.reset(token)
+
+
+def decoded(data: bytes, path: object) -> str:
     """Text of a file's bytes, without a byte order mark.
+
+    Of UTF-8, bytes that are none come as lone surrogates, which `Cleaner` replaces.
 
     Args:
         data: all of them.
         path: for messages.
-        encoding: as `check_encoding` gives it. None reads UTF-8, and makes lone surrogates of bytes
-            that are not, which `Cleaner` replaces.
 
     Raises:
         InputError: the bytes are of another encoding; names it where they tell.
     """
+    encoding = _ENCODING.get()
     if encoding is None:
         if other := _two_byte(data):
             raise InputError(f"{path} is {other.upper()}, not UTF-8",
@@ -61,19 +76,19 @@ def decoded(data: bytes, path: object, encoding: str | None = None) -> str:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data[:error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}: {error.reason} in {encoding}",
+        raise InputError(f"{path}, line {line}: not {encoding} ({error.reason})",
                          "name the encoding that it was saved in, or save it as UTF-8") from None
 
 
-def read_whole(path: Path, encoding: str | None = None) -> str:
+def read_whole(path: Path) -> str:
     """Text of a file of which no byte may be damaged.
 
     Raises:
         InputError: one is.
     """
     cleaner = Cleaner(spared=0)
-    text: str = cleaner(decoded(path.read_bytes(), path, encoding))
-    cleaner.notes("files", str(path))
+    text: str = cleaner(decoded(path.read_bytes(), path), path)
+    cleaner.replaced("files", path)
     return text
 
 
@@ -82,53 +97,78 @@ class Cleaner:
 
     Args:
         spared: how many bytes may be wrong in any source.
+
+    Attributes:
+        rows: how many it has seen.
     """
 
     def __init__(self, spared: int = 1) -> None:
+        self.rows = 0
         self._spared = spared
-        self._rows = self._bytes = self._others = 0
+        self._replaced = self._bytes = self._sound = 0
         self._damaged: list[str] = []
+        self._first: object = None
 
-    def __call__(self, row: Any) -> Any:
-        """A text, or texts in lists and tuples, with U+FFFD for each lone surrogate."""
-        self._rows += 1
-        texts: list[str] = []
-        clean = _cleaned(row, texts)
-        self._bytes += sum(len(_BYTE.findall(text)) for text in texts)
-        if texts:
-            self._damaged.append("\n".join(texts))
+    def __call__(self, row: Any, place: object = None) -> Any:
+        """A text, or texts in lists and tuples, with U+FFFD for each lone surrogate.
+
+        Args:
+            row: of a table, or what stands for one.
+            place: for messages; the row's number unless said.
+        """
+        self.rows += 1
+        before = len(self._damaged)
+        clean = self._cleaned(row)
+        if len(self._damaged) > before:
+            self._first = self._first or place or f"number {self.rows}"
+            self._replaced += 1
         return clean
 
-    def notes(self, what: str, source: str) -> list[str]:
-        """Tell the user of a stray byte; nothing where there was none.
+    def _cleaned(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(self._cleaned(part) for part in value)
+        if not isinstance(value, str) or value.isascii():
+            return value
+        clean = _SURROGATE.sub("\ufffd", value)
+        self._sound += clean == value
+        if clean != value:
+            self._damaged.append(value)
+            self._bytes += len(_BYTE.findall(value))
+        return clean
+
+    def replaced(self, what: str, source: object) -> int:
+        """In how many rows bytes were replaced.
 
         Args:
             what: the rows, for instance `texts`.
             source: where they are from.
 
         Raises:
-            InputError: there were more.
+            InputError: more bytes than a source may have.
         """
-        count = len(self._damaged)
-        if not count:
-            return []
-        verb = "is" if count == 1 else "are"
-        said = f"{count} of {self._rows} {what} in {source} {verb} not UTF-8"
-        limit = max(self._spared, self._spared * self._rows // ROWS_PER_BYTE)
+        limit = max(self._spared, self._spared * self.rows // ROWS_PER_BYTE)
         if self._bytes > limit:
-            raise InputError(f"{said} ({self._bytes} bytes)", _mend("\n".join(self._damaged)))
-        return [f"{said}; bytes replaced"]
+            said = "it is" if self.rows == 1 else f"{self._replaced} of {self.rows} {what} are"
+            first = f", {self._first} first" if self._first != source else ""
+            raise InputError(f"{source}: {said} not UTF-8 ({self._bytes} bytes{first})",
+                             self._mend())
+        return self._replaced
+
+    def _mend(self) -> str:
+        if self._sound >= len(self._damaged):
+            return "other texts are UTF-8: mend these, or remove them"
+        if word := _western_word("\n".join(self._damaged)):
+            return (f"it looks like Windows-1252, as which it reads {word!r}: set encoding: cp1252, "
+                    "or save it as UTF-8")
+        return ("set encoding: to what it was saved in, for instance cp1252, cp1250, cp1251 or "
+                "gb18030, or save it as UTF-8")
 
 
-def _cleaned(value: Any, damaged: list[str]) -> Any:
-    if isinstance(value, str):
-        clean = _SURROGATE.sub("\ufffd", value)
-        if clean != value:
-            damaged.append(value)
-        return clean
-    if isinstance(value, list | tuple):
-        return type(value)(_cleaned(part, damaged) for part in value)
-    return value
+def note_replaced(count: int, total: int, what: str, source: str) -> list[str]:
+    """Tell the user of replaced bytes; nothing where there were none."""
+    verb = "is" if count == 1 else "are"
+    return [f"{count} of {total} {what} in {source} {verb} not UTF-8; bytes replaced"
+            ] if count else []
 
 
 def _two_byte(data: bytes) -> str | None:
@@ -155,32 +195,24 @@ def _is_utf8(data: bytes, encoding: str) -> bool:
     return sum(character > "\x7f" for character in text) > chance
 
 
-def _mend(texts: str) -> str:
-    """Advice from texts with lone surrogates for their wrong bytes."""
-    wrong = len(_BYTE.findall(texts))
-    if sum(character > "\x7f" for character in texts) > 2 * wrong:
-        return "the rest is UTF-8: mend these bytes, or remove what has them"
-    if word := _western_word(texts):
-        return (f"it looks like Windows-1252, which makes a word of it {word!r}: set encoding: "
-                "cp1252, or save it as UTF-8")
-    return ("set encoding: to what it was saved in, for instance cp1252, cp1250, cp1251 or "
-            "gb18030, or save it as UTF-8")
-
-
 def _western_word(texts: str) -> str | None:
     """A word with a letter beyond ASCII, where Windows-1252 makes words of all bytes.
 
     Other alphabets have such letters side by side, and other encodings of this one have some that
     are no letters here.
     """
+    data = texts.encode("utf-8", "surrogateescape")
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", data)]
+    if sum(length for length in runs if length > 3) > 0.2 * sum(runs):
+        return None
     try:
-        read = texts.encode("utf-8", "surrogateescape").decode("cp1252")
-    except UnicodeError:  # five bytes stand for nothing; lone surrogates of JSON have no bytes
+        read = data.decode("cp1252")
+    except UnicodeDecodeError:  # five bytes stand for nothing
         return None
     words = [word for word in re.findall(r"[^\W\d_]+", read) if not word.isascii()]
     inner = re.findall(r"(?<=[A-Za-z])[^\x00-\x7f](?=[A-Za-z])", read)
     letters = sum("\xc0" <= character <= "\xff" or character == "\u2019" for character in inner)
-    if re.search(r"[\xc0-\xff]{4}", read) or letters < 0.9 * len(inner):
+    if letters < 0.9 * len(inner):
         return None
     marks = re.findall("[\u2013-\u2026\u20ac\xa3]", read)  # dashes, quotes, dots, euro, pound
     return (words or marks or [None])[0]

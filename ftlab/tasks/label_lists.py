@@ -26,6 +26,7 @@ MEND = ("write lists of names, as [politics, economy], or a 0 or 1 for every lab
         "length, and name them with the task's labels: [...]")
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 _PLAIN_FLAGS = re.compile(r"[01](?:\.0*)?(?:\s*[,;\s]\s*[01](?:\.0*)?)+")
+_RUN = re.compile(r"[01]{2,}")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
 
@@ -90,7 +91,7 @@ def form_of(labels: Sequence[LabelList]) -> tuple[Form, int]:
     A label that has another form than the rest is left to be met where its place is known.
 
     Raises:
-        InputError: all are a single 0 or 1, which may be a name or not.
+        InputError: all are a single 0 or 1, or a row of digits, which may be names or not.
     """
     if sum(label.keyed for label in labels) * 2 > len(labels):
         return "keys", 0
@@ -98,6 +99,11 @@ def form_of(labels: Sequence[LabelList]) -> tuple[Form, int]:
     others = sum(label.flags is None and bool(label.names) for label in labels)
     # a 0 or 1 for each label repeats one of them soon, and a list of names none
     repeats = any(label.doubtful and label.flags is not None for label in labels)
+    if labels and not flagged and all(_RUN.fullmatch("|".join(label.names)) for label in labels):
+        runs = {name for label in labels for name in label.names}
+        if len(set(map(len, runs))) == 1 and any(run[0] == "0" for run in runs):
+            raise InputError(f"every training label is a row of 0 and 1 such as {min(runs)!r}: a "
+                             "code, or a digit for each label", MEND)
     widths = Counter(map(len, flagged))
     vectors = len(flagged) > others if repeats else others == 0 and len(widths) == 1
     if not flagged or not vectors:
@@ -150,5 +156,6 @@ def _unwrapped(text: str, separator: str) -> Any:
             continue
         if isinstance(value, list | tuple | Mapping):
             return value
-    bracketed = bare[0] == "[" and "," in inner
-    return [part.strip() for part in inner.split(",")] if bracketed else text
+    if bare[0] != "[":
+        return text
+    return [part.strip() for part in inner.split("," if "," in inner else separator)]

@@ -42,7 +42,7 @@ def class_name(label: Any, where: str) -> str:
         return label
     if isinstance(label, bool | np.bool_):
         return str(bool(label)).lower()
-    if isinstance(label, float | np.floating) and 2**53 <= abs(label) < math.inf:
+    if isinstance(label, float | np.floating) and 2**53 <= abs(float(label)) < math.inf:
         raise InputError(f"{where}: label {label!r} is too large for a float to tell it from its "
                          "neighbours", "write it as a whole number or as a text")
     if isinstance(label, numbers.Number):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import numbers
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -158,9 +160,11 @@ class Regression(Task):
 
 def _number(label: Any) -> float:
     """Its value; not a number where it has none."""
-    if isinstance(label, bool) or not isinstance(label, str | int | float):
+    if isinstance(label, bool) or not isinstance(label, str | numbers.Real | Decimal):
+        return math.nan
+    if isinstance(label, str) and "_" in label:  # Python's own way of writing digits
         return math.nan
     try:
         return float(label)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan

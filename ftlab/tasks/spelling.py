@@ -11,7 +11,7 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.tasks.naming import class_name, name_order, plain
 
-_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 """A number as people and programs write it; with a leading zero it is a code, as 01 is."""
 _WORDS = {word: word.lower() for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
 
@@ -66,13 +66,16 @@ def one_spelling(names: Sequence[Any]) -> list[Any]:
 
 
 def note_spellings(names: Iterable[str]) -> list[str]:
-    """Tell the user of classes that occur under several spellings."""
+    """Tell the user, in one note, of classes that occur under several spellings."""
     spellings: dict[str, set[str]] = defaultdict(set)
     for name in set(names):
         spellings[key(name)].add(name)
-    return [f"labels {' and '.join(map(repr, sorted(same)))} are one number in several "
-            f"spellings, and one class, {_shown(same)!r}; classes: {{...}} can keep them apart"
-            for same in spellings.values() if len(same) > 1]
+    several = [" and ".join(map(repr, sorted(same))) for same in spellings.values()
+               if len(same) > 1]
+    if not several:
+        return []
+    more = f" (and {len(several) - 1} more so)" if len(several) > 1 else ""
+    return [f"labels {min(several)} are spellings of one class{more}; rename them if they are not"]
 
 
 def renamed(label: Any, classes: Mapping[str, str], where: str, what: str = "label") -> str:

@@ -89,7 +89,7 @@ def test_encode_targets__end_once() -> None:
 
 
 def test_bad_input__is_refused(tmp_path: Path, backbone: Callable[..., HuggingFace]) -> None:
-    with pytest.raises(InputError, match=r"pairs.csv, row 2: the label is missing"):
+    with pytest.raises(InputError, match=r"pairs.csv, row 2: the target is missing"):
         three_times(table(tmp_path, [("a", "b"), ("c", "")])).load()
     with pytest.raises(InputError, match=r"pairs.csv, row 2: the target is missing"):
         three_times(table(tmp_path, [("a", "b"), ("c", " ")])).load()
