@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from ftlab.data.examples import SplitName
 from ftlab.data.image_decode import picture_size
+from ftlab.data.utf8 import read_whole
 from ftlab.errors import InputError
 from ftlab.tasks.boxes import Box
+from ftlab.tasks.naming import class_name
 
 BadBoxes = Literal["refuse", "clip", "drop"]
 LISTS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
@@ -119,10 +121,7 @@ def read_voc(folder: Path, split: SplitName, check: BoxCheck) -> Iterator[Annota
 
 def _listed(file: Path, annotations: Path) -> list[str]:
     """The names in a list, which may have spaces in them, and a class's flag behind them."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8", "save it as UTF-8") from None
+    lines = read_whole(file).splitlines()
     names = [line.strip() for line in lines if line.strip()]
     return [name if (annotations / f"{name}.xml").is_file() else _FLAG.sub("", name)
             for name in names]
@@ -180,9 +179,10 @@ def read_coco(file: Path, folder: Path, check: BoxCheck) -> Iterator[Annotated]:
     Raises:
         InputError: with file and entry.
     """
+    text = read_whole(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, UnicodeDecodeError) as error:
+        content = json.loads(text)
+    except ValueError as error:
         raise InputError(f"{file} is not well-formed JSON: {error}", "mend it") from None
     images = _by_id(content, "images", ("file_name",), file)
     names = {key: entry["name"] for key, entry in
@@ -214,7 +214,7 @@ def _coco_box(entry: Mapping[str, Any], names: Mapping[Any, Any], place: str) ->
     if isinstance(values, list) and len(values) == 4 and all(_is_number(v) for v in values):
         x, y, width, height = values
         values = [x, y, x + width, y + height]
-    label = str(names[entry["category_id"]])
+    label = class_name(names[entry["category_id"]], f"{place}: the category's name")
     return _box(label, values, bool(entry.get("iscrowd", 0)), place)
 
 

@@ -62,6 +62,7 @@ class AudioClassification(DataModule):
         bucketing: train on batches of recordings of like length (before `augment`), which saves
             padding unless the backbone pads all alike (Whisper); `ftlab.data.bucketing` says what
             stays random.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     pipeline = "audio-classification"
@@ -86,9 +87,10 @@ class AudioClassification(DataModule):
         task: Task = Classification(),
         workers: int = 0,
         bucketing: bool = True,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, sampling, classes, workers, bucketing)
+                         batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
         described = AudioSource(audio, label, None if speakers is None else speaker, pattern,
                                 "classes")
         self._recordings = Recordings(described, speakers, self.sources)

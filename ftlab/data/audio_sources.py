@@ -14,8 +14,11 @@ from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.tables import Column, has_column, read_table
-from ftlab.data.utf8 import note_replaced
+from ftlab.data.utf8 import note_replaced, read_whole
 from ftlab.errors import InputError
+from ftlab.tasks.naming import class_name, is_missing
+from ftlab.tasks.spelling import key
+from ftlab.tasks.texts import text_of
 
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -64,16 +67,17 @@ class Speakers:
         Raises:
             InputError: a named speaker is not there, or nobody is left to train on.
         """
+        heard = list(map(key, speakers))
         for name in (*self.validation, *self.test):
-            if name not in speakers:
+            if key(name) not in heard:
                 found = ", ".join(sorted(set(speakers))[:20])
                 raise InputError(f"{source} has no speaker {name!r}", f"it has: {found}")
-        held_out = {*self.validation, *self.test}
-        wanted = set(speakers) - held_out if split == "train" else set(getattr(self, split))
+        held_out = set(map(key, (*self.validation, *self.test)))
+        wanted = set(heard) - held_out if split == "train" else set(map(key, getattr(self, split)))
         if not wanted:
             raise InputError(f"{source}: speakers leaves nobody to train on",
                              "name fewer speakers for validation and test")
-        return examples.take([i for i, name in enumerate(speakers) if name in wanted])
+        return examples.take([i for i, name in enumerate(heard) if name in wanted])
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,15 @@ class AudioSource:
         found = list(zip(rows, places, strict=True))
         return (Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
                          [_audio(row[0], base, place) for row, place in found],
-                         [_present(row[1], place) for row, place in found]),
-                [str(_present(row[2], place)) for row, place in found if len(row) > 2],
+                         [_present(row[1], place, self.called) for row, place in found]),
+                [class_name(row[2], f"{place}: the speaker") for row, place in found
+                 if len(row) > 2],
                 note_replaced(replaced, len(rows), "rows", source))
+
+    @property
+    def called(self) -> str:
+        """The label, in messages."""
+        return "transcript" if self.bare == "transcripts" else "label"
 
     def _from_names(self, folder: Path, files: Sequence[Path],
                     pattern: str) -> tuple[Examples, list[str]]:
@@ -226,16 +236,12 @@ def _sidecar(path: Path) -> str:
     if not text.is_file():
         raise InputError(f"{path} has no transcript: there is no {text.name} beside it",
                          "add it, give pattern, or name a table instead of a folder")
-    try:
-        return text.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError:
-        raise InputError(f"{text} is not UTF-8", "save it as UTF-8") from None
+    return text_of(read_whole(text).strip(), str(text), "transcript")
 
 
-def _present(value: Any, place: str) -> Any:
-    if value is None or value == "":
-        raise InputError(f"{place}: the label, transcript or speaker is missing",
-                         "remove the example or fill it in")
+def _present(value: Any, place: str, called: str) -> Any:
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        raise InputError(f"{place}: the {called} is missing", "fill it in or remove the example")
     return value
 
 
@@ -246,7 +252,8 @@ def _audio(cell: Any, base: Path, place: str) -> Path | bytes:
     if isinstance(cell, bytes):
         return cell
     if not isinstance(cell, str) or not cell:
-        raise InputError(f"{place}: {type(cell).__name__} instead of a recording's path",
+        what = "a missing value" if is_missing(cell) else type(cell).__name__
+        raise InputError(f"{place}: {what} instead of a recording's path",
                          "name the recording's column with audio:")
     path = base / Path(cell).expanduser()
     if not path.is_file():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -29,8 +30,9 @@ from ftlab.data.sampling import (
     share_of_batch,
 )
 from ftlab.data.splits import Split, Subset
-from ftlab.errors import InputError
+from ftlab.data.utf8 import check_encoding, reading
 from ftlab.tasks.base import Task
+from ftlab.tasks.spelling import note_spellings, one_spelling
 
 
 class DataModule(LightningDataModule, Outside, ABC):
@@ -55,6 +57,7 @@ class DataModule(LightningDataModule, Outside, ABC):
         workers: processes that load; 0 loads in the main process.
         bucketing: train on batches of like length (`ftlab.data.bucketing`), where inputs are
             padded to the longest of their batch.
+        encoding: of the text in the sources, as Python names it; None for UTF-8.
     """
 
     packs: bool = False
@@ -76,7 +79,7 @@ class DataModule(LightningDataModule, Outside, ABC):
     def __init__(self, sources: Mapping[SplitName, str | None], task: Task, batch_size: int,
                  split: Split, subset: Subset, sampling: Sampling,
                  classes: Mapping[str, str] | None, workers: int,
-                 bucketing: bool = False) -> None:
+                 bucketing: bool = False, encoding: str | None = None) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -91,6 +94,7 @@ class DataModule(LightningDataModule, Outside, ABC):
         self.classes = dict(classes) if classes is not None else None
         self.workers = workers
         self.bucketing = bucketing
+        self.encoding = check_encoding(encoding)
         self.splits = {}
         self.handed = {}
         self.notes = []
@@ -148,8 +152,7 @@ class DataModule(LightningDataModule, Outside, ABC):
             return
         self.notes = []
         splits = self._read_splits()
-        strata = {name: [self.task.stratum(label) for label in examples.labels]
-                  for name, examples in splits.items()}
+        strata = {name: self._strata(examples) for name, examples in splits.items()}
         splits = {name: examples.take(self.subset.positions(strata[name], examples.ids, name))
                   for name, examples in splits.items()}
         self.task.fit(splits["train"].labels)
@@ -171,23 +174,28 @@ class DataModule(LightningDataModule, Outside, ABC):
         own = self.own_splits(train)
         for name in SPLITS:
             self.sources[name] = self.sources[name] or (train if name in own else None)
-        found = {name: self._renamed(self.read(name, source), source)
-                 for name, source in self.sources.items() if source}
+        with reading(self.encoding):
+            found = {name: self._renamed(self.read(name, source), source)
+                     for name, source in self.sources.items() if source}
+        named = [self.task.named(label, f"{self.sources[name]}, {place}")
+                 for name, examples in found.items()
+                 for place, label in zip(examples.ids, examples.labels, strict=True)]
+        self.note(*note_spellings(chain.from_iterable(named)))
         absent = [name for name in SPLITS if name not in found]
         whole = found["train"]
-        strata = [self.task.stratum(label) for label in whole.labels]
-        parts = self.split.carve(strata, whole.ids, absent, where=train)
+        parts = self.split.carve(self._strata(whole), whole.ids, absent, where=train)
         keep_known(parts, whole.labels, self.task, where=train)
         return {name: whole.take(parts[name]) if name in parts else found[name]
                 for name in SPLITS}
 
+    def _strata(self, examples: Examples) -> list[Hashable | None]:
+        return one_spelling([self.task.stratum(label) for label in examples.labels])
+
     def _renamed(self, examples: Examples, source: str) -> Examples:
         if self.classes is not None:
-            for place, label in zip(examples.ids, examples.labels, strict=True):
-                if str(label) not in self.classes:
-                    raise InputError(f"{source}, {place}: label {str(label)!r} is not in classes",
-                                     f"add it to classes, which has: {', '.join(self.classes)}")
-            examples.labels = [self.classes[str(label)] for label in examples.labels]
+            examples.labels = [self.task.renamed(label, self.classes, f"{source}, {place}")
+                               for place, label
+                               in zip(examples.ids, examples.labels, strict=True)]
         return examples
 
     def note(self, *texts: str) -> None:

@@ -27,8 +27,9 @@ from ftlab.data.sources import own_splits
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import has_column
 from ftlab.data.token_cache import TokenCache
-from ftlab.errors import Incompatible, InputError
+from ftlab.errors import Incompatible
 from ftlab.tasks.language_modelling import LanguageModelling
+from ftlab.tasks.spelling import renamed
 
 _PREDICT = """
 def predict(prompts):  # what the model writes behind each
@@ -86,6 +87,7 @@ class CausalLM(DataModule):
         workers: processes that load; 0 loads in the main process.
         bucketing: train on batches of examples of like length, which saves padding where `packing`
             does not; `ftlab.data.bucketing` says what stays random.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     pipeline = "text-generation"
@@ -110,9 +112,10 @@ class CausalLM(DataModule):
         task: LanguageModelling = LanguageModelling(),
         workers: int = 0,
         bucketing: bool = True,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), None, workers, bucketing)
+                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
         if max_length < 2:
             raise ValueError(f"max_length must be at least 2, got {max_length}")
         if chat and prompt is None:
@@ -137,8 +140,9 @@ class CausalLM(DataModule):
         self.note(*notes)
         responses = []
         for row, place in zip(cells, ids, strict=True):
-            names = {column: self._rename(row[column], f"{source}, {place}")
-                     for column in self.response.columns}
+            names = row if self.renamed is None else {
+                column: renamed(row[column], self.renamed, f"{source}, {place}")
+                for column in self.response.columns}
             responses.append(self.response.fill(names))
         if self.prompt is None:
             return Examples(ids, responses, [None] * len(ids))
@@ -153,14 +157,6 @@ class CausalLM(DataModule):
             return None
         ids, cells, _ = read_cells(source, "test", self.prompt.columns)
         return Examples(ids, [self.prompt.fill(row) for row in cells], [None] * len(ids))
-
-    def _rename(self, cell: str, place: str) -> str:
-        if self.renamed is None:
-            return cell
-        if cell not in self.renamed:
-            raise InputError(f"{place}: {cell!r} is not in classes",
-                             f"add it to classes, which has: {', '.join(self.renamed)}")
-        return self.renamed[cell]
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]

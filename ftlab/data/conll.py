@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.data.utf8 import cleaned, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
+from ftlab.tasks.naming import class_name, is_missing
+from ftlab.tasks.texts import text_of
 
 _DOCUMENT = "-DOCSTART-"
 
@@ -39,23 +41,26 @@ def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], list[st
     number of columns than the first line that does not.
 
     Args:
-        path: of the file, UTF-8.
+        path: of the file.
         word: number of the word's column; negative numbers count from the last.
         tag: number of the tag's column, likewise.
 
     Returns:
-        The sentences, and what a user should know: comments skipped, bytes replaced that are not
-        UTF-8.
+        The sentences, and what a user should know: comments skipped, a stray byte replaced that is
+        not UTF-8.
 
     Raises:
-        InputError: with the line; a lacking column, another number of columns than before.
+        InputError: with the line; a lacking column, another number of columns than before; or
+            bytes of another encoding.
     """
-    table = [_columns(line.rstrip("\r")) for line in decoded(path.read_bytes()).split("\n")]
+    text = decoded(path.read_bytes(), path)
+    table = [_columns(line.rstrip("\r")) for line in text.split("\n")]
     width = next((len(columns) for columns in table if not _between(columns)
                   and not columns[0].startswith("#")), 0)
     sentences: list[Sentence] = []
     rows: list[tuple[int, str, str]] = []
-    lines = comments = replaced = 0
+    comments = 0
+    cleaner = Cleaner()
     for number, columns in enumerate([*table, [""]], 1):
         if _between(columns):
             if rows:
@@ -67,13 +72,10 @@ def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], list[st
             continue
         width = width or len(columns)
         _check(columns, width, word, tag, f"{path.name}, line {number}")
-        pair = (columns[word], columns[tag])
-        lines += 1
-        replaced += cleaned(pair) != pair
-        rows.append((number, *cleaned(pair)))
+        rows.append((number, *cleaner((columns[word], columns[tag]))))
     if not sentences:
         raise InputError(f"{path} has no sentences", "give a file with a word and its tag a line")
-    notes = note_replaced(replaced, lines, "words", path.name)
+    notes = note_replaced(cleaner.replaced("words", path), cleaner.rows, "words", path.name)
     if comments:
         notes.append(f"{comments} lines in {path.name} begin with # and have other columns than "
                      "the rest; skipped as comments")
@@ -112,10 +114,6 @@ def _sentence(path: Path, rows: Sequence[tuple[int, str, str]]) -> Sentence:
                     [f"{path.name}, line {number}" for number, _, _ in rows])
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def from_rows(stem: str, source: str, rows: Sequence[tuple[Any, Any]]) -> list[Sentence]:
     """The sentences of a table whose cells are lists of words and of tags.
 
@@ -125,18 +123,26 @@ def from_rows(stem: str, source: str, rows: Sequence[tuple[Any, Any]]) -> list[S
         rows: words and tags of each sentence.
 
     Raises:
-        InputError: with the row; a cell that is no list of texts, or lists of unequal length.
+        InputError: with the row; a cell that is no list, a word that is no text, or lists of
+            unequal length.
     """
     sentences = []
     for number, (words, tags) in enumerate(rows, 1):
         place = f"{source}, row {number}"
         for name, cell in (("words", words), ("tags", tags)):
-            if not isinstance(cell, list) or not all(map(_is_text, cell)):
+            if is_missing(cell):
+                raise InputError(f"{place}: the {name} are missing",
+                                 "fill them in or remove the sentence")
+            if not isinstance(cell, list):
                 raise InputError(f"{place}: the {name} are not a list of texts",
                                  'write {"tokens": ["EU", ...], "tags": ["B-ORG", ...]}')
         if not words or len(words) != len(tags):
             raise InputError(f"{place}: {len(words)} words and {len(tags)} tags",
                              "give every word one tag, and remove empty sentences")
-        sentences.append(Sentence(f"{stem}:{number}", words, tags,
-                                  [f"{place}, word {i}" for i in range(1, len(words) + 1)]))
+        places = [f"{place}, word {i}" for i in range(1, len(words) + 1)]
+        sentences.append(Sentence(
+            f"{stem}:{number}",
+            [text_of(word, at, "word") for word, at in zip(words, places, strict=True)],
+            [class_name(tag, f"{at}: the tag") for tag, at in zip(tags, places, strict=True)],
+            places))
     return sentences

@@ -60,6 +60,7 @@ class ImageClassification(DataModule):
         classes: raw label -> class name, to rename or merge; every raw label must be named.
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     pipeline = "image-classification"
@@ -81,9 +82,10 @@ class ImageClassification(DataModule):
         classes: dict[str, str] | None = None,
         task: Task = Classification(),
         workers: int = 0,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, sampling, classes, workers)
+                         batch_size, split, subset, sampling, classes, workers, encoding=encoding)
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {image_size}")
         self.image = image

@@ -31,12 +31,14 @@ def keep_known(parts: dict[str, list[int]], labels: Sequence[Any], task: Task,
     if any(task.stratum(label) is not None for label in labels[:1]):
         return
     try:
-        _fitted(task, labels)
+        whole = _fitted(task, labels)
         known = _fitted(task, [labels[i] for i in parts["train"]])
     except InputError:  # a wrong label: `load` meets it where it is, and says so
         return
     for name in parts.keys() - {"train"}:
         moved = [i for i in parts[name] if not _knows(known, labels[i])]
+        if not all(_knows(whole, labels[i]) for i in moved):  # wrong, and not unknown: as above
+            return
         if moved and len(moved) == len(parts[name]):
             raise InputError(f"{where}: all examples drawn for {name} have labels that no other "
                              "has", "set another split: {seed: ...}, or give the splits as files "

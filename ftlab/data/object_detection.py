@@ -29,6 +29,7 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.boxes import Box
 from ftlab.tasks.detection import Detection
+from ftlab.tasks.spelling import renamed
 
 _PREDICT = """
 def predict(images):  # the objects of each, in pixels of its file, and their scores
@@ -71,6 +72,7 @@ class ObjectDetection(DataModule):
         classes: raw class -> class name, to rename or merge; every raw class must be named.
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     pipeline = "object-detection"
@@ -92,9 +94,10 @@ class ObjectDetection(DataModule):
         classes: dict[str, str] | None = None,
         task: Task = Detection(),
         workers: int = 0,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), classes, workers)
+                         batch_size, split, subset, Natural(), classes, workers, encoding=encoding)
         if format not in (None, "voc", "coco"):
             raise ValueError(f"format must be voc or coco, got {format!r}")
         if bad_boxes not in get_args(BadBoxes):
@@ -160,10 +163,7 @@ class ObjectDetection(DataModule):
 
     def _named(self, box: Box, place: str) -> Box:
         assert self.classes is not None
-        if box.label not in self.classes:
-            raise InputError(f"{place}: class {box.label!r} is not in classes",
-                             f"add it to classes, which has: {', '.join(self.classes)}")
-        return dataclasses.replace(box, label=self.classes[box.label])
+        return dataclasses.replace(box, label=renamed(box.label, self.classes, place, "class"))
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._images.add(split, examples)

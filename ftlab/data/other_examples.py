@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ftlab.data.base import DataModule
+from ftlab.data.utf8 import reading
 
 
 def put(data: DataModule, source: str) -> bool:
@@ -21,11 +22,12 @@ def put(data: DataModule, source: str) -> bool:
     Raises:
         InputError: the source is no such thing; says why.
     """
-    examples = data.unlabelled(source)
-    labelled = examples is None
-    if examples is None:
-        examples = data._renamed(data.read("test", source), source)
-    else:
+    with reading(data.encoding):
+        examples = data.unlabelled(source)
+        labelled = examples is None
+        if examples is None:
+            examples = data._renamed(data.read("test", source), source)
+    if not labelled:
         stand_in = min(data.splits["train"].labels, key=lambda label: len(str(label)))
         examples.labels = [stand_in if label is None else label for label in examples.labels]
     examples.targets = [data.task.encode(label, f"{source}, {place}") for place, label

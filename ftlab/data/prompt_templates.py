@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,9 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import SplitName
 from ftlab.data.tables import Column, read_table
-from ftlab.data.utf8 import cleaned, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
+from ftlab.tasks.naming import is_missing, number_name
 
 TEXT_FILES = (".txt", ".text", ".md")
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")
@@ -98,25 +99,29 @@ def _paragraphs(path: Path, source: str, columns: Sequence[Column],
         file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES)
     ids: list[str] = []
     cells: list[dict[Column, str]] = []
-    replaced = 0
+    cleaner = Cleaner()
     for file in files:
         name = file.stem if file == path else file.relative_to(path).as_posix()
-        whole = re.sub("\r\n?", "\n", decoded(file.read_bytes()))
+        whole = re.sub("\r\n?", "\n", decoded(file.read_bytes(), file))
         texts = [text.strip() for text in _PARAGRAPHS.split(whole) if text.strip()]
-        clean = [cleaned(text) for text in texts]
-        replaced += sum(a != b for a, b in zip(texts, clean, strict=True))
         ids += [f"{name}:{number}" for number in range(1, len(texts) + 1)]
-        cells += [{"text": text} for text in clean]
+        cells += [{"text": cleaner(text, file)} for text in texts]
     if not cells:
         raise InputError(f"{source} has no text", f"give {', '.join(TEXT_FILES)} files with text")
+    replaced = cleaner.replaced("paragraphs", source)
     return ids, cells, note_replaced(replaced, len(cells), "paragraphs", source)
 
 
 def _text(value: object, place: str, column: Column) -> str:
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    if missing or not str(value).strip():
-        raise InputError(f"{place}: column {column!r} is empty", "fill it in or remove the row")
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
+    """A cell as the model reads it; a number as its shortest decimal, whatever the kind of file."""
+    if is_missing(value):
+        raise InputError(f"{place}: column {column!r} has no text in it, but a missing value",
+                         "fill it in or remove the row")
+    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+        return number_name(value)
+    if not isinstance(value, str):
         raise InputError(f"{place}: column {column!r} is of type {type(value).__name__}, not a "
                          "text or a number", "write it as the text that the model shall read")
-    return str(value)
+    if not value.strip():
+        raise InputError(f"{place}: column {column!r} is empty", "fill it in or remove the row")
+    return value

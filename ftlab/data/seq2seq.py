@@ -61,6 +61,7 @@ class Seq2Seq(DataModule):
         workers: processes that load; 0 loads in the main process.
         bucketing: train on batches of sources of like length, which saves padding;
             `ftlab.data.bucketing` says what stays random.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     task: SequenceToSequence
@@ -81,9 +82,10 @@ class Seq2Seq(DataModule):
         task: SequenceToSequence = SequenceToSequence(),
         workers: int = 0,
         bucketing: bool = True,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), None, workers, bucketing)
+                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
         for name, value in (("max_source_length", max_source_length),
                             ("max_target_length", max_target_length)):
             if value < 2:
@@ -101,12 +103,13 @@ class Seq2Seq(DataModule):
         return own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
-        examples, notes = read(source, split, "text", self.source, self.target)
+        examples, notes = read(source, split, "text", self.source, self.target,
+                               called=("source", "target"))
         self.note(*notes)
         return examples
 
     def unlabelled(self, source: str) -> Examples | None:
-        return read_unlabelled(source, "text", self.source, self.target)
+        return read_unlabelled(source, "text", self.source, self.target, called="source")
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]

@@ -10,8 +10,10 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.tables import EXTENSIONS, Column, has_column, read_table
-from ftlab.data.utf8 import cleaned, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
+from ftlab.tasks.naming import is_missing
+from ftlab.tasks.texts import text_of
 
 Modality = Literal["text", "image"]
 
@@ -22,7 +24,8 @@ _FILES: dict[Modality, tuple[str, ...]] = {
 
 
 def read(source: str, split: SplitName, modality: Modality, column: Column,
-         label: Column, pair: Column | None = None) -> tuple[Examples, list[str]]:
+         label: Column, pair: Column | None = None,
+         called: tuple[str, str] = ("text", "label")) -> tuple[Examples, list[str]]:
     """All examples of a source, and what a user should know of them.
 
     Texts come as strings, pairs of them as tuples, images as a `Path` or as the file's bytes. Ids are the path from the
@@ -36,6 +39,7 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
         column: the text or image; not needed for a folder.
         label: the label; not needed for a folder, whose folders are the labels.
         pair: the second text, where an example has two.
+        called: the data module's arguments that name the text's column and the label's.
 
     Raises:
         InputError: with the place and the mend.
@@ -53,14 +57,15 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
         rows, replaced = read_table(path, columns)
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
     places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
-    labels = [_label(row[-1], place) for row, place in zip(rows, places, strict=True)]
-    inputs = [_input(row[:-1], modality, base, place)
+    labels = [_label(row[-1], place, called[1]) for row, place in zip(rows, places, strict=True)]
+    inputs = [_input(row[:-1], modality, base, place, called[0])
               for row, place in zip(rows, places, strict=True)]
     return Examples(ids, inputs, labels), note_replaced(replaced, len(rows), "rows", source)
 
 
 def read_unlabelled(source: str, modality: Modality, column: Column,
-                    label: Column, pair: Column | None = None) -> Examples | None:
+                    label: Column, pair: Column | None = None,
+                    called: str = "text") -> Examples | None:
     """The examples of a source without labels; None where it has labels, or is a hub's.
 
     A table has none without the label's column, a folder without class folders; and a file of the
@@ -72,6 +77,7 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
         column: the text or image.
         label: the label, if there is one.
         pair: the second text, where an example has two.
+        called: the data module's argument that names the text's column.
 
     Raises:
         InputError: with the place and the mend.
@@ -86,7 +92,7 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
         return None
     rows, _ = read_table(path, (column,) if pair is None else (column, pair))
     places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
-    inputs = [_input(row, modality, path.parent, place)
+    inputs = [_input(row, modality, path.parent, place, called)
               for row, place in zip(rows, places, strict=True)]
     ids = [f"{path.stem}:{number}" for number in range(1, len(rows) + 1)]
     return Examples(ids, inputs, [None] * len(ids))
@@ -104,7 +110,7 @@ def _loose_files(path: Path, modality: Modality) -> Examples | None:
         return None
     inputs: list[Any] = list(files)
     if modality == "text":
-        inputs = [_text(cleaned(decoded(file.read_bytes())), str(file)) for file in files]
+        inputs, _ = _read_texts(files, str(path))
     return Examples([file.name for file in files], inputs, [None] * len(files))
 
 
@@ -137,11 +143,16 @@ def _read_folder(folder: Path, modality: Modality,
     labels = [path.parent.name for path in files]
     if modality == "image":
         return Examples(ids, list(files), labels), notes
-    raw = [decoded(path.read_bytes()) for path in files]
-    texts = [_text(cleaned(text), str(path)) for text, path in zip(raw, files, strict=True)]
-    replaced = sum(a != b for a, b in zip(raw, texts, strict=True))
-    return (Examples(ids, texts, labels),
-            notes + note_replaced(replaced, len(texts), "texts", source))
+    texts, replaced = _read_texts(files, source)
+    return Examples(ids, texts, labels), notes + replaced
+
+
+def _read_texts(files: Sequence[Path], source: str) -> tuple[list[str], list[str]]:
+    """The text of each file, and a note of a stray byte that was replaced."""
+    cleaner = Cleaner()
+    texts = [text_of(cleaner(decoded(path.read_bytes(), path), path), str(path)) for path in files]
+    replaced = cleaner.replaced("texts", source)
+    return texts, note_replaced(replaced, len(texts), "texts", source)
 
 
 def _refuse_pairs(pair: Column | None, source: str) -> None:
@@ -150,26 +161,19 @@ def _refuse_pairs(pair: Column | None, source: str) -> None:
                          f"{pair!r} names", f"give a table ({', '.join(EXTENSIONS)})")
 
 
-def _input(cells: tuple[Any, ...], modality: Modality, base: Path, place: str) -> Any:
+def _input(cells: tuple[Any, ...], modality: Modality, base: Path, place: str,
+           called: str) -> Any:
     """What an example's cells hold: an image, a text, or two texts."""
     if modality == "image":
         return _image(cells[0], base, place)
-    first = _text(cells[0], place)
-    return first if len(cells) == 1 else (first, _text(cells[1], place, "text_pair"))
+    first = text_of(cells[0], place, called, called)
+    return (first if len(cells) == 1 else
+            (first, text_of(cells[1], place, "second text", "text_pair")))
 
 
-def _text(cell: Any, place: str, argument: str = "text") -> str:
-    if not isinstance(cell, str):
-        raise InputError(f"{place}: {type(cell).__name__} instead of a text",
-                         f"name the text's column with {argument}:")
-    if not cell.strip():
-        raise InputError(f"{place}: the text is empty", "remove the example or fill it in")
-    return cell
-
-
-def _label(value: Any, place: str) -> Any:
-    if value is None or value == "":
-        raise InputError(f"{place}: the label is missing", "remove the example or fill it in")
+def _label(value: Any, place: str, called: str) -> Any:
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        raise InputError(f"{place}: the {called} is missing", "fill it in or remove the example")
     return value
 
 
@@ -180,7 +184,8 @@ def _image(cell: Any, base: Path, place: str) -> Path | bytes:
     if isinstance(cell, bytes):
         return cell
     if not isinstance(cell, str) or not cell:
-        raise InputError(f"{place}: {type(cell).__name__} instead of an image's path",
+        what = "a missing value" if is_missing(cell) else type(cell).__name__
+        raise InputError(f"{place}: {what} instead of an image's path",
                          f"name the image's column with image: ({', '.join(EXTENSIONS)})")
     path = base / Path(cell).expanduser()
     if not path.is_file():

@@ -81,6 +81,7 @@ class SpeechRecognition(DataModule):
         bucketing: train on batches of recordings of like length (before `augment`), which saves
             padding unless the backbone pads all alike (Whisper); `ftlab.data.bucketing` says what
             stays random.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     pipeline = "automatic-speech-recognition"
@@ -106,9 +107,10 @@ class SpeechRecognition(DataModule):
         task: Transcription = Transcription(),
         workers: int = 0,
         bucketing: bool = True,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, sampling, classes, workers, bucketing)
+                         batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
         described = AudioSource(audio, transcript, None if speakers is None else speaker, pattern,
                                 "transcripts")
         self._recordings = Recordings(described, speakers, self.sources)

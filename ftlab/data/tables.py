@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftlab.data.utf8 import cleaned, decoded
+from ftlab.data.utf8 import Cleaner, decoded
 from ftlab.errors import InputError
 
 Column = str | int
@@ -24,7 +24,7 @@ def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, .
     """The named columns of every row, and how many rows have bytes that are not UTF-8.
 
     Text stays text ("01", "NA" and "null" are strings); numbers of .jsonl and .parquet stay
-    numbers. Bytes that are not UTF-8 become U+FFFD.
+    numbers. A stray byte that is not UTF-8 becomes U+FFFD (`ftlab.data.utf8`).
     A .csv is comma-separated unless its first row has no comma: then by semicolon, tab or runs of
     spaces, whichever is first found there. A .tsv knows no quoting. Blank lines are no rows.
 
@@ -33,7 +33,8 @@ def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, .
         columns: all by name, or all by number where the file has no header.
 
     Raises:
-        InputError: unknown extension, empty file, missing column, ragged or malformed row.
+        InputError: unknown extension, empty file, missing column, ragged or malformed row, or
+            bytes of another encoding.
     """
     if len({type(column) for column in columns}) > 1:
         raise InputError(f"{path.name}: columns {', '.join(map(repr, columns[:-1]))} and "
@@ -49,8 +50,8 @@ def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, .
         case other:
             raise InputError(f"{path}: unknown kind of file {other!r}",
                              f"use {', '.join(EXTENSIONS)} or a folder of class folders")
-    clean = [cleaned(row) for row in rows]
-    return clean, sum(a != b for a, b in zip(rows, clean, strict=True))
+    cleaner = Cleaner()
+    return [cleaner(row) for row in rows], cleaner.replaced("rows", path)
 
 
 def has_column(path: Path, column: Column) -> bool:
@@ -152,10 +153,7 @@ def _pick_parquet(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]
 
 
 def _decoded(path: Path) -> str:
-    data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(f"{path} is UTF-16", "save it as UTF-8")
-    return decoded(data)
+    return decoded(path.read_bytes(), path)
 
 
 def _find(column: Column, header: Sequence[Column], path: Path, place: str = "") -> int:
@@ -164,7 +162,7 @@ def _find(column: Column, header: Sequence[Column], path: Path, place: str = "")
     if isinstance(column, int):
         raise InputError(f"{path.name}{place} has no column {column}",
                          f"its columns are 0 to {len(header) - 1}")
-    names = [_short(cleaned(str(name))) for name in header]
+    names = [_short(Cleaner()(str(name))) for name in header]
     close = difflib.get_close_matches(column, names, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     hint = "" if path.suffix in (".jsonl", ".parquet") else "; without header, name them 0, 1, ..."

@@ -75,6 +75,7 @@ class TextClassification(DataModule):
         workers: processes that load; 0 loads in the main process.
         bucketing: train on batches of texts of like length (before `augment`), which saves padding;
             `ftlab.data.bucketing` says what stays random.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     pipeline = "text-classification"
@@ -99,9 +100,10 @@ class TextClassification(DataModule):
         task: Task = Classification(),
         workers: int = 0,
         bucketing: bool = True,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, sampling, classes, workers, bucketing)
+                         batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         self.text = text

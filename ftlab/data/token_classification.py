@@ -31,6 +31,7 @@ from ftlab.data.tables import has_column, read_table
 from ftlab.data.token_cache import TokenCache
 from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
+from ftlab.tasks.naming import class_name
 from ftlab.tasks.spans import first_violation, is_tag, repaired
 from ftlab.tasks.tagging import Tagging
 
@@ -76,6 +77,7 @@ class TokenClassification(DataModule):
         workers: processes that load; 0 loads in the main process.
         bucketing: train on batches of sentences of like length, which saves padding;
             `ftlab.data.bucketing` says what stays random.
+        encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
     """
 
     task: Tagging
@@ -97,9 +99,10 @@ class TokenClassification(DataModule):
         task: Tagging = Tagging(),
         workers: int = 0,
         bucketing: bool = True,
+        encoding: str | None = None,
     ) -> None:
         super().__init__({"train": train, "validation": validation, "test": test}, task,
-                         batch_size, split, subset, Natural(), None, workers, bucketing)
+                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         if repair and task.scheme != "IOB2":
@@ -165,7 +168,7 @@ class TokenClassification(DataModule):
         """The tags, repaired where that is wanted; refused where they are no sequence."""
         scheme = self.task.scheme
         for tag, place in zip(sentence.tags, sentence.places, strict=True):
-            if not is_tag(tag, scheme):
+            if not is_tag(class_name(tag, f"{place}: the tag"), scheme):
                 raise InputError(f"{place}: {tag!r} is no tag of the scheme {scheme}",
                                  "mend the tag, or set the task's scheme: IOB2, IOBES or none")
         tags = repaired(sentence.tags) if self.repair else sentence.tags

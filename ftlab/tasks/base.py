@@ -20,6 +20,7 @@ from ftlab.backbones.outside import PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.alike import alike
 from ftlab.tasks.naming import metric_keys
+from ftlab.tasks.spelling import renamed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,8 +45,11 @@ class Task(ABC):
     """Whether an example has one class of several, which its records name."""
     problem_type: ClassVar[str | None] = None
     """What transformers calls a task of the form `vector` in a network's config."""
-    specimens: ClassVar[Sequence[Any]] = ()
-    """A few raw labels that `fit` takes, so that `metrics` can be asked before there are data."""
+
+    @property
+    def specimens(self) -> Sequence[Any]:
+        """A few raw labels that `fit` takes, so that `metrics` can be asked before there are data."""
+        return ()
 
     @property
     def default_metric(self) -> str:
@@ -73,6 +77,24 @@ class Task(ABC):
         Raises:
             InputError: a label that cannot be predicted; `where` says the place.
         """
+
+    def named(self, label: Any, where: str) -> list[str]:
+        """The classes that a raw label names, as it spells them; none where labels name none.
+
+        It needs no `fit`.
+
+        Raises:
+            InputError: a label that names no class; `where` says the place.
+        """
+        return []
+
+    def renamed(self, label: Any, classes: Mapping[str, str], where: str) -> Any:
+        """A raw label with the names that a data module's `classes` give to its classes.
+
+        Raises:
+            InputError: a class that `classes` do not have.
+        """
+        return renamed(label, classes, where)
 
     def stratum(self, label: Any) -> Hashable | None:
         """What splits are stratified by; None where there is nothing to stratify by."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +19,8 @@ from ftlab.tasks.classification_metrics import PER_CLASS, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
 from ftlab.tasks.losses.base import Loss
 from ftlab.tasks.losses.cross_entropy import CrossEntropy
-from ftlab.tasks.naming import absent_class, class_name, flattened, name_order, unseen
+from ftlab.tasks.naming import absent_class, class_name, flattened, unseen
+from ftlab.tasks.spelling import Classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,6 @@ class Classification(Task):
     """
 
     one_class: ClassVar[bool] = True
-    specimens: ClassVar[Sequence[Any]] = ("0", "1")
     problem_type = "single_label_classification"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
@@ -63,9 +62,11 @@ class Classification(Task):
         # a copy, because `fit` writes into it and two data sets may be given the same object
         self._loss = CrossEntropy() if loss is None else copy.deepcopy(loss)
         self.calibration_bins = calibration_bins
-        self._classes: list[str] = []
-        self._index: dict[str, int] = {}
-        self._counts: list[int] = []
+        self._known = Classes()
+
+    @property
+    def specimens(self) -> Sequence[Any]:
+        return ("0", "1")
 
     @property
     def default_metric(self) -> str:
@@ -77,25 +78,23 @@ class Classification(Task):
         Raises:
             InputError: a label is missing, or there are fewer than two classes.
         """
-        names = [class_name(label, f"training label {i}") for i, label in enumerate(labels)]
-        counts = Counter(names)
-        if len(counts) < 2:
-            found = f"only {next(iter(counts))!r}" if counts else "none"
+        classes = Classes(class_name(label, f"training label {i}")
+                          for i, label in enumerate(labels))
+        if len(classes.names) < 2:
+            found = f"only {classes.names[0]!r}" if classes.names else "none"
             raise InputError(
                 f"classification needs at least two classes in train, found {found}",
                 "name another label column, or train on more examples",
             )
-        self._classes = sorted(counts, key=name_order)
-        self._index = {name: i for i, name in enumerate(self._classes)}
-        self._counts = [counts[name] for name in self._classes]
-        self._loss.fit(self._counts)
+        self._known = classes
+        self._loss.fit(classes.counts)
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the logits."""
-        if not self._classes:
+        if not self._known.names:
             raise RuntimeError("Classification needs `fit` with the training labels first")
-        return self._classes
+        return self._known.names
 
     @property
     def names(self) -> Sequence[str]:
@@ -107,12 +106,18 @@ class Classification(Task):
 
     def encode(self, label: Any, where: str) -> int:
         name = class_name(label, where)
-        if name not in self._index:
+        place = self._known.place(name)
+        if place is None:
             raise unseen(f"{where}: label", name, self.classes)
-        return self._index[name]
+        return place
 
     def stratum(self, label: Any) -> Hashable | None:
-        return class_name(label, "a label to stratify by")
+        name = class_name(label, "a label to stratify by")
+        place = self._known.place(name)
+        return name if place is None else self.classes[place]
+
+    def named(self, label: Any, where: str) -> list[str]:
+        return [class_name(label, where)]
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         return self._loss(outputs, batch["target"])
@@ -136,7 +141,7 @@ class Classification(Task):
         known = {name: bool(value.higher_is_better) for name, value
                  in classification_metrics(2, self.calibration_bins).items()}
         per_class = {name: known.pop(name) for name in PER_CLASS}
-        return direction(metric, known, self, per_class, self._classes)
+        return direction(metric, known, self, per_class, self._known.names)
 
     def unmeasurable(self, metric: str, targets: Sequence[int]) -> str:
         present = {self.classes[target] for target in targets}
@@ -170,7 +175,7 @@ class Classification(Task):
         return {"confusion_matrix": confusion_figure(matrix, self.classes)}
 
     def summary(self) -> dict[str, Any]:
-        counts = dict(zip(self.classes, self._counts, strict=True))
+        counts = dict(zip(self.classes, self._known.counts, strict=True))
         return {"classes": self.classes, "train_counts": counts}
 
     def outside(self) -> PlainOutputs:

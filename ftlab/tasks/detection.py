@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +17,8 @@ from ftlab.tasks.base import Predictions, Task, direction
 from ftlab.tasks.boxes import Box, precision_recall, same_boxes
 from ftlab.tasks.detection_metrics import PER_CLASS, WHOLE, BoxPrecision
 from ftlab.tasks.losses.base import at_least_float32
-from ftlab.tasks.naming import absent_class, flattened, name_order, unseen
+from ftlab.tasks.naming import absent_class, flattened, unseen
+from ftlab.tasks.spelling import Classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,12 +48,13 @@ class Detection(Task):
 
     form: ClassVar[Form] = "boxes"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForObjectDetection",)
-    specimens: ClassVar[Sequence[Any]] = ([Box("0", (0.0, 0.0, 1.0, 1.0))],)
 
     def __init__(self) -> None:
-        self._classes: list[str] = []
-        self._index: dict[str, int] = {}
-        self._counts: Counter[str] = Counter()
+        self._known = Classes()
+
+    @property
+    def specimens(self) -> Sequence[Any]:
+        return ([Box("0", (0.0, 0.0, 1.0, 1.0))],)
 
     @property
     def default_metric(self) -> str:
@@ -65,19 +66,17 @@ class Detection(Task):
         Raises:
             InputError: no image has an object.
         """
-        counts = Counter(box.label for boxes in labels for box in boxes if not box.ignored)
-        if not counts:
+        known = Classes(box.label for boxes in labels for box in boxes if not box.ignored)
+        if not known.names:
             raise InputError("no training image has an object", "name annotated images as train")
-        self._counts = counts
-        self._classes = sorted(counts, key=name_order)
-        self._index = {name: i for i, name in enumerate(self._classes)}
+        self._known = known
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the labels."""
-        if not self._classes:
+        if not self._known.names:
             raise RuntimeError("Detection needs `fit` with the training labels first")
-        return self._classes
+        return self._known.names
 
     @property
     def names(self) -> Sequence[str]:
@@ -89,15 +88,20 @@ class Detection(Task):
 
     def encode(self, label: Sequence[Box], where: str) -> dict[str, Tensor]:
         """`boxes` (N, 4), `labels` (N,) and `ignored` (N,) of an image."""
-        for number, box in enumerate(label, 1):
-            if box.label not in self._index and not box.ignored:
+        places = [self._known.place(box.label) for box in label]
+        for number, (box, place) in enumerate(zip(label, places, strict=True), 1):
+            if place is None and not box.ignored:
                 raise unseen(f"{where}, object {number}: class", box.label, self.classes)
-        known = [box for box in label if box.label in self._index]
+        known = [box for box, place in zip(label, places, strict=True) if place is not None]
         return {
             "boxes": torch.tensor([box.corners for box in known]).float().reshape(-1, 4),
-            "labels": torch.tensor([self._index[box.label] for box in known], dtype=torch.long),
+            "labels": torch.tensor([place for place in places if place is not None],
+                                   dtype=torch.long),
             "ignored": torch.tensor([box.ignored for box in known], dtype=torch.bool),
         }
+
+    def named(self, label: Sequence[Box], where: str) -> list[str]:
+        return [box.label for box in label]
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         return torch.stack([at_least_float32(part) for part in outputs["losses"].values()]).sum()
@@ -117,7 +121,7 @@ class Detection(Task):
             InputError: there is no such metric.
         """
         return direction(metric, dict.fromkeys(WHOLE, True), self,
-                         dict.fromkeys(PER_CLASS, True), self._classes)
+                         dict.fromkeys(PER_CLASS, True), self._known.names)
 
     def unmeasurable(self, metric: str, targets: Sequence[Mapping[str, Tensor]]) -> str:
         present = {self.classes[label] for target in targets
@@ -164,8 +168,8 @@ class Detection(Task):
         return {"precision_recall": figure}
 
     def summary(self) -> dict[str, Any]:
-        return {"classes": self.classes, "train_counts": {name: self._counts[name]
-                                                          for name in self.classes}}
+        counts = dict(zip(self.classes, self._known.counts, strict=True))
+        return {"classes": self.classes, "train_counts": counts}
 
     @staticmethod
     def stack(targets: Sequence[Any]) -> list[Any]:

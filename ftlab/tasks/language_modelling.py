@@ -17,6 +17,7 @@ from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.final_number import NONE, Rule, answer
 from ftlab.tasks.label_tokens import label_count, mean_log_likelihood, stack_labels, token_loss
+from ftlab.tasks.texts import text_of
 
 
 class LanguageModelling(Task):
@@ -36,7 +37,6 @@ class LanguageModelling(Task):
 
     form: ClassVar[Form] = "text"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForCausalLM",)
-    specimens: ClassVar[Sequence[Any]] = ("0",)
 
     def __init__(self, max_new_tokens: int = 16, final_number: Rule | None = None) -> None:
         if max_new_tokens < 1:
@@ -47,6 +47,10 @@ class LanguageModelling(Task):
         self.max_new_tokens = max_new_tokens
         self.final_number = final_number
         self._answers = True
+
+    @property
+    def specimens(self) -> Sequence[Any]:
+        return ("0",)
 
     @property
     def default_metric(self) -> str:
@@ -60,10 +64,7 @@ class LanguageModelling(Task):
         """The answer, checked; its token ids are the backbone's to say."""
         if label is None and not self._answers:
             return None
-        if not isinstance(label, str) or not label.strip():
-            raise InputError(f"{where}: {label!r} instead of an answer",
-                             "fill it in or remove the example")
-        return label
+        return text_of(label, where, "answer")
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return token_loss(outputs, batch["target"]["labels"])

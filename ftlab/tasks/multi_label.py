@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from torchmetrics import MetricCollection
 from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
+from ftlab.tasks.label_lists import MEND, Form, LabelList, form_of, read_label
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.tasks.multi_label_metrics import (
     PER_LABEL,
@@ -23,7 +23,8 @@ from ftlab.tasks.multi_label_metrics import (
     multi_label_metrics,
     probabilities,
 )
-from ftlab.tasks.naming import absent_class, class_name, flattened, name_order, unseen
+from ftlab.tasks.naming import absent_class, flattened, unseen
+from ftlab.tasks.spelling import Classes, is_number, key, renamed
 
 _TELL = """
 labels = {labels}
@@ -38,19 +39,22 @@ def tell(outputs):  # the labels of each, and the probabilities of all labels
 class MultiLabel(Task):
     """Predict which of the labels that train names an example has; none, one or several.
 
-    A raw label is a text such as `politics|economy`, or a list of labels (.jsonl, .parquet). The
-    loss is the binary cross-entropy, mean over examples and labels. Metrics: mean average
-    precision over the labels that a split holds, micro and macro F1, accuracy (all labels of an
-    example right), and average precision and F1 of each label.
+    A raw label is a text such as `politics|economy`, a list of names (.jsonl, .parquet), or a 0 or
+    1 for every label: `[1, 0, 1]` by position, or `{politics: 1, economy: 0}` by name; a text may
+    write each of them. All examples have one form. The loss is the binary cross-entropy, mean over
+    examples and labels. Metrics: mean average precision over the labels that a split holds, micro
+    and macro F1, accuracy (all labels of an example right), and average precision and F1 of each
+    label.
 
     Args:
         separator: between the labels of a text.
         nothing: the text of an example without labels, since an empty cell is taken for a
             missing one; null where there are none.
         threshold: of the probability, above which a label is predicted.
+        labels: names of all labels, in the order of lists of 0 and 1; null for `label_0`,
+            `label_1`, ..., and for the names that train has where examples name their labels.
     """
 
-    specimens: ClassVar[Sequence[Any]] = (["0"], ["1"])
     problem_type = "multi_label_classification"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
@@ -59,7 +63,7 @@ class MultiLabel(Task):
     )
 
     def __init__(self, separator: str = "|", nothing: str | None = None,
-                 threshold: float = 0.5) -> None:
+                 threshold: float = 0.5, labels: list[str] | None = None) -> None:
         if not separator:
             raise ValueError(f"separator must not be empty, got {separator!r}")
         if not 0 < threshold < 1:
@@ -67,49 +71,63 @@ class MultiLabel(Task):
         self.separator = separator
         self.nothing = nothing
         self.threshold = threshold
-        self._labels: list[str] = []
-        self._index: dict[str, int] = {}
-        self._counts: list[int] = []
+        if labels is not None and len({key(name.strip()) for name in labels} - {""}) < max(
+                2, len(labels)):
+            raise ValueError(f"labels must be at least two names, all different, got {labels}")
+        self.given = labels
+        self._form: Form = "names"
+        self._known = Classes()
+
+    @property
+    def specimens(self) -> Sequence[Any]:
+        return [[name] for name in self.given or ("a", "b")]
 
     @property
     def default_metric(self) -> str:
         return "f1_micro"
 
     def fit(self, labels: Sequence[Any]) -> None:
-        """Learn the labels and their counts.
+        """Learn the labels, their counts, and how examples write them.
 
         Raises:
             InputError: a label is missing, or there are fewer than two.
         """
-        counts = Counter(name for i, label in enumerate(labels)
-                         for name in self._names(label, f"training label {i}"))
-        if len(counts) < 2:
+        lists = [self._read(label, f"training label {i}") for i, label in enumerate(labels)]
+        self._form, width = form_of(lists)
+        order = self.given
+        if self._form == "positions":
+            order = order or [f"label_{place}" for place in range(width)]
+            if len(order) != width:
+                raise InputError(f"train's labels are lists of {width} numbers 0 and 1, and the "
+                                 f"task's labels name {len(order)}", "name each position once")
+            self._known = Classes((name for label in lists if label.flags is not None
+                                   for name, flag in zip(order, label.flags, strict=False)
+                                   if flag), order)
+            return
+        if self._form == "keys" and order is None:
+            order = Classes(name for label in lists if label.keyed for name in label.names).names
+        self._known = Classes((name for label in lists for name in self._chosen(label)), order)
+        if len(self._known.names) < 2:
             raise InputError(f"MultiLabel needs at least two labels in train, found "
-                             f"{', '.join(counts) or 'none'}",
+                             f"{', '.join(self._known.names) or 'none'}",
                              f"check the column and the separator, which is {self.separator!r}")
-        self._labels = sorted(counts, key=name_order)
-        self._index = {name: i for i, name in enumerate(self._labels)}
-        self._counts = [counts[name] for name in self._labels]
 
-    def _names(self, label: Any, where: str) -> list[str]:
-        """The labels in a raw label, each once."""
-        if isinstance(label, list | tuple):
-            parts = [class_name(part, f"{where}: a label") for part in label]
-        else:
-            text = class_name(label, where)
-            parts = [] if text == self.nothing else text.split(self.separator)
-        names = list(dict.fromkeys(part.strip() for part in parts))
-        if "" in names:
-            raise InputError(f"{where}: {label!r} has an empty label in it",
-                             f"put one {self.separator!r} between two labels and none at an end")
-        return names
+    def _read(self, label: Any, where: str) -> LabelList:
+        return read_label(label, self.separator, self.nothing, where)
+
+    def _chosen(self, label: LabelList) -> list[str]:
+        """The names that an example has, each once."""
+        if not label.keyed:
+            return list(dict.fromkeys(label.names))
+        assert label.flags is not None
+        return [name for name, flag in zip(label.names, label.flags, strict=True) if flag]
 
     @property
     def labels(self) -> list[str]:
         """Names of the labels, in the order of the logits."""
-        if not self._labels:
+        if not self._known.names:
             raise RuntimeError("MultiLabel needs `fit` with the training labels first")
-        return self._labels
+        return self._known.names
 
     @property
     def names(self) -> Sequence[str]:
@@ -121,12 +139,47 @@ class MultiLabel(Task):
 
     def encode(self, label: Any, where: str) -> list[float]:
         """1.0 for each label that the example has, else 0.0 (L)."""
+        read = self._read(label, where)
+        self._check(read, label, where)
+        if self._form == "positions":
+            assert read.flags is not None
+            return [float(flag) for flag in read.flags]
         target = [0.0] * self.outputs
-        for name in self._names(label, where):
-            if name not in self._index:
+        for name in self._chosen(read):
+            place = self._known.place(name)
+            if place is None:
                 raise unseen(f"{where}: label", name, self.labels)
-            target[self._index[name]] = 1.0
+            target[place] = 1.0
         return target
+
+    def _check(self, read: LabelList, label: Any, where: str) -> None:
+        """Refuse an example whose label has another form than train's."""
+        if not read.has_form(self._form, self.outputs) or (
+                self._form == "names" and read.flags and len(read.flags) > 1
+                and not all(is_number(name) for name in self.labels)):
+            raise InputError(f"{where}: label {label!r}, where train has {self._described()}", MEND)
+        if self._form == "keys" and set(map(key, read.names)) != set(map(key, self.labels)):
+            raise InputError(f"{where}: label {label!r} has other names than train's "
+                             f"{', '.join(self.labels)}", "give every example a 0 or 1 for each")
+
+    def _described(self) -> str:
+        return {"names": f"names of labels: {', '.join(self.labels[:10])}",
+                "positions": f"lists of {self.outputs} numbers 0 and 1",
+                "keys": "a 0 or 1 under the name of each label"}[self._form]
+
+    def named(self, label: Any, where: str) -> list[str]:
+        read = self._read(label, where)
+        return read.names if read.flags is None or read.keyed else []
+
+    def renamed(self, label: Any, classes: Mapping[str, str], where: str) -> Any:
+        """A label with its names changed; a whole text may have a new name of its own."""
+        if isinstance(label, str) and label in classes:
+            return classes[label]
+        read = self._read(label, where)
+        if read.flags is not None and (read.keyed or len(read.flags) > 1):
+            raise InputError(f"{where}: classes rename labels by name, and {label!r} is a 0 or 1 "
+                             "for each", "name them with the task's labels: [...]")
+        return [renamed(name, classes, where) for name in read.names]
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         logits = at_least_float32(outputs)
@@ -152,7 +205,7 @@ class MultiLabel(Task):
         known = {name: bool(value.higher_is_better)
                  for name, value in multi_label_metrics(2, self.threshold).items()}
         per_label = {name: known.pop(name) for name in PER_LABEL}
-        return direction(metric, known, self, per_label, self._labels)
+        return direction(metric, known, self, per_label, self._known.names)
 
     def unmeasurable(self, metric: str, targets: Sequence[Sequence[float]]) -> str:
         present = {name for row in targets for name, holds in zip(self.labels, row, strict=True)
@@ -183,7 +236,7 @@ class MultiLabel(Task):
         return contributions(metric, records["target"], records["prediction"], labels)
 
     def summary(self) -> dict[str, Any]:
-        counts = dict(zip(self.labels, self._counts, strict=True))
+        counts = dict(zip(self.labels, self._known.counts, strict=True))
         return {"labels": self.labels, "train_counts": counts}
 
     @staticmethod

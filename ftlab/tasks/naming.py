@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ftlab.errors import InputError
 
@@ -17,21 +21,62 @@ LONGEST = 100
 """Characters of a class name in a metric key; MLflow allows 250 for the whole key."""
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: null, or not a number."""
+    return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
+
+
 def class_name(label: Any, where: str) -> str:
-    """The class that a raw label names: its text.
+    """The class that a raw label names: a text as it is, a number as its shortest decimal.
 
     Raises:
-        InputError: the label is missing (None, not a number, empty).
+        InputError: the label is missing (None, not a number, empty), damaged, or neither a text
+            nor a number.
     """
-    missing = label is None or (isinstance(label, float) and math.isnan(label))
-    name = "" if missing else str(label)
-    if not name.strip():
+    if is_missing(label) or (isinstance(label, str) and not label.strip()):
         raise InputError(f"{where} is missing", "fill the label in or drop the example")
-    return name
+    if isinstance(label, str):
+        if "\ufffd" in label:
+            raise InputError(f"{where}: label {label!r} has bytes in it that could not be read",
+                             "mend it, or say how the file is written, as in encoding: cp1252")
+        return label
+    if isinstance(label, bool | np.bool_):
+        return str(bool(label)).lower()
+    if isinstance(label, float | np.floating) and 2**53 <= abs(float(label)) < math.inf:
+        raise InputError(f"{where}: label {label!r} is too large for a float to tell it from its "
+                         "neighbours", "write it as a whole number or as a text")
+    if isinstance(label, numbers.Number):
+        return number_name(label)
+    if isinstance(label, bytes | Iterable):
+        raise InputError(f"{where}: label {label!r} is of type {type(label).__name__}, where one "
+                         "class is wanted", "write the name of one class, or take a task of several labels: "
+                         "MultiLabel")
+    return str(label)
+
+
+def number_name(value: Any) -> str:
+    """The shortest decimal that is a number: 1 of 1.0, 0.1 of the float32 next to it."""
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, Decimal):
+        return plain(value)
+    exact = float(value)
+    if exact.is_integer():
+        return str(int(exact))
+    with np.errstate(over="ignore"):
+        single = np.float32(exact)
+    return str(single) if float(single) == exact else repr(exact)
+
+
+def plain(value: Decimal) -> str:
+    """A decimal without exponent, zeros at its end, and the sign of -0; nothing is rounded."""
+    text = f"{value:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
 
 
 def unseen(what: str, name: str, known: Sequence[str]) -> InputError:
-    """The error for a class that train does not have.
+    """The error for a class that train does not have, and the one that it may have been.
 
     Args:
         what: place and kind, for instance `test split, row 3: label`.
@@ -39,9 +84,16 @@ def unseen(what: str, name: str, known: Sequence[str]) -> InputError:
         known: the classes that train has.
     """
     more = f" and {len(known) - 10} more" if len(known) > 10 else ""
-    return InputError(f"{what} {name!r} does not occur in train",
+    like = next((other for other in known if _loose(other) == _loose(name)), None)
+    hint = f", which has {like!r}" if like is not None else ""
+    return InputError(f"{what} {name!r} does not occur in train{hint}",
                       "mend the label or add training examples of it; train has: "
                       f"{', '.join(known[:10])}{more}")
+
+
+def _loose(name: str) -> str:
+    """A name without what is easily written otherwise: capitals, blanks, zeros in front."""
+    return name.strip().casefold().lstrip("0")
 
 
 def name_order(name: str) -> tuple[bool, float, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import numbers
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -48,7 +50,6 @@ class Regression(Task):
         loss: mse, mae, or huber (Huber 1964; quadratic up to one standard deviation).
     """
 
-    specimens: ClassVar[Sequence[Any]] = (0.0, 1.0)
     problem_type = "regression"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
@@ -62,6 +63,10 @@ class Regression(Task):
         self._loss = _LOSSES[loss]
         self._mean: float | None = None
         self._std = 1.0
+
+    @property
+    def specimens(self) -> Sequence[Any]:
+        return (0.0, 1.0)
 
     @property
     def default_metric(self) -> str:
@@ -170,9 +175,11 @@ class Regression(Task):
 
 def _number(label: Any) -> float:
     """Its value; not a number where it has none."""
-    if isinstance(label, bool) or not isinstance(label, str | int | float):
+    if isinstance(label, bool) or not isinstance(label, str | numbers.Real | Decimal):
+        return math.nan
+    if isinstance(label, str) and "_" in label:  # Python's own way of writing digits
         return math.nan
     try:
         return float(label)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan

@@ -12,11 +12,11 @@ from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Batch, TaskModel
-from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
 from ftlab.tasks.text_overlap import BLEU_ORDER, ROUGE, Bleu, Rouge, Tokenisation, words
+from ftlab.tasks.texts import text_of
 
 
 class SequenceToSequence(Task):
@@ -57,10 +57,7 @@ class SequenceToSequence(Task):
         """There is nothing to learn: the vocabulary is the backbone's."""
 
     def encode(self, label: Any, where: str) -> str:
-        if not isinstance(label, str) or not label.strip():
-            raise InputError(f"{where}: {label!r} instead of a target text",
-                             "remove the example or fill it in")
-        return label
+        return text_of(label, where, "target", "target")
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return token_loss(outputs, batch["target"]["labels"], self.label_smoothing)

@@ -18,9 +18,10 @@ from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.label_tokens import label_count, token_loss
-from ftlab.tasks.naming import absent_class, flattened
+from ftlab.tasks.naming import absent_class, class_name, flattened, unseen
 from ftlab.tasks.span_metrics import SpanScores, contributions, names, word_tags
 from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, spans, split_tag
+from ftlab.tasks.spelling import Classes, key
 
 _TELL = """
 tags = {tags}
@@ -46,7 +47,6 @@ class Tagging(Task):
 
     form: ClassVar[Form] = "tokens"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForTokenClassification",)
-    specimens: ClassVar[Sequence[Any]] = (["B-A"], ["O"])
 
     def __init__(self, scheme: Scheme = "IOB2") -> None:
         if scheme not in get_args(Scheme):
@@ -54,7 +54,12 @@ class Tagging(Task):
         self.scheme = scheme
         self._types: list[str] = []
         self._tags: list[str] = []
+        self._places: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
+
+    @property
+    def specimens(self) -> Sequence[Any]:
+        return (["B-A"], ["O"])
 
     @property
     def default_metric(self) -> str:
@@ -70,11 +75,12 @@ class Tagging(Task):
         for tag in self._counts:
             self._check(tag, "train")
         if self.scheme == "none":
-            self._types = self._tags = sorted(self._counts)
+            self._types = self._tags = sorted(Classes(self._counts).names)
         else:
             self._types = sorted({split_tag(tag)[1] for tag in self._counts if tag != OUTSIDE})
             self._tags = [OUTSIDE, *(f"{prefix}-{kind}" for kind in self._types
                                      for prefix in PREFIXES[self.scheme])]
+        self._places = {key(tag): place for place, tag in enumerate(self._tags)}
         if len(self._tags) < 2:
             raise InputError("train has fewer than two tags, so there is nothing to tell apart",
                              "name another tag column, or train on more sentences")
@@ -98,11 +104,16 @@ class Tagging(Task):
         """Positions in `tags`, one a word."""
         for tag in label:
             self._check(tag, where)
-            if tag not in self.tags:
+            if key(tag) not in self._places and self.scheme == "none":
+                raise unseen(f"{where}: tag", tag, self.tags)
+            if key(tag) not in self._places:
                 raise InputError(f"{where}: tag {tag!r} is of a type that train does not have",
                                  f"mend the tag or add training sentences; train has: "
                                  f"{', '.join(self._types[:20])}")
-        return [self.tags.index(tag) for tag in label]
+        return [self._places[key(tag)] for tag in label]
+
+    def named(self, label: Any, where: str) -> list[str]:
+        return [class_name(tag, where) for tag in label] if self.scheme == "none" else []
 
     def _check(self, tag: Any, where: str) -> None:
         if not isinstance(tag, str) or not is_tag(tag, self.scheme):

@@ -14,10 +14,10 @@ from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import IGNORED, Batch, Outputs, TaskModel
-from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
 from ftlab.tasks.losses.base import log_probabilities
+from ftlab.tasks.texts import text_of
 from ftlab.tasks.transcription_metrics import contributions, normaliser, transcription_metrics
 
 
@@ -62,13 +62,7 @@ class Transcription(Task):
 
     def encode(self, label: Any, where: str) -> str:
         """The transcript, checked; its label ids are the backbone's to say."""
-        if not isinstance(label, str):
-            raise InputError(f"{where}: {type(label).__name__} instead of a transcript",
-                             "name the transcript's column with transcript:")
-        if not label.strip():
-            raise InputError(f"{where}: the transcript is empty",
-                             "fill it in or remove the example")
-        return label
+        return text_of(label, where, "transcript", "transcript")
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         labels: Tensor = batch["target"]["labels"]

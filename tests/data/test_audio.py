@@ -131,8 +131,8 @@ def of(seconds: float) -> Callable[[Path], object]:
     ("bad.wav,low", lambda path: soundfile.write(path, np.full(99, np.nan), RATE, subtype="FLOAT"),
      "not finite"),
     ("gone.wav,low", of(0.1), "row 21: no such recording .*gone.wav"),
-    ("bad.wav,", of(0.1), "row 21: the label, transcript or speaker is missing"),
-    ("bad.wav,  ", of(0.1), "table:21: the transcript is empty"),
+    ("bad.wav,", of(0.1), "row 21: the transcript is missing"),
+    ("bad.wav,  ", of(0.1), "row 21: the transcript is missing"),
 ])
 def test_load__names_the_row_of_bad_input(tmp_path: Path, row: str, said: str,
                                           write: Callable[[Path], object]) -> None:

@@ -48,7 +48,7 @@ def test_templates__over_numbered_columns_with_classes(table, backbone):
     batch = next(iter(data.train_dataloader()))
     assert set(batch["target"]["text"]) == {"good", "bad"}
     assert data.packs is False
-    with pytest.raises(InputError, match=r"row|sst:\d+: '0' is not in classes"):
+    with pytest.raises(InputError, match=r"sst:\d+: label '0' is not in classes"):
         CausalLM(str(table), prompt="{0}", response="{1}", classes={"1": "good"}).load()
 
 
@@ -175,7 +175,8 @@ def test_plain_text__paragraphs_whatever_ends_a_line(newline, tmp_path):
 @pytest.mark.parametrize(("cell", "says"), [
     ([{"role": "user", "content": "hi"}], "column 'prompt' is of type list"),
     ({"content": "hi"}, "is of type dict"), (True, "is of type bool"),
-    (float("nan"), "column 'prompt' is empty")])
+    (float("nan"), "column 'prompt' has no text in it, but a missing value"),
+    (None, "but a missing value"), ("  ", "column 'prompt' is empty")])
 def test_cells__that_are_no_text_are_refused(cell, says, tmp_path):
     path = tmp_path / "chat.jsonl"
     rows = [{"prompt": 1, "response": 2.5}, {"prompt": cell, "response": "b"}]

@@ -41,10 +41,9 @@ def test_read_conll__skips_documents_and_names_lines(tmp_path: Path) -> None:
 
 
 def test_read_conll__counts_bytes_that_are_not_utf8(tmp_path: Path) -> None:
-    read, notes = read_conll(write(tmp_path, b"\xef\xbb\xbfcaf\xe9 O\ntea B-\xe9\nno O\n"), 0, -1)
+    read, notes = read_conll(write(tmp_path, b"\xef\xbb\xbfcaf\xe9 O\ntea B-X\nno O\n"), 0, -1)
     assert read[0].words == ["caf\ufffd", "tea", "no"]
-    assert read[0].tags == ["O", "B-\ufffd", "O"]
-    assert notes == ["2 of 3 words in corpus.conll are not UTF-8; bytes replaced"]
+    assert notes == ["1 of 3 words in corpus.conll is not UTF-8; bytes replaced"]
 
 
 @pytest.mark.parametrize("text", [
@@ -94,8 +93,11 @@ def test_from_rows() -> None:
     ((["EU"], ["O", "O"]), "a.jsonl, row 2: 1 words and 2 tags"),
     (([], []), "a.jsonl, row 2: 0 words and 0 tags"),
     (("EU runs", ["O"]), "row 2: the words are not a list of texts"),
-    ((["EU"], [3]), "row 2: the tags are not a list of texts"),
-    (([" "], ["O"]), "row 2: the words are not a list of texts"),
+    ((["EU"], None), "row 2: the tags are missing"),
+    ((["EU"], [None]), "row 2, word 1: the tag is missing"),
+    (([" "], ["O"]), "row 2, word 1: the word is empty"),
+    ((["EU", None], ["O", "O"]), "row 2, word 2: the word is missing"),
+    (([7], ["O"]), "row 2, word 1: 7 instead of a word"),
 ])
 def test_from_rows__refuses_with_the_row(row: tuple, says: str) -> None:
     with pytest.raises(InputError, match=says):

@@ -56,7 +56,7 @@ def test_hub__bad_ones_are_refused(source, tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "says"), [
-    ([[0, 1], [-1, -1]], "row 2: the tags are not a list of texts"),
+    ([[0, 1], [-1, -1]], "row 2: the tags are missing"),
     ([[-1], [-1]], "'train' has no labels")])
 def test_hub__tags_that_are_kept_secret(tmp_path, rows, says):
     features = datasets.Features({"tokens": datasets.List(datasets.Value("string")),

@@ -89,11 +89,11 @@ def test_encode_targets__end_once() -> None:
 
 
 def test_bad_input__is_refused(tmp_path: Path, backbone: Callable[..., HuggingFace]) -> None:
-    with pytest.raises(InputError, match=r"pairs.csv, row 2: the label is missing"):
+    with pytest.raises(InputError, match=r"pairs.csv, row 2: the target is missing"):
         three_times(table(tmp_path, [("a", "b"), ("c", "")])).load()
-    with pytest.raises(InputError, match=r"pairs.csv, pairs:2: ' ' instead of a target text"):
+    with pytest.raises(InputError, match=r"pairs.csv, row 2: the target is missing"):
         three_times(table(tmp_path, [("a", "b"), ("c", " ")])).load()
-    with pytest.raises(InputError, match="row 1: the text is empty"):
+    with pytest.raises(InputError, match="row 1: the source is empty"):
         three_times(table(tmp_path, [(" ", "b")])).load()
     source = table(tmp_path)
     with pytest.raises(InputError, match="no column 'summary'"):

@@ -221,7 +221,7 @@ def test_read__hub_and_unlabelled(tmp_path):
 
 @pytest.mark.parametrize(("rows_", "settings", "says"), [
     ("premise,label\na,x\n", {}, "has no column 'claim'"),
-    ("premise,claim,label\na,,x\n", {}, "row 1: the text is empty"),
+    ("premise,claim,label\na,,x\n", {}, "row 1: the second text is empty"),
     ("premise,claim,label\na,b,x\n", {"text_pair": 1}, "columns 'premise', 1 and 'label' mix"),
 ])
 def test_bad_tables__are_refused(tmp_path, rows_, settings, says):

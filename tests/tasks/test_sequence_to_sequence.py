@@ -64,6 +64,7 @@ def test_settings__are_checked() -> None:
         SequenceToSequence(label_smoothing=1)
     with pytest.raises(ValueError, match=r"bleu_tokenisation .* got 'words'"):
         SequenceToSequence(bleu_tokenisation="words")
-    for label in ("  ", 3, None):
-        with pytest.raises(InputError, match=r"row 3: .* instead of a target text"):
+    for label, says in (("  ", "the target is empty"), (3, "3 instead of a target"),
+                        (None, "the target is missing")):
+        with pytest.raises(InputError, match=f"row 3: {says}"):
             SequenceToSequence().encode(label, "a.csv, row 3")

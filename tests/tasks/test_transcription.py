@@ -176,7 +176,7 @@ def test_whisper__begins_generation_as_training_does(tiny_whisper: Any,
 
 
 @pytest.mark.parametrize(("label", "said"), [
-    (3, "int instead of a transcript"), (None, "NoneType"), ("  ", "empty")])
+    (3, "3 instead of a transcript"), (None, "the transcript is missing"), ("  ", "empty")])
 def test_encode__refuses_what_is_no_transcript(label: Any, said: str) -> None:
     with pytest.raises(InputError, match=rf"here: .*{said}"):
         Transcription().encode(label, "here")
