@@ -18,6 +18,7 @@ from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.study import Cell, Study, check_name, check_seeds, load_study
 from ftlab.studies.yaml_file import Place, read
+from ftlab.studies.yaml_schema import plain
 from ftlab.sweeps.optimizers import make_pruner, make_sampler
 from ftlab.sweeps.ranges import Space, points
 from ftlab.sweeps.space import make_space, put
@@ -117,6 +118,8 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
     name = check_name(data.get("name", Path(path).stem), place / "name")
+    spaces_said = data.pop("spaces", None)  # whose choices may be texts written as numbers
+    data = plain(data)
     if not isinstance(data.get("study"), str):
         raise InputError(f"{place / 'study'}: expected the path of a study file",
                          "study: experiments/quickstart.yaml")
@@ -128,7 +131,7 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
     trials = _positive(data.get("trials", 16), place / "trials", whole=True)
     seeds = check_seeds(data.get("seeds", list(study.seeds[:1])), place / "seeds")
     objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")
-    spaces, notes = _spaces(data.get("spaces"), study, place / "spaces", tuple(allow))
+    spaces, notes = _spaces(spaces_said, study, place / "spaces", tuple(allow))
     seconds = data.get("max_seconds")
     where = data.get("storage", "optuna.journal") if storage is None else storage
     if not isinstance(where, str) or not where:
