@@ -54,7 +54,8 @@ def built(wanted: Any, value: Any) -> Any:
     options = list(_options(wanted))
     if isinstance(value, Mapping):
         made = {key: built(_of_key(options, key), inner) for key, inner in value.items()}
-        return next((option(**made) for option in options if dataclasses.is_dataclass(option)), made)
+        return next((option(**made) for option in options
+                     if isinstance(option, type) and dataclasses.is_dataclass(option)), made)
     if isinstance(value, list | tuple):
         return type(value)(built(_of_item(options, n), inner) for n, inner in enumerate(value))
     return value

@@ -19,6 +19,7 @@ from ftlab.studies.entries import AXES, checked, mapping
 from ftlab.studies.published import Paper, check_paper
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.studies.yaml_schema import text_of
+from ftlab.tracking.plain import name_of
 from ftlab.tracking.records import CellKey
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -88,7 +89,8 @@ class Study:
     def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
         """What a run of a cell is told."""
         plain = {} if self.shortcuts else {"plain": True}
-        return {**cell.config, "seed": seed, **plain}
+        allow = {"allow": list(self.allow)} if self.allow else {}
+        return {**cell.config, "seed": seed, **plain, **allow}
 
     def with_shortcuts(self, shortcuts: bool) -> Study:
         """The study with or without shortcuts."""
@@ -138,13 +140,13 @@ def load_study(
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
     name = check_name(data.get("name"), place / "name")
-    select_by = str(data.get("select_by", "val/accuracy"))
+    select_by = name_of(str(data.get("select_by", "val/accuracy")))
     if not select_by.startswith("val/"):
         raise InputError(
             f"{place / 'select_by'}: {select_by!r} is not a validation metric",
             "epochs are selected on validation: val/accuracy, val/f1_macro, val/loss, ...",
         )
-    report = str(data.get("report", "test/" + select_by.removeprefix("val/")))
+    report = name_of(str(data.get("report", "test/" + select_by.removeprefix("val/"))))
     axes = {axis: _axis(data.get(axis), place / axis) for axis in AXES}
     common = mapping(data.get("trainer"), place / "trainer")
     parts = checked(axes, common, place, allow)
@@ -196,7 +198,7 @@ def check_name(name: Any, place: object) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError(
             f"{place}: {name!r} is not a name",
-            "letters, digits, '.', '_' and '-', at most 80, a letter or digit first",
+            "letters of a to z, digits, '.', '_' and '-', at most 80, a letter or digit first",
         )
     return name
 

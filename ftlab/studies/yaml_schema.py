@@ -117,10 +117,10 @@ for _kind, (_pattern, _first) in _CORE.items():
     Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
     Loader.add_constructor(f"{_TAG}{_kind}", _scalar)
 Loader.add_implicit_resolver(f"{_TAG}merge", re.compile("^<<$"), ["<"])
-Loader.add_constructor(f"{_TAG}str", yaml.SafeLoader.construct_yaml_str)
-Loader.add_constructor(f"{_TAG}seq", yaml.SafeLoader.construct_yaml_seq)
+for _kind in ("str", "seq"):
+    Loader.add_constructor(f"{_TAG}{_kind}", getattr(Loader, f"construct_yaml_{_kind}"))
 Loader.add_constructor(f"{_TAG}map", _map)
-Loader.add_constructor(None, yaml.SafeLoader.construct_undefined)
+Loader.add_constructor(None, lambda loader, node: loader.construct_undefined(node))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -22,6 +22,7 @@ from ftlab.studies.yaml_schema import plain
 from ftlab.sweeps.optimizers import make_pruner, make_sampler
 from ftlab.sweeps.ranges import Space, points
 from ftlab.sweeps.space import make_space, put
+from ftlab.tracking.plain import name_of
 
 KEYS = ["name", "study", "trials", "seeds", "sampler", "pruner", "objective", "spaces",
         "max_seconds", "storage"]
@@ -191,7 +192,7 @@ def _objectives(said: Any, study: Study, place: Place) -> tuple[str, ...]:
         if not isinstance(name, str) or not (name.startswith("val/") or name in COSTS):
             raise InputError(f"{place}: {name!r} cannot be an objective",
                              f"val/METRIC, or one of: {', '.join(COSTS)}")
-    return tuple(names)
+    return tuple(map(name_of, names))
 
 
 def _spaces(
