@@ -276,16 +276,29 @@ def test_new_technique__is_one_file_in_the_room(study: Path, call: Call, tmp_pat
     assert [(row["technique"], row["status"]) for row in runs(tmp_path)] == [("mine", "FINISHED")]
 
 
-def test_allow__admits_a_package_of_the_user(study: Path, call: Call, tmp_path: Path) -> None:
-    (tmp_path / "house").mkdir()
-    (tmp_path / "house" / "mine.py").write_text(TECHNIQUE)
-    house = {"PYTHONPATH": str(tmp_path / "house")}
-    option = "techniques={mine: mine.LastBias}"
-    refused = call("run", study, "--set", option, **house)
-    assert refused.returncode == 2
-    assert "--allow mine" in refused.stderr
-    done = call("run", study, "--set", option, "--seeds", "0", "--allow", "mine", **house)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_allow__admits_a_module_of_the_current_folder_and_no_other(
+        study: Path, here: Here, tmp_path: Path) -> None:
+    """As somebody does who has read the README: `last_bias.py` beside the study, `--allow last_bias`."""
+    (tmp_path / "last_bias.py").write_text(TECHNIQUE)
+    for name in ("datasets", "peft", "wandb"):  # what libraries look for, in the runs' processes too
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py was imported')\n")
+    option = ("--set", "techniques={mine: last_bias.LastBias}")
+    assert "with --allow last_bias" in here("check", study, *option)[2]
+    unknown = here("check", study, "--set", "techniques={mine: LastBias}")[2]
+    assert "a class of yours needs --allow MODULE" in unknown
+    assert "--allow last_bias, in the folder" in here("check", study, "--allow", "last_bias.py")[2]
+    assert "--allow peft: there is one here, and another in" in here(
+        "check", study, "--allow", "peft")[2]
+    allowed = (*option, "--allow", "last_bias")
+    code, output, errors = here("run", study, *allowed, "--seeds", "0")
+    assert code == 0, output + errors
+    [row] = runs(tmp_path)
+    assert (row["technique"], row["status"]) == ("mine", "FINISHED")
+    assert here("table", study, *allowed)[0] == 0
+    (tmp_path / "new.csv").write_text("text\ngood film\n")
+    code, output, errors = here("predict", row["run_id"], "new.csv", "--allow", "last_bias")
+    assert code == 0, errors
+    assert "LastBias" in here("list", "techniques", "--allow", "last_bias")[1]
 
 
 def test_dry_run__writes_nothing(study: Path, here: Here, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ftlab.reports.rows import Row, build, check_metric, gaps, missing
 from ftlab.reports.sheet import COSTS, INCOMPLETE, SELECTION, SPREAD
 from ftlab.reports.source import Source
 from ftlab.reports.verdict import across, bold, ties
+from ftlab.tracking.plain import name_of
 from ftlab.tracking.records import CellKey
 
 DATASETS = "datasets"
@@ -34,7 +35,7 @@ def parse(text: str) -> tuple[str, ...]:
     Raises:
         InputError: none, one twice, or one that names no split.
     """
-    names = tuple(part.strip() for part in text.split(","))
+    names = tuple(name_of(part.strip()) for part in text.split(","))
     for name in names:
         metric = name.removeprefix(f"{DATASETS}:")
         if name != DATASETS and not metric.startswith(_SPLITS):

@@ -25,6 +25,7 @@ _LATEX = {
     **{letter: "\\" + letter for letter in "#$%&_"},
 }
 _PLAIN = re.compile(r"-?[\d,]+(\.\d+)?")  # what siunitx aligns at its point
+_LATIN = 0x24F  # the last letter that pdflatex sets without more packages
 _HEADING = 16  # characters of a line of a heading
 _PANEL = 130  # characters of a line of a table; an article's page has 75, so that 6 points are left
 _LINES = 40  # of a page
@@ -63,6 +64,8 @@ def latex(sheet: Sheet) -> str:
             lines += [rf"\sbox0{{{first}", *rest, "}",
                       r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"]
         lines += [*(_below(sheet) if begin + most >= len(panels) else []), r"\end{table}"]
+    if any(letter.isalpha() and ord(letter) > _LATIN for letter in "".join(lines)):
+        lines.insert(1, "% has letters beyond Latin: lualatex or xelatex, with a font that has them")
     return "\n".join(lines) + "\n"
 
 

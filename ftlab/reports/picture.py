@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import warnings
 from collections.abc import Iterator
 
 import matplotlib
@@ -13,14 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ftlab.tasks.fonts import any_script
+
 COLUMNS = 3  # axes side by side
 
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
     """Matplotlib's own settings, whatever the machine's; names in any script are allowed."""
-    with matplotlib.rc_context(rc=matplotlib.rcParamsDefault), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+    with matplotlib.rc_context(rc=matplotlib.rcParamsDefault), any_script():
         yield
 
 

@@ -22,7 +22,7 @@ from ftlab.studies.record import FILE, record
 from ftlab.studies.study import Study
 from ftlab.tracking.sweeps import SweepTracker
 
-_LONGEST = 80  # characters of a file's name
+_LONGEST = 80  # bytes of a file's name
 
 
 def table(study: Study, tracking_uri: str | None = None, results: str | Path = "results") -> Report:
@@ -104,7 +104,7 @@ def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str 
     names, lines = made.numbers()
     together = "+".join(dict.fromkeys(study.name for study in studies))
     folder = Path(results) / _short(together) / "tables"
-    files = formatted(_short(re.sub(r"[^A-Za-z0-9._-]+", "_", text)), sheet, names, lines)
+    files = formatted(_short(re.sub(r"[^\w.-]+", "_", ",".join(chosen))), sheet, names, lines)
     paths = tuple(write_file(folder / name, content) for name, content in files.items())
     return ChosenTable(sheet, paths)
 
@@ -114,6 +114,7 @@ DEFAULT_COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/peak_m
 
 def _short(name: str) -> str:
     """A name that fits a file system, still its own."""
-    if len(name) <= _LONGEST:
+    if len(name.encode()) <= _LONGEST:
         return name
-    return f"{name[:_LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    kept = name.encode()[:_LONGEST - 9].decode(errors="ignore")
+    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -8,6 +8,7 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
+from ftlab.studies.yaml_schema import text_of
 
 
 def check_selection(metric: Any, defaults: Mapping[str, str], place: Place) -> str:
@@ -41,6 +42,7 @@ def check_baseline(name: Any, techniques: Sequence[str], place: Place) -> str:
     Raises:
         InputError: the study has no such technique.
     """
+    name = text_of(name)
     if name is not None and name not in techniques:
         raise InputError(f"{place}: the study has no technique {name!r}",
                          did_you_mean(str(name), list(techniques)))
@@ -63,7 +65,8 @@ def check_groups(value: Any, datasets: Sequence[str], place: Place) -> dict[str,
         here = place / str(name)
         if not isinstance(members, list) or not members:
             raise InputError(f"{here}: expected a list of data sets", f"{name}: [{datasets[0]}]")
-        for member in members:
+        chosen = tuple(map(text_of, members))
+        for member in chosen:
             if member not in datasets:
                 raise InputError(f"{here}: the study has no data set {member!r}",
                                  did_you_mean(member, datasets))
@@ -71,7 +74,7 @@ def check_groups(value: Any, datasets: Sequence[str], place: Place) -> dict[str,
                 raise InputError(f"{here}: {member} stands in {seen[member]} already",
                                  "a data set counts in one group")
             seen[member] = str(name)
-        groups[str(name)] = tuple(members)
+        groups[str(name)] = chosen
     if missing := [name for name in datasets if name not in seen]:
         raise InputError(f"{place}: {', '.join(missing)} in no group",
                          "put every data set into a group, or leave the groups out")

@@ -19,14 +19,19 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ftlab.errors import InputError
+from ftlab.studies.as_shown import as_shown, built, sealed, unsealed
 from ftlab.studies.discover import did_you_mean, find
 from ftlab.studies.yaml_file import Place
+from ftlab.studies.yaml_schema import plain as without_source
+
+_WORDS = {"True": "true", "False": "false", "None": "null"}
 
 Component = dict[str, Any]
 """A checked component: `class_path` in full, `init_args` with every default filled in."""
 
 
-def check(base: type, value: Any, place: Place, allow: Sequence[str] = ()) -> Component:
+def check(base: type, value: Any, place: Place, allow: Sequence[str] = (),
+          beside: Sequence[str] = ()) -> Component:
     """Hold what a file says to the constructor of the class that it names.
 
     Args:
@@ -34,11 +39,12 @@ def check(base: type, value: Any, place: Place, allow: Sequence[str] = ()) -> Co
         value: from the file.
         place: where it stands.
         allow: packages outside ftlab whose classes may be named.
+        beside: keys that may stand beside class and arguments, which the caller has taken out.
 
     Raises:
         InputError: unknown class or key, wrong type or range, a missing value.
     """
-    name, given = _written(value, place)
+    name, given = _written(value, place, beside)
     cls = find(base, name, allow, place)
     inner = place / "init_args" if isinstance(value, Mapping) else place
     parameters = schema(cls)
@@ -87,8 +93,7 @@ def build(component: Component) -> Any:
             plain[key] = value
         else:
             parts[key] = None if value is None else build(value)
-    parser = _parser(cls)
-    return cls(**vars(parser.instantiate(parser.parse_object(plain))), **parts)
+    return cls(**_values(cls, plain), **parts)
 
 
 def task_of(data: Component) -> Any:
@@ -135,7 +140,7 @@ def component_of(parameter: inspect.Parameter) -> type | None:
     return None
 
 
-def _written(value: Any, place: Place) -> tuple[str, Mapping[str, Any]]:
+def _written(value: Any, place: Place, beside: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
     if isinstance(value, str):
         return value, {}
     if not isinstance(value, Mapping) or not isinstance(value.get("class_path"), str):
@@ -144,9 +149,8 @@ def _written(value: Any, place: Place) -> tuple[str, Mapping[str, Any]]:
         )
     for key in value:
         if key not in ("class_path", "init_args"):
-            raise InputError(
-                f"{place / str(key)}: unknown key", did_you_mean(key, ["class_path", "init_args"])
-            )
+            known = ["class_path", "init_args", *beside]
+            raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, known))
     given = value.get("init_args") or {}
     if not isinstance(given, Mapping):
         raise InputError(f"{place / 'init_args'}: expected a mapping of arguments", "key: value")
@@ -168,17 +172,38 @@ def _parser(cls: type) -> ArgumentParser:
     return parser
 
 
-def _plain(cls: type, given: dict[str, Any], place: Place) -> dict[str, Any]:
+def _plain(cls: type, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """What a file says of arguments, checked, as plain data with every default."""
+    parameters = schema(cls)
+    written = {key: as_shown(parameters[key].annotation, value, place / key)
+               for key, value in given.items()}
     try:
-        parsed = _parser(cls).parse_object(given)
+        return _parsed(cls, without_source(written))
     except ArgumentError as error:
         raise _explained(error, place) from error
-    return dict(parsed.as_dict())
+
+
+def _parsed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = schema(cls)
+    hidden = {key: sealed(parameters[key].annotation, value) for key, value in values.items()}
+    found: dict[str, Any] = unsealed(_parser(cls).parse_object(hidden).as_dict())
+    return found
+
+
+def _values(cls: type, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked arguments as the constructor takes them."""
+    found = _parsed(cls, plain)
+    if any(isinstance(value, Mapping) and "class_path" in value for value in found.values()):
+        # an object of a class that is neither a dataclass nor of a family of ours
+        parser = _parser(cls)
+        return dict(vars(parser.instantiate(parser.parse_object(dict(plain)))))
+    parameters = schema(cls)
+    return {key: built(parameters[key].annotation, value) for key, value in found.items()}
 
 
 def _explained(error: ArgumentError, place: Place) -> InputError:
     """A message of jsonargparse as one line of what and one of how."""
-    text = str(error)
+    text = unsealed(str(error))
     if missing := re.search(r"required: (.+)", text):
         return InputError(f"{place}: missing: {missing[1]}", "add it")
     if group := re.search(r"Group '(.+?)' does not accept option '(.+?)'", text):
@@ -194,7 +219,8 @@ def _explained(error: ArgumentError, place: Place) -> InputError:
     got = re.search(r"(?:Got value|Given value): (.+)", text)
     if not expected:
         return InputError(f"{place}: {' '.join(text.split())}", "change the value")
-    said = f", got {got[1].strip()}" if got else ""
+    value = got[1].strip() if got else ""
+    said = f", got {_WORDS.get(value, value)}" if got else ""
     return InputError(f"{place}: expected {' or '.join(dict.fromkeys(expected))}{said}", "change the value")
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.studies.admitted import admit
 
 FAMILIES = {
     "techniques": "ftlab.techniques.base.Technique",
@@ -55,11 +56,13 @@ def members(base: type, allow: Sequence[str] = ()) -> dict[str, type]:
 
 
 def _modules(package: str) -> Iterator[ModuleType]:
+    admit([package])
     try:
         root = importlib.import_module(package)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise InputError(
-            f"the package {package!r} cannot be imported ({error})", "install it, or mend --allow"
+            f"the package {package!r} cannot be imported ({error})",
+            "mend it, install it, or call ftlab in the folder that holds it",
         ) from error
     yield root
     for info in pkgutil.iter_modules(getattr(root, "__path__", ()), package + "."):
@@ -76,15 +79,29 @@ def find(base: type, name: str, allow: Sequence[str], place: object) -> type:
     short = name.rpartition(".")[2]
     if short in known and name in (short, f"{known[short].__module__}.{short}"):
         return known[short]
-    if "." in name and not any(name.startswith(p + ".") for p in ("ftlab", *allow)):
+    if any(name.startswith(f"{package}.") for package in allow):
+        cls = _at(name)
+        if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls):
+            return cls
+    elif "." in name and not name.startswith("ftlab."):
         package = name.partition(".")[0]
         raise InputError(
             f"{place}: {name} lies outside ftlab, and only classes of ftlab may be named",
             f"if you trust it, run with --allow {package}",
         )
     raise InputError(
-        f"{place}: there is no {base.__name__} called {name!r}", did_you_mean(short, list(known))
+        f"{place}: there is no {base.__name__} called {name!r}",
+        f"{did_you_mean(short, list(known))}; a class of yours needs --allow MODULE, where it is",
     )
+
+
+def _at(name: str) -> Any:
+    """What a full path names, deep in a package; None where there is nothing."""
+    module, _, last = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), last, None)
+    except ImportError:
+        return None
 
 
 def did_you_mean(word: Any, choices: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from ftlab.training.settings import TrainerSettings
 
 AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
 """The study's axes and the rooms of their classes."""
+BESIDE = ("trainer", "on")
+"""What a technique's entry may say beside its class and arguments."""
 
 
 def checked(
@@ -71,14 +73,15 @@ def _parts(
         base = family(AXES[axis])
         for name, value in entries.items():
             here = place / axis / name
+            beside = BESIDE if axis == "techniques" else ()
             if axis == "techniques" and isinstance(value, Mapping):
                 parts["trainer"][name] = _trainer(common, value.get("trainer"), place, here)
                 on = mapping(value.get("on"), here / "on")
-                value = {k: v for k, v in value.items() if k not in ("trainer", "on")}
+                value = {k: v for k, v in value.items() if k not in BESIDE}
                 parts["on"][name] = _elsewhere(value, on, pairs, here, allow)
             elif axis == "techniques":
                 parts["trainer"][name] = _trainer(common, None, place, here)
-            parts[axis][name] = check(base, value, here, allow)
+            parts[axis][name] = check(base, value, here, allow, beside)
             if axis == "datasets":
                 parts["metric"][name] = task_of(parts[axis][name]).default_metric
     return parts
@@ -104,7 +107,7 @@ def _elsewhere(
             raise InputError(f"{place}: the study has no such pair", did_you_mean(pair, pairs))
         changed = merged(value.get("init_args") or {}, mapping(arguments, place))
         said = {**value, "init_args": changed}
-        found[str(pair)] = check(family("techniques"), said, place, allow)
+        found[str(pair)] = check(family("techniques"), said, place, allow, BESIDE)
     return found
 
 

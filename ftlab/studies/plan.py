@@ -21,6 +21,7 @@ from ftlab.studies.config import build
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
+from ftlab.tracking.plain import flatten
 
 FLOAT = 4  # bytes of a parameter in a checkpoint; half precision takes less
 
@@ -203,6 +204,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> TaskModel:
     """The model that a cell's runs train, without weights."""
     technique: Technique = build(cell.technique)
     try:
+        flatten(cell.config)  # as params, of which no two may have one name
         share_of_batch(data.batch_size, cell.trainer["devices"])
         _enough(data, cell.trainer["devices"])
         technique.prepare(data)

@@ -109,10 +109,12 @@ def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]
 
 
 def _built(directory: Path, said: dict[str, Any]) -> Run:
+    from ftlab.studies.admitted import admit
     from ftlab.studies.config import build
     from ftlab.training.fit import Run
     from ftlab.training.settings import TrainerSettings
 
+    admit(said.get("allow", ()))
     return Run(
         backbone=build(said["backbone"]),
         data=build(said["data"]),

@@ -13,6 +13,7 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
+from ftlab.tracking.plain import name_of
 
 UNITS = {"percent": 0.01, "fraction": 1.0, "plain": 1.0}
 """What a number is multiplied by to be in the metric's own unit: ftlab's shares are fractions."""
@@ -88,7 +89,7 @@ def check_paper(value: Any, report: str, axes: Mapping[str, Sequence[str]],
     texts = {name: _text(said.get(name), place / name) for name in _TEXTS}
     protocol = _known(said.get("protocol"), PROTOCOL, place / "protocol")
     words = {name: _text(protocol.get(name), place / "protocol" / name) for name in PROTOCOL}
-    metric = str(said.get("metric", report))
+    metric = name_of(str(said.get("metric", report)))
     if not metric.startswith(("test/", "val/")):
         raise InputError(f"{place / 'metric'}: {metric!r} is no metric of a split",
                          "test/accuracy, val/f1_macro, ...")

@@ -113,7 +113,7 @@ def _ask_for_environment() -> subprocess.Popen[str]:
     """A process of its own, since PyTorch would keep memory of the GPU here."""
     script = "import json; from ftlab.studies.provenance import here; print(json.dumps(here()))"
     return subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _own_folder() -> tuple[Path, int]:

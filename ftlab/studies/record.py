@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from ftlab.studies.study import Study
+from ftlab.studies.yaml_schema import dump
 from ftlab.tracking.plain import redact
 
 FILE = "study.yaml"
@@ -39,8 +38,7 @@ def record(study: Study) -> str:
     data |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
     data |= _about(study, list(data["techniques"]))
     plain = json.loads(json.dumps(data))  # tuples become lists, and nothing is shared
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
-    return redact(_HEADER + text)
+    return redact(_HEADER + dump(plain))
 
 
 def _about(study: Study, techniques: Sequence[str]) -> dict[str, Any]:

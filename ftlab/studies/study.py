@@ -18,6 +18,8 @@ from ftlab.studies.discover import did_you_mean
 from ftlab.studies.entries import AXES, checked, mapping
 from ftlab.studies.published import Paper, check_paper
 from ftlab.studies.yaml_file import Place, parse_value, read
+from ftlab.studies.yaml_schema import text_of
+from ftlab.tracking.plain import name_of
 from ftlab.tracking.records import CellKey
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -89,7 +91,8 @@ class Study:
     def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
         """What a run of a cell is told."""
         plain = {} if self.shortcuts else {"plain": True}
-        return {**cell.config, "seed": seed, **plain}
+        allow = {"allow": list(self.allow)} if self.allow else {}
+        return {**cell.config, "seed": seed, **plain, **allow}
 
     def with_shortcuts(self, shortcuts: bool) -> Study:
         """The study with or without shortcuts."""
@@ -142,8 +145,9 @@ def load_study(
     axes = {axis: _axis(data.get(axis), place / axis) for axis in AXES}
     common = mapping(data.get("trainer"), place / "trainer")
     parts = checked(axes, common, place, allow)
-    select_by = check_selection(data.get("select_by"), parts["metric"], place / "select_by")
-    report = str(data.get("report", "test/" + select_by.removeprefix("val/")))
+    select_by = name_of(
+        check_selection(data.get("select_by"), parts["metric"], place / "select_by"))
+    report = name_of(str(data.get("report", "test/" + select_by.removeprefix("val/"))))
     cells = _cells(name, parts, select_by, place)
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     question = str(data.get("question", ""))
@@ -183,15 +187,16 @@ def _axis(entries: Any, place: Place) -> dict[str, Any]:
 
 
 def check_name(name: Any, place: object) -> str:
-    """A name that can be a folder and a tag.
+    """A name that can be a folder and a tag; a number is the digits that the file shows.
 
     Raises:
         InputError: it is none.
     """
+    name = text_of(name)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError(
             f"{place}: {name!r} is not a name",
-            "letters, digits, '.', '_' and '-', at most 80, a letter or digit first",
+            "letters of a to z, digits, '.', '_' and '-', at most 80, a letter or digit first",
         )
     return name
 
@@ -202,12 +207,13 @@ def check_seeds(seeds: Any, place: object) -> tuple[int, ...]:
     Raises:
         InputError: they are none.
     """
-    whole = isinstance(seeds, list) and all(type(s) is int and 0 <= s < 2**32 for s in seeds)
+    whole = isinstance(seeds, list) and all(
+        isinstance(s, int) and not isinstance(s, bool) and 0 <= s < 2**32 for s in seeds)
     if not whole or not seeds:
         raise InputError(f"{place}: expected a list of whole numbers, got {seeds}", "[0, 1, 2]")
     if len(set(seeds)) < len(seeds):
         raise InputError(f"{place}: a seed stands twice in {seeds}", "list each seed once")
-    return tuple(seeds)
+    return tuple(map(int, seeds))
 
 
 def _override(data: dict[str, Any], override: str) -> None:

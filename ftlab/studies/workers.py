@@ -57,7 +57,7 @@ class Workers(Engine):
     def _serve(self) -> subprocess.Popen[bytes]:
         # A session of its own, so that Ctrl-C reaches the coordinator alone.
         server = subprocess.Popen(
-            [sys.executable, "-m", "ftlab.studies.server"],
+            [sys.executable, "-P", "-m", "ftlab.studies.server"],  # no file here is a module
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from ftlab.errors import InputError
+from ftlab.studies.yaml_schema import Loader, text_of
 
 Path_ = tuple[str, ...]
 
@@ -34,17 +34,6 @@ class Place:
         return f"{self.file}{line}: {dotted}" if dotted else f"{self.file}{line}"
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
-
-
 def study_name(given: str) -> str:
     """Of a study file the name in it; anything else is a name.
 
@@ -55,9 +44,10 @@ def study_name(given: str) -> str:
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         return given
     data, place = read(path)
-    if not isinstance(data.get("name"), str):
+    name = text_of(data.get("name"))
+    if not isinstance(name, str):
         raise InputError(f"{place / 'name'}: no name", "give a study file, or the study's name")
-    return str(data["name"])
+    return name
 
 
 def read(path: Path) -> tuple[dict[str, Any], Place]:
@@ -71,36 +61,52 @@ def read(path: Path) -> tuple[dict[str, Any], Place]:
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise InputError(f"{path}: {reason}", "give the path of a study file (YAML)") from error
+    lines: dict[Path_, int] = {}
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        lines: dict[Path_, int] = {}
-        if node is not None:
-            _index(node, (), lines, path)
-        data = loader.construct_document(node) if node is not None else None
+        data = _constructed(text, str(path), lines)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{path}{line}: not YAML: {problem}", "mend the line or the one before") from error
+        raise InputError(
+            f"{path}{line}: not YAML: {problem}",
+            "mend the line or the one before; a text with ': ' or a sign at its beginning is quoted",
+        ) from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: a study file is a mapping of keys to values", "see experiments/")
     return data, Place(str(path), lines)
 
 
-def _index(node: yaml.Node, keys: Path_, lines: dict[Path_, int], path: Path) -> None:
+def _constructed(text: str, name: str, lines: dict[Path_, int]) -> Any:
+    """The document's data; `lines` takes the line of every key."""
+    loader = Loader(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    _index(node, (), lines, name, ())
+    return loader.construct_document(node)
+
+
+def _index(node: yaml.Node, keys: Path_, lines: dict[Path_, int], name: str,
+           above: tuple[yaml.Node, ...]) -> None:
+    if node in above:
+        line = node.start_mark.line + 1
+        raise InputError(f"{name}:{line}: {'.'.join(keys)} holds itself", "remove the alias (*)")
+    if isinstance(node, yaml.SequenceNode):
+        for place, item in enumerate(node.value):
+            _index(item, (*keys, str(place)), lines, name, (*above, node))
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
         here = (*keys, str(key.value))
         if here in lines:
             raise InputError(
-                f"{path}:{key.start_mark.line + 1}: {'.'.join(here)} stands twice "
+                f"{name}:{key.start_mark.line + 1}: {'.'.join(here)} stands twice "
                 f"(first in line {lines[here]})",
-                "rename or remove one of the two",
+                "rename or remove one of the two; quotes make no difference to a key",
             )
         lines[here] = key.start_mark.line + 1
-        _index(value, here, lines, path)
+        _index(value, here, lines, name, (*above, node))
 
 
 def parse_value(text: str) -> Any:
@@ -110,6 +116,8 @@ def parse_value(text: str) -> Any:
         ValueError: not YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+        return _constructed(text, "the value", {})
+    except InputError as error:
+        raise ValueError(error.what) from error
     except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+        raise ValueError(getattr(error, "problem", None) or str(error).splitlines()[0]) from error

@@ -16,9 +16,11 @@ from optuna.distributions import (
 )
 
 from ftlab.errors import InputError
+from ftlab.studies.as_shown import as_shown
 from ftlab.studies.config import Component, check, class_of, component_of, schema
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
+from ftlab.studies.yaml_schema import plain
 from ftlab.sweeps.ranges import Space, as_written, distribution, hold
 from ftlab.techniques.base import Choice, LogUniform, Technique
 
@@ -53,7 +55,7 @@ def make_space(
     notes: list[str] = []
     for key, said in {**written, **given}.items():
         key, here = str(key), place / str(key)
-        whole, value = _argument(technique, key, here)
+        annotation, value = _argument(technique, key, here)
         if said is None:
             continue
         if isinstance(said, LogUniform | Choice):
@@ -61,7 +63,8 @@ def make_space(
         elif not isinstance(said, Mapping):
             raise InputError(f"{here}: expected a range, choices or null, got {said}",
                              "{low: 1.0e-4, high: 1.0e-2, log: true}, or {choices: [...]}")
-        made = widened = distribution(said, whole, here)
+        said = plain(_texts(said, annotation, here))
+        made = widened = distribution(said, _whole(annotation), here)
         for own in (value, *(_argument(other, key, here)[1] for other in elsewhere)):
             held = hold(widened, own, here)
             if held != widened:
@@ -118,16 +121,27 @@ def _walk(technique: Component, key: str) -> tuple[Any, Any]:
     return schema(cls)[last].annotation, node[last]
 
 
-def _argument(technique: Component, key: str, place: Place) -> tuple[bool, Any]:
-    """Whether an argument takes whole numbers alone, and its present value."""
+def _texts(said: Mapping[str, Any], annotation: Any, place: Place) -> Mapping[str, Any]:
+    """What a sweep file says, with choices that are texts as the file shows them."""
+    if not isinstance(said.get("choices"), list):
+        return dict(said)
+    return {**said, "choices": as_shown(list[annotation], said["choices"], place)}
+
+
+def _whole(annotation: Any) -> bool:
+    """Whether an argument takes whole numbers alone."""
+    kinds = typing.get_args(annotation) or (annotation,)
+    return int in kinds and float not in kinds
+
+
+def _argument(technique: Component, key: str, place: Place) -> tuple[Any, Any]:
+    """An argument's annotation, and its present value."""
     try:
-        annotation, value = _walk(technique, key)
+        return _walk(technique, key)
     except (KeyError, TypeError, AttributeError):
         cls = class_of(technique)
         raise InputError(f"{place}: {cls.__name__} has no argument {key!r}",
                          did_you_mean(key, list(_keys(cls, technique["init_args"])))) from None
-    kinds = typing.get_args(annotation) or (annotation,)
-    return int in kinds and float not in kinds, value
 
 
 def _keys(cls: type, values: Mapping[str, Any]) -> Iterator[str]:

@@ -18,9 +18,11 @@ from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.study import Cell, Study, check_name, check_seeds, load_study
 from ftlab.studies.yaml_file import Place, read
+from ftlab.studies.yaml_schema import plain
 from ftlab.sweeps.optimizers import make_pruner, make_sampler
 from ftlab.sweeps.ranges import Space, points
 from ftlab.sweeps.space import make_space, put
+from ftlab.tracking.plain import name_of
 
 KEYS = ["name", "study", "trials", "seeds", "sampler", "pruner", "objective", "spaces",
         "max_seconds", "storage"]
@@ -117,6 +119,8 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
     name = check_name(data.get("name", Path(path).stem), place / "name")
+    spaces_said = data.pop("spaces", None)  # whose choices may be texts written as numbers
+    data = plain(data)
     if not isinstance(data.get("study"), str):
         raise InputError(f"{place / 'study'}: expected the path of a study file",
                          "study: experiments/quickstart.yaml")
@@ -128,7 +132,7 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
     trials = _positive(data.get("trials", 16), place / "trials", whole=True)
     seeds = check_seeds(data.get("seeds", list(study.seeds[:1])), place / "seeds")
     objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")
-    spaces, notes = _spaces(data.get("spaces"), study, place / "spaces", tuple(allow))
+    spaces, notes = _spaces(spaces_said, study, place / "spaces", tuple(allow))
     seconds = data.get("max_seconds")
     where = data.get("storage", "optuna.journal") if storage is None else storage
     if not isinstance(where, str) or not where:
@@ -188,7 +192,7 @@ def _objectives(said: Any, study: Study, place: Place) -> tuple[str, ...]:
         if not isinstance(name, str) or not (name.startswith("val/") or name in COSTS):
             raise InputError(f"{place}: {name!r} cannot be an objective",
                              f"val/METRIC, or one of: {', '.join(COSTS)}")
-    return tuple(names)
+    return tuple(map(name_of, names))
 
 
 def _spaces(

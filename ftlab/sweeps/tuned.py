@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.trial import TrialState
 
 from ftlab.errors import InputError
 from ftlab.studies.entries import merged
 from ftlab.studies.yaml_file import read
+from ftlab.studies.yaml_schema import dump
 from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.sweep import Sweep
 
@@ -55,7 +55,7 @@ def write_tuned(sweep: Sweep, standings: Sequence[Standing], direction: Directio
         entry = {"class_path": entry} if isinstance(entry, str) else entry
         data["techniques"][key.technique] = merged(entry, change)
     header = "".join(f"# {line}\n" for line in _header(sweep, standings, direction, command))
-    body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+    body = dump(data, width=110)
     path = sweep.study_path.with_suffix(f"{_SUFFIX}{sweep.study_path.suffix}")
     _replace(path, header + body)
     return path

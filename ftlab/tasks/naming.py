@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftlab.errors import InputError
+from ftlab.tracking.plain import name_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,11 +109,11 @@ def name_order(name: str) -> tuple[bool, float, str]:
 def metric_keys(names: Sequence[str]) -> list[str]:
     """Class names as the last part of a metric's key, one each, all different.
 
-    MLflow takes letters, digits, `_`, `-`, `.`, space and `/`; a slash would nest the key and
-    `..` would climb out of it, so both are replaced.
+    Letters of any script stay; see `name_of`. A slash would nest the key and a colon is no part of
+    a file's name everywhere, so both are replaced, as is a name of dots alone.
     """
     keys: list[str] = []
-    safe = [re.sub(r"[^\w\-. ]|^\.+$", "_", name[:LONGEST]) for name in names]
+    safe = [name_of(re.sub(r"[:/]|^\.+$", "_", name))[:LONGEST] for name in names]
     often = Counter(safe)
     taken = {key for key in safe if often[key] == 1}
     for i, key in enumerate(safe):

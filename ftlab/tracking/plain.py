@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
+
+from ftlab.errors import InputError
 
 LONGEST_PARAM = 6000  # MLflow's limit for the value of a param
 LONGEST_TAG = 5000  # the limit that every MLflow store keeps to
@@ -19,6 +24,8 @@ PARAM = "param/"
 
 _SMALLEST, _LARGEST = 1e-12, 1e16  # outside, a plain decimal has more zeros than a person counts
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+_UNNAMEABLE = re.compile(r"[^\w\-. :/]")  # to MLflow, whose pattern is the same
+_PART = re.compile(r"(?<![^/])(\.{0,2})(?![^/])")  # of a path: empty, `.` or `..`
 # Studies name our classes by their last word; charts would cut the rest.
 _OWN_CLASS = re.compile(r"^ftlab\.[a-z0-9_.]+\.([A-Z]\w*)$", re.ASCII)
 
@@ -46,8 +53,32 @@ def is_secret(name: str) -> bool:
 
 
 def name_of(text: str) -> str:
-    """The text as an MLflow name: letters, digits, `_ - . space : /`, at most 250 of them."""
-    return re.sub(r"[^\w\-. :/]", "_", text, flags=re.ASCII)[:LONGEST_NAME]
+    """The text as an MLflow name: letters and digits of any script, `_ - . space : /`, at most 250.
+
+    Another sign of ASCII becomes `_`; any other character its code (`_1f600`), so that names which
+    differ in such characters stay different. The same letters are one name however Unicode
+    composes them. MLflow takes a name for a path, so no part of it is empty or climbs.
+    """
+    composed = unicodedata.normalize("NFC", text)
+    return _within(_PART.sub(r"_\1", _UNNAMEABLE.sub(_code_of, composed)))
+
+
+def _spelled(text: str) -> str:
+    """The same with the codes of ASCII's signs too, for names that would be alike."""
+    composed = unicodedata.normalize("NFC", text)
+    return _within(_PART.sub(r"_\1", _UNNAMEABLE.sub(lambda sign: f"_{ord(sign[0]):x}", composed)))
+
+
+def _code_of(sign: re.Match[str]) -> str:
+    return "_" if sign[0].isascii() else f"_{ord(sign[0]):x}"
+
+
+def _within(name: str) -> str:
+    """The name, or where it is too long its beginning and a digest of all."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9].rstrip('/')}_{digest}"
 
 
 def shorten(text: str, longest: int) -> str:
@@ -68,11 +99,22 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
 
     A list is one value, written as JSON; so is an empty mapping. MLflow sorts params as texts, so
     numbers are plain decimals (0.00005 before 0.001), and of a class of ours its name alone.
+
+    Raises:
+        InputError: two settings would have one name.
     """
-    return {
-        name_of(name): REDACTED if is_secret(name) else shorten(redact(_text(value)), LONGEST_PARAM)
-        for name, value in _leaves(settings, "")
-    }
+    leaves = list(_leaves(settings, ""))
+    often = Counter(name_of(path) for path, _ in leaves)
+    flat: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    for path, value in leaves:
+        name = name_of(path) if often[name_of(path)] == 1 else _spelled(path)
+        if name in flat:
+            raise InputError(f"{paths[name]!r} and {path!r} are one name to MLflow, {name!r}",
+                             "rename one of the two")
+        paths[name] = path
+        flat[name] = REDACTED if is_secret(path) else shorten(redact(_text(value)), LONGEST_PARAM)
+    return flat
 
 
 def numbers(params: Mapping[str, str]) -> dict[str, float]:

@@ -62,6 +62,7 @@ def environment(uri: str | None) -> dict[str, str]:
     return own | {
         "MLFLOW_BACKEND_STORE_URI": store.resolve(uri),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONSAFEPATH": "1",  # no file of the current folder is a module to it
     }
 
 

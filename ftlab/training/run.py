@@ -10,6 +10,7 @@ from lightning import Trainer
 
 from ftlab.data.examples import SplitName
 from ftlab.errors import GuardFailed
+from ftlab.tasks.fonts import any_script
 from ftlab.training import costs, guards
 from ftlab.training.callbacks import BestEpoch, Report
 from ftlab.training.evaluate import placing, validate, write_predictions
@@ -78,8 +79,9 @@ def _evaluate(
         raise GuardFailed("non-finite loss on the test split")
     figures = run.directory / "figures"
     figures.mkdir(exist_ok=True)
-    for name, figure in data.task.figures(records).items():
-        figure.savefig(figures / f"{name}.png", dpi=120)
+    with any_script():
+        for name, figure in data.task.figures(records).items():
+            figure.savefig(figures / f"{name}.png", dpi=120)
     return results
 
 

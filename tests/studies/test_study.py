@@ -6,6 +6,7 @@ import pytest
 from ftlab.errors import InputError
 from ftlab.studies.study import load_study
 from ftlab.studies.yaml_file import parse_value, read
+from ftlab.studies.yaml_schema import plain
 
 Write = Callable[..., Path]
 
@@ -136,8 +137,9 @@ def test_yaml__missing_and_binary_files(tmp_path: Path) -> None:
     ("text", "value"), [("1e-4", 1e-4), ("2.5E3", 2500.0), ("7", 7), ("1.5", 1.5), ("a1e4", "a1e4")]
 )
 def test_yaml__reads_numbers_as_yaml_1_2(text: str, value: object) -> None:
-    assert parse_value(text) == value
-    assert type(parse_value(text)) is type(value)
+    number = plain(parse_value(text))
+    assert number == value
+    assert type(number) is type(value)
 
 
 @pytest.mark.parametrize("override", ["trainer.max_epochs", "=1", "trainer.max_epochs=[1", "name.x=1"])

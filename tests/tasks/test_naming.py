@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 
 from ftlab.errors import InputError
 from ftlab.tasks.naming import class_name, metric_keys, name_order
+from ftlab.tracking.plain import name_of
 
 
 @settings(deadline=None, derandomize=True)
-@given(st.lists(st.text(st.sampled_from("ab/.$ é_0\n"), max_size=4), unique=True))
+@given(st.lists(st.text(st.sampled_from("ab/.:$ é\u0301न\u093f😀_0\n"), max_size=4), unique=True))
 def test_metric_keys__distinct_and_safe(names):
     keys = metric_keys(names)
     assert len(set(keys)) == len(names)
     for key in keys:
         assert re.fullmatch(r"[\w\-. ]*", key)
+        assert name_of(f"test/f1/{key}") == f"test/f1/{key}", "it is stored as it is"
         assert set(key) != {"."}
 
 
@@ -25,6 +27,15 @@ def test_metric_keys__leaves_a_safe_name_alone():
         "sport", "a_b_1", "a_b_2", "x" * 100, "_",
     ]
     assert metric_keys(["a&b", "a+b", "a_b_1"]) == ["a_b_0", "a_b_1_", "a_b_1"]
+
+
+def test_metric_keys__letters_of_every_script_stay():
+    names = ["体育", "财经", "科技", "é", "ü", "да", "خبر", "😀", "😢", "नी", "नि", "A", "a"]
+    assert metric_keys(names) == ["体育", "财经", "科技", "é", "ü", "да", "خبر", "_1f600", "_1f622",
+                                  "न_940", "न_93f", "A", "a"]
+    assert metric_keys(["é", "e\u0301"]) == ["é_0", "é_1"]
+    assert len(metric_keys(["体" * 300])[0]) == 100
+    assert metric_keys(["😀" * 50])[0] == ("_1f600" * 50)[:100]
 
 
 @given(st.lists(st.integers(-(10**6), 10**6)))

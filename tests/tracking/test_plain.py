@@ -1,10 +1,12 @@
 import json
-import re
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_metric_name
 
+from ftlab.errors import InputError
 from ftlab.tracking.plain import (
     LONGEST_PARAM,
     flatten,
@@ -110,6 +112,39 @@ def test_redact__keys_in_queries_and_lists():
 
 
 @settings(deadline=None)  # shared machines
-@given(st.text(max_size=300))
+@given(st.text(max_size=300) | st.text("/. é\u0301न\u093f", max_size=6))
 def test_name_of__mlflow_takes_it(text):
-    assert re.fullmatch(r"[A-Za-z0-9_\-. :/]{0,250}", name_of(text))
+    name = name_of(text)
+    for kind in ("metrics", "params", "tags"):
+        assert _validate_metric_name(name, f"{kind}[0].name") is None
+    assert name_of(name) == name, "what a report asks for by the name as stored is that name"
+    assert name_of(unicodedata.normalize("NFD", text)) == name
+
+
+@pytest.mark.parametrize(("text", "name"), [
+    ("test/f1/体育", "test/f1/体育"), ("test/f1/é", "test/f1/é"), ("test/f1/e\u0301", "test/f1/é"),
+    ("test/f1/😀", "test/f1/_1f600"), ("test/f1/नि", "test/f1/न_93f"), ("a\u200bb", "a_200bb"),
+    ("a&b: c/d\n", "a_b: c/d_"), ("/a//b/", "_/a/_/b/_"), ("..", "_.."), ("", "_"),
+])
+def test_name_of__keeps_letters_of_every_script_and_replaces_ascii_as_ever(text, name):
+    assert name_of(text) == name
+
+
+def test_name_of__long_names_stay_different():
+    one, two = name_of("体" * 300 + "a"), name_of("体" * 300 + "b")
+    assert one != two
+    assert len(one) == len(two) == 250
+    assert one[:241] == "体" * 241
+
+
+def test_flatten__settings_whose_names_would_be_alike_are_spelled_out():
+    flat = flatten({"classes": {"a&b": "x", "a+b": "y", "c&d": "z", "да": "1", "не": "0"}})
+    assert flat == {"classes.a_26b": "x", "classes.a_2bb": "y", "classes.c_d": "z", "classes.да": "1",
+                    "classes.не": "0"}
+
+
+def test_flatten__refuses_settings_that_stay_alike():
+    with pytest.raises(InputError, match=r"'c\.a\.b' and 'c\.a\.b' are one name to MLflow"):
+        flatten({"c": {"a.b": 1, "a": {"b": 2}}})
+    with pytest.raises(InputError, match="are one name to MLflow, 'é'"):
+        flatten({"é": 1, "e\u0301": 2})

@@ -18,6 +18,7 @@ from ftlab.reports.drift.movement import Movement, chosen, movements
 from ftlab.reports.drift.order import Order, orders
 from ftlab.reports.drift.suspects import suspects, unknown
 from ftlab.reports.export import to_csv, write_file
+from ftlab.tracking.plain import name_of
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def drift(old: Measurements, new: Measurements, metrics: Sequence[str] = ()) -> 
         raise InputError(
             f"{old.label} and {new.label} have no cell in common",
             f"cells match by names; the old has {_some(old)}, the new {_some(new)}")
-    wanted = chosen(old, new, metrics)
+    wanted = chosen(old, new, [name_of(metric) for metric in metrics])
     return Drift(
         old, new,
         movements=tuple(movements(old, new, wanted)),
