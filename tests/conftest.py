@@ -129,6 +129,7 @@ def tiny_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 embedding_size=8, hidden_sizes=[16, 24], depths=[2, 1], layer_type="basic"
             )
         ).save_pretrained(folder)
+    hf.ConvNextImageProcessor(size={"shortest_edge": 224}).save_pretrained(folder)
     return folder
 
 
@@ -152,6 +153,7 @@ def tiny_clip(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             text_config=layers | text, projection_dim=24,
             vision_config=layers | {"image_size": 32, "patch_size": 16},
         )).save_pretrained(folder)
+    hf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
     return folder
 
 

@@ -32,6 +32,12 @@ DETECTORS = {
         encoder_hidden_dim=16, encoder_in_channels=[8, 16, 16], decoder_in_channels=[16] * 3,
         num_queries=8, num_denoising=4, **_LAYERS)),
 }
+_EDGES = {"size": {"shortest_edge": 64, "longest_edge": 96}}
+PROCESSORS = {
+    "yolos": lambda: hf.YolosImageProcessor(**_EDGES),
+    "detr": lambda: hf.DetrImageProcessor(**_EDGES),
+    "rt_detr": lambda: hf.RTDetrImageProcessor(size={"height": 64, "width": 64}),
+}
 
 
 def draw(path: Path, objects: Sequence[Object], size: tuple[int, int] = (64, 64)) -> None:
@@ -124,6 +130,7 @@ def detector_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 DETECTORS[name]().save_pretrained(path)
+            PROCESSORS[name]().save_pretrained(path)
         return path
 
     return make

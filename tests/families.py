@@ -53,6 +53,13 @@ IMAGE = {
         hidden_sizes=[8, 16], depths=[1, 2], num_stages=2)),
 }
 
+PROCESSORS = {
+    "vit": lambda: hf.ViTImageProcessor(size={"height": 32, "width": 32}),
+    "resnet": lambda: hf.ConvNextImageProcessor(size={"shortest_edge": 48}),
+    "swin": lambda: hf.ViTImageProcessor(size={"height": 32, "width": 32}, resample=3),
+    "convnext": lambda: hf.ConvNextImageProcessor(size={"shortest_edge": 48}),
+}
+
 
 class _Task:
     form = "vector"
@@ -87,6 +94,8 @@ def save(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 for parameter in network.parameters():  # large enough for every part to tell
                     torch.nn.init.normal_(parameter, std=0.5)
             network.save_pretrained(folder)
+            if family in PROCESSORS:
+                PROCESSORS[family]().save_pretrained(folder)
             if family in TEXT:
                 tokenizer(decoder=family == "gpt2").save_pretrained(folder)
             folders[family] = folder

@@ -35,8 +35,12 @@ def audio_preprocessing(folder: Path, config: Any, label: str,
         InputError: no feature extractor in the folder, or too many seconds.
         Incompatible: it wants something else than log-mel spectrograms or waveforms.
     """
-    extractor = read_extractor(folder, label)
+    extractor = read_extractor(folder, config, label)
     if config.model_type == "whisper":
+        if extractor.feature_size != config.num_mel_bins:
+            raise Incompatible(f"{label}: its feature extractor makes {extractor.feature_size} "
+                               f"bands, and it reads {config.num_mel_bins}",
+                               "mend feature_size in its preprocessor_config.json")
         positions = whisper_positions(extractor, config, seconds, label)
         samples = 2 * positions * extractor.hop_length
         encode = _WhisperLabels(tokenizer, config.decoder_start_token_id) if tokenizer else None

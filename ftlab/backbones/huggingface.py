@@ -16,6 +16,7 @@ from ftlab.backbones.forms.embedding import build_embedding
 from ftlab.backbones.forms.text import build_text
 from ftlab.backbones.forms.tokens import build_tokens
 from ftlab.backbones.forms.vector import build_vector
+from ftlab.backbones.front_end import has_front_end
 from ftlab.backbones.gguf_file import gguf_files, is_gguf
 from ftlab.backbones.hub import find_folder, find_tokenizer, read_json, weight_files
 from ftlab.backbones.images import image_preprocessing
@@ -72,6 +73,8 @@ class HuggingFace(Backbone):
         head_dropout: of a head on pooled features; an own head keeps its architecture's.
         tokenizer: folder or hub id of the tokenizer, where the source ships none; pin a hub id
             as NAME@REVISION.
+        preprocessor: folder or hub id of the image processor or feature extractor, where the
+            source ships none; likewise.
         sha256: what the fingerprint of the weights must be, or begin with.
         speech: how a speech network hears and writes.
         new_tokens: words or marks that the vocabulary lacks, each to be one token; their
@@ -83,7 +86,8 @@ class HuggingFace(Backbone):
                  pooling: Literal["mean", "first", "last", "max", "own"] | None = None,
                  dropout: float | None = None, head_dropout: float = 0.1,
                  tokenizer: str | None = None, sha256: str | None = None,
-                 speech: Speech = Speech(), new_tokens: list[str] | None = None) -> None:
+                 speech: Speech = Speech(), new_tokens: list[str] | None = None,
+                 preprocessor: str | None = None) -> None:
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
         if pooling is not None and pooling not in _POOLING:
@@ -101,6 +105,7 @@ class HuggingFace(Backbone):
         self.sha256 = sha256
         self.speech = speech
         self.new_tokens = new_tokens
+        self.preprocessor = preprocessor
         self._folders: dict[bool, Path] = {}
 
     @property
@@ -116,10 +121,10 @@ class HuggingFace(Backbone):
             folder = self._folder(weights=False)
             match self._modality(config):
                 case "image":
-                    return image_preprocessing(folder, config, self.label)
+                    return image_preprocessing(self._front_end, config, self.label)
                 case "audio":
                     known = self.speech.characters or self.tokenizer or has_tokenizer(folder)
-                    return audio_preprocessing(folder, config, self.label,
+                    return audio_preprocessing(self._front_end, config, self.label,
                                                self._read_tokenizer if known else None,
                                                self.speech.seconds)
                 case "text":
@@ -167,8 +172,7 @@ class HuggingFace(Backbone):
 
     def _finish(self, network: Any) -> None:
         if network.config.model_type == "whisper":
-            folder = self._folder(weights=False)
-            settle_whisper(network, folder, self.label, self.speech)
+            settle_whisper(network, self._front_end, self.label, self.speech)
         if self.new_tokens:
             add_embeddings(network, self._tokenizer.convert_tokens_to_ids(self.new_tokens))
 
@@ -177,6 +181,12 @@ class HuggingFace(Backbone):
         if weights not in self._folders:
             self._folders[weights] = find_folder(self.source, self.revision, weights)
         return self._folders[weights]
+
+    @property
+    def _front_end(self) -> Path:
+        """The folder that says how images or sound become inputs."""
+        return (self._folder(weights=False) if self.preprocessor is None
+                else find_tokenizer(self.preprocessor))
 
     def _weights(self) -> list[Path]:
         self._shipped()
@@ -223,7 +233,7 @@ class HuggingFace(Backbone):
         if any(kind in mapping for mapping in _AUDIO):
             return "audio"
         reads_images = (any(kind in mapping for mapping in _IMAGE)
-                        or (self._folder(weights=False) / "preprocessor_config.json").is_file()
+                        or has_front_end(self._front_end, "image_processor")
                         or (hasattr(config, "num_channels") and not hasattr(config, "vocab_size")))
         return "image" if reads_images else "text"
 

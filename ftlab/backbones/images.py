@@ -1,72 +1,102 @@
-"""How a network wants its images, from Hugging Face's image processor files."""
+"""How a network wants its images: as the image processor of its folder makes them, class and all."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from ftlab.backbones.hub import read_json
-from ftlab.backbones.preprocessing import ImagePreprocessing
-from ftlab.errors import Incompatible
+import transformers
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-_RESAMPLE = {0: "nearest", 1: "bicubic", 2: "bilinear", 3: "bicubic"}  # PIL's codes; 1 is Lanczos
+from ftlab.backbones.front_end import FILE, MEND, check_told
+from ftlab.backbones.image_processors import (
+    REFUSALS,
+    ProcessorFits,
+    first_line,
+    resized,
+    sizes_alone,
+    statistics,
+)
+from ftlab.backbones.preprocessing import ImagePreprocessing
+from ftlab.errors import Incompatible, InputError
+
+_INTERPOLATION = {0: "nearest", 1: "bicubic", 2: "bilinear", 3: "bicubic"}  # PIL's; 1 is Lanczos
 # these fit their position embeddings to any size themselves
 _INTERPOLATES = ("dinov2", "dinov3", "yolos")
+# what no class but the folder's own can tell, by the switch that makes it matter
+_STATISTICS = {"do_normalize": ("image_mean", "image_std"), "do_resize": ("size", "resample")}
 
 
 def image_preprocessing(folder: Path, config: Any, label: str) -> ImagePreprocessing:
-    """From `preprocessor_config.json`; without one the config's size and ImageNet's statistics.
+    """As the folder's image processor does it, whose class fills in what the file leaves out.
+
+    Args:
+        folder: with `preprocessor_config.json`, or a `processor_config.json` that holds as much.
+        config: the architecture's settings.
+        label: whose, for messages.
 
     Raises:
+        InputError: there is no such file, or it leaves out what no class fills in.
         Incompatible: the network wants what `ImagePreprocessing` cannot say.
     """
-    settings = _settings(folder)
+    processor = read_processor(folder, config, label)
     config = getattr(config, "vision_config", config)  # of an image-text model
-    if settings.get("do_flip_channel_order"):
-        raise Incompatible(f"{label}: it reads images as BGR, which is not supported",
-                           "use another backbone")
     if getattr(config, "num_channels", 3) != 3:
         raise Incompatible(f"{label}: it reads {config.num_channels} channels, images have 3",
                            "use another backbone")
-    size = _size(settings, config)
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    if settings.get("do_normalize") is False:
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    elif settings.get("image_mean") is not None:
-        mean, std = _three(settings["image_mean"]), _three(settings["image_std"])
-    resample = settings.get("resample", 2)
-    return ImagePreprocessing("pixel_values", size, mean, std,
-                              _RESAMPLE.get(resample, "bilinear"), _fixed(config))
+    mean, std = statistics(processor, label)
+    own, alone = sizes_alone(processor, mean, std, label)
+    fixed = _fixed(config)
+    size = _pair(config.image_size) if fixed else own or _default_size(processor, config)
+    if fixed and own != size:  # the network cannot read another
+        processor, own = resized(processor, own, size, label), size
+    resample = getattr(processor, "resample", None)
+    interpolation = resample if resample in _INTERPOLATION.values() else \
+        _INTERPOLATION.get(resample, "bilinear")
+    return ImagePreprocessing("pixel_values", size, mean, std, interpolation, fixed,
+                              fits=ProcessorFits(own, alone, mean, std, processor, label))
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        if (folder / name).is_file():
-            settings = read_json(folder / name)
-            return settings.get("image_processor", settings)
-    return {}
+def read_processor(folder: Path, config: Any, label: str) -> Any:
+    """The folder's image processor; its class fills in what the file leaves out.
+
+    Args:
+        folder: of the file.
+        config: the architecture's settings, which transformers takes the class from where the file
+            names none.
+        label: whose, for messages.
+
+    Raises:
+        InputError: there is none, it cannot be read, or its class is not known and it leaves out
+            what only that knows.
+    """
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            os.fspath(folder), config=config, trust_remote_code=False)
+    except REFUSALS as error:
+        if not (folder / FILE).is_file():
+            raise InputError(f"{label}: no {FILE} in {folder}, so image_mean, image_std, size and "
+                             "resample are not known", MEND) from error
+        raise InputError(f"{label}: the image processor in {folder} cannot be read: "
+                         f"{first_line(error)}", f"mend its {FILE}") from error
+    keys = [key for switch, keys in _STATISTICS.items() if getattr(processor, switch, True)
+            for key in keys]
+    check_told(folder, "image_processor", processor, keys, label)
+    return processor
 
 
-def _size(settings: dict[str, Any], config: Any) -> tuple[int, int]:
-    if _fixed(config):
-        return _pair(config.image_size)
-    if settings.get("do_center_crop") and settings.get("crop_size"):
-        return _pair(settings["crop_size"])
-    return _pair(settings.get("size") or getattr(config, "image_size", None) or 224)
+def _default_size(processor: Any, config: Any) -> tuple[int, int]:
+    """For data that stretch images themselves, of a processor that gives many sizes."""
+    size = processor.to_dict().get("size") or {}
+    if edge := size.get("shortest_edge") or size.get("longest_edge"):
+        return edge, edge
+    if "height" in size and "width" in size:
+        return size["height"], size["width"]
+    return _pair(getattr(config, "image_size", None) or 224)
 
 
 def _pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, dict):
-        edge = size.get("shortest_edge")
-        return (edge, edge) if edge else (size["height"], size["width"])
     return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    first, second, third = values
-    return float(first), float(second), float(third)
 
 
 def _fixed(config: Any) -> bool:

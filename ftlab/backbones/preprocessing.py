@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -57,6 +57,20 @@ def lacks_nothing(transcript: str) -> set[str]:
     return set()
 
 
+class OwnFit(Protocol):
+    """uint8 (3, H, W) -> uint8 (3, h, w), as a processor of transformers does it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, h and w."""
+
+    @property
+    def processor(self) -> Any:
+        """Of transformers, for exports."""
+
+    def __call__(self, image: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class ImagePreprocessing:
     """How the backbone wants its images.
@@ -69,6 +83,8 @@ class ImagePreprocessing:
         fixed_size: whether another size is refused (no interpolated positions, or boxes that are
             relative to the size).
         multiple: what height and width must be multiples of.
+        fits: how the network's own library brings images to its size (None) or to another; None
+            where data modules do as they think right.
     """
 
     input_name: str
@@ -78,6 +94,7 @@ class ImagePreprocessing:
     interpolation: str = "bilinear"
     fixed_size: bool = False
     multiple: int = 1
+    fits: Callable[[tuple[int, int] | None], OwnFit] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +104,12 @@ class ImageFit:
     Attributes:
         size: height and width.
         crops: whether what covers the size is cut to its centre; stretched to it otherwise.
+        processor: of transformers, that does it in its own way instead.
     """
 
     size: tuple[int, int]
     crops: bool
+    processor: Any = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,11 @@ from typing import Any
 
 import transformers
 
+from ftlab.backbones.front_end import FILE, check_told
 from ftlab.errors import Incompatible, InputError
 
+# what no class but the folder's own can tell, where an extractor has it
+_ONLY_ITS_CLASS = ("sampling_rate", "do_normalize", "feature_size", "hop_length", "n_fft")
 _ENGLISH_VOCABULARY = 51864  # OpenAI's own rule: more tokens are many languages
 
 
@@ -118,8 +121,8 @@ def settle_whisper(network: Any, folder: Path, label: str, speech: Speech) -> No
     """
     encoder = network.get_encoder() if hasattr(network, "proj_out") else network.encoder
     table = encoder.embed_positions
-    positions = whisper_positions(read_extractor(folder, label), network.config, speech.seconds,
-                                  label)
+    positions = whisper_positions(read_extractor(folder, network.config, label), network.config,
+                                  speech.seconds, label)
     rows = table.weight.detach()[:positions].clone()
     del table.weight
     table.register_buffer("weight", rows)
@@ -160,14 +163,27 @@ def set_language(tokenizer: Any, config: Any, label: str, language: str | None) 
         tokenizer.set_prefix_tokens(language=language, task="transcribe", predict_timestamps=False)
 
 
-def read_extractor(folder: Path, label: str) -> Any:
-    """The folder's feature extractor.
+def read_extractor(folder: Path, config: Any, label: str) -> Any:
+    """The folder's feature extractor; its class fills in what the file leaves out.
+
+    Args:
+        folder: of the file.
+        config: the architecture's settings, which transformers takes the class from where the file
+            names none.
+        label: whose, for messages.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, it cannot be read, or it names no class and leaves out what only
+            that knows.
     """
     try:
-        return transformers.AutoFeatureExtractor.from_pretrained(os.fspath(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{label}: no feature extractor in {folder}",
-                         "name a folder with preprocessor_config.json in it") from error
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(
+            os.fspath(folder), config=config, trust_remote_code=False)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = f" that can be read ({error})" if (folder / FILE).is_file() else ""
+        raise InputError(f"{label}: no feature extractor{reason} in {folder}",
+                         "name a folder with preprocessor_config.json in it, here or as "
+                         "preprocessor") from error
+    keys = [key for key in _ONLY_ITS_CLASS if hasattr(extractor, key)]
+    check_told(folder, "feature_extractor", extractor, keys, label)
+    return extractor

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from ftlab.backbones.hub import read_json
 from ftlab.backbones.preprocessing import PairPreprocessing, TextPreprocessing
 from ftlab.errors import InputError
 
@@ -47,17 +49,40 @@ def load_tokenizer(folder: Path, label: str, fast: bool = True) -> Any:
     if not has_tokenizer(folder):
         raise InputError(f"{label}: no tokenizer in {folder}", mend)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(folder))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(folder),
+                                                               trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({error})",
                          mend) from error
     if fast and not tokenizer.is_fast:
         raise InputError(f"{label}: the tokenizer in {folder} has no fast version", mend)
+    _check_case(tokenizer, folder, label)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise InputError(f"{label}: its tokenizer has no padding and no end token", mend)
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _check_case(tokenizer: Any, folder: Path, label: str) -> None:
+    """Refuse one that makes letters small because of what a class usually does, where none is named.
+
+    Vocabularies of BERT's kind are of both sorts, and its class takes them for small letters.
+    """
+    written = folder / "tokenizer_config.json"
+    settings = read_json(written) if written.is_file() else {}
+    if "do_lower_case" in settings or settings.get("tokenizer_class") or not tokenizer.is_fast:
+        return
+    whole = folder / "tokenizer.json"
+    told = Tokenizer.from_file(os.fspath(whole)) if whole.is_file() else None
+    if _makes_small(tokenizer.backend_tokenizer) and (told is None or not _makes_small(told)):
+        raise InputError(f"{label}: {written} lacks do_lower_case and names no tokenizer_class; "
+                         f"{type(tokenizer).__name__} would make every letter small",
+                         f'write {{"do_lower_case": true}} or false into {written.name}')
+
+
+def _makes_small(tokenizer: Tokenizer) -> bool:
+    return tokenizer.normalizer is not None and "A" not in tokenizer.normalizer.normalize_str("A")
 
 
 def longest_text(config: Any, tokenizer: Any) -> int:

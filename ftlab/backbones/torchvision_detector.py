@@ -25,7 +25,6 @@ from ftlab.backbones.detector_networks import FAMILIES, Levels, assemble, parts_
 from ftlab.backbones.detector_passes import Detector
 from ftlab.backbones.feature_maps import Tap, choose_taps, cut, find_taps
 from ftlab.backbones.forms.detection_model import DetectionModel, Keep
-from ftlab.backbones.images import IMAGENET_MEAN, IMAGENET_STD
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.outside import Lines, PlainNetwork
 from ftlab.backbones.preprocessing import ImagePreprocessing
@@ -103,7 +102,8 @@ class TorchvisionDetector(Backbone):
     @cached_property
     def preprocessing(self) -> ImagePreprocessing:
         self._check()
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        # what torchvision published its detectors with, but for SSD
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         if self._whole:
             if self.architecture.startswith("ssd"):
                 transform = self._whole_network(1).transform

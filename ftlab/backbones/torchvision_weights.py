@@ -53,14 +53,18 @@ def check_name(name: str, label: str, module: ModuleType = models) -> str:
 
 
 def published(name: str, weights: str | None, label: str) -> Any:
-    """The weights' entry in torchvision's list; the default one for a file or None.
+    """The weights' entry in torchvision's list, also of a file that is named as its download.
+
+    The default one for another file or None.
 
     Raises:
         InputError: torchvision has published no such weights.
     """
     entries = models.get_model_weights(name)
     if weights is None or _FILE.search(weights):
-        return entries["DEFAULT"]
+        file = Path(weights or "").name
+        return next((entry for entry in entries if entry.url.rpartition("/")[2] == file),
+                    entries["DEFAULT"])
     if weights not in entries.__members__:
         raise InputError(f"{label}: no published weights {weights!r}",
                          f"choose one of {', '.join(entries.__members__)}, or a file")

@@ -73,12 +73,14 @@ class Stretch:
 
     Attributes:
         size: h and w.
+        interpolation: antialiased.
     """
 
     size: tuple[int, int]
+    interpolation: v2.InterpolationMode = v2.InterpolationMode.BILINEAR
 
     def __call__(self, image: Tensor) -> Tensor:
-        return functional.resize(image, list(self.size), antialias=True)
+        return functional.resize(image, list(self.size), self.interpolation, antialias=True)
 
 
 class BoxDataset(SplitDataset):

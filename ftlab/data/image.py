@@ -18,7 +18,7 @@ from ftlab.data.decoded_images import DecodedImages
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.image_augment import ImageAugment, MixCollate
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
-from ftlab.data.kept_images import KeptImages, Normalise
+from ftlab.data.kept_images import Fit, KeptImages, Normalise
 from ftlab.data.outside_lines import with_images
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural, Sampling
@@ -27,6 +27,7 @@ from ftlab.data.splits import Split, Subset
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 
+_FIRST = "the loaders need `connect` with a backbone first"
 _PREDICT = """
 def predict(images):
     ready = torch.stack([prepare(read(image)) for image in images])
@@ -40,9 +41,10 @@ class ImageClassification(DataModule):
 
     A source is a folder of class folders of images, a .csv, .tsv, .jsonl or .parquet file with
     paths (from the file's folder), `package:NAME/PATH` for such a folder or file within an
-    installed package, or `hf:NAME[:CONFIG[:SPLIT]]`. For evaluation an image is shrunk until its
-    size is just covered and cropped in the centre; one that is smaller in height or width is
-    resized to the size directly. `load` decodes every image once; grey ones get equal channels.
+    installed package, or `hf:NAME[:CONFIG[:SPLIT]]`. For evaluation a network of transformers gets
+    its images from its own image processor. For another one an image is shrunk until its size is
+    just covered and cropped in the centre; one that is smaller in height or width is resized to the
+    size directly. `load` decodes every image once; grey ones get equal channels.
 
     Args:
         train: source of the training examples.
@@ -93,6 +95,7 @@ class ImageClassification(DataModule):
         self.image_size = image_size
         self.augment = augment
         self._preprocessing: ImagePreprocessing | None = None
+        self._fit_with: Fit | None = None
         self._images = DecodedImages()
 
     def load(self) -> None:
@@ -126,18 +129,26 @@ class ImageClassification(DataModule):
         self.load()
         self._seed = seed
         self._preprocessing = preprocessing
+        self._fit_with = preprocessing.fits(self._size) if preprocessing.fits is not None else \
+            FitSize(self._size or preprocessing.size, self._interpolation)
         random = self._change(training=True) is not None
         self._images.keep(self._fit, SPLITS[1:] if random else SPLITS)
 
     @property
-    def _fit(self) -> FitSize:
-        preprocessing = self._connected
-        return FitSize(self._size or preprocessing.size,
-                       v2.InterpolationMode(preprocessing.interpolation))
+    def _fit(self) -> Fit:
+        if self._fit_with is None:
+            raise RuntimeError(_FIRST)
+        return self._fit_with
+
+    @property
+    def _interpolation(self) -> v2.InterpolationMode:
+        return v2.InterpolationMode(self._connected.interpolation)
 
     def _change(self, training: bool) -> Callable[[Tensor], Tensor] | None:
-        fit, augment = self._fit, self.augment if training else None
-        return None if augment is None else augment.transform(fit.size, fit.interpolation)
+        augment = self.augment if training else None
+        if augment is None:
+            return None
+        return augment.transform(self._fit.size, self._interpolation)
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
         change = self._change(training)
@@ -160,7 +171,8 @@ class ImageClassification(DataModule):
 
     @property
     def image_fit(self) -> ImageFit:
-        return ImageFit(self._fit.size, crops=True)
+        fit = self._fit
+        return ImageFit(fit.size, crops=True, processor=getattr(fit, "processor", None))
 
     def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
         if (self.task.form != "vector" or self.task.outside() is None
@@ -177,5 +189,5 @@ class ImageClassification(DataModule):
     @property
     def _connected(self) -> ImagePreprocessing:
         if self._preprocessing is None:
-            raise RuntimeError("the loaders need `connect` with a backbone first")
+            raise RuntimeError(_FIRST)
         return self._preprocessing

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 from ftlab.data.batches import SplitDataset
 from ftlab.data.image_augment import seeded
 from ftlab.data.image_decode import opened
-from ftlab.data.kept_images import KeptImages, Lying, Named, Normalise
+from ftlab.data.kept_images import Fit, KeptImages, Lying, Named, Normalise
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ImageDataset(SplitDataset):
     """
 
     def __init__(self, images: Sequence[Tensor | Path | bytes], targets: Sequence[Any], seed: int,
-                 change: Callable[[Tensor], Tensor] | None, fit: FitSize,
+                 change: Callable[[Tensor], Tensor] | None, fit: Fit,
                  kept: KeptImages | None = None) -> None:
         super().__init__(targets, seed)
         self.images = images

@@ -3,21 +3,68 @@
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ftlab.errors import InputError
 
 _ORIENTATION = 0x0112  # EXIF tag
+_TURN = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+         4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+         6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}
+_SIDEWAYS = (5, 6, 7, 8)
+_DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# as Pillow's reader of EXIF comes to grief over bytes that are not EXIF
+_NOT_EXIF = (SyntaxError, ValueError, TypeError, LookupError, OSError, OverflowError,
+             AttributeError, struct.error)
 
 
 def image_bytes(image: Path | bytes) -> bytes:
     """The encoded image."""
     return image if isinstance(image, bytes) else image.read_bytes()
+
+
+@contextmanager
+def _file(data: bytes | Path, place: str) -> Iterator[Image.Image]:
+    """An image's file, opened: the one place that does it.
+
+    Raises:
+        InputError: it does not decode, here or inside the context.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about damaged EXIF: `_orientation`
+            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+                if image.format == "TIFF":
+                    image.load()  # Pillow turns these upright itself, and then says the new size
+                yield image
+    except _DAMAGE as error:
+        raise InputError(f"{place} does not decode as an image: {error}",
+                         "replace the file or remove the example") from None
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """How the file says that it lies, 1 for upright; None where its EXIF cannot be read."""
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            # afresh: of a JPEG whose EXIF it failed to read, Pillow says no more about it
+            Image.Exif().load(image.info.get("exif", b""))
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        except _NOT_EXIF:
+            return None
+    if isinstance(orientation, int) and orientation in _TURN:
+        return orientation
+    return None if complaints else 1
 
 
 def decode_image(data: bytes, place: str, conversions: Counter[str]) -> torch.Tensor:
@@ -31,27 +78,33 @@ def decode_image(data: bytes, place: str, conversions: Counter[str]) -> torch.Te
     Raises:
         InputError: it does not decode, or has pixels that eight bits do not hold.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            image: Image.Image = opened
-            if opened.getexif().get(_ORIENTATION, 1) != 1:
-                image = ImageOps.exif_transpose(opened)
-                conversions["turned upright as their EXIF data says"] += 1
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{place} does not decode as an image: {error}",
-                         "replace the file or remove the example") from None
+    with _file(data, place) as image:
+        image.load()
+        orientation = _orientation(image)
+        if orientation is None:
+            conversions["taken as they lie, since their EXIF data cannot be read"] += 1
+        elif orientation in _TURN:
+            conversions["turned upright as their EXIF data says"] += 1
+        return pil_to_tensor(_eight_bits(_turned(image, orientation), place, conversions))
+
+
+def _turned(image: Image.Image, orientation: int | None) -> Image.Image:
+    return image.transpose(_TURN[orientation]) if orientation in _TURN else image
+
+
+def _eight_bits(image: Image.Image, place: str, conversions: Counter[str]) -> Image.Image:
+    """The image in mode L where it is grey, else RGB."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # convert("RGB") would clip: everything bright becomes white
         raise InputError(f"{place} has pixels of more than 8 bits (mode {image.mode})",
                          "scale it to 8 bits first")
     if image.mode in ("1", "L"):
         conversions["grey, so their three channels are equal"] += 1
-        return pil_to_tensor(image.convert("L"))
-    if image.mode != "RGB":
-        conversions[f"converted from {image.mode} to RGB"] += 1
-        image = image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
-    return pil_to_tensor(image)
+        return image.convert("L")
+    if image.mode == "RGB":
+        return image
+    conversions[f"converted from {image.mode} to RGB"] += 1
+    return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 
 
 def opened(image: torch.Tensor | Path | bytes, place: str) -> torch.Tensor:
@@ -72,10 +125,6 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: it is no image.
     """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-            return (image.height, image.width) if turned else image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} does not decode as an image: {error}",
-                         "replace the file or remove the example") from None
+    with _file(path, str(path)) as image:
+        lies = _orientation(image) in _SIDEWAYS
+        return (image.height, image.width) if lies else image.size

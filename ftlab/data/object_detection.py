@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
+from torchvision.transforms import v2
+
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.outside import PlainExamples
@@ -183,7 +185,9 @@ class ObjectDetection(DataModule):
 
     @property
     def _fit(self) -> Stretch:
-        return Stretch(self.image_size or self._connected.size)
+        wanted = self._connected
+        return Stretch(self.image_size or wanted.size,
+                       v2.InterpolationMode(wanted.interpolation))
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
         augment = self.augment if training else None

@@ -14,6 +14,8 @@ _IMAGE = """
 def read(image):  # a path, or an open file; uint8 (3, H, W)
     return functional.pil_to_tensor(ImageOps.exif_transpose(Image.open(image)).convert("RGB"))
 
+"""
+_PREPARE = """
 def prepare(image):
 {fit}
     return {normalised}.to({dtype})
@@ -25,7 +27,15 @@ _CROPPED = """\
                               InterpolationMode({interpolation!r}), antialias=True)
     image = functional.center_crop(image, [{height}, {width}]).float() / 255"""
 _STRETCHED = """\
-    image = functional.resize(image, [{height}, {width}], antialias=True).float() / 255"""
+    image = functional.resize(image, [{height}, {width}], InterpolationMode({interpolation!r}),
+                              antialias=True).float() / 255"""
+_PROCESSED = """
+processor = AutoImageProcessor.from_pretrained(folder)
+
+def prepare(image):
+    inputs = processor(image, input_data_format="channels_first", return_tensors="pt")
+    return inputs["pixel_values"][0].to({dtype})
+"""
 _SOUND = """
 extractor = AutoFeatureExtractor.from_pretrained(folder)
 
@@ -50,18 +60,24 @@ def with_tokenizer(code: str) -> Lines:
 def with_images(code: str, preprocessing: ImagePreprocessing, fit: ImageFit,
                 model: nn.Module) -> Lines:
     """`code` behind `read` and `prepare`, which makes one image (3, h, w) of what `read` gives."""
+    imports = ["from PIL import Image", "from PIL import ImageOps",
+               "from torchvision.transforms.v2 import functional"]
+    if fit.processor is not None:
+        prepare = _PROCESSED.format(dtype=_dtype(model))
+        return Lines("\n\n".join(part.strip() for part in (_IMAGE, prepare, code)),
+                     [*imports, "from transformers import AutoImageProcessor"],
+                     ["transformers", "torchvision", "pillow"])
     height, width = fit.size
     how = (_CROPPED if fit.crops else _STRETCHED).format(
         height=height, width=width, interpolation=preprocessing.interpolation)
     mean, std = list(preprocessing.mean), list(preprocessing.std)
     changes = any(mean) or any(value != 1 for value in std)
     ready = f"functional.normalize(image, {mean}, {std})" if changes else "image"
-    imports = ["from PIL import Image", "from PIL import ImageOps",
-               "from torchvision.transforms.v2 import functional"]
-    if fit.crops:
-        imports += ["import math", "from torchvision.transforms.v2 import InterpolationMode"]
-    read = _IMAGE.format(fit=how, normalised=ready, dtype=_dtype(model))
-    return Lines(f"{read.strip()}\n\n{code.strip()}", imports, ["torchvision", "pillow"])
+    imports += ["from torchvision.transforms.v2 import InterpolationMode"]
+    imports += ["import math"] if fit.crops else []
+    prepare = _PREPARE.format(fit=how, normalised=ready, dtype=_dtype(model))
+    return Lines("\n\n".join(part.strip() for part in (_IMAGE, prepare, code)), imports,
+                 ["torchvision", "pillow"])
 
 
 def with_sound(code: str, preprocessing: AudioPreprocessing, model: nn.Module,

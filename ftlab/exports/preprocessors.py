@@ -15,6 +15,7 @@ from ftlab.backbones.preprocessing import (
     Preprocessing,
     TextPreprocessing,
 )
+from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 
 _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # PIL's codes
@@ -24,15 +25,15 @@ def write_preprocessor(preprocessing: Preprocessing, fit: ImageFit | None, task:
                        folder: Path) -> None:
     """Write the tokenizer, image processor or feature extractor of a network of transformers.
 
-    An image processor of transformers rounds sizes otherwise than our data modules; the card's
-    own lines do as these.
-
     Args:
         preprocessing: of the network.
         fit: how images get their size; None where there are none, or nobody says it.
         task: whose network it is.
         config: the network's.
         folder: to write to.
+
+    Raises:
+        Incompatible: images were sized as no processor of transformers does it.
     """
     if isinstance(preprocessing, TextPreprocessing):
         preprocessing.tokenizer.save_pretrained(folder)
@@ -49,6 +50,8 @@ def write_preprocessor(preprocessing: Preprocessing, fit: ImageFit | None, task:
 
 def _image_processor(preprocessing: ImagePreprocessing, fit: ImageFit, task: Task,
                      config: Any) -> Any:
+    if fit.processor is not None:
+        return fit.processor
     height, width = fit.size
     said: dict[str, Any] = {
         "image_mean": list(preprocessing.mean), "image_std": list(preprocessing.std),
@@ -59,6 +62,7 @@ def _image_processor(preprocessing: ImagePreprocessing, fit: ImageFit, task: Tas
         own: Any = IMAGE_PROCESSOR_MAPPING[type(config)]
         own = own["torchvision"]
         return own(size=size, do_normalize=True, do_pad=False, **said)
-    if height == width and fit.crops:
-        return transformers.CLIPImageProcessor(size={"shortest_edge": height}, crop_size=size, **said)
+    if fit.crops:
+        raise Incompatible("its images were cropped as no image processor of transformers does it",
+                           "give the backbone's preprocessing `fits`")
     return transformers.ViTImageProcessor(size=size, **said)

@@ -254,6 +254,50 @@ def test_without_feature_extractor__is_refused(tiny_wav2vec2: Path, tmp_path: Pa
         _ = HuggingFace(str(folder)).preprocessing
 
 
+def settled(folder: Path, to: Path, **settings: object) -> Path:
+    """A copy whose feature extractor's file says this and no more."""
+    shutil.copytree(folder, to)
+    (to / "preprocessor_config.json").write_text(json.dumps(settings))
+    return to
+
+
+def test_extractor__class_fills_in_what_its_file_leaves_out(tiny_wav2vec2: Path,
+                                                            tmp_path: Path) -> None:
+    folder = settled(tiny_wav2vec2, tmp_path / "named",
+                     feature_extractor_type="Wav2Vec2FeatureExtractor")
+    expected = hf.Wav2Vec2FeatureExtractor()(WAVES, sampling_rate=16000, padding=True,
+                                             return_tensors="pt")
+    found = HuggingFace(str(folder)).preprocessing.features(WAVES)
+    assert torch.equal(found["input_values"], expected["input_values"])
+
+
+@pytest.mark.parametrize(("fixture", "settings", "match"), [
+    ("tiny_wav2vec2", {"sampling_rate": 16000, "feature_size": 1},
+     "lacks do_normalize, and names no class"),
+    ("tiny_wav2vec2", {"feature_extractor_type": "Ours", "do_normalize": True, "feature_size": 1},
+     "lacks sampling_rate, and transformers has no Ours"),
+    ("tiny_whisper", {"feature_size": 16}, "lacks sampling_rate, hop_length, n_fft"),
+    ("tiny_whisper", {"feature_extractor_type": "WhisperFeatureExtractor"},
+     "makes 80 bands, and it reads 16")])
+def test_extractor__leaves_out_what_nobody_fills_in(
+    fixture: str, settings: dict[str, object], match: str, request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    folder = settled(request.getfixturevalue(fixture), tmp_path / "bare", **settings)
+    with pytest.raises(InputError, match=match):
+        _ = HuggingFace(str(folder)).preprocessing
+
+
+def test_extractor__from_another_folder(tiny_whisper: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bare"
+    shutil.copytree(tiny_whisper, folder)
+    (folder / "preprocessor_config.json").unlink()
+    plain = HuggingFace(str(tiny_whisper)).preprocessing
+    other = HuggingFace(str(folder), preprocessor=str(tiny_whisper)).preprocessing
+    assert torch.equal(plain.features(WAVES)["input_features"],
+                       other.features(WAVES)["input_features"])
+
+
 @pytest.mark.parametrize("fixture", ["tiny_whisper", "tiny_wav2vec2"])
 def test_classifier__is_the_architecture_s_own(fixture: str,
                                                request: pytest.FixtureRequest) -> None:

@@ -29,6 +29,7 @@ def tiny_siglip(tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         hf.SiglipModel(hf.SiglipConfig(
             text_config=layers | {"vocab_size": 22, "max_position_embeddings": 16},
             vision_config=layers | {"image_size": 32, "patch_size": 16})).save_pretrained(folder)
+    hf.SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 

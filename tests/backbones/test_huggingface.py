@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import shutil
@@ -332,8 +333,8 @@ def test_image__preprocessing_comes_from_the_folder(save, tmp_path):
     folder = tmp_path / "vit"
     shutil.copytree(save("vit"), folder)
     plain = HuggingFace(str(folder)).preprocessing
-    assert plain == ImagePreprocessing("pixel_values", (32, 32), (0.485, 0.456, 0.406),
-                                       (0.229, 0.224, 0.225), "bilinear", fixed_size=True)
+    assert dataclasses.replace(plain, fits=None) == ImagePreprocessing(
+        "pixel_values", (32, 32), (0.5,) * 3, (0.5,) * 3, "bilinear", fixed_size=True)
     settings = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "resample": 3,
                 "size": {"height": 32, "width": 32}}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))

@@ -224,6 +224,16 @@ def test_weights__hash_in_the_name_is_held(name, file, task, tmp_path):
         Torchvision("squeezenet1_1", str(right), sha256="ff").build(task)
 
 
+@pytest.mark.parametrize("weights", ["IMAGENET1K_SWAG_E2E_V1", "IMAGENET1K_SWAG_LINEAR_V1",
+                                     "IMAGENET1K_V1", "IMAGENET1K_V2"])
+def test_preprocessing__of_a_downloaded_file_is_its_own(weights, tmp_path):
+    entry = models.RegNet_Y_16GF_Weights[weights]
+    file = tmp_path / entry.url.rpartition("/")[2]
+    ours, theirs = Torchvision("regnet_y_16gf", str(file)).preprocessing, entry.transforms()
+    assert (ours.size[0], ours.interpolation) == (theirs.crop_size[0], theirs.interpolation.value)
+    assert (ours.mean, ours.std) == (tuple(theirs.mean), tuple(theirs.std))
+
+
 @pytest.mark.parametrize(("settings", "match", "mend"), [
     ({"name": "mobilnet_v2"}, "no classification network", "did you mean mobilenet_v2"),
     ({"name": "fasterrcnn_resnet50_fpn"}, "no classification network", "choose one of"),

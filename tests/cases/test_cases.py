@@ -46,6 +46,8 @@ def _folder(name: str, case: dict[str, Any], tmp_path: Path, request: pytest.Fix
 
 def _assert_scores(expected: dict[str, dict[str, float | list[float]]], folder: Path) -> None:
     """Each run of a technique has the metric: a number to 1e-6, or a range."""
+    if not expected:
+        return
     [table] = folder.glob("results/*/runs.csv")
     with table.open(encoding="utf-8") as file:
         runs = list(csv.DictReader(file))
