@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import digits, is_percent
-from ftlab.reports.verdict import least, listed, p_text, ranged
+from ftlab.reports.verdict import FEW_SEEDS, least, listed, p_text, ranged
 
 FEW_GROUPS = 3
 """Of so many backbones and data sets each has a sentence; of more it is counted."""
@@ -72,7 +72,7 @@ def _differing(comparison: Comparison, order: Sequence[str]) -> str:
     """`ia3 is significantly better (p = 0.01), the others do not differ significantly (...)`."""
     baseline, pairs = comparison.baseline, comparison.against
     if all(pairs[other].decides is None for other in order):
-        return "without a second seed or predictions nothing says how sure that is"
+        return FEW_SEEDS
     parts = []
     for side, word in ((1, "better"), (-1, "worse")):
         found = [f"{other} ({p_text(pairs[other])})" for other in order

@@ -79,9 +79,9 @@ def _beside(number: Published, cells: Sequence[CellRecord | None], paper: Paper)
     if not any(values):
         return Beside(number, summarise([]), ABSENT, why or f"no finished run has {paper.metric}")
     if not all(values) or why:
-        ours = over_tasks(values)
+        ours = over_tasks(values, paper.metric)
         return Beside(number, ours, PART, why or f"some run lacks {paper.metric}")
-    ours = over_tasks(values)
+    ours = over_tasks(values, paper.metric)
     return Beside(number, ours, verdict(number.value, ours, paper.tolerance))
 
 

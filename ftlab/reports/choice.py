@@ -150,7 +150,8 @@ def _by_dataset(sources: Sequence[Source], metrics: Mapping[str, str]) -> Grid:
                 values = {name: _values(source, judged.rows[key], metric)
                           for name, key in cells.items()}
                 entries |= {name: Entry(mean) for name, mean
-                            in task_means.means(values, source.datasets, source.groups).items()}
+                            in task_means.means(
+                                values, source.datasets, source.groups, metric).items()}
                 lines.append(Technique(technique, entries,
                                        _notes(source, list(cells.values()), [metric])))
             blocks.append(Block(source.study, backbone, "", tuple(lines)))

@@ -10,7 +10,8 @@ import numpy as np
 
 from ftlab.reports.evidence import Contributions, Measured, measured
 from ftlab.reports.rows import Row
-from ftlab.reports.statistics.family import LEVEL, Pair, holm, pairs, standing
+from ftlab.reports.statistics.drift import step
+from ftlab.reports.statistics.family import FEWEST, LEVEL, Pair, holm, pairs, standing
 from ftlab.reports.statistics.paired import Tested, over_both, over_examples, over_seeds
 from ftlab.reports.statistics.ranks import Ranked, rank
 from ftlab.tracking import garbage
@@ -24,9 +25,9 @@ class Compared:
 
     Attributes:
         decides: the test whose p-value counts: over seeds and examples where both are known,
-            over seeds without predictions, over examples with one seed; None where neither is.
-        seeds: the paired test over seeds alone; None below two in common.
-        examples: the test over examples alone; None without predictions.
+            over seeds without predictions; None below three seeds in common.
+        seeds: the paired test over seeds alone; None likewise.
+        examples: the test of these trained models over examples alone; None without predictions.
         p: of `decides`, corrected by Holm over the family; nan where nothing was tested.
     """
 
@@ -49,7 +50,8 @@ class Comparison:
         group: backbone and data set.
         means: over seeds, by technique, in the study's order.
         best: the technique with the best mean; empty where no technique is complete.
-        standing: the best and all that are not significantly worse.
+        standing: the best and all that are not significantly worse; empty where techniques were to
+            be compared and none could be tested.
         pairs: all of them, in the order of `means`.
         higher_is_better: of the metric.
         baseline: the technique that the study compares the others with; empty for none, or where
@@ -94,10 +96,13 @@ def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better:
     by_name = {cell.key.technique: cell for cell in cells if cell.values}
     means = {name: math.fsum(cell.values.values()) / len(cell.values)
              for name, cell in by_name.items()}
-    found = {(a, b): _pair(by_name[a], by_name[b]) for a, b in pairs(list(by_name))}
+    resolution = step(value for cell in by_name.values() for value in cell.values.values())
+    found = {(a, b): _pair(by_name[a], by_name[b], resolution) for a, b in pairs(list(by_name))}
     whole = _corrected(found)
     best, kept = (standing(means, {pair: each.p for pair, each in whole.items()}, higher_is_better)
                   if means else ("", []))
+    if whole and all(pair.decides is None for pair in whole.values()):
+        kept = []
     own = _corrected({pair: each for pair, each in found.items() if baseline in pair})
     against = {a if b == baseline else b: each for (a, b), each in own.items()}
     return Comparison(group, means, best, tuple(kept), whole, higher_is_better,
@@ -161,15 +166,15 @@ def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[st
     return {backbone: each for backbone, each in found.items() if each is not None}
 
 
-def _pair(a: Measured, b: Measured) -> Compared:
+def _pair(a: Measured, b: Measured, resolution: float) -> Compared:
     common = sorted(a.values.keys() & b.values.keys())
     if not common:
         return Compared(None, None, None)
     seeds = None
-    if len(common) > 1:
-        seeds = over_seeds([a.values[s] for s in common], [b.values[s] for s in common])
+    if len(common) >= FEWEST:
+        seeds = over_seeds([a.values[s] for s in common], [b.values[s] for s in common], resolution)
     if not a.same_examples(b) or any(s not in c.examples for s in common for c in (a, b)):
         return Compared(seeds, seeds, None)
     table = np.stack([a.examples[s].to_numpy() - b.examples[s].to_numpy() for s in common])
     examples = over_examples(table)
-    return Compared(over_both(table) if len(common) > 1 else examples, seeds, examples)
+    return Compared(None if seeds is None else over_both(table), seeds, examples)

@@ -15,6 +15,7 @@ from ftlab.errors import InputError
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.formats import escape_csv
 from ftlab.reports.rows import Row
+from ftlab.reports.statistics.family import FEWEST
 from ftlab.reports.statistics.seeds import bootstrap_interval
 from ftlab.tracking.records import CellKey, CellRecord
 
@@ -67,7 +68,10 @@ def _run_lines(records: Iterable[CellRecord]) -> Iterator[dict[str, Any]]:
 
 
 def tests_csv(comparisons: Sequence[Comparison]) -> str:
-    """One line a pair of techniques: the test that decides, and those over seeds and examples."""
+    """One line per pair: the test that decides, and those over seeds and examples.
+
+    Below three seeds in common none decides; `p_examples` then compares these trained models.
+    """
     lines: list[dict[str, Any]] = []
     for comparison in comparisons:
         for (a, b), pair in comparison.pairs.items():
@@ -77,6 +81,8 @@ def tests_csv(comparisons: Sequence[Comparison]) -> str:
                 line |= {"test": test.test, "difference": test.difference, "ci_low": test.low,
                          "ci_high": test.high, "effect": test.effect, "seeds": test.seeds,
                          "examples": test.examples, "p": test.p, "p_holm": pair.p}
+            else:
+                line["test"] = f"none: fewer than {FEWEST} seeds in common"
             if comparison.baseline in (a, b):
                 line["p_baseline"] = comparison.against[a if b == comparison.baseline else b].p
             line["p_seeds"] = "" if pair.seeds is None else pair.seeds.p

@@ -3,26 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 
-_PERCENT = re.compile(
-    r"(^|_)(accuracy|f1|precision|recall|auroc|calibration_error|exact_match|map|mar|wer|cer|bleu"
-    r"|rouge[a-z0-9]*)(_|$)",
-    re.IGNORECASE,
-)
-
-
-def is_percent(metric: str) -> bool:
-    """Whether a metric is shown in percent: decided by its name, not by its values.
-
-    Shares are: accuracy, F1, precision, recall, AUROC, calibration error, exact match, mean
-    average precision and recall, word and character error rate, BLEU and ROUGE, as words of the
-    name (`f1_macro`, `f1/<class>`). A loss, a perplexity or a correlation is not.
-    """
-    name = re.sub("^(test|val|train)/", "", metric).partition("/")[0]
-    return _PERCENT.search(name) is not None
-
+from ftlab.tracking.metric_range import is_percent as is_percent
 
 def digits(metric: str, values: Sequence[float]) -> Callable[[float], str]:
     """How a metric's numbers are written: one precision for all of `values`, the largest leads.

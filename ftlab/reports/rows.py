@@ -105,7 +105,7 @@ def _row(key: CellKey, record: CellRecord | None, metric: str) -> Row:
     return Row(
         key=key,
         cell_id=record.cell_id,
-        summary=summarise(values),
+        summary=summarise(values, metric),
         seeds=len(record.seeds),
         trainable=mean("cost/trainable_parameters"),
         total=mean("cost/total_parameters"),

@@ -17,7 +17,8 @@ from ftlab.tracking.aggregate import Summary
 
 NONE = "-"
 SPREAD = ("Mean ± standard deviation (ddof=1) over seeds, with their number in brackets. The "
-          "interval is Student's t at 95% of the mean over seeds; one seed has neither.")
+          "interval is Student's t at 95% of the mean over seeds, of a share or a correlation on the "
+          "logit scale, so that it stays in the metric's range; one seed has neither.")
 SELECTION = "The epoch is selected on validation; the test split was touched once."
 COSTS = "Means over seeds."
 INCOMPLETE = "Cells with a footnote are neither ranked nor tested."

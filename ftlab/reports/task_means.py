@@ -20,21 +20,22 @@ def names(datasets: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[
 
 
 def means(values: Mapping[str, Values], datasets: Sequence[str],
-          groups: Mapping[str, Sequence[str]]) -> dict[str, Summary]:
+          groups: Mapping[str, Sequence[str]], metric: str = "") -> dict[str, Summary]:
     """One technique's averages, by column.
 
     Args:
         values: by data set; an incomplete cell's are empty, and no average covers it.
         datasets: all that the study has.
         groups: names of data sets by group.
+        metric: its name, which says its range.
     """
     if len(datasets) < 2:
         return {}
     each = {group: [values.get(name, {}) for name in members] for group, members in groups.items()}
-    found = {f"mean of {group}": over_tasks(tasks) for group, tasks in each.items()}
+    found = {f"mean of {group}": over_tasks(tasks, metric) for group, tasks in each.items()}
     if groups:
-        found[GROUPS] = over_groups(list(each.values()))
-    return found | {TASKS: over_tasks([values.get(name, {}) for name in datasets])}
+        found[GROUPS] = over_groups(list(each.values()), metric)
+    return found | {TASKS: over_tasks([values.get(name, {}) for name in datasets], metric)}
 
 
 def rule(study: str, datasets: Sequence[str], groups: Mapping[str, Sequence[str]],

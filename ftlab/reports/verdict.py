@@ -9,7 +9,8 @@ from ftlab.reports.comparison import Compared, Comparison, ranked
 from ftlab.reports.metric_text import digits, is_percent
 from ftlab.reports.statistics.ranks import Ranked
 
-ONE_SEED = "With one seed it is these trained models that are compared, not the techniques."
+FEW_SEEDS = ("with fewer than three seeds in common it is these trained models that are compared, "
+             "and nothing is claimed of the techniques")
 
 
 def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
@@ -17,6 +18,8 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
     best = f"The best{'' if higher_is_better else ' (lowest)'} mean of its backbone and data set"
     decided = [pair.decides for comparison in comparisons for pair in comparison.pairs.values()
                if pair.decides is not None]
+    if not decided and any(comparison.pairs for comparison in comparisons):
+        return f"Nothing: {FEW_SEEDS}."
     if not decided:
         return f"{best}; nothing was tested."
     tests = list(dict.fromkeys(test.test for test in decided))
@@ -32,8 +35,9 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
     untested = sum(pair.decides is None for comparison in comparisons
                    for pair in comparison.pairs.values())
     if untested:
-        text += f" {untested} pairs have no two seeds and no predictions in common: untested."
-    return f"{text} {ONE_SEED}" if any(test.seeds == 1 for test in decided) else text
+        text += (f" {untested} pair{'s' * (untested > 1)}: untested, {FEW_SEEDS}. Without a test "
+                 "nothing is in bold.")
+    return text
 
 
 def ties(comparisons: Sequence[Comparison]) -> str:
@@ -97,7 +101,7 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
     begin = f"{best} has the {word} {name}{where}, {score}"
     others = [other for other in comparison.means if other != best]
     if not comparison.tested:
-        return f"{begin}; without a second seed or predictions nothing says how sure that is."
+        return f"{begin}; {FEW_SEEDS}."
     beside = [other for other in others if other in comparison.standing]
     worse = [other for other in others if (pair := comparison.against_best(other)) is not None
              and pair.differs]
@@ -112,9 +116,7 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
         parts.append(f"not significantly better than {listed([_far(comparison, metric, other) for other in beside])}")
     if unknown:
         parts.append(f"not tested against {listed(unknown)}")
-    alone = any(pair.decides is not None and pair.decides.seeds == 1
-                for pair in map(comparison.against_best, others) if pair is not None)
-    return f"{begin}: {'; '.join(parts)}.{f' {ONE_SEED}' * alone}"
+    return f"{begin}: {'; '.join(parts)}."
 
 
 def _than_none(comparison: Comparison, metric: str, others: Sequence[str]) -> str:

@@ -175,7 +175,8 @@ class Runs:
         # what was tested first: the UI's comparison opens with a cell's first metric
         names = {name for run in done for name in run.metrics}
         for name in sorted(names, key=lambda name: (not name.startswith("test/"), name)):
-            summary = summarise(run.metrics[name] for run in done if name in run.metrics)
+            summary = summarise(
+                (run.metrics[name] for run in done if name in run.metrics), name)
             values |= summary.as_metrics(name)
         values |= numbers(cell.data.params)
         metrics, _ = as_metrics(values, 0, ended)

@@ -76,8 +76,9 @@ def test_where_lower_is_better_differences_are_said_and_not_shares():
 def test_one_seed_says_how_sure_it_is_not():
     cells = [cell("full", 0.8, seeds=1), cell("lora", 0.699, seeds=1)]
     (said,) = sentences([compare(GROUP, cells, True, "full")], "test/accuracy")
-    assert said == ("Of full's accuracy, 80.00%, lora keeps 87.5%; without a second seed or "
-                    "predictions nothing says how sure that is.")
+    assert said == ("Of full's accuracy, 80.00%, lora keeps 87.5%; with fewer than three "
+                    "seeds in common it is these trained models that are compared, and nothing is "
+                    "claimed of the techniques.")
     mixed = [cell("full", 0.8), cell("lora", 0.8002), cell("probe", 0.7, seeds=1)]
     (said,) = sentences([compare(GROUP, mixed, True, "full")], "test/accuracy")
     assert said.endswith("does not differ significantly from it; probe was not tested.")

@@ -23,20 +23,20 @@ def test_table__one_seed_has_no_interval_and_no_test_over_seeds(store, tmp_path)
     report = write("study", keys, store, tmp_path, {})
     (comparison,) = report.comparisons
     assert not comparison.tested
-    assert [row.stands for row in report.rows] == [True, False], "untested is not beside the best"
+    assert [row.stands for row in report.rows] == [False, False], "nothing is claimed"
     for name in ("table.md", "table.tex", "table.html"):
         assert "nan" not in (tmp_path / "study" / name).read_text()
     said = (tmp_path / "study" / "table.md").read_text().replace("\\", "")
-    assert "| **90.00 ± - (1)** | - |" in said
+    assert "| 90.00 ± - (1) | - |" in said and "*Bold:* Nothing: with fewer than three seeds" in said
 
 
 def test_table__unequal_seeds_are_tested_on_those_in_common(store, tmp_path):
-    keys = [store.add("full", [0.90, 0.91, 0.92, 0.93]), store.add("lora", [0.80, 0.81])]
+    keys = [store.add("full", [0.90, 0.91, 0.92, 0.93]), store.add("lora", [0.80, 0.81, 0.8])]
     report = write("study", keys, store, tmp_path, {})
     (pair,) = report.comparisons[0].pairs.values()
-    assert pair.decides is not None and pair.decides.seeds == 2
-    assert "over 2 to 4 seeds" in report.sheet.caption
-    assert [row.summary.n for row in report.rows] == [4, 2]
+    assert pair.decides is not None and pair.decides.seeds == 3
+    assert "over 3 to 4 seeds" in report.sheet.caption
+    assert [row.summary.n for row in report.rows] == [4, 3]
 
 
 def test_table__ties_are_said(store, tmp_path):

@@ -1,6 +1,9 @@
 """Which test decides, what stands beside the best, and what is said of it."""
 
+import csv
 import io
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from ftlab.reports import export
+from ftlab.reports.against_baseline import sentences
 from ftlab.reports.comparison import compare, compared, ranked
 from ftlab.reports.evidence import Measured, measured
 from ftlab.reports.rows import build
+from ftlab.reports.statistics.drift import step
 from ftlab.reports.statistics.paired import over_both, over_examples, over_seeds
 from ftlab.reports.verdict import answer, bold, ties
 from ftlab.tasks.classification import Classification
@@ -39,7 +45,8 @@ def test_seeds_and_examples_decide_where_both_are_known():
     pair = compare(GROUP, [a, b], True).pairs["a", "b"]
     assert pair.decides == over_both(table(a, b))
     assert pair.examples == over_examples(table(a, b))
-    assert pair.seeds == over_seeds(list(a.values.values()), list(b.values.values()))
+    assert pair.seeds == over_seeds(list(a.values.values()), list(b.values.values()),
+                                    step([*a.values.values(), *b.values.values()]))
     assert pair.p == pair.decides.p  # a family of one
 
 
@@ -55,26 +62,43 @@ def test_seeds_alone_decide_where_predictions_are_missing_or_of_other_examples(o
 
 
 def test_only_seeds_in_common_are_compared():
-    a, b = cell("a", 0.9, seeds=(0, 1, 2, 3)), cell("b", 0.6, seeds=(1, 3, 5))
-    assert compare(GROUP, [a, b], True).pairs["a", "b"].decides.seeds == 2
+    a, b = cell("a", 0.9, seeds=(0, 1, 2, 3)), cell("b", 0.6, seeds=(1, 2, 3, 5))
+    assert compare(GROUP, [a, b], True).pairs["a", "b"].decides.seeds == 3
     apart = compare(GROUP, [a, cell("b", 0.6, seeds=(7, 8))], True)
     assert not apart.tested
-    assert apart.standing == ("a",)
+    assert apart.standing == ()
 
 
-def test_one_seed_compares_the_trained_models():
-    a, b = cell("a", 0.9, seeds=(0,)), cell("b", 0.6, seeds=(0,))
-    comparison = compare(GROUP, [a, b], True)
-    assert comparison.pairs["a", "b"].decides.test == "McNemar's exact test over examples"
-    assert "these trained models that are compared, not the techniques" in bold([comparison], True)
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+@pytest.mark.parametrize("known", [None, ()])
+def test_below_three_seeds_trained_models_are_compared_and_nothing_is_claimed(seeds, known):
+    """90% against 50%: McNemar's p of these models, but no bold and no sentence on techniques."""
+    a, b = cell("a", 0.9, seeds=seeds, known=known), cell("b", 0.5, seeds=seeds, known=known)
+    comparison = compare(GROUP, [a, b], True, "b")
+    pair = comparison.pairs["a", "b"]
+    assert pair.decides is None and pair.seeds is None and not pair.differs
+    assert comparison.best == "a" and comparison.standing == ()
+    if known is None:
+        assert pair.examples.p < 0.001
+        name = "McNemar's exact test" if len(seeds) == 1 else "paired bootstrap"
+        assert pair.examples.test == f"{name} over examples"
+    for text in (bold([comparison], True), answer(comparison, "test/accuracy", False),
+                 *sentences([comparison], "test/accuracy")):
+        assert "these trained models that are compared, and nothing is claimed" in text
+        assert "significantly" not in text
+    (line,) = csv.DictReader(io.StringIO(export.tests_csv([comparison])))
+    assert line["test"] == "none: fewer than 3 seeds in common"
+    assert [line[name] for name in ("p", "p_holm", "p_seeds")] == ["", "", ""]
+    assert line["p_baseline"] == "nan"
 
 
-def test_one_seed_without_predictions_is_not_tested():
-    a, b = (cell(name, 0.7, seeds=(0,), known=()) for name in "ab")
-    comparison = compare(GROUP, [a, b], True)
-    assert not comparison.tested
-    assert bold([comparison], True).endswith("nothing was tested.")
-    assert "nothing says how sure that is" in answer(comparison, "test/accuracy", False)
+def test_a_pair_of_too_few_seeds_among_others_is_said():
+    cells = [cell("a", 0.9), cell("b", 0.5), cell("c", 0.7, seeds=(0, 1))]
+    comparison = compare(GROUP, cells, True)
+    assert comparison.standing == ("a",)
+    said = bold([comparison], True)
+    assert "2 pairs: untested, with fewer than three seeds in common" in said
+    assert answer(comparison, "test/accuracy", False).endswith("not tested against c.")
 
 
 def test_holm_over_all_pairs_of_a_group():
@@ -179,8 +203,13 @@ def test_a_data_set_without_a_complete_technique_is_left_out_of_the_ranks():
 def test_what_is_said_of_a_small_p_and_of_a_near_tie():
     near = [0.9, 0.91, 0.92]
     cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
-             for name, values in (("a", near), ("b", [0.898, 0.9078, 0.9176]))]
-    found = compare(("minilm", "bbc"), cells, True)
-    assert found.pairs["a", "b"].p == pytest.approx(0.00274, abs=1e-5)
+             for name, values in (("a", near), ("b", [0.898, 0.9078, 0.9176]), ("c", [0.8981] * 3))]
+    found = compare(("minilm", "bbc"), cells[:2], True)
+    p = stats.ttest_rel(near, [0.898, 0.9078, 0.9176]).pvalue
+    assert p == pytest.approx(0.00274, abs=1e-5)
+    assert found.pairs["a", "b"].p > 0.1, "the differences scatter by less than the metric's step"
+    found = compare(("minilm", "bbc"), cells, True)  # whose step is 0.0001, by c's numbers
+    assert found.pairs["a", "b"].p == pytest.approx(3 * p, abs=1e-4)
+    found = replace(found, pairs={pair: replace(each, p=p) for pair, each in found.pairs.items()})
     assert "p = 0.003" in answer(found, "test/accuracy", False)
     assert ties([found]) == "", "almost the same is not the same"

@@ -266,7 +266,7 @@ def test_too_few_seeds__says_about_how_many_would_do() -> None:
 def test_too_few_seeds__asks_for_examples_where_they_do_not_tell(
     seeds: list[float], examples: float, expected: str
 ) -> None:
-    over = over_seeds(seeds, [0.0, 0.0, 0.0])
+    over = over_seeds(seeds, [0.0, 0.0, 0.0], 0.0)
     pair = Compared(over, over, replace(over, p=examples), p=0.2)
     means = {"a": 0.5, "b": 0.5 - over.difference}
     study = Observed((), (Comparison(("minilm", "bbc"), means, "a", ("a", "b"), {("a", "b"): pair},
@@ -280,14 +280,14 @@ def test_too_few_seeds__asks_for_examples_where_they_do_not_tell(
 def test_needed__equals_statsmodels(effect: float, level: float) -> None:
     from statsmodels.stats.power import TTestPower
 
-    seen = replace(over_seeds([1.0, 2.0, 3.0], [0.5, 1.0, 1.0]), effect=effect)
+    seen = replace(over_seeds([1.0, 2.0, 3.0], [0.5, 1.0, 1.0], 0.0), effect=effect)
     expected = TTestPower().solve_power(effect, alpha=level, power=0.8)
     assert needed(seen, level) == math.ceil(expected)
 
 
 def test_needed__of_no_difference_and_of_a_tiny_one() -> None:
-    assert needed(over_seeds([1.0, 2.0], [1.0, 2.0]), 0.05) is None
-    seen = replace(over_seeds([1.0, 2.0, 3.0], [0.5, 1.0, 1.0]), effect=0.01)
+    assert needed(over_seeds([1.0, 2.0], [1.0, 2.0], 0.0), 0.05) is None
+    seen = replace(over_seeds([1.0, 2.0, 3.0], [0.5, 1.0, 1.0], 0.0), effect=0.01)
     assert needed(seen, 0.05) == MOST + 1
 
 

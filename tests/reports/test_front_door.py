@@ -129,10 +129,16 @@ def test_no_finished_run(front: Front) -> None:
 def test_one_seed(front: Front) -> None:
     front.runs({"probe": [30], "lora": [36]})
     said = front.call("table")
-    assert "75.00 ± - (1)" in said and "n = 1 seed, n = 40 examples" in said
+    assert "75.00 ± - (1)" in said
     assert "nan" not in said.replace("provenance", "")
-    assert "significantly better than probe (by 15.00 points, p = 0.031). With one seed" in said
-    assert "With one seed it is these trained models that are compared" in front.page()
+    alone = "with fewer than three seeds in common it is these trained models that are compared"
+    assert f"lora has the highest accuracy, 90.00%; {alone}" in said
+    assert f"Bold: Nothing: {alone}" in said and "significantly" not in said
+    page = front.page()
+    assert alone in page and "these trained models alone: McNemar" in page and "p = 0.0312" in page
+    (line,) = front.lines("tests")
+    assert (line["p_examples"], line["p"]) == ("0.03125", "")
+    assert line["test"] == "none: fewer than 3 seeds in common"
     assert "75.00 ± - (1)" in front.call("table", "--columns", "datasets")
     assert "(n = 1)" in front.call("plot", "--only", "scores")
     assert "± - (1)" in front.descriptions()["probe"]

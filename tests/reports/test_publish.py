@@ -58,8 +58,8 @@ def test_publish__what_the_table_says_is_on_the_cells(tracker, tmp_path):
 
 
 def test_publish__ranks_the_lowest_first_where_less_is_better(tracker, tmp_path):
-    made = [fill(tracker, "full", [0.3, 0.2], 0, "test/wer"),
-            fill(tracker, "lora", [0.1, 0.2], 1, "test/wer")]
+    made = [fill(tracker, "full", [0.3, 0.2, 0.25], 0, "test/wer"),
+            fill(tracker, "lora", [0.1, 0.2, 0.15], 1, "test/wer")]
     keys = [key for key, _ in made]
     publish(write("s", keys, tracker, tmp_path, {}, "test/wer", higher_is_better=False), tracker)
     cells = [MlflowClient(tracker.uri).get_run(cell).data for _, cell in made]

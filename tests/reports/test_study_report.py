@@ -394,7 +394,7 @@ def test_one_seed__invents_no_interval(tmp_path: Path, memory: Memory) -> None:
     fill(study, memory, tmp_path / "work", {"probe": [30], "lora": [38]}, stored=False)
     _, page = read(report(study, results=tmp_path))
     said = page.all()
-    assert "nothing says how sure that is" in said
+    assert "nothing is claimed of the techniques" in said
     assert "95.00 ± - (1)" in said
     assert "not tested" in said
     assert "a claim on techniques needs at least three" in said

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
+from scipy.special import expit, logit
 
 from ftlab.errors import InputError
 from ftlab.reports.export import write_file
@@ -66,7 +67,8 @@ def test_write__numbers_are_those_of_scipy(store, tmp_path):
     values = [0.95, 0.96, 0.972]
     report = write("study", [store.add("full", values)], store, tmp_path, {})
     (line,) = lines(tmp_path / "study" / "table.csv")
-    low, high = stats.t.interval(0.95, 2, sum(values) / 3, stats.sem(values))
+    mean = sum(values) / 3  # the interval of Student's t, on the logit scale at the mean
+    low, high = expit(stats.t.interval(0.95, 2, logit(mean), stats.sem(values) / mean / (1 - mean)))
     assert float(line["mean"]) == pytest.approx(sum(values) / 3)
     assert float(line["std"]) == pytest.approx(stats.tstd(values))
     assert (float(line["ci_low"]), float(line["ci_high"])) == pytest.approx((low, high))
@@ -128,17 +130,17 @@ def test_write__one_seed_has_no_spread(store, tmp_path):
 @pytest.mark.parametrize("higher", [True, False])
 def test_write__best_of_each_group_in_the_given_order(store, tmp_path, higher):
     cells = [
-        store.add("full", [0.9, 0.9], dataset="sst2"),
-        store.add("full", [0.7, 0.7]),
-        store.add("lora", [0.8, 0.8], dataset="sst2"),
-        store.add("lora", [0.75, 0.75]),
+        store.add("full", [0.9, 0.901, 0.902], dataset="sst2"),
+        store.add("full", [0.7, 0.701, 0.702]),
+        store.add("lora", [0.8, 0.801, 0.802], dataset="sst2"),
+        store.add("lora", [0.75, 0.751, 0.752]),
     ]
     report = write("study", cells, store, tmp_path, {}, higher_is_better=higher)
     names = [(row.key.dataset, row.key.technique) for row in report.rows]
     assert names == [("sst2", "full"), ("sst2", "lora"), ("bbc", "full"), ("bbc", "lora")]
     assert [row.rank for row in report.rows] == ([1, 2, 2, 1] if higher else [2, 1, 1, 2])
     text = (tmp_path / "study" / "table.md").read_text()
-    bold = ["90.00", "75.00"] if higher else ["80.00", "70.00"]
+    bold = ["90.10", "75.10"] if higher else ["80.10", "70.10"]
     assert re.findall(r"\*\*([\d.]+)", text) == bold
     assert text.index("sst2 from minilm") < text.index("bbc from minilm")
 
@@ -180,15 +182,16 @@ def test_write__plain_metrics_keep_their_digits(store, tmp_path, values, shown):
 
 def test_write__less_is_better_where_the_metric_says_so(store, tmp_path):
     cells = [store.add(t, v, metric="test/wer") for t, v in
-             (("full", [0.3, 0.3]), ("lora", [0.2, 0.2]), ("untuned", [0.6, 0.6]))]
+             (("full", [0.3, 0.301, 0.302]), ("lora", [0.2, 0.201, 0.202]),
+              ("untuned", [0.6, 0.601, 0.602]))]
     for higher in (True, False):
         report = write("study", cells, store, tmp_path / str(higher), {}, metric="test/wer",
                        higher_is_better=higher)
         assert [row.rank for row in report.rows] == ([2, 3, 1] if higher else [2, 1, 3])
         folder = tmp_path / str(higher) / "study"
-        bold = "60.00" if higher else "20.00"
-        assert f"**{bold} ± 0.00 (2)**" in (folder / "table.md").read_text()
-        assert rf"\bfseries {bold} +- 0.00" in (folder / "table.tex").read_text()
+        bold = "60.10" if higher else "20.10"
+        assert f"**{bold} ± 0.10 (3)**" in (folder / "table.md").read_text()
+        assert rf"\bfseries {bold} +- 0.10" in (folder / "table.tex").read_text()
         assert f"<strong>{bold}" in (folder / "table.html").read_text()
         assert ("(lowest)" in dict(report.sheet.about)["Bold"]) != higher
     pictures = [(tmp_path / name / "study/figures/scores.png").read_bytes()

@@ -54,3 +54,40 @@ def test_summarise__a_broken_seed_is_not_averaged_away(broken):
 def test_summarise__nothing():
     assert summarise([]).n == 0
     assert math.isnan(summarise([]).mean)
+
+
+def test_summarise__a_share_stays_one():
+    """mean 0.95, sd 0.05, three seeds; by hand on the logit scale at the mean.
+
+    logit(0.95) = 2.944439; its half width 4.302653 * 0.05 / sqrt(3) / (0.95 * 0.05) = 2.614881.
+    """
+    summary = summarise([0.9, 0.95, 1.0], "test/accuracy")
+    assert summary.ci_low == pytest.approx(1 / (1 + math.exp(-(2.944439 - 2.614881))), abs=1e-6)
+    assert summary.ci_high == pytest.approx(1 / (1 + math.exp(-(2.944439 + 2.614881))), abs=1e-6)
+    assert summarise([0.9, 0.95, 1.0]).ci_high > 1, "without a name there is no range"
+
+
+def test_summarise__of_a_correlation_it_is_fishers_z():
+    numbers = [0.97, 0.99, 0.92]
+    mean, error = np.mean(numbers), np.std(numbers, ddof=1) / math.sqrt(3)
+    half = stats.t.ppf(0.975, 2) * error / (1 - mean**2)  # the derivative of artanh
+    expected = np.tanh([np.arctanh(mean) - half, np.arctanh(mean) + half])
+    summary = summarise(numbers, "test/pearson")
+    assert (summary.ci_low, summary.ci_high) == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize(("metric", "low", "high"), [
+    ("test/f1/sport", 0, 1), ("val/rouge1", 0, 1), ("test/matthews", -1, 1),
+    ("test/wer", 0, math.inf), ("cost/train_seconds", 0, math.inf), ("test/r2", -math.inf, 1),
+])
+@pytest.mark.parametrize("numbers", [
+    [0.01, 0.9], [0.0, 0.0, 0.0001], [1.0, 1.0, 0.99], [0.0, 0.0], [1.0, 1.0], [0.5, 0.5, 0.5]])
+def test_summarise__no_interval_leaves_its_metrics_range(metric, low, high, numbers):
+    summary = summarise(numbers, metric)
+    assert low <= summary.ci_low <= summary.mean <= summary.ci_high <= high
+    if len(set(numbers)) == 1:
+        assert (summary.ci_low, summary.ci_high) == (numbers[0], numbers[0])
+
+
+def test_summarise__a_name_that_promises_too_much_is_not_believed():
+    assert summarise([30.0, 32.0, 34.0], "test/bleu") == summarise([30.0, 32.0, 34.0])

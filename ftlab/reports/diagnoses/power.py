@@ -9,14 +9,12 @@ from scipy import stats
 
 from ftlab.reports.comparison import Compared, Comparison
 from ftlab.reports.diagnoses.base import Diagnosis, Finding, Observed, each
-from ftlab.reports.statistics.family import LEVEL
+from ftlab.reports.statistics.family import FEWEST, LEVEL
 from ftlab.reports.statistics.paired import Tested
 
 POWER = 0.8
 MOST = 200
 """Seeds beyond which nobody goes."""
-FEWEST = 3
-"""Seeds for a claim, DESIGN section 8."""
 
 
 class TooFewSeeds(Diagnosis):
@@ -95,9 +93,7 @@ def needed(seen: Tested, level: float, power: float = POWER) -> int | None:
     """
     if seen.difference == 0:
         return None
-    if not math.isfinite(seen.effect):  # the same difference in every seed
-        return 2
-    for count in range(2, MOST + 1):
+    for count in range(FEWEST, MOST + 1):
         limit = float(stats.t.ppf(1 - level / 2, count - 1))
         shift = abs(seen.effect) * math.sqrt(count)
         if float(stats.nct.sf(limit, count - 1, shift)) >= power:

@@ -104,7 +104,8 @@ def _step(old: Measurements, new: Measurements, dataset: str, metric: str) -> fl
 def _movement(names: Names, metric: str, old: Measured, new: Measured, least: float) -> Movement:
     a, b = (cell.values.get(metric, {}) for cell in (old, new))
     equal = a.keys() == b.keys() and all(same(a[seed], b[seed]) for seed in a)
-    return Movement(names, metric, summarise(a.values()), summarise(b.values()),
+    return Movement(names, metric, summarise(a.values(), metric),
+                    summarise(b.values(), metric),
                     moved(a, b, least), equal=equal, lost=_lost(old, new, a, b))
 
 

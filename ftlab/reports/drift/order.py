@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from scipy import stats
 
 from ftlab.reports.drift.measurements import Measurements
-from ftlab.reports.statistics.drift import same
-from ftlab.reports.statistics.family import LEVEL, corrected, pairs
+from ftlab.reports.statistics.drift import same, step
+from ftlab.reports.statistics.family import FEWEST, LEVEL, corrected, pairs
 from ftlab.reports.statistics.paired import over_seeds
 
 
@@ -22,7 +22,7 @@ class Swap:
         first: had the higher mean before, and has the lower one now.
         second: the other.
         p: that not both orders are real, corrected by Holm over all pairs of all groups; nan where
-            a side has fewer than two seeds in common.
+            a side has fewer than three seeds in common.
     """
 
     first: str
@@ -80,15 +80,16 @@ def _order(old: Measurements, new: Measurements, group: tuple[str, str], metric:
     tau = float(stats.kendalltau(list(before.values()), list(after.values())).statistic) \
         if len(names) > 1 else math.nan
     tests, swaps = {}, []
+    least = step(value for side in sides for cell in side.values() for value in cell.values())
     for x, y in pairs(names):
-        tests[x, y] = _both(a[x], a[y], b[x], b[y])
+        tests[x, y] = _both(least, a[x], a[y], b[x], b[y])
         was, now = (0.0 if same(m[x], m[y]) else m[x] - m[y] for m in (before, after))
         if was * now < 0:
             swaps.append(Swap(*((x, y) if was > 0 else (y, x)), math.nan))
     return Order(group, tau, len(names), tuple(swaps)), tests
 
 
-def _both(*values: dict[int, float]) -> float:
+def _both(least: float, *values: dict[int, float]) -> float:
     """The larger p-value of two paired tests over seeds, an intersection-union test.
 
     That both orders are real is claimed only where each is (Gail, Simon 1985,
@@ -97,9 +98,9 @@ def _both(*values: dict[int, float]) -> float:
     found = []
     for x, y in (values[:2], values[2:]):
         common = sorted(x.keys() & y.keys())
-        if len(common) < 2:
+        if len(common) < FEWEST:
             return math.nan
-        found.append(over_seeds([x[s] for s in common], [y[s] for s in common]).p)
+        found.append(over_seeds([x[s] for s in common], [y[s] for s in common], least).p)
     return max(found)
 
 

@@ -116,7 +116,10 @@ def tests(comparisons: Sequence[Comparison]) -> Markup:
         for (a, b), pair in comparison.pairs.items():
             where = f"{comparison.group[1]} from {comparison.group[0]}"
             if (test := pair.decides) is None:
-                lines.append([f"{a} - {b}", where, "not tested", "", "", "", "", ""])
+                alone = pair.examples
+                lines.append([f"{a} - {b}", where, "not tested", "", "", "", "",
+                              "" if alone is None else f"these trained models alone: {alone.test}, "
+                              f"p = {alone.p:.3g}"])
                 continue
             lines.append([
                 f"{a} - {b}", where, f"{test.difference:+.4g}",

@@ -12,6 +12,10 @@ from statsmodels.stats.multitest import multipletests
 LEVEL = 0.05
 """Chance of any false claim within a family of tests."""
 
+FEWEST = 3
+"""Seeds below which trained models are compared and nothing is claimed of techniques: of the
+variance over two seeds next to nothing is known."""
+
 Pair = tuple[str, str]
 
 

@@ -57,6 +57,10 @@ def over_both(table: Array, confidence: float = 0.95) -> Tested:
     https://doi.org/10.1080/01621459.1989.10478810): Student's test over seeds where the examples
     add nothing, Student's over examples where the seeds add nothing.
 
+    MS_s is at least MS_se in expectation, and with few seeds by chance often far below it (three
+    equal counts of hits make it zero), so that no possible variance is below MS_se / (S E), which
+    a great many residuals tell.
+
     Args:
         table: differences (S, E) of at least two seeds and two examples.
         confidence: of the interval.
@@ -83,10 +87,13 @@ def _possible(table: Array) -> tuple[float, Array, Array]:
     rest = table - by_seed[:, None] - by_example[None, :] + mean
     of_seeds = examples * float(by_seed.var(ddof=1))
     of_rest = float((rest**2).sum()) / ((seeds - 1) * (examples - 1))
-    of_examples = max(seeds * float(by_example.var(ddof=1)) - of_rest, 0.0)
+    # were a single example to say nothing, the mean would be another by its share of one in E
+    least = seeds * mean**2 / examples
+    of_examples = max(seeds * float(by_example.var(ddof=1)) - of_rest, least)
     times, weights = _inverse_chi_square(seeds - 1)
     often, heavy = _inverse_chi_square(examples - 1)
-    errors = np.sqrt(np.add.outer(of_seeds * times, of_examples * often) / (seeds * examples))
+    by_seeds = np.maximum(of_seeds * times, of_rest)
+    errors = np.sqrt(np.add.outer(by_seeds, of_examples * often) / (seeds * examples))
     return mean, errors.ravel(), np.outer(weights, heavy).ravel()
 
 
@@ -121,18 +128,21 @@ def _interval(mean: float, errors: Array, weights: Array,
     return mean - half, mean + half
 
 
-def over_seeds(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Tested:
+def over_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
+               confidence: float = 0.95) -> Tested:
     """Student's paired t test of the metrics of the same seeds (Student 1908).
 
     Args:
-        a: one number a seed, at least two.
+        a: one number per seed, at least two.
         b: likewise, of the same seeds.
+        resolution: least standard deviation of the differences, from `drift.step`.
         confidence: of the interval.
     """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     mean, n = float(differences.mean()), len(differences)
-    error = float(differences.std(ddof=1)) / math.sqrt(n)
-    return Tested(mean, *_t(mean, error, n - 1, confidence), _effect(mean, differences), n, 0,
+    spread = max(float(differences.std(ddof=1)), resolution)
+    effect = mean / spread if spread > 0 else math.nan
+    return Tested(mean, *_t(mean, spread / math.sqrt(n), n - 1, confidence), effect, n, 0,
                   "t test over seeds")
 
 

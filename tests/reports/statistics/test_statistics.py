@@ -45,10 +45,55 @@ def test_where_seeds_add_nothing_both_is_students_test_over_examples():
 
 def test_examples_that_vary_less_than_chance_add_nothing_and_take_nothing():
     table = np.random.default_rng(5).normal(size=(4, 30))
-    table += np.array([[0.3], [0.5], [0.2], [0.6]]) - table.mean(axis=1, keepdims=True)
+    table += np.array([[13], [15], [-12], [16]]) - table.mean(axis=1, keepdims=True)
     table -= table.mean(axis=0) - table.mean()  # every example's mean is the same
     assert over_both(table).p == pytest.approx(
         stats.ttest_1samp(table.mean(axis=1), 0).pvalue, rel=2e-3)
+
+
+@pytest.mark.parametrize("rows", [(3, 3, 3), (3, 77, 200)])
+def test_one_example_more_right_in_each_of_three_seeds_is_no_difference(rows):
+    """444 examples, of which the techniques differ in one, the same in every seed or another."""
+    table = np.zeros((3, 444))
+    table[range(3), rows] = 1
+    found = over_both(table)
+    # by hand: the mean is 1/444; the residuals of three rows with a one each, over 2 x 443 degrees
+    # of freedom, or, where it is the same example, examples alone, as Student has it
+    expected = stats.ttest_1samp(table.mean(axis=0), 0.0)
+    if len(set(rows)) == 3:
+        error = math.sqrt((3 - 9 / 444 - 3 * 2 / 6 + 9 / 1332) / (2 * 443) / 1332)
+        assert found.p == pytest.approx(2 * stats.norm.sf(1 / 444 / error), rel=0.2)
+    else:
+        assert found.p == pytest.approx(expected.pvalue, rel=1e-3)
+    assert found.p > 0.05
+    assert found.low < 0 < found.high
+
+
+def test_seeds_are_never_taken_to_vary_less_than_the_examples_make_them():
+    """Equal counts in every seed: what is left is the residuals' variance, and the examples'."""
+    generator = np.random.default_rng(3)
+    table = generator.normal(size=(3, 200))
+    table += 0.1 - table.mean(axis=1, keepdims=True)  # the same difference in every seed
+    by_example = table.mean(axis=0)
+    rest = table - by_example
+    residual = (rest**2).sum() / (2 * 199)
+    variance = residual / 600 + max(3 * by_example.var(ddof=1) - residual, 0) / 600
+    assert over_both(table).p == pytest.approx(2 * stats.norm.sf(0.1 / math.sqrt(variance)), rel=0.1)
+
+
+def test_a_few_examples_that_all_agree_are_still_few():
+    """Right against wrong on all of two, five and fifty examples, by Student's t of E and 0."""
+    for examples, most, fewest in ((2, 0.4, 0.05), (5, 0.05, 1e-3), (50, 1e-20, 0.0)):
+        found = over_both(np.ones((3, examples)))
+        assert fewest <= found.p < most
+        assert found.low < 1 < found.high
+
+
+def test_over_seeds_takes_no_scatter_below_the_metrics_step():
+    found = over_seeds([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], 0.1)
+    assert found.p == pytest.approx(2 * stats.t.sf(math.sqrt(3), 2))
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3))
+    assert found.effect == pytest.approx(1.0)
 
 
 def test_the_bootstraps_p_value_is_never_zero():
@@ -70,7 +115,7 @@ def test_interval_and_p_agree_and_the_test_is_symmetric(seeds, examples, state):
 
 def test_over_seeds_is_scipys_paired_test():
     a, b = RANDOM.normal(0.8, 0.02, 5), RANDOM.normal(0.79, 0.02, 5)
-    found, expected = over_seeds(a, b), stats.ttest_rel(a, b)
+    found, expected = over_seeds(a, b, 0.0), stats.ttest_rel(a, b)
     interval = expected.confidence_interval()
     assert found.p == pytest.approx(expected.pvalue)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
@@ -95,7 +140,7 @@ def test_the_bootstrap_over_examples_agrees_with_scipys():
 
 def test_equal_techniques_differ_by_nothing():
     zeros = np.zeros((3, 50))
-    for found in (over_both(zeros), over_examples(zeros), over_seeds([1, 2], [1, 2])):
+    for found in (over_both(zeros), over_examples(zeros), over_seeds([1, 2], [1, 2], 0.0)):
         assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
         assert math.isnan(found.effect)
 
