@@ -123,3 +123,30 @@ def test_weighted_loss__is_that_of_torch_over_whole_batches(
         total, units = total + weight * found.item(), units + weight
     assert len(steps) == step
     assert told[-1][1]["train/epoch_loss"] == pytest.approx(total / units)
+
+
+def test_lone_example__joins_the_batch_before(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Of a network whose last maps have one pixel, in batches of all images but one."""
+    runs = [a_run(make_world("image_classification", request.getfixturevalue), tmp_path / name, 8,
+                  max_epochs=2, gradient_clip=None) for name in ("ours", "other")]
+    for run in runs:
+        run.technique, run.data.image_size = FullFineTuning(1e-2, SGD), 8  # type: ignore[attr-defined]
+        run.data.load()
+        run.data.batch_size = len(run.data.splits["train"]) - 1
+    losses = [values["train/loss"] for _, values in curve(runs[0]) if "train/loss" in values]
+    torch.manual_seed(3)
+    data = runs[1].data
+    data.connect(runs[1].backbone, 3)
+    model, _ = adapt(runs[1], lambda event: None)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+    everything = data.collate(True)([data.dataset("train", True)[i]
+                                     for i in range(data.batch_size + 1)])
+    everything["inputs"] = {name: value.double() for name, value in everything["inputs"].items()}
+    expected = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(everything), everything["target"])
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    assert losses == pytest.approx(expected, rel=1e-8)
