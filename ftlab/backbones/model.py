@@ -53,6 +53,8 @@ class TaskModel(nn.Module):
     """Of outputs that spell a text, a symbol a frame: the one that stands for none."""
     inert: tuple[str, ...] = ()
     """Paths of modules on which the outputs do not depend at the start: no place for adapters."""
+    batch_loss: str = ""
+    """Why the loss of a batch is not that of its parts, where a network computes its own."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torchvision import models
 from torchvision.models import detection
+from torchvision.models.detection.retinanet import RetinaNet
 
 from ftlab.backbones.base import Backbone, Form, TaskSpec
 from ftlab.backbones.blocks import find_blocks
@@ -154,9 +155,12 @@ class TorchvisionDetector(Backbone):
         pretrained = bool(self.detector_weights)
         blocks = inner + ([(path, [path]) for path in parts.between] if pretrained else [])
         head = parts.predictors if pretrained else parts.new
-        return DetectionModel(Detector(network),
-                              [(name, [f"network.{path}" for path in paths])
-                               for name, paths in blocks], [f"network.{path}" for path in head])
+        model = DetectionModel(Detector(network),
+                               [(name, [f"network.{path}" for path in paths])
+                                for name, paths in blocks], [f"network.{path}" for path in head])
+        if isinstance(network, RetinaNet):  # the mean of its images' losses
+            model.batch_loss = ""
+        return model
 
     def outside(self, model: TaskModel, task: TaskSpec,
                 image_size: tuple[int, int] | None) -> PlainNetwork:

@@ -30,6 +30,7 @@ from ftlab.data.sampling import (
     share_of_batch,
 )
 from ftlab.data.splits import Split, Subset
+from ftlab.data.train_batches import Update
 from ftlab.data.utf8 import check_encoding, reading
 from ftlab.tasks.base import Task
 from ftlab.tasks.spelling import note_spellings, one_spelling
@@ -71,6 +72,8 @@ class DataModule(LightningDataModule, Outside, ABC):
     unread: bool = False
     """Whether what is handed stands for the inputs too: nobody looks at their values."""
     splits: dict[SplitName, Examples]
+    update: Update = Update()
+    """How training batches become one."""
     pinned: bool
     """Whether batches lie in memory that a GPU copies from while it computes."""
     notes: list[str]
@@ -226,10 +229,12 @@ class DataModule(LightningDataModule, Outside, ABC):
         dataset = self._shown("train", training=True)
         strata = [self.task.stratum(label) for label in self.splits["train"].labels]
         lengths = self.padded_lengths() if self.bucketing else None
-        buckets = None if lengths is None else Buckets(lengths, self.batch_size)
+        size = self.batch_size * self.update.batches
+        buckets = None if lengths is None else Buckets(lengths, size)
         sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
                                on_epoch=dataset.set_epoch, buckets=buckets)
-        return self._loader(dataset, sampler, self._collate("train", training=True), seed)
+        make = self.update.loader(self.task.weight, shares=self.trainer is not None)
+        return self._loader(dataset, sampler, self._collate("train", True), seed, make)
 
     @property
     def views(self) -> int | None:
@@ -286,13 +291,13 @@ class DataModule(LightningDataModule, Outside, ABC):
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
                 collate: Callable[[Sequence[Row]], dict[str, Any]],
-                seed: int) -> DataLoader[Row]:
+                seed: int, make: Callable[..., DataLoader[Row]] = DataLoader) -> DataLoader[Row]:
         # a generator of its own: the loader would draw from the global one, and change dropout
         generator = torch.Generator().manual_seed(seed)
         size = share_of_batch(self.batch_size, self._rank_and_world()[1])
         workers = 0 if dataset.names else self.workers
-        return DataLoader(dataset, size, sampler=sampler, collate_fn=collate,
-                          num_workers=workers, generator=generator, pin_memory=self.pinned)
+        return make(dataset, size, sampler=sampler, collate_fn=collate,
+                    num_workers=workers, generator=generator, pin_memory=self.pinned)
 
     def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -31,7 +31,7 @@ class Buckets:
 
     Args:
         lengths: of the training examples (N,).
-        batch_size: examples a batch, over all devices.
+        batch_size: examples of an update, over all devices and accumulated batches.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int) -> None:

@@ -214,5 +214,5 @@ class _Clock:
 
     def _once(self, batch: dict[str, Any]) -> None:
         with self.context():
-            loss = self.technique.training_step(batch, 0)
+            loss = self.technique.training_step(batch, 0)["loss"]
         loss.backward()

@@ -22,6 +22,8 @@ from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
 from ftlab.tracking.plain import flatten
+from ftlab.training import batches
+from ftlab.training.settings import TrainerSettings
 
 FLOAT = 4  # bytes of a parameter in a checkpoint; half precision takes less
 
@@ -210,6 +212,10 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> TaskModel:
         technique.prepare(data)
         model = backbone.build(data.task, technique.form, meta=True)
         technique.attach(model, data.task)
+        if technique.trains:
+            settings = TrainerSettings(**cell.trainer)
+            data.note(*batches.foretell(data, backbone, technique, settings,
+                                        lambda: build(cell.technique)))
     except InputError as error:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
     return model

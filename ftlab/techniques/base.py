@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Outputs, TaskModel
 from ftlab.data.base import DataModule
+from ftlab.data.train_batches import Share
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
@@ -205,22 +206,11 @@ class Technique(LightningModule, ABC):
         self.train()
         self.trained |= {n for n, p in self.model.named_parameters() if p.requires_grad}
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        loss = self.task.loss(self.model(batch), batch)
-        return loss * self._part(batch) + self.penalty(self.model)
-
-    def _part(self, batch: dict[str, Any]) -> Tensor | float:
-        """What makes the mean of the ranks' losses that of all their examples together.
-
-        Ranks have equally many examples of an update, but not of what a loss is the mean of
-        (tokens, weighted classes).
-        """
-        if not torch.distributed.is_initialized():
-            return 1.0
-        own = torch.tensor(float(self.task.weight(batch)), device=self.device)
-        whole = own.clone()
-        torch.distributed.all_reduce(whole)
-        return own * torch.distributed.get_world_size() / whole
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """`loss`, to be minimised, as the batch counts in its update; `mean`, of the batch."""
+        loss = self.task.loss(self.model(batch), batch) + self.penalty(self.model)
+        share: Share | None = batch.get("share")  # a batch by itself is an update
+        return {"loss": loss if share is None else share.of(loss), "mean": loss.detach()}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self.model(batch)

@@ -18,7 +18,7 @@ from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint, step_log
 from ftlab.training.block_gradients import BlockGradients
 from ftlab.training.guards import TensorGuard
-from ftlab.training.step_log import StepLog
+from ftlab.training.step_log import Losses, StepLog, mean_of
 
 Report = step_log.Report
 
@@ -46,7 +46,7 @@ class Watch(Callback):
         self._about: dict[str, Tensor | float] = {}  # the step that is to be logged
         self._finite: Tensor | None = None
         self._told = 0.0
-        self._losses: list[Tensor] = []
+        self._losses = Losses()
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         self._start = time.perf_counter()
@@ -59,22 +59,30 @@ class Watch(Callback):
             self._about = {"train/lr": optimizer.param_groups[0]["lr"], "train/grad_norm": norm}
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, *args: Any
+        self, trainer: Trainer, module: LightningModule, outputs: Any, data: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
-        self._losses.append(loss)
+        loss, batch = outputs["mean"], batch_idx + 1
+        self._losses.add(loss, data["share"].weight)
         finite = torch.isfinite(loss)
         self._finite = finite if self._finite is None else self._finite & finite
-        batch = args[-1] + 1
         if batch % EVERY == 0 or batch == trainer.num_training_batches:
             self._look(trainer, batch)
         elif time.perf_counter() - self._told > HEARTBEAT:
             self._alive()
         self.step_seconds.append(time.perf_counter() - self._start)
         if self._about:
+            window = (batch - 1) % trainer.accumulate_grad_batches + 1
             self.curves.add(trainer.global_step, {
-                "train/loss": loss, **self._about, "train/step_seconds": self.step_seconds[-1]})
+                "train/loss": self._mean(trainer, window), **self._about,
+                "train/step_seconds": self.step_seconds[-1]})
             self._about = {}
+
+    def _mean(self, trainer: Trainer, last: int | None = None) -> Tensor:
+        """Loss of the last batches, or of all of the epoch, over all processes."""
+        sums = self._losses.sums(last)
+        if trainer.world_size > 1:
+            sums = trainer.strategy.reduce(sums, reduce_op="sum")
+        return mean_of(sums)
 
     def _alive(self) -> None:
         self._told = time.perf_counter()
@@ -98,7 +106,7 @@ class Watch(Callback):
         self.curves.flush()
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._losses:
-            values["train/epoch_loss"] = float(torch.stack(self._losses).mean())
+            values["train/epoch_loss"] = float(self._mean(trainer))
         values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         values |= self.gradients.take()
         self._losses.clear()

@@ -129,11 +129,11 @@ def typical_batch(data: DataModule) -> dict[str, Any]:
     if lengths is None:
         batch: dict[str, Any] = next(iter(loader))
         return batch
-    order, size = list(loader.sampler), loader.batch_size or 1
-    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    batches: list[list[int]] = list(loader.batch_sampler or ())
     widths = [max(lengths[i] for i in each) for each in batches]
-    mean = sum(width * len(each) for width, each in zip(widths, batches, strict=True)) / len(order)
-    whole = range(max(1, len(order) // size))
+    mean = (sum(width * len(each) for width, each in zip(widths, batches, strict=True))
+            / sum(map(len, batches)))
+    whole = [number for number, each in enumerate(batches) if len(each) >= len(batches[0])]
     chosen = batches[min(whole, key=lambda number: abs(widths[number] - mean))]
     made: dict[str, Any] = loader.collate_fn([loader.dataset[i] for i in chosen])
     return made

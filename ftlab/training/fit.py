@@ -22,7 +22,7 @@ from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.training import checkpoint, costs, guards, hardware, precision, sharding
+from ftlab.training import batches, checkpoint, costs, guards, hardware, precision, sharding
 from ftlab.training.agreement import Agreement
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
 from ftlab.training.declined import Declined
@@ -190,12 +190,15 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         return model, guards.TensorGuard(model)
     _retire(model, sample, report)
     with torch.no_grad():
-        before = model.comparable(model(sample))
+        with batches.watched(model, len(sample["index"])) as single:
+            before = model.comparable(model(sample))
         technique.attach(model, task).eval()
         precision.convert(model, name)
         hardware.lay_out(run, model)  # what the technique has added
         guards.check_identity(before, model.comparable(model(sample)), technique)
     technique.train()
+    for text in batches.settle(run.data, model, single, run.settings):
+        report({"event": "note", "text": text})
     return model, guards.TensorGuard(model)
 
 

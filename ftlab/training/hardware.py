@@ -6,6 +6,7 @@ seeds, trials and ranks on equal machines decide alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -173,7 +174,8 @@ def compiled(run: Run, model: TaskModel, report: Report) -> Iterator[None]:
 
 def why_not_compiled(run: Run) -> str:
     """What speaks against compiling a run's blocks, where that is asked for; empty for nothing."""
-    steps = run.settings.max_epochs * len(run.data.train_dataloader()) // run.settings.accumulate
+    batches, settings = len(run.data.train_dataloader()), run.settings
+    steps = settings.max_epochs * math.ceil(batches / settings.accumulate)
     if run.plain:
         return "--plain"
     if device_of(run.settings).type != "cuda":

@@ -15,6 +15,45 @@ Report = Callable[[dict[str, Any]], None]
 LONGEST_WAIT = 1.5  # seconds; with the tracker's own wait less than 5, which a kill may cost
 
 
+class Losses:
+    """Mean losses of batches, which stay on their device, and how many units each is the mean of.
+
+    A batch's loss is a scalar and its weight a number; of a stack they are a loss a slot (S) and a
+    weight a group, of as many slots each.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+        self.weights: list[float | Sequence[float]] = []
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def add(self, loss: Tensor, weight: float | Sequence[float]) -> None:
+        """Keep a batch's loss."""
+        self.values.append(loss)
+        self.weights.append(weight)
+
+    def clear(self) -> None:
+        """Begin another epoch."""
+        self.values.clear()
+        self.weights.clear()
+
+    def sums(self, last: int | None = None) -> Tensor:
+        """Of the units' losses and of the units (2, ...), over all batches or the last so many."""
+        first = 0 if last is None else len(self) - last
+        values = torch.stack(self.values[first:])
+        weights = torch.tensor(self.weights[first:], dtype=values.dtype, device=values.device)
+        if values.ndim > 1:
+            weights = weights.repeat_interleave(values.shape[1] // weights.shape[1], dim=1)
+        return torch.stack([(values * weights).sum(dim=0), weights.sum(dim=0)])
+
+
+def mean_of(sums: Tensor) -> Tensor:
+    """The mean loss, from `Losses.sums`; 0 where no unit counts."""
+    return sums[0] / sums[1].clamp(min=torch.finfo(sums.dtype).tiny)
+
+
 class StepLog:
     """Keeps what steps measured as tensors, so that no step waits for its device.
 

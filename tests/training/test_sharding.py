@@ -101,7 +101,7 @@ def test_ddp__gives_what_one_device_gives(
     engine: Workers, texts: tuple[Component, Component], tmp_path: Path,
     request: pytest.FixtureRequest, reviews: Path, mean_over: str,
 ) -> None:  # fmt: skip
-    """Also where the ranks' shares of a batch count unequally in its loss."""
+    """Also where the parts of an update count unequally: ranks' shares, and accumulated batches."""
     backbone, data = texts
     if mean_over == "tokens":
         backbone, data = translations(request, 4, limit=16, splits=["train", "validation"])
@@ -113,15 +113,21 @@ def test_ddp__gives_what_one_device_gives(
         kept = [row for i, row in enumerate(rows) if row.endswith("good") or i % 6 == 0]
         unequal.write_text("\n".join([header, *kept]))
         data = {**data, "init_args": {**data["init_args"], "train": str(unequal), "task": task}}
-    found = []
-    for devices in (1, 2):
+    found, losses = [], []
+    for devices, accumulate in ((1, 1), (2, 2)):
         technique = component("techniques.full_fine_tuning.FullFineTuning", lr=1e-3)
-        folder = tmp_path / str(devices)
-        events = run(engine, folder, specification(backbone, data, technique, devices=devices))
+        folder, size = tmp_path / str(devices), data["init_args"]["batch_size"]
+        cut = {**data, "init_args": {**data["init_args"], "batch_size": size // accumulate}}
+        events = run(engine, folder, specification(
+            backbone, cut, technique, devices=devices, accumulate=accumulate, log_every=1))
         assert events[-2]["event"] == "done", (events, (folder / "output.log").read_text())
         found.append({name: value for name, value in events[-2]["metrics"].items()
                       if not name.startswith("cost/")})
+        losses.append([value for event in events if event["event"] == "metrics"
+                       for name, value in event["metrics"].items()
+                       if name in ("train/loss", "train/epoch_loss")])
     assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) > 2
 
 
 def test_fsdp__generates_with_ranks_of_unequal_length(

@@ -52,6 +52,8 @@ class DetectionModel(TaskModel):
     Its own mode decides, not the network's: frozen parts of a network stay in eval mode.
     """
 
+    batch_loss = "the detector's loss is divided by what it matches in each batch"
+
     def arguments(self, batch: Batch) -> Mapping[str, Any]:
         return {**self.inputs(batch), "targets": wanted(batch), "detect": not self.training}
 

@@ -126,16 +126,16 @@ class Heads:
             yield from product + bias[0][part, None] if bias else product
 
     def add_gradient(
-        self, features: Tensor, target: Tensor, slope: Slope, part: float = 1.0,
+        self, features: Tensor, target: Tensor, slope: Slope, parts: Sequence[float],
         groups: slice = slice(None),
     ) -> Tensor:
-        """Add a batch's gradient, times `part`, and give its losses, one a slot of the groups.
+        """Add batches' gradients, times their part, and give their losses, one a slot of the groups.
 
         Args:
             features: (G, B, D).
             target: (G, B, ...).
             slope: of the task.
-            part: of the batch in the update (1 / batches that are accumulated).
+            parts: of each group's batch in the update (G).
             groups: whose batch it is.
         """
         found = slope(self.outputs(features, groups), target.unsqueeze(1))
@@ -143,7 +143,9 @@ class Heads:
         losses, rises = found
         count, rows, batch, outputs = rises.shape
         flat = rises.transpose(2, 3).reshape(count, rows * outputs, batch)
-        flat = (flat if part == 1 else flat * part).to(self.products)
+        if any(part != 1 for part in parts):
+            flat = flat * flat.new_tensor(parts).view(-1, 1, 1)
+        flat = flat.to(self.products)
         weight, *bias = (self._grouped(each, groups) for each in self.gradients)
         total = weight.view(count, rows * outputs, -1)
         if self.products == weight.dtype:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ftlab.data.train_batches import set_epoch, shares
 from ftlab.errors import GuardFailed
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs
@@ -19,7 +20,7 @@ from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT
 from ftlab.training.heads.cached_head import CachedHead
 from ftlab.training.heads.head_loop import Heads
 from ftlab.training.heads.head_members import Member, Seed, put_random, random_state
-from ftlab.training.step_log import StepLog
+from ftlab.training.step_log import Losses, StepLog, mean_of
 
 
 def train_stack(
@@ -83,6 +84,7 @@ class StackedFit:
             [self.seeds.index(member.seed) for member in members],
             [member.run.technique.lr for member in members],
             [optim.weight_decay for optim in optims], optims[0].optimizer, head.products)
+        self.target = head.target["train"].cpu()  # so that no step waits for the device
         self.metrics = task.metrics().to(self.device)
         self.log = StepLog(settings.log_every, [member.report for member in members])
         self.step_seconds: list[float] = []
@@ -127,37 +129,46 @@ class StackedFit:
         """The mean loss of the epoch's batches, one a slot."""
         features = self.head.training(epoch - 1)
         orders = [order_of(self.loaders[id(seed)], epoch - 1) for seed in self.seeds]
-        every = []
+        parts = [shares([self._weight(batch) for batch in order], self.settings.accumulate)
+                 for order in orders]
+        every, window = Losses(), 0
         finite = torch.ones(self.heads.count, dtype=torch.bool, device=self.device)
-        for number, indices in enumerate(zip(*orders, strict=True), 1):
-            begin, last = time.perf_counter(), number == self.batches
-            losses = self._gradients(features, indices)
-            every.append(losses)
+        for number, (indices, counted) in enumerate(
+            zip(zip(*orders, strict=True), zip(*parts, strict=True), strict=True), 1
+        ):
+            begin, last, window = time.perf_counter(), number == self.batches, window + 1
+            losses = self._gradients(features, indices, [share.part for share in counted])
+            every.add(losses, [share.weight for share in counted])
             finite &= torch.isfinite(losses)
-            due = number % self.settings.accumulate == 0 or last
+            due = window == self.settings.accumulate or last
             if due:
                 step = self.heads.steps
                 norm = self.heads.update(self.table[step], self.settings.gradient_clip)
             self.step_seconds.append(time.perf_counter() - begin)
             if due and self.log.wants(step + 1, last):
-                self._log_step(step, losses, norm)
+                self._log_step(step, mean_of(every.sums(window)), norm)
+            window = 0 if due else window
             if number % EVERY == 0 or last:
                 self._look(epoch, number, finite)
-        return torch.stack(every).mean(dim=0)
+        return mean_of(every.sums())
 
-    def _gradients(self, features: Tensor, indices: Sequence[Tensor]) -> Tensor:
-        """Add a batch's gradients; its losses, one a slot."""
-        part = 1 / self.settings.accumulate
+    def _weight(self, index: Tensor) -> float:
+        """Units that a batch's loss is the mean of."""
+        return self.task.weight({"target": self.target[index], "index": index})
+
+    def _gradients(self, features: Tensor, indices: Sequence[Tensor],
+                   parts: Sequence[float]) -> Tensor:
+        """Add a batch's gradients, of each seed its part; its losses, one a slot."""
         drawn = [self._draw(seed, features[index])
                  for seed, index in zip(self.seeds, indices, strict=True)]
         targets = [self.head.target["train"][index] for index in indices]
         if len({len(each) for each in drawn}) == 1:
             return self.heads.add_gradient(
-                torch.stack(drawn), torch.stack(targets), self.task.slope, part)
+                torch.stack(drawn), torch.stack(targets), self.task.slope, parts)
         return torch.cat([  # batches of unequal length have no common product
-            self.heads.add_gradient(each[None], target[None], self.task.slope, part,
+            self.heads.add_gradient(each[None], target[None], self.task.slope, [part],
                                     slice(group, group + 1))
-            for group, (each, target) in enumerate(zip(drawn, targets, strict=True))])
+            for group, (each, target, part) in enumerate(zip(drawn, targets, parts, strict=True))])
 
     def _draw(self, seed: Seed, features: Tensor) -> Tensor:
         """A batch's features (B, D) with the dropout that the seed's runs have alone."""
@@ -262,11 +273,8 @@ def _distinct(seeds: Sequence[Seed]) -> list[Seed]:
 
 def order_of(loader: DataLoader[Any], epoch: int) -> Sequence[Tensor]:
     """Positions of each batch of an epoch, as the loader would draw them; nothing is loaded."""
+    set_epoch(loader, epoch)
     batches: Any = loader.batch_sampler
-    samplers: list[Any] = [loader.sampler, batches, getattr(batches, "sampler", None)]
-    for sampler in samplers:
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
     drawn = list(batches)
     flat = torch.tensor([position for batch in drawn for position in batch])
     return flat.split([len(batch) for batch in drawn])

@@ -59,10 +59,10 @@ class Pack:
         """Compute or read what the frozen prefix hands on, for all; the seconds that it took."""
         data = [member.run.data for member in self.alive]
         # with its inputs, which nobody may read once the prefix hands on
-        self.sample = self.batch_of(next(Batches(data).epoch(0)))
+        self.sample = self.batch_of(next(Batches(data, 1).epoch(0)))
         seconds = frozen_prefix.attach(
             self.run, self.trainer, self.guard, SPLITS[:2], self.report)
-        self.batches = Batches(data)
+        self.batches = Batches(data, self.run.settings.accumulate)
         return seconds
 
     def batch_of(self, rows: Rows) -> tuple[Batch, int]:
@@ -80,8 +80,14 @@ class Pack:
                     outputs = self.model(batch)
         return parts(outputs, len(self.alive), size)
 
-    def step(self, batch: Batch, size: int) -> list[Tensor]:
-        """The loss of each slot, whose gradients are added up in the stacks."""
+    def step(self, batch: Batch, size: int, parts: Sequence[float]) -> list[Tensor]:
+        """The loss of each slot, whose gradients are added up in the stacks.
+
+        Args:
+            batch: the rows of all.
+            size: rows of each slot.
+            parts: of each slot's rows in the update.
+        """
         losses = []
         with self.context():
             for slot, outputs in enumerate(self.outputs(batch, size, self.dropping)):
@@ -89,7 +95,7 @@ class Pack:
                 loss = technique.task.loss(outputs, part(batch, slot, size))
                 losses.append(loss + technique.penalty(self.alive[slot].model))
         # the slots' losses depend on different parameters, so their sum has the gradients of each
-        (torch.stack(losses).sum() / self.run.settings.accumulate).backward()
+        torch.stack([loss * part for loss, part in zip(losses, parts, strict=True)]).sum().backward()
         return [loss.detach() for loss in losses]
 
     def update(self, step: int, last: bool = False) -> None:

@@ -164,8 +164,10 @@ def _epoch(
     said = 0.0
     for number, rows in enumerate(pack.batches.epoch(epoch), 1):
         begin, slots = time.perf_counter(), pack.alive
-        for member, loss in zip(slots, pack.step(*pack.batch_of(rows)), strict=True):
-            member.note(loss)
+        counted = rows.shares([member.run.data for member in slots])
+        losses = pack.step(*pack.batch_of(rows), [share.part for share in counted])
+        for member, loss, share in zip(slots, losses, counted, strict=True):
+            member.note(loss, share.weight)
         if number % accumulate == 0 or number == batches:
             step += 1
             pack.update(step, number == batches)

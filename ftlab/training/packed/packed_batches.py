@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ftlab.backbones.model import Batch
 from ftlab.data.base import DataModule
+from ftlab.data.train_batches import Share, set_epoch, shares
 from ftlab.training.declined import Declined
 
 
@@ -50,22 +52,17 @@ def parts(outputs: Any, slots: int, size: int) -> list[Any]:
             for slot in range(slots)]
 
 
-@runtime_checkable
-class Epochs(Protocol):
-    """A sampler that draws anew each epoch."""
-
-    def set_epoch(self, epoch: int) -> None: ...
-
-
 class Batches:
     """Each run's own training batches, side by side.
 
     Args:
         data: of each run; one and the same object where the order is the same.
+        accumulate: batches of an update.
     """
 
-    def __init__(self, data: Sequence[DataModule]) -> None:
+    def __init__(self, data: Sequence[DataModule], accumulate: int) -> None:
         self.orders = list({id(each): each for each in data}.values())
+        self.accumulate = accumulate
         self.loaders = [each.train_dataloader() for each in self.orders]
         self.collate = self.loaders[0].collate_fn
         if len(self.orders) > 1:
@@ -80,18 +77,31 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Rows]:
         """The epoch's batches in order."""
         for loader in self.loaders:
-            for sampler in (loader.sampler, loader.batch_sampler):
-                if isinstance(sampler, Epochs):
-                    sampler.set_epoch(epoch)
-        for drawn in zip(*self.loaders, strict=True):
-            yield Rows(self, drawn)
+            set_epoch(loader, epoch)
+        drawn = zip(*self.loaders, strict=True)
+        while window := list(itertools.islice(drawn, self.accumulate)):
+            counted = [shares([self._weight(rows) for rows in own], self.accumulate)
+                       for own in zip(*window, strict=True)]
+            for rows, parts in zip(window, zip(*counted, strict=True), strict=True):
+                yield Rows(self, rows, parts)
+
+    def _weight(self, rows: Any) -> float:
+        """Units that the loss of an order's batch is the mean of."""
+        batch = rows if len(self.orders) == 1 else self.collate(rows)
+        return self.orders[0].task.weight(batch)
 
 
 class Rows:
-    """The rows that each order has drawn for one step."""
+    """The rows that each order has drawn for one step, and what they count in its update."""
 
-    def __init__(self, batches: Batches, drawn: Sequence[Any]) -> None:
-        self.batches, self.drawn = batches, drawn
+    def __init__(self, batches: Batches, drawn: Sequence[Any], parts: Sequence[Share]) -> None:
+        self.batches, self.drawn, self.parts = batches, drawn, parts
+
+    def shares(self, data: Sequence[DataModule]) -> list[Share]:
+        """Of each of those runs."""
+        by_data = {id(each): part for each, part
+                   in zip(self.batches.orders, self.parts, strict=True)}
+        return [by_data[id(each)] for each in data]
 
     def of(self, data: Sequence[DataModule]) -> tuple[Batch, int]:
         """The batch of those runs, and how many rows each has in it.

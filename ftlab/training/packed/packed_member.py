@@ -19,7 +19,7 @@ from ftlab.training.block_gradients import BlockGradients
 from ftlab.training.callbacks import Report
 from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
-from ftlab.training.step_log import StepLog
+from ftlab.training.step_log import Losses, StepLog, mean_of
 
 
 @dataclass(eq=False)
@@ -46,7 +46,8 @@ class Member:
     pruned: bool = False
     _best: float = -math.inf
     _stale: int = 0
-    _losses: list[Tensor] = field(default_factory=list)
+    _losses: Losses = field(default_factory=Losses)
+    _window: int = 0  # batches since the last update
     _about: dict[str, Tensor | float] = field(default_factory=dict)  # the step to be logged
 
     def __post_init__(self) -> None:
@@ -90,23 +91,31 @@ class Member:
         """
         if not self.run.technique.trained <= self.guard.reached:
             self.guard.note_gradients(self.model)
+        window, self._window = self._window, 0
         if self.curves.wants(step, last):
-            self._about = {"train/lr": self.optimizer.param_groups[0]["lr"],
+            self._about = {"train/loss": mean_of(self._losses.sums(window)),
+                           "train/lr": self.optimizer.param_groups[0]["lr"],
                            "train/grad_norm": self.gradients.look(self.model)}
         if self.run.settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.trainable, self.run.settings.gradient_clip)
         self.optimizer.step()
         self.schedule.step()
 
-    def note(self, loss: Tensor) -> None:
-        self._losses.append(loss)
+    def note(self, loss: Tensor, weight: float) -> None:
+        """Keep a batch's loss.
+
+        Args:
+            loss: its mean.
+            weight: units that it is the mean of.
+        """
+        self._losses.add(loss, weight)
+        self._window += 1
 
     def took(self, seconds: float, step: int) -> None:
         """Its share of a batch's time, after so many updates."""
         self.steps.append(seconds)
         if self._about:
-            self.curves.add(step, {"train/loss": self._losses[-1], **self._about,
-                                   "train/step_seconds": seconds})
+            self.curves.add(step, {**self._about, "train/step_seconds": seconds})
             self._about = {}
 
     def look(self, step: int, done: int) -> bool:
@@ -119,7 +128,7 @@ class Member:
         Raises:
             GuardFailed: a loss since the epoch's beginning is not finite.
         """
-        losses = torch.stack(self._losses)
+        losses = torch.stack(self._losses.values)
         if not bool(torch.isfinite(losses).all()):
             raise GuardFailed(f"non-finite loss at or before step {step}")
         self.report({"event": "progress", "phase": "fit", "done": done, "total": self.total})
@@ -149,7 +158,7 @@ class Member:
                   for name, value in technique.task.scalars(computed).items()}
         self.curves.flush()
         self._tell(step, scores | {
-            "train/epoch_loss": float(torch.stack(self._losses).mean()),
+            "train/epoch_loss": float(mean_of(self._losses.sums())),
             "train/lr": self.optimizer.param_groups[0]["lr"], "epoch": epoch + 1,
             **self.gradients.take()})
         self._losses.clear()

@@ -267,7 +267,10 @@ def _work(data: DataModule, split: SplitName) -> tuple[float, float]:
     if lengths is None:
         return float(count), float(count)
     size = data.batch_size
-    training = padded(lengths, list(data.train_dataloader().sampler), size) if split == "train" else 0.0
+    training = 0.0
+    if split == "train":
+        drawn: Any = data.train_dataloader().batch_sampler
+        training = padded(lengths, [position for batch in drawn for position in batch], size)
     return training, padded(lengths, list(data.eval_loader(split).sampler), size)
 
 

@@ -20,6 +20,7 @@ from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.sampling import Balanced
 from ftlab.data.text_augment import TextAugment
+from ftlab.data.train_batches import Update
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
@@ -171,14 +172,14 @@ def test_whole_runs__give_what_each_gives_with_the_trainer(
         assert files == {p.relative_to(tmp_path / f"s{i}") for p in (tmp_path / f"s{i}").rglob("*")}
 
 
-def balanced(run: Run) -> None:
-    run.data.sampling = Balanced()
+def weighted(run: Run) -> None:
+    run.data.sampling, run.data.task = Balanced(), Classification(WeightedCrossEntropy())
 
 
 @pytest.mark.parametrize(("change", "trainer"), [
     (unchanged, {}),
     (viewed, {"patience": 1, "max_epochs": 7}),
-    (balanced, {"accumulate": 3, "patience": 1, "gradient_clip": 0.05, "max_epochs": 5}),
+    (weighted, {"accumulate": 3, "patience": 1, "gradient_clip": 0.05, "max_epochs": 5}),
 ])
 def test_trials__give_what_each_gives_with_the_trainer(
     texts: World, tmp_path: Path, change: Callable[[Run], None], trainer: dict[str, Any]
@@ -203,6 +204,26 @@ def test_one_run__trains_without_the_trainer(
     agree(search(a_run(texts, tmp_path / "ours", MEMBERS[0], False), events.append), expected)
     same_curves(events, said)
     assert "the head is trained on cached features alone" in said_by(events)
+
+
+def test_lone_example__joins_the_same_batch(
+    texts: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a network with batch norms, and with every technique on it."""
+    def joined(data: Any, *_: Any) -> list[str]:
+        data.update = Update(joins_last=True)
+        return []
+
+    monkeypatch.setattr("ftlab.training.batches.settle", joined)
+    heard: list[list[dict[str, Any]]] = [[], []]
+    for plain, events in zip((True, False), heard, strict=True):
+        run = a_run(texts, tmp_path / str(plain), MEMBERS[0], plain, max_epochs=2)
+        run.data.load()
+        run.data.batch_size = len(run.data.splits["train"]) - 1
+        search(run, events.append)
+    assert "the head is trained on cached features alone" in said_by(heard[1])
+    assert max(step for step, _ in curves(heard[0])) == 2  # a step an epoch
+    same_curves(heard[1], heard[0])
 
 
 def test_views__that_an_interrupted_run_left_undone_are_made(

@@ -14,6 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention as attention
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import GuardFailed, Incompatible
+from ftlab.tasks.classification import Classification
+from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.lora import LoRA
 from ftlab.training.fit import Run
@@ -151,8 +153,12 @@ def test_pack__of_the_last_block_starts_from_the_cache(
 
 def test_pack__of_other_seeds_has_each_ones_order(texts: World, tmp_path: Path) -> None:
     def make(plain: bool) -> list[Run]:
-        return [run_of(texts, LoRA(rank=2, lr=1e-2), plain, tmp_path, seed=seed, head_dropout=0)
-                for seed in (3, 4, 3)]
+        settings = replace(FLOAT64, accumulate=3)
+        runs = [run_of(texts, LoRA(rank=2, lr=1e-2), plain, tmp_path, seed=seed, head_dropout=0,
+                       settings=settings) for seed in (3, 4, 3)]
+        for run in runs:
+            run.data.task = Classification(WeightedCrossEntropy())
+        return runs
 
     alone, together, notes = both(make)
     assert all("3 runs packed" in note for note in notes), notes

@@ -1,0 +1,157 @@
+"""Training batches: which examples they have, and what each counts in its update.
+
+The gradients of several batches (accumulation) and of several processes make one update. It is
+that of all their examples in one batch: each batch's mean loss counts by what it is the mean of
+(examples, tokens, weights of classes), in an epoch's last, shorter window too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+Weight = Callable[[dict[str, Any]], float]
+"""Units that a batch's loss is the mean of (`Task.weight`)."""
+
+TINY = 1e-300  # divides where nothing counts, and the loss is 0
+
+
+class Share(NamedTuple):
+    """What a batch counts in its update; batches bring it as `share`.
+
+    Attributes:
+        weight: units that the batch's loss is the mean of.
+        window: units of all batches that this process adds up before the update.
+        batches: by which a loop divides the loss, whatever the window's length.
+    """
+
+    weight: float
+    window: float
+    batches: int = 1
+
+    def of(self, loss: Tensor) -> Tensor:
+        """The batch's loss such that the mean over batches and processes is that of all units."""
+        if not torch.distributed.is_initialized():
+            return loss * (self.batches * self.part)
+        whole = torch.tensor(self.window, dtype=torch.float64, device=loss.device)
+        torch.distributed.all_reduce(whole)
+        world = torch.distributed.get_world_size()
+        return loss * (self.batches * world * self.weight / whole.clamp(min=TINY)).to(loss.dtype)
+
+    @property
+    def part(self) -> float:
+        """Of this process's window; 0 where nothing in it counts."""
+        return self.weight / max(self.window, TINY)
+
+
+def shares(weights: Sequence[float], accumulate: int) -> list[Share]:
+    """Of an epoch's batches, or of some whole windows."""
+    windows = [weights[i:i + accumulate] for i in range(0, len(weights), accumulate)]
+    return [Share(weight, sum(window)) for window in windows for weight in window]
+
+
+def with_shares(
+    batches: Iterable[dict[str, Any]], accumulate: int, weight: Weight
+) -> Iterator[dict[str, Any]]:
+    """Batches that bring their `share`; those of a window are loaded before the first is given.
+
+    Args:
+        batches: of an epoch.
+        accumulate: batches of an update.
+        weight: of a batch (`Task.weight`).
+    """
+    rest = iter(batches)
+    while window := list(itertools.islice(rest, accumulate)):
+        parts = shares([weight(batch) for batch in window], accumulate)
+        for batch, part in zip(window, parts, strict=True):
+            yield {**batch, "share": part._replace(batches=accumulate)}
+
+
+class TrainLoader(DataLoader[Any]):
+    """Training batches with their `share`.
+
+    Args:
+        accumulate: batches of an update.
+        weight: of a batch (`Task.weight`).
+        settings: of DataLoader.
+    """
+
+    def __init__(self, accumulate: int, weight: Weight, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._accumulate, self._weight = accumulate, weight
+
+    def __iter__(self) -> Any:
+        return with_shares(super().__iter__(), self._accumulate, self._weight)
+
+
+class JoinedBatches(BatchSampler):
+    """Batches of positions, of which the last one, with a single example, joins the one before.
+
+    Args:
+        sampler: draws the positions, such that `leaves_one`.
+        batch_size: of this process.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+
+    def __len__(self) -> int:
+        return super().__len__() - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        drawn = list(super().__iter__())
+        yield from drawn[:-2]
+        yield [position for batch in drawn[-2:] for position in batch]
+
+
+def leaves_one(examples: int, batch_size: int) -> bool:
+    """Whether the last of several batches has a single example, and the others more."""
+    return batch_size > 1 and examples > batch_size and examples % batch_size == 1
+
+
+@dataclass(frozen=True)
+class Update:
+    """How training batches become an update.
+
+    Attributes:
+        batches: whose gradients are added up.
+        joins_last: whether a last batch of one example, which a batch norm cannot take, joins the
+            one before.
+    """
+
+    batches: int = 1
+    joins_last: bool = False
+
+    def loader(self, weight: Weight, shares: bool) -> Callable[..., DataLoader[Any]]:
+        """Makes a loader from the arguments of DataLoader.
+
+        Args:
+            weight: see `TrainLoader`.
+            shares: whether batches bring their `share`.
+        """
+        def make(dataset: Dataset[Any], batch_size: int, sampler: Sampler[int],
+                 **settings: Any) -> DataLoader[Any]:
+            if self.joins_last and leaves_one(len(sampler), batch_size):  # type: ignore[arg-type]  # has a length
+                settings["batch_sampler"] = JoinedBatches(sampler, batch_size)
+            else:
+                settings |= {"batch_size": batch_size, "sampler": sampler}
+            if not shares:
+                return DataLoader(dataset, **settings)
+            return TrainLoader(self.batches, weight, dataset=dataset, **settings)
+
+        return make
+
+
+def set_epoch(loader: DataLoader[Any], epoch: int) -> None:
+    """Let a loader's sampler draw the order of an epoch (from 0), as Lightning does."""
+    batches = loader.batch_sampler
+    for sampler in (loader.sampler, batches, getattr(batches, "sampler", None)):
+        begin: Callable[[int], None] | None = getattr(sampler, "set_epoch", None)
+        if begin is not None:
+            begin(epoch)

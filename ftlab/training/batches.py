@@ -1,0 +1,155 @@
+"""What training batches must be for batch norms, and where several are not as one large batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.model import TaskModel
+from ftlab.data.base import DataModule
+from ftlab.data.sampling import share_of_batch
+from ftlab.data.train_batches import Update, leaves_one
+from ftlab.errors import InputError
+from ftlab.techniques.base import Technique
+from ftlab.training.costs import first_examples
+from ftlab.training.settings import TrainerSettings
+
+LONE = ("the last training batch would have 1 example a device, of which batch norms have no "
+        "variance: it joins the batch before, with every technique")
+
+
+@contextmanager
+def watched(model: TaskModel, examples: int) -> Iterator[set[nn.Module]]:
+    """Collects the batch norms that see one value of each channel per example.
+
+    Args:
+        model: of which a batch is computed inside.
+        examples: of that batch.
+
+    Raises:
+        InputError: another norm sees a single value, and so gives always the same.
+    """
+    single: set[nn.Module] = set()
+
+    def look(module: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        values: Tensor = args[0] if args else named["input"]
+        if isinstance(module, _BatchNorm):
+            if values.numel() <= examples * module.num_features:
+                single.add(module)
+            return
+        groups = module.num_groups if isinstance(module, nn.GroupNorm) else values.shape[1]
+        if values.numel() <= len(values) * groups:
+            raise InputError(f"{type(module).__name__} sees a single value of each channel or "
+                             "group, and gives always the same", "take larger inputs")
+
+    norms = [module for module in model.modules()
+             if isinstance(module, _BatchNorm | _InstanceNorm | nn.GroupNorm)]
+    hooks = [module.register_forward_pre_hook(look, with_kwargs=True) for module in norms]
+    try:
+        yield single
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def norms(model: TaskModel) -> set[nn.Module]:
+    """Its batch norms."""
+    return {module for module in model.modules() if isinstance(module, _BatchNorm)}
+
+
+def trained_norms(model: TaskModel) -> set[nn.Module]:
+    """The batch norms that take their statistics from training batches.
+
+    Args:
+        model: adapted, in training mode.
+    """
+    return {module for module in norms(model) if module.training}
+
+
+def foretell(data: DataModule, backbone: Backbone, technique: Technique,
+             settings: TrainerSettings, again: Callable[[], Technique]) -> list[str]:
+    """What `settle` will say of a run, before there is one.
+
+    Which norms see a single value of an example, only a pass of the network tells: it is built
+    where a device has a training batch of one example.
+
+    Args:
+        data: connected with the backbone.
+        backbone: of the run.
+        technique: attached to a model without weights.
+        settings: of the run.
+        again: makes the technique once more.
+
+    Raises:
+        InputError: as `settle`.
+    """
+    technique.train()
+    examples, size = _shares(data, settings)
+    lone = size == 1 or examples == 1 or leaves_one(examples, size)
+    if not lone or not norms(technique.model):
+        return caveats(technique.model, settings)
+    technique = again()
+    technique.prepare(data)
+    model = backbone.build(data.task, technique.form).eval()
+    sample = first_examples(next(iter(data.val_dataloader())), 2)
+    with torch.no_grad(), watched(model, len(sample["index"])) as single:
+        model(sample)
+    technique.attach(model, data.task).train()
+    return settle(data, model, single, settings)
+
+
+def settle(data: DataModule, model: TaskModel, single: Collection[nn.Module],
+           settings: TrainerSettings) -> list[str]:
+    """Let the data set make batches that batch norms can take; notes on them.
+
+    Every technique has the same batches, also where it freezes the norms.
+
+    Args:
+        data: connected.
+        model: adapted, in training mode.
+        single: the batch norms that see one value of each channel per example.
+        settings: of the run.
+
+    Raises:
+        InputError: norms that train have a batch of one example.
+    """
+    examples, size = _shares(data, settings)
+    data.update = Update(settings.accumulate, joins_last=bool(single))
+    if (size == 1 or examples == 1) and trained_norms(model) & set(single):
+        each = f" on each of {settings.devices} devices" if settings.devices > 1 else ""
+        least = 2 * settings.devices
+        mend = (f"set batch_size: {least}" if examples > 1
+                else f"train on {least} examples at least")
+        raise InputError(f"training batches of 1 example{each} give batch norms that train one "
+                         "value of each channel, which has no variance",
+                         f"{mend}, or take a technique that freezes norms")
+    return [*([LONE] if single and leaves_one(examples, size) else []), *caveats(model, settings)]
+
+
+def caveats(model: TaskModel, settings: TrainerSettings) -> list[str]:
+    """Why the batches of an update are not as one, where they are not.
+
+    Args:
+        model: adapted, in training mode.
+        settings: of the run.
+    """
+    cut = [f"{name}: {value}" for name, value in
+           (("accumulate", settings.accumulate), ("devices", settings.devices)) if value > 1]
+    if not cut:
+        return []
+    norms = "batch norms take their statistics from each batch" if trained_norms(model) else ""
+    return [f"with {' and '.join(cut)} an update is not quite that of one large batch: {reason}"
+            for reason in (norms, model.batch_loss) if reason]
+
+
+def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:
+    """A device's training examples, and those of a batch."""
+    devices = settings.devices
+    return (-(-len(data.splits["train"]) // devices), share_of_batch(data.batch_size, devices))
