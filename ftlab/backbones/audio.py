@@ -78,11 +78,14 @@ class _Waveform:
     extractor: Any
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        # without a mask it would scale a waveform by its padding too, and so by its neighbours
         features = self.extractor(list(waveforms), sampling_rate=self.extractor.sampling_rate,
-                                  padding=True, return_tensors="pt")
-        # int32 as it comes; transformers sums the mask into lengths
-        return {name: value if value.is_floating_point() else value.to(torch.long)
-                for name, value in features.items()}  # (B, N)
+                                  padding=True, return_attention_mask=True, return_tensors="pt")
+        inputs = {"input_values": features["input_values"]}  # (B, N)
+        if self.extractor.return_attention_mask:
+            # int32 as it comes; transformers sums the mask into lengths
+            inputs["attention_mask"] = features["attention_mask"].to(torch.long)
+        return inputs
 
 
 @dataclass(frozen=True)

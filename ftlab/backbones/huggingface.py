@@ -200,7 +200,7 @@ class HuggingFace(Backbone):
                   else find_tokenizer(self.tokenizer))
         config = self._config()
         fast = self._modality(config) != "audio"
-        tokenizer = load_tokenizer(folder, self.label, fast)
+        tokenizer = load_tokenizer(folder, self.label, config, fast)
         if config.model_type == "whisper":
             set_language(tokenizer, config, self.label, self.speech.language)
         if self.new_tokens:

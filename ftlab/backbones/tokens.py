@@ -32,22 +32,29 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _FILES)
 
 
-def load_tokenizer(folder: Path, label: str, fast: bool = True) -> Any:
+def load_tokenizer(folder: Path, label: str, config: Any, fast: bool = True) -> Any:
     """The folder's tokenizer, with a padding token (the end token where it has none).
+
+    It pads on the right, whatever its folder says: padding in front would shift learned positions,
+    so that a text's score depended on its neighbours in the batch. Generation moves the padding.
 
     Args:
         folder: with the tokenizer's files.
         label: whose, for messages.
+        config: of the network that reads the tokens.
         fast: refuse one that is not; wav2vec2's, of characters, has no fast version.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
     mend = "give tokenizer: a folder or hub id that has one"
+    # XLNet's head reads the last place, and its positions are relative
+    side = "left" if getattr(config, "summary_type", "") == "last" else "right"
     if not has_tokenizer(folder):
         raise InputError(f"{label}: no tokenizer in {folder}", mend)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(folder))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(folder),
+                                                               padding_side=side)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({error})",
                          mend) from error
