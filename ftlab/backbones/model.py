@@ -53,6 +53,8 @@ class TaskModel(nn.Module):
     """Of outputs that spell a text, a symbol a frame: the one that stands for none."""
     inert: tuple[str, ...] = ()
     """Paths of modules on which the outputs do not depend at the start: no place for adapters."""
+    new_ids: Sequence[int] = ()
+    """Tokens whose embeddings are new, so that no pre-training has seen them."""
 
     def __init__(
         self,
@@ -94,6 +96,11 @@ class TaskModel(nn.Module):
         held = Block(self, "all", inside)
         return (module for name, module in self.named_modules()
                 if (name + ".").startswith(self._trunk + ".") and not held.holds(name))
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The backbone's own network, within what a technique has wrapped around it."""
+        return self.get_submodule(self._trunk)
 
     def wrap(self, wrapped: nn.Module, inner: str) -> None:
         """Replace the network by a wrapper that holds it at the path `inner`."""

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from ftlab.backbones.preprocessing import PairPreprocessing, TextPreprocessing
+from ftlab.backbones.preprocessing import PairPreprocessing, TextPreprocessing, Vocabulary
 from ftlab.errors import InputError
 
 # Their position embeddings start behind the padding index (Liu et al. 2019, fairseq).
@@ -82,7 +82,39 @@ def positions(config: Any) -> int | None:
     return found
 
 
-def text_preprocessing(config: Any, tokenizer: Any) -> TextPreprocessing:
+def read_vocabulary(config: Any, tokenizer: Any, label: str,
+                    new: Sequence[str] = ()) -> Vocabulary | None:
+    """Which tokens the network has embeddings for; None where its config does not say.
+
+    Args:
+        config: of the network.
+        tokenizer: of transformers.
+        label: whose, for messages.
+        new: tokens that are going to get embeddings.
+    """
+    rows = getattr(config, "vocab_size", None)
+    if rows is None:
+        rows = getattr(getattr(config, "text_config", None), "vocab_size", None)
+    if not isinstance(rows, int):
+        return None  # CANINE reads characters, Whisper's encoder sound
+    tokens = tokenizer.get_vocab()
+    rows = max([rows, *(tokens[token] + 1 for token in new if token in tokens)])
+    beyond = {place: token for token, place in tokens.items() if place >= rows}
+    return Vocabulary(label, len(tokens), rows, dict(sorted(beyond.items())))
+
+
+def check_vocabulary(vocabulary: Vocabulary | None, tokenizer: Any) -> None:
+    """Hold the tokens that stand in every batch to the network's embeddings.
+
+    Raises:
+        InputError: padding, or what the tokenizer puts around texts, has none.
+    """
+    if vocabulary is not None and vocabulary.lacking:
+        vocabulary.check([tokenizer.pad_token_id, *tokenizer("")["input_ids"]])
+
+
+def text_preprocessing(config: Any, tokenizer: Any,
+                       vocabulary: Vocabulary | None = None) -> TextPreprocessing:
     """What a data module needs of a tokenizer; it can be pickled for loader workers."""
     tokens = _Tokens(tokenizer, longest_text(config, tokenizer))
     types = ("token_type_ids" in tokenizer.model_input_names
@@ -90,7 +122,8 @@ def text_preprocessing(config: Any, tokenizer: Any) -> TextPreprocessing:
     between = (tokenizer.num_special_tokens_to_add(pair=True)
                > tokenizer.num_special_tokens_to_add(pair=False))
     pairs = PairPreprocessing(tokens.encode_pairs, tokens.pad_pairs, types, between)
-    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest, tokenizer, pairs)
+    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest, tokenizer, pairs,
+                             vocabulary)
 
 
 @dataclass(frozen=True)
