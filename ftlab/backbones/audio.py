@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from ftlab.backbones.preprocessing import AudioPreprocessing, lacks_nothing
+from ftlab.backbones.preprocessing import AudioPreprocessing, Vocabulary, lacks_nothing
 from ftlab.backbones.speech import read_extractor, whisper_positions
 from ftlab.errors import Incompatible
 
 
 def audio_preprocessing(folder: Path, config: Any, label: str,
-                        tokenizer: Callable[[], Any] | None = None,
+                        tokenizer: Callable[[], Any] | None,
+                        vocabulary: Callable[[Any], Vocabulary | None],
                         seconds: float | None = None) -> AudioPreprocessing:
     """Log-mel spectrograms for Whisper, normalised waveforms for wav2vec2 and its kin.
 
@@ -29,6 +31,7 @@ def audio_preprocessing(folder: Path, config: Any, label: str,
         label: whose, for messages.
         tokenizer: reads that of the transcripts, where the network has a vocabulary; asked for by
             the first transcript, so that what writes nothing needs none.
+        vocabulary: says of that tokenizer which tokens the network has embeddings for.
         seconds: of audio that Whisper reads; None for its own 30.
 
     Raises:
@@ -43,7 +46,8 @@ def audio_preprocessing(folder: Path, config: Any, label: str,
                                "mend feature_size in its preprocessor_config.json")
         positions = whisper_positions(extractor, config, seconds, label)
         samples = 2 * positions * extractor.hop_length
-        encode = _WhisperLabels(tokenizer, config.decoder_start_token_id) if tokenizer else None
+        encode = (_WhisperLabels(tokenizer, config.decoder_start_token_id, vocabulary)
+                  if tokenizer else None)
         return AudioPreprocessing(
             extractor.sampling_rate, _LogMel(extractor, samples), samples / extractor.sampling_rate,
             encode, longest_labels=config.max_target_positions, spectrogram=True)
@@ -82,22 +86,30 @@ class _Waveform:
     extractor: Any
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        # without a mask it would scale a waveform by its padding too, and so by its neighbours
         features = self.extractor(list(waveforms), sampling_rate=self.extractor.sampling_rate,
-                                  padding=True, return_tensors="pt")
-        # int32 as it comes; transformers sums the mask into lengths
-        return {name: value if value.is_floating_point() else value.to(torch.long)
-                for name, value in features.items()}  # (B, N)
+                                  padding=True, return_attention_mask=True, return_tensors="pt")
+        inputs = {"input_values": features["input_values"]}  # (B, N)
+        if self.extractor.return_attention_mask:
+            # int32 as it comes; transformers sums the mask into lengths
+            inputs["attention_mask"] = features["attention_mask"].to(torch.long)
+        return inputs
 
 
 @dataclass(frozen=True)
 class _WhisperLabels:
     tokenizer: Callable[[], Any]
     start: int
+    vocabulary: Callable[[Any], Vocabulary | None]
 
     def __call__(self, transcripts: Sequence[str]) -> list[list[int]]:
         """Ids behind the start token, which the network puts in front itself."""
         # Whisper was trained on transcripts with a space in front, and writes them so
-        found = self.tokenizer()([" " + _spaced(text) for text in transcripts])["input_ids"]
+        tokenizer = self.tokenizer()
+        found = tokenizer([" " + _spaced(text) for text in transcripts])["input_ids"]
+        vocabulary = self.vocabulary(tokenizer)
+        if vocabulary is not None:
+            vocabulary.check(chain.from_iterable(found), "transcripts")
         return [ids[1:] if ids[0] == self.start else ids for ids in found]
 
 

@@ -24,7 +24,7 @@ from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import add_embeddings, add_tokens
 from ftlab.backbones.outside import Origin
 from ftlab.backbones.pooling import Pooling
-from ftlab.backbones.preprocessing import Preprocessing
+from ftlab.backbones.preprocessing import Preprocessing, Vocabulary
 from ftlab.backbones.pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.source import check_sha256, sha256_of
 from ftlab.backbones.speech import (
@@ -35,7 +35,13 @@ from ftlab.backbones.speech import (
     settle_characters,
     settle_whisper,
 )
-from ftlab.backbones.tokens import has_tokenizer, load_tokenizer, text_preprocessing
+from ftlab.backbones.tokens import (
+    check_vocabulary,
+    has_tokenizer,
+    load_tokenizer,
+    read_vocabulary,
+    text_preprocessing,
+)
 from ftlab.errors import InputError
 
 _POOLING = (*get_args(Pooling), "own")
@@ -77,8 +83,9 @@ class HuggingFace(Backbone):
             source ships none; likewise.
         sha256: what the fingerprint of the weights must be, or begin with.
         speech: how a speech network hears and writes.
-        new_tokens: words or marks that the vocabulary lacks, each to be one token; their
-            embeddings start as the mean of the others.
+        new_tokens: words or marks that the vocabulary lacks, or has without an embedding, each to
+            be one token; their embeddings start near the mean of the pieces that they were, and
+            train with every technique.
     """
 
     def __init__(self, source: str, revision: str | None = None,
@@ -107,6 +114,8 @@ class HuggingFace(Backbone):
         self.new_tokens = new_tokens
         self.preprocessor = preprocessor
         self._folders: dict[bool, Path] = {}
+        self._pieces: dict[str, list[int]] = {}
+        self._new_ids: list[int] = []
 
     @property
     def label(self) -> str:
@@ -126,9 +135,10 @@ class HuggingFace(Backbone):
                     known = self.speech.characters or self.tokenizer or has_tokenizer(folder)
                     return audio_preprocessing(self._front_end, config, self.label,
                                                self._read_tokenizer if known else None,
-                                               self.speech.seconds)
+                                               self._vocabulary_of, self.speech.seconds)
                 case "text":
-                    return text_preprocessing(config, self._tokenizer)
+                    return text_preprocessing(config, self._tokenizer,
+                                              self._vocabulary_of(self._tokenizer))
 
     @property
     def fingerprint(self) -> str:
@@ -151,15 +161,17 @@ class HuggingFace(Backbone):
             pool_over = None if pooling == "own" else pooling
             match form or task.form:
                 case "vector":
-                    return build_vector(checkpoint, task, pool_over, self.head_dropout)
+                    model = build_vector(checkpoint, task, pool_over, self.head_dropout)
                 case "tokens":
-                    return build_tokens(checkpoint, task)
+                    model = build_tokens(checkpoint, task)
                 case "boxes":
-                    return build_boxes(checkpoint, task)
+                    model = build_boxes(checkpoint, task)
                 case "text":
-                    return build_text(checkpoint, task)
+                    model = build_text(checkpoint, task)
                 case "embedding":
-                    return build_embedding(checkpoint, pool_over)
+                    model = build_embedding(checkpoint, pool_over)
+        model.new_ids = self._new_ids
+        return model
 
     def _checkpoint(self, meta: bool) -> Checkpoint:
         config = self._config()
@@ -168,13 +180,15 @@ class HuggingFace(Backbone):
         return Checkpoint(self.label, self._folder(weights=False), config,
                           getattr(torch, self.dtype), self._weights,
                           self._read_tokenizer, meta, self._finish,
-                          bool(self.speech.characters))
+                          self.new_tokens or (), bool(self.speech.characters))
 
     def _finish(self, network: Any) -> None:
         if network.config.model_type == "whisper":
             settle_whisper(network, self._front_end, self.label, self.speech)
         if self.new_tokens:
-            add_embeddings(network, self._tokenizer.convert_tokens_to_ids(self.new_tokens))
+            tokens = self._tokenizer.get_vocab()
+            pieces = {tokens[token]: own for token, own in self._pieces.items()}
+            self._new_ids = add_embeddings(network, pieces, self.label)
 
     def _folder(self, weights: bool = True) -> Path:
         """Asks the hub once: what is built does not change below a session."""
@@ -210,12 +224,18 @@ class HuggingFace(Backbone):
                   else find_tokenizer(self.tokenizer))
         config = self._config()
         fast = self._modality(config) != "audio"
-        tokenizer = load_tokenizer(folder, self.label, fast)
+        tokenizer = load_tokenizer(folder, self.label, config, fast)
         if config.model_type == "whisper":
             set_language(tokenizer, config, self.label, self.speech.language)
-        if self.new_tokens:
-            add_tokens(tokenizer, self.new_tokens, self.label)
+        vocabulary = read_vocabulary(config, tokenizer, self.label)
+        if self.new_tokens and vocabulary is not None:
+            self._pieces = add_tokens(tokenizer, self.new_tokens, self.label, vocabulary.rows)
+        if type(config) not in transformers.MODEL_FOR_CTC_MAPPING:  # whose output layer is checked
+            check_vocabulary(self._vocabulary_of(tokenizer), tokenizer)
         return tokenizer
+
+    def _vocabulary_of(self, tokenizer: Any) -> Vocabulary | None:
+        return read_vocabulary(self._config(), tokenizer, self.label, self.new_tokens or ())
 
     def _config(self) -> Any:
         config = read_config(self._folder(weights=False), self.dropout, self.label)

@@ -55,6 +55,8 @@ class TaskModel(nn.Module):
     """Paths of modules on which the outputs do not depend at the start: no place for adapters."""
     batch_loss: str = ""
     """Why the loss of a batch is not that of its parts, where a network computes its own."""
+    new_ids: Sequence[int] = ()
+    """Tokens whose embeddings are new, so that no pre-training has seen them."""
 
     def __init__(
         self,
@@ -96,6 +98,11 @@ class TaskModel(nn.Module):
         held = Block(self, "all", inside)
         return (module for name, module in self.named_modules()
                 if (name + ".").startswith(self._trunk + ".") and not held.holds(name))
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The backbone's own network, within what a technique has wrapped around it."""
+        return self.get_submodule(self._trunk)
 
     def wrap(self, wrapped: nn.Module, inner: str) -> None:
         """Replace the network by a wrapper that holds it at the path `inner`."""

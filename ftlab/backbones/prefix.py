@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ftlab.backbones.block import lies_below
 from ftlab.backbones.model import IGNORED, Batch, TaskModel, tensors
+from ftlab.backbones.new_tokens import is_delta
 from ftlab.backbones.passes import (
     EXAMPLES,
     LABELS,
@@ -262,7 +263,9 @@ def leading(model: TaskModel) -> int:
     while count < len(blocks) and not any(blocks[count].holds(name) for name in trainable):
         count += 1
     if not count:
-        raise Unplayable("the first block trains")
+        only_new = all(is_delta(name) for name in trainable if blocks[0].holds(name))
+        raise Unplayable("embeddings of new_tokens train in the first block" if only_new else
+                         "the first block trains")
     return count
 
 

@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
+
+from ftlab.errors import InputError
+
+_FEW = 20  # tokens that were added; more are another network's vocabulary
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer's tokens, and the network's embeddings for them.
+
+    Attributes:
+        label: whose they are, for messages.
+        tokens: of the tokenizer.
+        rows: embeddings of the network.
+        lacking: tokens without an embedding, by id.
+    """
+
+    label: str
+    tokens: int
+    rows: int
+    lacking: Mapping[int, str] = field(default_factory=dict)
+
+    def check(self, ids: Iterable[int], place: str = "") -> None:
+        """Refuse token ids that the network has no embedding for.
+
+        Args:
+            ids: that the network is going to read or write.
+            place: where they come from.
+
+        Raises:
+            InputError: one of them is beyond the embeddings.
+        """
+        if not self.lacking or not (beyond := sorted(self.lacking.keys() & set(ids))):
+            return
+        at = f"{place}: " if place else ""
+        raise InputError(
+            f"{at}{self.label}: its tokenizer has {self.tokens} tokens and its network embeddings "
+            f"for {self.rows}, so {self.lacking[beyond[0]]!r} has none (id {beyond[0]})",
+            "give tokenizer: the network's own" if len(self.lacking) > _FEW else
+            f"set new_tokens: {json.dumps(list(self.lacking.values()), ensure_ascii=False)}, or "
+            f"save the network after resize_token_embeddings({max(self.lacking) + 1})")
 
 
 @dataclass(frozen=True)
@@ -43,6 +85,7 @@ class TextPreprocessing:
         tokenizer: transformers' fast tokenizer, for data modules that place tokens themselves
             (prompts and answers, words and tags).
         pairs: of two texts an example.
+        vocabulary: for data modules that place tokens themselves, to check them.
     """
 
     encode: Callable[[Sequence[str], int], tuple[list[list[int]], int]]
@@ -50,6 +93,7 @@ class TextPreprocessing:
     longest: int
     tokenizer: Any = None
     pairs: PairPreprocessing | None = None
+    vocabulary: Vocabulary | None = None
 
 
 def lacks_nothing(transcript: str) -> set[str]:

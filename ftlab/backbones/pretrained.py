@@ -40,6 +40,7 @@ class Checkpoint:
         tokenizer: reads the fast tokenizer (raises InputError where there is none).
         meta: build on the meta device, without weights.
         finish: changes the network once it has its weights.
+        new_tokens: that get embeddings.
         new_vocabulary: whether the network gets an output layer for other symbols than it knew.
     """
 
@@ -51,6 +52,7 @@ class Checkpoint:
     tokenizer: Callable[[], Any]
     meta: bool
     finish: Callable[[PreTrainedModel], None] = lambda network: None
+    new_tokens: Sequence[str] = ()
     new_vocabulary: bool = False
 
     def own_class(self, auto_classes: Sequence[str]) -> Any:

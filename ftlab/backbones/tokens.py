@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ftlab.backbones.hub import read_json
-from ftlab.backbones.preprocessing import PairPreprocessing, TextPreprocessing
+from ftlab.backbones.preprocessing import PairPreprocessing, TextPreprocessing, Vocabulary
 from ftlab.errors import InputError
 
 # Their position embeddings start behind the padding index (Liu et al. 2019, fairseq).
@@ -34,22 +34,29 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _FILES)
 
 
-def load_tokenizer(folder: Path, label: str, fast: bool = True) -> Any:
+def load_tokenizer(folder: Path, label: str, config: Any, fast: bool = True) -> Any:
     """The folder's tokenizer, with a padding token (the end token where it has none).
+
+    It pads on the right, whatever its folder says: padding in front would shift learned positions,
+    so that a text's score depended on its neighbours in the batch. Generation moves the padding.
 
     Args:
         folder: with the tokenizer's files.
         label: whose, for messages.
+        config: of the network that reads the tokens.
         fast: refuse one that is not; wav2vec2's, of characters, has no fast version.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
     mend = "give tokenizer: a folder or hub id that has one"
+    # XLNet's head reads the last place, and its positions are relative
+    side = "left" if getattr(config, "summary_type", "") == "last" else "right"
     if not has_tokenizer(folder):
         raise InputError(f"{label}: no tokenizer in {folder}", mend)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(folder),
+                                                               padding_side=side,
                                                                trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({error})",
@@ -100,7 +107,39 @@ def positions(config: Any) -> int | None:
     return found
 
 
-def text_preprocessing(config: Any, tokenizer: Any) -> TextPreprocessing:
+def read_vocabulary(config: Any, tokenizer: Any, label: str,
+                    new: Sequence[str] = ()) -> Vocabulary | None:
+    """Which tokens the network has embeddings for; None where its config does not say.
+
+    Args:
+        config: of the network.
+        tokenizer: of transformers.
+        label: whose, for messages.
+        new: tokens that are going to get embeddings.
+    """
+    rows = getattr(config, "vocab_size", None)
+    if rows is None:
+        rows = getattr(getattr(config, "text_config", None), "vocab_size", None)
+    if not isinstance(rows, int):
+        return None  # CANINE reads characters, Whisper's encoder sound
+    tokens = tokenizer.get_vocab()
+    rows = max([rows, *(tokens[token] + 1 for token in new if token in tokens)])
+    beyond = {place: token for token, place in tokens.items() if place >= rows}
+    return Vocabulary(label, len(tokens), rows, dict(sorted(beyond.items())))
+
+
+def check_vocabulary(vocabulary: Vocabulary | None, tokenizer: Any) -> None:
+    """Hold the tokens that stand in every batch to the network's embeddings.
+
+    Raises:
+        InputError: padding, or what the tokenizer puts around texts, has none.
+    """
+    if vocabulary is not None and vocabulary.lacking:
+        vocabulary.check([tokenizer.pad_token_id, *tokenizer("")["input_ids"]])
+
+
+def text_preprocessing(config: Any, tokenizer: Any,
+                       vocabulary: Vocabulary | None = None) -> TextPreprocessing:
     """What a data module needs of a tokenizer; it can be pickled for loader workers."""
     tokens = _Tokens(tokenizer, longest_text(config, tokenizer))
     types = ("token_type_ids" in tokenizer.model_input_names
@@ -108,7 +147,8 @@ def text_preprocessing(config: Any, tokenizer: Any) -> TextPreprocessing:
     between = (tokenizer.num_special_tokens_to_add(pair=True)
                > tokenizer.num_special_tokens_to_add(pair=False))
     pairs = PairPreprocessing(tokens.encode_pairs, tokens.pad_pairs, types, between)
-    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest, tokenizer, pairs)
+    return TextPreprocessing(tokens.encode, tokens.pad, tokens.longest, tokenizer, pairs,
+                             vocabulary)
 
 
 @dataclass(frozen=True)

@@ -181,11 +181,12 @@ class CausalLM(DataModule):
     def _tokenise(self, split: SplitName, cache: TokenCache) -> None:
         examples = self._texts[split]
         if self.prompt is None:
-            self.splits[split], self._pairs[split] = chunks_of(examples, cache, self.max_length)
+            self.splits[split], pairs = chunks_of(examples, cache, self.max_length)
+            self._keep(split, pairs, cache)
             return
         pairs, cut = pairs_of(examples, cache, self.max_length, self.chat,
                               f"{split} split of {self.sources[split] or self.sources['train']}")
-        self._pairs[split] = pairs
+        self._keep(split, pairs, cache)
         if cut:
             self.note(f"{cut} of {len(examples)} {split} prompts were cut from the left, at "
                       f"{self.max_length} tokens with their responses")
@@ -197,6 +198,10 @@ class CausalLM(DataModule):
             self.note(f"{without} of {len(examples)} {split} responses have no number where "
                       f"final_number: {self.task.final_number} looks for it; answers to them "
                       "count as wrong")
+
+    def _keep(self, split: SplitName, pairs: Pairs, cache: TokenCache) -> None:
+        cache.check(split, pairs.prompts, pairs.responses)
+        self._pairs[split] = pairs
 
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
         return _Pairs(self._pairs[split], self.seed)

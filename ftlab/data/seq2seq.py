@@ -136,9 +136,11 @@ class Seq2Seq(DataModule):
         examples = self.splits[split]
         texts = [self.prefix + text for text in examples.inputs]
         columns, cut = cache.encoded(texts, self.max_source_length)
+        cache.check(split, columns["ids"])
         self._sources[split] = columns["ids"]
         self._note_cut(cut, split, "sources", f"at max_source_length {self.max_source_length}")
         targets = cache.made(_targets, examples.targets).columns["ids"]
+        cache.check(split, targets)
         limit, bound = self.max_target_length, self.task.max_new_tokens
         self._note_cut(sum(length > limit for length in lengths(targets)), split, "targets",
                        f"at max_target_length {limit}, and lost their end token")

@@ -161,6 +161,7 @@ class TextClassification(DataModule):
             texts = self.splits[split].inputs
             encoded = cache.encoded if self.text_pair is None else cache.encoded_pairs
             columns, cut = encoded(texts, self.max_length)
+            cache.check(split, columns["ids"])
             self._tokens[split] = columns["ids"]
             if self.token_types:
                 self._types[split] = columns["types"]

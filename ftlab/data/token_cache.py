@@ -65,6 +65,7 @@ class TokenCache:
         self.tokenizer = preprocessing.tokenizer
         self.encode = preprocessing.encode
         self.pairs = preprocessing.pairs
+        self.vocabulary = preprocessing.vocabulary
 
     def encoded(self, texts: Sequence[str], max_length: int) -> Tokenised:
         """`ids` of each text, as `TextPreprocessing.encode`."""
@@ -94,6 +95,15 @@ class TokenCache:
             arguments: texts, numbers and lists of these.
         """
         return self._kept(make, arguments, lambda: make(self.tokenizer, *arguments))
+
+    def check(self, split: str, *columns: Sequence[Sequence[int]]) -> None:
+        """Hold the token ids of a split to the embeddings that the network has.
+
+        Raises:
+            InputError: an id is beyond them.
+        """
+        if self.vocabulary is not None and self.vocabulary.lacking:
+            self.vocabulary.check(chain.from_iterable(chain(*columns)), f"{split} split")
 
     def _kept(self, code: Callable[..., Any], arguments: Sequence[Any],
               make: Callable[[], Tokenised]) -> Tokenised:

@@ -203,6 +203,7 @@ class TokenClassification(DataModule):
     def _align(self, split: SplitName, cache: TokenCache) -> None:
         examples = self.splits[split]
         rows = Alignment(cache.made(in_tokens, examples.inputs, self.max_length), examples.targets)
+        cache.check(split, rows.tokens)
         self._rows[split] = rows
         lost = rows.lost()
         if any(lost):

@@ -15,6 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.new_tokens import fold
 from ftlab.backbones.source import is_hub_id
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports import agreement
@@ -183,6 +184,7 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
         base = write_adapter(loading, model, backbone.origin, inputs, folder)
         form = "A PEFT adapter; the base model stays as it is."
     else:
+        fold(model)
         longest = None if examples is None else examples.max_length
         write_whole(loading, model, data.task, inputs, folder, longest)
         form = "A model of transformers."
@@ -214,6 +216,7 @@ def _merge(found: Restored) -> None:
     if not technique.merge(found.model):
         raise Incompatible(f"{type(technique).__name__} adds what no weights of the network can "
                            "hold", "export it without --merged")
+    fold(found.model)  # before the layers around an embedding go
     unload(found.model)
 
 

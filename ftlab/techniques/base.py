@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.model import Outputs, TaskModel
+from ftlab.backbones.new_tokens import thaw, train_rows
 from ftlab.data.base import DataModule
 from ftlab.data.train_batches import Share
 from ftlab.errors import Incompatible
@@ -164,8 +165,10 @@ class Technique(LightningModule, ABC):
     # What Lightning calls.
 
     def attach(self, model: TaskModel, task: Task) -> Technique:
-        """Adapt `model` to `task`; from then on this module trains it."""
+        """Adapt `model` to `task`; from then on this module trains it, and new tokens with it."""
         self.adapt(model)
+        if self.trains and model.new_ids:
+            train_rows(model.trunk, model.new_ids, anyway=self.changes_freezing)
         trainable = any(parameter.requires_grad for parameter in model.parameters())
         if self.trains and not trainable:
             raise Incompatible(f"{type(self).__name__} finds nothing to train in this model",
@@ -203,6 +206,7 @@ class Technique(LightningModule, ABC):
 
     def on_train_epoch_start(self) -> None:
         self.begin_epoch(self.model, self.current_epoch, self.trainer.max_epochs or 1)
+        thaw(self.model)
         self.train()
         self.trained |= {n for n, p in self.model.named_parameters() if p.requires_grad}
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,9 @@ class InContext(Technique):
             tokenizer, self.head, self.tail, self._demonstrations(data, tokenizer, words),
             [_continuation(tokenizer, self.tail, word) for word in words], reads.longest)
         self.prompts.check()
+        if reads.vocabulary is not None:
+            reads.vocabulary.check([*self.prompts.prefix, *chain(*self.prompts.labels),
+                                    *tokenise(tokenizer, self.head + self.tail)], "InContext")
         texts: Any = data.dataset("test", training=False)
         cut = sum(self.prompts.query(texts.input(i))[1] > 0 for i in range(len(texts)))
         if cut:

@@ -11,6 +11,7 @@ from peft import PromptLearningConfig, get_peft_model
 from torch import nn
 
 from ftlab.backbones.forms.causal import CausalModel
+from ftlab.backbones.forms.tokens import TokensModel
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.tokens import positions
 from ftlab.data.base import DataModule
@@ -48,11 +49,18 @@ def wrap_with_virtual_tokens(
             f"{technique} does not work with the encoder-decoder {type(network).__name__}",
             "take LoRA or IA3 for it",
         )
-    if argument == "inputs_embeds" and hasattr(network, "score"):
+    if (argument == "inputs_embeds" and hasattr(network, "score")
+            and not isinstance(model, TokensModel)):
         raise Incompatible(
             f"{technique}: {type(network).__name__} finds the last token by the input's ids, "
             "which virtual tokens hide from it",
             'give the backbone `pooling: "last"`',
+        )
+    if isinstance(model, CausalModel) and not _knows_padding(network):
+        raise Incompatible(
+            f"{technique}: {type(network).__name__} counts padding as distance, so that prompts of "
+            "a batch would stand at different distances from the virtual tokens",
+            "take LoRA or IA3 for it",
         )
     _require_room(technique, config.num_virtual_tokens, positions(settings), lengths)
     # PEFT knows how to generate behind virtual tokens; a head of ours is outside it (see below)
@@ -130,6 +138,15 @@ def _takes(network: nn.Module, argument: str) -> bool:
     trunk = getattr(network, "base_model", network)
     passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own.values())
     return passes_on and argument in inspect.signature(trunk.forward).parameters
+
+
+def _knows_padding(network: nn.Module) -> bool:
+    """Whether positions count real tokens alone: they are given, or ALiBi's are made of the mask.
+
+    What generates is padded in front, so that padding stands between virtual tokens and prompt.
+    """
+    return _takes(network, "position_ids") or any(
+        hasattr(module, "build_alibi_tensor") for module in network.modules())
 
 
 def _without_token_types(

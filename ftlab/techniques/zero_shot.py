@@ -70,9 +70,10 @@ class ZeroShot(Technique):
             raise Incompatible(f"{type(model).__name__} does not embed texts",
                                "choose a sentence encoder or an image-text model as the backbone")
         model.requires_grad_(False).eval()
-        if next(model.parameters()).is_meta:
-            return  # planning: no parameters are added
         words = [self.descriptions.get(name, name) for name in self.classes]
+        if next(model.parameters()).is_meta:  # planning: no parameters are added
+            model.check_texts(filled(self.templates, words))
+            return
         references = class_embeddings(model, self.templates, words)
         model.scorer = Similarity(references, self.scale or model.logit_scale or SCALE)
 
@@ -103,6 +104,11 @@ class Similarity(Scorer):
         return layer
 
 
+def filled(templates: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The templates of each word, word by word."""
+    return [template.replace(PLACE, word) for word in words for template in templates]
+
+
 def class_embeddings(model: TaskModel, templates: Sequence[str], words: Sequence[str]) -> Tensor:
     """Unit vectors (C, D): each the mean of a class's embedded templates.
 
@@ -111,6 +117,6 @@ def class_embeddings(model: TaskModel, templates: Sequence[str], words: Sequence
         templates: T texts with `{label}` in them.
         words: what each of the C classes fills in.
     """
-    texts = [template.replace(PLACE, word) for word in words for template in templates]
-    embedded = model.embed_texts(texts).unflatten(0, (len(words), len(templates)))  # (C, T, D)
+    embedded = model.embed_texts(filled(templates, words))
+    embedded = embedded.unflatten(0, (len(words), len(templates)))  # (C, T, D)
     return nn.functional.normalize(embedded.mean(dim=1), dim=-1)

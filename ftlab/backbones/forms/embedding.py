@@ -13,8 +13,9 @@ from ftlab.backbones.blocks import find_blocks
 from ftlab.backbones.forms.vector import headless
 from ftlab.backbones.model import Batch, Outputs, TaskModel
 from ftlab.backbones.pooling import Pooling, pool
+from ftlab.backbones.preprocessing import Vocabulary
 from ftlab.backbones.pretrained import Checkpoint
-from ftlab.backbones.tokens import longest_text
+from ftlab.backbones.tokens import check_vocabulary, longest_text, read_vocabulary
 from ftlab.errors import Incompatible, InputError
 
 BATCH = 64
@@ -36,15 +37,18 @@ class EmbeddingModel(TaskModel):
         network: headless, or a dual encoder of images and texts.
         tokenizer: transformers' fast one, for `embed_texts`.
         longest: tokens of a text that the network reads.
+        vocabulary: which tokens it has embeddings for; None where nobody says.
 
     Attributes:
         scorer: turns embeddings (B, D) into the model's outputs; a technique sets it.
     """
 
-    def __init__(self, network: nn.Module, tokenizer: Any, longest: int) -> None:
+    def __init__(self, network: nn.Module, tokenizer: Any, longest: int,
+                 vocabulary: Vocabulary | None = None) -> None:
         super().__init__(network, find_blocks(network, ()))
         self.tokenizer = tokenizer
         self.longest = longest
+        self.vocabulary = vocabulary
         self.scorer: Scorer | None = None
 
     @property
@@ -80,11 +84,21 @@ class EmbeddingModel(TaskModel):
                 embeddings.append(nn.functional.normalize(self.embed_tokens(inputs), dim=-1))
         return torch.cat(embeddings)
 
-    def _tokenise(self, texts: list[str]) -> Any:
-        for text, ids in zip(texts, self.tokenizer(texts)["input_ids"], strict=True):
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Refuse texts that the network cannot read.
+
+        Raises:
+            InputError: one has too many tokens, or a token without an embedding.
+        """
+        for text, ids in zip(texts, self.tokenizer(list(texts))["input_ids"], strict=True):
             if len(ids) > self.longest:
                 raise InputError(f"{text[:40]!r} ... has {len(ids)} tokens, and the network reads "
                                  f"{self.longest}", "shorten the template or the description")
+            if self.vocabulary is not None:
+                self.vocabulary.check(ids, f"{text[:40]!r}")
+
+    def _tokenise(self, texts: list[str]) -> Any:
+        self.check_texts(texts)
         return self.tokenizer(texts, padding=self._padding, max_length=self.longest,
                               truncation=True, return_tensors="pt")
 
@@ -99,8 +113,9 @@ class SentenceEncoder(EmbeddingModel):
     https://arxiv.org/abs/1908.10084
     """
 
-    def __init__(self, network: nn.Module, tokenizer: Any, longest: int, pooling: Pooling) -> None:
-        super().__init__(network, tokenizer, longest)
+    def __init__(self, network: nn.Module, tokenizer: Any, longest: int, pooling: Pooling,
+                 vocabulary: Vocabulary | None = None) -> None:
+        super().__init__(network, tokenizer, longest, vocabulary)
         self.pooling: Pooling = pooling
 
     def embed(self, inputs: dict[str, Any]) -> Tensor:
@@ -153,9 +168,11 @@ def build_embedding(checkpoint: Checkpoint, pooling: Pooling | None) -> TaskMode
         raise Incompatible(f"{checkpoint.label}: {config.model_type} does not embed texts",
                            "choose a sentence encoder or an image-text model as the backbone")
     tokenizer = checkpoint.tokenizer()
+    vocabulary = read_vocabulary(config, tokenizer, checkpoint.label, checkpoint.new_tokens)
+    check_vocabulary(vocabulary, tokenizer)
     if dual:
         network = checkpoint.network(transformers.AutoModel)
         longest = longest_text(config.get_text_config(), tokenizer)
-        return DualEncoder(network, tokenizer, longest)
+        return DualEncoder(network, tokenizer, longest, vocabulary)
     longest = longest_text(config, tokenizer)
-    return SentenceEncoder(headless(checkpoint), tokenizer, longest, pooling or "mean")
+    return SentenceEncoder(headless(checkpoint), tokenizer, longest, pooling or "mean", vocabulary)

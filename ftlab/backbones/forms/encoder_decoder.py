@@ -72,10 +72,25 @@ def build_encoder_decoder(checkpoint: Checkpoint, auto: Any) -> EncoderDecoderMo
         raise InputError(f"{checkpoint.label}: config.json has no decoder_start_token_id",
                          "add it: for T5 it is the padding token's id")
     network = checkpoint.network(auto)
+    _check_decoder_ids(network, checkpoint.label)
     network.generation_config = _greedy(network.generation_config)
     if getattr(network.config, "forced_decoder_ids", None):
         network.config.forced_decoder_ids = None  # Whisper's old way to name language and task
     return EncoderDecoderModel(network, find_blocks(network, ()), checkpoint.tokenizer())
+
+
+def _check_decoder_ids(network: Any, label: str) -> None:
+    """Hold what the decoder reads in front of and behind a text to its embeddings.
+
+    Raises:
+        InputError: an id is beyond them.
+    """
+    rows = network.get_decoder().get_input_embeddings().num_embeddings
+    for name in ("decoder_start_token_id", "pad_token_id"):
+        if (place := getattr(network.config, name, None)) is not None and place >= rows:
+            raise InputError(f"{label}: {name} is {place}, and the decoder has embeddings for "
+                             f"{rows} tokens", f"mend {name} in config.json, or save the network "
+                             f"after resize_token_embeddings({place + 1})")
 
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
