@@ -39,6 +39,7 @@ def audio_preprocessing(folder: Path, config: Any, label: str,
     if config.model_type == "whisper":
         positions = whisper_positions(extractor, config, seconds, label)
         samples = 2 * positions * extractor.hop_length
+        _shorten(extractor, samples)
         encode = _WhisperLabels(tokenizer, config.decoder_start_token_id) if tokenizer else None
         return AudioPreprocessing(
             extractor.sampling_rate, _LogMel(extractor, samples), samples / extractor.sampling_rate,
@@ -52,6 +53,16 @@ def audio_preprocessing(folder: Path, config: Any, label: str,
         extractor.sampling_rate, _Waveform(extractor), math.inf,
         characters, _Unknown(tokenizer) if tokenizer else lacks_nothing,
         frames=_Frames(tuple(config.conv_kernel), tuple(config.conv_stride)))
+
+
+def _shorten(extractor: Any, samples: int) -> None:
+    """Let Whisper's extractor say how much it reads, since it is saved beside the network.
+
+    transformers takes whole seconds alone: with others its own calls end in a TypeError.
+    """
+    seconds = samples / extractor.sampling_rate
+    extractor.chunk_length = int(seconds) if seconds.is_integer() else seconds
+    extractor.n_samples, extractor.nb_max_frames = samples, samples // extractor.hop_length
 
 
 def _spaced(transcript: str) -> str:

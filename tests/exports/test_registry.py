@@ -63,9 +63,9 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
     folder.mkdir()
     chosen = samples(model)[:2]
     expected = known(model, chosen)
-    loading, _, base = write_model(model, folder)
+    loading, _ = write_model(model, folder)
     registry = Kept(tmp_path / "kept")
-    assert register_model(registry, "m", model, loading, folder, base) == "m/1"
+    assert register_model(registry, "m", model, loading, folder) == "m/1"
     assert list(registry.what.example) == [COLUMNS[world]]
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "kept"))
     raw = [s.raw.read_bytes() if isinstance(s.raw, Path) else s.raw for s in chosen]
@@ -78,4 +78,4 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
 def test_model__without_predictions_is_refused(found: Callable, tmp_path: Path) -> None:
     model = found("text_classification")
     with pytest.raises(Incompatible, match="has no table of examples"):
-        register_model(Kept(tmp_path / "kept"), "m", model, Loading(), tmp_path, "")
+        register_model(Kept(tmp_path / "kept"), "m", model, Loading(), tmp_path)
