@@ -25,7 +25,13 @@ from ftlab.exports.front_end import FrontEnd
 from ftlab.exports.loading import Loading
 from ftlab.exports.restore import Restored, restored
 from ftlab.exports.state_dict import write_state
-from ftlab.exports.transformers_folder import network_of, unload, write_adapter, write_whole
+from ftlab.exports.transformers_folder import (
+    answers_pipelines,
+    network_of,
+    unload,
+    write_adapter,
+    write_whole,
+)
 from ftlab.tracking.registry import Registry
 from ftlab.training import guards
 
@@ -202,6 +208,9 @@ def _write(found: Restored, folder: Path, merged: bool,
     if network is not None:
         within = [folder / base] if base else []
         FrontEnd(preprocessing, fit, examples).write(data.task, network.config, folder, *within)
+    if not answers_pipelines(model):
+        notes.append("transformers' pipelines have no place for the head of this model, and make "
+                     "one of random weights: take the lines above.")
     notes += add_examples(loading, data, examples)
     agreement.check(loading, folder, data.task, chosen, expected)
     return loading, form, notes

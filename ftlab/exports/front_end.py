@@ -48,21 +48,26 @@ class FrontEnd:
     def _told(self, form: Form) -> Preprocessing:
         """With a tokenizer that says of itself what the data module tells ours at every call."""
         if isinstance(self.preprocessing, TextPreprocessing):
-            tokenizer = _as_trained(self.preprocessing.tokenizer)
+            told: dict[str, Any] = {}
             if self.examples is not None and self.examples.cut_at is not None:
-                tokenizer.model_max_length = self.examples.cut_at
-                tokenizer.truncation_side = self.examples.cut_from
+                told = {"model_max_length": self.examples.cut_at,
+                        "truncation_side": self.examples.cut_from}
             if form != "text":  # transformers counts positions from the padding
-                tokenizer.padding_side = "right"
+                told["padding_side"] = "right"
+            tokenizer = _as_trained(self.preprocessing.tokenizer, told)
             return replace(self.preprocessing, tokenizer=tokenizer)
         if isinstance(self.preprocessing, AudioPreprocessing) and self.preprocessing.encode:
             encode: Any = self.preprocessing.encode
-            tokenizer = _as_trained(encode.tokenizer())
+            tokenizer = _as_trained(encode.tokenizer(), {})
             return replace(self.preprocessing, encode=replace(encode, tokenizer=lambda: tokenizer))
         return self.preprocessing
 
 
-def _as_trained(tokenizer: Any) -> Any:
+def _as_trained(tokenizer: Any, told: dict[str, Any]) -> Any:
+    """A copy that is told something, and saves it: transformers saves what it was made with."""
     own = copy.deepcopy(tokenizer)
-    own.clean_up_tokenization_spaces = False  # what is written stays as it was written
+    # what is written stays as it was written
+    for name, value in {**told, "clean_up_tokenization_spaces": False}.items():
+        setattr(own, name, value)
+        own.init_kwargs[name] = value
     return own

@@ -131,9 +131,9 @@ def write_adapter(loading: Loading, model: TaskModel, task: Task, inputs: dict[s
                        f"dtype={next(trunk.parameters()).dtype}{_without_pooler(trunk)})\n"
                        "model = PeftModel.from_pretrained(model, folder).eval()")
     add_outputs(loading, model, inputs, folder, None)
-    notes = [f"adapter_config.json says where {base} lies, for pipeline(model=folder) and PEFT's "
-             "Auto classes: write it there anew (base_model_name_or_path) when the folder moves. "
-             "The lines above need nothing."]
+    notes = [(f"adapter_config.json says where {base} lies, for pipeline(model=folder) and PEFT's "
+              "Auto classes: write it there anew (base_model_name_or_path) when the folder moves. "
+              "The lines above need nothing.")]
     if wrapped or type(trunk).load_adapter is not PeftAdapterMixin.load_adapter:
         notes.append("transformers cannot load this adapter by itself: give pipeline(...) the "
                      "`model` of the lines above.")
@@ -217,9 +217,12 @@ def _public_name(network: Any) -> str:
 
 
 def answers_pipelines(model: TaskModel) -> bool:
-    """Whether transformers' pipelines find the head, which is new and random where they do not."""
+    """Whether a network of transformers has its head where pipelines look for it.
+
+    Where it has not, they make a new one, of random weights.
+    """
     network = network_of(model)
-    return network is not None and model.pooled_head is None and _public_name(network) != "AutoModel"
+    return network is None or (model.pooled_head is None and _public_name(network) != "AutoModel")
 
 
 def _without_pooler(network: Any) -> str:

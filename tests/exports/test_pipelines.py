@@ -18,7 +18,7 @@ import soundfile
 import torch
 import transformers
 from exported import restored
-from families import WORDS
+from families import WORDS, tokenizer
 from matrix import WORLDS, World, make_world
 from PIL import Image
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -27,6 +27,7 @@ from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.speech import Speech
 from ftlab.data.audio_classification import AudioClassification
 from ftlab.data.audio_sources import Speakers
+from ftlab.data.causal_lm import CausalLM
 from ftlab.data.other_examples import put
 from ftlab.data.speech_recognition import SpeechRecognition
 from ftlab.data.text import TextClassification
@@ -34,6 +35,7 @@ from ftlab.exports.export import write_model
 from ftlab.exports.predictions import predictions_of
 from ftlab.exports.restore import Restored
 from ftlab.tasks.alike import alike
+from ftlab.tasks.language_modelling import LanguageModelling
 from ftlab.tasks.multi_label import MultiLabel
 from ftlab.tasks.regression import Regression
 from ftlab.tasks.transcription import Transcription
@@ -267,8 +269,7 @@ def listening(name: str, fixture: Callable[[str], Any], folder: Path) -> World:
     symbols = [*bytes_to_unicode().values(), "<|endoftext|>", "<|startoftranscript|>", "<|en|>",
                "<|transcribe|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
     ids = {symbol: i for i, symbol in enumerate(symbols)}
-    tokenizer = transformers.WhisperTokenizer(vocab=ids, merges=[])
-    tokenizer.save_pretrained(whisper)
+    transformers.WhisperTokenizer(vocab=ids, merges=[]).save_pretrained(whisper)
     start, end = ids["<|startoftranscript|>"], ids["<|endoftext|>"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -308,14 +309,40 @@ def test_speech(name: str, technique: str, merged: bool, exported: Callable[...,
         assert any(answers["prediction"])
 
 
+def writing(fixture: Callable[[str], Any], folder: Path) -> World:
+    """A decoder whose files ask for samples, penalties and many tokens."""
+    network = folder / "decoder"
+    tokenizer(decoder=True).save_pretrained(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        decoder = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+            vocab_size=20, n_embd=32, n_head=2, n_layer=2, n_positions=32, bos_token_id=2,
+            eos_token_id=3, tie_word_embeddings=False))
+        for parameter in decoder.parameters():
+            if parameter.ndim > 1:  # large enough to write something else for each prompt
+                torch.nn.init.normal_(parameter, std=0.6)
+    decoder.save_pretrained(network)
+    transformers.GenerationConfig(
+        do_sample=True, temperature=2.0, repetition_penalty=3.0, max_new_tokens=9, eos_token_id=3,
+    ).save_pretrained(network)
+    (folder / "train").mkdir()
+    train = table_of(folder / "train", {"text": [f"a film {'very ' * (i % 3)}good" for i in range(24)],
+                                        "answer": ["good", "not bad"] * 12})
+    return lambda: (HuggingFace(str(network), dropout=0.0),
+                    CausalLM(train, prompt="the {text} is", response="{answer}", max_length=14,
+                             batch_size=4, task=LanguageModelling(max_new_tokens=5)))
+
+
 @pytest.mark.parametrize(("technique", "merged"), TECHNIQUES[:3])
 def test_text_generation(technique: str, merged: bool, exported: Callable[..., Any],
                          request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    world = make_world("causal_lm", request.getfixturevalue)
+    world = writing(request.getfixturevalue, tmp_path)
     _, answers, folder = exported(world, table_of(tmp_path, {"text": TEXTS}), technique, merged)
-    prompts = [f"the film was {text} not" for text in TEXTS]
+    assert len(set(answers["prediction"])) > 3
+    prompts = [f"the {text} is" for text in TEXTS]
     given = piped("text-generation", folder, prompts, return_full_text=False, truncation=True)
-    assert [one[0]["generated_text"] for one in given] == answers["prediction"]
+    assert [one[0]["generated_text"].strip() for one in given] == answers["prediction"]
+    assert card_of(folder)["predict"](prompts) == answers["prediction"]
 
 
 def pictures(folder: Path, sizes: Sequence[tuple[int, int]]) -> list[str]:
