@@ -71,6 +71,10 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
     raw = [s.raw.read_bytes() if isinstance(s.raw, Path) else s.raw for s in chosen]
     table = loaded.predict(pd.DataFrame({COLUMNS[world]: raw}))
     assert alike(table["prediction"].tolist(), [ours.record["prediction"] for ours in expected], 1e-3)
+    many = loaded.predict(pd.DataFrame({COLUMNS[world]: raw * 20}))  # more than at once
+    assert alike(many["prediction"].tolist(), table["prediction"].tolist() * 20, 1e-4)
+    nothing = loaded.predict(pd.DataFrame({COLUMNS[world]: raw[:0]}, dtype=object))
+    assert (len(nothing), list(nothing)) == (0, list(table))
     assert loaded.metadata.signature.inputs.input_names() == [COLUMNS[world]]
     assert loaded.metadata.signature.outputs.input_names() == list(table)
 
