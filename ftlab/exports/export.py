@@ -17,6 +17,7 @@ from torch import nn
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports import agreement
 from ftlab.exports.card import card
@@ -208,12 +209,20 @@ def _write(found: Restored, folder: Path, merged: bool,
     if network is not None:
         within = [folder / base] if base else []
         FrontEnd(preprocessing, fit, examples).write(data.task, network.config, folder, *within)
-    if not answers_pipelines(model):
-        notes.append("transformers' pipelines have no place for the head of this model, and make "
-                     "one of random weights: take the lines above.")
-    notes += add_examples(loading, data, examples)
+    notes += [*_without_pipeline(model, preprocessing), *add_examples(loading, data, examples)]
     agreement.check(loading, folder, data.task, chosen, expected)
     return loading, form, notes
+
+
+def _without_pipeline(model: TaskModel, preprocessing: Preprocessing) -> Iterator[str]:
+    """Why transformers' pipelines do not answer as the lines do, where they do not."""
+    if not answers_pipelines(model):
+        yield ("transformers' pipelines have no place for the head of this model, and make one of "
+               "random weights: take the lines above.")
+    if isinstance(preprocessing, AudioPreprocessing) and preprocessing.spectrogram \
+            and not preprocessing.longest.is_integer():
+        yield (f"The network reads {preprocessing.longest:g} seconds, and transformers' pipelines "
+               "whole ones alone: they end in a TypeError. Take the lines above.")
 
 
 def output_layer(model: TaskModel) -> nn.Linear | None:

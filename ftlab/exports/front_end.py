@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers.pre_tokenizers import ByteLevel
+
 from ftlab.backbones.base import Form
 from ftlab.backbones.outside import PlainExamples
 from ftlab.backbones.preprocessing import (
@@ -54,6 +56,8 @@ class FrontEnd:
                         "truncation_side": self.examples.cut_from}
             if form != "text":  # transformers counts positions from the padding
                 told["padding_side"] = "right"
+            if form == "tokens" and _in_bytes(self.preprocessing.tokenizer):
+                told["add_prefix_space"] = True  # a word is encoded as within a sentence
             tokenizer = _as_trained(self.preprocessing.tokenizer, told)
             return replace(self.preprocessing, tokenizer=tokenizer)
         if isinstance(self.preprocessing, AudioPreprocessing) and self.preprocessing.encode:
@@ -70,4 +74,12 @@ def _as_trained(tokenizer: Any, told: dict[str, Any]) -> Any:
     for name, value in {**told, "clean_up_tokenization_spaces": False}.items():
         setattr(own, name, value)
         own.init_kwargs[name] = value
+    if "add_prefix_space" in told:
+        before = own.backend_tokenizer.pre_tokenizer
+        before.add_prefix_space = True
+        own.backend_tokenizer.pre_tokenizer = before
     return own
+
+
+def _in_bytes(tokenizer: Any) -> bool:
+    return isinstance(tokenizer.backend_tokenizer.pre_tokenizer, ByteLevel)

@@ -78,6 +78,8 @@ def test_export__adapter_and_card(stored: Stored, here: Callable, tmp_path: Path
     said, card = header(folder), (folder / "README.md").read_text()
     assert "license" not in said
     assert said["library_name"] == "peft"
+    assert "pipeline_tag" not in said, "its head is on pooled features, where no pipeline looks"
+    assert "of random weights" in card
     run = stored.runs[stored.lora]
     metrics = {each["type"]: each["value"] for each in said["model-index"][0]["results"][0]["metrics"]}
     assert metrics["accuracy"] == run.metrics["test/accuracy"]
