@@ -106,7 +106,7 @@ def every_export(cases: Sequence[tuple[str, str, bool]], world: Callable[[str], 
         chosen = samples(model)
         told = known(model, work, chosen)
         try:
-            _, form, _ = write_model(model, folder, merged)
+            _, form = write_model(model, folder, merged)
         except Exception as error:  # noqa: BLE001  the test of this case shows it
             found[case] = {"error": repr(error)}
             continue

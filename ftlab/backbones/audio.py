@@ -46,6 +46,7 @@ def audio_preprocessing(folder: Path, config: Any, label: str,
                                "mend feature_size in its preprocessor_config.json")
         positions = whisper_positions(extractor, config, seconds, label)
         samples = 2 * positions * extractor.hop_length
+        _shorten(extractor, samples)
         encode = (_WhisperLabels(tokenizer, config.decoder_start_token_id, vocabulary)
                   if tokenizer else None)
         return AudioPreprocessing(
@@ -60,6 +61,16 @@ def audio_preprocessing(folder: Path, config: Any, label: str,
         extractor.sampling_rate, _Waveform(extractor), math.inf,
         characters, _Unknown(tokenizer) if tokenizer else lacks_nothing,
         frames=_Frames(tuple(config.conv_kernel), tuple(config.conv_stride)))
+
+
+def _shorten(extractor: Any, samples: int) -> None:
+    """Let Whisper's extractor say how much it reads, since it is saved beside the network.
+
+    transformers takes whole seconds alone: with others its own calls end in a TypeError.
+    """
+    seconds = samples / extractor.sampling_rate
+    extractor.chunk_length = int(seconds) if seconds.is_integer() else seconds
+    extractor.n_samples, extractor.nb_max_frames = samples, samples // extractor.hop_length
 
 
 def _spaced(transcript: str) -> str:

@@ -63,7 +63,7 @@ class Backbone(ABC):
 
     @property
     def origin(self) -> Origin | None:
-        """Where transformers finds the network below an adapter; None where it does not."""
+        """The pre-trained network as transformers names it; None where it does not."""
         return None
 
     def outside(self, model: TaskModel, task: TaskSpec,

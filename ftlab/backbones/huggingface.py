@@ -146,13 +146,7 @@ class HuggingFace(Backbone):
 
     @property
     def origin(self) -> Origin:
-        changes = {"new_tokens change": self.new_tokens,
-                   "speech.characters change": self.speech.characters,
-                   "speech.seconds shortens": self.speech.seconds,
-                   "a GGUF file holds": is_gguf(self.source)}
-        changed = next((what for what, is_so in changes.items() if is_so), "")
-        return Origin(self.source, self.revision, self._folder(),
-                      f"{self.label}: {changed} the network below the adapter" if changed else "")
+        return Origin(self.source, self.revision)
 
     def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
         with quiet():

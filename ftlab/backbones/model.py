@@ -152,6 +152,10 @@ class TaskModel(nn.Module):
         raise Incompatible(f"{type(self).__name__} does not generate text",
                            "choose a language or speech model as the backbone")
 
+    def most_tokens(self, max_new_tokens: int) -> int:
+        """As many tokens as `generate` writes at most when it is given `max_new_tokens`."""
+        return max_new_tokens
+
     def texts(self, batch: Batch, max_new_tokens: int, outputs: Outputs | None = None) -> list[str]:
         """As `generate`; a model whose `outputs` of the batch tell the texts reads them off."""
         return self.generate(batch, max_new_tokens)

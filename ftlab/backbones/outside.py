@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -41,19 +40,15 @@ class Lines:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where other programs find the network that a backbone starts from.
+    """The network that a backbone starts from.
 
     Attributes:
         source: a hub id, a local folder or file, or `package:NAME/PATH`.
         revision: of a hub id.
-        folder: where its files lie here.
-        changed: why what they load from there is another network; empty where it is the same.
     """
 
     source: str
     revision: str | None
-    folder: Path
-    changed: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +96,8 @@ class PlainExamples:
         takes: what it takes, for people: `texts`, `images`.
         column: of a table that holds them.
         max_length: tokens of a text, where each example is one that is encoded by itself.
+        cut_at: tokens of an example, where longer ones are cut.
+        cut_from: side that loses them.
         notes: what the lines leave to their user.
     """
 
@@ -108,4 +105,6 @@ class PlainExamples:
     takes: str
     column: str
     max_length: int | None = None
+    cut_at: int | None = None
+    cut_from: Literal["left", "right"] = "right"
     notes: Sequence[str] = ()

@@ -24,8 +24,12 @@ from ftlab.tasks.classification import Classification
 
 _PREDICT = """
 def predict(recordings):
-    with torch.no_grad():
-        return tell(torch.cat([compute(**prepare(each)) for each in recordings]))
+    recordings = list(recordings)
+    outputs = torch.empty(len(recordings), {width})
+    for place, recording in enumerate(recordings):
+        with torch.no_grad():
+            outputs[place] = compute(**prepare(recording))[0].float()
+    return tell(outputs)
 """
 
 
@@ -134,7 +138,8 @@ class AudioClassification(DataModule):
         if (self.task.form != "vector" or self.task.outside() is None
                 or not isinstance(preprocessing, AudioPreprocessing)):
             return None
-        return PlainExamples(with_sound(_PREDICT, preprocessing, model), "recordings", "audio")
+        code = _PREDICT.format(width=self.task.outputs)
+        return PlainExamples(with_sound(code, preprocessing, model), "recordings", "audio")
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return self._recordings.lengths(split)

@@ -38,6 +38,9 @@ def predict(prompts):  # what the model writes behind each
         {chat}inputs = tokenizer(prompt, add_special_tokens={special}, return_token_type_ids=False,
                            return_tensors="pt")
         ids = inputs["input_ids"]{closing}
+        if ids.shape[1] > {room}:
+            kept = {room} - 1 if ids[0, 0] == tokenizer.bos_token_id else {room}
+            ids = torch.cat([ids[:, :{room} - kept], ids[:, -kept:]], dim=1)
         with torch.no_grad():
             tokens = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
                                     max_new_tokens={longest}, do_sample=False, num_beams=1,
@@ -220,11 +223,18 @@ class CausalLM(DataModule):
         tokenizer = preprocessing.tokenizer
         closing = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
         ends = not self.chat and set(tokenizer("a")["input_ids"][-1:]) & closing
+        room = self.max_length - self._least_response(tokenizer)
         code = _PREDICT.format(chat=_CHAT if self.chat else "", special=not self.chat,
-                               closing="[:, :-1]" if ends else "",
+                               closing="[:, :-1]" if ends else "", room=room,
                                longest=self.task.max_new_tokens)
-        return PlainExamples(with_tokenizer(code), "prompts", "prompt", notes=[
-            f"Prompts were filled into {self.prompt.text!r}; give them filled."])
+        return PlainExamples(
+            with_tokenizer(code), "prompts", "prompt", cut_at=room, cut_from="left",
+            notes=[f"Prompts were filled into {self.prompt.text!r}; give them filled."])
+
+    def _least_response(self, tokenizer: Any) -> int:
+        """Tokens that a prompt leaves for a response where none is known, as `put` does."""
+        least = min(self.splits["train"].labels, key=lambda label: len(str(label)))
+        return len(tokenizer(least, add_special_tokens=False)["input_ids"]) + 1
 
     def check_predicts(self) -> None:
         if self.prompt is None:

@@ -19,7 +19,7 @@ from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.image_augment import ImageAugment, MixCollate
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
 from ftlab.data.kept_images import Fit, KeptImages, Normalise
-from ftlab.data.outside_lines import with_images
+from ftlab.data.outside_lines import AT_ONCE, with_images
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read, read_unlabelled
@@ -29,10 +29,14 @@ from ftlab.tasks.classification import Classification
 
 _FIRST = "the loaders need `connect` with a backbone first"
 _PREDICT = """
-def predict(images):
-    ready = torch.stack([prepare(read(image)) for image in images])
-    with torch.no_grad():
-        return tell(compute({name}=ready))
+def predict(images):  # {size} at once
+    images = list(images)
+    outputs = torch.empty(len(images), {width})
+    for start in range(0, len(images), {size}):
+        ready = torch.stack([prepare(read(image)) for image in images[start:start + {size}]])
+        with torch.no_grad():
+            outputs[start:start + {size}] = compute({name}=ready).float()
+    return tell(outputs)
 """
 
 
@@ -178,7 +182,7 @@ class ImageClassification(DataModule):
         if (self.task.form != "vector" or self.task.outside() is None
                 or not isinstance(preprocessing, ImagePreprocessing)):
             return None
-        code = _PREDICT.format(name=preprocessing.input_name)
+        code = _PREDICT.format(name=preprocessing.input_name, size=AT_ONCE, width=self.task.outputs)
         return PlainExamples(with_images(code, preprocessing, self.image_fit, model), "images",
                              "image")
 

@@ -9,6 +9,9 @@ from torch import nn
 from ftlab.backbones.outside import Lines
 from ftlab.backbones.preprocessing import AudioPreprocessing, ImageFit, ImagePreprocessing
 
+AT_ONCE = 32
+"""Examples that the lines compute together, however many they are given."""
+
 _TOKENIZER = "tokenizer = AutoTokenizer.from_pretrained(folder)"
 _IMAGE = """
 def read(image):  # a path, or an open file; uint8 (3, H, W)

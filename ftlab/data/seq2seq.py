@@ -167,7 +167,7 @@ class Seq2Seq(DataModule):
     def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
         code = _PREDICT.format(prefix=self.prefix, length=self.max_source_length,
                                longest=self.task.max_new_tokens)
-        return PlainExamples(with_tokenizer(code), "texts", "text")
+        return PlainExamples(with_tokenizer(code), "texts", "text", cut_at=self.max_source_length)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return lengths(self._sources[split])

@@ -197,8 +197,11 @@ class SpeechRecognition(DataModule):
             return None
         code = (_WRITE.format(longest=self.task.max_new_tokens) if model.blank is None
                 else _SPELL.format(blank=model.blank))
+        notes = [] if model.blank is None else [
+            ("pipeline(...) spells out special symbols such as <unk>, and what it hears in the "
+             "padding of a batch: give it one recording at a time.")]
         return PlainExamples(with_sound(code, preprocessing, model, tokenizer=True), "recordings",
-                             "audio")
+                             "audio", notes=notes)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return self._recordings.lengths(split)

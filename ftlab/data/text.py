@@ -15,7 +15,7 @@ from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.examples import SPLITS, Examples, SplitName
-from ftlab.data.outside_lines import with_tokenizer
+from ftlab.data.outside_lines import AT_ONCE, with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural, Sampling
@@ -40,9 +40,15 @@ def prepare(pairs):  # of texts
                           return_token_type_ids={types}, return_tensors="pt"))
 """
 _PREDICT = """
-def predict({takes}):
-    with torch.no_grad():
-        return tell(compute(**prepare({takes})))
+def predict({takes}):  # {size} at once, those of like length together
+    {takes} = list({takes})
+    order = sorted(range(len({takes})), key=lambda place: len(str({takes}[place])))
+    outputs = torch.empty(len(order), {width})
+    for start in range(0, len(order), {size}):
+        places = order[start:start + {size}]
+        with torch.no_grad():
+            outputs[places] = compute(**prepare([{takes}[place] for place in places])).float()
+    return tell(outputs)
 """
 
 
@@ -193,8 +199,9 @@ class TextClassification(DataModule):
         prepare, takes, column = ((_PREPARE, "texts", "text") if self.text_pair is None else
                                   (_PREPARE_PAIRS, "pairs", "pair"))
         code = prepare.format(length=self.max_length, types=self.token_types)
-        return PlainExamples(with_tokenizer(code + _PREDICT.format(takes=takes)), takes, column,
-                             self.max_length, notes)
+        code += _PREDICT.format(takes=takes, size=AT_ONCE, width=self.task.outputs)
+        return PlainExamples(with_tokenizer(code), takes, column, self.max_length, self.max_length,
+                             notes=notes)
 
     @property
     def token_types(self) -> bool:

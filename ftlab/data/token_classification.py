@@ -225,7 +225,7 @@ class TokenClassification(DataModule):
         # these tell words apart by the space in front
         bytes_ = "ByteLevel" in str(preprocessing.tokenizer.backend_tokenizer.pre_tokenizer)
         code = _PREDICT.format(length=self.max_length, word='" " + word' if bytes_ else "word")
-        return PlainExamples(with_tokenizer(code), "sentences", "words")
+        return PlainExamples(with_tokenizer(code), "sentences", "words", cut_at=self.max_length)
 
     def lengths(self, split: SplitName) -> Sequence[int]:
         return lengths(self._rows[split].tokens)

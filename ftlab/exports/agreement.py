@@ -164,7 +164,7 @@ def silent_trainer(run: Run) -> Trainer:
         logger.setLevel(level)
 
 
-def check(loading: Loading, folder: Path, base: str, task: Task, chosen: Sequence[Sample],
+def check(loading: Loading, folder: Path, task: Task, chosen: Sequence[Sample],
           expected: Sequence[Known]) -> None:
     """Execute the card's lines on a folder and compare what they give with our model.
 
@@ -174,7 +174,7 @@ def check(loading: Loading, folder: Path, base: str, task: Task, chosen: Sequenc
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other libraries' about each other
-            names = loading.run(str(folder), base)
+            names = loading.run(str(folder))
             given = [(_computed(names, sample), _told(loading, names, sample)) for sample in chosen]
     except Exception as error:  # whatever another library raises, the export is none
         raise FtlabError(f"the exported model does not load or run without ftlab: "

@@ -12,6 +12,7 @@ import yaml
 from ftlab.backbones.source import is_hub_id
 from ftlab.exports.loading import Loading
 from ftlab.exports.restore import Restored
+from ftlab.exports.transformers_folder import answers_pipelines
 from ftlab.reports.formats import escape_markdown
 from ftlab.studies import provenance
 from ftlab.studies.discover import family, members
@@ -83,7 +84,8 @@ def _header(restored: Restored, loading: Loading) -> dict[str, Any]:
              for name, value in sorted(restored.record.metrics.items())
              if name.startswith("test/") and name.count("/") == 1]
     if data.pipeline:
-        header["pipeline_tag"] = data.pipeline
+        if answers_pipelines(restored.model):
+            header["pipeline_tag"] = data.pipeline
         header["model-index"] = [{"name": restored.title, "results": [{
             "task": {"type": data.pipeline},
             "dataset": {"name": tags["ftlab.dataset"], "type": tags["ftlab.dataset"]},

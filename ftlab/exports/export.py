@@ -10,22 +10,30 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import fold
-from ftlab.backbones.source import is_hub_id
+from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports import agreement
 from ftlab.exports.card import card
 from ftlab.exports.examples import add_examples
+from ftlab.exports.front_end import FrontEnd
 from ftlab.exports.loading import Loading
-from ftlab.exports.preprocessors import write_preprocessor
 from ftlab.exports.restore import Restored, restored
 from ftlab.exports.state_dict import write_state
-from ftlab.exports.transformers_folder import network_of, unload, write_adapter, write_whole
+from ftlab.exports.transformers_folder import (
+    answers_pipelines,
+    network_of,
+    unload,
+    write_adapter,
+    write_whole,
+)
 from ftlab.tracking.registry import Registry
 from ftlab.training import guards
 
@@ -80,30 +88,38 @@ def export_run(
     if registry is not None:
         registry.check_name(str(register))
     with restored(run, tracking_uri, allow) as found, _growing(folder) as growing:
-        loading, form, base = write_model(found, growing, merged, onnx)
+        loading, form = write_model(found, growing, merged, onnx, folder)
         files = tuple(sorted(str(p.relative_to(growing)) for p in growing.rglob("*") if p.is_file()))
         version = ""
         if registry is not None:
             from ftlab.exports.pyfunc import register_model
 
-            version = register_model(registry, str(register), found, loading, growing, base)
+            version = register_model(registry, str(register), found, loading, growing)
     return Exported(folder, form, files, version)
 
 
 def write_model(
-    found: Restored, folder: Path, merged: bool = False, onnx: bool = False
-) -> tuple[Loading, str, str]:
+    found: Restored, folder: Path, merged: bool = False, onnx: bool = False,
+    place: Path | None = None,
+) -> tuple[Loading, str]:
     """Fill an empty folder with a restored model, compared and with its card.
 
+    Args:
+        found: the model.
+        folder: to write to.
+        merged: as in `export_run`.
+        onnx: as in `export_run`.
+        place: where the folder will lie; None for where it is.
+
     Returns:
-        How it is loaded; what it is, one sentence; the folder of the base model of an adapter.
+        How it is loaded; what it is, one sentence.
 
     Raises:
         Incompatible: no other library can hold this model; says why.
         FtlabError: the exported model would not be the run's.
     """
     agreement.reproduce(found)
-    loading, form, base, notes = _write(found, folder, merged)
+    loading, form, notes = _write(found, folder, merged, (place or folder).absolute())
     if onnx:
         from ftlab.exports.onnx_file import write_onnx
 
@@ -112,7 +128,7 @@ def write_model(
     (folder / "README.md").write_text(text, encoding="utf-8")
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes for its owner alone
-    return loading, form, base
+    return loading, form
 
 
 def _free(folder: Path) -> Path:
@@ -149,7 +165,8 @@ def _growing(folder: Path | None) -> Iterator[Path]:
         raise
 
 
-def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, str, list[str]]:
+def _write(found: Restored, folder: Path, merged: bool,
+           place: Path) -> tuple[Loading, str, list[str]]:
     """Write the network and what goes with it, and hold both to the run's model."""
     model, backbone, data = found.model, found.run.backbone, found.run.data
     if model.reading is not None:
@@ -165,26 +182,26 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
         for one, other in zip(before, expected, strict=True):
             guards.check_merge(one.outputs, other.outputs)
         adapted = False
-    loading, base, inputs = Loading(), "", chosen[0].inputs
+    loading, inputs, notes = Loading(), chosen[0].inputs, list[str]()
+    if data.task.fold(output_layer(model)):
+        expected = agreement.known(found, chosen)
     network, preprocessing, fit = network_of(model), backbone.preprocessing, data.image_fit
     size = None if fit is None else fit.size
+    base = f"base-{found.record.run_id[:8]}" if adapted else ""
     plain = None if adapted else backbone.outside(model, data.task, size)
     if plain is not None and plain.preprocessing is not None:
         preprocessing = plain.preprocessing
     examples = data.outside(preprocessing, model)
     if network is None and plain is None:
         raise _not_ours_alone(backbone, model, adapted)
+    fold(model)
     if plain is not None:
         write_state(loading, plain, data.task, folder)
         form = f"A state dict for {plain.library}'s {plain.name}."
     elif adapted:
-        if backbone.origin is None:
-            raise Incompatible(f"{type(backbone).__name__} does not say where others find the "
-                               "network below an adapter", _MERGE)
-        base = write_adapter(loading, model, backbone.origin, inputs, folder)
-        form = "A PEFT adapter; the base model stays as it is."
+        notes = write_adapter(loading, model, data.task, inputs, folder, base, place)
+        form = f"A PEFT adapter, and in {base} the network that it adapts."
     else:
-        fold(model)
         longest = None if examples is None else examples.max_length
         write_whole(loading, model, data.task, inputs, folder, longest)
         form = "A model of transformers."
@@ -192,10 +209,31 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
             form = ("A model of sentence-transformers, whose encode() gives the raw outputs, over "
                     "an encoder of transformers.")
     if network is not None:
-        write_preprocessor(preprocessing, fit, data.task, network.config, folder)
-    notes = add_examples(loading, data, examples)
-    agreement.check(loading, folder, base, data.task, chosen, expected)
-    return loading, form, base, [*notes, *_notes(found)]
+        within = [folder / base] if base else []
+        FrontEnd(preprocessing, fit, examples).write(data.task, network.config, folder, *within)
+    notes += [*_without_pipeline(model, preprocessing), *add_examples(loading, data, examples)]
+    agreement.check(loading, folder, data.task, chosen, expected)
+    return loading, form, notes
+
+
+def _without_pipeline(model: TaskModel, preprocessing: Preprocessing) -> Iterator[str]:
+    """Why transformers' pipelines do not answer as the lines do, where they do not."""
+    if not answers_pipelines(model):
+        yield ("transformers' pipelines have no place for the head of this model, and make one of "
+               "random weights: take the lines above.")
+    if isinstance(preprocessing, AudioPreprocessing) and preprocessing.spectrogram \
+            and not preprocessing.longest.is_integer():
+        yield (f"The network reads {preprocessing.longest:g} seconds, and transformers' pipelines "
+               "whole ones alone: they end in a TypeError. Take the lines above.")
+
+
+def output_layer(model: TaskModel) -> nn.Linear | None:
+    """The head's last layer, where that is linear, with a bias, and precise."""
+    layers = [module for _, module in model.head.named_modules()
+              if any(True for _ in module.parameters(recurse=False))]
+    last = layers[-1] if layers else None
+    whole = isinstance(last, nn.Linear) and last.bias is not None
+    return last if whole and last.weight.dtype == torch.float32 else None
 
 
 def _not_ours_alone(backbone: Backbone, model: TaskModel, adapted: bool) -> Incompatible:
@@ -219,10 +257,3 @@ def _merge(found: Restored) -> None:
     fold(found.model)  # before the layers around an embedding go
     unload(found.model)
 
-
-def _notes(found: Restored) -> list[str]:
-    """What the lines do not say."""
-    origin = found.run.backbone.origin
-    if origin is None or origin.source.startswith("package:") or is_hub_id(origin.source):
-        return []
-    return ["The backbone was a folder of the machine that trained it."]

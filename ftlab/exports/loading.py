@@ -21,8 +21,6 @@ class Loading:
 
     Attributes:
         imports: lines; sorted and made unique when they are shown.
-        base: what the folder stands upon, as an expression; empty where it stands alone.
-        base_moves: whether that expression holds on other machines, and in other folders.
         network: defines `compute`.
         examples: defines `prepare` and `predict`; empty where there is none.
         column: of a table that holds what `predict` takes.
@@ -32,8 +30,6 @@ class Loading:
     """
 
     imports: set[str] = field(default_factory=lambda: {"import torch"})
-    base: str = ""
-    base_moves: bool = True
     network: str = ""
     examples: str = ""
     column: str = ""
@@ -47,26 +43,19 @@ class Loading:
         self.packages |= set(lines.packages)
 
     @property
-    def places(self) -> str:
-        """Where the files are: the lines that a caller who knows better leaves out."""
-        lines = ['folder = "."  # where this file lies']
-        if self.base:
-            lines.append(f"base = {self.base}  # what was adapted")
-        return "\n".join(lines)
-
-    @property
     def body(self) -> str:
-        """Everything else; it reads `folder` and, where there is one, `base`."""
+        """What reads `folder`."""
         return "\n\n".join(part for part in (self.network, self.examples) if part)
 
     @property
     def code(self) -> str:
         """The whole of it."""
-        return "\n\n".join([import_lines(self.imports), self.places, self.body]) + "\n"
+        where = 'folder = "."  # where this file lies'
+        return "\n\n".join([import_lines(self.imports), where, self.body]) + "\n"
 
-    def run(self, folder: str, base: str) -> Mapping[str, Any]:
+    def run(self, folder: str) -> Mapping[str, Any]:
         """Execute it for a folder and return what it defines."""
-        return executed(self.imports, self.body, {"folder": folder, "base": base})
+        return executed(self.imports, self.body, {"folder": folder})
 
 
 def executed(imports: Iterable[str], body: str, names: dict[str, Any]) -> dict[str, Any]:

@@ -25,14 +25,14 @@ _CODE = '''"""A model that ftlab has exported; it needs no ftlab. MLflow calls `
 score_names = {scores}
 
 
-def load(folder, base):
+def load(folder):
 {body}
     return predict
 
 
 class Exported(PythonModel):
     def load_context(self, context):
-        self.told = load(context.artifacts["model"], {base})
+        self.told = load(context.artifacts["model"])
 
     def predict(self, context, model_input: pandas.DataFrame, params=None):
         examples = [io.BytesIO(value) if isinstance(value, bytes) else value
@@ -51,8 +51,8 @@ set_model(Exported())
 '''
 
 
-def register_model(registry: Registry, name: str, found: Restored, loading: Loading, folder: Path,
-                   base: str) -> str:
+def register_model(registry: Registry, name: str, found: Restored, loading: Loading,
+                   folder: Path) -> str:
     """Register an exported folder; the version, as `NAME/3`.
 
     Raises:
@@ -65,7 +65,7 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
     sample = agreement.samples(found)[0]
     example = pd.DataFrame({column: [_value(sample.raw)]})
     with quiet():
-        told = loading.run(str(folder), base)["predict"]([_file(example[column][0])])
+        told = loading.run(str(folder))["predict"]([_file(example[column][0])])
     predictions, scores = told if loading.gives_scores else (told, [[]])
     predictions = [[""] if each == [] else each for each in predictions]  # no type is read off []
     given = pd.DataFrame({"prediction": predictions} | {
@@ -75,7 +75,7 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
         given["scores"] = scores
     with tempfile.TemporaryDirectory(prefix="ftlab-") as temporary:
         code = Path(temporary) / "model.py"
-        code.write_text(_code(loading, column, base), encoding="utf-8")
+        code.write_text(_code(loading, column), encoding="utf-8")
         tags = {f"ftlab.{key}": found.record.tags[f"ftlab.{key}"]
                 for key in ("study", "backbone", "dataset", "technique", "seed")}
         return registry.register(name, found.record, Registrable(
@@ -83,14 +83,11 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
             f"{found.title}, of the study {tags['ftlab.study']}. See its README.md."), tags)
 
 
-def _code(loading: Loading, column: str, base: str) -> str:
+def _code(loading: Loading, column: str) -> str:
     imports = loading.imports | {"import io", "import pandas", "from mlflow.models import set_model",
                                  "from mlflow.pyfunc import PythonModel"}
-    # a folder of this machine is named in full: MLflow loads the model from any other
-    where = loading.base if loading.base_moves else repr(base)
     return _CODE.format(imports=import_lines(imports), scores=loading.score_names, column=column,
                         gives_scores=loading.gives_scores,
-                        base=where or "None",
                         body=textwrap.indent(loading.body, "    "))
 
 

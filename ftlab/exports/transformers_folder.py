@@ -6,7 +6,9 @@ import copy
 import inspect
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,12 @@ import torch
 import transformers
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.integrations.peft import PeftAdapterMixin
 
-from ftlab.backbones.forms.causal import CausalModel
-from ftlab.backbones.forms.encoder_decoder import EncoderDecoderModel
 from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import Origin
-from ftlab.backbones.pretrained import quiet, read_config
-from ftlab.backbones.source import is_hub_id
+from ftlab.backbones.pretrained import quiet
 from ftlab.errors import Incompatible
 from ftlab.exports.heads import add_outputs
 from ftlab.exports.loading import Loading
@@ -34,8 +33,10 @@ _AUTOS = (
     "AutoModelForObjectDetection", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM",
     "AutoModelForSpeechSeq2Seq", "AutoModelForCTC", "AutoModel",
 )
-_WITHIN_BASE = ("num_labels", "pad_token_id", "num_denoising", "anchor_image_size", "eval_size")
-_MERGE = "export it with --merged"
+_TASK_TYPES = {
+    "AutoModelForSequenceClassification": "SEQ_CLS", "AutoModelForTokenClassification": "TOKEN_CLS",
+    "AutoModelForCausalLM": "CAUSAL_LM", "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
+}
 
 
 def write_whole(loading: Loading, model: TaskModel, task: Task, inputs: dict[str, Tensor],
@@ -46,7 +47,24 @@ def write_whole(loading: Loading, model: TaskModel, task: Task, inputs: dict[str
         Incompatible: the network has modules that its class in transformers lacks.
     """
     network: Any = model.network
+    _save(network, model, task, folder)
+    name = _public_name(network)
+    loading.imports.add(f"from transformers import {name}")
+    loading.packages.add("transformers")
+    loading.network = f"model = {name}.from_pretrained(folder{_without_pooler(network)}).eval()"
+    add_outputs(loading, model, inputs, folder, sentences)
+
+
+def _save(network: Any, model: TaskModel, task: Task, folder: Path) -> None:
+    """Write weights, config and generation config.
+
+    Raises:
+        Incompatible: the network has modules that its class in transformers lacks.
+    """
     _name_outputs(network.config, model, task)
+    bound = getattr(task, "max_new_tokens", None)
+    if bound is not None and network.can_generate():
+        network.generation_config.max_new_tokens = model.most_tokens(bound)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         stock = type(network)(network.config).state_dict()
     check_stock(network.state_dict().keys(), stock.keys(), type(network).__name__)
@@ -54,11 +72,6 @@ def write_whole(loading: Loading, model: TaskModel, task: Task, inputs: dict[str
         parameter.data = parameter.data.contiguous()
     with quiet():
         network.save_pretrained(folder)
-    name = _public_name(network)
-    loading.imports.add(f"from transformers import {name}")
-    loading.packages.add("transformers")
-    loading.network = f"model = {name}.from_pretrained(folder{_without_pooler(network)}).eval()"
-    add_outputs(loading, model, inputs, folder, sentences)
 
 
 def check_stock(own: AbstractSet[str], stock: AbstractSet[str], name: str) -> None:
@@ -79,69 +92,110 @@ def check_stock(own: AbstractSet[str], stock: AbstractSet[str], name: str) -> No
                            "load it in Python with ftlab: `ftlab predict` does")
 
 
-def write_adapter(loading: Loading, model: TaskModel, origin: Origin,
-                  inputs: dict[str, Tensor], folder: Path) -> str:
-    """What PEFT put beside the frozen network, as `PeftModel.from_pretrained` loads it.
+def write_adapter(loading: Loading, model: TaskModel, task: Task, inputs: dict[str, Tensor],
+                  folder: Path, base: str, place: Path) -> list[str]:
+    """What PEFT put beside a network, and that network in a folder within.
+
+    transformers and PEFT read the names of classes and how texts are generated from the network
+    below an adapter, so that the one it was trained on would answer with its own.
+
+    Args:
+        loading: gets the lines.
+        model: adapted.
+        task: whose classes are named.
+        inputs: of an example.
+        folder: to write to.
+        base: name of the folder within, for the network.
+        place: where both will lie, for PEFT's config.
 
     Returns:
-        The folder of the network that was adapted.
+        What a user has to know.
 
     Raises:
         Incompatible: the network that was adapted is not what transformers loads.
     """
-    if origin.changed:
-        raise Incompatible(origin.changed, _MERGE)
-    inside = "network.base_model" if isinstance(model.network, PeftModel) else "network"
-    trunk: Any = model.get_submodule(inside)
-    heads = [path.removeprefix(f"{inside}.") for path in model.head.paths
-             if path.startswith(f"{inside}.")
-             and any(True for _ in model.get_submodule(path).parameters())]
-    if isinstance(model.network, PeftModel):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PEFT's about transformers, at every look
-            model.network.save_pretrained(os.fspath(folder))
-        state = {name: tensor for name, tensor in trunk.state_dict().items()
-                 if name.startswith(tuple(f"{path}." for path in heads))}
-        if state:
-            save_file(state, folder / "task_head.safetensors")
-    else:
-        state = {}
-        _write_injected(model, heads, origin, folder)
+    wrapped = isinstance(model.network, PeftModel)
+    trunk: Any = network_of(model)
+    with _bare(trunk):
+        _save(trunk, model, task, folder / base)
+    kind = _task_type(model, trunk)
+    inside = "network.base_model." if wrapped else "network."
+    heads = [path.removeprefix(inside) for path in model.head.paths if path.startswith(inside)]
+    heads = [path for path in heads if any(True for _ in trunk.get_submodule(path).parameters())]
+    write = _write_virtual_tokens if wrapped else _write_injected
+    write(model.network, heads, kind, place / base, folder)
     name = _public_name(trunk)
     loading.imports |= {f"from transformers import {name}", "from peft import PeftModel"}
     loading.packages |= {"transformers", "peft"}
-    loading.base = _written(origin.source, loading)
-    loading.base_moves = origin.source.startswith("package:") or is_hub_id(origin.source)
-    options = _differing(trunk, read_config(origin.folder, None, origin.source), bool(heads))
-    revision = f", revision={origin.revision!r}" if origin.revision else ""
-    loading.network = (f"model = {name}.from_pretrained(\n    base{revision}, "
-                       f"dtype={next(trunk.parameters()).dtype}{options}{_without_pooler(trunk)})")
-    if state:
-        loading.imports.add("from safetensors.torch import load_file")
-        loading.network += ('\nmodel.load_state_dict(load_file(f"{folder}/task_head.safetensors"), '
-                            'strict=False)')
-    loading.network += "\nmodel = PeftModel.from_pretrained(model, folder).eval()"
+    loading.network = (f'model = {name}.from_pretrained(\n    f"{{folder}}/{base}", '
+                       f"dtype={next(trunk.parameters()).dtype}{_without_pooler(trunk)})\n"
+                       "model = PeftModel.from_pretrained(model, folder).eval()")
     add_outputs(loading, model, inputs, folder, None)
-    return str(origin.folder)
+    notes = [(f"adapter_config.json says where {base} lies, for pipeline(model=folder) and PEFT's "
+              "Auto classes: write it there anew (base_model_name_or_path) when the folder moves. "
+              "The lines above need nothing.")]
+    if wrapped or type(trunk).load_adapter is not PeftAdapterMixin.load_adapter:
+        notes.append("transformers cannot load this adapter by itself: give pipeline(...) the "
+                     "`model` of the lines above.")
+    return notes
 
 
-def _write_injected(model: TaskModel, heads: list[str], origin: Origin,
+def _write_virtual_tokens(network: Any, heads: Sequence[str], kind: str | None, base: Path,
+                          folder: Path) -> None:
+    config = network.peft_config["default"]
+    before = config.base_model_name_or_path, config.task_type
+    config.base_model_name_or_path = os.fspath(base)
+    config.task_type = kind or config.task_type
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's about transformers, at every look
+        network.save_pretrained(os.fspath(folder))
+    config.base_model_name_or_path, config.task_type = before
+    path = folder / "adapter_model.safetensors"  # PEFT wants the head of a class that has one in it
+    save_file(load_file(path) | _state(network.base_model, heads, "base_model."), path)
+
+
+def _write_injected(network: Any, heads: Sequence[str], kind: str | None, base: Path,
                     folder: Path) -> None:
-    network: Any = model.network
+    """The layers of an adapter and the head, which PEFT puts in the place of any network's."""
     config = copy.copy(network.peft_config["default"])
-    config.base_model_name_or_path, config.revision = origin.source, origin.revision
-    config.modules_to_save = heads or None
+    config.base_model_name_or_path, config.revision = os.fspath(base), None
+    config.modules_to_save = list(heads) or None
     config.inference_mode = True
-    config.task_type = ("CAUSAL_LM" if isinstance(model, CausalModel) else
-                        "SEQ_2_SEQ_LM" if isinstance(model, EncoderDecoderModel)
-                        and network.main_input_name == "input_ids" else None)
+    config.task_type = kind
+    if kind is None:  # as PEFT itself says which class a network is of
+        config.auto_mapping = {"base_model_class": type(network).__name__,
+                               "parent_library": type(network).__module__}
     config.save_pretrained(folder)
     state = get_peft_model_state_dict(network, adapter_name="default", save_embedding_layers=False)
-    for path in heads:
-        state |= {f"{path}.{name}": tensor
-                  for name, tensor in network.get_submodule(path).state_dict().items()}
-    save_file({f"base_model.model.{name}": tensor.detach().clone().contiguous()
-               for name, tensor in state.items()}, folder / "adapter_model.safetensors")
+    state = {f"base_model.model.{name}": tensor.detach().clone().contiguous()
+             for name, tensor in state.items()} | _state(network, heads, "base_model.model.")
+    save_file(state, folder / "adapter_model.safetensors")
+
+
+def _state(network: Any, paths: Sequence[str], prefix: str) -> dict[str, Tensor]:
+    """Tensors of parts of a network, by PEFT's names."""
+    return {f"{prefix}{path}.{name}": tensor.detach().clone().contiguous() for path in paths
+            for name, tensor in network.get_submodule(path).state_dict().items()}
+
+
+def _task_type(model: TaskModel, network: Any) -> str | None:
+    """PEFT's word for what a network gives, by which its Auto classes find the network's own."""
+    return _TASK_TYPES.get(_public_name(network)) if model.pooled_head is None else None
+
+
+@contextmanager
+def _bare(network: Any) -> Iterator[None]:
+    """The network below what PEFT has injected."""
+    layers = {name: module for name, module in network.named_modules()
+              if isinstance(module, BaseTunerLayer)}
+    config = network.__dict__.pop("peft_config", None)
+    for name, layer in layers.items():
+        network.set_submodule(name, layer.get_base_layer())
+    yield
+    for name, layer in layers.items():
+        network.set_submodule(name, layer)
+    if config is not None:
+        network.peft_config = config
 
 
 def unload(model: TaskModel) -> None:
@@ -162,40 +216,28 @@ def _public_name(network: Any) -> str:
     return type(network).__name__
 
 
+def answers_pipelines(model: TaskModel) -> bool:
+    """Whether a network of transformers has its head where pipelines look for it.
+
+    Where it has not, they make a new one, of random weights.
+    """
+    network = network_of(model)
+    return network is None or (model.pooled_head is None and _public_name(network) != "AutoModel")
+
+
 def _without_pooler(network: Any) -> str:
     """A bare network without its pooler says so, or transformers would add a random one."""
     takes = "add_pooling_layer" in inspect.signature(type(network).__init__).parameters
     return ", add_pooling_layer=False" if takes and getattr(network, "pooler", None) is None else ""
 
 
-def _differing(trunk: Any, base: Any, new_head: bool) -> str:
-    """Settings in which the network differs from what its folder says, as arguments."""
-    found = {name: getattr(trunk.config, name) for name in _WITHIN_BASE
-             if getattr(trunk.config, name, None) != getattr(base, name, None)}
-    if new_head:  # the base's own may be another, of the same width or not
-        found["num_labels"] = trunk.config.num_labels
-    if not found:
-        return ""
-    said = "".join(f", {name}={value!r}" for name, value in found.items())
-    return f"{said}, ignore_mismatched_sizes=True"
-
-
-def _written(source: str, loading: Loading) -> str:
-    """An expression for the folder of a source, wherever the code runs."""
-    if not source.startswith("package:"):
-        return repr(source)
-    loading.imports.add("from importlib.util import find_spec")
-    name, _, inside = source.removeprefix("package:").partition("/")
-    return f"find_spec({name!r}).submodule_search_locations[0] + {'/' + inside!r}"
-
-
 def _name_outputs(config: Any, model: TaskModel, task: Task) -> None:
     """Names of classes where transformers' own pipelines look for them."""
     if model.pooled_head is not None or task.form not in ("vector", "tokens", "boxes"):
         return
-    if task.names:
-        config.id2label = dict(enumerate(task.names))
-        config.label2id = {name: number for number, name in enumerate(task.names)}
+    if task.outside_names:
+        config.id2label = dict(enumerate(task.outside_names))
+        config.label2id = {name: number for number, name in enumerate(task.outside_names)}
     if task.problem_type is not None:
         config.problem_type = task.problem_type
 

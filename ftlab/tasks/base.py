@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ftlab.backbones.base import Form
@@ -198,6 +198,22 @@ class Task(ABC):
     def outside(self) -> PlainOutputs | None:
         """What a model's outputs mean, as lines without ftlab; None where nothing says it."""
         return None
+
+    @property
+    def outside_names(self) -> Sequence[str]:
+        """What each raw output is called where other programs show it."""
+        return self.names
+
+    def fold(self, layer: nn.Linear | None) -> bool:
+        """Make a network's raw outputs what is predicted, where that takes a scale and an offset.
+
+        Args:
+            layer: last of the head; None where none can take them in.
+
+        Returns:
+            Whether the layer and this task have changed.
+        """
+        return False
 
     def agrees(self, given: Mapping[str, Any], expected: Mapping[str, Any],
                tolerance: float) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torchmetrics import MetricCollection
 
@@ -166,6 +166,22 @@ class Regression(Task):
 
     def outside(self) -> PlainOutputs:
         return PlainOutputs(Lines(_TELL.format(std=self._std, mean=self.mean)))
+
+    @property
+    def outside_names(self) -> Sequence[str]:
+        """Where the network's own outputs are standard deviations, how they are read."""
+        return () if (self.mean, self._std) == (0.0, 1.0) else (
+            f"(number - {self.mean:.6g}) / {self._std:.6g}",)
+
+    def fold(self, layer: nn.Linear | None) -> bool:
+        """Let the layer give the numbers themselves."""
+        if layer is None:
+            return False
+        with torch.no_grad():
+            layer.weight.mul_(self._std)
+            layer.bias.mul_(self._std).add_(self.mean)
+        self._mean, self._std = 0.0, 1.0
+        return True
 
     @staticmethod
     def stack(targets: Sequence[Any]) -> Tensor:

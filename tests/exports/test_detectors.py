@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from exported import every_export
 from matrix import World
 from PIL import Image
@@ -154,3 +155,22 @@ def test_folder__is_what_transformers_loads(name: str, exported: dict[Case, dict
         best = {key: stored[key][:len(boxes)] for key in ("prediction", "scores")}  # RT-DETR: half
         assert boxes
         assert same_boxes({"prediction": boxes, "scores": told["scores"].tolist()}, best, 1e-3)
+
+
+@pytest.mark.parametrize("case", [(name, "FullFineTuning", False) for name in TRANSFORMERS]
+                         + [("yolos", "LoRA", False)], ids=lambda case: "-".join(map(str, case)))
+def test_pipeline__finds_what_the_run_stored(case: Case, exported: dict[Case, dict[str, Any]]
+                                             ) -> None:
+    """By the shortest way, which gives corners in whole pixels."""
+    found = exported[case]
+    assert "error" not in found, found["error"]
+    pipe = transformers.pipeline("object-detection", model=str(found["folder"]))
+    for path, stored in zip(found["images"], found["stored"], strict=True):
+        given = sorted(pipe(str(path), threshold=0.0), key=lambda one: -one["score"])
+        expected = zip(stored["prediction"], stored["scores"], strict=True)
+        expected = sorted(expected, key=lambda one: -one[1])[:len(given)]
+        assert [one["score"] for one in given] == pytest.approx([s for _, s in expected], abs=1e-3)
+        for one, (box, _) in zip(given, expected, strict=True):
+            assert one["label"] == box["label"]
+            corners = [one["box"][name] for name in ("xmin", "ymin", "xmax", "ymax")]
+            assert corners == pytest.approx(box["box"], abs=1.01)

@@ -73,10 +73,13 @@ def test_export__adapter_and_card(stored: Stored, here: Callable, tmp_path: Path
     assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "head.safetensors",
             "tokenizer.json"} <= {path.name for path in folder.iterdir()}
     assert os.listdir(folder.parent) == ["model"]
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
     said, card = header(folder), (folder / "README.md").read_text()
     assert "license" not in said
     assert said["library_name"] == "peft"
+    assert "pipeline_tag" not in said, "its head is on pooled features, where no pipeline looks"
+    assert "of random weights" in card
     run = stored.runs[stored.lora]
     metrics = {each["type"]: each["value"] for each in said["model-index"][0]["results"][0]["metrics"]}
     assert metrics["accuracy"] == run.metrics["test/accuracy"]
@@ -109,7 +112,7 @@ def test_onnx__gives_the_same_for_any_batch(stored: Stored, tmp_path: Path) -> N
     onnxruntime = pytest.importorskip("onnxruntime")
     made = ftlab.export_run(stored.lora, tmp_path / "model", onnx=True, tracking_uri=stored.uri)
     session = onnxruntime.InferenceSession(str(made.folder / "model.onnx"))
-    names: dict = {"folder": str(made.folder), "base": str(stored.backbone)}
+    names: dict = {"folder": str(made.folder)}
     code = (made.folder / "README.md").read_text().split("```python\n")[1].split("\n```")[0]
     exec(code.replace('folder = "."', ""), names)  # noqa: S102  what the card shows
     for texts in (["a film"], ["the plot was quite good and fine", "bad", "a score of the cast"]):

@@ -63,14 +63,18 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
     folder.mkdir()
     chosen = samples(model)[:2]
     expected = known(model, chosen)
-    loading, _, base = write_model(model, folder)
+    loading, _ = write_model(model, folder)
     registry = Kept(tmp_path / "kept")
-    assert register_model(registry, "m", model, loading, folder, base) == "m/1"
+    assert register_model(registry, "m", model, loading, folder) == "m/1"
     assert list(registry.what.example) == [COLUMNS[world]]
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "kept"))
     raw = [s.raw.read_bytes() if isinstance(s.raw, Path) else s.raw for s in chosen]
     table = loaded.predict(pd.DataFrame({COLUMNS[world]: raw}))
     assert alike(table["prediction"].tolist(), [ours.record["prediction"] for ours in expected], 1e-3)
+    many = loaded.predict(pd.DataFrame({COLUMNS[world]: raw * 20}))  # more than at once
+    assert alike(many["prediction"].tolist(), table["prediction"].tolist() * 20, 1e-4)
+    nothing = loaded.predict(pd.DataFrame({COLUMNS[world]: raw[:0]}, dtype=object))
+    assert (len(nothing), list(nothing)) == (0, list(table))
     assert loaded.metadata.signature.inputs.input_names() == [COLUMNS[world]]
     assert loaded.metadata.signature.outputs.input_names() == list(table)
 
@@ -78,4 +82,4 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
 def test_model__without_predictions_is_refused(found: Callable, tmp_path: Path) -> None:
     model = found("text_classification")
     with pytest.raises(Incompatible, match="has no table of examples"):
-        register_model(Kept(tmp_path / "kept"), "m", model, Loading(), tmp_path, "")
+        register_model(Kept(tmp_path / "kept"), "m", model, Loading(), tmp_path)

@@ -55,11 +55,15 @@ class EncoderDecoderModel(LogitsModel):
 
     def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
         network: Any = self.network
-        room = _positions(network.config) - _LONGEST_PROMPT - _prefix_tokens(network)
         with quiet(), torch.no_grad():
             tokens = network.generate(**self.inputs(batch),
-                                      max_new_tokens=min(max_new_tokens, room))
+                                      max_new_tokens=self.most_tokens(max_new_tokens))
         return written(self.tokenizer, tokens)
+
+    def most_tokens(self, max_new_tokens: int) -> int:
+        network: Any = self.network
+        room = _positions(network.config) - _LONGEST_PROMPT - _prefix_tokens(network)
+        return min(max_new_tokens, room)
 
 
 def build_encoder_decoder(checkpoint: Checkpoint, auto: Any) -> EncoderDecoderModel:
