@@ -162,7 +162,7 @@ def _write(found: Restored, folder: Path, merged: bool) -> tuple[Loading, str, s
         _merge(found)
         before, expected = expected, agreement.known(found, chosen)
         for one, other in zip(before, expected, strict=True):
-            guards.check_merge(one.outputs, other.outputs)
+            guards.check_merge(one.outputs, other.outputs, model)
         adapted = False
     loading, base, inputs = Loading(), "", chosen[0].inputs
     network, preprocessing, fit = network_of(model), backbone.preprocessing, data.image_fit

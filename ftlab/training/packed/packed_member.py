@@ -88,8 +88,7 @@ class Member:
             step: number of the update, from 1.
             last: of the epoch.
         """
-        if not self.run.technique.trained <= self.guard.reached:
-            self.guard.note_gradients(self.model)
+        self.guard.before_update(self.model, self.run.technique.trained, self.optimizer)
         if self.curves.wants(step, last):
             self._about = {"train/lr": self.optimizer.param_groups[0]["lr"],
                            "train/grad_norm": self.gradients.look(self.model)}
@@ -179,7 +178,8 @@ class Member:
             GuardFailed: a trained tensor got no gradient or never moved, a frozen one changed.
         """
         trained = self.run.technique.trained
-        self.guard.check(self.model, trained)
+        for note in self.guard.check(self.model, trained):
+            self.report({"event": "note", "text": note})
         measured = {"cost/train_seconds": self.seconds,
                     "cost/step_seconds": statistics.median(self.steps), **shared}
         return (self.scores | measured | costs.parameter_counts(self.model, trained)
