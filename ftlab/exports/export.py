@@ -180,7 +180,7 @@ def _write(found: Restored, folder: Path, merged: bool,
         _merge(found)
         before, expected = expected, agreement.known(found, chosen)
         for one, other in zip(before, expected, strict=True):
-            guards.check_merge(one.outputs, other.outputs)
+            guards.check_merge(one.outputs, other.outputs, model)
         adapted = False
     loading, inputs, notes = Loading(), chosen[0].inputs, list[str]()
     if data.task.fold(output_layer(model)):

@@ -21,6 +21,7 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking.reader import RunReader
 from ftlab.tracking.records import RunRecord
 from ftlab.training import checkpoint, fit
+from ftlab.training.manifest import FAILED
 from ftlab.training.settings import TrainerSettings
 
 _PARTS = {"backbone": Backbone, "data": DataModule, "technique": Technique}
@@ -106,6 +107,9 @@ def _specification(files: Path, run_id: str) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"run {run_id}: its checkpoint has no readable manifest ({error})",
                          _AGAIN) from error
+    if FAILED in said:
+        raise InputError(f"run {run_id}: its checkpoint is that of a failed run: {said[FAILED]}",
+                         "run its study again; ftlab.training.checkpoint.load takes it as it is")
     if missing:
         raise InputError(f"run {run_id}: its checkpoint's manifest lacks {', '.join(sorted(missing))}",
                          _AGAIN)

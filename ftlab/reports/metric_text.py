@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ftlab.tracking.metric_range import is_percent as is_percent
+from ftlab.tracking.metric_range import is_percent
+
 
 def digits(metric: str, values: Sequence[float]) -> Callable[[float], str]:
     """How a metric's numbers are written: one precision for all of `values`, the largest leads.

@@ -18,6 +18,7 @@ from ftlab.studies.pack import Member
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.study import Study
 from ftlab.tracking.tracker import Status, Tracker
+from ftlab.training.manifest import FAILED, MANIFEST
 
 ATTEMPTS = 3  # at a run whose machine vanishes
 
@@ -86,6 +87,7 @@ class StudyRun(Member):
         self.title, self.share = f"{key.title}, seed {seed}", share
         self.directory = directory or runs.work / f"{key.technique}-{key.config}-seed{seed}"
         self.metrics: dict[str, float] = {}
+        self.measured: dict[str, float] = {}  # so far; of a run that fails it is all there is
         self.step = 0
         self.course: set[str] = set()  # metrics that have one
         self.reason = ""
@@ -113,6 +115,8 @@ class StudyRun(Member):
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
             case "note" | "shortcut" | "precision" | "hardware" | "compile" | "environment":
                 self.tracker.set_tags(self.run_id, self.tags(event))
+            case "measured":
+                self.measured |= event["metrics"]
             case "failed":
                 self.reason = event["reason"]
             case "done":
@@ -132,8 +136,9 @@ class StudyRun(Member):
             runs.display.note(f"{self.title}: {reason}; it will be begun again")
             return
         status: Status = "FAILED" if reason else "FINISHED"
-        if reason:  # of a failed run what tells why, of a finished one all that it wrote
-            shutil.rmtree(self.directory / "checkpoint", ignore_errors=True)
+        if reason:
+            mark_failed(self.directory / "checkpoint", reason)
+            self.tracker.log_metrics(self.run_id, self.measured, 0, int(time.time() * 1000))
         self.tracker.log_artifacts(self.run_id, self.directory)
         self.tracker.end_run(self.run_id, status, reason)
         stored = self.tracker.flush()
@@ -174,6 +179,23 @@ def fingerprints(planned: PlannedCell) -> dict[str, str]:
         "ftlab.dataset_sha256": planned.data_fingerprint,
         "ftlab.backbone_sha256": planned.backbone_fingerprint,
     }
+
+
+def mark_failed(checkpoint: Path, reason: str) -> None:
+    """Write into a checkpoint's manifest why its run failed; a part of a checkpoint goes.
+
+    Hours may be in it, and nobody is to take it for a result: `restored` refuses it.
+    """
+    manifest = checkpoint / MANIFEST
+    if not manifest.exists():
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        return
+    said = {FAILED: reason, **json.loads(manifest.read_text(encoding="utf-8"))}
+    growing = manifest.with_suffix(".tmp")
+    growing.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    growing.replace(manifest)
+    for rest in checkpoint.glob("*.tmp"):
+        rest.unlink()
 
 
 def write_specification(directory: Path, said: Mapping[str, Any]) -> None:

@@ -76,7 +76,7 @@ class Optimization:
 
     def factor(self, step: int, total: int) -> float:
         """Multiplier of the learning rate at `step` of `total`."""
-        warm = self.warmup * total
+        warm = self.warmup * total if total > 1 else 0.0  # its only update is to move something
         if step < warm:
             rise = step / warm
             return 1 / 25 + (1 - 1 / 25) * rise if self.schedule == "one-cycle" else rise
@@ -158,8 +158,8 @@ class Technique(LightningModule, ABC):
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         """Freeze or unfreeze at the start of `epoch` (0-based) of `epochs`."""
 
-    def merge(self, model: TaskModel) -> bool:
-        """Fold what was added into the backbone's weights; whether there was anything."""
+    def merge(self, model: nn.Module) -> bool:
+        """Fold what was added to a model, or to a layer of it, into its weights; whether anything was."""
         return False
 
     # What Lightning calls.

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftlab.backbones.model import TaskModel
 from ftlab.data.base import DataModule
@@ -74,5 +74,5 @@ class DiscriminativeLR(Technique):
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         self.technique.begin_epoch(model, epoch, epochs)
 
-    def merge(self, model: TaskModel) -> bool:
+    def merge(self, model: nn.Module) -> bool:
         return self.technique.merge(model)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from peft import IA3Config
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as KNOWN
+from torch import nn
 
 from ftlab.backbones.model import TaskModel
 from ftlab.techniques.base import LogUniform, Optimization, Technique
@@ -46,5 +47,5 @@ class IA3(Technique):
         )
         inject(model, config)
 
-    def merge(self, model: TaskModel) -> bool:
+    def merge(self, model: nn.Module) -> bool:
         return merge_injected(model)

@@ -110,7 +110,7 @@ def inject(model: TaskModel, config: PeftConfig) -> None:
     model.head.requires_grad_(True)
 
 
-def merge_injected(model: TaskModel) -> bool:
+def merge_injected(model: nn.Module) -> bool:
     """Fold every injected PEFT layer into the weights it adapts."""
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from peft import LoraConfig
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+from torch import nn
 
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import Incompatible
@@ -66,5 +67,5 @@ class LoRA(Technique):
         )
         inject(model, config)
 
-    def merge(self, model: TaskModel) -> bool:
+    def merge(self, model: nn.Module) -> bool:
         return merge_injected(model)

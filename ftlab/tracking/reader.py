@@ -84,7 +84,8 @@ class RunReader(Tracker):
         if record.status != "FINISHED":
             said = f": {record.reason}" if record.reason else ""
             raise InputError(f"run {name} is {record.status}{said}",
-                             "run its study again: what is finished is not repeated")
+                             "run its study again: what is finished is not repeated (what it had "
+                             "trained is among its artifacts, its checkpoint marked as failed)")
         return record
 
     def cell(self, record: RunRecord) -> dict[str, float]:

@@ -52,8 +52,7 @@ class Watch(Callback):
         self._start = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: Any) -> None:
-        if not module.trained <= self.guard.reached:
-            self.guard.note_gradients(module.model)
+        self.guard.before_update(module.model, module.trained, optimizer)
         if self.curves.wants(trainer.global_step + 1, trainer.is_last_batch):
             norm = self.gradients.look(module.model)
             self._about = {"train/lr": optimizer.param_groups[0]["lr"], "train/grad_norm": norm}

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import InputError
+from ftlab.training.manifest import MANIFEST as MANIFEST
 from ftlab.training.sharding import full
 
 WEIGHTS = "delta.safetensors"
-MANIFEST = "manifest.json"
 
 
 def buffer_names(model: TaskModel) -> set[str]:

@@ -22,7 +22,16 @@ from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.training import batches, checkpoint, costs, guards, hardware, precision, sharding
+from ftlab.training import (
+    batches,
+    checkpoint,
+    costs,
+    guards,
+    hardware,
+    merging,
+    precision,
+    sharding,
+)
 from ftlab.training.agreement import Agreement
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
 from ftlab.training.declined import Declined
@@ -128,7 +137,9 @@ def fit(
     }
     if trainer.interrupted:
         raise GuardFailed("the fit was interrupted")
-    guard.check(model, run.technique.trained)
+    report({"event": "measured", "metrics": measured})
+    for note in guard.check(model, run.technique.trained):
+        report({"event": "note", "text": note})
     if torch.distributed.is_initialized():  # or metrics would wait for ranks that have gone
         torch.distributed.destroy_process_group()
     run.data.trainer = None  # from here on one process has all examples
@@ -195,7 +206,8 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         technique.attach(model, task).eval()
         precision.convert(model, name)
         hardware.lay_out(run, model)  # what the technique has added
-        guards.check_identity(before, model.comparable(model(sample)), technique)
+        guards.check_identity(before, model.comparable(model(sample)), technique, model)
+        merging.check_layers(technique, model, sample)
     technique.train()
     for text in batches.settle(run.data, model, single, run.settings):
         report({"event": "note", "text": text})

@@ -75,6 +75,7 @@ def _evaluate(
         prefix = "val" if split == "validation" else split
         results |= {f"{prefix}/{name}": value for name, value in metrics.items()}
         write_predictions(predictions / f"{split}.parquet", records)
+        report({"event": "measured", "metrics": results})
     if not math.isfinite(results["test/loss"]):
         raise GuardFailed("non-finite loss on the test split")
     figures = run.directory / "figures"
@@ -110,6 +111,6 @@ def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, fl
         unmerged = model.comparable(model(batch))
         if not technique.merge(model):
             return results
-        guards.check_merge(unmerged, model.comparable(model(batch)))
+        guards.check_merge(unmerged, model.comparable(model(batch)), model)
     results["cost/latency_merged_seconds"] = costs.latency(task, model, one, context)
     return results

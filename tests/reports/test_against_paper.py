@@ -79,7 +79,7 @@ def test_write__has_paper_ours_difference_and_verdict(store, tmp_path):
     said = paper(number("full", 0.902), number("lora", 0.85), tolerance=0.01)
     report = write("study", keys, store, tmp_path, {}, paper=said)
     text = (tmp_path / "study" / "paper.md").read_text().replace("\\", "")
-    assert "| full | 90.20 | 91.00 ± 1.00 (3) | [88.19, 93.20] | +0.80 | inside the interval |" in text
+    assert "| full | 90.20 | 91.00 ± 1.00 (3) | [88.19, 93.19] | +0.80 | inside the interval |" in text
     assert "| lora | 85.00 | 80.00 ± - (1) | - | -5.00 | one seed: outside the tolerance |" in text
     for part in ("Hu et al. (2021), Table 2, https://arxiv.org", "Protocol, averaging", "1.00 points"):
         assert part in text

@@ -2,7 +2,6 @@
 
 import csv
 import io
-
 from dataclasses import replace
 
 import numpy as np

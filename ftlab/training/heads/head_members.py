@@ -83,7 +83,8 @@ class Member:
         trained |= names
         guard.reached |= names
         head.put(self.final)
-        guard.check(model, trained, None if everything else names)
+        for note in guard.check(model, trained, None if everything else names):
+            self.report({"event": "note", "text": note})
         head.put(self.kept)
         if self.best.directory is not None:
             self.best.write(model, guard.moved(model, names))

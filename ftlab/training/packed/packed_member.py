@@ -89,9 +89,8 @@ class Member:
             step: number of the update, from 1.
             last: of the epoch.
         """
-        if not self.run.technique.trained <= self.guard.reached:
-            self.guard.note_gradients(self.model)
         window, self._window = self._window, 0
+        self.guard.before_update(self.model, self.run.technique.trained, self.optimizer)
         if self.curves.wants(step, last):
             self._about = {"train/loss": mean_of(self._losses.sums(window)),
                            "train/lr": self.optimizer.param_groups[0]["lr"],
@@ -188,7 +187,8 @@ class Member:
             GuardFailed: a trained tensor got no gradient or never moved, a frozen one changed.
         """
         trained = self.run.technique.trained
-        self.guard.check(self.model, trained)
+        for note in self.guard.check(self.model, trained):
+            self.report({"event": "note", "text": note})
         measured = {"cost/train_seconds": self.seconds,
                     "cost/step_seconds": statistics.median(self.steps), **shared}
         return (self.scores | measured | costs.parameter_counts(self.model, trained)
