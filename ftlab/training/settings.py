@@ -17,7 +17,10 @@ class TrainerSettings:
             is `bf16-mixed` (products rounded to bfloat16, parameters in float32) where the
             hardware is faster in it, else `32-true`; what it became is on record.
         gradient_clip: largest norm of the gradient; None for no clipping.
-        accumulate: batches whose gradients are added up before an update.
+        accumulate: batches whose gradients are added up before an update, which is that of all
+            their examples in one batch: `batch_size: 2` with 4 is `batch_size: 8`, in the memory
+            of 2. Only batch norms, whose statistics are of each batch, and detectors, which divide
+            their loss by what they match in it, come out otherwise; `check` notes it.
         patience: stop after so many epochs without a better `select_by`; None never stops early.
         accelerator: `auto`, `cpu`, `gpu` or `mps`.
         devices: processes of one run.

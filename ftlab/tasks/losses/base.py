@@ -40,6 +40,8 @@ class Loss(ABC):
 
     per_class: Tensor | None = None
     """One number a class (C,), where the loss has such: weights, log priors; made by `fit`."""
+    _placed: tuple[Tensor, Tensor] | None = None
+    """`per_class`, and the same on the device where losses are computed."""
 
     def fit(self, counts: Sequence[int]) -> None:  # noqa: B027  (most losses need no counts)
         """Learn from the number of training examples of each class, after `Subset`."""
@@ -77,11 +79,15 @@ class Loss(ABC):
         """
         if self.per_class is None:
             raise RuntimeError(f"{type(self).__name__} needs `fit` with the class counts first")
-        # kept there, so that a step copies nothing; the first call may be a validation step, and
-        # a tensor made in inference mode could never take part in training
-        with torch.inference_mode(False):
-            self.per_class = self.per_class.to(at_least_float32(logits))
-        return self.per_class
+        like = at_least_float32(logits)
+        source, placed = self._placed or (None, self.per_class)
+        if source is not self.per_class or (placed.device, placed.dtype) != (like.device, like.dtype):
+            # kept there, so that a step copies nothing; the first call may be a validation step,
+            # and a tensor made in inference mode could never take part in training
+            with torch.inference_mode(False):
+                placed = self.per_class.to(like)
+            self._placed = self.per_class, placed
+        return placed
 
 
 def checked_counts(counts: Sequence[int]) -> Tensor:
