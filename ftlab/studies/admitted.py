@@ -53,7 +53,8 @@ def _admit(package: str) -> None:
         return
     loaded = sys.modules.get(package)
     there = importlib.util.find_spec(package) if loaded is None else loaded.__spec__
-    if there is not None and _place(there) != _place(here):
+    # a folder without __init__.py has no origin: one that happens to be called so, as a checkout is
+    if there is not None and here.origin is not None and _place(there) != _place(here):
         raise InputError(f"--allow {package}: there is one here, and another in {_place(there)}",
                          "rename yours")
     if there is None and loaded is None:

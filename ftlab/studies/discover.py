@@ -39,6 +39,7 @@ def members(base: type, allow: Sequence[str] = ()) -> dict[str, type]:
     Raises:
         InputError: an allowed package cannot be imported, or brings a name that exists.
     """
+    admit(allow)
     found: dict[str, type] = {}
     for package in (base.__module__.rpartition(".")[0], *allow):
         for module in _modules(package):
@@ -56,7 +57,6 @@ def members(base: type, allow: Sequence[str] = ()) -> dict[str, type]:
 
 
 def _modules(package: str) -> Iterator[ModuleType]:
-    admit([package])
     try:
         root = importlib.import_module(package)
     except (ImportError, SyntaxError) as error:

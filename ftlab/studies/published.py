@@ -13,6 +13,7 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
+from ftlab.studies.yaml_schema import text_of
 from ftlab.tracking.plain import name_of
 
 UNITS = {"percent": 0.01, "fraction": 1.0, "plain": 1.0}
@@ -164,6 +165,7 @@ def _number(value: Any, place: Place) -> float:
 
 
 def _text(value: Any, place: Place) -> str:
+    value = text_of(value)
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{place}: has to be said, in words", "see experiments/papers/")
     return " ".join(value.split())

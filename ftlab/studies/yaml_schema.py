@@ -113,6 +113,10 @@ def _map(loader: Loader, node: yaml.MappingNode) -> Iterator[dict[str, Any]]:
     made.update(loader.construct_mapping(node))
 
 
+def _unknown(loader: Loader, node: yaml.Node) -> Any:
+    return loader.construct_undefined(node)
+
+
 for _kind, (_pattern, _first) in _CORE.items():
     Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
     Loader.add_constructor(f"{_TAG}{_kind}", _scalar)
@@ -120,7 +124,7 @@ Loader.add_implicit_resolver(f"{_TAG}merge", re.compile("^<<$"), ["<"])
 for _kind in ("str", "seq"):
     Loader.add_constructor(f"{_TAG}{_kind}", getattr(Loader, f"construct_yaml_{_kind}"))
 Loader.add_constructor(f"{_TAG}map", _map)
-Loader.add_constructor(None, lambda loader, node: loader.construct_undefined(node))
+Loader.add_constructor(None, _unknown)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -129,7 +133,6 @@ class _Dumper(yaml.SafeDumper):
 
 for _kind, (_pattern, _first) in _CORE.items():
     _Dumper.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
-
 
 
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:

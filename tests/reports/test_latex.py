@@ -37,6 +37,12 @@ def sheet(caption: str = "Study s: test/accuracy.", name: str = "x") -> Sheet:
         (f"lora: {NASTY}",), caption, (("Bold", f"The best: 5% {NASTY}"), ("Ties", "a & b")))
 
 
+def test_latex__says_what_letters_beyond_latin_need() -> None:
+    wanted = "% has letters beyond Latin: lualatex or xelatex"
+    assert wanted in latex(sheet("Study s: test/f1/体育."))
+    assert wanted not in latex(sheet("Étude s: test/f1/größe, 95% ± 1 — µ²."))
+
+
 def test_latex__numbers_are_aligned_and_bold_survives() -> None:
     text = latex(sheet())
     assert r"\begin{tabular}{lS[table-format=-2.2(4)]@{\,}rrS[table-format=5.1]r}" in text

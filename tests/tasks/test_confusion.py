@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from ftlab.tasks.confusion import confusion_figure, confusion_matrix
+from ftlab.tasks.fonts import any_script
 
 
 def test_confusion_matrix__is_scikit_learns():
@@ -29,3 +30,14 @@ def test_confusion_figure__renders(size):
     texts = {text.get_text() for text in figure.axes[0].texts}
     share = 100 * matrix[0, 0] / matrix[0].sum()
     assert (f"{matrix[0, 0]}\n{share:.0f}%" in texts) == (size <= 30)
+
+
+def test_confusion_figure__is_drawn_with_names_in_any_script():
+    """A letter that no font of the machine has is a box, not a warning."""
+    names = ["体育", "नी", "ไทย", "خبر", "😀", "да"]
+    figure = confusion_figure(np.eye(6, dtype=int), names)
+    with any_script():
+        png = io.BytesIO()
+        figure.savefig(png, format="png")
+    assert png.getvalue().startswith(b"\x89PNG")
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == names

@@ -38,3 +38,6 @@ def check(folder: Path) -> None:
         assert run.data.params[raw] == name
     assert "test/f1/体育" in (folder / "results/names/table.tex").read_text(encoding="utf-8")
     assert "test/f1/体育" in (folder / "results/names/runs.csv").read_text(encoding="utf-8")
+    for name in ("体育", "财经"):  # each has a file
+        assert f"test/f1/{name}" in (folder / f"results/names/tables/test_f1_{name}.md").read_text(
+            encoding="utf-8")
