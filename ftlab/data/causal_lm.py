@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.outside import PlainExamples
 from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
-from ftlab.backbones.source import resolve_path
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
 from ftlab.data.causal_tokens import Pairs, chunks_of, pairs_of
 from ftlab.data.examples import SPLITS, Examples, SplitName
-from ftlab.data.hub import PREFIX
 from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.packing import PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import Labels, lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
-from ftlab.data.sources import own_splits
+from ftlab.data.sources import columns_of, own_splits
 from ftlab.data.splits import Split, Subset
-from ftlab.data.tables import has_column
+from ftlab.data.tables import Column
 from ftlab.data.token_cache import TokenCache
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.language_modelling import LanguageModelling
@@ -135,24 +133,26 @@ class CausalLM(DataModule):
         columns = [*(self.prompt.columns if self.prompt else ()), *self.response.columns]
         ids, cells, notes = read_cells(source, split, columns)
         self.note(*notes)
-        responses = []
-        for row, place in zip(cells, ids, strict=True):
-            names = {column: self._rename(row[column], f"{source}, {place}")
-                     for column in self.response.columns}
-            responses.append(self.response.fill(names))
+        responses = [self._response(row, f"{source}, {place}")
+                     for row, place in zip(cells, ids, strict=True)]
         if self.prompt is None:
             return Examples(ids, responses, [None] * len(ids))
         return Examples(ids, [self.prompt.fill(row) for row in cells], responses)
 
-    def unlabelled(self, source: str) -> Examples | None:
-        """Prompts from a table without the columns of the response."""
-        if self.prompt is None or source.startswith(PREFIX):
-            return None
-        path = resolve_path(source)
-        if path.is_dir() or all(has_column(path, column) for column in self.response.columns):
-            return None
-        ids, cells, _ = read_cells(source, "test", self.prompt.columns)
-        return Examples(ids, [self.prompt.fill(row) for row in cells], [None] * len(ids))
+    def read_new(self, source: str) -> Examples:
+        """Prompts, and the responses of those rows that have whole ones."""
+        if self.prompt is None:
+            return self.read("test", source)
+        asked, answers = self.prompt.columns, self.response.columns
+        ids, cells, _ = read_cells(source, "test", [*asked, *answers], set(answers) - set(asked))
+        labels = [self._response(row, f"{source}, {place}") if row.keys() >= set(answers) else None
+                  for row, place in zip(cells, ids, strict=True)]
+        return Examples(ids, [self.prompt.fill(row) for row in cells], labels,
+                        beside=columns_of(source, isinstance(asked[0], int)))
+
+    def _response(self, row: Mapping[Column, str], place: str) -> str:
+        return self.response.fill({column: self._rename(row[column], place)
+                                   for column in self.response.columns})
 
     def _rename(self, cell: str, place: str) -> str:
         if self.renamed is None:

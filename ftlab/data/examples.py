@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -19,16 +20,26 @@ class Examples:
         inputs: raw texts, image paths, ...
         labels: raw labels.
         targets: labels as the task encodes them.
+        beside: of examples to predict, what their source says of each, by column.
     """
 
     ids: list[str]
     inputs: list[Any]
     labels: list[Any]
     targets: list[Any] = field(default_factory=list)
+    beside: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, positions: Sequence[int]) -> Examples:
+        beside = {name: [column[i] for i in positions] for name, column in self.beside.items()}
         return Examples(*([column[i] for i in positions] if column else []
-                          for column in (self.ids, self.inputs, self.labels, self.targets)))
+                          for column in (self.ids, self.inputs, self.labels, self.targets)), beside)
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a table's cell holds nothing: null, white space, or not a number."""
+    if isinstance(cell, str):
+        return not cell.strip()
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ftlab.errors import InputError
@@ -17,7 +17,11 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 def image_bytes(image: Path | bytes) -> bytes:
     """The encoded image."""
-    return image if isinstance(image, bytes) else image.read_bytes()
+    try:
+        return image if isinstance(image, bytes) else image.read_bytes()
+    except OSError as error:
+        raise InputError(f"{image!s} cannot be read: {error.strerror}",
+                         "replace the file or remove the example") from error
 
 
 def decode_image(data: bytes, place: str, conversions: Counter[str]) -> torch.Tensor:
@@ -39,7 +43,7 @@ def decode_image(data: bytes, place: str, conversions: Counter[str]) -> torch.Te
                 image = ImageOps.exif_transpose(opened)
                 conversions["turned upright as their EXIF data says"] += 1
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{place} does not decode as an image: {error}",
+        raise InputError(f"{place} does not decode as an image: {_reason(error)}",
                          "replace the file or remove the example") from None
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # convert("RGB") would clip: everything bright becomes white
@@ -77,5 +81,12 @@ def picture_size(path: Path) -> tuple[int, int]:
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
             return (image.height, image.width) if turned else image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} does not decode as an image: {error}",
+        raise InputError(f"{path} does not decode as an image: {_reason(error)}",
                          "replace the file or remove the example") from None
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's words, but for where in memory it read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is of no known kind"
+    return str(error)
