@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,10 +14,11 @@ from ftlab.backbones.outside import PlainExamples
 from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
-from ftlab.data.causal_tokens import Pairs, chunks_of, pairs_of
+from ftlab.data.causal_tokens import Pairs, chunks_of, conversations_of, pairs_of
+from ftlab.data.conversations import read_conversations, read_new_conversations
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.outside_lines import with_tokenizer
-from ftlab.data.packing import PackedCollate
+from ftlab.data.packing import ChatCollate, PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import Labels, lengths
 from ftlab.data.readers import text_reader
@@ -47,6 +49,10 @@ _CHAT = """\
 prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
         """
+_CONVERSATION = """\
+prompt = tokenizer.apply_chat_template(
+            prompt, tokenize=False, add_generation_prompt=True)  # of messages
+        """
 
 
 class CausalLM(DataModule):
@@ -63,6 +69,11 @@ class CausalLM(DataModule):
     paragraphs are texts. They start behind the tokenizer's first token; one that is too long
     becomes several examples that overlap in one token, so that each token is predicted once.
 
+    Conversations are a column of `messages`, lists of {role, content}, which the tokenizer's own
+    chat template writes. All turns of the assistant are learned, and nothing else; answers are
+    generated for the last one, given all before it. Messages of tools are left out. A conversation
+    that is too long loses its oldest turns.
+
     Evaluation measures the responses alone, whatever training learns.
 
     Args:
@@ -73,6 +84,7 @@ class CausalLM(DataModule):
         response: template of the response, or of the plain text.
         classes: cell -> text, to rename what the response's columns hold; every cell must be
             named.
+        messages: column of conversations, in place of prompt and response; null for these.
         chat: put the prompt into the tokenizer's chat template, as a user's turn.
         completion_only: learn the response alone, not the prompt.
         max_length: tokens of prompt and response together.
@@ -97,6 +109,7 @@ class CausalLM(DataModule):
         prompt: str | None = "{prompt}",
         response: str = "{response}",
         classes: dict[str, str] | None = None,
+        messages: str | int | None = None,
         chat: bool = False,
         completion_only: bool = True,
         max_length: int = 256,
@@ -115,6 +128,11 @@ class CausalLM(DataModule):
             raise ValueError(f"max_length must be at least 2, got {max_length}")
         if chat and prompt is None:
             raise ValueError("chat must be false for plain text (prompt: null), got true")
+        if messages is not None and (prompt, response, classes, chat) != (
+                "{prompt}", "{response}", None, False):
+            raise ValueError("messages has prompts and responses in it: prompt, response, classes "
+                             f"and chat must not be given with it, got messages: {messages!r}")
+        self.messages = messages
         self.prompt = None if prompt is None else Template(prompt, "prompt")
         self.response = Template(response, "response")
         self.renamed = classes
@@ -130,6 +148,10 @@ class CausalLM(DataModule):
         return own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
+        if self.messages is not None:
+            examples, notes = read_conversations(source, split, self.messages)
+            self.note(*notes)
+            return examples
         columns = [*(self.prompt.columns if self.prompt else ()), *self.response.columns]
         ids, cells, notes = read_cells(source, split, columns)
         self.note(*notes)
@@ -141,6 +163,8 @@ class CausalLM(DataModule):
 
     def read_new(self, source: str) -> Examples:
         """Prompts, and the responses of those rows that have whole ones."""
+        if self.messages is not None:
+            return read_new_conversations(source, self.messages)
         if self.prompt is None:
             return self.read("test", source)
         asked, answers = self.prompt.columns, self.response.columns
@@ -163,7 +187,8 @@ class CausalLM(DataModule):
         return self.renamed[cell]
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
-        return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]
+        return [hashlib.sha256((text if isinstance(text, str) else json.dumps(text)).encode())
+                .digest() for text in examples.inputs]
 
     def connect(self, backbone: Backbone, seed: int) -> None:
         """Tokenise all splits.
@@ -187,12 +212,16 @@ class CausalLM(DataModule):
         if self.prompt is None:
             self.splits[split], self._pairs[split] = chunks_of(examples, cache, self.max_length)
             return
-        pairs, cut = pairs_of(examples, cache, self.max_length, self.chat,
-                              f"{split} split of {self.sources[split] or self.sources['train']}")
+        where = f"{split} split of {self.sources[split] or self.sources['train']}"
+        if self.messages is not None:
+            pairs, notes = conversations_of(examples, cache, self.max_length, where)
+            self.note(*notes)
+        else:
+            pairs, cut = pairs_of(examples, cache, self.max_length, self.chat, where)
+            if cut:
+                self.note(f"{cut} of {len(examples)} {split} prompts were cut from the left, at "
+                          f"{self.max_length} tokens with their responses")
         self._pairs[split] = pairs
-        if cut:
-            self.note(f"{cut} of {len(examples)} {split} prompts were cut from the left, at "
-                      f"{self.max_length} tokens with their responses")
         bound = self.task.max_new_tokens  # the end token is none of the text
         if longer := sum(length - 1 > bound for length in lengths(pairs.responses)):
             self.note(f"{longer} of {len(examples)} {split} responses have more tokens than "
@@ -211,6 +240,8 @@ class CausalLM(DataModule):
         if training and (self.packs or not self.completion_only):
             return PackedCollate(self.max_length, self._preprocessing.tokenizer.pad_token_id,
                                  self.packs, not self.completion_only)
+        if self.messages is not None:
+            return ChatCollate(self._preprocessing.tokenizer.pad_token_id)
         return Collate(self._preprocessing.pad, self.task.stack)
 
     def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
@@ -218,12 +249,15 @@ class CausalLM(DataModule):
             return None
         tokenizer = preprocessing.tokenizer
         closing = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
-        ends = not self.chat and set(tokenizer("a")["input_ids"][-1:]) & closing
-        code = _PREDICT.format(chat=_CHAT if self.chat else "", special=not self.chat,
+        chat = self.chat or self.messages is not None
+        ends = not chat and set(tokenizer("a")["input_ids"][-1:]) & closing
+        turns = _CHAT if self.messages is None else _CONVERSATION
+        code = _PREDICT.format(chat=turns if chat else "", special=not chat,
                                closing="[:, :-1]" if ends else "",
                                longest=self.task.max_new_tokens)
         return PlainExamples(with_tokenizer(code), "prompts", "prompt", notes=[
-            f"Prompts were filled into {self.prompt.text!r}; give them filled."])
+            "A prompt is a conversation, a list of messages {role, content}; give it without the "
+            "last answer." if self.messages is not None else f"Prompts were filled into {self.prompt.text!r}; give them filled."])
 
     def check_predicts(self) -> None:
         if self.prompt is None:
@@ -237,7 +271,7 @@ class CausalLM(DataModule):
 
 class _Pairs(SplitDataset):
     def __init__(self, pairs: Pairs, seed: int) -> None:
-        super().__init__(Labels(pairs.responses, pairs.texts), seed)
+        super().__init__(Labels(pairs.responses, pairs.texts, learned=pairs.learned), seed)
         self.prompts = pairs.prompts
 
     def input(self, index: int) -> Sequence[int]:
