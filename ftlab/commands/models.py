@@ -66,5 +66,8 @@ def predict(
         Console().print(said.rich())
     else:
         typer.echo(f"{said.write(out)}: {len(said)} predictions")
+    scored = sum(target is not None for target in said.columns.get("target", []))
+    if 0 < scored < len(said):
+        typer.echo(f"Of the {scored} that have labels:")
     for name, value in said.metrics.items():
         typer.echo(f"{name} {value:.4f}")

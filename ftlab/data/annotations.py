@@ -6,12 +6,13 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ftlab.data.examples import SplitName
+from ftlab.data.faults import gathered
 from ftlab.data.image_decode import picture_size
 from ftlab.data.utf8 import read_whole
 from ftlab.errors import InputError
@@ -95,8 +96,13 @@ def voc_list(folder: Path, split: SplitName) -> Path | None:
     return None
 
 
-def read_voc(folder: Path, split: SplitName, check: BoxCheck) -> Iterator[Annotated]:
+def read_voc(folder: Path, split: SplitName | None, check: BoxCheck) -> list[Annotated]:
     """The images of a split of a Pascal VOC folder (Annotations, JPEGImages, ImageSets/Main).
+
+    Args:
+        folder: of the data set.
+        split: None for all images, whatever the lists say.
+        check: what to do with bad boxes.
 
     Raises:
         InputError: with file and object.
@@ -104,19 +110,22 @@ def read_voc(folder: Path, split: SplitName, check: BoxCheck) -> Iterator[Annota
     if not (folder / "Annotations").is_dir():
         raise InputError(f"{folder} has no folder Annotations",
                          "name a folder in Pascal VOC's layout, or a COCO .json file")
-    names = voc_list(folder, split)
+    names = None if split is None else voc_list(folder, split)
     if names is None:
         ids = sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
     else:
         ids = _listed(names, folder / "Annotations")
     if not ids:
         raise InputError(f"{names or folder / 'Annotations'} names no image", "add annotations")
-    for each in ids:
-        file = folder / "Annotations" / f"{each}.xml"
+
+    def image(name: str) -> Annotated:
+        file = folder / "Annotations" / f"{name}.xml"
         if not file.is_file():
-            raise InputError(f"{names}: {each} has no annotation {file}",
+            raise InputError(f"{names}: {name} has no annotation {file}",
                              "take it off the list or annotate it")
-        yield _voc_image(folder, each, file, check)
+        return _voc_image(folder, name, file, check)
+
+    return gathered("images", image, ids)
 
 
 def _listed(file: Path, annotations: Path) -> list[str]:
@@ -168,13 +177,15 @@ def _voc_picture(folder: Path, name: str, said: str, file: Path) -> Path:
     return found
 
 
-def read_coco(file: Path, folder: Path, check: BoxCheck) -> Iterator[Annotated]:
+def read_coco(file: Path, folder: Path, check: BoxCheck,
+              optional: bool = False) -> list[Annotated]:
     """The images of a COCO file of instances.
 
     Args:
         file: the JSON.
         folder: of the images.
         check: what to do with bad boxes.
+        optional: whether the annotations may be lacking.
 
     Raises:
         InputError: with file and entry.
@@ -184,6 +195,8 @@ def read_coco(file: Path, folder: Path, check: BoxCheck) -> Iterator[Annotated]:
         content = json.loads(text)
     except ValueError as error:
         raise InputError(f"{file} is not well-formed JSON: {error}", "mend it") from None
+    if optional and isinstance(content, dict):
+        content = {"annotations": [], "categories": [], **content}
     images = _by_id(content, "images", ("file_name",), file)
     names = {key: entry["name"] for key, entry in
              _by_id(content, "categories", ("name",), file).items()}
@@ -198,15 +211,19 @@ def read_coco(file: Path, folder: Path, check: BoxCheck) -> Iterator[Annotated]:
             raise InputError(f"{place}: there is no category {entry['category_id']}",
                              f"categories are {', '.join(map(str, names))}")
         objects[entry["image_id"]].append((place, entry))
-    for key, entry in images.items():
-        path = folder / str(entry["file_name"])
+
+    def image(key: Any) -> Annotated:
+        path = folder / str(images[key]["file_name"])
         if not path.is_file():
             raise InputError(f"{file}, image {key}: no such file {path}",
                              "name the images' folder with images:")
         size = picture_size(path)
         boxes = [check(_coco_box(thing, names, place), size, place)
                  for place, thing in objects[key]]
-        yield Annotated(str(entry["file_name"]), path, [box for box in boxes if box is not None])
+        return Annotated(str(images[key]["file_name"]), path,
+                         [box for box in boxes if box is not None])
+
+    return gathered("images", image, images)
 
 
 def _coco_box(entry: Mapping[str, Any], names: Mapping[Any, Any], place: str) -> Box:

@@ -108,8 +108,8 @@ class AudioClassification(DataModule):
         self.note(*notes)
         return examples
 
-    def unlabelled(self, source: str) -> Examples | None:
-        return self._recordings.source.unlabelled(source)
+    def read_new(self, source: str) -> Examples:
+        return self._recordings.source.read_new(source)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._recordings.add(split, examples)

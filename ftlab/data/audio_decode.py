@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,11 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 
 def audio_bytes(audio: Path | bytes) -> bytes:
     """The encoded sound."""
-    return audio if isinstance(audio, bytes) else audio.read_bytes()
+    try:
+        return audio if isinstance(audio, bytes) else audio.read_bytes()
+    except OSError as error:
+        raise InputError(f"{audio!s} cannot be read: {error.strerror}",
+                         "replace the file or remove the example") from error
 
 
 def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
@@ -29,7 +34,8 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
     try:
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, TypeError) as error:
-        raise InputError(f"{place} does not decode as audio: {error}",
+        reason = re.sub(r"^Error opening <.*?>: ", "", str(error))
+        raise InputError(f"{place} does not decode as audio: {reason}",
                          f"replace it ({', '.join(EXTENSIONS)}) or remove the example") from None
     if not len(samples):
         raise InputError(f"{place} is empty: it has no samples",

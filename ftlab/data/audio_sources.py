@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +13,12 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
 from ftlab.data.examples import Examples, SplitName
-from ftlab.data.tables import Column, has_column, read_table
+from ftlab.data.faults import gathered
+from ftlab.data.sources import columns_of
+from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import note_replaced, read_whole
 from ftlab.errors import InputError
-from ftlab.tasks.naming import class_name, is_missing
+from ftlab.tasks.naming import class_name, is_blank, is_missing
 from ftlab.tasks.spelling import key
 from ftlab.tasks.texts import text_of
 
@@ -117,26 +119,32 @@ class AudioSource:
             return self._bare(path, files), [], notes
         return self._table(source, split)
 
-    def unlabelled(self, source: str) -> Examples | None:
-        """The recordings of a source without labels; None where it has labels, or is a hub's.
+    def read_new(self, source: str) -> Examples:
+        """All recordings of a source to predict, whoever speaks, with what it says of each.
+
+        A label is None where its cell is empty, where the table has no such column, and of a file
+        or folder that says none.
 
         Raises:
             InputError: with the place and the mend.
         """
-        if source.startswith(hub.PREFIX):
-            return None
-        path = resolve_path(source)
-        if path.is_dir():
-            files, _ = _files(path, source)
-            return None if self._says(path, files) else _loose(_ids(path, files), files)
-        if path.suffix.lower() in EXTENSIONS:
-            return _loose([path.name], [path])
-        if has_column(path, self.label):
-            return None
-        rows, _ = read_table(path, (self.audio,))
-        return _loose([f"{path.stem}:{number}" for number in range(1, len(rows) + 1)],
-                      [_audio(row[0], path.parent, f"{source}, row {number}")
-                       for number, row in enumerate(rows, 1)])
+        if not source.startswith(hub.PREFIX):
+            path = resolve_path(source)
+            if path.is_dir() or path.suffix.lower() in EXTENSIONS:
+                return self._new_files(path, source)
+        examples, _, _ = replace(self, speaker=None)._table(source, "test", optional=True)
+        examples.beside = columns_of(source, isinstance(self.audio, int))
+        return examples
+
+    def _new_files(self, path: Path, source: str) -> Examples:
+        files = _files(path, source)[0] if path.is_dir() else [path]
+        if path.is_dir() and self._says(path, files):
+            examples, _, _ = replace(self, speaker=None).read(source, "test")
+        else:
+            ids = _ids(path, files) if path.is_dir() else [path.name]
+            examples = Examples(ids, list(files), [None] * len(files))
+        examples.beside = {"path": list(map(str, files))}
+        return examples
 
     def _says(self, folder: Path, files: Sequence[Path]) -> bool:
         """Whether a folder says of any of its files what the label is."""
@@ -146,20 +154,23 @@ class AudioSource:
             return any(path.parent != folder for path in files)
         return any(path.with_suffix(".txt").is_file() for path in files)
 
-    def _table(self, source: str, split: SplitName) -> tuple[Examples, list[str], list[str]]:
+    def _table(self, source: str, split: SplitName,
+               optional: bool = False) -> tuple[Examples, list[str], list[str]]:
         columns = [self.audio, self.label, *([] if self.speaker is None else [self.speaker])]
+        lacking = [self.label] if optional else []
         if source.startswith(hub.PREFIX):
-            stem, rows = hub.read_hub(source, split, columns)
+            stem, rows = hub.read_hub(source, split, columns, lacking)
             base, replaced = Path(), 0
         else:
             path = resolve_path(source)
             stem, base = path.stem, path.parent
-            rows, replaced = read_table(path, columns)
-        places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
-        found = list(zip(rows, places, strict=True))
+            rows, replaced = read_table(path, columns, lacking)
+        found = [(row, f"{source}, row {number}") for number, row in enumerate(rows, 1)]
+        labels = [None if optional and is_blank(row[1]) else _present(row[1], place, self.called)
+                  for row, place in found]
         return (Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
-                         [_audio(row[0], base, place) for row, place in found],
-                         [_present(row[1], place, self.called) for row, place in found]),
+                         gathered("rows", lambda row: _audio(row[0][0], base, row[1]), found),
+                         labels),
                 [class_name(row[2], f"{place}: the speaker") for row, place in found
                  if len(row) > 2],
                 note_replaced(replaced, len(rows), "rows", source))
@@ -195,10 +206,6 @@ class AudioSource:
                                      "into a folder named after it, or give pattern")
             return Examples(_ids(folder, files), list(files), [path.parent.name for path in files])
         return Examples(_ids(folder, files), list(files), [_sidecar(path) for path in files])
-
-
-def _loose(ids: list[str], recordings: Sequence[Path | bytes]) -> Examples:
-    return Examples(ids, list(recordings), [None] * len(ids))
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
@@ -240,7 +247,7 @@ def _sidecar(path: Path) -> str:
 
 
 def _present(value: Any, place: str, called: str) -> Any:
-    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+    if is_blank(value):
         raise InputError(f"{place}: the {called} is missing", "fill it in or remove the example")
     return value
 

@@ -18,6 +18,7 @@ from ftlab.backbones.prefix import Rows
 from ftlab.data.batches import Handing, Row, SplitDataset, Unread
 from ftlab.data.bucketing import Buckets
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.faults import gathered
 from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.kept_images import KeptImages
 from ftlab.data.known_labels import keep_known
@@ -113,9 +114,13 @@ class DataModule(LightningDataModule, Outside, ABC):
         """The splits that the training source itself brings, where none are named."""
         return ()
 
-    def unlabelled(self, source: str) -> Examples | None:
-        """The examples of a source without labels (each None, or a stand-in); None with labels."""
-        return None
+    def read_new(self, source: str) -> Examples:
+        """All examples to predict: lacking labels are None; `Examples.beside` is filled."""
+        return self.read("test", source)
+
+    def stand_ins(self, examples: Examples) -> list[Any]:
+        """Labels of train for examples that have none: a batch wants some."""
+        return [min(self.splits["train"].labels, key=lambda label: len(str(label)))] * len(examples)
 
     @abstractmethod
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
@@ -163,7 +168,8 @@ class DataModule(LightningDataModule, Outside, ABC):
             where = f"{name} split of {self.sources[name] or self.sources['train']}"
             examples.targets = [self.task.encode(label, f"{where}, {place}") for place, label
                                 in zip(examples.ids, examples.labels, strict=True)]
-        digests = {name: self.prepare(name, examples) for name, examples in splits.items()}
+        digests = dict(zip(splits, gathered("examples", self.prepare, splits, splits.values()),
+                           strict=True))
         self._fingerprint = fingerprint(
             (name, *row) for name, examples in splits.items()
             for row in zip(examples.ids, examples.labels, digests[name], strict=True))

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.outside import PlainExamples
 from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
-from ftlab.backbones.source import resolve_path
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
-from ftlab.data.causal_tokens import Pairs, chunks_of, pairs_of
+from ftlab.data.causal_tokens import Pairs, chunks_of, conversations_of, pairs_of
+from ftlab.data.conversations import read_conversations, read_new_conversations
 from ftlab.data.examples import SPLITS, Examples, SplitName
-from ftlab.data.hub import PREFIX
 from ftlab.data.outside_lines import with_tokenizer
-from ftlab.data.packing import PackedCollate
+from ftlab.data.packing import ChatCollate, PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import Labels, lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
-from ftlab.data.sources import own_splits
+from ftlab.data.sources import columns_of, own_splits
 from ftlab.data.splits import Split, Subset
-from ftlab.data.tables import has_column
+from ftlab.data.tables import Column
 from ftlab.data.token_cache import TokenCache
 from ftlab.errors import Incompatible
 from ftlab.tasks.language_modelling import LanguageModelling
@@ -53,6 +53,10 @@ _CHAT = """\
 prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
         """
+_CONVERSATION = """\
+prompt = tokenizer.apply_chat_template(
+            prompt, tokenize=False, add_generation_prompt=True)  # of messages
+        """
 
 
 class CausalLM(DataModule):
@@ -69,6 +73,11 @@ class CausalLM(DataModule):
     paragraphs are texts. They start behind the tokenizer's first token; one that is too long
     becomes several examples that overlap in one token, so that each token is predicted once.
 
+    Conversations are a column of `messages`, lists of {role, content}, which the tokenizer's own
+    chat template writes. All turns of the assistant are learned, and nothing else; answers are
+    generated for the last one, given all before it. Messages of tools are left out. A conversation
+    that is too long loses its oldest turns.
+
     Evaluation measures the responses alone, whatever training learns.
 
     Args:
@@ -79,6 +88,7 @@ class CausalLM(DataModule):
         response: template of the response, or of the plain text.
         classes: cell -> text, to rename what the response's columns hold; every cell must be
             named.
+        messages: column of conversations, in place of prompt and response; null for these.
         chat: put the prompt into the tokenizer's chat template, as a user's turn.
         completion_only: learn the response alone, not the prompt.
         max_length: tokens of prompt and response together.
@@ -104,6 +114,7 @@ class CausalLM(DataModule):
         prompt: str | None = "{prompt}",
         response: str = "{response}",
         classes: dict[str, str] | None = None,
+        messages: str | int | None = None,
         chat: bool = False,
         completion_only: bool = True,
         max_length: int = 256,
@@ -123,6 +134,11 @@ class CausalLM(DataModule):
             raise ValueError(f"max_length must be at least 2, got {max_length}")
         if chat and prompt is None:
             raise ValueError("chat must be false for plain text (prompt: null), got true")
+        if messages is not None and (prompt, response, classes, chat) != (
+                "{prompt}", "{response}", None, False):
+            raise ValueError("messages has prompts and responses in it: prompt, response, classes "
+                             f"and chat must not be given with it, got messages: {messages!r}")
+        self.messages = messages
         self.prompt = None if prompt is None else Template(prompt, "prompt")
         self.response = Template(response, "response")
         self.renamed = classes
@@ -138,31 +154,39 @@ class CausalLM(DataModule):
         return own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
+        if self.messages is not None:
+            examples, notes = read_conversations(source, split, self.messages)
+            self.note(*notes)
+            return examples
         columns = [*(self.prompt.columns if self.prompt else ()), *self.response.columns]
         ids, cells, notes = read_cells(source, split, columns)
         self.note(*notes)
-        responses = []
-        for row, place in zip(cells, ids, strict=True):
-            names = row if self.renamed is None else {
-                column: renamed(row[column], self.renamed, f"{source}, {place}")
-                for column in self.response.columns}
-            responses.append(self.response.fill(names))
+        responses = [self._response(row, f"{source}, {place}")
+                     for row, place in zip(cells, ids, strict=True)]
         if self.prompt is None:
             return Examples(ids, responses, [None] * len(ids))
         return Examples(ids, [self.prompt.fill(row) for row in cells], responses)
 
-    def unlabelled(self, source: str) -> Examples | None:
-        """Prompts from a table without the columns of the response."""
-        if self.prompt is None or source.startswith(PREFIX):
-            return None
-        path = resolve_path(source)
-        if path.is_dir() or all(has_column(path, column) for column in self.response.columns):
-            return None
-        ids, cells, _ = read_cells(source, "test", self.prompt.columns)
-        return Examples(ids, [self.prompt.fill(row) for row in cells], [None] * len(ids))
+    def read_new(self, source: str) -> Examples:
+        """Prompts, and the responses of those rows that have whole ones."""
+        if self.messages is not None:
+            return read_new_conversations(source, self.messages)
+        if self.prompt is None:
+            return self.read("test", source)
+        asked, answers = self.prompt.columns, self.response.columns
+        ids, cells, _ = read_cells(source, "test", [*asked, *answers], set(answers) - set(asked))
+        labels = [self._response(row, f"{source}, {place}") if row.keys() >= set(answers) else None
+                  for row, place in zip(cells, ids, strict=True)]
+        return Examples(ids, [self.prompt.fill(row) for row in cells], labels,
+                        beside=columns_of(source, isinstance(asked[0], int)))
+
+    def _response(self, row: Mapping[Column, str], place: str) -> str:
+        return self.response.fill(row if self.renamed is None else {
+            column: renamed(row[column], self.renamed, place) for column in self.response.columns})
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
-        return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]
+        return [hashlib.sha256((text if isinstance(text, str) else json.dumps(text)).encode())
+                .digest() for text in examples.inputs]
 
     def connect(self, backbone: Backbone, seed: int) -> None:
         """Tokenise all splits.
@@ -187,12 +211,16 @@ class CausalLM(DataModule):
             self.splits[split], pairs = chunks_of(examples, cache, self.max_length)
             self._keep(split, pairs, cache)
             return
-        pairs, cut = pairs_of(examples, cache, self.max_length, self.chat,
-                              f"{split} split of {self.sources[split] or self.sources['train']}")
+        where = f"{split} split of {self.sources[split] or self.sources['train']}"
+        if self.messages is not None:
+            pairs, notes = conversations_of(examples, cache, self.max_length, where)
+            self.note(*notes)
+        else:
+            pairs, cut = pairs_of(examples, cache, self.max_length, self.chat, where)
+            if cut:
+                self.note(f"{cut} of {len(examples)} {split} prompts were cut from the left, at "
+                          f"{self.max_length} tokens with their responses")
         self._keep(split, pairs, cache)
-        if cut:
-            self.note(f"{cut} of {len(examples)} {split} prompts were cut from the left, at "
-                      f"{self.max_length} tokens with their responses")
         bound = self.task.max_new_tokens  # the end token is none of the text
         if longer := sum(length - 1 > bound for length in lengths(pairs.responses)):
             self.note(f"{longer} of {len(examples)} {split} responses have more tokens than "
@@ -215,6 +243,8 @@ class CausalLM(DataModule):
         if training and (self.packs or not self.completion_only):
             return PackedCollate(self.max_length, self._preprocessing.tokenizer.pad_token_id,
                                  self.packs, not self.completion_only)
+        if self.messages is not None:
+            return ChatCollate(self._preprocessing.tokenizer.pad_token_id)
         return Collate(self._preprocessing.pad, self.task.stack)
 
     def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
@@ -222,14 +252,20 @@ class CausalLM(DataModule):
             return None
         tokenizer = preprocessing.tokenizer
         closing = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
-        ends = not self.chat and set(tokenizer("a")["input_ids"][-1:]) & closing
+        chat = self.chat or self.messages is not None
+        ends = not chat and set(tokenizer("a")["input_ids"][-1:]) & closing
         room = self.max_length - self._least_response(tokenizer)
-        code = _PREDICT.format(chat=_CHAT if self.chat else "", special=not self.chat,
+        turns = _CHAT if self.messages is None else _CONVERSATION
+        code = _PREDICT.format(chat=turns if chat else "", special=not chat,
                                closing="[:, :-1]" if ends else "", room=room,
                                longest=self.task.max_new_tokens)
-        return PlainExamples(
-            with_tokenizer(code), "prompts", "prompt", cut_at=room, cut_from="left",
-            notes=[f"Prompts were filled into {self.prompt.text!r}; give them filled."])
+        note = (f"Prompts were filled into {self.prompt.text!r}; give them filled."
+                if self.messages is None and self.prompt is not None else
+                "A prompt is a conversation, a list of messages {role, content}; give it without "
+                "the last answer. Of one that is too long ftlab leaves out whole turns, the oldest "
+                f"first, and these lines tokens: shorten it to {room} tokens yourself.")
+        return PlainExamples(with_tokenizer(code), "prompts", "prompt", cut_at=room,
+                             cut_from="left", notes=[note])
 
     def _least_response(self, tokenizer: Any) -> int:
         """Tokens that a prompt leaves for a response where none is known, as `put` does."""
@@ -248,7 +284,7 @@ class CausalLM(DataModule):
 
 class _Pairs(SplitDataset):
     def __init__(self, pairs: Pairs, seed: int) -> None:
-        super().__init__(Labels(pairs.responses, pairs.texts), seed)
+        super().__init__(Labels(pairs.responses, pairs.texts, learned=pairs.learned), seed)
         self.prompts = pairs.prompts
 
     def input(self, index: int) -> Sequence[int]:

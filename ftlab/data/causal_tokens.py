@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ftlab.data.chat_tokens import chats
 from ftlab.data.examples import Examples
 from ftlab.data.ragged import lengths
 from ftlab.data.token_cache import TokenCache, Tokenised
@@ -13,11 +14,16 @@ from ftlab.errors import Incompatible, InputError
 
 
 class Pairs(NamedTuple):
-    """Token ids to read, ids to write behind them, and the latter's texts."""
+    """Token ids to read, ids to write behind them, and the latter's texts.
+
+    Attributes:
+        learned: as in `ragged.Labels`.
+    """
 
     prompts: Sequence[Sequence[int]]
     responses: Sequence[Sequence[int]]
     texts: Sequence[str]
+    learned: Sequence[Sequence[int]] | None = None
 
 
 def pairs_of(examples: Examples, cache: TokenCache, longest: int, chat: bool,
@@ -40,9 +46,7 @@ def pairs_of(examples: Examples, cache: TokenCache, longest: int, chat: bool,
         InputError: a response leaves no room for a prompt.
     """
     tokenizer = cache.tokenizer
-    if tokenizer.eos_token_id is None:
-        raise Incompatible("CausalLM needs an end token, or no answer would end; this tokenizer "
-                           "has none", "choose a tokenizer with eos_token")
+    _require_end(tokenizer)
     if chat and not tokenizer.chat_template:
         raise Incompatible("chat: this tokenizer has no chat template",
                            "set chat: false, or choose a model that was tuned to chat")
@@ -54,6 +58,45 @@ def pairs_of(examples: Examples, cache: TokenCache, longest: int, chat: bool,
             raise InputError(f"{where}, {place}: the response has {length} tokens, and "
                              f"max_length is {longest}", "set max_length higher, or remove the row")
     return Pairs(columns["prompts"], columns["responses"], examples.targets), cut
+
+
+def conversations_of(examples: Examples, cache: TokenCache, longest: int,
+                     where: str) -> tuple[Pairs, list[str]]:
+    """Conversations as token ids (see `chat_tokens.chats`), and what a user should know.
+
+    Args:
+        examples: messages and targets, the last answers.
+        cache: of the tokenizer.
+        longest: tokens of a conversation.
+        where: the split, for messages.
+
+    Raises:
+        Incompatible: the tokenizer has no end token, or no chat template.
+        InputError: a conversation that its template does not take, or an answer that is too long.
+    """
+    tokenizer = cache.tokenizer
+    _require_end(tokenizer)
+    if not tokenizer.chat_template:
+        raise Incompatible("messages: this tokenizer has no chat template",
+                           "choose a model that was tuned to chat, or name prompt and response")
+    places = [f"{where}, {place}" for place in examples.ids]
+    columns, _ = cache.made(chats, examples.inputs, examples.targets, places, longest,
+                            _turn("", tokenizer))
+    shorter = [row for row in columns["dropped"] if len(row)]
+    notes = []
+    if shorter:
+        notes.append(f"{len(shorter)} of {len(examples)} conversations of the {where} lost their "
+                     f"oldest turns, at {longest} tokens")
+    if cut := sum(row[0] for row in shorter):
+        notes.append(f"{cut} of them lost the beginning of what was left, too")
+    return Pairs(columns["prompts"], columns["responses"], examples.targets,
+                 columns["learned"]), notes
+
+
+def _require_end(tokenizer: Any) -> None:
+    if tokenizer.eos_token_id is None:
+        raise Incompatible("CausalLM needs an end token, or no answer would end; this tokenizer "
+                           "has none", "choose a tokenizer with eos_token")
 
 
 def chunks_of(examples: Examples, cache: TokenCache, longest: int) -> tuple[Examples, Pairs]:

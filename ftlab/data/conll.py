@@ -10,7 +10,7 @@ from typing import Any
 
 from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
-from ftlab.tasks.naming import class_name, is_missing
+from ftlab.tasks.naming import class_name, is_blank, is_missing
 from ftlab.tasks.texts import text_of
 
 _DOCUMENT = "-DOCSTART-"
@@ -22,7 +22,7 @@ class Sentence:
 
     Attributes:
         name: stable, `<file stem>:<line of the first word>` or `<file stem>:<row>`.
-        words, tags: equally many.
+        words, tags: equally many, or no tags.
         places: of each word, for messages.
     """
 
@@ -32,7 +32,8 @@ class Sentence:
     places: Sequence[str]
 
 
-def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], list[str]]:
+def read_conll(path: Path, word: int, tag: int,
+               optional: bool = False) -> tuple[list[Sentence], list[str]]:
     """The sentences of a file with a word a line and a blank line between sentences.
 
     Columns are separated by tabs where a line has one, else by spaces. Skipped are `-DOCSTART-`
@@ -44,6 +45,7 @@ def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], list[st
         path: of the file.
         word: number of the word's column; negative numbers count from the last.
         tag: number of the tag's column, likewise.
+        optional: whether sentences may have no tags: no such column, or nothing in it.
 
     Returns:
         The sentences, and what a user should know: comments skipped, a stray byte replaced that is
@@ -71,8 +73,9 @@ def read_conll(path: Path, word: int, tag: int) -> tuple[list[Sentence], list[st
             comments += 1
             continue
         width = width or len(columns)
-        _check(columns, width, word, tag, f"{path.name}, line {number}")
-        rows.append((number, *cleaner((columns[word], columns[tag]))))
+        lacking = optional and _lacks(columns, word, tag)
+        _check(columns, width, word, None if lacking else tag, f"{path.name}, line {number}")
+        rows.append((number, *cleaner((columns[word], "" if lacking else columns[tag]))))
     if not sentences:
         raise InputError(f"{path} has no sentences", "give a file with a word and its tag a line")
     notes = note_replaced(cleaner.replaced("words", path), cleaner.rows, "words", path.name)
@@ -93,34 +96,49 @@ def _columns(line: str) -> list[str]:
     return re.split(" +", line.strip(" "))  # str.split() would part words at no-break spaces
 
 
-def _check(columns: Sequence[str], width: int, word: int, tag: int, place: str) -> None:
+def _lacks(columns: Sequence[str], word: int, tag: int) -> bool:
+    """Whether a line has no tag."""
+    width = len(columns)
+    return (not -width <= tag < width or word % width == tag % width or not columns[tag].strip())
+
+
+def _check(columns: Sequence[str], width: int, word: int, tag: int | None, place: str) -> None:
     if len(columns) != width:
         raise InputError(f"{place}: {len(columns)} columns instead of {width}",
                          "mend the line; sentences are separated by a blank line")
     for name, column in (("word", word), ("tag", tag)):
+        if column is None:
+            continue
         if not -width <= column < width:
             raise InputError(f"{place}: no column {column} for the {name}",
                              f"the file's columns are 0 to {width - 1}")
         if not columns[column].strip():
             raise InputError(f"{place}: the {name} is empty", "mend the line")
-    if word % width == tag % width:
+    if tag is not None and word % width == tag % width:
         raise InputError(f"{place}: word and tag are the same column {word % width} of {width}",
                          "name other columns with word: and tag:")
 
 
 def _sentence(path: Path, rows: Sequence[tuple[int, str, str]]) -> Sentence:
+    tagged = any(tag for _, _, tag in rows)
+    for number, word, tag in rows:
+        if tagged and not tag:
+            raise InputError(f"{path.name}, line {number}: {word!r} has no tag, and other words of "
+                             "its sentence have", "give it one, or take theirs away")
     return Sentence(f"{path.stem}:{rows[0][0]}", [word for _, word, _ in rows],
-                    [tag for _, _, tag in rows],
+                    [tag for _, _, tag in rows] if tagged else [],
                     [f"{path.name}, line {number}" for number, _, _ in rows])
 
 
-def from_rows(stem: str, source: str, rows: Sequence[tuple[Any, Any]]) -> list[Sentence]:
+def from_rows(stem: str, source: str, rows: Sequence[tuple[Any, Any]],
+              optional: bool = False) -> list[Sentence]:
     """The sentences of a table whose cells are lists of words and of tags.
 
     Args:
         stem: what ids begin with.
         source: for messages.
         rows: words and tags of each sentence.
+        optional: whether a sentence may have no tags.
 
     Raises:
         InputError: with the row; a cell that is no list, a word that is no text, or lists of
@@ -129,14 +147,16 @@ def from_rows(stem: str, source: str, rows: Sequence[tuple[Any, Any]]) -> list[S
     sentences = []
     for number, (words, tags) in enumerate(rows, 1):
         place = f"{source}, row {number}"
-        for name, cell in (("words", words), ("tags", tags)):
+        bare = optional and (tags == [] or is_blank(tags))
+        for name, cell in (("words", words), ("tags", words if bare else tags)):
             if is_missing(cell):
                 raise InputError(f"{place}: the {name} are missing",
                                  "fill them in or remove the sentence")
             if not isinstance(cell, list):
                 raise InputError(f"{place}: the {name} are not a list of texts",
                                  'write {"tokens": ["EU", ...], "tags": ["B-ORG", ...]}')
-        if not words or len(words) != len(tags):
+        tags = [] if bare else tags
+        if not words or (not bare and len(words) != len(tags)):
             raise InputError(f"{place}: {len(words)} words and {len(tags)} tags",
                              "give every word one tag, and remove empty sentences")
         places = [f"{place}, word {i}" for i in range(1, len(words) + 1)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ftlab.data.examples import Examples, SplitName
+from ftlab.data.faults import gathered
 from ftlab.data.image_decode import decode_image, image_bytes
 from ftlab.data.kept_images import Fit, KeptImages
 
@@ -36,14 +37,13 @@ class DecodedImages:
         """Decode a split; sha256 digest of each image's file.
 
         Raises:
-            InputError: an image is damaged.
+            InputError: images are damaged; with the first of them.
         """
-        digests: list[bytes] = []
         pixels: list[Tensor] = []
         shapes: list[tuple[int, int, int]] = []
-        for place, image in zip(examples.ids, examples.inputs, strict=True):
+
+        def decode(place: str, image: Path | bytes) -> bytes:
             data = image_bytes(image)
-            digests.append(hashlib.sha256(data).digest())
             where = str(image) if isinstance(image, Path) else f"{split} split, {place}"
             decoded = decode_image(data, where, self._conversions)
             channels, height, width = decoded.shape
@@ -51,6 +51,9 @@ class DecodedImages:
             self._bytes += decoded.nbytes
             if self._bytes <= IN_MEMORY:
                 pixels.append(decoded)
+            return hashlib.sha256(data).digest()
+
+        digests = gathered("images", decode, examples.ids, examples.inputs)
         self._count += len(examples)
         self._pixels[split], self._files[split] = pixels, examples.inputs
         self._shapes[split] = shapes

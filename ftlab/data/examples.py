@@ -19,16 +19,19 @@ class Examples:
         inputs: raw texts, image paths, ...
         labels: raw labels.
         targets: labels as the task encodes them.
+        beside: of examples to predict, what their source says of each, by column.
     """
 
     ids: list[str]
     inputs: list[Any]
     labels: list[Any]
     targets: list[Any] = field(default_factory=list)
+    beside: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, positions: Sequence[int]) -> Examples:
+        beside = {name: [column[i] for i in positions] for name, column in self.beside.items()}
         return Examples(*([column[i] for i in positions] if column else []
-                          for column in (self.ids, self.inputs, self.labels, self.targets)))
+                          for column in (self.ids, self.inputs, self.labels, self.targets)), beside)

@@ -6,7 +6,7 @@ NAME may be a local folder, for instance one that `save_to_disk` wrote.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,36 +18,53 @@ PREFIX = "hf:"
 _UNLABELLED = -1  # what a hub writes where the labels are kept secret
 
 
-def read_hub(source: str, split: SplitName,
-             columns: Sequence[str | int]) -> tuple[str, list[tuple[Any, ...]]]:
+def read_hub(source: str, split: SplitName, columns: Sequence[str | int],
+             optional: Collection[str | int] = ()) -> tuple[str, list[tuple[Any, ...]]]:
     """Name of the split within the data set, and the named columns of its rows.
 
     Class labels come by name. The columns are the input's and the label's.
 
+    Args:
+        source: the data set.
+        split: which one it is wanted for, unless the source names one.
+        columns: by name, the label's last.
+        optional: those that may be lacking; their cells are None then.
+
     Raises:
         InputError: no such data set, configuration, split or column; `datasets` is missing.
     """
-    found = _load(source)
-    _, _, chosen = _parts(source)
-    name = chosen or split
-    if name not in found:
-        raise InputError(f"{source} has no split {name!r}",
-                         f"name one as hf:NAME:CONFIG:SPLIT; it has: {', '.join(found)}")
-    data = found[name]
+    name, data = _split(source, split)
     for column in columns:
-        if column not in data.column_names:
+        if column not in data.column_names and column not in optional:
             close = difflib.get_close_matches(str(column), data.column_names, n=1)
             guess = f"did you mean {close[0]!r}? " if close else ""
             raise InputError(f"{source} has no column {column!r}",
                              f"{guess}it has: {', '.join(data.column_names)}")
     if not len(data):
         raise InputError(f"{source}: the split {name!r} has no rows", "name another split")
-    values = [_values(data, str(column)) for column in columns]
-    if all(label is None for label in values[-1]):
+    values = [_values(data, str(column)) if column in data.column_names else [None] * len(data)
+              for column in columns]
+    if not optional and all(label is None for label in values[-1]):
         raise InputError(f"{source}: the split {name!r} has no labels",
                          "name others, for instance train: hf:NAME:CONFIG:train and "
                          "test: hf:NAME:CONFIG:validation")
     return name, list(zip(*values, strict=True))
+
+
+def all_columns(source: str, split: SplitName) -> dict[str, list[Any]]:
+    """Every column of a split, as `read_hub` gives them."""
+    _, data = _split(source, split)
+    return {name: _values(data, name) for name in data.column_names}
+
+
+def _split(source: str, split: SplitName) -> tuple[str, Any]:
+    found = _load(source)
+    _, _, chosen = _parts(source)
+    name = chosen or split
+    if name not in found:
+        raise InputError(f"{source} has no split {name!r}",
+                         f"name one as hf:NAME:CONFIG:SPLIT; it has: {', '.join(found)}")
+    return name, found[name]
 
 
 def named_splits(source: str) -> Sequence[SplitName]:

@@ -22,7 +22,7 @@ from ftlab.data.kept_images import Fit, KeptImages, Normalise
 from ftlab.data.outside_lines import AT_ONCE, with_images
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural, Sampling
-from ftlab.data.sources import own_splits, read, read_unlabelled
+from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
@@ -117,8 +117,8 @@ class ImageClassification(DataModule):
         self.note(*notes)
         return examples
 
-    def unlabelled(self, source: str) -> Examples | None:
-        return read_unlabelled(source, "image", self.image, self.label)
+    def read_new(self, source: str) -> Examples:
+        return read_new(source, "image", self.image, self.label)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._images.add(split, examples)

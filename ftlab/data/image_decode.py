@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ftlab.errors import InputError
@@ -30,7 +30,11 @@ _NOT_EXIF = (SyntaxError, ValueError, TypeError, LookupError, OSError, OverflowE
 
 def image_bytes(image: Path | bytes) -> bytes:
     """The encoded image."""
-    return image if isinstance(image, bytes) else image.read_bytes()
+    try:
+        return image if isinstance(image, bytes) else image.read_bytes()
+    except OSError as error:
+        raise InputError(f"{image!s} cannot be read: {error.strerror}",
+                         "replace the file or remove the example") from error
 
 
 @contextmanager
@@ -48,7 +52,7 @@ def _file(data: bytes | Path, place: str) -> Iterator[Image.Image]:
                     image.load()  # Pillow turns these upright itself, and then says the new size
                 yield image
     except _DAMAGE as error:
-        raise InputError(f"{place} does not decode as an image: {error}",
+        raise InputError(f"{place} does not decode as an image: {_reason(error)}",
                          "replace the file or remove the example") from None
 
 
@@ -128,3 +132,10 @@ def picture_size(path: Path) -> tuple[int, int]:
     with _file(path, str(path)) as image:
         lies = _orientation(image) in _SIDEWAYS
         return (image.height, image.width) if lies else image.size
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's words, but for where in memory it read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is of no known kind"
+    return str(error)

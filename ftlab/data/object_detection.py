@@ -25,7 +25,7 @@ from ftlab.data.kept_images import KeptImages, Normalise
 from ftlab.data.outside_lines import with_images
 from ftlab.data.readers import image_reader
 from ftlab.data.sampling import Natural
-from ftlab.data.sources import read_unlabelled
+from ftlab.data.sources import read_new
 from ftlab.data.splits import Split, Subset
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
@@ -131,29 +131,40 @@ class ObjectDetection(DataModule):
         return [split for split, name in LISTS.items() if (lists / f"{name}.txt").is_file()]
 
     def read(self, split: SplitName, source: str) -> Examples:
-        path = resolve_path(source)
-        if (self.format or ("voc" if path.is_dir() else "coco")) == "voc":
-            found = list(read_voc(path, split, self._check))
-        elif path.is_file():
-            folder = resolve_path(self.images) if self.images is not None else path.parent
-            found = list(read_coco(path, folder, self._check))
-        else:
-            raise InputError(f"{source} is no file", "name a COCO .json file, or set format: voc")
-        if not any(not box.ignored for image in found for box in image.boxes):
+        examples = self._annotated(split, source)
+        if not _has_objects(examples):
             raise InputError(f"{split} split of {source}: no image has an object",
                              "name annotated images")
+        return examples
+
+    def _annotated(self, split: SplitName | None, source: str) -> Examples:
+        """The images of a split, or all, with their objects."""
+        path = resolve_path(source)
+        if (self.format or ("voc" if path.is_dir() else "coco")) == "voc":
+            found = read_voc(path, split, self._check)
+        elif path.is_file():
+            folder = resolve_path(self.images) if self.images is not None else path.parent
+            found = read_coco(path, folder, self._check, optional=split is None)
+        else:
+            raise InputError(f"{source} is no file", "name a COCO .json file, or set format: voc")
         return Examples([image.id for image in found], [image.image for image in found],
                         [image.boxes for image in found])
 
-    def unlabelled(self, source: str) -> Examples | None:
-        """Images alone: a file, or a folder with nothing of Pascal VOC's layout."""
+    def read_new(self, source: str) -> Examples:
+        """Annotated images, in whatever list they are; or a file, or the files of a folder."""
         path = resolve_path(source)
         if path.suffix.lower() == ".json" or (path / "Annotations").is_dir():
-            return None
-        examples = read_unlabelled(source, "image", "image", "label")
-        if examples is not None:
-            examples.labels = [[] for _ in examples.ids]
+            examples = self._annotated(None, source)
+            examples.beside = {"path": list(map(str, examples.inputs))}
+            if not _has_objects(examples):
+                examples.labels = [None] * len(examples)
+            return examples
+        examples = read_new(source, "image", "image", "label")
+        examples.labels = [None] * len(examples)  # folders are no boxes
         return examples
+
+    def stand_ins(self, examples: Examples) -> list[Any]:
+        return [[] for _ in examples.ids]
 
     def _renamed(self, examples: Examples, source: str) -> Examples:
         """Class names of each object, where `classes` are given."""
@@ -222,3 +233,7 @@ class ObjectDetection(DataModule):
         if self._preprocessing is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return self._preprocessing
+
+
+def _has_objects(examples: Examples) -> bool:
+    return any(not box.ignored for boxes in examples.labels for box in boxes)

@@ -107,9 +107,46 @@ class PackedCollate:
                 ids[r, start:stop] = tokens[:-1]
                 segments[r, start:stop] = number
                 labels[r, start + first:stop] = tokens[1 + first:]
+                if not self.prompts and "learned" in rows[i].target:
+                    learned = torch.tensor(rows[i].target["learned"][1:], dtype=torch.bool)
+                    labels[r, start:stop] = tokens[1:].where(learned, IGNORED)
                 start = stop
         inputs = {"input_ids": ids, "segments": segments}
         if not self.several:
             inputs["attention_mask"] = segments
         return {"inputs": inputs, "target": {"labels": labels},
                 "index": torch.tensor([row.position for row in rows])}
+
+
+@dataclass(frozen=True)
+class ChatCollate:
+    """Rows (prompt ids, target with `labels` and `learned`) -> batch that may be generated from.
+
+    `inputs` are `input_ids` and `attention_mask` (B, P) of the prompts, padded in front. `target`
+    has `text`, `behind` (B, T), the ids that are read behind the prompts, or -100, and `labels`
+    (B, P + T - 1), the next token of each place of both where it is learned, or -100.
+
+    Attributes:
+        pad: id of the padding token.
+    """
+
+    pad: int
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        prompt = max(len(row.input) for row in rows)
+        behind = max(len(row.target["labels"]) for row in rows)
+        ids = torch.full((len(rows), prompt + behind), self.pad)
+        real = torch.zeros_like(ids)
+        learned = torch.zeros_like(ids, dtype=torch.bool)
+        for r, row in enumerate(rows):
+            tokens = [*row.input, *row.target["labels"]]
+            start = prompt - len(row.input)
+            place = slice(start, start + len(tokens))
+            ids[r, place] = torch.tensor(tokens)
+            real[r, place] = 1
+            learned[r, place] = torch.tensor(row.target["learned"], dtype=torch.bool)
+        target = {"labels": ids.where(learned, IGNORED)[:, 1:],
+                  "behind": ids.where(real.bool(), IGNORED)[:, prompt:],
+                  "text": [row.target["text"] for row in rows]}
+        return {"inputs": {"input_ids": ids[:, :prompt], "attention_mask": real[:, :prompt]},
+                "target": target, "index": torch.tensor([row.position for row in rows])}

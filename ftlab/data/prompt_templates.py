@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 
@@ -14,7 +14,7 @@ from ftlab.data.examples import SplitName
 from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
-from ftlab.tasks.naming import is_missing, number_name
+from ftlab.tasks.naming import is_blank, is_missing, number_name
 
 TEXT_FILES = (".txt", ".text", ".md")
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")
@@ -59,6 +59,7 @@ def _column(field: str) -> Column:
 
 
 def read_cells(source: str, split: SplitName, columns: Sequence[Column],
+               optional: Collection[Column] = (),
                ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
     """Ids, the named columns of each row as text, and what a user should know of them.
 
@@ -68,23 +69,25 @@ def read_cells(source: str, split: SplitName, columns: Sequence[Column],
             one column `text`.
         split: which one it is wanted for; chooses within a hub's data set.
         columns: by name, or by number in a file without header.
+        optional: those that a row may lack; it has no cell then.
 
     Raises:
         InputError: with the place and the mend.
     """
     columns = list(dict.fromkeys(columns))
     if source.startswith(hub.PREFIX):
-        stem, rows = hub.read_hub(source, split, columns)
+        stem, rows = hub.read_hub(source, split, columns, optional)
         replaced = 0
     else:
         path = resolve_path(source)
         if path.is_dir() or path.suffix.lower() in TEXT_FILES:
             return _paragraphs(path, source, columns)
         stem = path.stem
-        rows, replaced = read_table(path, columns)
+        rows, replaced = read_table(path, columns, optional)
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
     cells = [{column: _text(value, f"{source}, row {number}", column)
-              for column, value in zip(columns, row, strict=True)}
+              for column, value in zip(columns, row, strict=True)
+              if column not in optional or not is_blank(value)}
              for number, row in enumerate(rows, 1)]
     return ids, cells, note_replaced(replaced, len(rows), "rows", source)
 

@@ -73,14 +73,18 @@ class Labels(Lazy[dict[str, Any]]):
         ids: of each text.
         texts: as many.
         longest: ids of a text that are learned; None for all.
+        learned: of each text, which tokens of its prompt and itself are, as 1 and 0; None where
+            all of the text are and none of the prompt.
     """
 
     def __init__(self, ids: Sequence[Sequence[int]], texts: Sequence[str],
-                 longest: int | None = None) -> None:
-        self.ids, self.texts, self.longest = ids, texts, longest
+                 longest: int | None = None,
+                 learned: Sequence[Sequence[int]] | None = None) -> None:
+        self.ids, self.texts, self.longest, self.learned = ids, texts, longest, learned
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def row(self, index: int) -> dict[str, Any]:
-        return {"labels": self.ids[index][:self.longest], "text": self.texts[index]}
+        row = {"labels": self.ids[index][:self.longest], "text": self.texts[index]}
+        return row if self.learned is None else {**row, "learned": self.learned[index]}

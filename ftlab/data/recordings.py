@@ -17,6 +17,7 @@ from ftlab.data.audio_dataset import AudioCollate, AudioDataset
 from ftlab.data.audio_decode import audio_bytes, decode_audio, resample
 from ftlab.data.audio_sources import AudioSource, Speakers
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.faults import gathered
 from ftlab.data.hub import PREFIX, named_splits
 from ftlab.errors import InputError
 
@@ -71,20 +72,22 @@ class Recordings:
         """Decode a split, so that damage shows early; sha256 digest of each recording's file.
 
         Raises:
-            InputError: a recording is damaged or empty.
+            InputError: recordings are damaged or empty; with the first of them.
         """
-        digests = []
         waves: list[Wave] = []
         sizes: list[tuple[int, int]] = []
-        for place, audio in zip(examples.ids, examples.inputs, strict=True):
+
+        def decode(place: str, audio: Path | bytes) -> bytes:
             data = audio_bytes(audio)
-            digests.append(hashlib.sha256(data).digest())
             where = f"{audio} ({place})" if isinstance(audio, Path) else f"{split}, {place}"
             wave, rate = decode_audio(data, where)
             sizes.append((len(wave), rate))
             self._bytes += wave.nbytes
             if self._bytes <= IN_MEMORY:
                 waves.append((wave, rate))
+            return hashlib.sha256(data).digest()
+
+        digests = gathered("recordings", decode, examples.ids, examples.inputs)
         self._waves[split], self._sizes[split] = waves, sizes
         if self._bytes > IN_MEMORY:
             self._waves.clear()
@@ -136,16 +139,20 @@ class Recordings:
     def _check(self, splits: Mapping[SplitName, Examples],
                preprocessing: AudioPreprocessing) -> None:
         rate = preprocessing.sampling_rate
-        for split in SPLITS:
-            for place, length in zip(splits[split].ids, self.lengths(split), strict=True):
-                if length > preprocessing.longest * rate + 1e-6:
-                    raise InputError(
-                        f"{split} split, {place}: {length / rate:.2f} s is longer than the "
-                        f"{preprocessing.longest:g} s that the backbone reads",
-                        "cut it, remove it, or (for Whisper) give the backbone more seconds")
-                if preprocessing.frames is not None and preprocessing.frames(length) < 1:
-                    raise InputError(f"{split} split, {place}: {length / rate:.3f} s is too short "
-                                     "for the backbone", "remove it")
+
+        def check(place: str, length: int) -> None:
+            if length > preprocessing.longest * rate + 1e-6:
+                raise InputError(
+                    f"{place}: {length / rate:.2f} s is longer than the "
+                    f"{preprocessing.longest:g} s that the backbone reads",
+                    "cut it, remove it, or (for Whisper) give the backbone more seconds")
+            if preprocessing.frames is not None and preprocessing.frames(length) < 1:
+                raise InputError(f"{place}: {length / rate:.3f} s is too short for the backbone",
+                                 "remove it")
+
+        gathered("recordings", check,
+                 [f"{split} split, {place}" for split in SPLITS for place in splits[split].ids],
+                 [length for split in SPLITS for length in self.lengths(split)])
 
     def _at_rate(self, split: SplitName, inputs: Sequence[Any],
                  rate: int) -> Sequence[np.ndarray | Path | bytes]:

@@ -17,7 +17,7 @@ from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.ragged import Labels, lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
-from ftlab.data.sources import own_splits, read, read_unlabelled
+from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset
 from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
@@ -108,8 +108,8 @@ class Seq2Seq(DataModule):
         self.note(*notes)
         return examples
 
-    def unlabelled(self, source: str) -> Examples | None:
-        return read_unlabelled(source, "text", self.source, self.target, called="source")
+    def read_new(self, source: str) -> Examples:
+        return read_new(source, "text", self.source, self.target, called="source")
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import Examples, SplitName
-from ftlab.data.tables import EXTENSIONS, Column, has_column, read_table
+from ftlab.data.faults import gathered
+from ftlab.data.tables import EXTENSIONS, Column, all_columns, read_table
 from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
-from ftlab.tasks.naming import is_missing
+from ftlab.tasks.naming import is_blank, is_missing
 from ftlab.tasks.texts import text_of
 
 Modality = Literal["text", "image"]
@@ -56,20 +57,18 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
         stem, base = path.stem, path.parent
         rows, replaced = read_table(path, columns)
     ids = [f"{stem}:{number}" for number in range(1, len(rows) + 1)]
-    places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
-    labels = [_label(row[-1], place, called[1]) for row, place in zip(rows, places, strict=True)]
-    inputs = [_input(row[:-1], modality, base, place, called[0])
-              for row, place in zip(rows, places, strict=True)]
+    labels = [_label(row[-1], f"{source}, row {number}", called[1])
+              for number, row in enumerate(rows, 1)]
+    inputs = _inputs(rows, modality, base, source, called[0])
     return Examples(ids, inputs, labels), note_replaced(replaced, len(rows), "rows", source)
 
 
-def read_unlabelled(source: str, modality: Modality, column: Column,
-                    label: Column, pair: Column | None = None,
-                    called: str = "text") -> Examples | None:
-    """The examples of a source without labels; None where it has labels, or is a hub's.
+def read_new(source: str, modality: Modality, column: Column, label: Column,
+             pair: Column | None = None, called: str = "text") -> Examples:
+    """All examples of a source to predict, each with what the source says of it.
 
-    A table has none without the label's column, a folder without class folders; and a file of the
-    modality is one example.
+    A label is None where its cell is empty, where the table has no such column, and of files that
+    lie in no class folder. A file of the modality is one example.
 
     Args:
         source: as in `read`, or a file.
@@ -82,36 +81,51 @@ def read_unlabelled(source: str, modality: Modality, column: Column,
     Raises:
         InputError: with the place and the mend.
     """
+    columns = (column, label) if pair is None else (column, pair, label)
     if source.startswith(hub.PREFIX):
-        return None
-    path = resolve_path(source)
-    if path.is_dir() or path.suffix.lower() in _FILES[modality]:
-        _refuse_pairs(pair, source)
-        return _loose_files(path, modality)
-    if has_column(path, label):
-        return None
-    rows, _ = read_table(path, (column,) if pair is None else (column, pair))
-    places = [f"{source}, row {number}" for number in range(1, len(rows) + 1)]
-    inputs = [_input(row, modality, path.parent, place, called)
-              for row, place in zip(rows, places, strict=True)]
-    ids = [f"{path.stem}:{number}" for number in range(1, len(rows) + 1)]
-    return Examples(ids, inputs, [None] * len(ids))
+        stem, rows = hub.read_hub(source, "test", columns, (label,))
+        base = Path()
+    else:
+        path = resolve_path(source)
+        if path.is_dir() or path.suffix.lower() in _FILES[modality]:
+            _refuse_pairs(pair, source)
+            return _new_files(path, modality, source)
+        stem, base = path.stem, path.parent
+        rows, _ = read_table(path, columns, (label,))
+    return Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
+                    _inputs(rows, modality, base, source, called),
+                    [None if is_blank(row[-1]) else row[-1] for row in rows],
+                    beside=columns_of(source, isinstance(column, int)))
 
 
-def _loose_files(path: Path, modality: Modality) -> Examples | None:
-    """A file, or the files of a folder; None where it has folders, which are classes."""
-    if path.is_dir() and any(inner.is_dir() and not inner.name.startswith((".", "__"))
-                             for inner in path.iterdir()):
-        return None
+def columns_of(source: str, by_number: bool) -> dict[str, list[Any]]:
+    """Every column of a table or of a hub's test split, for `Examples.beside`."""
+    if source.startswith(hub.PREFIX):
+        return hub.all_columns(source, "test")
+    return all_columns(resolve_path(source), by_number)
+
+
+def _new_files(path: Path, modality: Modality, source: str) -> Examples:
+    """A file, the files of a folder, or those of its folders, which are classes."""
+    if path.is_dir() and _folders(path):
+        examples, _ = _read_folder(path, modality, source)
+        examples.beside = {"path": [str(path / name) for name in examples.ids]}
+        return examples
     files = [path] if path.is_file() else sorted(
         file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")
         and file.suffix.lower() in _FILES[modality])
     if not files:
-        return None
+        raise InputError(f"{path} has no {modality} files", "name a folder or a table that has some")
     inputs: list[Any] = list(files)
     if modality == "text":
         inputs, _ = _read_texts(files, str(path))
-    return Examples([file.name for file in files], inputs, [None] * len(files))
+    return Examples([file.name for file in files], inputs, [None] * len(files),
+                    beside={"path": list(map(str, files))})
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir()
+                  if path.is_dir() and not path.name.startswith((".", "__")))
 
 
 def own_splits(source: str) -> Sequence[SplitName]:
@@ -121,8 +135,7 @@ def own_splits(source: str) -> Sequence[SplitName]:
 
 def _read_folder(folder: Path, modality: Modality,
                  source: str) -> tuple[Examples, list[str]]:
-    classes = sorted(path for path in folder.iterdir()
-                     if path.is_dir() and not path.name.startswith((".", "__")))
+    classes = _folders(folder)
     if not classes:
         raise InputError(f"{folder} has no class folders",
                          "put the files of each class into a folder named after it")
@@ -161,6 +174,14 @@ def _refuse_pairs(pair: Column | None, source: str) -> None:
                          f"{pair!r} names", f"give a table ({', '.join(EXTENSIONS)})")
 
 
+def _inputs(rows: Sequence[tuple[Any, ...]], modality: Modality, base: Path,
+            source: str, called: str) -> list[Any]:
+    """What the rows hold beside their label, which is last."""
+    return gathered("rows", lambda row, number: _input(row[:-1], modality, base,
+                                                       f"{source}, row {number}", called),
+                    rows, range(1, len(rows) + 1))
+
+
 def _input(cells: tuple[Any, ...], modality: Modality, base: Path, place: str,
            called: str) -> Any:
     """What an example's cells hold: an image, a text, or two texts."""
@@ -172,7 +193,7 @@ def _input(cells: tuple[Any, ...], modality: Modality, base: Path, place: str,
 
 
 def _label(value: Any, place: str, called: str) -> Any:
-    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+    if is_blank(value):
         raise InputError(f"{place}: the {called} is missing", "fill it in or remove the example")
     return value
 

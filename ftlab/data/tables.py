@@ -7,7 +7,7 @@ import difflib
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ Column = str | int
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, ...]], int]:
+def read_table(path: Path, columns: Sequence[Column],
+               optional: Collection[Column] = ()) -> tuple[list[tuple[Any, ...]], int]:
     """The named columns of every row, and how many rows have bytes that are not UTF-8.
 
     Text stays text ("01", "NA" and "null" are strings); numbers of .jsonl and .parquet stay
@@ -31,6 +32,7 @@ def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, .
     Args:
         path: the file.
         columns: all by name, or all by number where the file has no header.
+        optional: those that may be lacking; their cells are None then.
 
     Raises:
         InputError: unknown extension, empty file, missing column, ragged or malformed row, or
@@ -42,11 +44,11 @@ def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, .
                          "give all by name, or all by number (no header)")
     match path.suffix.lower():
         case ".csv" | ".tsv":
-            rows = _pick_delimited(path, columns)
+            rows = _pick_delimited(path, columns, optional)
         case ".jsonl":
-            rows = list(_pick_json(path, columns))
+            rows = list(_pick_json(path, columns, optional))
         case ".parquet":
-            rows = _pick_parquet(path, columns)
+            rows = _pick_parquet(path, columns, optional)
         case other:
             raise InputError(f"{path}: unknown kind of file {other!r}",
                              f"use {', '.join(EXTENSIONS)} or a folder of class folders")
@@ -54,46 +56,39 @@ def read_table(path: Path, columns: Sequence[Column]) -> tuple[list[tuple[Any, .
     return [cleaner(row) for row in rows], cleaner.replaced("rows", path)
 
 
-def has_column(path: Path, column: Column) -> bool:
-    """Whether a table has a column; of .jsonl the first row tells.
+def all_columns(path: Path, by_number: bool) -> dict[str, list[Any]]:
+    """Every column of a table, by name, or by number in a file without header; None for a gap.
 
     Raises:
-        InputError: an empty or malformed file, or of another kind.
+        InputError: as in `read_table`.
     """
+    header: list[Any]
     match path.suffix.lower():
         case ".csv" | ".tsv":
             header = next((row for row in _delimited_rows(path) if row), [])
         case ".jsonl":
-            lines = (line for line in _decoded(path).split("\n") if line.strip())
-            try:
-                header = list(json.loads(next(lines, "{}")))
-            except (json.JSONDecodeError, TypeError):
-                return True  # `read_table` says what is wrong with it
-        case ".parquet":
-            import pyarrow
-            from pyarrow import parquet
-
-            try:
-                header = parquet.read_schema(path).names
-            except pyarrow.ArrowInvalid:
-                return True  # as above
+            header = [key for _, row in _json_rows(path) for key in row]
         case _:
-            return True  # as above
-    return column < len(header) if isinstance(column, int) else column in header
+            header = _parquet_file(path).schema_arrow.names
+    columns = list(range(len(header))) if by_number else list(dict.fromkeys(header))
+    rows, _ = read_table(path, columns, columns)
+    return {str(column): list(cells)
+            for column, cells in zip(columns, zip(*rows, strict=True), strict=True)}
 
 
-def _pick_delimited(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
+def _pick_delimited(path: Path, columns: Sequence[Column],
+                    optional: Collection[Column]) -> list[tuple[Any, ...]]:
     rows = [row for row in _delimited_rows(path) if row]
     by_number = isinstance(columns[0], int)
     if not rows or (len(rows) == 1 and not by_number):
         raise InputError(f"{path} has no rows", "give a file with examples")
     header: Sequence[Column] = range(len(rows[0])) if by_number else rows.pop(0)
-    places = [_find(column, header, path) for column in columns]
+    places = [_place(column, header, path, optional) for column in columns]
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise InputError(f"{path.name}, row {number}: {len(row)} fields instead of "
                              f"{len(header)}", "mend the row (a delimiter within a field?)")
-    return [tuple(row[place] for place in places) for row in rows]
+    return [tuple(None if place is None else row[place] for place in places) for row in rows]
 
 
 def _delimited_rows(path: Path) -> list[list[str]]:
@@ -115,10 +110,19 @@ def _delimited_rows(path: Path) -> list[list[str]]:
         raise InputError(f"{path} is malformed: {error}", "mend its quoting") from None
 
 
-def _pick_json(path: Path, columns: Sequence[Column]) -> Iterator[tuple[Any, ...]]:
+def _pick_json(path: Path, columns: Sequence[Column],
+               optional: Collection[Column]) -> Iterator[tuple[Any, ...]]:
     if isinstance(columns[0], int):
         raise InputError(f"{path.name}: .jsonl has no column {columns[0]}",
                          "give the columns by name")
+    for number, row in _json_rows(path):
+        keys = list(row)
+        places = [_place(column, keys, path, optional, f", row {number}") for column in columns]
+        yield tuple(None if place is None else row[keys[place]] for place in places)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a .jsonl file with their numbers from 1."""
     lines = [line for line in _decoded(path).split("\n") if line.strip()]
     if not lines:
         raise InputError(f"{path} has no rows", "give a file with examples")
@@ -131,11 +135,23 @@ def _pick_json(path: Path, columns: Sequence[Column]) -> Iterator[tuple[Any, ...
         if not isinstance(row, dict):
             raise InputError(f"{path.name}, row {number}: not a JSON object",
                              "write one JSON object a line")
-        keys = list(row)
-        yield tuple(row[keys[_find(column, keys, path, f", row {number}")]] for column in columns)
+        yield number, row
 
 
-def _pick_parquet(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
+def _pick_parquet(path: Path, columns: Sequence[Column],
+                  optional: Collection[Column]) -> list[tuple[Any, ...]]:
+    file = _parquet_file(path)
+    names = file.schema_arrow.names
+    header: Sequence[Column] = range(len(names)) if isinstance(columns[0], int) else names
+    chosen = [None if place is None else names[place]
+              for place in (_place(column, header, path, optional) for column in columns)]
+    table = file.read(columns=sorted({name for name in chosen if name is not None}))
+    nothing = [None] * file.metadata.num_rows
+    return list(zip(*(nothing if name is None else table.column(name).to_pylist()
+                      for name in chosen), strict=True))
+
+
+def _parquet_file(path: Path) -> Any:
     import pyarrow
     from pyarrow import parquet
 
@@ -143,17 +159,20 @@ def _pick_parquet(path: Path, columns: Sequence[Column]) -> list[tuple[Any, ...]
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise InputError(f"{path} is malformed: {error}", "write it again as Parquet") from None
-    names = file.schema_arrow.names
     if not file.metadata.num_rows:
         raise InputError(f"{path} has no rows", "give a file with examples")
-    header: Sequence[Column] = range(len(names)) if isinstance(columns[0], int) else names
-    chosen = [names[_find(column, header, path)] for column in columns]
-    table = file.read(columns=sorted(set(chosen)))
-    return list(zip(*(table.column(name).to_pylist() for name in chosen), strict=True))
+    return file
 
 
 def _decoded(path: Path) -> str:
     return decoded(path.read_bytes(), path)
+
+
+def _place(column: Column, header: Sequence[Column], path: Path, optional: Collection[Column],
+           place: str = "") -> int | None:
+    """Where a row has a column; None where it has none and need not."""
+    lacking = column in optional and column not in header
+    return None if lacking else _find(column, header, path, place)
 
 
 def _find(column: Column, header: Sequence[Column], path: Path, place: str = "") -> int:

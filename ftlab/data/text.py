@@ -19,7 +19,7 @@ from ftlab.data.outside_lines import AT_ONCE, with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural, Sampling
-from ftlab.data.sources import own_splits, read, read_unlabelled
+from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset
 from ftlab.data.text_augment import TextAugment
 from ftlab.data.text_normalise import TextNormalisation
@@ -130,8 +130,8 @@ class TextClassification(DataModule):
         self.note(*notes)
         return examples
 
-    def unlabelled(self, source: str) -> Examples | None:
-        return read_unlabelled(source, "text", self.text, self.label, self.text_pair)
+    def read_new(self, source: str) -> Examples:
+        return read_new(source, "text", self.text, self.label, self.text_pair)
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         if self.normalise is not None:

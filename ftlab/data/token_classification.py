@@ -26,8 +26,9 @@ from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
+from ftlab.data.sources import columns_of
 from ftlab.data.splits import Split, Subset
-from ftlab.data.tables import has_column, read_table
+from ftlab.data.tables import read_table
 from ftlab.data.token_cache import TokenCache
 from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
@@ -118,49 +119,48 @@ class TokenClassification(DataModule):
         return hub.named_splits(source) if source.startswith(hub.PREFIX) else ()
 
     def read(self, split: SplitName, source: str) -> Examples:
-        sentences = self._sentences(split, source)
+        return self._tagged(self._sentences(split, source), source)
+
+    def _tagged(self, sentences: list[Sentence], source: str) -> Examples:
+        """Sentences whose tags are held to the scheme; without tags where they have none."""
         mended = 0
         for i, sentence in enumerate(sentences):
-            tags = self._checked(sentence)
+            tags = self._checked(sentence) if sentence.tags else []
             mended += sum(a != b for a, b in zip(sentence.tags, tags, strict=True))
             sentences[i] = Sentence(sentence.name, sentence.words, tags, sentence.places)
         if mended:
             self.note(f"{mended} I- tags in {source} continued nothing; each begins an entity now")
         return Examples([s.name for s in sentences], [s.words for s in sentences],
-                        [s.tags for s in sentences])
+                        [s.tags or None for s in sentences])
 
-    def unlabelled(self, source: str) -> Examples | None:
-        """Words from a table without the tags' column."""
-        words = "tokens" if self.word is None else self.word
-        if source.startswith(hub.PREFIX):
-            return None
-        path = resolve_path(source)
-        if path.suffix.lower() not in _TABLES or has_column(path, self.tag or "tags"):
-            return None
-        rows = [row[0] for row in read_table(path, (words,))[0]]
-        stand_in = self.task.tags[0]
-        sentences = from_rows(path.stem, path.name, [
-            (row, [stand_in] * (len(row) if isinstance(row, list) else 0)) for row in rows])
-        return Examples([s.name for s in sentences], [s.words for s in sentences],
-                        [s.tags for s in sentences])
+    def read_new(self, source: str) -> Examples:
+        """Sentences, of which a table's cell or a file's column may lack the tags."""
+        examples = self._tagged(self._sentences("test", source, optional=True), source)
+        table = source.startswith(hub.PREFIX) or resolve_path(source).suffix.lower() in _TABLES
+        examples.beside = columns_of(source, False) if table else {"tokens": examples.inputs}
+        return examples
 
-    def _sentences(self, split: SplitName, source: str) -> list[Sentence]:
+    def stand_ins(self, examples: Examples) -> list[Any]:
+        return [[self.task.tags[0]] * len(words) for words in examples.inputs]
+
+    def _sentences(self, split: SplitName, source: str,
+                   optional: bool = False) -> list[Sentence]:
         words = "tokens" if self.word is None else self.word
         tags = "tags" if self.tag is None else self.tag
         if source.startswith(hub.PREFIX):
-            name, rows = hub.read_hub(source, split, (words, tags))
-            return from_rows(name, source, [(row[0], row[1]) for row in rows])
+            name, rows = hub.read_hub(source, split, (words, tags), (tags,) if optional else ())
+            return from_rows(name, source, [(row[0], row[1]) for row in rows], optional)
         path = resolve_path(source)
         if path.suffix.lower() in _TABLES:
-            table, replaced = read_table(path, (words, tags))
+            table, replaced = read_table(path, (words, tags), (tags,) if optional else ())
             self.note(*note_replaced(replaced, len(table), "rows", source))
-            return from_rows(path.stem, path.name, [(row[0], row[1]) for row in table])
+            return from_rows(path.stem, path.name, [(row[0], row[1]) for row in table], optional)
         word, tag = (0 if self.word is None else self.word), (-1 if self.tag is None else self.tag)
         if not path.is_file() or isinstance(word, str) or isinstance(tag, str):
             raise InputError(f"{path}: CoNLL's columns have no names ({word!r}, {tag!r})"
                              if path.is_file() else f"{path} is not a file",
                              f"give numbers from 0, or a table ({', '.join(_TABLES)})")
-        sentences, notes = read_conll(path, word, tag)
+        sentences, notes = read_conll(path, word, tag, optional)
         self.note(*notes)
         return sentences
 

@@ -13,17 +13,22 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from rich.table import Table
+from torch.utils.data import DataLoader
 
-from ftlab.data.base import DataModule
 from ftlab.errors import InputError
 from ftlab.exports.agreement import silent_trainer
 from ftlab.exports.restore import Restored, restored
 from ftlab.reports.export import write_file
 from ftlab.reports.formats import escape_csv
+from ftlab.tasks.base import Task
 from ftlab.training.evaluate import evaluate, placing
 
 SHOWN = 20
+"""Rows on a terminal."""
+WIDEST = 60
+"""Characters of a text on a terminal."""
 _KINDS = (".csv", ".parquet")
 
 
@@ -33,8 +38,9 @@ class Predictions:
 
     Attributes:
         columns: `id`, `target` where there are labels, `prediction`, and a column of scores for
-            each class (`score NAME`), or one `scores` where they belong to no class.
-        metrics: of the examples, where they have labels.
+            each class (`score NAME`), or one `scores` where they belong to no class. Between `id`
+            and these stand the columns of a table that was given, or the `path` of files.
+        metrics: of the examples that have labels.
         shown: the same as a flat table, of a detector with a row a box; `columns` unless said.
     """
 
@@ -43,7 +49,7 @@ class Predictions:
     shown: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.columns["id"])
+        return len(self.columns["prediction"])
 
     def frame(self) -> pd.DataFrame:
         """For notebooks."""
@@ -58,7 +64,8 @@ class Predictions:
         check_kind(path)
         if path.suffix == ".parquet":
             sink = io.BytesIO()
-            pq.write_table(pa.table(self.columns), sink, compression="zstd")
+            arrays = {name: _array(values) for name, values in self.columns.items()}
+            pq.write_table(pa.table(arrays), sink, compression="zstd")
             return write_file(path, sink.getvalue())
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -76,8 +83,8 @@ class Predictions:
         for name in flat:
             table.add_column(_plain(name))
         for row in rows[:SHOWN]:
-            table.add_row(*(_plain(f"{value:.4f}" if isinstance(value, float) else _field(value))
-                            for value in row))
+            table.add_row(*(_plain(f"{value:.4f}" if isinstance(value, float)
+                                   else _short(_field(value))) for value in row))
         return table
 
 
@@ -96,8 +103,8 @@ def predict(run: str, source: str | Path, tracking_uri: str | None = None,
             allow: Sequence[str] = ()) -> Predictions:
     """What a run's model says of the examples of a source.
 
-    They are read and prepared as the run's own test examples, and evaluated in the same way. The
-    labels may be lacking.
+    They are read and prepared as the run's own test examples, and evaluated in the same way. Some
+    or all labels may be lacking: their column, or what stands in it.
 
     Args:
         run: MLflow's id of a finished run, or the beginning of one.
@@ -120,23 +127,58 @@ def predictions_of(found: Restored) -> Predictions:
     """
     data = found.run.data
     data.check_predicts()
+    examples = data.splits["test"]
+    labelled = [True] * len(examples) if found.labelled is None else list(found.labelled)
+    records: list[dict[str, Any]] = [{}] * len(examples)
+    metrics: dict[str, float] = {}
+    for is_labelled in sorted(set(labelled)):  # apart: metrics are over those that have labels
+        places = [place for place, known in enumerate(labelled) if known == is_labelled]
+        measured, answers = _evaluated(found, places)
+        metrics = measured if is_labelled else {}
+        for place, *values in zip(places, *answers.values(), strict=True):
+            records[place] = dict(zip(answers, values, strict=True))
+    columns = {name: [record[name] for record in records] for name in records[0]}
+    for name in ("target", *(["scores"] if data.task.form == "text" else [])):
+        if name in columns:  # of the label, which others stand in for
+            columns[name] = [value if known else None
+                             for value, known in zip(columns[name], labelled, strict=True)]
+    columns = _columns(columns, data.task, any(labelled))
+    rows = data.task.table({**columns, "id": list(range(len(examples)))})
+    places = rows.pop("id")
+    named = {"id": [columns["id"][place] for place in places], **rows}
+    return Predictions(beside(columns, examples.beside), metrics,
+                       beside(named, examples.take(places).beside))
+
+
+def _evaluated(found: Restored,
+               places: Sequence[int]) -> tuple[dict[str, float], dict[str, list[Any]]]:
+    """Metrics and records of some of the test examples."""
+    data = found.run.data
     trainer = silent_trainer(found.run)
     device = trainer.strategy.root_device
-    metrics, records = evaluate(
-        found.model.to(device), data.eval_loader("test"), data.task, data.splits["test"].ids,
-        placing(trainer, device), trainer.precision_plugin.forward_context)
-    columns = _columns(records, data, found.labelled)
-    return Predictions(columns, metrics if found.labelled else {}, data.task.table(columns))
+    whole = data.eval_loader("test")
+    order = {place: number for number, place in enumerate(places)}
+    loader = DataLoader(whole.dataset, whole.batch_size, collate_fn=whole.collate_fn,
+                        sampler=[place for place in whole.sampler if place in order],
+                        num_workers=whole.num_workers, generator=whole.generator)
+    move = placing(trainer, device)
+
+    def place(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        numbers = [order[place] for place in batch["index"].tolist()]
+        return move({**batch, "index": torch.tensor(numbers)})
+
+    return evaluate(found.model.to(device), loader, data.task,
+                    [data.splits["test"].ids[number] for number in places], place,
+                    trainer.precision_plugin.forward_context)
 
 
-def _columns(records: Mapping[str, list[Any]], data: DataModule,
+def _columns(records: Mapping[str, list[Any]], task: Task,
              labelled: bool) -> dict[str, list[Any]]:
     """Records as a table; what stands for a lacking label, or is computed from it, is left out."""
     columns = {"id": records["id"]}
     if labelled:
         columns["target"] = records["target"]
     columns["prediction"] = records["prediction"]
-    task = data.task
     if task.form == "vector" and task.names:
         for place, name in enumerate(task.names):
             columns[f"score {name}"] = [row[place] for row in records["scores"]]
@@ -145,12 +187,59 @@ def _columns(records: Mapping[str, list[Any]], data: DataModule,
     return columns
 
 
+def beside(answers: Mapping[str, list[Any]],
+           source: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """A source's columns, then the answers to it, a row each.
+
+    An `id` of the source stands in place of ours. What else has an answer's name is called
+    `input NAME`, or left out where it says the same. Encoded files are left out.
+    """
+    columns = {} if "id" in source else {"id": answers["id"]}
+    taken = answers.keys() - {"id"}
+    for original, cells in source.items():
+        name, values = original, _without_files(cells)
+        if values is None or (name in taken
+                              and list(map(_field, values)) == list(map(_field, answers[name]))):
+            continue
+        while name in (taken if name == original else taken | source.keys()):
+            name = f"input {name}"
+        columns[name] = values
+    return columns | {name: values for name, values in answers.items() if name != "id"}
+
+
+def _without_files(cells: list[Any]) -> list[Any] | None:
+    """Paths in place of encoded files, as `datasets` stores them; None where there are none."""
+    values = [cell.get("path") if isinstance(cell, dict) and "bytes" in cell else cell
+              for cell in cells]
+    encoded = any(isinstance(cell, bytes) or (isinstance(cell, dict) and "bytes" in cell)
+                  for cell in cells)
+    return None if encoded and not any(isinstance(value, str) for value in values) else values
+
+
+def _array(values: list[Any]) -> pa.Array:
+    """A column; as texts where its values are of several types."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else _text(value) for value in values])
+
+
 def _field(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, int | float):
         return repr(value)
-    return escape_csv(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return escape_csv(_text(value))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDEST else f"{text[:WIDEST - 1]}\u2026"
 
 
 def _plain(text: str) -> Any:

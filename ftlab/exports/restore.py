@@ -38,7 +38,7 @@ class Restored:
         run: backbone, data, technique and settings, connected.
         files: a folder with the run's `checkpoint` and `predictions`; it goes with the context.
         cell: the metrics of its cell, over the seeds.
-        labelled: whether the test split has labels of its own.
+        labelled: of each test example, whether it has a label of its own; None where all have.
     """
 
     record: RunRecord
@@ -46,7 +46,7 @@ class Restored:
     run: fit.Run
     files: Path
     cell: dict[str, float]
-    labelled: bool = True
+    labelled: Sequence[bool] | None = None
 
     @property
     def model(self) -> TaskModel:
@@ -89,7 +89,7 @@ def restored(
         _hold("backbone", "weights have", made.backbone.fingerprint, said, record.run_id)
         made.data.load()
         _hold("dataset", "data have", made.data.fingerprint, said, record.run_id)
-        labelled = True if test is None else put(made.data, test)
+        labelled = None if test is None else put(made.data, test)
         fit.load(made, lambda event: None)
         fit.adapt(made, lambda event: None)
         model = made.technique.model

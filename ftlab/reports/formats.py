@@ -13,6 +13,8 @@ from rich.text import Text
 from ftlab.reports.sheet import Line, Sheet
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$])")
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # full width too
+_PLAIN = re.compile(r"[+-]?([0-9]+([.,][0-9]+)*[.,]?|[.,][0-9]+)([eE][+-]?[0-9]+)?%?|[+-]+")
 _TITLE = 20  # characters of a group's title that the terminal's first column makes room for
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222 }
@@ -36,8 +38,17 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_csv(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula (OWASP, CSV injection)."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    """Text that a spreadsheet does not take for a formula: with `'` in front where it would.
+
+    https://owasp.org/www-community/attacks/CSV_Injection. Numbers with a sign, and signs alone,
+    are what they are; `unescape_csv` takes back what was put in front.
+    """
+    return "'" + text if _FORMULA.match(text) and not _PLAIN.fullmatch(text) else text
+
+
+def unescape_csv(text: str) -> str:
+    """The text of which `escape_csv` made this one."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def markdown_line(line: Line) -> str:

@@ -27,6 +27,11 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
 
 
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing, white space aside."""
+    return is_missing(value) or (isinstance(value, str) and not value.strip())
+
+
 def class_name(label: Any, where: str) -> str:
     """The class that a raw label names: a text as it is, a number as its shortest decimal.
 
@@ -34,7 +39,7 @@ def class_name(label: Any, where: str) -> str:
         InputError: the label is missing (None, not a number, empty), damaged, or neither a text
             nor a number.
     """
-    if is_missing(label) or (isinstance(label, str) and not label.strip()):
+    if is_blank(label):
         raise InputError(f"{where} is missing", "fill the label in or drop the example")
     if isinstance(label, str):
         if "\ufffd" in label:

@@ -133,6 +133,16 @@ def test_forward__logits_are_the_labels_whatever_the_padding(name, technique, fo
         torch.testing.assert_close(both[i, :i + 2], alone[0], rtol=1e-4, atol=1e-4)
 
 
+def test_mask__of_an_example_is_its_own_whatever_the_batch(folder, prompts):
+    """All its tokens but the last, which nothing follows, so that what is cached of it fits."""
+    model = adapted(folder("gpt2"), None)
+    labels = torch.full((4, 5), -100)
+    for i in range(4):
+        labels[i, :i + 2] = 4
+    mask = model.arguments(batch_of(prompts, "right") | {"target": {"labels": labels}})["attention_mask"]
+    assert mask.sum(dim=1).tolist() == [len(prompt) + i + 1 for i, prompt in enumerate(prompts)]
+
+
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral"])
 def test_packing__gives_the_unpacked_loss_and_gradients(name, implementation, folder, prompts):

@@ -215,8 +215,8 @@ def test_read__hub_and_unlabelled(tmp_path):
                        "sentence2")
     assert (examples.inputs, examples.labels) == ([("a", "b")], [1])
     (tmp_path / "new.csv").write_text("premise,claim\na,b\nc,d\n")
-    found = module("x").unlabelled(str(tmp_path / "new.csv"))
-    assert found is not None and found.inputs == [("a", "b"), ("c", "d")]
+    found = module("x").read_new(str(tmp_path / "new.csv"))
+    assert (found.inputs, found.labels) == ([("a", "b"), ("c", "d")], [None, None])
 
 
 @pytest.mark.parametrize(("rows_", "settings", "says"), [
@@ -237,7 +237,7 @@ def test_files_of_texts__are_refused(tmp_path):
         module(str(tmp_path)).load()
     assert "table" in error.value.mend
     with pytest.raises(InputError, match="have no second text"):
-        module("x").unlabelled(str(tmp_path / "x" / "a.txt"))
+        module("x").read_new(str(tmp_path / "x" / "a.txt"))
 
 
 def test_backbones_and_techniques__that_read_one_text_refuse_two(backbone, saved, source):

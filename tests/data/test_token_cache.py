@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import json
 import multiprocessing
 import os
 import sys
@@ -31,8 +32,8 @@ from ftlab.studies.plan import plan
 from ftlab.studies.study import load_study
 
 TEXTS = [f"{'good film ' * (i % 9)}the [SEP] plot of number {i}" for i in range(200)]
-CHAT = "{% for m in messages %}a {{ m['content'] }}{% endfor %}"
-LONGER_CHAT = "{% for m in messages %}a {{ m['content'] }}{% if m['content'] %} b{% endif %}{% endfor %}"
+CHAT = "{% for m in messages %}a {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}a {% endif %}"
+LONGER_CHAT = CHAT.replace("{% endfor %}", "{% if m['content'] %} b {% endif %}{% endfor %}")
 fork = multiprocessing.get_context("fork")
 
 
@@ -57,6 +58,13 @@ def preprocessing(backbone: Callable[..., HuggingFace]):
 @pytest.fixture
 def cache(module, preprocessing) -> TokenCache:
     return TokenCache(module, preprocessing)
+
+
+def turns(text: str, number: int) -> str:
+    """A conversation about a text, as JSON."""
+    contents = [text, "bad", "and the plot", f"{'very ' * (number % 7)}good"][-4 + number % 2 * 2:]
+    return json.dumps([{"role": ("user", "assistant")[place % 2], "content": content}
+                       for place, content in enumerate(contents)])
 
 
 def files(folder: Path) -> list[Path]:
@@ -87,10 +95,12 @@ SETTINGS: list[tuple[type[DataModule], str, dict[str, Any]]] = [
     (CausalLM, "gpt2", {"prompt": "{0}", "response": "{2}", "max_length": 17}),
     (CausalLM, "gpt2", {"prompt": "{0}", "response": "{2}", "max_length": 17, "packing": True}),
     (CausalLM, "gpt2", {"prompt": "{0}", "response": "{2}", "max_length": 16, "chat": True}),
+    (CausalLM, "gpt2", {"messages": 3, "max_length": 30}),
+    (CausalLM, "gpt2", {"messages": 3, "max_length": 29, "packing": True}),
     (CausalLM, "gpt2", {"prompt": None, "response": "{0}", "max_length": 7}),
     (CausalLM, "gpt2", {"prompt": None, "response": "{0}", "max_length": 8}),
 ]
-CHANGED = (0, 2, 5, 8, 12, 13)  # of each kind one
+CHANGED = (0, 2, 5, 8, 12, 13, 15)  # of each kind one
 each_setting = pytest.mark.parametrize(
     ("cls", "family", "settings"), SETTINGS, ids=[f"{i}-{s[0].__name__}" for i, s in
                                                   enumerate(SETTINGS)])
@@ -116,7 +126,8 @@ def plain(value: Any) -> Any:
 def connected(tmp_path: Path, backbone: Callable[..., HuggingFace]) -> Callable[..., DataModule]:
     """Of the class and settings, on files of `TEXTS`."""
     (tmp_path / "texts.tsv").write_text("".join(
-        f"{text}\t{'ab'[i % 2]}\t{'very ' * (i % 7)}bad\n" for i, text in enumerate(TEXTS)))
+        f"{text}\t{'ab'[i % 2]}\t{'very ' * (i % 7)}bad\t{turns(text, i)}\n"
+        for i, text in enumerate(TEXTS)))
     (tmp_path / "words.conll").write_text("\n".join(
         "".join(f"{word} {'B-X' if word == 'good' else 'O'}\n" for word in text.split())
         for text in TEXTS))

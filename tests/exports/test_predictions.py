@@ -16,7 +16,7 @@ from matrix import make_world
 from ftlab.backbones.base import Backbone
 from ftlab.errors import FtlabError, Incompatible
 from ftlab.exports.export import write_model
-from ftlab.exports.predictions import SHOWN, Predictions, predictions_of
+from ftlab.exports.predictions import SHOWN, Predictions, beside, predictions_of
 from ftlab.exports.restore import Restored
 from ftlab.tasks.alike import alike
 
@@ -45,7 +45,7 @@ def test_predictions__are_the_stored_ones(world: str, found: Callable, tmp_path:
     assert said.metrics
     assert all(math.isfinite(value) for name, value in said.metrics.items() if name == "loss")
 
-    bare = predictions_of(replace(model, labelled=False))
+    bare = predictions_of(replace(model, labelled=[False] * len(said)))
     assert "target" not in bare.columns
     assert not bare.metrics
     assert alike(bare.columns["prediction"], stored["prediction"], 1e-5)
@@ -87,6 +87,60 @@ def test_table__is_no_formula_and_no_markup(tmp_path: Path) -> None:
     shown = console.export_text()
     assert "[red]x" in shown
     assert f"the first {SHOWN} of {SHOWN + 2}" in shown
+
+
+@pytest.mark.parametrize("world", ["text_classification", "causal_lm", "object_detection"])
+def test_metrics__are_over_those_that_have_labels(world: str, found: Callable) -> None:
+    model = found(world)
+    whole = predictions_of(model)
+    labelled = [place % 3 != 1 for place in range(len(whole))]
+    said = predictions_of(replace(model, labelled=labelled))
+    assert alike(said.columns["prediction"], whole.columns["prediction"], 1e-5)
+    assert said.columns["id"] == whole.columns["id"]
+    assert said.columns["target"] == [target if known else None for target, known in zip(
+        whole.columns["target"], labelled, strict=True)]
+    pairs = [(target, row) for row, target, known in zip(
+        range(len(whole)), whole.columns["target"], labelled, strict=True) if known]
+    if world == "text_classification":
+        right = [whole.columns["prediction"][row] == target for target, row in pairs]
+        losses = [-math.log(whole.columns[f"score {target}"][row]) for target, row in pairs]
+        assert said.metrics["accuracy"] == pytest.approx(sum(right) / len(right), abs=1e-6)
+        assert said.metrics["loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    if world == "causal_lm":
+        right = [whole.columns["prediction"][row].strip() == target.strip() for target, row in pairs]
+        assert said.metrics["exact_match"] == pytest.approx(sum(right) / len(right), abs=1e-6)
+        assert [score is None for score in said.columns["scores"]] == [not n for n in labelled]
+
+
+def test_input__comes_along_in_front_of_the_answers() -> None:
+    answers: dict = {"id": ["new:1", "new:2"], "target": ["good", None],
+                     "prediction": ["good", "bad"], "score good": [0.9, 0.2]}
+    source: dict = {"who": ["ann", "bob"], "target": ["good", ""], "prediction": ["old", "good"],
+                    "input prediction": [1, 2]}
+    table = beside(answers, source)
+    assert table == {
+        "id": ["new:1", "new:2"], "who": ["ann", "bob"], "input prediction": [1, 2],
+        "target": ["good", None], "prediction": ["good", "bad"], "score good": [0.9, 0.2],
+    } | {"input prediction": [1, 2], "input input prediction": ["old", "good"]}
+    assert list(table) == ["id", "who", "input input prediction", "input prediction", "target",
+                           "prediction", "score good"]
+    assert list(beside(answers, {"id": ["7", "9"], "who": ["a", "b"]}).items())[:2] == [
+        ("id", ["7", "9"]), ("who", ["a", "b"])]
+    files: list = [{"bytes": b"x", "path": None}, {"bytes": b"x", "path": "a.png"}]
+    assert beside(answers, {"image": files, "raw": [b"x", None]})["image"] == [None, "a.png"]
+    assert "raw" not in beside(answers, {"raw": [b"x", None]})
+
+
+def test_tables__hold_what_a_source_has_in_its_cells(tmp_path: Path) -> None:
+    """Values of several types in one column, dates, lists."""
+    import datetime
+
+    source: dict = {"mixed": ["a", 1], "day": [datetime.date(2024, 1, 2), None], "words": [["a"], []]}
+    said = Predictions(beside({"id": ["x", "y"], "prediction": [1, 2]}, source), {})
+    table = pq.read_table(said.write(tmp_path / "said.parquet")).to_pydict()
+    assert table == said.columns | {"mixed": ["a", "1"]}
+    assert said.write(tmp_path / "said.csv").read_text() == (
+        'id,mixed,day,words,prediction\nx,a,2024-01-02,"[""a""]",1\ny,1,,[],2\n')
 
 
 REFUSED = {

@@ -24,7 +24,9 @@ class CausalModel(TaskModel):
 
     The labels continue the inputs: a batch's `input_ids` (B, P) are prompts, and in training and
     evaluation the labels are read behind them (teacher forcing). Logits are computed for the
-    labels' places alone, which spares most of the output layer.
+    labels' places alone, which spares most of the output layer. Where prompts are learned from as
+    well, `target` says by itself what is read behind them, `behind` (B, t), and the labels are
+    those of all places (T = P + t - 1).
 
     A packed batch has several examples in a row. Its inputs are `input_ids` and `segments`
     (R, T), the latter the number of the example from 1 and 0 for padding; its labels (R, T) are
@@ -60,9 +62,11 @@ class CausalModel(TaskModel):
         if "target" not in batch:
             return {"input_ids": ids, "attention_mask": mask}
         labels = batch["target"]["labels"]
-        read = labels[:, :-1]  # nothing follows the last
-        ids = torch.cat([ids, read.masked_fill(read < 0, self.tokenizer.pad_token_id)], dim=1)
-        mask = torch.cat([mask, (read >= 0).to(mask.dtype)], dim=1)
+        behind = batch["target"].get("behind", labels)
+        # nothing follows an example's last, whatever others of the batch have there
+        read = behind[:, :-1].masked_fill(behind[:, 1:] < 0, self.tokenizer.pad_token_id)
+        ids = torch.cat([ids, read], dim=1)
+        mask = torch.cat([mask, (behind[:, 1:] >= 0).to(mask.dtype)], dim=1)
         kept = {"logits_to_keep": labels.shape[1]} if self._keeps else {}
         return {"input_ids": ids, "attention_mask": mask, **kept}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.reports.formats import unescape_csv
 from ftlab.studies import provenance
 from ftlab.studies.record import FILE, settings
 from ftlab.studies.study import Study
@@ -156,7 +157,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if None in line or None in line.values():
                 raise InputError(f"{path}:{reader.line_num}: not as many fields as columns",
                                  "write the file again: ftlab table STUDY")
-            yield reader.line_num, line
+            yield reader.line_num, {name: unescape_csv(text) for name, text in line.items()}
 
 
 def _number(text: str, place: str) -> float:
