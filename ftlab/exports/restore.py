@@ -21,7 +21,7 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking.reader import RunReader
 from ftlab.tracking.records import RunRecord
 from ftlab.training import checkpoint, fit
-from ftlab.training.manifest import FAILED
+from ftlab.training.manifest import FAILED, MANIFEST
 from ftlab.training.settings import TrainerSettings
 
 _PARTS = {"backbone": Backbone, "data": DataModule, "technique": Technique}
@@ -100,7 +100,7 @@ def restored(
 
 def _specification(files: Path, run_id: str) -> dict[str, Any]:
     """What the run was told, from its checkpoint's manifest."""
-    path = files / "checkpoint" / checkpoint.MANIFEST
+    path = files / "checkpoint" / MANIFEST
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {*_PARTS, "trainer", "seed", "select_by", "fingerprints"} - said.keys()

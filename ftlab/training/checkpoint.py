@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import InputError
-from ftlab.training.manifest import MANIFEST as MANIFEST
+from ftlab.training.manifest import MANIFEST
 from ftlab.training.sharding import full
 
 WEIGHTS = "delta.safetensors"

@@ -1,0 +1,83 @@
+"""What a failed run leaves: a checkpoint that says so, which no export takes for a result."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ftlab.errors import InputError
+from ftlab.exports.restore import _specification
+from ftlab.studies.run import StudyRun, mark_failed
+from ftlab.training import checkpoint
+
+
+class Kept:
+    """Stands in for a tracker."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.files: set[str] = set()
+        self.status = ""
+
+    def log_metrics(self, run_id: str, metrics: dict[str, float], step: int, now: int) -> None:
+        self.metrics |= metrics
+
+    def log_artifacts(self, run_id: str, directory: Path) -> None:
+        self.files = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file()}
+
+    def end_run(self, run_id: str, status: str, reason: str) -> None:
+        self.status = f"{status}: {reason}"
+
+    def flush(self) -> bool:
+        return True
+
+
+class Anything:
+    """Takes every call and attribute."""
+
+    def __getattr__(self, name: str) -> "Anything":
+        return Anything()
+
+    def __call__(self, *arguments: object) -> None:
+        return None
+
+
+class Runs:
+    def __init__(self) -> None:
+        self.display, self.report, self.attempts = Anything(), "test/accuracy", {}
+        from ftlab.studies.run import Outcome
+
+        self.outcome = Outcome()
+
+    def ended(self, cell_id: str) -> None:
+        return None
+
+
+def write(folder: Path) -> None:
+    checkpoint.save(folder / "checkpoint", {"w": torch.ones(2)}, {"epoch": 1})
+
+
+def test_failed_run__keeps_its_checkpoint_marked_and_what_it_measured(tmp_path: Path) -> None:
+    write(tmp_path)
+    run = StudyRun.__new__(StudyRun)
+    vars(run).update(runs=Runs(), tracker=Kept(), cell_id="c", seed=0, title="t", share=1.0, begin=0.0,
+                     run_id="r", directory=tmp_path, metrics={}, measured={}, reason="", step=3,
+                     course=set())
+    run.event({"event": "measured", "metrics": {"cost/train_seconds": 36000.0}})
+    run.event({"event": "measured", "metrics": {"test/accuracy": 0.5}})
+    run.event({"event": "failed", "reason": "merged and unmerged outputs differ by 1"})
+    run.end({"event": "exit", "code": 1})
+    kept = run.tracker
+    assert kept.status == "FAILED: merged and unmerged outputs differ by 1"
+    assert kept.metrics == {"cost/train_seconds": 36000.0, "test/accuracy": 0.5}
+    assert {"checkpoint/delta.safetensors", "checkpoint/manifest.json"} <= kept.files
+    with pytest.raises(InputError, match="that of a failed run: merged and unmerged"):
+        _specification(tmp_path, "r")
+
+
+def test_failed_run__half_a_checkpoint_goes(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "checkpoint/manifest.json").unlink()
+    mark_failed(tmp_path / "checkpoint", "killed")
+    assert not (tmp_path / "checkpoint").exists()
+    mark_failed(tmp_path / "checkpoint", "killed")  # there never was one
