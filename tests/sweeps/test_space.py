@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from ftlab.errors import InputError
 from ftlab.studies.config import Component, build, check
-from ftlab.studies.yaml_file import Place
+from ftlab.studies.yaml_file import Place, parse_value
 from ftlab.sweeps.ranges import Space, points
 from ftlab.sweeps.space import make_space, own_values, put
 from ftlab.techniques.base import Technique
@@ -40,6 +40,16 @@ def drawn(space: Space, seed: int) -> dict[str, Any]:
         warnings.simplefilter("error")
         sampler = optuna.samplers.RandomSampler(seed=seed)
         return optuna.create_study(sampler=sampler).ask(space).params
+
+
+def test_choices__of_a_text_are_what_the_file_shows() -> None:
+    component = technique("InContext")
+    said = parse_value("{separator: {choices: [010, 1e3, on, '~', '5']}}")
+    made = space(component, said)["separator"]
+    assert isinstance(made, CategoricalDistribution)
+    assert made.choices == ("010", "1e3", "on", "~", "5", "\n\n")
+    for choice in made.choices:
+        assert build(put(component, {"separator": choice})).separator == choice
 
 
 # What is drawn
