@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ftlab.reports.comparison import Comparison
-from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.metric_text import digits
 from ftlab.reports.verdict import FEW_SEEDS, least, listed, p_text, ranged
+from ftlab.tracking.metric_range import is_percent
 
 FEW_GROUPS = 3
 """Of so many backbones and data sets each has a sentence; of more it is counted."""

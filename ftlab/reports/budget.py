@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.metric_text import digits
 from ftlab.reports.sheet import NONE, Line, Sheet
 from ftlab.reports.trials import Tried
+from ftlab.tracking.metric_range import is_percent
 
 _RANKINGS = 4  # written out in full; beyond that the first and the last
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.metric_text import digits
 from ftlab.reports.sheet import NONE, Line, Sheet
 from ftlab.reports.trials import Tried
+from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.records import CellKey, TrialRecord
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftlab.reports.metric_text import cost, digits, is_percent
+from ftlab.reports.metric_text import cost, digits
 from ftlab.reports.sheet import NONE, Line, Quantity, Sheet, quantity
 from ftlab.tracking.aggregate import Summary
+from ftlab.tracking.metric_range import is_percent
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import Self
 
 from ftlab.reports import against_baseline
 from ftlab.reports.comparison import Comparison
-from ftlab.reports.metric_text import cost, digits, is_percent
+from ftlab.reports.metric_text import cost, digits
 from ftlab.reports.rows import Row
 from ftlab.reports.verdict import across, bold, ranged, ties
 from ftlab.tracking.aggregate import Summary
+from ftlab.tracking.metric_range import is_percent
 
 NONE = "-"
 SPREAD = ("Mean ± standard deviation (ddof=1) over seeds, with their number in brackets. The "

@@ -14,9 +14,9 @@ from matplotlib.ticker import NullLocator
 from ftlab.reports.budget import columns
 from ftlab.reports.colours import Style, styles
 from ftlab.reports.front import Point
-from ftlab.reports.metric_text import is_percent
 from ftlab.reports.picture import grid, plain, png
 from ftlab.reports.trials import Tried
+from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.plain import shorten
 
 _Styles = Mapping[str, Style]

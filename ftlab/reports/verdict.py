@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ftlab.reports.comparison import Compared, Comparison, ranked
-from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.metric_text import digits
 from ftlab.reports.statistics.ranks import Ranked
+from ftlab.tracking.metric_range import is_percent
 
 FEW_SEEDS = ("with fewer than three seeds in common it is these trained models that are compared, "
              "and nothing is claimed of the techniques")

@@ -13,8 +13,9 @@ from torch import nn
 
 from ftlab.data.kept_images import KeptImages
 from ftlab.training import costs, hardware
-from ftlab.training.checkpoint import MANIFEST, WEIGHTS
+from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.fit import Run, adapt, load
+from ftlab.training.manifest import MANIFEST
 from ftlab.training.run import execute
 from ftlab.training.settings import TrainerSettings
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ftlab.reports.comparison import Comparison
-from ftlab.reports.metric_text import is_percent
+from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.records import CellKey
 
 Level = Literal["problem", "warning", "hint"]

@@ -16,8 +16,9 @@ from ftlab.reports.drift.measurements import title
 from ftlab.reports.drift.movement import Movement
 from ftlab.reports.drift.order import tau_of
 from ftlab.reports.formats import escape_markdown
-from ftlab.reports.metric_text import digits, is_percent
+from ftlab.reports.metric_text import digits
 from ftlab.tracking.aggregate import Summary
+from ftlab.tracking.metric_range import is_percent
 
 if TYPE_CHECKING:
     from ftlab.reports.drift.compare import Drift

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ftlab.reports.metric_text import is_percent
+from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.plain import shorten
 
 LONGEST = 28  # characters of a technique's name
