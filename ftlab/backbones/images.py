@@ -39,6 +39,8 @@ def image_preprocessing(folder: Path, config: Any, label: str) -> ImagePreproces
         InputError: there is no such file, or it leaves out what no class fills in.
         Incompatible: the network wants what `ImagePreprocessing` cannot say.
     """
+    if config.model_type == "timm_wrapper":
+        raise Incompatible(f"{label}: timm made it and prepares its images", "take it as Timm")
     processor = read_processor(folder, config, label)
     config = getattr(config, "vision_config", config)  # of an image-text model
     if getattr(config, "num_channels", 3) != 3:

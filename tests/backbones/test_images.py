@@ -173,6 +173,12 @@ def test_refusals(settings: dict[str, Any] | None, match: str, folder: Callable[
     assert refused.value.mend
 
 
+def test_network_of_timm__is_sent_there(tmp_path: Path) -> None:
+    hf.TimmWrapperConfig(architecture="resnet18").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="timm made it"):
+        _ = HuggingFace(str(tmp_path)).preprocessing
+
+
 def test_preprocessor__from_another_folder(folder: Callable[..., Path], pictures: Path,
                                            tmp_path: Path) -> None:
     hf.BitImageProcessor(**EDGE).save_pretrained(tmp_path / "other")
