@@ -32,6 +32,9 @@ class Examples:
         return len(self.ids)
 
     def take(self, positions: Sequence[int]) -> Examples:
-        beside = {name: [column[i] for i in positions] for name, column in self.beside.items()}
-        return Examples(*([column[i] for i in positions] if column else []
-                          for column in (self.ids, self.inputs, self.labels, self.targets)), beside)
+        def chosen(column: list[Any]) -> list[Any]:
+            return [column[i] for i in positions] if column else []
+
+        return Examples(chosen(self.ids), chosen(self.inputs), chosen(self.labels),
+                        chosen(self.targets),
+                        {name: chosen(column) for name, column in self.beside.items()})
