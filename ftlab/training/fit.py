@@ -194,8 +194,8 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         return model, guards.TensorGuard(model)
     _retire(model, sample, report)
     if reads_padding(model, run.data, lambda batch: precision.convert_inputs(batch, name)):
-        report({"event": "note", "text": f"{type(model.network).__name__} reads padding, by its own "
-                "design: an example's score depends a little on what it is batched with"})
+        report({"event": "note", "text": f"{type(model.network).__name__} reads padding, by its "
+                "own design: an example's score depends a little on what it is batched with"})
     with torch.no_grad():
         before = model.comparable(model(sample))
         technique.attach(model, task).eval()

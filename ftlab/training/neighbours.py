@@ -17,7 +17,7 @@ _TOLERANCE = 1e-4  # of the loss; rounding is a hundredth of it
 
 def reads_padding(model: TaskModel, data: DataModule,
                   place: Callable[[Mapping[str, Any]], dict[str, Any]]) -> bool:
-    """Whether the losses of a short and a long example differ apart and in one batch.
+    """Compare the losses of a short and a long example apart and in one batch: do they differ?
 
     Some networks mix neighbouring places, or know no mask: FNet, ConvBERT, Funnel, YOSO,
     Nystromformer, CANINE, MobileBERT, and wav2vec2 where it normalises over the whole recording.
@@ -30,8 +30,8 @@ def reads_padding(model: TaskModel, data: DataModule,
     lengths = data.lengths("validation")
     if lengths is None or next(model.parameters()).dtype != torch.float32:
         return False
-    few = range(min(len(lengths), _LOOKED_AT))
-    short, long = min(few, key=lengths.__getitem__), max(few, key=lengths.__getitem__)
+    places = range(min(len(lengths), _LOOKED_AT))
+    short, long = min(places, key=lengths.__getitem__), max(places, key=lengths.__getitem__)
     if lengths[short] == lengths[long]:
         return False
     loader: Any = data.val_dataloader()

@@ -24,7 +24,8 @@ def test_padding__is_read_by_networks_without_a_mask(name: str, tmp_path: Path) 
     make().save_pretrained(tmp_path)
     tokenizer(decoder=False).save_pretrained(tmp_path)
     table = tmp_path / "texts.csv"
-    rows = [f"{'a film was ' * (1 + i % 4)}{word},{word}" for i in range(20) for word in ("good", "bad")]
+    rows = [f"{'a film was ' * (1 + i % 4)}{word},{word}"
+            for i in range(20) for word in ("good", "bad")]
     table.write_text("\n".join(["text,label", *rows]) + "\n")
     data = TextClassification(str(table), max_length=16)
     backbone = HuggingFace(str(tmp_path), pooling="mean")
