@@ -95,8 +95,8 @@ def _start(tensor: Tensor, ids: Sequence[int], pieces: Mapping[int, Sequence[int
     known = tensor[:old].float()
     mean, deviation = known.mean(dim=0), known.std(dim=0)
     for place in ids:
-        own = [piece for piece in pieces.get(place, ()) if piece < old]
-        start = known[own].mean(dim=0) if own else mean
+        known_pieces = [piece for piece in pieces.get(place, ()) if piece < old]
+        start = known[known_pieces].mean(dim=0) if known_pieces else mean
         if tensor.ndim > 1:
             seed = int.from_bytes(hashlib.sha256(str(place).encode()).digest()[:7], "big")
             noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed))
@@ -112,15 +112,15 @@ def train_rows(network: Any, ids: Sequence[int], anyway: bool = False) -> None:
         ids: of the new tokens.
         anyway: also where the whole embedding trains, since it may be frozen later.
     """
-    made: dict[int, nn.Parameter] = {}
+    deltas: dict[int, nn.Parameter] = {}
     for table in _tables(network):
         weight: Tensor = table.weight
         if weight.requires_grad and not anyway:
             continue
-        if id(weight) not in made:  # tied tables share it, as they share their weight
-            made[id(weight)] = nn.Parameter(
+        if id(weight) not in deltas:  # tied tables share it, as they share their weight
+            deltas[id(weight)] = nn.Parameter(
                 torch.zeros(len(ids), weight.shape[1], device=weight.device))
-        table.register_parameter(DELTA, made[id(weight)])
+        table.register_parameter(DELTA, deltas[id(weight)])
         table.register_buffer(_IDS, torch.tensor(ids, device=weight.device), persistent=False)
         reads = isinstance(weight_owner(table), nn.Embedding)
         setattr(table, _HOOK, table.register_forward_hook(_read if reads else _write))
@@ -134,7 +134,7 @@ def thaw(network: nn.Module) -> None:
 
 
 def is_delta(name: str) -> bool:
-    """Whether a parameter of this name is of new tokens' embeddings."""
+    """Tell parameters of new tokens' embeddings by their name."""
     return name.rpartition(".")[2] == DELTA
 
 

@@ -109,7 +109,7 @@ def positions(config: Any) -> int | None:
 
 def read_vocabulary(config: Any, tokenizer: Any, label: str,
                     new: Sequence[str] = ()) -> Vocabulary | None:
-    """Which tokens the network has embeddings for; None where its config does not say.
+    """Find the tokens that the network has embeddings for; None where its config is silent.
 
     Args:
         config: of the network.

@@ -141,7 +141,7 @@ def _takes(network: nn.Module, argument: str) -> bool:
 
 
 def _knows_padding(network: nn.Module) -> bool:
-    """Whether positions count real tokens alone: they are given, or ALiBi's are made of the mask.
+    """Positions count real tokens alone: they are given, or ALiBi's are made of the mask.
 
     What generates is padded in front, so that padding stands between virtual tokens and prompt.
     """

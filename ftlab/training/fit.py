@@ -38,6 +38,7 @@ from ftlab.training.declined import Declined
 from ftlab.training.heads.cached_head import CachedHead, find_head
 from ftlab.training.heads.head_members import Member, Seed, random_state
 from ftlab.training.heads.stacked_heads import train_stack
+from ftlab.training.neighbours import reads_padding
 from ftlab.training.prefix import frozen_prefix
 from ftlab.training.settings import TrainerSettings
 from ftlab.training.unused import retire_unused
@@ -194,12 +195,18 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
     sample = precision.convert_inputs(sample, name)
     if not technique.trains:
+        if model.new_ids:
+            report({"event": "note", "text": f"new_tokens stay as they started: "
+                    f"{type(technique).__name__} trains nothing"})
         technique.attach(model, task).eval()
         precision.convert(model, name)  # what the technique has added
         # the target is the task's, and the technique may want a model of another form
         _retire(model, costs.without_target(sample) if technique.form else sample, report)
         return model, guards.TensorGuard(model)
     _retire(model, sample, report)
+    if reads_padding(model, run.data, lambda batch: precision.convert_inputs(batch, name)):
+        report({"event": "note", "text": f"{type(model.network).__name__} reads padding, by its "
+                "own design: an example's score depends a little on what it is batched with"})
     with torch.no_grad():
         with batches.watched(model, len(sample["index"])) as single:
             before = model.comparable(model(sample))

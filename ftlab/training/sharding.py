@@ -21,6 +21,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftlab.backbones.model import TaskModel
+from ftlab.backbones.new_tokens import is_delta
 from ftlab.errors import InputError
 
 
@@ -36,12 +37,15 @@ def check(model: TaskModel) -> None:
         model: adapted, in training mode.
 
     Raises:
-        InputError: batch statistics or several dtypes.
+        InputError: batch statistics, new tokens or several dtypes.
     """
     if any(isinstance(m, _BatchNorm) and m.training and m.track_running_stats
            for m in model.modules()):
         raise InputError("strategy fsdp: batch normalisation would keep statistics of its own on "
                          "each device", "set trainer: {strategy: ddp}")
+    if any(is_delta(name) for name, _ in model.named_parameters()):
+        raise InputError("strategy fsdp does not share out embeddings of new_tokens that train "
+                         "beside a frozen table", "set trainer: {strategy: ddp}")
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
     if len(dtypes) > 1:
         raise InputError(f"strategy fsdp shards weights of one dtype, and these have "

@@ -137,8 +137,8 @@ def test_virtual_tokens__a_text_is_read_as_if_alone(
 
 
 @pytest.mark.parametrize("name", [None, "PromptTuning", "PrefixTuning"])
-@pytest.mark.parametrize("family", ["gpt2", "opt", "gpt_neo", "bloom", "mpt", "llama", "xlnet", "t5",
-                                    "bart"])
+@pytest.mark.parametrize("family", ["gpt2", "opt", "gpt_neo", "bloom", "mpt", "llama", "xlnet",
+                                    "t5", "bart"])
 def test_text__likelihoods_and_answers_are_those_of_the_prompt_alone(
     family: str, name: str | None, padded_on: Callable[..., HuggingFace]
 ) -> None:

@@ -103,7 +103,7 @@ def test_tokenizer__of_another_network_is_called_that(
     cut: Callable[..., Path], tmp_path: Path
 ) -> None:
     _, data = modules(tmp_path, "w7")["text"]
-    with pytest.raises(InputError, match="has 58 tokens and its network embeddings for 18") as caught:
+    with pytest.raises(InputError, match="58 tokens and its network embeddings for 18") as caught:
         data.connect(HuggingFace(str(cut("bert", *(f"w{i}" for i in range(40))))), 0)
     assert caught.value.mend == "give tokenizer: the network's own"
 
