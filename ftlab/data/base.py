@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -17,7 +16,7 @@ from ftlab.backbones.base import Backbone
 from ftlab.backbones.prefix import Rows
 from ftlab.data.batches import Handing, Row, SplitDataset, Unread
 from ftlab.data.bucketing import Buckets
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import SPLITS, Examples, SplitName, counted
 from ftlab.data.faults import gathered
 from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.kept_images import KeptImages
@@ -220,27 +219,21 @@ class DataModule(LightningDataModule, Outside, ABC):
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Examples of each split, in all and a class (needs `load`)."""
-        described: dict[str, dict[str, Any]] = {}
-        for name, examples in self.splits.items():
-            strata = [self.task.stratum(label) for label in examples.labels]
-            counts = Counter(str(stratum) for stratum in strata if stratum is not None)
-            described[name] = {"examples": len(examples), "classes": dict(sorted(counts.items()))}
-        return described
-
-    # Loaders
+        return {name: {"examples": len(examples), "classes": counted(self._strata(examples))}
+                for name, examples in self.splits.items()}
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
-        seed = self.seed
         dataset = self._shown("train", training=True)
-        strata = [self.task.stratum(label) for label in self.splits["train"].labels]
+        strata = self._strata(self.splits["train"])
         lengths = self.padded_lengths() if self.bucketing else None
-        size = self.batch_size * self.update.batches
-        buckets = None if lengths is None else Buckets(lengths, size)
-        sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
+        buckets = (None if lengths is None
+                   else Buckets(lengths, self.batch_size * self.update.batches))
+        sampler = TrainSampler(self.sampling, strata, self.seed, *self._rank_and_world(),
                                on_epoch=dataset.set_epoch, buckets=buckets)
         make = self.update.loader(self.task.weight, shares=self.trainer is not None)
-        return self._loader(dataset, sampler, self._collate("train", True), seed, make)
+        return self._loader(dataset, sampler, self._collate("train", True), self.seed,
+                            make)
 
     @property
     def views(self) -> int | None:
@@ -267,10 +260,9 @@ class DataModule(LightningDataModule, Outside, ABC):
 
     def eval_loader(self, split: SplitName) -> DataLoader[Row]:
         """A split (train too) without augmentation, each example once over all ranks."""
-        seed = self.seed
         sampler = ExactEvalSampler(self._by_length(split), *self._rank_and_world())
         return self._loader(self._shown(split, training=False), sampler,
-                            self._collate(split, training=False), seed)
+                            self._collate(split, training=False), self.seed)
 
     def _by_length(self, split: SplitName) -> Sequence[int]:
         lengths = self.lengths(split)
@@ -291,9 +283,8 @@ class DataModule(LightningDataModule, Outside, ABC):
 
     def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
         collate = self.collate(training)
-        if self._name(split, training) not in self.handed:
-            return collate
-        return Handing(collate, split, training and bool(self.views))
+        known = self._name(split, training) in self.handed
+        return Handing(collate, split, training and bool(self.views)) if known else collate
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
                 collate: Callable[[Sequence[Row]], dict[str, Any]],
@@ -301,11 +292,9 @@ class DataModule(LightningDataModule, Outside, ABC):
         # a generator of its own: the loader would draw from the global one, and change dropout
         generator = torch.Generator().manual_seed(seed)
         size = share_of_batch(self.batch_size, self._rank_and_world()[1])
-        workers = 0 if dataset.names else self.workers
         return make(dataset, size, sampler=sampler, collate_fn=collate,
-                    num_workers=workers, generator=generator, pin_memory=self.pinned)
+                    num_workers=0 if dataset.names else self.workers, generator=generator, pin_memory=self.pinned)
 
     def _rank_and_world(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)

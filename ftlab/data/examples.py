@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -38,3 +39,8 @@ class Examples:
         return Examples(chosen(self.ids), chosen(self.inputs), chosen(self.labels),
                         chosen(self.targets),
                         {name: chosen(column) for name, column in self.beside.items()})
+
+
+def counted(strata: Sequence[Hashable | None]) -> dict[str, int]:
+    """Examples per class, by its name; of what has none nothing is counted."""
+    return dict(sorted(Counter(str(name) for name in strata if name is not None).items()))

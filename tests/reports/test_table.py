@@ -15,8 +15,8 @@ from scipy.special import expit, logit
 from ftlab.errors import InputError
 from ftlab.reports.export import write_file
 from ftlab.reports.metric_text import cost
-from ftlab.tracking.metric_range import is_percent
 from ftlab.reports.table import write
+from ftlab.tracking.metric_range import is_percent
 
 FILES = {
     "runs.csv",
