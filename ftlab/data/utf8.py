@@ -158,8 +158,8 @@ class Cleaner:
         if self._sound >= len(self._damaged):
             return "other texts are UTF-8: mend these, or remove them"
         if word := _western_word("\n".join(self._damaged)):
-            return (f"it looks like Windows-1252, as which it reads {word!r}: set encoding: cp1252, "
-                    "or save it as UTF-8")
+            return (f"it looks like Windows-1252, as which it reads {word!r}: set encoding: "
+                    "cp1252, or save it as UTF-8")
         return ("set encoding: to what it was saved in, for instance cp1252, cp1250, cp1251 or "
                 "gb18030, or save it as UTF-8")
 

@@ -55,8 +55,8 @@ def class_name(label: Any, where: str) -> str:
         return number_name(label)
     if isinstance(label, bytes | Iterable):
         raise InputError(f"{where}: label {label!r} is of type {type(label).__name__}, where one "
-                         "class is wanted", "write the name of one class, or take a task of several labels: "
-                         "MultiLabel")
+                         "class is wanted", "write the name of one class, or take a task of several "
+                         "labels: MultiLabel")
     return str(label)
 
 
