@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from ftlab.tracking.metric_range import is_percent
 
+__all__ = ["cost", "digits", "is_percent"]
+
 
 def digits(metric: str, values: Sequence[float]) -> Callable[[float], str]:
     """How a metric's numbers are written: one precision for all of `values`, the largest leads.
