@@ -183,7 +183,8 @@ def _write(found: Restored, folder: Path, merged: bool,
         adapted = False
     loading, inputs, notes = Loading(), chosen[0].inputs, list[str]()
     if data.task.fold(output_layer(model)):
-        expected = agreement.known(found, chosen)
+        before, expected = expected, agreement.known(found, chosen)
+        agreement.check_folded(data.task, chosen, before, expected)
     network, preprocessing, fit = network_of(model), backbone.preprocessing, data.image_fit
     size = None if fit is None else fit.size
     base = f"base-{found.record.run_id[:8]}" if adapted else ""
