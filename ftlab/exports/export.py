@@ -231,8 +231,9 @@ def output_layer(model: TaskModel) -> nn.Linear | None:
     layers = [module for _, module in model.head.named_modules()
               if any(True for _ in module.parameters(recurse=False))]
     last = layers[-1] if layers else None
-    whole = isinstance(last, nn.Linear) and last.bias is not None
-    return last if whole and last.weight.dtype == torch.float32 else None
+    if not isinstance(last, nn.Linear) or last.bias is None:
+        return None
+    return last if last.weight.dtype == torch.float32 else None
 
 
 def _not_ours_alone(backbone: Backbone, model: TaskModel, adapted: bool) -> Incompatible:
