@@ -164,6 +164,21 @@ def silent_trainer(run: Run) -> Trainer:
         logger.setLevel(level)
 
 
+def check_folded(task: Task, chosen: Sequence[Sample], before: Sequence[Known],
+                 after: Sequence[Known]) -> None:
+    """Hold a head that has taken in a scale and an offset to the predictions before.
+
+    Raises:
+        FtlabError: they differ.
+    """
+    for sample, one, other in zip(chosen, before, after, strict=True):
+        if not task.agrees(other.record, one.record, EXACT):
+            raise FtlabError(f"the head does not give {_short(one.record['prediction'])} for "
+                             f"{sample.name} in the target's own units, but "
+                             f"{_short(other.record['prediction'])}, so nothing is written",
+                             "tell ftlab's authors")
+
+
 def check(loading: Loading, folder: Path, task: Task, chosen: Sequence[Sample],
           expected: Sequence[Known]) -> None:
     """Execute the card's lines on a folder and compare what they give with our model.

@@ -184,7 +184,8 @@ def _write(found: Restored, folder: Path, merged: bool,
         adapted = False
     loading, inputs, notes = Loading(), chosen[0].inputs, list[str]()
     if data.task.fold(output_layer(model)):
-        expected = agreement.known(found, chosen)
+        before, expected = expected, agreement.known(found, chosen)
+        agreement.check_folded(data.task, chosen, before, expected)
     network, preprocessing, fit = network_of(model), backbone.preprocessing, data.image_fit
     size = None if fit is None else fit.size
     base = f"base-{found.record.run_id[:8]}" if adapted else ""
@@ -232,8 +233,9 @@ def output_layer(model: TaskModel) -> nn.Linear | None:
     layers = [module for _, module in model.head.named_modules()
               if any(True for _ in module.parameters(recurse=False))]
     last = layers[-1] if layers else None
-    whole = isinstance(last, nn.Linear) and last.bias is not None
-    return last if whole and last.weight.dtype == torch.float32 else None
+    if not isinstance(last, nn.Linear) or last.bias is None:
+        return None
+    return last if last.weight.dtype == torch.float32 else None
 
 
 def _not_ours_alone(backbone: Backbone, model: TaskModel, adapted: bool) -> Incompatible:

@@ -61,6 +61,8 @@ class FrontEnd:
             tokenizer = _as_trained(self.preprocessing.tokenizer, told)
             return replace(self.preprocessing, tokenizer=tokenizer)
         if isinstance(self.preprocessing, AudioPreprocessing) and self.preprocessing.encode:
+            if form != "text":  # nothing is written, and a tokenizer may want to know a language
+                return replace(self.preprocessing, encode=None)
             encode: Any = self.preprocessing.encode
             tokenizer = _as_trained(encode.tokenizer(), {})
             return replace(self.preprocessing, encode=replace(encode, tokenizer=lambda: tokenizer))

@@ -78,7 +78,9 @@ def test_loads_without_ftlab_and_gives_the_same(
     assert "error" not in found, found["error"]
     rounding = 1e-4 if case[2] else 1e-5  # merged weights sum in another order
     for given, ours in zip(found["outputs"], found["expected"], strict=True):
-        torch.testing.assert_close(tensors(given), ours.outputs, rtol=rounding, atol=rounding)
+        number = ours.record["prediction"]  # what an export computes itself, and ours in deviations
+        expected = [torch.tensor([[number]])] if isinstance(number, float) else ours.outputs
+        torch.testing.assert_close(tensors(given), expected, rtol=rounding, atol=rounding)
     for told, ours in zip(found["told"], found["expected"], strict=True):
         said = told[0][0] if isinstance(told, tuple) else told[0]
         assert alike(said, ours.record["prediction"], 1e-3)

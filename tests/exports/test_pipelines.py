@@ -32,6 +32,7 @@ from ftlab.data.causal_lm import CausalLM
 from ftlab.data.other_examples import put
 from ftlab.data.speech_recognition import SpeechRecognition
 from ftlab.data.text import TextClassification
+from ftlab.errors import FtlabError
 from ftlab.exports.export import write_model
 from ftlab.exports.predictions import predictions_of
 from ftlab.exports.restore import Restored
@@ -214,6 +215,17 @@ def test_text_classification(name: str, technique: str, merged: bool, exported: 
     assert alike(scores_of(given, names), expected, 1e-4)
     if name != "labels":
         assert [row[0]["label"] for row in given] == answers["prediction"]
+
+
+def test_number__of_another_layer_is_refused(
+    exported: Callable[..., Any], request: pytest.FixtureRequest, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftlab.exports.export.output_layer",
+                        lambda model: model.network.bert.pooler.dense)
+    world = own_head("number", request.getfixturevalue, tmp_path)
+    with pytest.raises(FtlabError, match="in the target's own units"):
+        exported(world, table_of(tmp_path, {"text": TEXTS}), "FullFineTuning")
 
 
 def test_adapter__found_by_peft_alone(exported: Callable[..., Any],
