@@ -206,5 +206,5 @@ def _shown(settings: dict[str, Any]) -> str:
 def _three(values: Any) -> tuple[float, float, float]:
     channels = values if isinstance(values, list | tuple) else (values,) * 3
     if len(channels) != 3 or not all(isinstance(value, int | float) for value in channels):
-        return (math.nan,) * 3
+        return math.nan, math.nan, math.nan
     return float(channels[0]), float(channels[1]), float(channels[2])

@@ -93,7 +93,8 @@ def decode_image(data: bytes, place: str, conversions: Counter[str]) -> torch.Te
 
 
 def _turned(image: Image.Image, orientation: int | None) -> Image.Image:
-    return image.transpose(_TURN[orientation]) if orientation in _TURN else image
+    turn = None if orientation is None else _TURN.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _eight_bits(image: Image.Image, place: str, conversions: Counter[str]) -> Image.Image:
