@@ -52,7 +52,7 @@ def image_preprocessing(folder: Path, config: Any, label: str) -> ImagePreproces
     size = _pair(config.image_size) if fixed else own or _default_size(processor, config)
     if fixed and own != size:  # the network cannot read another
         processor, own = resized(processor, own, size, label), size
-    resample = getattr(processor, "resample", None)
+    resample: Any = getattr(processor, "resample", None)
     interpolation = resample if resample in _INTERPOLATION.values() else \
         _INTERPOLATION.get(resample, "bilinear")
     return ImagePreprocessing("pixel_values", size, mean, std, interpolation, fixed,

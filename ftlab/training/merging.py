@@ -42,10 +42,10 @@ def check_layers(technique: Technique, model: TaskModel, batch: Mapping[str, Any
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.data.add_((STD * noise).to(parameter))
-        holder = nn.ModuleList([copy.deepcopy(layer)])
-        if not technique.merge(holder):
+        other: Any = copy.deepcopy(layer)
+        if not technique.merge(nn.ModuleList([other])):
             return
-        merged = holder[0].get_base_layer().float()
+        merged = other.get_base_layer().float()
         step = torch.finfo(layer.get_base_layer().weight.dtype).eps
         expected, given = layer.float()(inputs), merged(inputs)
         gap = float((given - expected).norm() / _size(merged, inputs).clamp(min=1e-12))
@@ -54,13 +54,12 @@ def check_layers(technique: Technique, model: TaskModel, batch: Mapping[str, Any
                               "size, before training")
 
 
-def _kinds(model: TaskModel, batch: Mapping[str, Any]
-           ) -> dict[str, tuple[BaseTunerLayer, Tensor]]:
+def _kinds(model: TaskModel, batch: Mapping[str, Any]) -> dict[str, tuple[Any, Tensor]]:
     """A layer of each type, shape and precision with its input in float32, by name."""
-    chosen = {}
+    chosen: dict[Any, tuple[str, Any]] = {}  # PEFT's layers are mixed into modules of their own
     for name, layer in model.named_modules():
         if isinstance(layer, BaseTunerLayer):
-            base = layer.get_base_layer()
+            base: Any = layer.get_base_layer()
             if isinstance(weight := getattr(base, "weight", None), Tensor):
                 chosen[type(layer), type(base), weight.shape, weight.dtype] = (name, layer)
     if not chosen:
@@ -80,7 +79,7 @@ def _kinds(model: TaskModel, batch: Mapping[str, Any]
     return {name: (layer, seen[name]) for name, layer in chosen.values() if name in seen}
 
 
-def _size(layer: nn.Module, inputs: Tensor) -> Tensor:
+def _size(layer: Any, inputs: Tensor) -> Tensor:
     """Norm of the roots of the sums of (weight times input) squared."""
     squared = copy.deepcopy(layer)
     squared.weight.data.square_()

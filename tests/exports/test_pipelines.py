@@ -395,7 +395,6 @@ def pictures(folder: Path, sizes: Sequence[tuple[int, int]]) -> list[str]:
     return [f"{i}.png" for i in range(len(sizes))]
 
 
-WAITS = pytest.mark.xfail(strict=True, reason="the image processor that is written sizes otherwise")
 SIZES = [(32, 32), (50, 31), (33, 80), (64, 64), (7, 9), (32, 33)]
 MANY = 3 * AT_ONCE + 1
 SOURCES: dict[str, Callable[[Path], dict[str, Sequence[Any]]]] = {
@@ -448,8 +447,7 @@ def test_card__answers_as_predict(name: str, exported: Callable[..., Any],
 @pytest.mark.parametrize(("name", "technique"), [
     ("image_classification", "FullFineTuning"), ("image_classification", "LoRA"),
     ("regression", "FullFineTuning")])
-@pytest.mark.parametrize("sizes", [SIZES[:1] * 3, pytest.param(SIZES, marks=WAITS)],
-                         ids=["as_read", "odd"])
+@pytest.mark.parametrize("sizes", [SIZES[:1] * 3, SIZES], ids=["as_read", "odd"])
 def test_images(sizes: Sequence[tuple[int, int]], name: str, technique: str,
                 exported: Callable[..., Any], request: pytest.FixtureRequest,
                 tmp_path: Path) -> None:
