@@ -163,6 +163,6 @@ def from_rows(stem: str, source: str, rows: Sequence[tuple[Any, Any]],
         sentences.append(Sentence(
             f"{stem}:{number}",
             [text_of(word, at, "word") for word, at in zip(words, places, strict=True)],
-            [class_name(tag, f"{at}: the tag") for tag, at in zip(tags, places, strict=True)],
+            [class_name(tag, f"{at}: the tag") for tag, at in zip(tags, places, strict=not bare)],
             places))
     return sentences
