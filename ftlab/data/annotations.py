@@ -145,13 +145,16 @@ def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotate
         raise InputError(f"{file} is not well-formed XML: {error}", "mend or remove it") from None
     image = _voc_picture(folder, name, root.findtext("filename") or "", file)
     size = _annotated_size(image, [root.findtext(f"size/{edge}") for edge in _EDGES], str(file))
-    boxes = []
-    for number, thing in enumerate(root.iter("object"), 1):
+
+    def checked(number: int, thing: ET.Element) -> Box | None:
         place = f"{file}, object {number}"
         label = (thing.findtext("name") or "").strip()
         values = [thing.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
         box = _box(label, values, (thing.findtext("difficult") or "0").strip() == "1", place)
-        boxes.append(check(box, size, place))
+        return check(box, size, place)
+
+    things = list(root.iter("object"))
+    boxes = gathered("boxes", checked, range(1, len(things) + 1), things)
     return Annotated(name, image, [box for box in boxes if box is not None])
 
 
@@ -236,8 +239,8 @@ def read_coco(file: Path, folder: Path, check: BoxCheck,
             raise InputError(error.what, "name the images' folder with images:") from None
         size = _annotated_size(path, [images[key].get(edge) for edge in _EDGES],
                                f"{file}, image {key}")
-        boxes = [check(_coco_box(thing, names, place), size, place)
-                 for place, thing in objects[key]]
+        boxes = gathered("boxes", lambda at: check(_coco_box(at[1], names, at[0]), size, at[0]),
+                         objects[key])
         return Annotated(str(images[key]["file_name"]), path,
                          [box for box in boxes if box is not None])
 

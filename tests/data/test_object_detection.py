@@ -136,6 +136,16 @@ def test_voc__bad_input(case: str, tmp_path: Path) -> None:
     assert error.value.mend
 
 
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_bad_boxes_of_an_image__are_named_together(layout: str, tmp_path: Path) -> None:
+    write = write_voc if layout == "voc" else write_coco
+    source = write(tmp_path, ONE | {"bad": [("red", 4, 4, 4, 4), ("red", 2, 2, 20, 20),
+                                            ("red", 9, 9, 9, 30)]})
+    with pytest.raises(InputError, match=r"2 (boxes|images) cannot be used") as error:
+        ObjectDetection(str(source)).load()
+    assert "(4, 4, 4, 4)" in error.value.what and "(9, 9, 9, 30)" in error.value.what
+
+
 def set_in(part: str, **values):
     def change(content: dict) -> None:
         content[part][2].update(values)
