@@ -52,8 +52,10 @@ def audio_preprocessing(folder: Path, config: Any, label: str,
         return AudioPreprocessing(
             extractor.sampling_rate, _LogMel(extractor, samples), samples / extractor.sampling_rate,
             encode, longest_labels=config.max_target_positions, spectrogram=True)
-    if not isinstance(extractor, transformers.Wav2Vec2FeatureExtractor):
-        raise Incompatible(f"{label}: {type(extractor).__name__} is not supported",
+    if not (isinstance(extractor, transformers.Wav2Vec2FeatureExtractor)
+            and hasattr(config, "conv_kernel")):  # Moonshine's is one too, and has no such layers
+        raise Incompatible(f"{label}: {config.model_type} with {type(extractor).__name__} is not "
+                           "supported",
                            "choose Whisper, wav2vec2, HuBERT, WavLM or another model that reads "
                            "waveforms")
     characters = _Characters(tokenizer) if tokenizer else None
@@ -97,14 +99,12 @@ class _Waveform:
     extractor: Any
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        # without a mask it would scale a waveform by its padding too, and so by its neighbours
+        # without a mask, as some extractors give it, what is padding would be heard
         features = self.extractor(list(waveforms), sampling_rate=self.extractor.sampling_rate,
                                   padding=True, return_attention_mask=True, return_tensors="pt")
-        inputs = {"input_values": features["input_values"]}  # (B, N)
-        if self.extractor.return_attention_mask:
-            # int32 as it comes; transformers sums the mask into lengths
-            inputs["attention_mask"] = features["attention_mask"].to(torch.long)
-        return inputs
+        # int32 as it comes; transformers sums the mask into lengths
+        return {"input_values": features["input_values"],  # (B, N)
+                "attention_mask": features["attention_mask"].to(torch.long)}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from ftlab.backbones.tokens import (
     read_vocabulary,
     text_preprocessing,
 )
+from ftlab.backbones.waveforms import settle_padding
 from ftlab.errors import InputError
 
 _POOLING = (*get_args(Pooling), "own")
@@ -179,6 +180,8 @@ class HuggingFace(Backbone):
     def _finish(self, network: Any) -> None:
         if network.config.model_type == "whisper":
             settle_whisper(network, self._front_end, self.label, self.speech)
+        if self._modality(network.config) == "audio" and hasattr(network.config, "conv_kernel"):
+            settle_padding(network)
         if self.new_tokens:
             tokens = self._tokenizer.get_vocab()
             pieces = {tokens[token]: own for token, own in self._pieces.items()}

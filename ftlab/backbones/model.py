@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.backbones.block import Block
+from ftlab.backbones.waveforms import over_frames
 from ftlab.errors import Incompatible
 
 Batch = Mapping[str, Any]
@@ -137,7 +138,7 @@ class TaskModel(nn.Module):
             return self.reading(self.network, batch)
         output = self.network(**self.arguments(batch))
         if self.pooled_head is not None:
-            return self.pooled_head(output, batch["inputs"])
+            return self.pooled_head(output, over_frames(self.trunk, output, batch["inputs"]))
         return self.read(output, batch)
 
     def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:

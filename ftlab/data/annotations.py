@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from ftlab.data.examples import SplitName
 from ftlab.data.faults import gathered
-from ftlab.data.image_decode import picture_size
+from ftlab.data.image_decode import lies_sideways, picture_size
+from ftlab.data.named_files import named_file
 from ftlab.data.utf8 import read_whole
 from ftlab.errors import InputError
 from ftlab.tasks.boxes import Box
@@ -24,6 +25,7 @@ LISTS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "t
 """Splits by the names of the lists in a VOC folder's ImageSets/Main."""
 _FLAG = re.compile(r"\s+(-1|0|1)$")  # of the lists a class: whether the image has an object of it
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
+_EDGES = ("width", "height")
 _MEND_BOX = "mend the box, or set bad_boxes to drop or clip"
 
 
@@ -142,27 +144,45 @@ def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotate
     except (ET.ParseError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not well-formed XML: {error}", "mend or remove it") from None
     image = _voc_picture(folder, name, root.findtext("filename") or "", file)
-    size = picture_size(image)
-    said = tuple(_edge(root.findtext(f"size/{edge}"), edge, file) for edge in ("width", "height"))
-    if all(said) and said != size:
-        raise InputError(f"{file}: it annotates an image of {said[0]}x{said[1]}, and {image} "
-                         f"has {size[0]}x{size[1]}", "mend the annotation's size, or the image")
-    boxes = []
-    for number, thing in enumerate(root.iter("object"), 1):
+    size = _annotated_size(image, [root.findtext(f"size/{edge}") for edge in _EDGES], str(file))
+
+    def checked(number: int, thing: ET.Element) -> Box | None:
         place = f"{file}, object {number}"
         label = (thing.findtext("name") or "").strip()
         values = [thing.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
         box = _box(label, values, (thing.findtext("difficult") or "0").strip() == "1", place)
-        boxes.append(check(box, size, place))
+        return check(box, size, place)
+
+    things = list(root.iter("object"))
+    boxes = gathered("boxes", checked, range(1, len(things) + 1), things)
     return Annotated(name, image, [box for box in boxes if box is not None])
 
 
-def _edge(text: str | None, name: str, file: Path) -> int:
+def _annotated_size(image: Path, written: Sequence[Any], place: str) -> tuple[int, int]:
+    """Width and height of an image, held to those of the one that was annotated.
+
+    Raises:
+        InputError: they differ, so that the boxes are of another image, or of this one as it lies.
+    """
+    size = picture_size(image)
+    said = tuple(_edge(value, edge, place) for value, edge in zip(written, _EDGES, strict=True))
+    if all(said) and said != size:
+        differ = (f"{place}: it annotates an image of {said[0]}x{said[1]}, and {image} has "
+                  f"{size[0]}x{size[1]}")
+        if said == size[::-1] and lies_sideways(image):
+            raise InputError(f"{differ}, turned upright as its EXIF data says",
+                             "where the boxes are of the image as it lies, take the orientation "
+                             "out of its EXIF data; else mend the annotation's size")
+        raise InputError(differ, "mend the annotation's size, or the image")
+    return size
+
+
+def _edge(value: Any, name: str, place: str) -> int:
     """A written width or height; 0 where there is none."""
     try:
-        return int(float(text or 0))
-    except (ValueError, OverflowError):
-        raise InputError(f"{file}: its {name} is {text!r}, which is no number",
+        return int(float(value or 0))
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{place}: its {name} is {value!r}, which is no number",
                          f"mend or remove the {name}") from None
 
 
@@ -213,13 +233,14 @@ def read_coco(file: Path, folder: Path, check: BoxCheck,
         objects[entry["image_id"]].append((place, entry))
 
     def image(key: Any) -> Annotated:
-        path = folder / str(images[key]["file_name"])
-        if not path.is_file():
-            raise InputError(f"{file}, image {key}: no such file {path}",
-                             "name the images' folder with images:")
-        size = picture_size(path)
-        boxes = [check(_coco_box(thing, names, place), size, place)
-                 for place, thing in objects[key]]
+        try:
+            path = named_file(str(images[key]["file_name"]), folder, f"{file}, image {key}", "file")
+        except InputError as error:
+            raise InputError(error.what, "name the images' folder with images:") from None
+        size = _annotated_size(path, [images[key].get(edge) for edge in _EDGES],
+                               f"{file}, image {key}")
+        boxes = gathered("boxes", lambda at: check(_coco_box(at[1], names, at[0]), size, at[0]),
+                         objects[key])
         return Annotated(str(images[key]["file_name"]), path,
                          [box for box in boxes if box is not None])
 

@@ -13,6 +13,8 @@ from scipy.signal import resample_poly
 
 from ftlab.errors import InputError
 
+_CUT = re.compile(r"data : (\d+) \(should be (\d+)\)")  # of WAV, in the decoder's own words
+_UNKNOWN = 2**31 - 2**16
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -29,10 +31,12 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
     """Samples (N,) between -1 and 1, channels averaged, and their rate in Hz.
 
     Raises:
-        InputError: it does not decode, is empty, or has samples that are no numbers.
+        InputError: it does not decode, is cut short or empty, or has samples that are no numbers.
     """
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            lasts = _announced(file, len(samples), data)
     except (soundfile.SoundFileError, TypeError) as error:
         reason = re.sub(r"^Error opening <.*?>: ", "", str(error))
         raise InputError(f"{place} does not decode as audio: {reason}",
@@ -40,11 +44,26 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
     if not len(samples):
         raise InputError(f"{place} is empty: it has no samples",
                          "replace it or remove the example")
+    if lasts > 1.02 * len(samples) + 1:  # a byte or two are padding
+        raise InputError(f"{place} is cut short: {len(samples) / rate:.2f} of the "
+                         f"{lasts / rate:.2f} s that its header announces",
+                         "get it again or remove the example")
     wave: np.ndarray = samples.mean(axis=1)
     if not np.isfinite(wave).all():
         raise InputError(f"{place} has samples that are not finite",
                          "replace it or remove the example")
     return wave, int(rate)
+
+
+def _announced(file: soundfile.SoundFile, read: int, data: bytes) -> float:
+    """As many samples as a header says that there are; those that were read where it says none."""
+    if file.format == "MP3":  # without these marks the decoder guesses
+        return file.frames if b"Xing" in data[:2**16] or b"Info" in data[:2**16] else read
+    if (sizes := _CUT.search(file.extra_info)) is None:
+        return read
+    said, there = int(sizes[1]), int(sizes[2])
+    # writers of streams do not know the size, and say 2 or 4 GiB
+    return read * said / there if there and said < _UNKNOWN else read
 
 
 def resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.faults import gathered
+from ftlab.data.named_files import named_file
 from ftlab.data.sources import columns_of
 from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import note_replaced, read_whole
@@ -262,8 +263,4 @@ def _audio(cell: Any, base: Path, place: str) -> Path | bytes:
         what = "a missing value" if is_missing(cell) else type(cell).__name__
         raise InputError(f"{place}: {what} instead of a recording's path",
                          "name the recording's column with audio:")
-    path = base / Path(cell).expanduser()
-    if not path.is_file():
-        raise InputError(f"{place}: no such recording {path}",
-                         "paths start at the table's folder; mend the path")
-    return path
+    return named_file(cell, base, place, "recording")

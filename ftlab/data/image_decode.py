@@ -101,8 +101,10 @@ def _eight_bits(image: Image.Image, place: str, conversions: Counter[str]) -> Im
     """The image in mode L where it is grey, else RGB."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # convert("RGB") would clip: everything bright becomes white
+        # the same scale for all, or images would lose what tells them apart
         raise InputError(f"{place} has pixels of more than 8 bits (mode {image.mode})",
-                         "scale it to 8 bits first")
+                         "save all images with 8 bits, scaled alike; for values up to 65535: "
+                         "Image.fromarray((numpy.asarray(Image.open(path)) // 256).astype('uint8'))")
     if image.mode in ("1", "L"):
         conversions["grey, so their three channels are equal"] += 1
         return image.convert("L")
@@ -133,6 +135,16 @@ def picture_size(path: Path) -> tuple[int, int]:
     with _file(path, str(path)) as image:
         lies = _orientation(image) in _SIDEWAYS
         return (image.height, image.width) if lies else image.size
+
+
+def lies_sideways(path: Path) -> bool:
+    """Whether an image's EXIF data turns it by a quarter.
+
+    Raises:
+        InputError: it is no image.
+    """
+    with _file(path, str(path)) as image:
+        return _orientation(image) in _SIDEWAYS
 
 
 def _reason(error: Exception) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from ftlab.backbones.outside import Lines
@@ -93,10 +91,8 @@ def with_sound(code: str, preprocessing: AudioPreprocessing, model: nn.Module,
         model: says the dtype.
         tokenizer: whether `code` does.
     """
-    names = ["input_features"]
-    if not preprocessing.spectrogram:
-        extractor: Any = getattr(preprocessing.features, "extractor", None)
-        names = ["input_values", *(["attention_mask"] if extractor.return_attention_mask else [])]
+    # one recording at a time has no padding that a mask would mark
+    names = ["input_features" if preprocessing.spectrogram else "input_values"]
     rate = preprocessing.sampling_rate
     how = (f"max_length={round(preprocessing.longest * rate)}" if preprocessing.spectrogram
            else "padding=True")

@@ -10,6 +10,7 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.faults import gathered
+from ftlab.data.named_files import named_file
 from ftlab.data.tables import EXTENSIONS, Column, all_columns, read_table
 from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
@@ -208,8 +209,4 @@ def _image(cell: Any, base: Path, place: str) -> Path | bytes:
         what = "a missing value" if is_missing(cell) else type(cell).__name__
         raise InputError(f"{place}: {what} instead of an image's path",
                          f"name the image's column with image: ({', '.join(EXTENSIONS)})")
-    path = base / Path(cell).expanduser()
-    if not path.is_file():
-        raise InputError(f"{place}: no such image {path}",
-                         "paths start at the table's folder; mend the path")
-    return path
+    return named_file(cell, base, place, "image")

@@ -62,7 +62,7 @@ def add_outputs(loading: Loading, model: TaskModel, inputs: dict[str, Tensor], f
         lines = _pooling(model, head, inputs)
         if head.normalize:
             lines.append("pooled = torch.nn.functional.normalize(pooled, dim=-1)")
-        modules = sentences if "attention_mask" in inputs else None
+        modules = sentences if "input_ids" in inputs else None
         _add(loading, lines, _layer(loading, head.linear, "pooled", folder, modules is not None))
         if modules is not None:
             _write_modules(folder, head.pooling, head.linear.in_features, head.normalize,
@@ -91,7 +91,7 @@ def _width(model: TaskModel) -> str:
 
 
 def _pooling(model: TaskModel, head: PooledHead, inputs: dict[str, Tensor]) -> list[str]:
-    if "attention_mask" in inputs:
+    if "attention_mask" in inputs and "input_values" not in inputs:  # sound comes one by one
         virtual = isinstance(model.network, PeftModel)
         return ['mask = inputs["attention_mask"]',
                 "hidden = model(**inputs).last_hidden_state"

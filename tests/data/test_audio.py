@@ -1,5 +1,6 @@
 """SpeechRecognition and AudioClassification: what they read, refuse and change."""
 
+import io
 import pickle
 import shutil
 from collections.abc import Callable
@@ -217,6 +218,26 @@ def test_files_on_disk__give_the_same_batches_as_memory(
     for a, b in zip(*batches, strict=True):
         assert torch.equal(a["inputs"]["input_values"], b["inputs"]["input_values"])
         assert a["target"]["text"] == b["target"]["text"]
+
+
+@pytest.mark.parametrize("kind", ["WAV", "MP3", "FLAC", "OGG"])
+def test_decode__a_file_cut_short_is_refused(kind: str) -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, say(["low"], 1.0), RATE, format=kind)
+    whole = stream.getvalue()
+    assert abs(len(decode_audio(whole, "whole")[0]) - RATE) <= 1
+    with pytest.raises(InputError, match=r"a\.b is cut short: 0\.\d+ of the 1\.00 s|not decode|empty"):
+        decode_audio(whole[:len(whole) // 2], "a.b")
+
+
+@pytest.mark.parametrize("said", [2**32 - 1, 2**31 - 1])
+def test_decode__a_stream_does_not_know_how_long_it_is(said: int) -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, say(["low"], 0.5), RATE, format="WAV")
+    whole = stream.getvalue()
+    assert whole[36:40] == b"data"
+    size = said.to_bytes(4, "little")
+    assert len(decode_audio(whole[:4] + size + whole[8:40] + size + whole[44:], "it")[0]) == RATE / 2
 
 
 def test_decode__averages_channels(tmp_path: Path) -> None:

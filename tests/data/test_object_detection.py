@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from detection import COLOURS, draw, write_coco, write_voc
+from PIL import Image
 
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.data.box_augment import BoxAugment, BoxDataset, Stretch
@@ -135,6 +136,16 @@ def test_voc__bad_input(case: str, tmp_path: Path) -> None:
     assert error.value.mend
 
 
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_bad_boxes_of_an_image__are_named_together(layout: str, tmp_path: Path) -> None:
+    write = write_voc if layout == "voc" else write_coco
+    source = write(tmp_path, ONE | {"bad": [("red", 4, 4, 4, 4), ("red", 2, 2, 20, 20),
+                                            ("red", 9, 9, 9, 30)]})
+    with pytest.raises(InputError, match=r"2 (boxes|images) cannot be used") as error:
+        ObjectDetection(str(source)).load()
+    assert "(4, 4, 4, 4)" in error.value.what and "(9, 9, 9, 30)" in error.value.what
+
+
 def set_in(part: str, **values):
     def change(content: dict) -> None:
         content[part][2].update(values)
@@ -148,6 +159,9 @@ COCO = {
     "no area": (set_in("annotations", bbox=[0, 0, 0, 5]), "annotation 2: .* has no area"),
     "three numbers": (set_in("annotations", bbox=[0, 0, 1]), "annotation 2: .*four numbers"),
     "no file": (set_in("images", file_name="gone.png"), "image 102: no such file"),
+    "other size": (set_in("images", width=128, height=64),
+                   r"image 102: it annotates an image of 128x64, and .* has 64x64"),
+    "size in words": (set_in("images", width="wide"), "image 102: its width is 'wide'"),
     "twice": (set_in("images", id=101), "entry 3 of images: the id 101 occurs twice"),
     "no bbox": (lambda c: c["annotations"][2].pop("bbox"), "entry 3 of annotations: no 'bbox'"),
     "no list": (lambda c: c.pop("categories"), "has no list 'categories'"),
@@ -164,6 +178,36 @@ def test_coco__bad_input(case: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message) as error:
         ObjectDetection(str(path)).load()
     assert str(path) in error.value.what
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+@pytest.mark.parametrize("orientation", [1, 6, 8, 3])
+def test_boxes_of_the_image_as_it_lies__are_refused(layout: str, orientation: int,
+                                                    tmp_path: Path) -> None:
+    """An annotation tool that knows no EXIF names the sides of the file, 64 x 32."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write = write_voc if layout == "voc" else write_coco
+    source = write(tmp_path, {f"{i}": [("red", 40, 2, 60, 20)] for i in range(6)})
+    for path in (tmp_path / "JPEGImages" if layout == "voc" else tmp_path).glob("*.png"):
+        Image.new("RGB", (64, 32)).save(path, exif=exif)
+    if layout == "voc":
+        for file in (tmp_path / "Annotations").iterdir():
+            file.write_text(file.read_text().replace("<height>64", "<height>32"))
+    else:
+        content = json.loads(source.read_text())
+        for image in content["images"]:
+            image |= {"width": 64, "height": 32, "file_name": f".\\{image['file_name']}"}
+        source.write_text(json.dumps(content))
+    data = ObjectDetection(str(source), split=Split(validation=0.2, test=0.2))
+    if orientation in (1, 3):
+        data.load()
+        assert len(data.splits["train"]) == 4
+        return
+    with pytest.raises(InputError, match=r"of 64x32, and .* has 32x64, turned upright as "
+                       "its EXIF data says") as error:
+        data.load()
+    assert "take the orientation out of its EXIF data" in error.value.mend
 
 
 def test_coco__malformed_json(tmp_path: Path) -> None:
@@ -242,7 +286,7 @@ def test_voc__names_in_lists_may_have_spaces(tmp_path: Path) -> None:
     data.load()
     assert [part.ids for part in data.splits.values()] == [["a b", "c 1"], ["d", "e"], ["f"]]
     (lists / "val.txt").write_bytes(b"\xe9\n")
-    with pytest.raises(InputError, match=r"val.txt is not UTF-8"):
+    with pytest.raises(InputError, match=r"val.txt: it is not UTF-8"):
         ObjectDetection(str(root)).load()
 
 

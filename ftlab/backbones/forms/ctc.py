@@ -35,12 +35,9 @@ class CTCModel(TaskModel):
 
     def read(self, output: Any, batch: Batch) -> Outputs:
         logits: Tensor = output.logits
-        mask = batch["inputs"].get("attention_mask")
-        if mask is None:  # networks with group norm were trained on padding as on sound
-            lengths = torch.full((len(logits),), logits.shape[1], device=logits.device)
-        else:
-            network: Any = self.network
-            lengths = network._get_feat_extract_output_lengths(mask.sum(-1)).to(torch.long)
+        network: Any = self.network
+        samples = batch["inputs"]["attention_mask"].sum(-1)
+        lengths = network._get_feat_extract_output_lengths(samples).to(torch.long)
         return {"logits": logits, "lengths": lengths, "blank": self.blank}
 
     def comparable(self, outputs: Outputs) -> list[Tensor]:
