@@ -37,6 +37,7 @@ from ftlab.backbones.speech import (
 )
 from ftlab.backbones.tokens import (
     check_vocabulary,
+    from_padding,
     has_tokenizer,
     load_tokenizer,
     read_vocabulary,
@@ -171,7 +172,9 @@ class HuggingFace(Backbone):
     def _checkpoint(self, meta: bool) -> Checkpoint:
         config = self._config()
         if self._modality(config) == "text":
-            config.pad_token_id = self._tokenizer.pad_token_id
+            rows = getattr(config, "vocab_size", None)
+            if rows is None or self._tokenizer.pad_token_id < rows:  # a new one gets its row later
+                config.pad_token_id = self._tokenizer.pad_token_id
         return Checkpoint(self.label, self._folder(weights=False), config,
                           getattr(torch, self.dtype), self._weights,
                           self._read_tokenizer, meta, self._finish,
@@ -186,6 +189,8 @@ class HuggingFace(Backbone):
             tokens = self._tokenizer.get_vocab()
             pieces = {tokens[token]: own for token, own in self._pieces.items()}
             self._new_ids = add_embeddings(network, pieces, self.label)
+            if self._tokenizer.pad_token_id in self._new_ids and not from_padding(network.config):
+                network.config.pad_token_id = self._tokenizer.pad_token_id
 
     def _folder(self, weights: bool = True) -> Path:
         """Asks the hub once: what is built does not change below a session."""

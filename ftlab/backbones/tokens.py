@@ -102,9 +102,14 @@ def positions(config: Any) -> int | None:
     """Tokens that a network has positions for; None where its config names no limit."""
     found = next((value for name in ("max_position_embeddings", "n_positions")
                   if isinstance(value := getattr(config, name, None), int) and value > 0), None)
-    if found is not None and config.model_type in _OFFSET_POSITIONS:
+    if found is not None and from_padding(config):
         return found - config.pad_token_id - 1
     return found
+
+
+def from_padding(config: Any) -> bool:
+    """Whether a network counts positions from the id of its padding token, which must stay then."""
+    return config.model_type in _OFFSET_POSITIONS
 
 
 def read_vocabulary(config: Any, tokenizer: Any, label: str,

@@ -14,10 +14,14 @@ from ftlab.backbones.outside import PlainExamples
 from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
+from ftlab.data.causal_outside import answering, notes_of
 from ftlab.data.causal_tokens import Pairs, chunks_of, conversations_of, pairs_of
-from ftlab.data.conversations import read_conversations, read_new_conversations
+from ftlab.data.conversations import (
+    conversation_column,
+    read_conversations,
+    read_new_conversations,
+)
 from ftlab.data.examples import SPLITS, Examples, SplitName
-from ftlab.data.outside_lines import with_tokenizer
 from ftlab.data.packing import ChatCollate, PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import Labels, lengths
@@ -27,36 +31,9 @@ from ftlab.data.sources import columns_of, own_splits
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import Column
 from ftlab.data.token_cache import TokenCache
-from ftlab.errors import Incompatible
+from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.language_modelling import LanguageModelling
 from ftlab.tasks.spelling import renamed
-
-_PREDICT = """
-def predict(prompts):  # what the model writes behind each
-    written = []
-    for prompt in prompts:
-        {chat}inputs = tokenizer(prompt, add_special_tokens={special}, return_token_type_ids=False,
-                           return_tensors="pt")
-        ids = inputs["input_ids"]{closing}
-        if ids.shape[1] > {room}:
-            kept = {room} - 1 if ids[0, 0] == tokenizer.bos_token_id else {room}
-            ids = torch.cat([ids[:, :{room} - kept], ids[:, -kept:]], dim=1)
-        with torch.no_grad():
-            tokens = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
-                                    max_new_tokens={longest}, do_sample=False, num_beams=1,
-                                    pad_token_id=tokenizer.pad_token_id)
-        written.append(tokenizer.decode(tokens[0, ids.shape[1]:], skip_special_tokens=True,
-                                        clean_up_tokenization_spaces=False))
-    return written
-"""
-_CHAT = """\
-prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
-        """
-_CONVERSATION = """\
-prompt = tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True)  # of messages
-        """
 
 
 class CausalLM(DataModule):
@@ -159,7 +136,13 @@ class CausalLM(DataModule):
             self.note(*notes)
             return examples
         columns = [*(self.prompt.columns if self.prompt else ()), *self.response.columns]
-        ids, cells, notes = read_cells(source, split, columns)
+        try:
+            ids, cells, notes = read_cells(source, split, columns)
+        except InputError as error:
+            if (chats := conversation_column(source)) is None:
+                raise
+            raise InputError(error.what, f"{error.mend}; {chats!r} has conversations: set "
+                             f"messages: {chats} in place of prompt and response") from error
         self.note(*notes)
         responses = [self._response(row, f"{source}, {place}")
                      for row, place in zip(cells, ids, strict=True)]
@@ -211,15 +194,8 @@ class CausalLM(DataModule):
             self.splits[split], pairs = chunks_of(examples, cache, self.max_length)
             self._keep(split, pairs, cache)
             return
-        where = f"{split} split of {self.sources[split] or self.sources['train']}"
-        if self.messages is not None:
-            pairs, notes = conversations_of(examples, cache, self.max_length, where)
-            self.note(*notes)
-        else:
-            pairs, cut = pairs_of(examples, cache, self.max_length, self.chat, where)
-            if cut:
-                self.note(f"{cut} of {len(examples)} {split} prompts were cut from the left, at "
-                          f"{self.max_length} tokens with their responses")
+        pairs, notes = self._pairs_of(examples, split, cache)
+        self.note(*notes)
         self._keep(split, pairs, cache)
         bound = self.task.max_new_tokens  # the end token is none of the text
         if longer := sum(length - 1 > bound for length in lengths(pairs.responses)):
@@ -229,6 +205,16 @@ class CausalLM(DataModule):
             self.note(f"{without} of {len(examples)} {split} responses have no number where "
                       f"final_number: {self.task.final_number} looks for it; answers to them "
                       "count as wrong")
+
+    def _pairs_of(self, examples: Examples, split: SplitName,
+                  cache: TokenCache) -> tuple[Pairs, list[str]]:
+        where = f"{split} split of {self.sources[split] or self.sources['train']}"
+        if self.messages is not None:
+            return conversations_of(examples, cache, self.max_length, where)
+        pairs, cut = pairs_of(examples, cache, self.max_length, self.chat, where)
+        note = (f"{cut} of {len(examples)} {split} prompts were cut from the left, at "
+                f"{self.max_length} tokens with their responses")
+        return pairs, [note] if cut else []
 
     def _keep(self, split: SplitName, pairs: Pairs, cache: TokenCache) -> None:
         cache.check(split, pairs.prompts, pairs.responses)
@@ -250,27 +236,28 @@ class CausalLM(DataModule):
     def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
         if self.prompt is None or not isinstance(preprocessing, TextPreprocessing):
             return None
-        tokenizer = preprocessing.tokenizer
-        closing = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
-        chat = self.chat or self.messages is not None
-        ends = not chat and set(tokenizer("a")["input_ids"][-1:]) & closing
-        room = self.max_length - self._least_response(tokenizer)
-        turns = _CHAT if self.messages is None else _CONVERSATION
-        code = _PREDICT.format(chat=turns if chat else "", special=not chat,
-                               closing="[:, :-1]" if ends else "", room=room,
-                               longest=self.task.max_new_tokens)
-        note = (f"Prompts were filled into {self.prompt.text!r}; give them filled."
-                if self.messages is None and self.prompt is not None else
-                "A prompt is a conversation, a list of messages {role, content}; give it without "
-                "the last answer. Of one that is too long ftlab leaves out whole turns, the oldest "
-                f"first, and these lines tokens: shorten it to {room} tokens yourself.")
-        return PlainExamples(with_tokenizer(code), "prompts", "prompt", cut_at=room,
-                             cut_from="left", notes=[note])
+        turns = ("conversations" if self.messages is not None else
+                 "prompts" if self.chat else "")
+        room, longest = self._room(), self.task.max_new_tokens
+        return PlainExamples(
+            answering(preprocessing.tokenizer, model, turns, room, longest), "prompts", "prompt",
+            cut_at=room, cut_from="left",
+            notes=notes_of(model, turns, self.prompt.text, room, longest))
 
-    def _least_response(self, tokenizer: Any) -> int:
-        """Tokens that a prompt leaves for a response where none is known, as `put` does."""
-        least = min(self.splits["train"].labels, key=lambda label: len(str(label)))
-        return len(tokenizer(least, add_special_tokens=False)["input_ids"]) + 1
+    def _room(self) -> int:
+        """Tokens of a prompt behind which no response is known (`stand_ins`)."""
+        labels, responses = self._texts["train"].labels, self._pairs["train"].responses
+        least = min(range(len(labels)), key=lambda place: len(str(labels[place])))
+        return self.max_length - len(responses[least])
+
+    def unlabelled(self, places: Sequence[int]) -> list[Row] | None:
+        if self.prompt is None or self._preprocessing is None:
+            return None
+        examples = self._texts["test"].take(places)
+        examples.targets = [self.task.encode(label, "train") for label in self.stand_ins(examples)]
+        pairs, _ = self._pairs_of(examples, "test", TokenCache(self, self._preprocessing))
+        rows = _Pairs(pairs, self.seed)
+        return [rows[number]._replace(position=place) for number, place in enumerate(places)]
 
     def check_predicts(self) -> None:
         if self.prompt is None:

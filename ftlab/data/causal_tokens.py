@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ftlab.data.chat_tokens import chats
+from ftlab.data.chat_tokens import chats, marks_answers
 from ftlab.data.examples import Examples
 from ftlab.data.ragged import lengths
 from ftlab.data.token_cache import TokenCache, Tokenised
@@ -89,6 +89,10 @@ def conversations_of(examples: Examples, cache: TokenCache, longest: int,
                      f"oldest turns, at {longest} tokens")
     if cut := sum(row[0] for row in shorter):
         notes.append(f"{cut} of them lost the beginning of what was left, too")
+    first = sum(messages[0]["role"] == "assistant" for messages in examples.inputs)
+    if first and not marks_answers(tokenizer):
+        notes.append(f"{first} of {len(examples)} conversations of the {where} begin with a turn of "
+                     "the assistant, which is read and not learned")
     return Pairs(columns["prompts"], columns["responses"], examples.targets,
                  columns["learned"]), notes
 

@@ -78,6 +78,11 @@ def chats(tokenizer: Any, contexts: Sequence[Messages], answers: Sequence[str],
     return Tokenised(columns)
 
 
+def marks_answers(tokenizer: Any) -> bool:
+    """Whether the chat template says itself what the assistant's is."""
+    return _MARKED.search(tokenizer.chat_template or "") is not None
+
+
 def render(tokenizer: Any, messages: Messages, answer: bool, place: str) -> str:
     """Messages in the chat template.
 
@@ -104,7 +109,7 @@ def render(tokenizer: Any, messages: Messages, answer: bool, place: str) -> str:
 def _rendered(tokenizer: Any, messages: Messages, ends: frozenset[int],
               place: str) -> _Rendered:
     before = render(tokenizer, messages[:-1], True, place)
-    if _MARKED.search(tokenizer.chat_template or ""):
+    if marks_answers(tokenizer):
         return _marked(tokenizer, messages, before, place)
     whole = render(tokenizer, messages, False, place)
     cuts = [0]  # characters where turns of the assistant begin and end, in turn

@@ -89,6 +89,25 @@ def read_new_conversations(source: str, column: Column) -> Examples:
     return examples
 
 
+def conversation_column(source: str) -> str | None:
+    """The first column whose cells are lists of messages; None where a source has none."""
+    try:
+        columns = columns_of(source, False)
+    except InputError:
+        return None
+    return next((name for name, cells in columns.items() if any(map(_is_conversation, cells))), None)
+
+
+def _is_conversation(cell: Any) -> bool:
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except json.JSONDecodeError:
+            return False
+    return isinstance(cell, list) and bool(cell) and all(
+        isinstance(message, dict) and "role" in message for message in cell)
+
+
 def _rows(source: str, split: SplitName, column: Column) -> tuple[str, list[Any]]:
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, split, (column,))
@@ -100,6 +119,8 @@ def _rows(source: str, split: SplitName, column: Column) -> tuple[str, list[Any]
 
 def _messages(cell: Any, place: str, counts: Counter[str]) -> list[Message]:
     """The messages of a row; `counts` of what is left out, by what it is."""
+    if is_blank(cell):
+        raise InputError(f"{place}: the messages are missing", "fill them in, or remove the row")
     if isinstance(cell, str):  # in a .csv
         try:
             cell = json.loads(cell)

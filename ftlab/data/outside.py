@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.outside import PlainExamples
 from ftlab.backbones.preprocessing import ImageFit, Preprocessing
+from ftlab.data.batches import Row
 
 
 class Outside:
@@ -31,6 +33,10 @@ class Outside:
         Returns:
             None where nothing says it, for the module or for its task.
         """
+        return None
+
+    def unlabelled(self, places: Sequence[int]) -> Sequence[Row] | None:
+        """Test examples as they are read without their labels; None where that is all the same."""
         return None
 
     def check_predicts(self) -> None:

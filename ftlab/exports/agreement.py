@@ -61,16 +61,21 @@ class Known:
 
 
 def samples(restored: Restored) -> list[Sample]:
-    """A few test examples, spread over those of which the run predicted something, if it did."""
+    """A few test examples, spread over those of which the run predicted something, if it did.
+
+    They are read as if they had no labels, as the lines of an export read them.
+    """
     data, model = restored.run.data, restored.model
     examples, dataset = data.splits["test"], data.dataset("test", training=False)
     stored, collate = _stored(restored), data.collate(training=False)
     telling = [place for place, name in enumerate(examples.ids)
                if stored.get(name, {}).get("prediction") not in (None, [], "")]
     places = telling or list(range(len(examples)))
+    places = places[::max(1, len(places) // FEW)][:FEW]
     found = []
-    for place in places[::max(1, len(places) // FEW)][:FEW]:
-        batch = collate([dataset[place]])
+    for place, row in zip(places, data.unlabelled(places) or [dataset[i] for i in places],
+                          strict=True):
+        batch = collate([row])
         found.append(Sample(examples.ids[place], _raw(examples.inputs[place]), batch,
                             dict(model.arguments(_read(model, batch)))))
     return found

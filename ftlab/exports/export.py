@@ -16,6 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ftlab.backbones.base import Backbone
+from ftlab.backbones.forms.causal import CausalModel
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import fold
 from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
@@ -219,6 +220,10 @@ def _write(found: Restored, folder: Path, merged: bool,
 
 def _without_pipeline(model: TaskModel, preprocessing: Preprocessing) -> Iterator[str]:
     """Why transformers' pipelines do not answer as the lines do, where they do not."""
+    if isinstance(model, CausalModel) and isinstance(model.network, PeftModel) and getattr(
+            model.network.active_peft_config, "peft_type", "") == "PROMPT_TUNING":
+        yield ("transformers' pipelines answer as the lines do where a batch has one prompt: in "
+               "larger ones padding stands between PEFT's virtual tokens and the prompts.")
     if not answers_pipelines(model):
         yield ("transformers' pipelines have no place for the head of this model, and make one of "
                "random weights: take the lines above.")

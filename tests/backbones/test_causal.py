@@ -84,13 +84,14 @@ def adapted(path: Path, technique: type | None) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def token_by_token(model: torch.nn.Module, prompt: torch.Tensor, count: int) -> str:
+def token_by_token(model: torch.nn.Module, prompt: torch.Tensor, count: int,
+                   end: int | None = 3) -> str:
     """Greedy decoding of one prompt without a cache."""
     ids = prompt[None]
     for _ in range(count):
         best = model({"inputs": {"input_ids": ids, "attention_mask": torch.ones_like(ids)}})[0, -1]
         ids = torch.cat([ids, best.argmax()[None, None]], dim=1)
-        if ids[0, -1] == 3:
+        if ids[0, -1] == end:
             break
     return model.tokenizer.decode(ids[0, len(prompt):], skip_special_tokens=True)
 
@@ -114,6 +115,16 @@ def test_generate__stays_within_the_positions(technique, length, folder):
     model.network.generation_config.eos_token_id = None  # only the positions end a text
     (text,) = model.generate(batch_of([torch.full((length,), 5)], "left"), 50)
     assert text
+
+
+def test_generate__no_neighbours_length_ends_a_text(folder):
+    model = adapted(folder("gpt2"), None)
+    model.network.generation_config.eos_token_id = None
+    prompts = [torch.full((length,), 5) for length in (2, 34, 38)]
+    want = [token_by_token(model, prompt, count, end=None)
+            for prompt, count in zip(prompts, (8, 6, 2), strict=True)]
+    for side in ("left", "right"):
+        assert model.generate(batch_of(prompts, side), 8) == want
 
 
 @pytest.mark.parametrize("name, technique", [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers as hf
 
 from ftlab.backbones.huggingface import HuggingFace
@@ -145,3 +146,22 @@ def test_whisper__transcripts_are_held_to_it(tiny_whisper: Path, spoken: Path,
     data = SpeechRecognition(str(spoken / "table.csv"))
     with pytest.raises(InputError, match="'hi' has none"):
         data.connect(HuggingFace(str(folder)), 0)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta", "gpt2"])
+def test_new_padding_token__leaves_every_text_as_the_network_alone_reads_it(
+    family: str, cut: Callable[..., Path], task: Any
+) -> None:
+    """What the refusal tells to set; a table's row of padding, or positions, may depend on its id."""
+    folder = cut(family, pad="<pad>")
+    backbone = HuggingFace(str(folder), pooling="mean", new_tokens=["<pad>"], dropout=0.0)
+    ids, _ = backbone.preprocessing.encode(["good film", "the plot of a film was bad"], 16)
+    inputs = backbone.preprocessing.pad(ids)
+    assert ROWS in inputs["input_ids"][0]
+    model = backbone.build(task).eval()
+    reference = hf.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        given = model.network(**inputs).last_hidden_state
+        for row, own in zip(given, ids, strict=True):
+            alone = reference(torch.tensor([own])).last_hidden_state[0]
+            torch.testing.assert_close(row[:len(own)], alone, rtol=0, atol=1e-5)

@@ -178,7 +178,7 @@ def test_files__tools_are_left_out_with_a_note(kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("row", "says"), [
     (turns((U, "hi")), "no turn of the assistant"), ([], "no messages"), ("hi", "not JSON"),
-    (7, "int instead of a list of messages"), (turns((A, "hi")), "nothing stands before"),
+    (7, "int instead of a list of messages"), (None, "the messages are missing"), (turns((A, "hi")), "nothing stands before"),
     (turns((U, "hi"), (A, " ")), "turn 2: the assistant's content is empty"),
     (turns((U, None), (A, "a")), "turn 1: the user's content is empty"),  # type: ignore[arg-type]
     (turns(("human", "hi"), (A, "a")), "message 1: the role 'human' is none of system, user"),
@@ -195,6 +195,18 @@ def test_files__refused_in_one_line(row: Any, says: str, tmp_path: Path) -> None
     assert caught.value.mend and "\n" not in caught.value.what
     if "from" in str(row):
         assert "from and value as role and content" in caught.value.mend
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_file_of_messages__without_the_setting_names_it(kind: str, tmp_path: Path) -> None:
+    source = written([ONE_TURN, LONG], kind, tmp_path)
+    with pytest.raises(InputError, match="has no column 'prompt'") as caught:
+        CausalLM(source).load()
+    assert "set messages: messages in place of prompt and response" in caught.value.mend
+    (tmp_path / "other.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    with pytest.raises(InputError, match="has no column 'prompt'") as caught:
+        CausalLM(str(tmp_path / "other.jsonl")).load()
+    assert "messages" not in caught.value.mend
 
 
 def test_settings__that_messages_take_the_place_of() -> None:
@@ -238,6 +250,29 @@ def by_hand(network: Any, tokenizer: Any, messages: list[dict[str, str]]) -> tup
     logits = network(torch.tensor([ids])).logits[0].log_softmax(-1)
     losses = [-logits[place - 1, ids[place]].item() for place in range(1, len(ids)) if learned[place]]
     return sum(losses), len(losses)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_leading_turn_of_the_assistant__is_said_where_it_is_not_learned(
+    marked: bool, backbone: Callable[..., HuggingFace], tmp_path: Path
+) -> None:
+    chosen = backbone("gpt2")
+    chosen.preprocessing.tokenizer.chat_template = WORD_CHAT if not marked else (
+        "{% for m in messages %}{{ m['role'][0] }} {% if m['role'] == 'assistant' %}{% generation %}"
+        "{{ m['content'] }} [SEP]{% endgeneration %}{% else %}{{ m['content'] }} [SEP]{% endif %} "
+        "{% endfor %}{% if add_generation_prompt %}a {% endif %}")
+    rows = [turns((A, "good film"), *((m["role"], m["content"]) for m in row))
+            for row in ROWS if row[0]["role"] == U]
+    data = CausalLM(written(rows, "jsonl", tmp_path), messages="messages", max_length=30,
+                    task=LanguageModelling(max_new_tokens=3))
+    data.load()
+    data.connect(chosen, 0)
+    first = data.dataset("train", True)[0]
+    assert first.target["learned"][:4] == ([0, 1, 1, 1] if marked else [0, 0, 0, 0])
+    count = len(data.splits["train"])
+    said = [note for note in data.notes if "begin with a turn of the assistant" in note]
+    assert [note.split(" conversations")[0] for note in said][:1] == (
+        [] if marked else [f"{count} of {count}"])
 
 
 @pytest.mark.parametrize("packing", [False, True])

@@ -386,6 +386,99 @@ def test_text_generation(technique: str, merged: bool, exported: Callable[..., A
     assert card_of(folder)["predict"](prompts) == answers["prediction"]
 
 
+CHAT = ("{% for m in messages %}{{ m['role'][0] }} {{ m['content'] }} [SEP] {% endfor %}"
+        "{% if add_generation_prompt %}a {% endif %}")
+
+
+def prompted(fixture: Callable[[str], Any], folder: Path, **settings: Any) -> World:
+    """The decoder of `writing`, which has 32 positions, and prompts that training cuts."""
+    backbone, _ = writing(fixture, folder)()
+    own = tokenizer(decoder=True)
+    own.chat_template = CHAT
+    own.save_pretrained(backbone.source)
+    rows = [f"{'the film was very ' * 5}{WORDS[i % 8]} good" for i in range(24)]
+    columns: dict[str, Sequence[Any]] = {"prompt": rows, "response": ["good", "very bad of it"] * 12}
+    if "messages" in settings:
+        columns = {"messages": [[{"role": "user", "content": row[:16]},
+                                 {"role": "assistant", "content": answer},
+                                 {"role": "user", "content": "the plot of a film"},
+                                 {"role": "assistant", "content": "good"}]
+                                for row, answer in zip(*columns.values(), strict=True)]}
+    train = table_of(folder / "train", columns)
+    task = LanguageModelling(max_new_tokens=settings.pop("most", 5))
+    return lambda: (HuggingFace(backbone.source, dropout=0.0),
+                    CausalLM(train, batch_size=4, task=task, **settings))
+
+
+def test_prompts__that_were_cut_are_answered_as_if_nobody_knew_their_answers(
+    exported: Callable[..., Any], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """The run's own test prompts, which its answers leave less room: the lines know none."""
+    world = prompted(request.getfixturevalue, tmp_path, max_length=12)
+    backbone, data = world()
+    data.load()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "export").mkdir()
+    found = restored(world, "FullFineTuning", tmp_path / "run")
+    write_model(found, tmp_path / "export")
+    prompts = found.run.data.splits["test"].inputs
+    ids = found.run.backbone.preprocessing.tokenizer(prompts)["input_ids"]
+    assert {len(row) for row in ids} == {22}
+    network = card_of(tmp_path / "export")["model"]
+    cut = [torch.tensor([row[-10:]]) for row in ids]  # "good" and the end token need two
+    tokens = [network.generate(row, attention_mask=torch.ones_like(row), max_new_tokens=5)[0, 10:]
+              for row in cut]
+    expected = [backbone.preprocessing.tokenizer.decode(row, skip_special_tokens=True)
+                for row in tokens]
+    assert card_of(tmp_path / "export")["predict"](prompts) == expected
+
+
+def test_prompts__near_the_last_position(exported: Callable[..., Any], tmp_path: Path,
+                                         request: pytest.FixtureRequest) -> None:
+    world = prompted(request.getfixturevalue, tmp_path, max_length=30, most=10)
+    prompts = ["the film", "good bad film " * 9, "a b", "plot " * 24]
+    source = table_of(tmp_path, {"prompt": prompts})
+    _, answers, folder = exported(world, source, "FullFineTuning")
+    assert card_of(folder)["predict"](prompts) == answers["prediction"]
+    assert "prompts of at most 22 tokens" in (folder / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")  # PEFT's, at every token
+@pytest.mark.parametrize("technique", ["LoRA", "PromptTuning"])
+def test_conversations__lose_the_same_turns(technique: str, exported: Callable[..., Any],
+                                            request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    def turns(*contents: str, system: str = "") -> list[dict[str, str]]:
+        head = [{"role": "system", "content": system}] if system else []
+        return head + [{"role": ("user", "assistant")[place % 2], "content": content}
+                       for place, content in enumerate(contents)]
+
+    asked = [turns("the film"), turns("the film", "good", "and the plot was very bad"),
+             turns("a", "b", "c", "good", "bad film and plot is the"), turns("very " * 20),
+             turns("very bad", "bad", "is was of the a", system="the plot of a film")]
+    world = prompted(request.getfixturevalue, tmp_path, messages="messages", max_length=16)
+    _, answers, folder = exported(world, table_of(tmp_path, {"messages": asked}), technique)
+    card = card_of(folder)
+    assert card["predict"](asked) == answers["prediction"]
+    pipe = transformers.pipeline("text-generation", model=card["model"], tokenizer=str(folder))
+    kept = [asked[0], asked[1][2:], asked[2][4:]]
+    given = [pipe([one], max_new_tokens=5)[0][0]["generated_text"][-1]["content"] for one in kept]
+    assert given == answers["prediction"][:3]
+    assert ("a batch has one prompt" in (folder / "README.md").read_text()) == (
+        technique == "PromptTuning")
+
+
+def test_chat__prompts_are_turns_for_pipelines(exported: Callable[..., Any], tmp_path: Path,
+                                               request: pytest.FixtureRequest) -> None:
+    prompts = ["the film", "good bad", "very"]
+    world = prompted(request.getfixturevalue, tmp_path, chat=True, max_length=12)
+    _, answers, folder = exported(world, table_of(tmp_path, {"prompt": prompts}), "FullFineTuning")
+    told = (folder / "README.md").read_text().replace("\\", "")
+    assert '[{"role": "user", "content": prompt}]' in told.split("```")[2]
+    pipe = transformers.pipeline("text-generation", model=str(folder))
+    given = pipe([[{"role": "user", "content": prompt}] for prompt in prompts], batch_size=2)
+    assert [one[0]["generated_text"][-1]["content"] for one in given] == answers["prediction"]
+
+
 def pictures(folder: Path, sizes: Sequence[tuple[int, int]]) -> list[str]:
     """Files of noise in these sizes, width and height."""
     draw = np.random.default_rng(0)

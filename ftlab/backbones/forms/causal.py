@@ -77,14 +77,24 @@ class CausalModel(TaskModel):
         return logits[:, -batch["inputs"]["input_ids"].shape[1]:]
 
     def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
-        network: Any = self.network
         ids, mask = padded_left(batch["inputs"])
-        room = self.positions - int(mask.sum(dim=1).max())
+        rooms = (self.positions - mask.sum(dim=1)).clamp(1, max_new_tokens)
+        texts = [""] * len(ids)
+        for room in rooms.unique().tolist():  # of its own: a neighbour's length ends no text
+            rows = (rooms == room).nonzero()[:, 0]
+            for row, text in zip(rows.tolist(), self._continued(ids[rows], mask[rows], room),
+                                 strict=True):
+                texts[row] = text
+        return texts
+
+    def _continued(self, ids: Tensor, mask: Tensor, max_new_tokens: int) -> list[str]:
+        """The texts behind prompts (B, T), of so many tokens at most."""
+        network: Any = self.network
         with quiet(), torch.no_grad(), warnings.catch_warnings():
             # PEFT drops the positions that generation gives, and says so: ours are the hook's
             warnings.filterwarnings("ignore", message="Position ids are not supported")
             tokens = network.generate(input_ids=ids, attention_mask=mask,
-                                      max_new_tokens=max(1, min(max_new_tokens, room)))
+                                      max_new_tokens=max_new_tokens)
         return written(self.tokenizer, tokens[:, ids.shape[1]:])
 
     def _rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
