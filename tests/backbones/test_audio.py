@@ -269,10 +269,10 @@ def test_extractor__class_fills_in_what_its_file_leaves_out(tiny_wav2vec2: Path,
                                                             tmp_path: Path) -> None:
     folder = settled(tiny_wav2vec2, tmp_path / "named",
                      feature_extractor_type="Wav2Vec2FeatureExtractor")
-    expected = hf.Wav2Vec2FeatureExtractor()(WAVES, sampling_rate=16000, padding=True,
-                                             return_tensors="pt")
-    found = HuggingFace(str(folder)).preprocessing.features(WAVES)
-    assert torch.equal(found["input_values"], expected["input_values"])
+    found = HuggingFace(str(folder)).preprocessing.features(WAVES)["input_values"]
+    for row, wave in zip(found, WAVES, strict=True):  # each scaled by itself, whatever its padding
+        alone = hf.Wav2Vec2FeatureExtractor()(wave, sampling_rate=16000, return_tensors="pt")
+        assert torch.equal(row[:len(wave)], alone["input_values"][0])
 
 
 @pytest.mark.parametrize(("fixture", "settings", "match"), [

@@ -232,7 +232,7 @@ def test_predict__reads_with_the_runs_encoding(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_bytes("text\nfür Müller\n".encode("cp1252"))
     assert put(data, str(tmp_path / "new.csv")) == [False]
     assert data.splits["test"].inputs == ["für Müller"]
-    assert put(data, table(tmp_path, "cp1252", name="labelled.csv"))
+    assert all(put(data, table(tmp_path, "cp1252", name="labelled.csv")))
     assert data.splits["test"].inputs == texts()
     plain = TextClassification(table(tmp_path, "utf-8"))
     plain.load()

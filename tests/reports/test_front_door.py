@@ -190,7 +190,7 @@ def test_a_metric_that_a_cell_lacks(front: Front) -> None:
 def test_names_that_a_format_could_take_for_more_are_refused(front: Front, name: str) -> None:
     with pytest.raises(InputError, match="is not a name") as caught:
         front.runs({name: [30], "lora": [38]})
-    assert "letters, digits, '.', '_' and '-'" in caught.value.mend
+    assert "digits, '.', '_' and '-'" in caught.value.mend
     code, _, errors = front.here("table", "s.yaml", "--tracking-uri", front.uri)
     assert code == 2 and "is not a name" in errors and not (front.folder / "results").exists()
 
