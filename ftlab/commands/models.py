@@ -71,3 +71,5 @@ def predict(
         typer.echo(f"Of the {scored} that have labels:")
     for name, value in said.metrics.items():
         typer.echo(f"{name} {value:.4f}")
+    for note in said.notes:
+        typer.echo(f"note: {note}")

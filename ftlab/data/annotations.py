@@ -15,10 +15,11 @@ from ftlab.data.examples import SplitName
 from ftlab.data.faults import gathered
 from ftlab.data.image_decode import lies_sideways, picture_size
 from ftlab.data.named_files import named_file
-from ftlab.data.utf8 import read_whole
+from ftlab.data.utf8 import check_names, read_whole
 from ftlab.errors import InputError
 from ftlab.tasks.boxes import Box
-from ftlab.tasks.naming import class_name
+from ftlab.tasks.naming import class_name, number_name
+from ftlab.tasks.spelling import key
 
 BadBoxes = Literal["refuse", "clip", "drop"]
 LISTS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
@@ -114,7 +115,9 @@ def read_voc(folder: Path, split: SplitName | None, check: BoxCheck) -> list[Ann
                          "name a folder in Pascal VOC's layout, or a COCO .json file")
     names = None if split is None else voc_list(folder, split)
     if names is None:
-        ids = sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
+        found = sorted((folder / "Annotations").glob("*.xml"))
+        check_names(found, folder)
+        ids = [path.stem for path in found]
     else:
         ids = _listed(names, folder / "Annotations")
     if not ids:
@@ -218,30 +221,32 @@ def read_coco(file: Path, folder: Path, check: BoxCheck,
     if optional and isinstance(content, dict):
         content = {"annotations": [], "categories": [], **content}
     images = _by_id(content, "images", ("file_name",), file)
-    names = {key: entry["name"] for key, entry in
+    names = {number: entry["name"] for number, entry in
              _by_id(content, "categories", ("name",), file).items()}
-    objects: dict[Any, list[tuple[str, Mapping[str, Any]]]] = {key: [] for key in images}
-    for key, entry in _by_id(content, "annotations", ("image_id", "category_id", "bbox"),
+    objects: dict[Any, list[tuple[str, Mapping[str, Any]]]] = {number: [] for number in images}
+    for number, entry in _by_id(content, "annotations", ("image_id", "category_id", "bbox"),
                              file).items():
-        place = f"{file}, annotation {key}"
-        if entry["image_id"] not in images:
+        place = f"{file}, annotation {number}"
+        image_id, category = _id(entry["image_id"]), _id(entry["category_id"])
+        if image_id not in images:
             raise InputError(f"{place}: there is no image {entry['image_id']}",
                              "add the image to the file or remove the annotation")
-        if entry["category_id"] not in names:
+        if category not in names:
             raise InputError(f"{place}: there is no category {entry['category_id']}",
                              f"categories are {', '.join(map(str, names))}")
-        objects[entry["image_id"]].append((place, entry))
+        objects[image_id].append((place, entry))
 
-    def image(key: Any) -> Annotated:
+    def image(number: str) -> Annotated:
         try:
-            path = named_file(str(images[key]["file_name"]), folder, f"{file}, image {key}", "file")
+            path = named_file(str(images[number]["file_name"]), folder,
+                              f"{file}, image {number}", "file")
         except InputError as error:
             raise InputError(error.what, "name the images' folder with images:") from None
-        size = _annotated_size(path, [images[key].get(edge) for edge in _EDGES],
-                               f"{file}, image {key}")
+        size = _annotated_size(path, [images[number].get(edge) for edge in _EDGES],
+                               f"{file}, image {number}")
         boxes = gathered("boxes", lambda at: check(_coco_box(at[1], names, at[0]), size, at[0]),
-                         objects[key])
-        return Annotated(str(images[key]["file_name"]), path,
+                         objects[number])
+        return Annotated(str(images[number]["file_name"]), path,
                          [box for box in boxes if box is not None])
 
     return gathered("images", image, images)
@@ -252,7 +257,7 @@ def _coco_box(entry: Mapping[str, Any], names: Mapping[Any, Any], place: str) ->
     if isinstance(values, list) and len(values) == 4 and all(_is_number(v) for v in values):
         x, y, width, height = values
         values = [x, y, x + width, y + height]
-    label = class_name(names[entry["category_id"]], f"{place}: the category's name")
+    label = class_name(names[_id(entry["category_id"])], f"{place}: the category's name")
     return _box(label, values, bool(entry.get("iscrowd", 0)), place)
 
 
@@ -262,16 +267,22 @@ def _by_id(content: Any, part: str, fields: Sequence[str], file: Path) -> dict[A
     if not isinstance(entries, list):
         raise InputError(f"{file} has no list {part!r}", "name a COCO file of instances")
     found: dict[Any, Any] = {}
-    for number, entry in enumerate(entries, 1):
+    for place, entry in enumerate(entries, 1):
         lacking = [name for name in ("id", *fields)
                    if not isinstance(entry, dict) or name not in entry]
         if lacking:
-            raise InputError(f"{file}, entry {number} of {part}: no {lacking[0]!r}", "add it")
-        if entry["id"] in found:
-            raise InputError(f"{file}, entry {number} of {part}: the id {entry['id']} occurs "
+            raise InputError(f"{file}, entry {place} of {part}: no {lacking[0]!r}", "add it")
+        number = _id(entry["id"])
+        if number in found:
+            raise InputError(f"{file}, entry {place} of {part}: the id {entry['id']} occurs "
                              "twice", "give each its own")
-        found[entry["id"]] = entry
+        found[number] = entry
     return found
+
+
+def _id(value: Any) -> str:
+    """The same for 1, 1.0 and "1", as files mix them."""
+    return key(number_name(value) if _is_number(value) else str(value))
 
 
 def _box(label: str, values: Any, ignored: bool, place: str) -> Box:

@@ -17,7 +17,7 @@ from ftlab.data.faults import gathered
 from ftlab.data.named_files import named_file
 from ftlab.data.sources import columns_of
 from ftlab.data.tables import Column, read_table
-from ftlab.data.utf8 import note_replaced, read_whole
+from ftlab.data.utf8 import check_names, note_replaced, read_whole
 from ftlab.errors import InputError
 from ftlab.tasks.naming import class_name, is_blank, is_missing
 from ftlab.tasks.spelling import key
@@ -133,18 +133,19 @@ class AudioSource:
             path = resolve_path(source)
             if path.is_dir() or path.suffix.lower() in EXTENSIONS:
                 return self._new_files(path, source)
-        examples, _, _ = replace(self, speaker=None)._table(source, "test", optional=True)
+        examples, _, notes = replace(self, speaker=None)._table(source, "test", optional=True)
+        examples.notes = notes
         examples.beside = columns_of(source, isinstance(self.audio, int))
         return examples
 
     def _new_files(self, path: Path, source: str) -> Examples:
-        files = _files(path, source)[0] if path.is_dir() else [path]
+        files, notes = _files(path, source) if path.is_dir() else ([path], [])
         if path.is_dir() and self._says(path, files):
             examples, _, _ = replace(self, speaker=None).read(source, "test")
         else:
             ids = _ids(path, files) if path.is_dir() else [path.name]
             examples = Examples(ids, list(files), [None] * len(files))
-        examples.beside = {"path": list(map(str, files))}
+        examples.beside, examples.notes = {"path": list(map(str, files))}, notes
         return examples
 
     def _says(self, folder: Path, files: Sequence[Path]) -> bool:
@@ -230,6 +231,7 @@ def _files(folder: Path, source: str) -> tuple[list[Path], list[str]]:
     if not files:
         raise InputError(f"{folder} has no audio files ({', '.join(EXTENSIONS)})",
                          "name a folder or a table of audio files")
+    check_names(files, folder)
     skipped = sum(path.suffix.lower() not in (*EXTENSIONS, ".txt") for path in visible)
     notes = [f"{skipped} files in {source} are no audio files; skipped"] if skipped else []
     return files, notes

@@ -224,16 +224,15 @@ class DataModule(LightningDataModule, Outside, ABC):
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
-        dataset = self._shown("train", training=True)
+        seed, dataset = self.seed, self._shown("train", training=True)
         strata = self._strata(self.splits["train"])
         lengths = self.padded_lengths() if self.bucketing else None
         buckets = (None if lengths is None
                    else Buckets(lengths, self.batch_size * self.update.batches))
-        sampler = TrainSampler(self.sampling, strata, self.seed, *self._rank_and_world(),
+        sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
                                on_epoch=dataset.set_epoch, buckets=buckets)
         make = self.update.loader(self.task.weight, shares=self.trainer is not None)
-        return self._loader(dataset, sampler, self._collate("train", True), self.seed,
-                            make)
+        return self._loader(dataset, sampler, self._collate("train", True), seed, make)
 
     @property
     def views(self) -> int | None:

@@ -157,11 +157,11 @@ class CausalLM(DataModule):
         if self.prompt is None:
             return self.read("test", source)
         asked, answers = self.prompt.columns, self.response.columns
-        ids, cells, _ = read_cells(source, "test", [*asked, *answers], set(answers) - set(asked))
+        ids, cells, notes = read_cells(source, "test", [*asked, *answers], set(answers) - set(asked))
         labels = [self._response(row, f"{source}, {place}") if row.keys() >= set(answers) else None
                   for row, place in zip(cells, ids, strict=True)]
         return Examples(ids, [self.prompt.fill(row) for row in cells], labels,
-                        beside=columns_of(source, isinstance(asked[0], int)))
+                        beside=columns_of(source, isinstance(asked[0], int)), notes=notes)
 
     def _response(self, row: Mapping[Column, str], place: str) -> str:
         return self.response.fill(row if self.renamed is None else {

@@ -55,8 +55,8 @@ def read_conll(path: Path, word: int, tag: int,
         InputError: with the line; a lacking column, another number of columns than before; or
             bytes of another encoding.
     """
-    text = decoded(path.read_bytes(), path)
-    table = [_columns(line.rstrip("\r")) for line in text.split("\n")]
+    text = re.sub("\r\n?", "\n", decoded(path.read_bytes(), path))
+    table = [_columns(line) for line in text.split("\n")]
     width = next((len(columns) for columns in table if not _between(columns)
                   and not columns[0].startswith("#")), 0)
     sentences: list[Sentence] = []
@@ -87,7 +87,7 @@ def read_conll(path: Path, word: int, tag: int,
 
 def _between(columns: Sequence[str]) -> bool:
     """Whether a line is blank or begins a document, and so ends a sentence."""
-    return columns == [""] or columns[0] == _DOCUMENT
+    return not any(map(str.strip, columns)) or columns[0] == _DOCUMENT
 
 
 def _columns(line: str) -> list[str]:

@@ -11,6 +11,7 @@ from ftlab.data import hub
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.sources import columns_of
 from ftlab.data.tables import Column, read_table
+from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.naming import is_blank
 
@@ -39,7 +40,7 @@ def read_conversations(source: str, split: SplitName,
     Raises:
         InputError: with the place and the mend.
     """
-    stem, rows = _rows(source, split, column)
+    stem, rows, notes = _rows(source, split, column)
     counts: Counter[str] = Counter()
     examples = Examples([], [], [])
     for number, cell in enumerate(rows, 1):
@@ -63,7 +64,7 @@ def read_conversations(source: str, split: SplitName,
         examples.ids.append(f"{stem}:{number}")
         examples.inputs.append(messages[:last])
         examples.labels.append(messages[last]["content"])
-    return examples, _notes(counts, source)
+    return examples, notes + _notes(counts, source)
 
 
 def read_new_conversations(source: str, column: Column) -> Examples:
@@ -72,11 +73,12 @@ def read_new_conversations(source: str, column: Column) -> Examples:
     Raises:
         InputError: as `read_conversations`.
     """
-    stem, rows = _rows(source, "test", column)
+    stem, rows, notes = _rows(source, "test", column)
+    counts: Counter[str] = Counter()
     examples = Examples([], [], [], beside=columns_of(source, isinstance(column, int)))
     for number, cell in enumerate(rows, 1):
         place = f"{source}, row {number}"
-        messages = _messages(cell, place, Counter())
+        messages = _messages(cell, place, counts)
         answer = messages.pop() if messages and messages[-1]["role"] == "assistant" else None
         if not messages:
             raise InputError(f"{place}: no turn to answer", "add the user's turn, or remove the row")
@@ -86,6 +88,7 @@ def read_new_conversations(source: str, column: Column) -> Examples:
         examples.inputs.append(messages)
         text = answer["content"] if answer else ""
         examples.labels.append(None if is_blank(text) else text)
+    examples.notes = notes + _notes(counts, source)
     return examples
 
 
@@ -108,13 +111,15 @@ def _is_conversation(cell: Any) -> bool:
         isinstance(message, dict) and "role" in message for message in cell)
 
 
-def _rows(source: str, split: SplitName, column: Column) -> tuple[str, list[Any]]:
+def _rows(source: str, split: SplitName, column: Column) -> tuple[str, list[Any], list[str]]:
+    """What ids begin with, the cells, and a note of a stray byte that was replaced."""
+    replaced = 0
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, split, (column,))
     else:
         path = resolve_path(source)
-        stem, (rows, _) = path.stem, read_table(path, (column,))
-    return stem, [row[0] for row in rows]
+        stem, (rows, replaced) = path.stem, read_table(path, (column,))
+    return stem, [row[0] for row in rows], note_replaced(replaced, len(rows), "rows", source)
 
 
 def _messages(cell: Any, place: str, counts: Counter[str]) -> list[Message]:

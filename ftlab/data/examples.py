@@ -21,6 +21,7 @@ class Examples:
         labels: raw labels.
         targets: labels as the task encodes them.
         beside: of examples to predict, what their source says of each, by column.
+        notes: of examples to predict, what a user should know of their source.
     """
 
     ids: list[str]
@@ -28,6 +29,7 @@ class Examples:
     labels: list[Any]
     targets: list[Any] = field(default_factory=list)
     beside: dict[str, list[Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -28,6 +28,7 @@ def put(data: DataModule, source: str) -> list[bool]:
     """
     with reading(data.encoding):
         examples = data.read_new(source)
+    data.note(*examples.notes)
     if not len(examples):
         raise InputError(f"{source} has no examples", "give a file or folder with some")
     labelled = [label is not None for label in examples.labels]

@@ -12,7 +12,7 @@ from ftlab.data.examples import Examples, SplitName
 from ftlab.data.faults import gathered
 from ftlab.data.named_files import named_file
 from ftlab.data.tables import EXTENSIONS, Column, all_columns, read_table
-from ftlab.data.utf8 import Cleaner, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, check_names, decoded, note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.naming import is_blank, is_missing
 from ftlab.tasks.texts import text_of
@@ -85,18 +85,19 @@ def read_new(source: str, modality: Modality, column: Column, label: Column,
     columns = (column, label) if pair is None else (column, pair, label)
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, "test", columns, (label,))
-        base = Path()
+        base, replaced = Path(), 0
     else:
         path = resolve_path(source)
         if path.is_dir() or path.suffix.lower() in _FILES[modality]:
             _refuse_pairs(pair, source)
             return _new_files(path, modality, source)
         stem, base = path.stem, path.parent
-        rows, _ = read_table(path, columns, (label,))
+        rows, replaced = read_table(path, columns, (label,))
     return Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
                     _inputs(rows, modality, base, source, called),
                     [None if is_blank(row[-1]) else row[-1] for row in rows],
-                    beside=columns_of(source, isinstance(column, int)))
+                    beside=columns_of(source, isinstance(column, int)),
+                    notes=note_replaced(replaced, len(rows), "rows", source))
 
 
 def columns_of(source: str, by_number: bool) -> dict[str, list[Any]]:
@@ -109,7 +110,8 @@ def columns_of(source: str, by_number: bool) -> dict[str, list[Any]]:
 def _new_files(path: Path, modality: Modality, source: str) -> Examples:
     """A file, the files of a folder, or those of its folders, which are classes."""
     if path.is_dir() and _folders(path):
-        examples, _ = _read_folder(path, modality, source)
+        examples, notes = _read_folder(path, modality, source)
+        examples.notes = notes
         examples.beside = {"path": [str(path / name) for name in examples.ids]}
         return examples
     files = [path] if path.is_file() else sorted(
@@ -117,11 +119,13 @@ def _new_files(path: Path, modality: Modality, source: str) -> Examples:
         and file.suffix.lower() in _FILES[modality])
     if not files:
         raise InputError(f"{path} has no {modality} files", "name a folder or a table that has some")
+    check_names(files, path if path.is_dir() else path.parent)
     inputs: list[Any] = list(files)
+    notes = []
     if modality == "text":
-        inputs, _ = _read_texts(files, str(path))
+        inputs, notes = _read_texts(files, str(path))
     return Examples([file.name for file in files], inputs, [None] * len(files),
-                    beside={"path": list(map(str, files))})
+                    beside={"path": list(map(str, files))}, notes=notes)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -153,6 +157,7 @@ def _read_folder(folder: Path, modality: Modality,
         files += suitable
         skipped += len(visible) - len(suitable)
     notes = [f"{skipped} files in {source} are no {modality} files; skipped"] if skipped else []
+    check_names(files, folder)
     ids = [path.relative_to(folder).as_posix() for path in files]
     labels = [path.parent.name for path in files]
     if modality == "image":

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from ftlab.data.utf8 import Cleaner, decoded
 from ftlab.errors import InputError
@@ -59,6 +60,8 @@ def read_table(path: Path, columns: Sequence[Column],
 def all_columns(path: Path, by_number: bool) -> dict[str, list[Any]]:
     """Every column of a table, by name, or by number in a file without header; None for a gap.
 
+    The second of two columns of one name has a number behind it.
+
     Raises:
         InputError: as in `read_table`.
     """
@@ -70,10 +73,27 @@ def all_columns(path: Path, by_number: bool) -> dict[str, list[Any]]:
             header = [key for _, row in _json_rows(path) for key in row]
         case _:
             header = _parquet_file(path).schema_arrow.names
-    columns = list(range(len(header))) if by_number else list(dict.fromkeys(header))
+    columns: list[Any] = list(range(len(header)))
+    names = [str(number) for number in columns] if by_number else _distinct(header)
+    if path.suffix.lower() == ".jsonl":
+        columns = names = list(dict.fromkeys(header))
     rows, _ = read_table(path, columns, columns)
-    return {str(column): list(cells)
-            for column, cells in zip(columns, zip(*rows, strict=True), strict=True)}
+    if path.suffix.lower() in (".csv", ".tsv") and not by_number:
+        del rows[0]
+    return {name: list(cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def _distinct(header: Sequence[str]) -> list[str]:
+    """Names of columns, each once."""
+    names: list[str] = []
+    for column in header:
+        name = clean = Cleaner()(column)
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{clean} ({number})"
+        names.append(name)
+    return names
 
 
 def _pick_delimited(path: Path, columns: Sequence[Column],
@@ -82,8 +102,9 @@ def _pick_delimited(path: Path, columns: Sequence[Column],
     by_number = isinstance(columns[0], int)
     if not rows or (len(rows) == 1 and not by_number):
         raise InputError(f"{path} has no rows", "give a file with examples")
-    header: Sequence[Column] = range(len(rows[0])) if by_number else rows.pop(0)
-    places = [_place(column, header, path, optional) for column in columns]
+    first: Sequence[str] = rows[0]
+    header: Sequence[Column] = range(len(first)) if by_number else rows.pop(0)
+    places = [_place(column, header, path, optional, names=first) for column in columns]
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise InputError(f"{path.name}, row {number}: {len(row)} fields instead of "
@@ -114,7 +135,7 @@ def _pick_json(path: Path, columns: Sequence[Column],
                optional: Collection[Column]) -> Iterator[tuple[Any, ...]]:
     if isinstance(columns[0], int):
         raise InputError(f"{path.name}: .jsonl has no column {columns[0]}",
-                         "give the columns by name")
+                         f"give the columns by name; a name of digits is quoted: '{columns[0]}'")
     for number, row in _json_rows(path):
         keys = list(row)
         places = [_place(column, keys, path, optional, f", row {number}") for column in columns]
@@ -143,12 +164,14 @@ def _pick_parquet(path: Path, columns: Sequence[Column],
     file = _parquet_file(path)
     names = file.schema_arrow.names
     header: Sequence[Column] = range(len(names)) if isinstance(columns[0], int) else names
-    chosen = [None if place is None else names[place]
-              for place in (_place(column, header, path, optional) for column in columns)]
-    table = file.read(columns=sorted({name for name in chosen if name is not None}))
+    places = [_place(column, header, path, optional, names=names) for column in columns]
+    wanted = sorted({place for place in places if place is not None})
+    twice = len(set(names)) < len(names)  # all are read then, since their reader goes by name
+    table = file.read(columns=None if twice else [names[place] for place in wanted])
+    cells = {place: table.column(place if twice else names[place]).to_pylist() for place in wanted}
     nothing = [None] * file.metadata.num_rows
-    return list(zip(*(nothing if name is None else table.column(name).to_pylist()
-                      for name in chosen), strict=True))
+    return list(zip(*(nothing if place is None else cells[place] for place in places),
+                    strict=True))
 
 
 def _parquet_file(path: Path) -> Any:
@@ -169,24 +192,41 @@ def _decoded(path: Path) -> str:
 
 
 def _place(column: Column, header: Sequence[Column], path: Path, optional: Collection[Column],
-           place: str = "") -> int | None:
-    """Where a row has a column; None where it has none and need not."""
-    lacking = column in optional and column not in header
-    return None if lacking else _find(column, header, path, place)
+           place: str = "", names: Sequence[str] = ()) -> int | None:
+    """Where a row has a column; None where it has none and need not.
 
-
-def _find(column: Column, header: Sequence[Column], path: Path, place: str = "") -> int:
-    if column in header:
+    Args:
+        column: wanted.
+        header: names of the columns, or their numbers.
+        path: for messages.
+        optional: columns that may be lacking.
+        place: of the row, for messages.
+        names: of the columns, where they may have some and are wanted by number.
+    """
+    if [*header].count(column) == 1:
         return header.index(column)
+    same = [number for number, name in enumerate(header) if name == column or (
+        isinstance(column, str) and normalize("NFC", str(name)) == normalize("NFC", column))]
+    if len(same) > 1:
+        raise InputError(f"{path.name}{place} has {len(same)} columns {column!r}",
+                         "rename or remove all but one of them")
+    if not same and column not in optional:
+        raise _no_column(column, header, path, place, names)
+    return same[0] if same else None
+
+
+def _no_column(column: Column, header: Sequence[Column], path: Path, place: str,
+               called: Sequence[str]) -> InputError:
     if isinstance(column, int):
-        raise InputError(f"{path.name}{place} has no column {column}",
-                         f"its columns are 0 to {len(header) - 1}")
+        quote = f"; quote the name of a column: '{column}'" if str(column) in called else ""
+        return InputError(f"{path.name}{place} has no column {column}",
+                          f"its columns are 0 to {len(header) - 1}{quote}")
     names = [_short(Cleaner()(str(name))) for name in header]
     close = difflib.get_close_matches(column, names, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     hint = "" if path.suffix in (".jsonl", ".parquet") else "; without header, name them 0, 1, ..."
-    raise InputError(f"{path.name}{place} has no column {column!r}",
-                     f"{guess}it has: {', '.join(names)}{hint}")
+    return InputError(f"{path.name}{place} has no column {column!r}",
+                      f"{guess}it has: {', '.join(names)}{hint}")
 
 
 def _short(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -92,6 +92,24 @@ def read_whole(path: Path) -> str:
     return text
 
 
+def check_names(paths: Iterable[Path], root: Path) -> None:
+    """Refuse files and folders whose names are not UTF-8: they are ids and classes.
+
+    Args:
+        paths: of files.
+        root: from which on names count.
+
+    Raises:
+        InputError: names the first.
+    """
+    wrong = [path for path in paths if _SURROGATE.search(str(path.relative_to(root)))]
+    if wrong:
+        shown = _SURROGATE.sub("\ufffd", str(wrong[0]))
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise InputError(f"{shown}: its name is not UTF-8{more}",
+                         "rename it, or all of them: convmv -f cp1252 -t utf8 -r --notest FOLDER")
+
+
 class Cleaner:
     """Replaces bytes that are not UTF-8, row by row, and judges how many there were.
 
@@ -110,7 +128,7 @@ class Cleaner:
         self._first: object = None
 
     def __call__(self, row: Any, place: object = None) -> Any:
-        """A text, or texts in lists and tuples, with U+FFFD for each lone surrogate.
+        """A text, or texts in lists, tuples and mappings, with U+FFFD for each lone surrogate.
 
         Args:
             row: of a table, or what stands for one.
@@ -127,6 +145,8 @@ class Cleaner:
     def _cleaned(self, value: Any) -> Any:
         if isinstance(value, list | tuple):
             return type(value)(self._cleaned(part) for part in value)
+        if isinstance(value, dict):
+            return {self._cleaned(key): self._cleaned(part) for key, part in value.items()}
         if not isinstance(value, str) or value.isascii():
             return value
         clean = _SURROGATE.sub("\ufffd", value)

@@ -42,11 +42,13 @@ class Predictions:
             and these stand the columns of a table that was given, or the `path` of files.
         metrics: of the examples that have labels.
         shown: the same as a flat table, of a detector with a row a box; `columns` unless said.
+        notes: what a user should know of the examples: bytes replaced, files skipped.
     """
 
     columns: dict[str, list[Any]]
     metrics: dict[str, float]
     shown: dict[str, list[Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.columns["prediction"])
@@ -84,7 +86,7 @@ class Predictions:
             table.add_column(_plain(name))
         for row in rows[:SHOWN]:
             table.add_row(*(_plain(f"{value:.4f}" if isinstance(value, float)
-                                   else _short(_field(value))) for value in row))
+                                   else _short(_written(value))) for value in row))
         return table
 
 
@@ -147,7 +149,7 @@ def predictions_of(found: Restored) -> Predictions:
     places = rows.pop("id")
     named = {"id": [columns["id"][place] for place in places], **rows}
     return Predictions(beside(columns, examples.beside), metrics,
-                       beside(named, examples.take(places).beside))
+                       beside(named, examples.take(places).beside), found.notes)
 
 
 def _evaluated(found: Restored,
@@ -225,11 +227,15 @@ def _array(values: list[Any]) -> pa.Array:
 
 
 def _field(value: Any) -> str:
+    """A cell of a sheet."""
+    text = _written(value)
+    return text if isinstance(value, int | float) else escape_csv(text)
+
+
+def _written(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, int | float):
-        return repr(value)
-    return escape_csv(_text(value))
+    return repr(value) if isinstance(value, int | float) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -39,6 +39,7 @@ class Restored:
         files: a folder with the run's `checkpoint` and `predictions`; it goes with the context.
         cell: the metrics of its cell, over the seeds.
         labelled: of each test example, whether it has a label of its own; None where all have.
+        notes: what a user should know of the source in the test split's place.
     """
 
     record: RunRecord
@@ -47,6 +48,7 @@ class Restored:
     files: Path
     cell: dict[str, float]
     labelled: Sequence[bool] | None = None
+    notes: Sequence[str] = ()
 
     @property
     def model(self) -> TaskModel:
@@ -89,13 +91,15 @@ def restored(
         _hold("backbone", "weights have", made.backbone.fingerprint, said, record.run_id)
         made.data.load()
         _hold("dataset", "data have", made.data.fingerprint, said, record.run_id)
+        made.data.notes = []  # the run has said them
         labelled = None if test is None else put(made.data, test)
+        notes = tuple(made.data.notes)
         fit.load(made, lambda event: None)
         fit.adapt(made, lambda event: None)
         model = made.technique.model
         checkpoint.load(files / "checkpoint", model)
         model.requires_grad_(False).eval()
-        yield Restored(record, said, made, files, reader.cell(record), labelled)
+        yield Restored(record, said, made, files, reader.cell(record), labelled, notes)
 
 
 def _specification(files: Path, run_id: str) -> dict[str, Any]:

@@ -74,7 +74,8 @@ class Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise ConstructorError(None, None, "a key is a text", key.start_mark)
-        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+        return {_characters(key): self.construct_object(value, deep=True)
+                for key, value in node.value}
 
 
 def _scalar(loader: Loader, node: yaml.ScalarNode) -> Any:
@@ -121,7 +122,22 @@ for _kind, (_pattern, _first) in _CORE.items():
     Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
     Loader.add_constructor(f"{_TAG}{_kind}", _scalar)
 Loader.add_implicit_resolver(f"{_TAG}merge", re.compile("^<<$"), ["<"])
-for _kind in ("str", "seq"):
+def _characters(node: yaml.ScalarNode) -> str:
+    r"""The text; JSON writes a character beyond 16 bits as two escapes, "\ud83d\ude00"."""
+    text = str(node.value)
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise ConstructorError(None, None, f"{text!a} has half a character in it",
+                               node.start_mark) from None
+
+
+def _string(loader: Loader, node: yaml.ScalarNode) -> str:
+    return _characters(node)
+
+
+Loader.add_constructor(f"{_TAG}str", _string)
+for _kind in ("seq",):
     Loader.add_constructor(f"{_TAG}{_kind}", getattr(Loader, f"construct_yaml_{_kind}"))
 Loader.add_constructor(f"{_TAG}map", _map)
 Loader.add_constructor(None, _unknown)

@@ -21,6 +21,7 @@ from ftlab.errors import InputError
 from ftlab.tasks.alike import alike
 from ftlab.tasks.naming import metric_keys
 from ftlab.tasks.spelling import renamed
+from ftlab.tracking.plain import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -264,7 +265,9 @@ def direction(metric: str, known: Mapping[str, bool], task: Task,
                              "take a subclass of it with higher_is_better = True or False")
         return bool(upwards)
     every = [*known, *added, *(f"{prefix}/{key}" for prefix in families for key in keys)]
-    close = difflib.get_close_matches(metric, every, n=1)
+    close = [f"{family}/{key}" for key, label in zip(keys, classes, strict=True)
+             if family in families and name_of(label) == name]  # which stands under another key
+    close += difflib.get_close_matches(metric, every, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     choices = [*known, *added, *(f"{prefix}/<class>" for prefix in families)]
     raise InputError(f"unknown metric {metric!r}",

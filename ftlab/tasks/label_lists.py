@@ -24,8 +24,13 @@ Form = Literal["names", "positions", "keys"]
 
 MEND = ("write lists of names, as [politics, economy], or a 0 or 1 for every label, all of one "
         "length, and name them with the task's labels: [...]")
+_SEPARATORS = ("|", ",", ";", "\t", "\n", "/", "+", "&", " ")
+_SURE = 5  # of them part labels wherever a part recurs; the others stand in names too
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
-_PLAIN_FLAGS = re.compile(r"[01](?:\.0*)?(?:\s*[,;\s]\s*[01](?:\.0*)?)+")
+_FLAG = r"(?:[01](?:\.0*)?|[Tt]rue|[Ff]alse)"
+_PLAIN_FLAGS = re.compile(rf"{_FLAG}(?:\s*[,;\s]\s*{_FLAG})+")
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
+_CALL = re.compile(r"(?:\w+\.)*(?:array|tensor|set|frozenset)\((.*?)(?:,\s*(?:dtype|device)=.*)?\)", re.DOTALL)
 _RUN = re.compile(r"[01]{2,}")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
@@ -70,7 +75,9 @@ def read_label(label: Any, separator: str, nothing: str | None, where: str) -> L
     if hasattr(label, "tolist"):  # of an array or tensor
         label = label.tolist()
     if isinstance(label, str) and label != nothing:
-        label = _unwrapped(label, separator)
+        label = _unwrapped(label, separator, where)
+    if _is_map(label):
+        label = dict(label)
     if isinstance(label, Mapping):
         return _keyed(label, where)
     if isinstance(label, list | tuple):
@@ -116,6 +123,29 @@ def form_of(labels: Sequence[LabelList]) -> tuple[Form, int]:
     return "positions", width
 
 
+def check_separator(labels: Sequence[LabelList], separator: str) -> None:
+    """Refuse names where no example has several, and a separator other than the task's parts them.
+
+    Raises:
+        InputError: names the other one.
+    """
+    if any(len(label.names) > 1 for label in labels):
+        return
+    texts = {name for label in labels for name in label.names}
+    for place, mark in enumerate(_SEPARATORS):
+        parts = {text: {part.strip() for part in text.split(mark)} for text in texts}
+        often = Counter(part for each in parts.values() for part in each)
+        inner = {part for each in parts.values() if len(each) > 1 for part in each}
+        recurring = [part for part in inner if often[part] > 1]
+        if "" not in inner and recurring and (place < _SURE or len(recurring) == len(inner)):
+            raise InputError(
+                f"no training label has the separator {separator!r} in it, and {mark!r} parts "
+                f"{next(text for text in sorted(texts) if mark in text)!r} into labels that "
+                "other examples have too",
+                f"set the task's separator: {mark!r}; or, if each of them is one label, name all "
+                "with labels: [...]")
+
+
 def _keyed(label: Mapping[Any, Any], where: str) -> LabelList:
     names = [class_name(name, f"{where}: a label") for name in label]
     flags = [_FLAGS.get(key(class_name(flag, f"{where}: the 0 or 1 of {name!r}")))
@@ -139,9 +169,17 @@ def _listed(parts: Sequence[str], label: Sequence[Any], where: str) -> LabelList
                      doubtful=(whole and twice) or (not texts and (twice or parted)))
 
 
-def _unwrapped(text: str, separator: str) -> Any:
+def _is_map(label: Any) -> bool:
+    """Whether it is one of Parquet's maps, which come as pairs."""
+    return isinstance(label, list) and bool(label) and all(
+        isinstance(pair, tuple) and len(pair) == 2 for pair in label)
+
+
+def _unwrapped(text: str, separator: str, where: str) -> Any:
     """A list or mapping that a text writes, as `[1, 0]`, `['a', 'b']` or `1,0,1`; else the text."""
     bare = text.strip()
+    if call := _CALL.fullmatch(bare):
+        bare = call[1].strip() or "[]"
     if separator not in bare and _PLAIN_FLAGS.fullmatch(bare):
         return re.split(r"[,;\s]+", bare)
     if len(bare) < 2 or _BRACKETS.get(bare[0]) != bare[-1]:
@@ -149,11 +187,19 @@ def _unwrapped(text: str, separator: str) -> Any:
     inner = bare[1:-1].strip()
     if _PLAIN_FLAGS.fullmatch(inner):  # [1 0 1] of NumPy
         return re.split(r"[,;\s]+", inner)
+    if bare[0] == "[" and re.search(r"(?:^|\s)\.\.\.(?:\s|,|$)", inner):
+        raise InputError(f"{where}: label {text[:40]!r} was cut when it was written: it has ... in it",
+                         "write all of it, for instance with .tolist()")
+    quoted = _QUOTED.findall(inner)
+    if len(quoted) > 1 and not _QUOTED.sub("", inner).strip():  # ['a' 'b'] of NumPy
+        return [part[1:-1] for part in quoted]
     for reader in (json.loads, ast.literal_eval):
         try:
             value = reader(bare)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
+        if isinstance(value, set):
+            return sorted(value, key=str)
         if isinstance(value, list | tuple | Mapping):
             return value
     if bare[0] != "[":

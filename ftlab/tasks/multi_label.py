@@ -15,7 +15,14 @@ from torchmetrics import MetricCollection
 from ftlab.backbones.outside import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
-from ftlab.tasks.label_lists import MEND, Form, LabelList, form_of, read_label
+from ftlab.tasks.label_lists import (
+    MEND,
+    Form,
+    LabelList,
+    check_separator,
+    form_of,
+    read_label,
+)
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.tasks.multi_label_metrics import (
     PER_LABEL,
@@ -104,6 +111,9 @@ class MultiLabel(Task):
                                    for name, flag in zip(order, label.flags, strict=False)
                                    if flag), order)
             return
+        if self._form == "names" and order is None and all(
+                isinstance(label, str) for label in labels):
+            check_separator(lists, self.separator)
         if self._form == "keys" and order is None:
             order = Classes(name for label in lists if label.keyed for name in label.names).names
         self._known = Classes((name for label in lists for name in self._chosen(label)), order)

@@ -24,7 +24,8 @@ LONGEST = 100
 
 def is_missing(value: Any) -> bool:
     """Whether a cell holds nothing: null, or not a number."""
-    return value is None or (isinstance(value, numbers.Real) and math.isnan(value))
+    whole = isinstance(value, numbers.Integral)  # which may be too large for a float
+    return value is None or (isinstance(value, numbers.Real) and not whole and math.isnan(value))
 
 
 def is_blank(value: Any) -> bool:

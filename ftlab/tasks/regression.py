@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _FINEST = 100
 """Steps of float32 that the targets' standard deviation must have."""
+_LARGEST = 1e18
+"""Of targets, and 1 / _LARGEST the least standard deviation: float32 holds their squares."""
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse_loss, "mae": l1_loss, "huber": huber_loss}
@@ -80,13 +82,19 @@ class Regression(Task):
         """
         # `encode` refuses what is no number, and knows its place
         numbers = [value for label in labels if math.isfinite(value := _number(label))]
-        if len(set(numbers)) == 1 or not labels:
+        if (len(set(numbers)) == 1 and len(numbers) == len(labels)) or not labels:
             found = f"all of them {numbers[0]:g}" if numbers else "none"
             raise InputError(f"regression needs targets that differ in train, found {found}",
                              "name another label column, or train on more examples")
         self._mean = statistics.fmean(numbers) if numbers else 0.0
         self._std = statistics.pstdev(numbers) if numbers else 1.0
         largest = max(map(abs, numbers), default=0.0)
+        if len(numbers) < len(labels):
+            return
+        if largest > _LARGEST or self._std < 1 / _LARGEST:
+            raise InputError(f"regression's targets go up to {largest:.3g}, with a standard "
+                             f"deviation of {self._std:.3g}: float32 does not hold their squares",
+                             "write them in another unit, so that they lie near 1")
         if self._std < _FINEST * torch.finfo(torch.float32).eps * largest:
             raise InputError(
                 f"regression's targets lie too close together for float32: up to {largest:.10g}, "

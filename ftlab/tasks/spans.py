@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from ftlab.tasks.spelling import key
+
 Scheme = Literal["IOB2", "IOBES", "none"]
 """How tags mark entities.
 
@@ -71,7 +73,7 @@ def first_violation(tags: Sequence[str], scheme: Scheme) -> int | None:
     prefix, kind = OUTSIDE, ""
     for i, tag in enumerate([*tags, OUTSIDE]):
         follows, own = split_tag(tag)
-        inside = prefix in "BI" and own == kind
+        inside = prefix in "BI" and key(own) == key(kind)
         unfinished = scheme == "IOBES" and prefix in "BI"
         if (follows in "IE" and not inside) or (unfinished and not (follows in "IE" and inside)):
             return i
@@ -88,7 +90,7 @@ def repaired(tags: Sequence[str]) -> list[str]:
     before = OUTSIDE
     for tag in tags:
         prefix, kind = split_tag(tag)
-        continues = before != OUTSIDE and split_tag(before)[1] == kind
+        continues = before != OUTSIDE and key(split_tag(before)[1]) == key(kind)
         result.append(f"B-{kind}" if prefix == "I" and not continues else tag)
         before = tag
     return result

@@ -1,8 +1,9 @@
-"""One class under several spellings: 1, "1" and 1.0 are a number, and so one class."""
+"""One class under several spellings: 1, "1" and 1.0 are one, and so is é, however it is composed."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -20,8 +21,10 @@ def key(name: str) -> str:
     """The same for all spellings of a class's name.
 
     Numbers go by value, whatever signs, points, zeros at the end and exponents they are written
-    with, and without rounding; `true` and `false` go without capitals; any other text is its own.
+    with, and without rounding; `true` and `false` go without capitals; any other text is its own,
+    composed as Unicode's NFC and without white space around it.
     """
+    name = unicodedata.normalize("NFC", name.strip())
     if name in _WORDS:
         return _WORDS[name]
     if not is_number(name):
@@ -70,8 +73,7 @@ def note_spellings(names: Iterable[str]) -> list[str]:
     spellings: dict[str, set[str]] = defaultdict(set)
     for name in set(names):
         spellings[key(name)].add(name)
-    several = [" and ".join(map(repr, sorted(same))) for same in spellings.values()
-               if len(same) > 1]
+    several = [_apart(same) for same in spellings.values() if len(same) > 1]
     if not several:
         return []
     more = f" (and {len(several) - 1} more so)" if len(several) > 1 else ""
@@ -79,19 +81,26 @@ def note_spellings(names: Iterable[str]) -> list[str]:
 
 
 def renamed(label: Any, classes: Mapping[str, str], where: str, what: str = "label") -> str:
-    """A raw label's new name: under its own spelling, else under another of the same number.
+    """A raw label's new name: under its own spelling, else under another of the same class.
 
     Raises:
-        InputError: the label is not in `classes`, or none.
+        InputError: the label is not in `classes`, or has no name there, or is none.
     """
     name = class_name(label, where)
-    if name in classes:
-        return classes[name]
-    for old, new in classes.items():
-        if key(old) == key(name):
-            return new
-    raise InputError(f"{where}: {what} {name!r} is not in classes",
-                     f"add it to classes, which has: {', '.join(classes)}")
+    old = name if name in classes else next((old for old in classes if key(old) == key(name)), None)
+    if old is None:
+        raise InputError(f"{where}: {what} {name!r} is not in classes",
+                         f"add it to classes, which has: {', '.join(classes)}")
+    if not classes[old].strip():
+        raise InputError(f"classes gives {old!r} an empty name", "name the class")
+    return classes[old]
+
+
+def _apart(same: Iterable[str]) -> str:
+    """Spellings side by side; by their codes where a reader would see no difference."""
+    names = sorted(same)
+    alike = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
+    return " and ".join(map(ascii if alike else repr, names))
 
 
 def _shown(same: Iterable[str]) -> str:

@@ -77,10 +77,11 @@ class Tagging(Task):
         if self.scheme == "none":
             self._types = self._tags = sorted(Classes(self._counts).names)
         else:
-            self._types = sorted({split_tag(tag)[1] for tag in self._counts if tag != OUTSIDE})
+            self._types = sorted(Classes(split_tag(tag)[1] for tag in self._counts
+                                         if tag != OUTSIDE).names)
             self._tags = [OUTSIDE, *(f"{prefix}-{kind}" for kind in self._types
                                      for prefix in PREFIXES[self.scheme])]
-        self._places = {key(tag): place for place, tag in enumerate(self._tags)}
+        self._places = {self._key(tag): place for place, tag in enumerate(self._tags)}
         if len(self._tags) < 2:
             raise InputError("train has fewer than two tags, so there is nothing to tell apart",
                              "name another tag column, or train on more sentences")
@@ -104,16 +105,25 @@ class Tagging(Task):
         """Positions in `tags`, one a word."""
         for tag in label:
             self._check(tag, where)
-            if key(tag) not in self._places and self.scheme == "none":
+            if self._key(tag) not in self._places and self.scheme == "none":
                 raise unseen(f"{where}: tag", tag, self.tags)
-            if key(tag) not in self._places:
+            if self._key(tag) not in self._places:
                 raise InputError(f"{where}: tag {tag!r} is of a type that train does not have",
                                  f"mend the tag or add training sentences; train has: "
                                  f"{', '.join(self._types[:20])}")
-        return [self._places[key(tag)] for tag in label]
+        return [self._places[self._key(tag)] for tag in label]
 
     def named(self, label: Any, where: str) -> list[str]:
-        return [class_name(tag, where) for tag in label] if self.scheme == "none" else []
+        names = [class_name(tag, where) for tag in label]
+        return names if self.scheme == "none" else [
+            kind for _, kind in map(split_tag, names) if kind]
+
+    def _key(self, tag: str) -> str:
+        """The same for all spellings of a tag."""
+        if self.scheme == "none" or tag == OUTSIDE:
+            return key(tag)
+        prefix, kind = split_tag(tag)
+        return f"{prefix}-{key(kind)}"
 
     def _check(self, tag: Any, where: str) -> None:
         if not isinstance(tag, str) or not is_tag(tag, self.scheme):

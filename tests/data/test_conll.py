@@ -77,6 +77,13 @@ def test_read_conll__refuses_with_the_line(text: str, says: str, tmp_path: Path)
         read_conll(write(tmp_path, text), 0, -1)
 
 
+@pytest.mark.parametrize("text", ["a O\rb B-X\r\rc O\r", "a O\nb B-X\n \t\nc O\n", "a\tO\nb\tB-X\n\t\nc\tO\n"],
+                         ids=["carriage returns", "a blank line with blanks", "a row of empty cells"])
+def test_read_conll__ends_sentences_at_lines_without_words(text: str, tmp_path: Path) -> None:
+    sentences, _ = read_conll(write(tmp_path, text), 0, -1)
+    assert [(each.words, each.tags) for each in sentences] == [(["a", "b"], ["O", "B-X"]), (["c"], ["O"])]
+
+
 def test_read_conll__refuses_a_column_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 1: no column 3 for the tag") as error:
         read_conll(write(tmp_path, "EU NNP O\n"), 0, 3)

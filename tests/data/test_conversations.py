@@ -327,3 +327,18 @@ def test_without_a_template__is_refused(backbone, tmp_path: Path) -> None:
     data = CausalLM(written(ROWS, "jsonl", tmp_path), messages="messages", max_length=24)
     with pytest.raises(Incompatible, match="messages: this tokenizer has no chat template"):
         data.connect(backbone("gpt2"), 0)
+
+
+def test_stray_byte__is_replaced_with_a_note(tmp_path: Path) -> None:
+    rows = [turns(("user", f"hi {i}"), ("assistant", "yo")) for i in range(20)]
+    path = Path(written(rows, "jsonl", tmp_path))
+    path.write_bytes(path.read_bytes().replace(b"hi 5", b"hi \xe9 5"))
+    data = CausalLM(str(path), messages="messages")
+    data.load()
+    note = f"1 of 20 rows in {path} is not UTF-8; bytes replaced"
+    assert note in data.notes
+    assert any("\ufffd" in messages[0]["content"] for part in data.splits.values()
+               for messages in part.inputs)
+    data.notes = []
+    put(data, str(path))
+    assert data.notes == [note]

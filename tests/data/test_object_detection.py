@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,26 @@ def test_coco__images_elsewhere_and_crowds(tmp_path: Path) -> None:
     data.load()
     assert [box.ignored for boxes in data.splits["train"].labels for box in boxes] == \
         [False] + [True] * 5
+
+
+@pytest.mark.parametrize("kind", [str, float, lambda number: f"{number}.0"], ids=["text", "float", "texts of floats"])
+def test_coco__ids_are_one_in_all_spellings(kind: Callable, tmp_path: Path) -> None:
+    path = write_coco(tmp_path, ONE)
+    plain = ObjectDetection(str(path))
+    plain.load()
+    content = json.loads(path.read_text())
+    for each in content["annotations"]:
+        each["image_id"] = kind(each["image_id"])
+    for each in content["categories"]:
+        each["id"] = kind(each["id"])
+    path.write_text(json.dumps(content))
+    mixed = ObjectDetection(str(path))
+    mixed.load()
+    assert mixed.splits["train"].labels == plain.splits["train"].labels
+    content["images"][1]["id"] = kind(content["images"][0]["id"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="occurs twice"):
+        ObjectDetection(str(path)).load()
 
 
 def test_voc__difficult_objects_are_ignored(tmp_path: Path) -> None:

@@ -271,6 +271,18 @@ def test_unseen_class__is_refused_with_the_way_out(loaded: Callable, tmp_path: P
     assert caught.value.mend.endswith("leave its label empty, to predict without")
 
 
+def test_notes__of_new_examples(loaded: Callable, tmp_path: Path) -> None:
+    _, data = loaded("text_classification")
+    data.notes = []
+    (tmp_path / "new.csv").write_bytes(b"text,label\nx \xe9,\ny,good\n")
+    put(data, str(tmp_path / "new.csv"))
+    (tmp_path / "new.txt").write_bytes(b"x \xe9")
+    put(data, str(tmp_path / "new.txt"))
+    assert data.notes == [
+        f"1 of 2 rows in {tmp_path / 'new.csv'} is not UTF-8; bytes replaced",
+        f"1 of 1 texts in {tmp_path / 'new.txt'} is not UTF-8; bytes replaced"]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"abc", b"\x89PNG\r\n\x1a\n"])
 def test_images__that_are_broken_are_all_named(content: bytes | None, loaded: Callable,
                                                shapes: Path, tmp_path: Path) -> None:

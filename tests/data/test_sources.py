@@ -1,11 +1,13 @@
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from ftlab.data.sources import own_splits, read
+from ftlab.data.sources import own_splits, read, read_new
+from ftlab.data.tables import all_columns
 from ftlab.errors import InputError
 
 ROWS = [("one, two", "01"), ('say "hi"', "NA"), ("null", "x"), ("caf\u00e9\u2028bar", "1.0")]
@@ -164,6 +166,51 @@ def test_folder__bad_ones_are_refused(tmp_path):
     (tmp_path / "train/pos/a.txt").write_text("  ")
     with pytest.raises(InputError, match=r"a\.txt: the text is empty"):
         texts(tmp_path / "train")
+
+
+def test_table__a_column_of_digits_is_quoted(tmp_path):
+    rows = [("a", "x"), ("b", "y")]
+    (tmp_path / "a.csv").write_text("".join(f"{a},{b}\n" for a, b in [("2023", "2024"), *rows]))
+    parquet.write_table(pa.table({"2023": ["a", "b"], "2024": ["x", "y"]}), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        with pytest.raises(InputError, match="quote the name of a column: '2023'"):
+            texts(tmp_path / name, 2023, 2024)
+        assert texts(tmp_path / name, "2023", "2024")[0] == rows
+
+
+def test_table__a_column_however_its_name_is_composed(tmp_path):
+    (tmp_path / "a.csv").write_text("te\u0301xt,label\na,x\n", encoding="utf-8")
+    assert texts(tmp_path / "a.csv", "t\u00e9xt")[0] == [("a", "x")]
+
+
+def test_table__two_columns_of_one_name(tmp_path):
+    cells = [["a"], ["x"], ["y"], ["z"]]
+    (tmp_path / "a.csv").write_text("text,label,label,text2\na,x,y,z\n")
+    parquet.write_table(pa.Table.from_arrays([pa.array(each) for each in cells],
+                                             names=["text", "label", "label", "text2"]),
+                        tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        with pytest.raises(InputError, match="has 2 columns 'label'"):
+            texts(tmp_path / name)
+        assert texts(tmp_path / name, label="text2")[0] == [("a", "z")]
+        assert all_columns(tmp_path / name, False) == {
+            "text": ["a"], "label": ["x"], "label (2)": ["y"], "text2": ["z"]}
+    assert all_columns(tmp_path / "a.csv", True)["2"] == ["label", "y"]
+
+
+@pytest.mark.parametrize(("folder", "file"), [("gro\u00df", "1"), ("klein", "f\u00fcr")])
+def test_names__that_are_not_utf8_are_refused(tmp_path, folder, file):
+    place = os.path.join(os.fsencode(tmp_path), folder.encode("cp1252"))
+    os.makedirs(place)
+    name = os.path.join(place, f"{file}.txt".encode("cp1252"))
+    with open(name, "wb") as opened:
+        opened.write(b"text")
+    with pytest.raises(InputError, match="its name is not UTF-8") as caught:
+        texts(tmp_path)
+    assert "convmv" in caught.value.mend and str(caught.value).encode()
+    if folder == "klein":
+        with pytest.raises(InputError, match="its name is not UTF-8"):
+            read_new(os.fsdecode(name), "text", "text", "label")
 
 
 def test_images__paths_start_at_the_table(tmp_path):

@@ -86,6 +86,7 @@ def test_table__is_no_formula_and_no_markup(tmp_path: Path) -> None:
     console.print(said.rich())
     shown = console.export_text()
     assert "[red]x" in shown
+    assert " =1+1 " in shown and " -x " in shown  # a terminal runs no formulas
     assert f"the first {SHOWN} of {SHOWN + 2}" in shown
 
 

@@ -113,3 +113,10 @@ def test_record__reads_back_names_and_arguments_that_look_like_something_else(
     path = tmp_path / "again.yaml"
     path.write_text(record(study), encoding="utf-8")
     assert load_study(path) == study
+
+
+def test_texts__as_json_writes_them() -> None:
+    assert parse_value(r'{"\ud83d\ude00": ["\ud83d\ude00", "caf\u00e9"]}') == {"\U0001f600": ["\U0001f600", "caf\u00e9"]}
+    for half in (r'"\ud83d"', r'{"\ude00": a}'):
+        with pytest.raises(ValueError, match="half a character"):
+            parse_value(half)

@@ -144,6 +144,15 @@ def test_higher_is_better__refuses_the_unknown(task, metric):
     assert ("did you mean 'accuracy'?" in caught.value.mend) == (metric == "acuracy")
 
 
+@pytest.mark.parametrize(("name", "key"), [("a/b", "a_b_0"), ("a_b", "a_b_1"), ("x: y", "x_ y")])
+def test_higher_is_better__names_the_key_of_a_class(name, key):
+    task = Classification()
+    task.fit(["a/b", "a_b", "x: y"])
+    with pytest.raises(InputError, match="unknown metric") as caught:
+        task.higher_is_better(f"f1/{name}")
+    assert f"did you mean 'f1/{key}'?" in caught.value.mend and task.higher_is_better(f"f1/{key}")
+
+
 def test_higher_is_better__answers_before_fit():
     task = Classification()
     assert task.higher_is_better("accuracy")

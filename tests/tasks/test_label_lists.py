@@ -39,6 +39,9 @@ FORMS = {
     "commas": [",".join(map(str, row)) for row in MATRIX],
     "blanks": [" ".join(map(str, row)) for row in MATRIX],
     "separators": ["|".join(map(str, row)) for row in MATRIX],
+    "csv of boolean arrays": written(list(MATRIX.astype(bool))),
+    "csv of tensors": written([repr(torch.tensor(row)) for row in MATRIX]),
+    "representations of arrays": list(map(repr, MATRIX.astype(np.float32))),
 }
 KEYED = {
     "mappings": [dict(zip(NAMES, row, strict=True)) for row in MATRIX.tolist()],
@@ -156,3 +159,57 @@ def test_renamed__renames_names_and_not_flags() -> None:
     assert task.renamed([1.0], classes, "") == ["one"]
     with pytest.raises(InputError, match="row 1: classes rename labels by name"):
         task.renamed([1, 1], classes, "row 1")
+
+
+SETS = [{"a", "b"}, {"c"}, set(), {"b", "c"}]
+
+
+@pytest.mark.parametrize("cells", [
+    written([np.array(sorted(each)) for each in SETS]),  # ['a' 'b']
+    written([repr(np.array(sorted(each))) for each in SETS]), written(SETS),
+    written(list(map(frozenset, SETS))), written(list(map(sorted, SETS)))],
+    ids=["arrays", "representations", "sets", "frozen sets", "lists"])
+def test_names__in_what_python_and_numpy_write(cells: list[str]) -> None:
+    task = MultiLabel()
+    task.fit(cells)
+    assert task.labels == ["a", "b", "c"]
+    assert [task.encode(cell, "") for cell in cells] == [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 1, 1]]
+
+
+def test_parquets_maps__are_mappings() -> None:
+    task = MultiLabel()
+    maps = [[("a", 1), ("b", 0)], [("a", 0), ("b", 1)]]
+    task.fit(maps)
+    assert (task.labels, [task.encode(each, "") for each in maps]) == (["a", "b"], [[1, 0], [0, 1]])
+
+
+def test_array__that_numpy_cut_short_is_refused() -> None:
+    cells = written([np.arange(2000) % 2, (np.arange(2000) + 1) % 2])
+    with pytest.raises(InputError, match="was cut when it was written"):
+        MultiLabel().fit(cells)
+
+
+@pytest.mark.parametrize("mark", [",", ";", ", ", "/", " ", "\t", "\n", "+"])
+def test_separator__of_another_kind_is_refused_and_named(mark: str) -> None:
+    cells = [mark.join(names) for names in (["a", "b"], ["a"], ["b", "c"], ["c"])]
+    with pytest.raises(InputError, match=r"no training label has the separator '\|'") as caught:
+        MultiLabel().fit(cells)
+    meant = mark.strip(" ") or mark
+    assert f"set the task's separator: {meant!r}" in caught.value.mend
+    task = MultiLabel(separator=meant)
+    task.fit(cells)
+    assert task.labels == ["a", "b", "c"]
+    whole = MultiLabel(labels=sorted({cell.strip() for cell in cells}))
+    whole.fit(cells)
+    assert whole.outputs == 4
+
+
+@pytest.mark.parametrize("cells", [["New York", "New Jersey", "Maine"], ["C++", "C", "A/B"], ["a", "b"],
+                                   ["rock & roll", "rock"], ["a|b", "a, b"]])
+def test_separator__that_stands_in_names_parts_none(cells: list[str]) -> None:
+    MultiLabel().fit(cells)
+
+
+@pytest.mark.parametrize("cells", [[["Paris, France"], ["Lyon, France"]], ["a|b", "b, c", "c"]])
+def test_separator__is_not_looked_for_where_lists_or_others_have_it(cells: list) -> None:
+    MultiLabel().fit(cells)

@@ -54,6 +54,23 @@ def test_fit__refuses_what_float32_cannot_tell_apart(labels, said):
     Regression().fit([*labels, 0.0])  # the spread counts, not the size
 
 
+@pytest.mark.parametrize("labels", [[1e39, 2e39], [1e300, 2e300], [1e20, 2e20], [1e-30, 2e-30]])
+def test_fit__refuses_what_has_no_square_in_float32(labels):
+    deviation = torch.tensor((labels[1] - labels[0]) / 2, dtype=torch.float32)
+    assert not 0 < deviation.square() < np.inf
+    with pytest.raises(InputError, match="float32 does not hold their squares"):
+        Regression().fit(labels)
+
+
+@pytest.mark.parametrize("labels", [["\u22121", "2"], [10**400, 1], ["x", "y"], ["2", "2", "x"]])
+def test_what_is_no_number__is_named_and_not_its_neighbours(labels):
+    task = Regression()
+    task.fit(labels)
+    with pytest.raises(InputError, match=r"row: .* is no number"):
+        for label in labels:
+            task.encode(label, "row")
+
+
 def test_unfitted__says_so():
     with pytest.raises(RuntimeError, match="fit"):
         Regression().loss(torch.zeros(2, 1), {"target": torch.zeros(2)})

@@ -60,6 +60,13 @@ def test_first_violation__is_the_first() -> None:
     assert first_violation(["anything"], "none") is None
 
 
+def test_continuations__are_told_in_all_spellings_of_a_type() -> None:
+    tags = ["B-caf\u00e9", "I-cafe\u0301", "I-caf\u00e9 "]
+    assert first_violation(tags, "IOB2") is None
+    assert repaired(tags) == tags
+    assert first_violation(["B-1", "E-1.0"], "IOBES") is None
+
+
 def test_is_tag() -> None:
     assert all(is_tag(tag, scheme) for scheme, tags in TAGS.items() for tag in tags)
     for tag in ("", "X", "B", "B-", "E-X", "S-X", "BI-X", "o", "-X"):

@@ -108,3 +108,35 @@ def test_tasks__that_have_classes_share_the_rule() -> None:
     boxes.fit([[Box("1", (0, 0, 1, 1)), Box("2.0", (0, 0, 1, 1))], [Box("1.0", (0, 0, 1, 1))]])
     assert boxes.summary()["train_counts"] == {"1": 2, "2.0": 1}
     assert boxes.encode([Box("2", (0, 0, 1, 1))], "")["labels"].tolist() == [1]
+
+
+COMPOSED, APART = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("one", "other"), [(COMPOSED, APART), ("pos", "pos "), ("pos", "\u00a0pos"),
+                                            ("1", " 1.0"), ("\uac00", "\u1100\u1161")])
+def test_key__does_not_depend_on_composition_and_blanks_around(one: str, other: str) -> None:
+    assert key(one) == key(other)
+    known = Classes([other, one, "x", other])
+    assert known.names in ([one, "x"], ["x", one]) and known.counts[known.names.index(one)] == 3
+    assert renamed(other, {one: "new"}, "") == renamed(one, {other: "new"}, "") == "new"
+    [note] = note_spellings([one, other])
+    assert "are spellings of one class" in note
+
+
+def test_note_spellings__shows_what_a_reader_cannot_see() -> None:
+    assert note_spellings([COMPOSED, APART]) == [
+        r"labels 'cafe\u0301' and 'caf\xe9' are spellings of one class; rename them if they are not"]
+
+
+def test_tagging__types_are_one_in_all_spellings() -> None:
+    task = Tagging()
+    task.fit([[f"B-{COMPOSED}", f"I-{APART}", "B-LOC ", "O"], ["B-LOC", "B-1.0", "I-1"]])
+    assert task.tags == ["O", "B-1", "I-1", "B-LOC", "I-LOC", f"B-{COMPOSED}", f"I-{COMPOSED}"]
+    assert task.encode([f"B-{APART}", "I-LOC ", "B-1.00"], "") == [5, 4, 1]
+    assert task.named(["B-1.0", "O"], "") == ["1.0"]
+
+
+def test_renamed__needs_a_name() -> None:
+    with pytest.raises(InputError, match="classes gives 'a' an empty name"):
+        renamed("a", {"a": " "}, "")

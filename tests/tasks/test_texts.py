@@ -5,6 +5,7 @@ import pytest
 
 from ftlab.errors import InputError
 from ftlab.tasks.language_modelling import LanguageModelling
+from ftlab.tasks.naming import is_missing
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
 from ftlab.tasks.texts import text_of
 from ftlab.tasks.transcription import Transcription
@@ -30,3 +31,7 @@ def test_text_of__says_what_is_wrong_and_how_to_write_it(value, what, mend) -> N
 def test_tasks__that_write_texts_say_the_same(task, value, says) -> None:
     with pytest.raises(InputError, match=says):
         task.encode(value, "row 1")
+
+
+def test_is_missing__of_a_number_beyond_floats() -> None:
+    assert not is_missing(10**400) and is_missing(float("nan")) and is_missing(np.float32("nan"))

@@ -19,12 +19,15 @@ def make(folder: Path) -> None:
         csv.writer(file).writerows(sheet)
     with (folder / "some.csv").open("w", newline="") as file:
         csv.writer(file).writerows([*sheet[:2], (*sheet[2][:3], "-1"), (*sheet[3][:3], "1")])
+    (folder / "stray.csv").write_bytes(b"text\nthe good film \xe9\nthe bad film\n")
 
 
 def check(folder: Path) -> None:
     with next(folder.glob("results/*/runs.csv")).open() as file:
         run = next(csv.DictReader(file))["run_id"]
     store = f"sqlite:///{folder / 'mlflow.db'}"
+    [note] = ftlab.predict(run, folder / "stray.csv", store).notes
+    assert note.endswith("is not UTF-8; bytes replaced")
     bare = ftlab.predict(run, folder / "empty.csv", store)
     assert not bare.metrics
     assert bare.columns["label"] == ["", "", " "]
