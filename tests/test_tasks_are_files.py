@@ -182,10 +182,9 @@ def test_new_task__is_one_file_and_one_of_data(tmp_path: Path, tiny_bert: Path) 
     assert "  RankedLines: A line an example" in said
     said = call("run", "ranks.yaml")
     assert "full on ranked from bert, seed 0: test/ranks_off " in said
-    table = (tmp_path / "results" / "ranks" / "table.md").read_text()
-    bold = [line.split()[1] for line in table.splitlines() if "**" in line]
-    assert bold == ["full"], table
-    assert "best (lowest) mean" in table
+    table = csv.DictReader((tmp_path / "results" / "ranks" / "table.csv").read_text().splitlines())
+    assert {row["technique"]: row["rank"] for row in table} == {"full": "1", "still": "2"}
+    assert "full has the lowest ranks_off" in " ".join(said.split())
     rows = csv.DictReader((tmp_path / "results" / "ranks" / "runs.csv").read_text().splitlines())
     run = next(row["run_id"] for row in rows if row["technique"] == "full")
     assert "A model of transformers." in call("export", run, "--out", "out")

@@ -84,7 +84,7 @@ class Comparison:
 
 
 def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better: bool,
-            baseline: str = "") -> Comparison:
+            baseline: str = "", metric: str = "") -> Comparison:
     """Test every pair of a group's complete cells: one family, one correction.
 
     Args:
@@ -92,12 +92,14 @@ def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better:
         cells: complete ones, in the study's order.
         higher_is_better: of the metric.
         baseline: a technique's name, against which the others are a second family.
+        metric: its name, which says between what its differences lie; without one nothing does.
     """
     by_name = {cell.key.technique: cell for cell in cells if cell.values}
     means = {name: math.fsum(cell.values.values()) / len(cell.values)
              for name, cell in by_name.items()}
     resolution = step(value for cell in by_name.values() for value in cell.values.values())
-    found = {(a, b): _pair(by_name[a], by_name[b], resolution) for a, b in pairs(list(by_name))}
+    found = {(a, b): _pair(by_name[a], by_name[b], resolution, metric)
+             for a, b in pairs(list(by_name))}
     whole = _corrected(found)
     best, kept = (standing(means, {pair: each.p for pair, each in whole.items()}, higher_is_better)
                   if means else ("", []))
@@ -138,7 +140,7 @@ def compared(
         alone = len(complete) < 2  # nobody to compare with: nothing needs to be read
         cells = [measured(found[row.key], metric, None if alone else tracker,
                           said.get(row.key.dataset)) for row in complete]
-        comparisons[group] = compare(group, cells, higher_is_better, baseline)
+        comparisons[group] = compare(group, cells, higher_is_better, baseline, metric)
     marked = [replace(row, stands=not row.note
                       and row.key.technique in comparisons[row.group].standing) for row in rows]
     return marked, list(comparisons.values())
@@ -166,15 +168,16 @@ def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[st
     return {backbone: each for backbone, each in found.items() if each is not None}
 
 
-def _pair(a: Measured, b: Measured, resolution: float) -> Compared:
+def _pair(a: Measured, b: Measured, resolution: float, metric: str) -> Compared:
     common = sorted(a.values.keys() & b.values.keys())
     if not common:
         return Compared(None, None, None)
     seeds = None
     if len(common) >= FEWEST:
-        seeds = over_seeds([a.values[s] for s in common], [b.values[s] for s in common], resolution)
+        seeds = over_seeds([a.values[s] for s in common], [b.values[s] for s in common],
+                           resolution).within(metric)
     if not a.same_examples(b) or any(s not in c.examples for s in common for c in (a, b)):
         return Compared(seeds, seeds, None)
     table = np.stack([a.examples[s].to_numpy() - b.examples[s].to_numpy() for s in common])
-    examples = over_examples(table)
-    return Compared(None if seeds is None else over_both(table), seeds, examples)
+    examples = over_examples(table).within(metric)
+    return Compared(None if seeds is None else over_both(table).within(metric), seeds, examples)

@@ -83,7 +83,7 @@ def tests_csv(comparisons: Sequence[Comparison]) -> str:
                          "examples": test.examples, "p": test.p, "p_holm": pair.p}
             else:
                 line["test"] = f"none: fewer than {FEWEST} seeds in common"
-            if comparison.baseline in (a, b):
+            if comparison.baseline in (a, b) and test is not None:
                 line["p_baseline"] = comparison.against[a if b == comparison.baseline else b].p
             line["p_seeds"] = "" if pair.seeds is None else pair.seeds.p
             line["p_examples"] = "" if pair.examples is None else pair.examples.p

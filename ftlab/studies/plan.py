@@ -76,6 +76,10 @@ class Plan:
     cells: list[PlannedCell] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def note(self, *texts: str) -> None:
+        """Tell the user each of them once."""
+        self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
+
     @property
     def bytes(self) -> int:
         """Disk that all runs take together, about."""
@@ -138,12 +142,13 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
         for cell in cells:
             for metric, place in metrics.items():
                 check_measurable(metric, data, cell.key.dataset, place)
-            model = _adapted(cell, backbone, data)
+            model, notes = _adapted(cell, backbone, data)
+            made.note(*(f"{cell.key.dataset}: {note}" for note in notes))
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
             trainable = sum(n for n, trains in sizes if trains)
             made.cells.append(
                 PlannedCell(cell, trainable, sum(n for n, _ in sizes), *fingerprints,
-                            data.describe(), _frozen_blocks(model), tuple(data.notes))
+                            data.describe(), _frozen_blocks(model), (*data.notes, *notes))
             )
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])
@@ -199,11 +204,12 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
             own = [c for c in study.cells if (c.key.dataset, c.key.backbone) == (d, b)]
             if own:
                 yield backbone, data, own
-        made.notes += [f"{d}: {note}" for note in data.notes]
+        made.note(*(f"{d}: {note}" for note in data.notes))
 
 
-def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> TaskModel:
-    """The model that a cell's runs train, without weights."""
+def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[TaskModel, list[str]]:
+    """The model that a cell's runs train, without weights, and what is to be noted of them."""
+    notes: list[str] = []
     technique: Technique = build(cell.technique)
     try:
         flatten(cell.config)  # as params, of which no two may have one name
@@ -214,11 +220,11 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> TaskModel:
         technique.attach(model, data.task)
         if technique.trains:
             settings = TrainerSettings(**cell.trainer)
-            data.note(*batches.foretell(data, backbone, technique, settings,
-                                        lambda: build(cell.technique)))
+            notes = batches.foretell(data, backbone, technique, settings,
+                                     lambda: build(cell.technique))
     except InputError as error:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
-    return model
+    return model, notes
 
 
 def _frozen_blocks(model: TaskModel) -> int:

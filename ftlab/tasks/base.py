@@ -247,8 +247,9 @@ def direction(metric: str, known: Mapping[str, bool], task: Task,
     Raises:
         InputError: there is no such metric, or its class states no direction.
     """
-    known = {"loss": False, **known}
-    families = families or {}
+    gone = _dropped(task)
+    known = {"loss": False, **{name: up for name, up in known.items() if name not in gone}}
+    families = {name: up for name, up in (families or {}).items() if name not in gone}
     keys = metric_keys(classes)
     family, _, name = metric.partition("/")
     if family in families and (name in keys if keys else name):
@@ -274,10 +275,21 @@ def direction(metric: str, known: Mapping[str, bool], task: Task,
                      f"{hint}{type(task).__name__} has: {', '.join(choices)}")
 
 
-def _measured(task: Task) -> dict[str, Metric]:
-    """What a task's `metrics` measure, by name; a class that computes several says its `parts`."""
+def _measured(task: Task, of: type[Task] | None = None) -> dict[str, Metric]:
+    """What a task's `metrics` measure, or those of a base class, by name.
+
+    A class that computes several says its `parts`.
+    """
     fitted = copy.deepcopy(task)
     if task.specimens:
         fitted.fit(task.specimens)
-    return {part: metric for name, metric in fitted.metrics().items()
+    return {part: metric for name, metric in (of or type(task)).metrics(fitted).items()
             for part in getattr(metric, "parts", (name,))}
+
+
+def _dropped(task: Task) -> set[str]:
+    """Metrics of a class of which a user's task overrides `metrics`, and measures others instead."""
+    says = next(each for each in type(task).__mro__ if "higher_is_better" in vars(each))
+    if says is Task or type(task).metrics is says.metrics:
+        return set()
+    return _measured(task, says).keys() - _measured(task).keys()

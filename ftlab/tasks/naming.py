@@ -160,9 +160,15 @@ def flattened(computed: Mapping[str, Tensor], vectors: Mapping[str, str],
         vectors: names of those that are vectors (C,), and the family of each; another metric
             with a value per class is a family of its own name.
         names: of the classes, in the vectors' order.
+
+    Raises:
+        InputError: a metric of a user's that gives neither one number nor one per class.
     """
     numbers: dict[str, float] = {}
     for name, value in computed.items():
+        if value.numel() not in (1, len(names)):
+            raise InputError(f"metric {name!r} gives {value.numel()} values, for {len(names)} classes",
+                             "let its compute give one number, or one per class")
         # torchmetrics gives a vector of one element as a scalar
         if name in vectors or value.numel() > 1:
             keys = [f"{vectors.get(name, name)}/{key}" for key in metric_keys(names)]

@@ -10,10 +10,18 @@ _SHARE = re.compile(
     r"|rouge[a-z0-9]*)(_|$)",
     re.IGNORECASE,
 )
+# as users call metrics of their own; not shown in percent
+_ALSO_SHARE = re.compile(
+    r"(^|_)(specificity|sensitivity|jaccard|iou|miou|dice|fbeta|f[0-9]+|auprc|auc|roc_auc|hamming"
+    r"|ppv|npv|[tf][pn]r|eer|ece|ndcg|mrr|hit_rate|chrf|meteor)(_|$)", re.IGNORECASE)
 _ERROR_RATE = re.compile(r"(^|_)(wer|cer)(_|$)", re.IGNORECASE)
-_CORRELATION = re.compile(r"(^|_)(pearson|spearman|kendall|matthews|mcc)(_|$)", re.IGNORECASE)
-_NOT_NEGATIVE = re.compile(r"(^|_)(mse|rmse|mae|perplexity)(_|$)", re.IGNORECASE)
-_AT_MOST_ONE = re.compile(r"(^|_)r2(_|$)", re.IGNORECASE)
+_CORRELATION = re.compile(
+    r"(^|_)(pearson|spearman|kendall|matthews|mcc|kappa|correlation|concordance|ccc"
+    r"|cosine_similarity)(_|$)", re.IGNORECASE)
+_NOT_NEGATIVE = re.compile(
+    r"(^|_)(loss|mse|rmse|mae|perplexity|ppl|nll|brier|mape|smape|msle|rmsle|ter|distance|entropy)(_|$)",
+    re.IGNORECASE)
+_AT_MOST_ONE = re.compile(r"(^|_)(r2|explained_variance)(_|$)", re.IGNORECASE)
 
 
 def is_percent(metric: str) -> bool:
@@ -33,7 +41,7 @@ def limits(metric: str) -> tuple[float, float]:
     Costs are not negative. An error rate has no upper end: more words may be wrong than there are.
     """
     name = _family(metric)
-    if _SHARE.search(name):
+    if _SHARE.search(name) or _ALSO_SHARE.search(name):
         return 0.0, 1.0
     if _CORRELATION.search(name):
         return -1.0, 1.0

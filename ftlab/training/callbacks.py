@@ -167,7 +167,7 @@ class BestEpoch(Callback):
         score = self.sign * float(found[self.select_by])
         if math.isnan(score):
             raise GuardFailed(f"{self.select_by} is not a number after epoch {epoch}")
-        if score <= self.best:
+        if self.epoch and score <= self.best:  # the first is the best so far, were it infinitely bad
             return False
         self.best, self.epoch = score, epoch
         self.scores = {name: float(value) for name, value in found.items()}

@@ -60,6 +60,19 @@ def test_seeds_alone_decide_where_predictions_are_missing_or_of_other_examples(o
     assert pair.examples is None
 
 
+@pytest.mark.parametrize("known", [None, ()])
+def test_no_interval_of_a_difference_leaves_what_the_metric_can_differ_by(known):
+    """All right against few of 12, with seeds far apart: beyond 1 by Student's t test."""
+    a, b = cell("a", 1.0, examples=12), cell("b", 0.3, examples=12)
+    for seed, hits in enumerate((0, 3, 7)):
+        b.examples[seed][:] = (np.arange(12) < hits).astype(float)
+        b.values[seed] = hits / 12
+    a, b = (replace(each, examples={}) if known == () else each for each in (a, b))
+    free, ours = (compare(GROUP, [a, b], True, metric=metric).pairs["a", "b"].decides
+                  for metric in ("test/loss", "test/accuracy"))
+    assert free.high > 1 and ours == replace(free, high=1.0)
+
+
 def test_only_seeds_in_common_are_compared():
     a, b = cell("a", 0.9, seeds=(0, 1, 2, 3)), cell("b", 0.6, seeds=(1, 2, 3, 5))
     assert compare(GROUP, [a, b], True).pairs["a", "b"].decides.seeds == 3
@@ -88,7 +101,7 @@ def test_below_three_seeds_trained_models_are_compared_and_nothing_is_claimed(se
     (line,) = csv.DictReader(io.StringIO(export.tests_csv([comparison])))
     assert line["test"] == "none: fewer than 3 seeds in common"
     assert [line[name] for name in ("p", "p_holm", "p_seeds")] == ["", "", ""]
-    assert line["p_baseline"] == "nan"
+    assert line["p"] == line["p_holm"] == line["p_baseline"] == ""
 
 
 def test_a_pair_of_too_few_seeds_among_others_is_said():

@@ -27,6 +27,22 @@ def test_plan__counts_what_trains_without_weights(write: Write) -> None:
     assert full.backbone_fingerprint == backbone.fingerprint
 
 
+def test_plan__a_cell_has_the_notes_of_its_own_technique(
+    write: Write, tiny_resnet: Path, shapes: Path
+) -> None:
+    """Norms that stay frozen take no statistics from the batches of an update."""
+    backbones = {"resnet": {"class_path": "HuggingFace", "init_args": {"source": str(tiny_resnet)}}}
+    data = {"shapes": {"class_path": "ImageClassification", "init_args": {
+        "train": str(shapes), "image_size": 32, "batch_size": 8}}}
+    made = plan(load_study(write(
+        backbones=backbones, datasets=data, trainer={"accumulate": 2},
+        techniques={"full": "FullFineTuning", "probe": "LinearProbe"})))
+    full, probe = (" ".join(cell.notes) for cell in made.cells)
+    assert "batch norms take their statistics from each batch" in full
+    assert "statistics" not in probe
+    assert sum("statistics" in note for note in made.notes) == 1
+
+
 def test_plan__refuses_what_makes_no_sense(write: Write) -> None:
     techniques = {"deep": {"class_path": "PartialFineTuning", "init_args": {"last": 40}}}
     with pytest.raises(Incompatible, match=r"deep on reviews from bert: .*4 blocks"):

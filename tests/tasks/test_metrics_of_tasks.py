@@ -51,6 +51,32 @@ class Kappa(Classification):
         return metrics
 
 
+class KappaAlone(Classification):
+    """Measures one thing instead of Classification's."""
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"kappa": MulticlassCohenKappa(self.outputs)})
+
+
+def test_metric_of_one_s_own__instead_of_the_others() -> None:
+    """What is measured no longer is no metric to select by: the run would fail after an epoch."""
+    task = KappaAlone()
+    assert task.higher_is_better("kappa") and not task.higher_is_better("loss")
+    for gone in ("accuracy", "f1/a", "auroc"):
+        with pytest.raises(InputError, match=f"unknown metric '{gone}'") as caught:
+            task.higher_is_better(gone)
+        assert caught.value.mend == "KappaAlone has: loss, kappa"
+
+
+def test_metric_of_one_s_own__with_neither_one_value_nor_one_per_class() -> None:
+    task = Kappa()
+    task.fit(["a", "b", "c"])
+    metrics = task.metrics()
+    metrics.update(torch.eye(3), torch.arange(3))
+    with pytest.raises(InputError, match="'confusion' gives 9 values, for 3 classes"):
+        task.scalars(metrics.compute())
+
+
 @pytest.mark.parametrize("labels", [None, ["a", "b", "c"]])
 def test_metric_of_one_s_own__needs_no_more_than_metrics(labels: list[str] | None) -> None:
     task = Kappa()

@@ -79,6 +79,8 @@ def test_summarise__of_a_correlation_it_is_fishers_z():
 @pytest.mark.parametrize(("metric", "low", "high"), [
     ("test/f1/sport", 0, 1), ("val/rouge1", 0, 1), ("test/matthews", -1, 1),
     ("test/wer", 0, math.inf), ("cost/train_seconds", 0, math.inf), ("test/r2", -math.inf, 1),
+    ("test/kappa", -1, 1), ("test/specificity/sport", 0, 1), ("test/mean_iou", 0, 1),
+    ("test/f2", 0, 1), ("test/loss", 0, math.inf), ("test/brier", 0, math.inf),
 ])
 @pytest.mark.parametrize("numbers", [
     [0.01, 0.9], [0.0, 0.0, 0.0001], [1.0, 1.0, 0.99], [0.0, 0.0], [1.0, 1.0], [0.5, 0.5, 0.5]])

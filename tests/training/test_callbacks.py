@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +45,13 @@ def test_best_epoch__is_the_first_of_equal_ones(best: BestEpoch) -> None:
     assert [best.judge({"val/loss": score}, epoch) for epoch, score in enumerate(scores, 1)] == [
         True, True, False]
     assert best.epoch == 2
+
+
+def test_best_epoch__is_there_where_all_are_infinitely_bad(best: BestEpoch) -> None:
+    """A perplexity beyond float32: exp(89)."""
+    scores = [math.inf, math.inf, 5.0]
+    assert [best.judge({"val/loss": score}, epoch) for epoch, score in enumerate(scores, 1)] == [
+        True, False, True]
 
 
 def test_best_epoch__counts_epochs_from_one(best: BestEpoch) -> None:

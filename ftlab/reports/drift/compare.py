@@ -57,7 +57,7 @@ class Drift:
 
     @property
     def untested(self) -> list[Movement]:
-        """Where a side has fewer than two seeds, and the numbers differ."""
+        """Where a side has fewer than three seeds, and the numbers differ."""
         return [m for m in self.movements if m.verdict == "untested"]
 
     @cached_property

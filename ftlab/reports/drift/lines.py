@@ -155,7 +155,7 @@ def _verdict(drift: Drift) -> str:
     from_to = f"from {drift.old.label} to {drift.new.label}"
     tested = len(drift.movements) - len(drift.untested)
     gone = [m for m in drift.movements if m.moved]
-    rest = f" {len(drift.untested)} with one seed on a side could not be tested." \
+    rest = f" {len(drift.untested)} with fewer than three seeds on a side could not be tested." \
         if drift.untested else ""
     if gone:
         names = _listed([f"{title(m.names)} ({m.metric})" for m in gone])
@@ -166,8 +166,8 @@ def _verdict(drift: Drift) -> str:
     if drift.equal:
         return f"Nothing moved {from_to}: all numbers are equal, seed by seed."
     if not tested:
-        return (f"Nothing could be tested {from_to}: with one seed on a side a change cannot be "
-                "told from the luck of the seed.")
+        return (f"Nothing could be tested {from_to}: with fewer than three seeds on a side a change "
+                "cannot be told from the luck of the seed.")
     return f"Nothing moved beyond noise {from_to}.{rest}"
 
 

@@ -21,7 +21,7 @@ class Movement:
 
     Attributes:
         old, new: over the seeds of each.
-        test: of new - old; None where a side has fewer than two seeds, and where nothing differs.
+        test: of new - old; None where a side has fewer than three seeds.
         p: of the test, corrected by Holm over the family; nan without a test.
         equal: both have the same seeds, and the same numbers up to rounding.
         lost: a side that has no number though its runs ended or failed, or seeds that now fail.
@@ -104,9 +104,10 @@ def _step(old: Measurements, new: Measurements, dataset: str, metric: str) -> fl
 def _movement(names: Names, metric: str, old: Measured, new: Measured, least: float) -> Movement:
     a, b = (cell.values.get(metric, {}) for cell in (old, new))
     equal = a.keys() == b.keys() and all(same(a[seed], b[seed]) for seed in a)
-    return Movement(names, metric, summarise(a.values(), metric),
-                    summarise(b.values(), metric),
-                    moved(a, b, least), equal=equal, lost=_lost(old, new, a, b))
+    test = moved(a, b, least)
+    return Movement(names, metric, summarise(a.values(), metric), summarise(b.values(), metric),
+                    None if test is None else test.within(metric), equal=equal,
+                    lost=_lost(old, new, a, b))
 
 
 def _lost(old: Measured, new: Measured, a: Mapping[int, float], b: Mapping[int, float]) -> str:

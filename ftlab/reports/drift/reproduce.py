@@ -46,7 +46,7 @@ class Reproduction:
 
     @property
     def verdict(self) -> str:
-        """`reproduced`, `moved`, or `untested` with one seed and other numbers."""
+        """`reproduced`, `moved`, or `untested` with few seeds and other numbers."""
         if self.failures or self.drift.moved:
             return "moved"
         return "untested" if self.drift.untested else "reproduced"
@@ -66,8 +66,8 @@ class Reproduction:
             "reproduced": f"{name} is reproduced"
             + (", number for number." if self.drift.equal else ", within the noise of its seeds."),
             "moved": f"{name} is not reproduced: it moved.",
-            "untested": f"{name} comes out otherwise, and one seed does not say whether that is "
-            "more than noise.",
+            "untested": f"{name} comes out otherwise, and fewer than three seeds do not say whether "
+            "that is more than noise.",
         }[self.verdict]
 
     def _repr_markdown_(self) -> str:

@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 from scipy import stats
 
+from ftlab.reports.statistics.family import FEWEST
 from ftlab.reports.statistics.paired import Tested
 
-FEWEST = 2  # seeds a side
 ROUNDING = 1e-6
 """Relative difference below which two numbers are one: metrics come as float32."""
 NEGLIGIBLE = 1e-4
@@ -50,7 +50,7 @@ def moved(old: Mapping[int, float], new: Mapping[int, float], resolution: float 
         confidence: of the interval.
 
     Returns:
-        The difference new - old; None where a side has fewer than two seeds. Its effect is in
+        The difference new - old; None where a side has fewer than three seeds. Its effect is in
         units of the pooled standard deviation over seeds (Cohen's d), in either test.
     """
     if min(len(old), len(new)) < FEWEST:

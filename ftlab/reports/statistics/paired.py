@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
+
+from ftlab.tracking.metric_range import limits
 
 Array = NDArray[np.float64]
 
@@ -43,6 +45,18 @@ class Tested:
     seeds: int
     examples: int
     test: str
+
+    def within(self, metric: str) -> Tested:
+        """The same, its interval cut where a difference of two such metrics ends (+-1 of shares).
+
+        Args:
+            metric: its name, which says its range.
+        """
+        low, high = limits(metric)
+        most = high - low
+        if not abs(self.difference) <= most:  # the name promised too much
+            return self
+        return replace(self, low=max(self.low, -most), high=min(self.high, most))
 
 
 def over_both(table: Array, confidence: float = 0.95) -> Tested:

@@ -169,7 +169,7 @@ class Member:
         if math.isnan(score):
             raise GuardFailed(f"{select_by} is not a number after epoch {epoch + 1}")
         self._stale += 1
-        if score > self._best:
+        if score > self._best or not self.epoch:
             self._best, self._stale, self.epoch, self.scores = score, 0, epoch + 1, scores
         settings = self.run.settings
         if self.stop() and epoch + 1 < settings.max_epochs:

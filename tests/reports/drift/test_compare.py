@@ -106,8 +106,9 @@ def test_moved__is_scipys() -> None:
     reference = stats.ttest_rel(b[:4], a)
     assert (paired.p, paired.difference) == pytest.approx((reference.pvalue, b[:4].mean() - a.mean()))
     assert "paired" in paired.test and "Welch" in welch.test
-    assert moved({0: 0.5}, {0: 0.9, 1: 0.8}) is None
-    assert moved({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}).p == 1
+    three = dict.fromkeys(range(3), 0.0)
+    assert moved({0: 0.5, 1: 0.5}, {0: 0.9, 1: 0.8, 2: 0.9}) is None
+    assert moved(three, three).p == 1
 
 
 def test_moved__what_another_processor_rounds_is_no_drift() -> None:
@@ -166,11 +167,20 @@ def test_compare__every_part_is_said(results: Make, tmp_path: Path) -> None:
         made.write(tmp_path / "d.txt")
 
 
-def test_compare__one_seed_is_said_and_not_tested(results: Make) -> None:
-    made = ftlab.compare(results("old", {"lora": [0.7]}), results("new", {"lora": [0.9, 0.9, 0.9]}))
+@pytest.mark.parametrize("old", [[0.7], [0.70, 0.71]])
+def test_compare__fewer_than_three_seeds_are_not_tested(results: Make, old: list[float]) -> None:
+    made = ftlab.compare(results("old", {"lora": old}), results("new", {"lora": [0.9, 0.9, 0.9]}))
     assert not made.moved
-    assert "Nothing could be tested" in made.sentences[0] and "one seed" in made.sentences[0]
+    assert "Nothing could be tested" in made.sentences[0]
+    assert "fewer than three seeds" in made.sentences[0]
     assert made.movements[0].verdict == "untested" and math.isnan(made.movements[0].p)
+
+
+def test_compare__no_interval_of_a_change_leaves_the_metrics_range(results: Make) -> None:
+    old, new = results("old", {"lora": [0.1, 0.2, 0.5]}), results("new", {"lora": [0.8, 0.9, 0.9]})
+    (movement,) = ftlab.compare(old, new).movements
+    assert stats.ttest_rel([0.8, 0.9, 0.9], [0.1, 0.2, 0.5]).confidence_interval().high > 1
+    assert 0 < movement.test.low < movement.difference < movement.test.high == 1
 
 
 def test_compare__a_seed_that_fails_now_has_moved(results: Make) -> None:
@@ -182,7 +192,8 @@ def test_compare__a_seed_that_fails_now_has_moved(results: Make) -> None:
 
 
 def test_compare__a_seed_that_was_not_run_has_not(results: Make) -> None:
-    old, new = results("old", {"lora": [0.7, 0.72, 0.7]}), results("new", {"lora": [0.7, 0.72]})
+    old = results("old", {"lora": [0.7, 0.72, 0.7, 0.71]})
+    new = results("new", {"lora": [0.7, 0.72, 0.7]})
     made = ftlab.compare(old, new)
     assert not made.moved
     assert "Welch" in made.movements[0].test.test  # the seeds are not the same

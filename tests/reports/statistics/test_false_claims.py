@@ -43,15 +43,15 @@ def test_of_1000_simulated_studies_without_difference_at_most_5_percent_claim_on
     assert false <= 0.05
 
 
-@pytest.mark.parametrize("seeds, examples, mean, seed_noise", [
-    (3, 100, 2.5, 0.1),   # 98%: before, 7% of the studies with four techniques
-    (3, 444, 3.2, 0.1),   # 99.5%: 6%
-    (2, 444, 1.0, 0.15),  # and two seeds, which nobody is to ask: 10%
+@pytest.mark.parametrize("seeds, examples, mean, seed_noise, most", [
+    (3, 100, 2.5, 0.1, 0.01),   # 98%: without a least variance of seeds 3.2% of these studies
+    (3, 444, 3.2, 0.1, 0.01),   # 99.5%: 1.9%
+    (2, 444, 1.0, 0.15, 0.02),  # and two seeds, which nobody is to ask: 3.0%
 ])
-def test_near_the_ceiling_and_with_few_examples_or_seeds_claims_are_as_rare(
-        seeds, examples, mean, seed_noise):
+def test_near_the_ceiling_and_with_few_examples_or_seeds_claims_are_rare(
+        seeds, examples, mean, seed_noise, most):
     false, _ = claims(0.0, seeds, examples, seed_noise, STUDIES, mean)
-    assert false <= 0.03
+    assert false <= most
 
 
 def test_power(record_property):
