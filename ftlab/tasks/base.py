@@ -289,7 +289,8 @@ def _measured(task: Task, of: type[Task] | None = None) -> dict[str, Metric]:
 
 def _dropped(task: Task) -> set[str]:
     """Metrics of a class of which a user's task overrides `metrics`, and measures others instead."""
-    says = next(each for each in type(task).__mro__ if "higher_is_better" in vars(each))
+    says: type[Task] = next(each for each in type(task).__mro__
+                            if issubclass(each, Task) and "higher_is_better" in vars(each))
     if says is Task or type(task).metrics is says.metrics:
         return set()
     return _measured(task, says).keys() - _measured(task).keys()

@@ -25,7 +25,8 @@ PARAM = "param/"
 _SMALLEST, _LARGEST = 1e-12, 1e16  # outside, a plain decimal has more zeros than a person counts
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _UNNAMEABLE = re.compile(r"[^\w\-. :/]")  # to MLflow, whose pattern is the same
-_PART = re.compile(r"(?<![^/])(\.{0,2})(?![^/])")  # of a path: empty, `.` or `..`
+# Of a path: empty, `.` or `..`; and MLflow takes any name that begins with `..` for a climb.
+_PART = re.compile(r"(?<![^/])(\.{0,2})(?![^/])|^(?=\.\.)")
 # Studies name our classes by their last word; charts would cut the rest.
 _OWN_CLASS = re.compile(r"^ftlab\.[a-z0-9_.]+\.([A-Z]\w*)$", re.ASCII)
 

@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from scipy import stats
+from scipy.special import expit, logit
 
 from ftlab.errors import FtlabError, InputError
 from ftlab.tracking.palette import COLOURS
@@ -121,7 +122,9 @@ def test_end_cell__aggregates_the_finished_and_says_the_truth(tracker, uri, key)
     parent = client.get_run(cell)
     assert parent.info.status == "KILLED"
     assert parent.data.tags["ftlab.reason"] == "2 of 3 seeds finished"
-    low, high = stats.t.interval(0.95, 1, 0.6, stats.sem(values))
+    # a share's half width is Student's on the logit scale at the mean
+    half = stats.t.ppf(0.975, 1) * stats.sem(values) / (0.6 * 0.4)
+    low, high = expit(logit(0.6) - half), expit(logit(0.6) + half)
     measured = {k.split(".")[-1]: v for k, v in parent.data.metrics.items()}
     assert measured == pytest.approx(
         {"mean": 0.6, "std": math.sqrt(0.02), "n": 2, "ci_low": low, "ci_high": high}
