@@ -38,7 +38,7 @@ def check_told(folder: Path, part: str, made: Any, keys: Sequence[str], label: s
 
 
 def has_front_end(folder: Path, part: str) -> bool:
-    """Whether a folder says anything of a front end, or of one that it does not name."""
+    """Return whether a folder says anything of a front end, or of one that it does not name."""
     return bool(_settings(folder, part)[1])
 
 

@@ -170,7 +170,7 @@ def _scaled(value: Any, shares: dict[str, float]) -> Any:
 
 
 def _processed(processor: Any, image: Tensor) -> Tensor:
-    """What a network gets of one image, uint8 (3, H, W) -> (3, h, w)."""
+    """The network's input made from one image, uint8 (3, H, W) -> (3, h, w)."""
     # said, since an image of three rows may be taken for one with its channels last
     given = processor(image, input_data_format="channels_first", return_tensors="pt")
     values: Tensor = given["pixel_values"][0].float()  # integers where it does not normalise

@@ -110,7 +110,7 @@ class OwnFit(Protocol):
 
     @property
     def processor(self) -> Any:
-        """Of transformers, for exports."""
+        """The tokenizer of transformers, for exports."""
 
     def __call__(self, image: Tensor) -> Tensor: ...
 

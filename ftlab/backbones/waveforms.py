@@ -25,7 +25,7 @@ class RealFramesNorm(nn.GroupNorm):
         self.weight, self.bias = norm.weight, norm.bias
         self.kernel, self.stride = convolution.kernel_size[0], convolution.stride[0]
         self.samples: Tensor | None = None
-        """Of each recording (B,), during a forward of the network."""
+        """Frames per recording (B,), during a forward of the network."""
 
     def begin(self, network: nn.Module, arguments: Any, named: Mapping[str, Any]) -> None:
         """Take the lengths of a batch's recordings, before the network's forward."""

@@ -73,7 +73,7 @@ def answering(tokenizer: Any, model: TaskModel, turns: str, room: int, longest: 
 
 
 def notes_of(model: TaskModel, turns: str, template: str, room: int, longest: int) -> list[str]:
-    """What a user has to know besides, of the lines and of transformers' pipelines.
+    """Notes for a user of the lines and of transformers' pipelines.
 
     Args:
         model: as in `answering`.

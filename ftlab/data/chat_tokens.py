@@ -79,7 +79,7 @@ def chats(tokenizer: Any, contexts: Sequence[Messages], answers: Sequence[str],
 
 
 def marks_answers(tokenizer: Any) -> bool:
-    """Whether the chat template says itself what the assistant's is."""
+    """Return whether the chat template says itself what the assistant's is."""
     return _MARKED.search(tokenizer.chat_template or "") is not None
 
 

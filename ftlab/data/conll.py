@@ -97,7 +97,7 @@ def _columns(line: str) -> list[str]:
 
 
 def _lacks(columns: Sequence[str], word: int, tag: int) -> bool:
-    """Whether a line has no tag."""
+    """Return whether a line has no tag."""
     width = len(columns)
     return (not -width <= tag < width or word % width == tag % width or not columns[tag].strip())
 

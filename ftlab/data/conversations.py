@@ -112,7 +112,7 @@ def _is_conversation(cell: Any) -> bool:
 
 
 def _rows(source: str, split: SplitName, column: Column) -> tuple[str, list[Any], list[str]]:
-    """What ids begin with, the cells, and a note of a stray byte that was replaced."""
+    """The beginning of ids, the cells, and a note of a stray byte that was replaced."""
     replaced = 0
     if source.startswith(hub.PREFIX):
         stem, rows = hub.read_hub(source, split, (column,))

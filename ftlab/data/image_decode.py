@@ -138,7 +138,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def lies_sideways(path: Path) -> bool:
-    """Whether an image's EXIF data turns it by a quarter.
+    """Return whether an image's EXIF data turns it by a quarter.
 
     Raises:
         InputError: it is no image.

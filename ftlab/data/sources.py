@@ -182,7 +182,7 @@ def _refuse_pairs(pair: Column | None, source: str) -> None:
 
 def _inputs(rows: Sequence[tuple[Any, ...]], modality: Modality, base: Path,
             source: str, called: str) -> list[Any]:
-    """What the rows hold beside their label, which is last."""
+    """The cells of each row but its label, which is last."""
     return gathered("rows", lambda row, number: _input(row[:-1], modality, base,
                                                        f"{source}, row {number}", called),
                     rows, range(1, len(rows) + 1))

@@ -23,7 +23,7 @@ TINY = 1e-300  # divides where nothing counts, and the loss is 0
 
 
 class Share(NamedTuple):
-    """What a batch counts in its update; batches bring it as `share`.
+    """The weight of a batch in its update; batches bring it as `share`.
 
     Attributes:
         weight: units that the batch's loss is the mean of.
@@ -46,12 +46,12 @@ class Share(NamedTuple):
 
     @property
     def part(self) -> float:
-        """Of this process's window; 0 where nothing in it counts."""
+        """The part of this process's window; 0 where nothing in it counts."""
         return self.weight / max(self.window, TINY)
 
 
 def shares(weights: Sequence[float], accumulate: int) -> list[Share]:
-    """Of an epoch's batches, or of some whole windows."""
+    """The shares of an epoch's batches, or of some whole windows."""
     windows = [weights[i:i + accumulate] for i in range(0, len(weights), accumulate)]
     return [Share(weight, sum(window)) for window in windows for weight in window]
 
@@ -111,7 +111,7 @@ class JoinedBatches(BatchSampler):
 
 
 def leaves_one(examples: int, batch_size: int) -> bool:
-    """Whether the last of several batches has a single example, and the others more."""
+    """Return whether the last of several batches has a single example, and the others more."""
     return batch_size > 1 and examples > batch_size and examples % batch_size == 1
 
 

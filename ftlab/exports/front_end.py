@@ -1,4 +1,4 @@
-"""What a folder of transformers says of raw examples, set so that pipelines read them as training did."""
+"""Processors of an exported folder, set so that pipelines read raw examples as training did."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Loading:
 
     @property
     def body(self) -> str:
-        """What reads `folder`."""
+        """The lines that read `folder`."""
         return "\n\n".join(part for part in (self.network, self.examples) if part)
 
     @property

@@ -94,7 +94,7 @@ def check_stock(own: AbstractSet[str], stock: AbstractSet[str], name: str) -> No
 
 def write_adapter(loading: Loading, model: TaskModel, task: Task, inputs: dict[str, Tensor],
                   folder: Path, base: str, place: Path) -> list[str]:
-    """What PEFT put beside a network, and that network in a folder within.
+    """Write what PEFT put beside a network, and that network in a folder within.
 
     transformers and PEFT read the names of classes and how texts are generated from the network
     below an adapter, so that the one it was trained on would answer with its own.
@@ -217,7 +217,7 @@ def _public_name(network: Any) -> str:
 
 
 def answers_pipelines(model: TaskModel) -> bool:
-    """Whether a network of transformers has its head where pipelines look for it.
+    """Return whether a network of transformers has its head where pipelines look for it.
 
     Where it has not, they make a new one, of random weights.
     """

@@ -1,4 +1,4 @@
-"""What a value of a file is for an argument: texts stay the texts that a reader sees.
+"""Values of a file as its arguments take them: texts stay the texts that a reader sees.
 
 A number where a text is wanted is its digits as written (`classes: {neg: 0}`, `text: 2024`), and a
 text is not read a second time, as jsonargparse would read `"null"` or `"01"`.
@@ -39,7 +39,7 @@ def sealed(wanted: Any, value: Any) -> Any:
 
 
 def unsealed(value: Any) -> Any:
-    """What jsonargparse made of sealed values, with their texts."""
+    """Open what jsonargparse made of sealed values, with their texts."""
     if isinstance(value, str):
         return _SEALED.sub(lambda hidden: bytes.fromhex(hidden[1]).decode(), value)
     if isinstance(value, dict):
@@ -91,7 +91,7 @@ def _written(options: Sequence[Any], value: Any, place: Place) -> Any:
 
 
 def _kinds(options: Sequence[Any]) -> str:
-    """What an argument takes, in words."""
+    """Say in words what an argument takes."""
     kinds = [_NUMBERS.get(option, "text" if option is str else "") for option in options]
     return " or ".join(filter(None, kinds)) or "a value"
 

@@ -173,7 +173,7 @@ def _parser(cls: type) -> ArgumentParser:
 
 
 def _plain(cls: type, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """What a file says of arguments, checked, as plain data with every default."""
+    """A file's arguments, checked, as plain data with every default."""
     parameters = schema(cls)
     written = {key: as_shown(parameters[key].annotation, value, place / key)
                for key, value in given.items()}

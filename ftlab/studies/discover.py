@@ -96,7 +96,7 @@ def find(base: type, name: str, allow: Sequence[str], place: object) -> type:
 
 
 def _at(name: str) -> Any:
-    """What a full path names, deep in a package; None where there is nothing."""
+    """Find the class that a full path names, deep in a package; None where there is none."""
     module, _, last = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), last, None)

@@ -16,7 +16,7 @@ from ftlab.training.settings import TrainerSettings
 AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
 """The study's axes and the rooms of their classes."""
 BESIDE = ("trainer", "on")
-"""What a technique's entry may say beside its class and arguments."""
+"""Keys of a technique's entry beside its class and arguments."""
 
 
 def checked(

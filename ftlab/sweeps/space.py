@@ -122,14 +122,14 @@ def _walk(technique: Component, key: str) -> tuple[Any, Any]:
 
 
 def _texts(said: Mapping[str, Any], annotation: Any, place: Place) -> Mapping[str, Any]:
-    """What a sweep file says, with choices that are texts as the file shows them."""
+    """A space as the sweep file has it, with choices that are texts as the file shows them."""
     if not isinstance(said.get("choices"), list):
         return dict(said)
     return {**said, "choices": as_shown(list[annotation], said["choices"], place)}
 
 
 def _whole(annotation: Any) -> bool:
-    """Whether an argument takes whole numbers alone."""
+    """Return whether an argument takes whole numbers alone."""
     kinds = typing.get_args(annotation) or (annotation,)
     return int in kinds and float not in kinds
 

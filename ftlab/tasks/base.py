@@ -202,7 +202,7 @@ class Task(ABC):
 
     @property
     def outside_names(self) -> Sequence[str]:
-        """What each raw output is called where other programs show it."""
+        """Names of the raw outputs where other programs show them."""
         return self.names
 
     def fold(self, layer: nn.Linear | None) -> bool:
@@ -276,7 +276,7 @@ def direction(metric: str, known: Mapping[str, bool], task: Task,
 
 
 def _measured(task: Task, of: type[Task] | None = None) -> dict[str, Metric]:
-    """What a task's `metrics` measure, or those of a base class, by name.
+    """Metrics that a task's `metrics` measure, or those of a base class, by name.
 
     A class that computes several says its `parts`.
     """

@@ -52,7 +52,7 @@ class LabelList:
     doubtful: bool = False
 
     def has_form(self, form: Form, width: int) -> bool:
-        """Whether it can be read so, with `width` labels by position."""
+        """Return whether it can be read so, with `width` labels by position."""
         if form == "names":
             return not self.keyed and not self.doubtful
         return (self.flags is not None and self.keyed == (form == "keys")
@@ -170,7 +170,7 @@ def _listed(parts: Sequence[str], label: Sequence[Any], where: str) -> LabelList
 
 
 def _is_map(label: Any) -> bool:
-    """Whether it is one of Parquet's maps, which come as pairs."""
+    """Return whether it is one of Parquet's maps, which come as pairs."""
     return isinstance(label, list) and bool(label) and all(
         isinstance(pair, tuple) and len(pair) == 2 for pair in label)
 

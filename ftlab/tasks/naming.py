@@ -23,13 +23,13 @@ LONGEST = 100
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell holds nothing: null, or not a number."""
+    """Return whether a cell holds nothing: null, or not a number."""
     whole = isinstance(value, numbers.Integral)  # which may be too large for a float
     return value is None or (isinstance(value, numbers.Real) and not whole and math.isnan(value))
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing, white space aside."""
+    """Return whether a cell holds nothing, white space aside."""
     return is_missing(value) or (isinstance(value, str) and not value.strip())
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _FINEST = 100
 """Steps of float32 that the targets' standard deviation must have."""
 _LARGEST = 1e18
-"""Of targets, and 1 / _LARGEST the least standard deviation: float32 holds their squares."""
+"""Largest size of targets, and 1 / _LARGEST the least standard deviation: float32 holds their squares."""
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse_loss, "mae": l1_loss, "huber": huber_loss}

@@ -33,7 +33,7 @@ def key(name: str) -> str:
 
 
 def is_number(name: str) -> bool:
-    """Whether a text writes a number, and no code such as 01."""
+    """Return whether a text writes a number, and no code such as 01."""
     return _NUMBER.fullmatch(name) is not None
 
 

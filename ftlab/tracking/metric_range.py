@@ -25,7 +25,7 @@ _AT_MOST_ONE = re.compile(r"(^|_)(r2|explained_variance)(_|$)", re.IGNORECASE)
 
 
 def is_percent(metric: str) -> bool:
-    """Whether a metric is shown in percent: decided by its name, not by its values.
+    """Return whether a metric is shown in percent: decided by its name, not by its values.
 
     Shares are: accuracy, F1, precision, recall, AUROC, calibration error, exact match, mean
     average precision and recall, word and character error rate, BLEU and ROUGE, as words of the

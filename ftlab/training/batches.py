@@ -1,4 +1,4 @@
-"""What training batches must be for batch norms, and where several are not as one large batch."""
+"""Training batches that batch norms can use, and losses for which several are not one large one."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def trained_norms(model: TaskModel) -> set[nn.Module]:
 
 def foretell(data: DataModule, backbone: Backbone, technique: Technique,
              settings: TrainerSettings, again: Callable[[], Technique]) -> list[str]:
-    """What `settle` will say of a run, before there is one.
+    """Notes that `settle` will make of a run, before there is one.
 
     Which norms see a single value of an example, only a pass of the network tells: it is built
     where a device has a training batch of one example.

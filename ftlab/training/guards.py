@@ -147,12 +147,12 @@ class TensorGuard:
         return len(some) > 0 and torch.equal(pushed, some)
 
     def _had_zeros(self, parameter: Tensor) -> bool:
-        """Whether all gradients that the optimizer saw of a tensor were zero."""
+        """Return whether all gradients that the optimizer saw of a tensor were zero."""
         state, _ = self._state(parameter)
         return bool(state) and not any(bool(full(value).any()) for value in state)
 
     def _state(self, parameter: Tensor) -> tuple[list[Tensor], float]:
-        """What the optimizer keeps of a tensor's gradients, and its highest rate."""
+        """The optimizer's records of a tensor's gradients, and its highest rate."""
         if self._optimizer is None:
             return [], 0.0
         groups = zip(self._optimizer.param_groups, self._peaks, strict=True)

@@ -1,4 +1,4 @@
-"""What a checkpoint's manifest is called; without PyTorch, for who only reads or marks it."""
+"""The name of a checkpoint's manifest, and its mark of failure; imports no PyTorch."""
 
 MANIFEST = "manifest.json"
 FAILED = "failed"

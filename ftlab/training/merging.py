@@ -1,4 +1,4 @@
-"""Whether what a technique adds can be folded into the weights: told before anything trains."""
+"""Checks, before anything trains, that what a technique adds can be folded into the weights."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Losses:
         self.weights.clear()
 
     def sums(self, last: int | None = None) -> Tensor:
-        """Of the units' losses and of the units (2, ...), over all batches or the last so many."""
+        """Sums of the units' losses and of the units (2, ...), over all batches or the last so many."""
         first = 0 if last is None else len(self) - last
         values = torch.stack(self.values[first:])
         weights = torch.tensor(self.weights[first:], dtype=values.dtype, device=values.device)

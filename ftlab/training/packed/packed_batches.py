@@ -98,7 +98,7 @@ class Rows:
         self.batches, self.drawn, self.parts = batches, drawn, parts
 
     def shares(self, data: Sequence[DataModule]) -> list[Share]:
-        """Of each of those runs."""
+        """The share of each of those runs."""
         by_data = {id(each): part for each, part
                    in zip(self.batches.orders, self.parts, strict=True)}
         return [by_data[id(each)] for each in data]
