@@ -59,6 +59,8 @@ def read(path: Path) -> tuple[dict[str, Any], Place]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise InputError(f"{path}: not UTF-8 (byte {error.start})", "save it as UTF-8") from error
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise InputError(f"{path}: {reason}", "give the path of a study file (YAML)") from error
     lines: dict[Path_, int] = {}

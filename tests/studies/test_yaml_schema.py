@@ -120,3 +120,10 @@ def test_texts__as_json_writes_them() -> None:
     for half in (r'"\ud83d"', r'{"\ude00": a}'):
         with pytest.raises(ValueError, match="half a character"):
             parse_value(half)
+
+
+def test_read__another_encoding_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_bytes("name: größe\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"study.yaml: not UTF-8 \(byte 8\)\n  save it as UTF-8"):
+        read(path)

@@ -98,12 +98,6 @@ class Pack:
         torch.stack([loss * part for loss, part in zip(losses, parts, strict=True)]).sum().backward()
         return [loss.detach() for loss in losses]
 
-    def update(self, step: int, last: bool = False) -> None:
-        """The update of that number (from 1), and whether it is the epoch's last."""
-        for member in self.alive:
-            member.update(step, last)
-        self.stacked.zero_grad()
-
     def validate(self, heard: Iterable[Any]) -> None:
         """Every member's metrics over the validation split, for `Member.judge`.
 

@@ -170,7 +170,10 @@ def _epoch(
             member.note(loss, share.weight)
         if number % accumulate == 0 or number == batches:
             step += 1
-            pack.update(step, number == batches)
+            keep(partial(Member.update, step=step, last=number == batches))
+            if not pack.alive:
+                break
+            pack.stacked.zero_grad()
         if number % EVERY == 0 or number == batches:
             keep(partial(Member.look, step=step, done=epoch * batches + number))
             if not pack.alive:

@@ -82,12 +82,15 @@ class Member:
         technique.train()
         technique.trained |= {n for n, p in self.model.named_parameters() if p.requires_grad}
 
-    def update(self, step: int, last: bool) -> None:
-        """One step of the optimizer with the gradients that there are.
+    def update(self, step: int, last: bool) -> bool:
+        """Take one step of the optimizer with the gradients that there are; the run goes on.
 
         Args:
             step: number of the update, from 1.
             last: of the epoch.
+
+        Raises:
+            GuardFailed: see `TensorGuard.before_update`.
         """
         window, self._window = self._window, 0
         self.guard.before_update(self.model, self.run.technique.trained, self.optimizer)
@@ -99,6 +102,7 @@ class Member:
             nn.utils.clip_grad_norm_(self.trainable, self.run.settings.gradient_clip)
         self.optimizer.step()
         self.schedule.step()
+        return True
 
     def note(self, loss: Tensor, weight: float) -> None:
         """Keep a batch's loss.

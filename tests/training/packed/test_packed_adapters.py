@@ -1,5 +1,6 @@
 """LoRA trials on one network: each has the losses, scores and weights that it has alone."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.lora import LoRA
 from ftlab.training.fit import Run
+from ftlab.training.guards import TensorGuard
 from ftlab.training.packed import packing_check
 from ftlab.training.packed.slot_dropout import SlotDropout
 from ftlab.training.search import search
@@ -189,6 +191,33 @@ def test_pack__prunes_and_fails_each_alone(texts: World, tmp_path: Path) -> None
     assert isinstance(failure, GuardFailed) and "non-finite loss" in str(failure)
     assert isinstance(first, dict) and first["pruned"] == 1 and first["best_epoch"] == 1
     assert_same(alone, [(first, heard[0], runs[0]), (third, heard[2], runs[2])], 1e-9)
+
+
+def test_pack__a_guard_at_an_update_fails_its_run_alone(
+    texts: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def make(plain: bool) -> list[Run]:
+        return [run_of(texts, each, plain, tmp_path) for each in techniques(0.0)]
+
+    alone = []
+    for run in make(True):
+        events: list[dict[str, Any]] = []
+        alone.append((search(run, events.append, never), events, run))
+    judge, seen = TensorGuard.before_update, Counter[str]()
+
+    def before_update(self: TensorGuard, model: Any, trained: set[str], optimizer: Any) -> None:
+        judge(self, model, trained, optimizer)
+        seen[type(optimizer).__name__] += 1
+        if seen["SGD"] == 3:
+            seen["SGD"] += 1
+            raise GuardFailed("planted")
+
+    monkeypatch.setattr(TensorGuard, "before_update", before_update)
+    runs = make(False)
+    heard: list[list[dict[str, Any]]] = [[] for _ in runs]
+    first, failure, third = execute_together(runs, [each.append for each in heard], [never] * 3)
+    assert isinstance(failure, GuardFailed) and "planted" in str(failure)
+    assert_same([alone[0], alone[2]], [(first, heard[0], runs[0]), (third, heard[2], runs[2])], 1e-9)
 
 
 @pytest.mark.parametrize("why", ["plain", "slow", "widths", "bias"])
