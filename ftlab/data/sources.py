@@ -108,24 +108,32 @@ def columns_of(source: str, by_number: bool) -> dict[str, list[Any]]:
 
 
 def _new_files(path: Path, modality: Modality, source: str) -> Examples:
-    """A file, the files of a folder, or those of its folders, which are classes."""
-    if path.is_dir() and _folders(path):
-        examples, notes = _read_folder(path, modality, source)
-        examples.notes = notes
-        examples.beside = {"path": [str(path / name) for name in examples.ids]}
-        return examples
-    files = [path] if path.is_file() else sorted(
-        file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")
-        and file.suffix.lower() in _FILES[modality])
+    """A file, or the files of a folder and of its folders, which are classes; others have none."""
+    top = path if path.is_dir() else path.parent
+    files, skipped = ([path], 0) if path.is_file() else _suitable([path, *_folders(path)], modality)
     if not files:
         raise InputError(f"{path} has no {modality} files", "name a folder or a table that has some")
-    check_names(files, path if path.is_dir() else path.parent)
+    check_names(files, top)
     inputs: list[Any] = list(files)
-    notes = []
+    notes = _note_skipped(skipped, source, modality)
     if modality == "text":
-        inputs, notes = _read_texts(files, str(path))
-    return Examples([file.name for file in files], inputs, [None] * len(files),
+        inputs, replaced = _read_texts(files, str(path))
+        notes += replaced
+    return Examples([file.relative_to(top).as_posix() for file in files], inputs,
+                    [None if file.parent == top else file.parent.name for file in files],
                     beside={"path": list(map(str, files))}, notes=notes)
+
+
+def _suitable(folders: Sequence[Path], modality: Modality) -> tuple[list[Path], int]:
+    """The folders' visible files of a modality, and how many others there are."""
+    visible = [path for folder in folders for path in sorted(folder.iterdir())
+               if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in visible if path.suffix.lower() in _FILES[modality]]
+    return files, len(visible) - len(files)
+
+
+def _note_skipped(skipped: int, source: str, modality: Modality) -> list[str]:
+    return [f"{skipped} files in {source} are no {modality} files; skipped"] if skipped else []
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -144,19 +152,13 @@ def _read_folder(folder: Path, modality: Modality,
     if not classes:
         raise InputError(f"{folder} has no class folders",
                          "put the files of each class into a folder named after it")
-    files: list[Path] = []
-    skipped = 0
     for each in classes:
-        visible = sorted(path for path in each.iterdir()
-                         if path.is_file() and not path.name.startswith("."))
-        suitable = [path for path in visible if path.suffix.lower() in _FILES[modality]]
-        if not suitable:
+        if not _suitable([each], modality)[0]:
             nested = any(path.is_dir() for path in each.iterdir())
             raise InputError(f"{each} has no {modality} files", f"name {each} itself as the source"
                              if nested else "remove the folder or add files")
-        files += suitable
-        skipped += len(visible) - len(suitable)
-    notes = [f"{skipped} files in {source} are no {modality} files; skipped"] if skipped else []
+    files, skipped = _suitable(classes, modality)
+    notes = _note_skipped(skipped, source, modality)
     check_names(files, folder)
     ids = [path.relative_to(folder).as_posix() for path in files]
     labels = [path.parent.name for path in files]

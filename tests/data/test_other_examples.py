@@ -108,6 +108,23 @@ def test_images__in_a_folder_or_alone(world: str, loaded: Callable, shapes: Path
         assert data.splits["test"].labels == [[]]
 
 
+def test_images__of_class_folders_and_beside_them(loaded: Callable, shapes: Path,
+                                                  tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    for name in ("left", "notes"):
+        (folder / name).mkdir(parents=True)
+    first, second, *_ = sorted((shapes / "left").glob("*.png"))
+    shutil.copy(first, folder / "left" / "a.png")
+    shutil.copy(second, folder / "b.png")
+    (folder / "notes" / "read.txt").write_text("no image")
+    _, data = loaded("image_classification")
+    assert put(data, str(folder)) == [False, True]
+    examples = data.splits["test"]
+    assert examples.ids == ["b.png", "left/a.png"]
+    assert examples.beside["path"] == [str(folder / "b.png"), str(folder / "left" / "a.png")]
+    assert any("1 files" in note and "no image files; skipped" in note for note in examples.notes)
+
+
 @pytest.mark.parametrize("world", ["audio_classification", "speech_recognition_ctc",
                                    "speech_recognition_whisper"])
 def test_recordings__in_a_folder_a_table_or_alone(world: str, loaded: Callable, spoken: Path,
