@@ -69,8 +69,8 @@ class TradeOff(Drawing):
             _front(axes, points, size)
             for x, point in zip(xs, lines_of(points), strict=True):
                 style = look[point.technique]
-                half = point.high - point.mean
-                axes.errorbar([x], [point.mean], yerr=[half] if math.isfinite(half) else None,
+                ends = [[point.mean - point.low], [point.high - point.mean]]
+                axes.errorbar([x], [point.mean], yerr=ends if math.isfinite(point.high) else None,
                               fmt=style.marker, color=style.colour, markersize=7, capsize=3,
                               elinewidth=1, markerfacecolor=style.colour if point.front else "white")
             axes.margins(x=0.08, y=0.08)
@@ -98,8 +98,9 @@ class TradeOff(Drawing):
                        y=[*best["mean"], best["mean"].iloc[-1]], hoverinfo="skip",
                        line={"color": "#333333", "dash": "dash", "width": 1, "shape": "hv"})
             for x, point in zip(xs, lines_of(points), strict=True):
-                half = point.high - point.mean
-                bar = {"error_y": {"type": "data", "array": [half]}} if math.isfinite(half) else {}
+                ends = {"type": "data", "symmetric": False, "array": [point.high - point.mean],
+                        "arrayminus": [point.mean - point.low]}
+                bar = {"error_y": ends} if math.isfinite(point.high) else {}
                 screen.add(n, point.technique, type="scatter", mode="markers", x=[x],
                            y=[point.mean], marker=marker(look[point.technique], point.front), **bar)
         return screen.done()
@@ -129,8 +130,8 @@ def _points(evidence: Evidence, group: tuple[str, str], cost: Cost) -> list[dict
             continue
         found.append({
             "group": group, "of": cost.metric, "technique": row.key.technique,
-            "mean": by * row.summary.mean, "high": by * row.summary.ci_high, "n": row.summary.n,
-            "cost": math.fsum(paid) / len(paid)})
+            "mean": by * row.summary.mean, "low": by * row.summary.ci_low,
+            "high": by * row.summary.ci_high, "n": row.summary.n, "cost": math.fsum(paid) / len(paid)})
     return found
 
 

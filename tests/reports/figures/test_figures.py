@@ -233,6 +233,18 @@ def test_trade_off__front_by_brute_force(higher):
             assert a.front == (not beaten)
 
 
+def test_trade_off__bars_end_where_the_interval_does():
+    evidence = Invented(3).evidence()
+    (each,) = room.drawn(evidence, ["trade_off"])
+    wanted = sorted((100 * row.summary.ci_low, 100 * row.summary.ci_high) for row in evidence.rows)
+    axes = drawing(each).axes[0]
+    ends = sorted(tuple(bar.lines[2][0].get_segments()[0][:, 1]) for bar in axes.containers)
+    np.testing.assert_allclose(ends, wanted)
+    low, high = wanted[0]
+    mean = 100 * min(row.summary.mean for row in evidence.rows)
+    assert high - mean != pytest.approx(mean - low, rel=1e-3)  # on the logit scale
+
+
 def test_trade_off__what_trains_nothing_stands_at_zero_and_has_no_peak():
     invented = Invented(3)
     invented.change("technique 1", metrics={"cost/trainable_parameters": 0.0,
