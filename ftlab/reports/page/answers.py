@@ -59,7 +59,7 @@ def at_what_cost(evidence: Evidence, comparison: Comparison) -> list[str]:
 
 
 def _trains(row: Row) -> str:
-    share = f" ({row.percent:.2g}% of all)" if math.isfinite(row.percent) else ""
+    share = f" ({row.percent:.3g}% of all)" if math.isfinite(row.percent) else ""
     return f"{row.trainable:,.0f} parameters{share}"
 
 
