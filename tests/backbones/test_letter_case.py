@@ -36,7 +36,7 @@ def written(folder: Path, config: dict[str, Any] | None, lowercase: bool | None 
     (None, True, "good")])
 def test_told__by_the_files_or_their_class(config: dict[str, Any] | None, lowercase: bool | None,
                                            token: str, tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(written(tmp_path, config, lowercase), "it")
+    tokenizer = load_tokenizer(written(tmp_path, config, lowercase), "it", hf.BertConfig())
     assert tokenizer.tokenize("Good") == [token]
 
 
@@ -44,4 +44,4 @@ def test_told__by_the_files_or_their_class(config: dict[str, Any] | None, lowerc
 def test_untold__is_refused(config: dict[str, Any] | None, lowercase: bool | None,
                             tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks do_lower_case and names no tokenizer_class"):
-        load_tokenizer(written(tmp_path, config, lowercase), "it")
+        load_tokenizer(written(tmp_path, config, lowercase), "it", hf.BertConfig())

@@ -146,7 +146,7 @@ def test_predict__is_what_the_run_stored(stored: Stored, here: Callable, tmp_pat
         assert code == 0, errors
         assert output == f"{name}: {len(rows)} predictions\n"
     found = pq.read_table(tmp_path / "out.parquet").to_pydict()
-    assert list(found) == ["id", "prediction", "score bad", "score good"]
+    assert list(found) == ["id", "text", "prediction", "score bad", "score good"]
     assert found["prediction"] == said.columns["prediction"]
     with (tmp_path / "out.csv").open() as file:
         assert [row["prediction"] for row in csv.DictReader(file)] == found["prediction"]
