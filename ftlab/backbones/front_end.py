@@ -55,7 +55,7 @@ def _settings(folder: Path, part: str) -> tuple[Path, Mapping[str, Any]]:
 
 
 def _names_class(settings: Mapping[str, Any], made: Any) -> bool:
-    """Whether settings name the class of what transformers made of them, in old words or new."""
+    """Return whether settings name the class of the processor that transformers made of them."""
     return any(_stem(str(settings[name])) == _stem(type(made).__name__)
                for name in _NAMES if settings.get(name))
 

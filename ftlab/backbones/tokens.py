@@ -108,7 +108,7 @@ def positions(config: Any) -> int | None:
 
 
 def from_padding(config: Any) -> bool:
-    """Whether a network counts positions from the id of its padding token, which must stay then."""
+    """Return whether positions count from the id of the padding token, which must stay then."""
     return config.model_type in _OFFSET_POSITIONS
 
 

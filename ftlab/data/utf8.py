@@ -203,7 +203,7 @@ def _two_byte(data: bytes) -> str | None:
 
 
 def _is_utf8(data: bytes, encoding: str) -> bool:
-    """Whether bytes beyond ASCII are UTF-8 throughout, which other encodings are not by chance."""
+    """Return whether all bytes beyond ASCII are UTF-8, as no other encoding is by chance."""
     if data.startswith(codecs.BOM_UTF8):
         return True
     try:

@@ -171,7 +171,7 @@ def dump(data: Any, width: int = 100) -> str:
 
 
 def ambiguous(text: str) -> bool:
-    """Whether some reader of YAML takes the text, unquoted, for something else than a text."""
+    """Return whether some reader of YAML takes the text, unquoted, for something else."""
     try:
         node = yaml.compose(text, Loader=_EitherLoader)
     except yaml.YAMLError:

@@ -134,7 +134,7 @@ class TensorGuard:
         return [f"{note}: {_some(names)}" for note, names in notes.items() if names]
 
     def _held(self, parameter: Tensor) -> bool:
-        """Whether the optimizer did update a tensor that is as it was, and rounding undid it."""
+        """Return whether rounding undid the updates of a tensor that is as it was."""
         state, rate = self._state(parameter)
         seen = [value for value in state if bool(full(value).any())]
         if not seen or rate == 0:
