@@ -151,8 +151,8 @@ def test_texts__as_files(loaded: Callable, tmp_path: Path) -> None:
     assert data.splits["test"].inputs == ["a good film", "a bad plot"]
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "c.txt").write_text("a fine cast")
-    assert put(data, str(tmp_path)), "files beside class folders are none of theirs"
-    assert data.splits["test"].inputs == ["a fine cast"]
+    assert put(data, str(tmp_path)) == [False, False, True]
+    assert data.splits["test"].inputs == ["a good film", "a bad plot", "a fine cast"]
 
 
 @pytest.mark.parametrize(("content", "message"), [
