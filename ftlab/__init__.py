@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from ftlab.reports.study_figures import plot as plot
     from ftlab.reports.study_report import report as report
     from ftlab.reports.study_table import table as table
-    from ftlab.studies.coordinator import run_study as run_study
     from ftlab.studies.study import load_study as load_study
     from ftlab.sweeps.coordinator import run_sweep as run_sweep
+    from ftlab.sweeps.study_runs import run_study as run_study
     from ftlab.sweeps.sweep import load_sweep as load_sweep
 
 __all__ = [
@@ -32,7 +32,7 @@ _HOME = {
     "predict": "ftlab.exports.predictions",
     "report": "ftlab.reports.study_report",
     "reproduce": "ftlab.reports.drift.reproduce",
-    "run_study": "ftlab.studies.coordinator",
+    "run_study": "ftlab.sweeps.study_runs",
     "run_sweep": "ftlab.sweeps.coordinator",
     "table": "ftlab.reports.study_table",
 }

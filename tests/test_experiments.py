@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ftlab.reports.study_table import table
-from ftlab.studies.coordinator import run_study
 from ftlab.studies.study import load_study
+from ftlab.sweeps.study_runs import run_study
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "experiments"

@@ -39,13 +39,19 @@ def run(
     address: Address = None,
     timeout: Timeout = 1800.0,
     plain: Plain = False,
+    storage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE|URL", help="says who does which run, the same for all commands "
+                     "that share a study [RESULTS/<study>/.queue]"),
+    ] = None,
     tracking_uri: Uri = None,
     results: Results = Path("results"),
     allow: Allow = None,
 ) -> None:
     """Run what is unfinished of a study, then show its table.
 
-    The same command continues after an interruption and repeats nothing that is finished.
+    The same command continues after an interruption and repeats nothing that is finished. Given
+    twice, or on several machines with one storage and one tracking store, they share the runs.
     """
     from ftlab.studies.study import load_study
 
@@ -59,12 +65,12 @@ def run(
         console().print(estimate(chosen).rich())
         return
     from ftlab.reports.study_table import table as make_table
-    from ftlab.studies.coordinator import run_study
     from ftlab.studies.engine import make_engine
+    from ftlab.sweeps.study_runs import run_study
 
     workers = 1 if workers is None and engine == "local" else workers
     outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address))
+                        engine=make_engine(engine, address), storage=storage)
     report = make_table(chosen, tracking_uri, results)
     show(report, tracking_uri)
     for failure in outcome.failures:

@@ -14,44 +14,45 @@ from ftlab.errors import InputError
 from ftlab.studies import provenance
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
+from ftlab.studies.elsewhere import Elsewhere
 from ftlab.studies.engine import SPECIFICATION, Engine, Need
 from ftlab.studies.pack import gather, seeds_together
 from ftlab.studies.plan import Plan, PlannedCell, plan
-from ftlab.studies.run import Outcome, StudyRun, fingerprints
+from ftlab.studies.queue import Claim, Queue, run_name
+from ftlab.studies.run import Outcome, StudyRun, fingerprints, folder_of
 from ftlab.studies.study import Study
 from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
+AGAIN = 1.0  # seconds until runs that others hold are looked at again
 FLUSH = 3.0  # seconds from a metric to the UI; with a run's own wait below 5, which a kill may cost
 
 
-def run_study(
+def coordinate(
     study: Study,
-    tracking_uri: str | None = None,
-    results: str | Path = "results",
-    display: Display | None = None,
-    workers: int | None = 1,
-    timeout: float | None = None,
-    engine: Engine | None = None,
-    approve: Callable[[Plan], None] | None = None,
+    make_queue: Callable[[], Queue],
+    tracking_uri: str | None,
+    results: str | Path,
+    display: Display | None,
+    workers: int | None,
+    timeout: float | None,
+    engine: Engine | None,
+    approve: Callable[[Plan], None] | None,
 ) -> Outcome:
-    """Do every run of a study that is not finished yet.
+    """Do every run of a study that is not finished yet; see `ftlab.sweeps.study_runs.run_study`.
 
     Args:
         study: from `load_study`.
-        tracking_uri: MLflow's store; None as in `Tracker`.
-        results: folder in whose `<study>/.work` runs write while they go on.
-        display: shows progress; None for the default one.
-        workers: runs at a time; several on one machine disturb each other's measured times. None
-            for as many as the machine has room for.
-        timeout: seconds without a sign of life after which a run fails.
-        engine: executes the runs, and is closed at the end; None for this machine.
-        approve: looks at the plan before anything is written, and raises where it is not to be.
-
-    Raises:
-        InputError: the study cannot run; nothing was written.
-        Interrupted: by Ctrl-C or SIGTERM.
+        make_queue: opens the queue that tells who does which run; called once nothing speaks
+            against the study.
+        tracking_uri: as there, and so are the others.
+        results: folder of results.
+        display: shows progress.
+        workers: runs at a time.
+        timeout: seconds without a sign of life.
+        engine: executes the runs.
+        approve: looks at the plan.
     """
     engine = engine or Workers()  # imports while we read the data
     display = display or Display()
@@ -67,10 +68,13 @@ def run_study(
         for note in made.notes:
             display.note(note)
         signals.deferred = True
-        runs = _Runs(made, tracker, work.absolute(), display, engine.slots)
-        with closing(runs.close, display.note):
-            dispatch(engine, runs, signals)
-        _tidy(work, runs.outcome)
+        queue = make_queue()
+        with closing(queue.close, display.note):
+            runs = _Runs(made, tracker, queue, work.absolute(), display, engine.slots)
+            with closing(runs.close, display.note):
+                dispatch(engine, runs, signals)
+            if not queue.holders():
+                _tidy(work, runs.outcome)
         return runs.outcome
     finally:
         signals.restore()
@@ -87,48 +91,104 @@ def need(study: Study) -> Need:
 class _Runs(Jobs):
     """The runs of a study that are not finished."""
 
-    def __init__(
-        self, made: Plan, tracker: Tracker, work: Path, display: Display, slots: int
-    ) -> None:
+    def __init__(self, made: Plan, tracker: Tracker, queue: Queue, work: Path, display: Display,
+                 slots: int) -> None:
         study = self.study = made.study
-        self.tracker, self.work, self.display, self.report = tracker, work, display, study.report
-        tracker.open_study(study.name, {"mlflow.note.content": study.question})
+        self.tracker, self.queue, self.work = tracker, queue, work
+        self.display, self.report = display, study.report
         self.environment = json.dumps(provenance.here(), sort_keys=True)
-        tracker.set_view(study.name, study.report)
-        names = list(dict.fromkeys(p.cell.key.technique for p in made.cells))
-        self.cells = {
-            tracker.open_cell(p.cell.key, p.cell.config, study.seeds, order,
-                              names.index(p.cell.key.technique)): p
-            for order, p in enumerate(made.cells)
-        }
+        names = [run_name(p.cell, seed) for p in made.cells for seed in study.seeds]
+        queue.look(names)
+        # under the lock, or commands that start at once make two of each
+        self.cells = queue.exclusively(lambda: self._open_cells(made))
+        self.elsewhere = Elsewhere(study.name, queue, tracker, display)
+        _refuse_changed(self.cells, self.elsewhere.records)
         done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}
-        _refuse_changed(self.cells, tracker.cells(study.name))
         # seed by seed, so that an early look at the study compares all its cells
         self.waiting = deque((c, s) for s in study.seeds for c in self.cells if s not in done[c])
         self.outcome = Outcome(finished=sum(map(len, done.values())))
         self.open = Counter(cell_id for cell_id, _ in self.waiting)
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.solitary: set[tuple[str, int]] = set()
-        self.flushed = time.monotonic()
+        self.begun = self.outcome.finished
+        self.looked = self.flushed = time.monotonic()
         left = Counter(self.cells[cell_id].cell.key.technique for cell_id, _ in self.waiting)
         display.start(study.name, self.outcome.finished, left, slots)
+        self.elsewhere.greet(names)
         for cell_id in self.cells.keys() - self.open.keys():
             tracker.end_cell(cell_id)
 
+    def _open_cells(self, made: Plan) -> dict[str, PlannedCell]:
+        study, tracker = self.study, self.tracker
+        tracker.open_study(study.name, {"mlflow.note.content": study.question})
+        tracker.set_view(study.name, study.report)
+        names = list(dict.fromkeys(p.cell.key.technique for p in made.cells))
+        return {
+            tracker.open_cell(p.cell.key, p.cell.config, study.seeds, order,
+                              names.index(p.cell.key.technique)): p
+            for order, p in enumerate(made.cells)
+        }
+
     def next(self) -> Job | None:
-        if not self.waiting:
-            return None
-        cell_id, seed = self.waiting[0]
-        planned, seeds = self.cells[cell_id], self._company(cell_id, seed)
-        for each in seeds:
-            self.waiting.remove((cell_id, each))
-            self.attempts[cell_id, each] += 1
-        if len(seeds) == 1:
-            return StudyRun(self, cell_id, planned, seed)
-        key = planned.cell.key
-        return gather(self.work / f"{key.technique}-{key.config}-seed{seed}-together",
-                      [partial(StudyRun, self, cell_id, planned, each) for each in seeds],
-                      self.display.note)
+        while self.waiting and time.monotonic() >= self.looked:
+            claims = self._claim()
+            if not claims:
+                self.looked = time.monotonic() + AGAIN
+                helped = bool(self.attempts) or self.outcome.finished > self.begun
+                self.elsewhere.wait([self._name(*run) for run in self.waiting], helped)
+                return None
+            ours = {run: claim for run, claim in claims.items() if not self._done(run, claim)}
+            if ours:
+                return self._job(ours)
+        return None
+
+    def _claim(self) -> dict[tuple[str, int], Claim]:
+        """The first run that nobody works at, and those that share its process."""
+        named = {self._name(*run): run for run in self.waiting}
+
+        def company(name: str) -> list[str]:
+            cell_id, seed = named[name]
+            return [self._name(cell_id, other) for other in self._company(cell_id, seed)]
+
+        return {named[claim.run]: claim for claim in self.queue.claim(list(named), company)}
+
+    def _name(self, cell_id: str, seed: int) -> str:
+        return run_name(self.cells[cell_id].cell, seed)
+
+    def _done(self, run: tuple[str, int], claim: Claim) -> bool:
+        """Count a run that another command has ended since we began."""
+        ended = self.elsewhere.ended(*run) if claim.shared else None
+        if ended is None:
+            return False
+        self.queue.release(claim)
+        self.waiting.remove(run)
+        key = self.cells[run[0]].cell.key
+        title = f"{key.title}, seed {run[1]}"
+        if ended.status == "FINISHED":
+            self.outcome.finished += 1
+        else:
+            self.outcome.failed += 1
+            self.outcome.failures.append(f"{title}: {ended.reason} (in another command)")
+        self.display.run_ended_elsewhere(title, key.technique, ended.status)
+        self.ended(run[0])
+        return True
+
+    def _job(self, claims: Mapping[tuple[str, int], Claim]) -> Job:
+        for run in claims:
+            self.waiting.remove(run)
+            self.attempts[run] += 1
+        (cell_id, seed), first = next(iter(claims.items()))
+        planned = self.cells[cell_id]
+        try:
+            if len(claims) == 1:
+                return StudyRun(self, cell_id, planned, seed, first)
+            return gather(folder_of(self.work, planned, seed, first.token, "-together"),
+                          [partial(StudyRun, self, cell_id, planned, s, claim)
+                           for (_, s), claim in claims.items()], self.display.note)
+        except BaseException:
+            for claim in claims.values():
+                self.queue.release(claim)
+            raise
 
     def _company(self, cell_id: str, seed: int) -> list[int]:
         """The seed and those that wait with it and may share its process."""
@@ -141,6 +201,7 @@ class _Runs(Jobs):
         return not self.waiting
 
     def tick(self) -> None:
+        self.queue.beat()
         self.display.idle()
         if time.monotonic() - self.flushed > FLUSH:
             self.flushed = time.monotonic()
@@ -157,11 +218,16 @@ class _Runs(Jobs):
         return max(1, sum(count for cell_id, count in self.open.items()
                           if planned.shares_prefix(self.cells[cell_id])))
 
+    def interrupted(self, why: str) -> None:
+        self.queue.hurry()
+
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
-        for cell_id in +self.open:
-            self.tracker.end_cell(cell_id, interrupted=True)
         self.display.close()
+        for cell_id in +self.open:
+            seeds = self.study.seeds
+            if not self.elsewhere.work_at(self._name(cell_id, seed) for seed in seeds):
+                self.tracker.end_cell(cell_id, interrupted=True)
         self.tracker.close()
 
 

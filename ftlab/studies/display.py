@@ -26,8 +26,9 @@ class Clock:
         self.waiting = dict(waiting)
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
-    def ended(self, technique: str, seconds: float) -> None:
-        self.seconds[technique].append(seconds)
+    def ended(self, technique: str, seconds: float | None) -> None:
+        if seconds is not None:  # None: another command knows
+            self.seconds[technique].append(seconds)
         self.waiting[technique] -= 1
 
     def expected(self, technique: str) -> float | None:
@@ -142,7 +143,14 @@ class Display:
         self.console.print(f"{line} ({clock(seconds)}{more})", markup=False, highlight=False)
         self.bars.update(self.all, completed=self.done)
 
-    def _count(self, technique: str, status: str, seconds: float) -> None:
+    def run_ended_elsewhere(self, title: str, technique: str, status: str) -> None:
+        """Another command has ended a run that we waited for."""
+        self._count(technique, status, None)
+        self.console.print(f"[{self.done}/{self.total}] {title}: {status} in another command",
+                           markup=False, highlight=False)
+        self.bars.update(self.all, completed=self.done)
+
+    def _count(self, technique: str, status: str, seconds: float | None) -> None:
         self.done += 1
         self.failed += status == "FAILED"
         self.clock.ended(technique, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -11,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ftlab.errors import FtlabError
 from ftlab.studies import provenance
 from ftlab.studies.display import Display
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, died
 from ftlab.studies.pack import Member
 from ftlab.studies.plan import PlannedCell
+from ftlab.studies.queue import Claim, Queue
 from ftlab.studies.study import Study
 from ftlab.tracking.tracker import Status, Tracker
 from ftlab.training.manifest import FAILED, MANIFEST
@@ -41,6 +44,7 @@ class Around(Protocol):
     """What a run needs of the study's coordinator.
 
     Attributes:
+        queue: of which the runs are held.
         work: folder of the runs' folders.
         environment: provenance, as JSON.
         report: the metric that is shown.
@@ -52,6 +56,7 @@ class Around(Protocol):
 
     study: Study
     tracker: Tracker
+    queue: Queue
     display: Display
     work: Path
     environment: str
@@ -76,16 +81,22 @@ class StudyRun(Member):
         cell_id: MLflow's parent run.
         planned: the cell.
         seed: of the run.
+        claim: by which this command holds it.
         directory: in a pack; a run by itself has one of its own.
         share: of its process's time that counts as this run's.
     """
 
     def __init__(self, runs: Around, cell_id: str, planned: PlannedCell, seed: int,
-                 directory: Path | None = None, share: float = 1.0) -> None:
+                 claim: Claim, directory: Path | None = None, share: float = 1.0) -> None:
         key, self.tracker = planned.cell.key, runs.tracker
         self.runs, self.cell_id, self.planned, self.seed = runs, cell_id, planned, seed
+        self.claim = claim
         self.title, self.share = f"{key.title}, seed {seed}", share
-        self.directory = directory or runs.work / f"{key.technique}-{key.config}-seed{seed}"
+        for end in ("", "-together"):  # earlier attempts', which nobody holds
+            for left in runs.work.glob(folder_of(runs.work, planned, seed, "*", end).name):
+                if left != (directory or left).parent:
+                    shutil.rmtree(left, ignore_errors=True)
+        self.directory = directory or folder_of(runs.work, planned, seed, claim.token)
         self.metrics: dict[str, float] = {}
         self.measured: dict[str, float] = {}  # so far; of a run that fails it is all there is
         self.step = 0
@@ -131,6 +142,9 @@ class StudyRun(Member):
     def end(self, event: Event) -> None:
         runs, outcome = self.runs, self.runs.outcome
         reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
+        if not runs.queue.ours(self.claim):
+            self._again("another command took the run over; this result is refused")
+            return
         if event.get("machine_lost") and runs.attempts[self.cell_id, self.seed] < ATTEMPTS:
             self._again(reason)
             runs.display.note(f"{self.title}: {reason}; it will be begun again")
@@ -154,12 +168,15 @@ class StudyRun(Member):
             outcome.finished += 1
             if stored:  # in an outage the files stay until the tracker's last attempt
                 shutil.rmtree(self.directory)
+        if stored:  # else others would not see it in the store, and do it again
+            runs.queue.release(self.claim)
         runs.ended(self.cell_id)
 
     def _again(self, reason: str) -> None:
         """Let another attempt be made; this one stays in the store as KILLED."""
         self.tracker.end_run(self.run_id, "KILLED", reason)
-        shutil.rmtree(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)  # whoever took it over has removed it
+        self.runs.queue.release(self.claim)
         self.runs.display.run_dropped(self.title)
         self.runs.waiting.append((self.cell_id, self.seed))
 
@@ -171,6 +188,14 @@ class StudyRun(Member):
     def interrupted(self, why: str) -> None:
         self.tracker.end_run(self.run_id, "KILLED", why)
         shutil.rmtree(self.directory, ignore_errors=True)
+        with contextlib.suppress(FtlabError):  # others take it over where they see us gone
+            self.runs.queue.release(self.claim)
+
+
+def folder_of(work: Path, planned: PlannedCell, seed: int, token: object, end: str = "") -> Path:
+    """The folder of an attempt at a run; `end` follows its name."""
+    key = planned.cell.key
+    return work / f"{key.technique}-{key.config}-{token}-seed{seed}{end}"
 
 
 def fingerprints(planned: PlannedCell) -> dict[str, str]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from threading import Lock
 from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.study import Study as Search
 from optuna.trial import FrozenTrial
 
+from ftlab.studies.queue import Holder
 from ftlab.sweeps.owner import Owner, Watch
 from ftlab.sweeps.storage import Storage
 
@@ -60,7 +62,7 @@ class Leases:
         self.storage, self.seconds = storage, seconds
         self.owner = Owner.this()
         self._roll, self._watch = roll, Watch(seconds)
-        self._beat, self._beaten = 0, 0.0
+        self._beat, self._beaten, self._showing = 0, 0.0, Lock()
         self._known: set[tuple[int, int]] = set()
         storage.waiting = self.beat  # who waits for another's lock lives all the same
         self.beat(now=True)
@@ -70,11 +72,15 @@ class Leases:
         if not now and time.monotonic() - self._beaten < self.seconds / 4:
             return
         self._beaten = time.monotonic()
-        self._beat += 1
-        record = self.owner.record(self._beat)
-        self.storage.patiently(lambda: self._roll.set_user_attr(_OWNER + self.owner.name, record))
+        self.storage.patiently(self.show)
         for name, other in self.storage.patiently(self.owners).items():
             self._watch.look(name, other)
+
+    def show(self) -> None:
+        """Show that we live; may be called from another thread."""
+        with self._showing:
+            self._beat += 1
+            self._roll.set_user_attr(_OWNER + self.owner.name, self.owner.record(self._beat))
 
     def owners(self) -> dict[str, Any]:
         """Each coordinator's record."""
@@ -90,6 +96,14 @@ class Leases:
             # not known: an outage hid from us that it became ours
             return (trial._trial_id, lease.token) not in self._known
         return self._watch.gone(lease.owner, owners.get(lease.owner))
+
+    def holder(self, name: str, owners: Mapping[str, Any]) -> Holder:
+        """A coordinator that holds trials, for people."""
+        record = owners[name]
+        here = self._watch.here(record)
+        host = "this machine" if here else record.get("host") or "another machine"
+        number = record["process"].partition(" ")[0]
+        return Holder(f"process {number} on {host}", here, self._watch.lives(name, record))
 
     def grant(self, trial: FrozenTrial) -> Lease:
         """Make a running trial ours under the next token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -19,20 +20,23 @@ class Owner:
         name: of this coordinator alone.
         machine: names a machine and its processes' numbers; empty where they cannot be told.
         process: its number and the time it was started.
+        host: what people call the machine.
     """
 
     name: str
     machine: str
     process: str
+    host: str
 
     @classmethod
     def this(cls) -> Owner:
         """The present process."""
-        return cls(uuid.uuid4().hex[:12], _machine(), f"{os.getpid()} {_started(os.getpid())}")
+        return cls(uuid.uuid4().hex[:12], _machine(), f"{os.getpid()} {_started(os.getpid())}",
+                   socket.gethostname())
 
     def record(self, beat: int) -> dict[str, Any]:
         """What the storage holds of it."""
-        return {"beat": beat, "machine": self.machine, "process": self.process}
+        return {"beat": beat, "machine": self.machine, "process": self.process, "host": self.host}
 
 
 class Watch:
@@ -52,20 +56,31 @@ class Watch:
         self._machine = _machine()
         self._seen: dict[str, _Seen] = {}
 
+    def here(self, record: Mapping[str, Any]) -> bool:
+        """Tell if an owner works on our machine, by its record."""
+        return bool(self._machine) and record["machine"] == self._machine
+
     def look(self, name: str, record: Mapping[str, Any] | None) -> None:
         """Take notice of an owner's record (None: it never beat)."""
         now, beat = time.monotonic(), record["beat"] if record else -1
         seen = self._seen.get(name)
         if seen is None or seen.beat != beat:
-            self._seen[name] = _Seen(beat, now)
+            self._seen[name] = _Seen(beat, now, beats=0 if seen is None else seen.beats + 1)
         else:
             seen.silent += min(now - seen.at, self.lease / 3)  # who beats looks more often
             seen.at = now
 
+    def lives(self, name: str, record: Mapping[str, Any]) -> bool:
+        """Tell if an owner is known to live: its process does, or we have seen it beat."""
+        if self.here(record):
+            return not self.gone(name, record)
+        self.look(name, record)
+        return self._seen[name].beats > 0
+
     def gone(self, name: str, record: Mapping[str, Any] | None) -> bool:
         """Whether an owner is gone, by its present record."""
         self.look(name, record)
-        if record and record["machine"] and record["machine"] == self._machine:
+        if record and self.here(record):
             pid, started = record["process"].split()
             if not _lives(int(pid), started):
                 return True
@@ -74,11 +89,12 @@ class Watch:
 
 @dataclass
 class _Seen:
-    """An owner's last beat, when we last looked, and for how long we have watched it silent."""
+    """An owner's last beat, when we last looked, how long it was silent, and how often it beat."""
 
     beat: int
     at: float
     silent: float = 0.0
+    beats: int = 0
 
 
 def _machine() -> str:

@@ -17,7 +17,7 @@ from ftlab.tracking import view
 from ftlab.tracking.aggregate import summarise
 from ftlab.tracking.metrics import as_metrics
 from ftlab.tracking.plain import flatten, numbers, redact, tag_values
-from ftlab.tracking.records import CellKey, CellRecord, RunRecord
+from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
 from ftlab.tracking.tags import (
     INHERITED,
     ORIGIN,
@@ -192,6 +192,11 @@ class Runs:
         """Seeds with a FINISHED child."""
         children = self._children(self._client.get_run(cell_id))
         return {seed_of(run) for run in children if run.info.status == "FINISHED"}
+
+    def latest(self, cell_id: str) -> tuple[RunRecord, ...]:
+        """The run that counts of each seed."""
+        return latest_per_seed(
+            [run_record(run) for run in self._children(self._client.get_run(cell_id))])
 
     def log_dataset(
         self,

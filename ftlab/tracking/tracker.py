@@ -62,8 +62,8 @@ class Tracker:
         Raises:
             InputError: the store cannot hold it; says why.
         """
-        path = store.sqlite_path(self.uri)
         # Beside the database, absolute: the UI finds it wherever it is started.
+        path = store.sqlite_path(self.uri)
         root = (path.parent / "mlartifacts").as_uri() if path else None
         try:
             with self._lock, store.quiet():
@@ -103,17 +103,20 @@ class Tracker:
         Raises:
             FtlabError: the store does not answer, and this tracker never knew the cell.
         """
+        try:
+            known = {run.seed for run in self.latest_runs(cell_id) if run.status == "FINISHED"}
+        except FtlabError:
+            if cell_id not in self._done:
+                raise
+            known = set()  # an outage: what this process saw is enough to go on
+        self._done[cell_id] = known | self._done.get(cell_id, set())
+        return set(self._done[cell_id])
+
+    def latest_runs(self, cell_id: str) -> tuple[RunRecord, ...]:
+        """The run that counts of each seed of a cell; raises FtlabError in an outage."""
         with self._lock:
             self.flush()
-            try:
-                known = self._outbox.read(lambda: self._runs.finished(self._outbox.id(cell_id)))
-            except FtlabError:
-                if cell_id not in self._done:
-                    raise
-                known = set()  # an outage: what this process saw is enough to go on
-            done = self._done.setdefault(cell_id, set())
-            done |= known
-            return set(done)
+            return self._outbox.read(lambda: self._runs.latest(self._outbox.id(cell_id)))
 
     def open_run(self, cell_id: str, seed: int, params: Mapping[str, Any]) -> str:
         """Make the run of a seed; every attempt is a run of its own, so metrics never mix.
@@ -177,8 +180,8 @@ class Tracker:
         """
         if not directory.is_dir():
             raise FileNotFoundError(f"artifacts: no folder {directory}")
-        what = f"artifacts {directory}"
-        self._write(what, run_id, self._runs.log_artifacts, directory, artifact_path)
+        copy = self._runs.log_artifacts
+        self._write(f"artifacts {directory}", run_id, copy, directory, artifact_path)
 
     def log_file(self, run_id: str, path: Path, artifact_path: str) -> None:
         """Copy a file to the run; during an outage it must stay."""

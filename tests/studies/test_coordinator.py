@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ftlab.studies.coordinator import run_study
 from ftlab.studies.engine import Engine, Event, Need
 from ftlab.studies.plan import plan
 from ftlab.studies.study import load_study
+from ftlab.sweeps.study_runs import run_study
 from ftlab.tracking.tracker import Tracker
 
 TOOK = ("precision", "hardware", "compile")

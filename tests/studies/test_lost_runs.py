@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ftlab.studies.coordinator import run_study
 from ftlab.studies.engine import SPECIFICATION, Engine, Event, Need
 from ftlab.studies.provenance import TAG
 from ftlab.studies.run import ATTEMPTS
 from ftlab.studies.study import load_study
+from ftlab.sweeps.study_runs import run_study
 from ftlab.tracking.tracker import Tracker
 
 LOST = {"event": "exit", "code": -9, "lost": True, "machine_lost": True, "reason": "lost with n1"}

@@ -12,12 +12,12 @@ import pytest
 from processes import TESTS, records
 from scripted import HereEngine, ScriptedEngine, ended, write_sweep
 
-from ftlab.studies.coordinator import run_study
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event
 from ftlab.studies.pack import together_of
 from ftlab.studies.run import Outcome
 from ftlab.studies.study import Study, load_study
 from ftlab.sweeps.coordinator import run_sweep
+from ftlab.sweeps.study_runs import run_study
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.tracker import Tracker

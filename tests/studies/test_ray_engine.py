@@ -18,13 +18,13 @@ from ray.cluster_utils import Cluster
 
 from ftlab import cli
 from ftlab.errors import InputError
-from ftlab.studies.coordinator import run_study
 from ftlab.studies.display import Display
 from ftlab.studies.engine import SPECIFICATION, Engine, Machine, Need, make_engine
 from ftlab.studies.ray_cluster import portion, room
 from ftlab.studies.ray_engine import RayEngine
 from ftlab.studies.study import load_study
 from ftlab.sweeps.coordinator import run_sweep
+from ftlab.sweeps.study_runs import run_study
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.tracking.tracker import Tracker
 

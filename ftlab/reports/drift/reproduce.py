@@ -20,11 +20,11 @@ from ftlab.reports.drift.measurements import Measurements, measurements
 from ftlab.reports.drift.suspects import fingerprints
 from ftlab.reports.export import write_file
 from ftlab.reports.study_table import table
-from ftlab.studies.coordinator import run_study
 from ftlab.studies.display import Display
 from ftlab.studies.plan import Plan
 from ftlab.studies.record import FILE
 from ftlab.studies.study import Study, load_study
+from ftlab.sweeps.study_runs import run_study
 
 MARK = "reproduces.txt"
 """In the new folder: the hash of the runs that it reproduces."""

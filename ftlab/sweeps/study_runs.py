@@ -1,0 +1,193 @@
+"""Runs a study: its runs are trials with nothing to search, held by leases as trials are."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ftlab.errors import FtlabError, InputError
+from ftlab.studies.coordinator import coordinate
+from ftlab.studies.display import Display
+from ftlab.studies.engine import Engine
+from ftlab.studies.plan import Plan
+from ftlab.studies.queue import Claim, Holder, Queue
+from ftlab.studies.run import Outcome
+from ftlab.studies.study import Study
+from ftlab.sweeps.board import LEASE
+from ftlab.sweeps.leases import Lease, Leases
+from ftlab.sweeps.storage import OUTAGE, Storage
+
+PARTING = 5.0  # seconds that an outage of the storage may last once we stop
+_RUN = "ftlab.run"
+T = TypeVar("T")
+
+
+def run_study(
+    study: Study,
+    tracking_uri: str | None = None,
+    results: str | Path = "results",
+    display: Display | None = None,
+    workers: int | None = 1,
+    timeout: float | None = None,
+    engine: Engine | None = None,
+    approve: Callable[[Plan], None] | None = None,
+    storage: str | None = None,
+    lease: float = LEASE,
+) -> Outcome:
+    """Do every run of a study that is not finished yet, beside other commands of the same study.
+
+    Args:
+        study: from `load_study`.
+        tracking_uri: MLflow's store; None as in `Tracker`.
+        results: folder in whose `<study>/.work` runs write while they go on.
+        display: shows progress; None for the default one.
+        workers: runs at a time; several on one machine disturb each other's measured times. None
+            for as many as the machine has room for.
+        timeout: seconds without a sign of life after which a run fails.
+        engine: executes the runs, and is closed at the end; None for this machine.
+        approve: looks at the plan before anything is written, and raises where it is not to be.
+        storage: a journal file or `postgresql://...` that says who does which run, the same for
+            all commands that share the study; None for `<study>/.queue` in the results.
+        lease: seconds without a sign of life after which another command counts as gone.
+
+    Raises:
+        InputError: the study cannot run; nothing was written.
+        FtlabError: another command holds all that is left.
+        Interrupted: by Ctrl-C or SIGTERM.
+    """
+    def queue() -> Queue:
+        where = storage or _beside(Path(results) / study.name / ".queue")
+        return RunQueue(study.name, Storage(where), lease)
+
+    return coordinate(study, queue, tracking_uri, results, display, workers, timeout, engine, approve)
+
+
+def _beside(folder: Path) -> str:
+    """The journal beside a study's results, in a folder that git leaves out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error}",
+                         "make it writable, or name another folder: --results") from error
+    return str(folder / "runs.journal")
+
+
+class RunQueue(Queue):
+    """The runs of a study as trials of one search, which has nothing to search.
+
+    Args:
+        study: its name.
+        storage: of the leases; closed with the queue.
+        lease: seconds without a beat after which another command counts as gone.
+    """
+
+    def __init__(self, study: str, storage: Storage, lease: float) -> None:
+        self._storage = storage
+        self._search = storage.exclusively(lambda: optuna.create_study(
+            storage=storage.backend, study_name=f"runs of {study}", load_if_exists=True))
+        self._leases = Leases(storage, self._search, lease)
+        self._seen: dict[str, int] = {}
+        self._held: dict[str, Claim] = {}
+        self._closed = threading.Event()
+        # apart from the loop, which a large upload to the tracking store keeps for minutes
+        self._heart = threading.Thread(target=self._beat, args=(lease / 4,), daemon=True)
+        self._heart.start()
+
+    def _beat(self, pause: float) -> None:
+        while not self._closed.wait(pause):
+            try:
+                self._leases.show()
+            except OUTAGE:
+                continue  # the loop speaks of it where it matters
+
+    def exclusively(self, act: Callable[[], T]) -> T:
+        return self._storage.exclusively(act)
+
+    def _trials(self) -> dict[str, FrozenTrial]:
+        return {trial.user_attrs[_RUN]: trial
+                for trial in self._search.get_trials(deepcopy=False) if _RUN in trial.user_attrs}
+
+    def look(self, runs: Iterable[str]) -> None:
+        trials = self._storage.patiently(self._trials)
+        for run in runs:
+            held = Lease.of(trials[run]) if run in trials else Lease()
+            # whoever holds it now may end it before we read the tracking store, or after
+            self._seen[run] = held.token if held.owner is None else -1
+
+    def claim(self, runs: Sequence[str], company: Callable[[str], Sequence[str]]) -> list[Claim]:
+        def locked() -> list[Claim]:
+            trials, owners = self._trials(), self._leases.owners()
+
+            def free(run: str) -> bool:
+                return run not in trials or self._leases.free(trials[run], owners)
+
+            first = next(filter(free, runs), None)
+            return [] if first is None else [
+                self._grant(run, trials.get(run)) for run in company(first) if free(run)]
+
+        claims = self._storage.exclusively(locked)
+        for claim in claims:
+            self._held[claim.run] = claim
+            self._leases.know(self._id(claim.run), claim.token)
+        return claims
+
+    def _grant(self, run: str, trial: FrozenTrial | None) -> Claim:
+        if trial is None:
+            backend = self._storage.backend
+            number = backend.create_new_trial(self._search._study_id, create_trial(
+                state=TrialState.RUNNING, user_attrs={_RUN: run}))
+            trial = backend.get_trial(number)
+        before = Lease.of(trial)
+        token = self._leases.grant(trial).token
+        shared = before.token != self._seen.get(run, 0)
+        self._seen[run] = token
+        return Claim(run, token, shared)
+
+    def _id(self, run: str) -> int:
+        return self._trials()[run]._trial_id
+
+    def ours(self, claim: Claim) -> bool:
+        return self._storage.exclusively(
+            lambda: self._leases.ours(self._trials()[claim.run], claim.token))
+
+    def release(self, claim: Claim) -> None:
+        def locked() -> None:
+            trial = self._trials()[claim.run]
+            if self._leases.ours(trial, claim.token):
+                Lease(None, claim.token).store(self._storage.backend, trial._trial_id)
+
+        self._storage.exclusively(locked)
+        self._held.pop(claim.run, None)
+        self._leases.forget(self._id(claim.run), claim.token)
+
+    def holders(self, runs: Iterable[str] | None = None) -> Counter[Holder]:
+        trials, owners = self._storage.patiently(lambda: (self._trials(), self._leases.owners()))
+        wanted = trials.keys() if runs is None else [run for run in runs if run in trials]
+        leases = (Lease.of(trials[run]) for run in wanted)
+        return Counter(self._leases.holder(lease.owner, owners) for lease in leases
+                       if lease.owner is not None and lease.owner != self._leases.owner.name)
+
+    def beat(self) -> None:
+        self._leases.beat()
+
+    def hurry(self) -> None:
+        self._storage.patience = min(self._storage.patience, PARTING)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._heart.join()
+        self.hurry()
+        try:
+            for claim in list(self._held.values()):
+                self.release(claim)
+        except FtlabError:
+            pass  # others take them over where they see us gone, a lease later
+        finally:
+            self._storage.close()
