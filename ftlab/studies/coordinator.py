@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from ftlab.errors import InputError
+from ftlab.errors import FtlabError, InputError
 from ftlab.studies import provenance
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
@@ -101,6 +101,8 @@ class _Runs(Jobs):
         queue.look(names)
         # under the lock, or commands that start at once make two of each
         self.cells = queue.exclusively(lambda: self._open_cells(made))
+        self.names = {(cell_id, seed): run_name(p.cell, seed)
+                      for cell_id, p in self.cells.items() for seed in study.seeds}
         self.elsewhere = Elsewhere(study.name, queue, tracker, display)
         _refuse_changed(self.cells, self.elsewhere.records)
         done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}
@@ -135,25 +137,27 @@ class _Runs(Jobs):
             if not claims:
                 self.looked = time.monotonic() + AGAIN
                 helped = bool(self.attempts) or self.outcome.finished > self.begun
-                self.elsewhere.wait([self._name(*run) for run in self.waiting], helped)
+                self.elsewhere.wait([self.names[run] for run in self.waiting], helped)
                 return None
-            ours = {run: claim for run, claim in claims.items() if not self._done(run, claim)}
+            try:
+                ours = {run: claim for run, claim in claims.items() if not self._done(run, claim)}
+            except FtlabError:  # an outage of the store: nobody knows if they are done already
+                for claim in claims.values():
+                    self.queue.release(claim)
+                self.looked = time.monotonic() + 10 * AGAIN
+                return None
             if ours:
                 return self._job(ours)
         return None
 
     def _claim(self) -> dict[tuple[str, int], Claim]:
         """The first run that nobody works at, and those that share its process."""
-        named = {self._name(*run): run for run in self.waiting}
+        named = {self.names[run]: run for run in self.waiting}
 
-        def company(name: str) -> list[str]:
-            cell_id, seed = named[name]
-            return [self._name(cell_id, other) for other in self._company(cell_id, seed)]
+        def choose(free: list[str]) -> list[str]:
+            return [self.names[run] for run in self._together([named[name] for name in free])]
 
-        return {named[claim.run]: claim for claim in self.queue.claim(list(named), company)}
-
-    def _name(self, cell_id: str, seed: int) -> str:
-        return run_name(self.cells[cell_id].cell, seed)
+        return {named[claim.run]: claim for claim in self.queue.claim(list(named), choose)}
 
     def _done(self, run: tuple[str, int], claim: Claim) -> bool:
         """Count a run that another command has ended since we began."""
@@ -190,12 +194,14 @@ class _Runs(Jobs):
                 self.queue.release(claim)
             raise
 
-    def _company(self, cell_id: str, seed: int) -> list[int]:
-        """The seed and those that wait with it and may share its process."""
-        if (cell_id, seed) in self.solitary:
-            return [seed]
-        waiting = [s for c, s in self.waiting if c == cell_id and (c, s) not in self.solitary]
-        return seeds_together(self.cells[cell_id].cell, waiting, self.study.shortcuts)[0]
+    def _together(self, free: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """The first of these runs, and those that may share its process."""
+        first = cell_id, _ = free[0]
+        if first in self.solitary:
+            return [first]
+        seeds = [s for c, s in free if c == cell_id and (c, s) not in self.solitary]
+        together = seeds_together(self.cells[cell_id].cell, seeds, self.study.shortcuts)
+        return [(cell_id, seed) for seed in together[0]]
 
     def over(self) -> bool:
         return not self.waiting
@@ -225,8 +231,8 @@ class _Runs(Jobs):
         """Leave the store and the terminal in order, whatever has happened."""
         self.display.close()
         for cell_id in +self.open:
-            seeds = self.study.seeds
-            if not self.elsewhere.work_at(self._name(cell_id, seed) for seed in seeds):
+            names = [self.names[cell_id, seed] for seed in self.study.seeds]
+            if not self.elsewhere.work_at(names):
                 self.tracker.end_cell(cell_id, interrupted=True)
         self.tracker.close()
 

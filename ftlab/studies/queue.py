@@ -63,13 +63,12 @@ class Queue(ABC):
         """Remember how runs stand; call it before the tracking store is read."""
 
     @abstractmethod
-    def claim(self, runs: Sequence[str], company: Callable[[str], Sequence[str]]) -> list[Claim]:
-        """Hold the first run that nobody works at.
+    def claim(self, runs: Sequence[str], choose: Callable[[list[str]], list[str]]) -> list[Claim]:
+        """Hold runs that nobody works at.
 
         Args:
             runs: that are wanted, in order.
-            company: the runs that would share a process with a run, itself included; those of them
-                that nobody works at are held as well.
+            choose: of those that are free, in order and at least one, which to hold.
         """
 
     @abstractmethod

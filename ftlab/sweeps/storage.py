@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,11 @@ from ftlab.tracking.plain import redact
 
 OUTAGE = (OSError, StorageInternalError, DBAPIError, PoolTimeout)
 """What a storage raises that does not answer."""
+_AGAIN = "make room, and give the same command again: nothing finished is repeated"
+_LOCKS = "name a file on a disk whose files can be locked, or postgresql://user@host/database"
+_LASTING = {errno.ENOSPC: _AGAIN, errno.EDQUOT: _AGAIN, errno.EROFS: "name another file",
+            errno.ENOLCK: _LOCKS, errno.EOPNOTSUPP: _LOCKS, errno.ENOSYS: _LOCKS}
+"""What time does not mend, and what does."""
 PAUSE = 1.0  # seconds between tries during an outage
 T = TypeVar("T")
 
@@ -116,6 +122,9 @@ class Storage:
                 raise InputError(f"storage {self.where}: {error}",
                                  "make the file and its folder writable, or name another") from error
             except OUTAGE as error:
+                if isinstance(error, OSError) and error.errno in _LASTING:
+                    raise FtlabError(f"storage {redact(self.where)}: {error.strerror}",
+                                     _LASTING[error.errno]) from error
                 said = f"the storage {redact(self.where)} does not answer: {_said(error)}"
                 if time.monotonic() - begin > self.patience:
                     raise FtlabError(

@@ -121,16 +121,12 @@ class RunQueue(Queue):
             # whoever holds it now may end it before we read the tracking store, or after
             self._seen[run] = held.token if held.owner is None else -1
 
-    def claim(self, runs: Sequence[str], company: Callable[[str], Sequence[str]]) -> list[Claim]:
+    def claim(self, runs: Sequence[str], choose: Callable[[list[str]], list[str]]) -> list[Claim]:
         def locked() -> list[Claim]:
             trials, owners = self._trials(), self._leases.owners()
-
-            def free(run: str) -> bool:
-                return run not in trials or self._leases.free(trials[run], owners)
-
-            first = next(filter(free, runs), None)
-            return [] if first is None else [
-                self._grant(run, trials.get(run)) for run in company(first) if free(run)]
+            free = [run for run in runs
+                    if run not in trials or self._leases.free(trials[run], owners)]
+            return [self._grant(run, trials.get(run)) for run in choose(free)] if free else []
 
         claims = self._storage.exclusively(locked)
         for claim in claims:
