@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis  # before the garbage is frozen, which a plugin of its looks at
 import numpy as np
 import pytest
+from postgresql_server import Server, postgresql  # noqa: F401  a fixture
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing from threads, and processes with two each on two cores lose much.
@@ -197,3 +198,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     Tracker(f"sqlite:///{path}").open_study("other", {})
     return path
+
+
+@pytest.fixture(params=["journal", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty storage, of each kind."""
+    if request.param == "journal":
+        return str(tmp_path / "optuna.journal")
+    server: Server = request.getfixturevalue("postgresql")
+    return server.database()

@@ -47,12 +47,13 @@ def write(folder: Path, backbone: Path, data: Path, **keys: Any) -> Path:
 
 @pytest.fixture
 def queue(study: Study, tmp_path: Path) -> Iterator[Callable[..., RunQueue]]:
+    """Makes the queue of another command; without an address the one beside the results."""
     made = []
 
-    def make(lease: float = LEASE) -> RunQueue:
+    def make(lease: float = LEASE, address: str = "") -> RunQueue:
         folder = tmp_path / "results" / "small" / ".queue"
         folder.mkdir(parents=True, exist_ok=True)
-        made.append(RunQueue("small", Storage(str(folder / "runs.journal")), lease))
+        made.append(RunQueue("small", Storage(address or str(folder / "runs.journal")), lease))
         made[-1].look(names(study))
         return made[-1]
 
@@ -89,12 +90,14 @@ def do(study: Study, folder: Path, engine: ScriptedEngine, **more: Any) -> Any:
     return run_study(study, f"sqlite:///{folder}/mlflow.db", folder / "results", engine=engine, **more)
 
 
-def test_two_commands__on_an_empty_store_do_each_run_once(study: Study, tmp_path: Path) -> None:
+def test_two_commands__on_an_empty_store_do_each_run_once(
+    study: Study, address: str, tmp_path: Path
+) -> None:
     engines = [ScriptedEngine(play, 1) for _ in "ab"]
     outcomes: dict[int, Any] = {}
 
     def command(number: int) -> None:
-        outcomes[number] = do(study, tmp_path, engines[number])
+        outcomes[number] = do(study, tmp_path, engines[number], storage=address)
 
     threads = [threading.Thread(target=command, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -139,8 +142,10 @@ def test_held_runs__of_a_dead_command_are_taken_over(
     assert not left.exists()
 
 
-def test_a_command_of_another_machine__is_watched(queue: Callable[..., RunQueue]) -> None:
-    far, near = queue(0.4), queue(0.4)
+def test_a_command_of_another_machine__is_watched(
+    queue: Callable[..., RunQueue], address: str
+) -> None:
+    far, near = queue(0.4, address), queue(0.4, address)
     far._leases.owner.machine, far._leases.owner.host = "elsewhere", "node7"
     far._leases.beat(now=True)
     (claim,) = far.claim(["a"], by_itself)

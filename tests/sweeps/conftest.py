@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from postgresql_server import Server, postgresql  # noqa: F401  a fixture
 
 from ftlab.sweeps.board import Board
 from ftlab.sweeps.storage import Storage
@@ -45,15 +44,6 @@ def written(folder: Path, study: dict[str, Any] | None = None, **keys: Any) -> S
 def make_sweep(_sweep: Sweep) -> Callable[..., Sweep]:
     """The sweep `sweep` with other fields: `make_sweep(trials=3, pruner="Median")`."""
     return lambda **fields: replace(_sweep, **{"trials": 4, "sampler": "Random", **fields})
-
-
-@pytest.fixture(params=["journal", "postgresql"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty storage, of each kind."""
-    if request.param == "journal":
-        return str(tmp_path / "optuna.journal")
-    server: Server = request.getfixturevalue("postgresql")
-    return server.database()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ def _work(make_board, address, trials, most, steps, say):
     os.fsync = lambda file: None  # what is tested is who writes, not the disk
     board, done = make_board(address, trials=trials), []
     while len(done) < most and (held := board.take()):
+        board.beat()  # as the coordinator's loop does; a slow machine may need a lease's length
         for step in range(steps):
             board.report(held, step, step / held.token)
         assert board.complete(held, [1.0])
