@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,10 +26,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ftlab.backbones.cache_folder import folder, locked, make_room, may_add
+from ftlab.backbones.cache_folder import folder, locked, make_room, mark_read, may_add
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.ragged import Ragged, lengths
+from ftlab.files import replacing
 
 FEW = 4096  # characters of what is asked: below it, tokenising is quicker than knowing the tokenizer
 _ENDS = ".ends"
@@ -164,7 +164,7 @@ def _open(path: Path) -> Tokenised | None:
         cut, checksum = said["cut"], said["crc32"]
         if _checksum(tensors, cut) != checksum:
             return None
-        os.utime(path)  # the last that is evicted
+        mark_read(path)
     except (OSError, SafetensorError, KeyError):
         return None
     return Tokenised({name: Ragged(values, tensors[name + _ENDS])
@@ -174,10 +174,9 @@ def _open(path: Path) -> Tokenised | None:
 def _write(path: Path, made: Tokenised) -> None:
     tensors = dict(chain.from_iterable(_tensors(*column) for column in made.columns.items()))
     said = {"cut": str(made.cut), "crc32": _checksum(tensors, str(made.cut))}
-    work = path.with_suffix(".making")
-    save_file(tensors, work, said)
-    make_room(work.stat().st_size)
-    os.replace(work, path)
+    with replacing(path, locked=True) as work:
+        save_file(tensors, work, said)
+        make_room(work.stat().st_size)
 
 
 def _tensors(name: str, rows: Sequence[Sequence[int]]) -> Iterator[tuple[str, Tensor]]:

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ftlab.backbones import cache_folder
+from ftlab.files import replacing
 from ftlab.training.guards import digest
 
 CHUNK = 2**25  # bytes that are checked at a time
@@ -86,7 +86,7 @@ class Activations:
             raise Damaged(f"{self.path}: {error}") from error
         if {name: _digests(tensor) for name, tensor in self._tensors.items()} != said:
             raise Damaged(f"{self.path}: its checksums are other ones")
-        os.utime(self.path)  # the last that is evicted
+        cache_folder.mark_read(self.path)
         return self
 
     @property
@@ -162,9 +162,9 @@ def obtain(
         shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
         work.mkdir()
         try:
-            made = _write(work, examples, record())
-            cache_folder.make_room(made.stat().st_size)
-            os.replace(made, path)
+            with replacing(path, locked=True) as whole:
+                _write(whole, work, examples, record())
+                cache_folder.make_room(whole.stat().st_size)
         finally:
             shutil.rmtree(work)
         return Activations(path).open(), True
@@ -179,8 +179,15 @@ def _whole(path: Path) -> Activations | None:
         return None
 
 
-def _write(work: Path, examples: int, recorded: Recorded) -> Path:
-    """One safetensors file; what is recorded never has to fit into memory."""
+def _write(whole: Path, work: Path, examples: int, recorded: Recorded) -> None:
+    """One safetensors file; what is recorded never has to fit into memory.
+
+    Args:
+        whole: the file.
+        work: a folder for its parts.
+        examples: in the split.
+        recorded: see `Recorded`.
+    """
     columns: list[_Column] = []
     with contextlib.ExitStack() as stack:
         for index, masks, handed in recorded:
@@ -195,7 +202,7 @@ def _write(work: Path, examples: int, recorded: Recorded) -> Path:
         values = {f"values{number}": column.values() for number, column in enumerate(columns)}
         tensors |= sorted(values.items(), key=lambda item: -item[1].dtype.itemsize)
         digests = {name: _digests(tensor) for name, tensor in tensors.items()}
-        return _assemble(work / "whole.safetensors", tensors, json.dumps(digests))
+        _assemble(whole, tensors, json.dumps(digests))
 
 
 class _Column:
@@ -229,7 +236,7 @@ class _Column:
         return mapped.view(self.written, *self.shape)
 
 
-def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> Path:
+def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> None:
     """As `save_file`, which would take all of it into memory at once."""
     said: dict[str, Any] = {"__metadata__": {"digests": digests}}
     end = 0
@@ -243,9 +250,6 @@ def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> Path:
         file.write(struct.pack("<Q", len(header)) + header)
         for tensor in tensors.values():
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
-    return path
 
 
 def _digests(tensor: Tensor) -> list[list[int]]:
