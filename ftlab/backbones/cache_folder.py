@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ POLL = 0.2  # seconds from one try at a lock to the next
 KINDS = ("prefix", "tokens")
 """Folders whose .safetensors files are bounded together."""
 
+LOGGER = "ftlab.cache"
+logger = logging.getLogger(LOGGER)
 _untouched = ContextVar("untouched", default=False)
 
 
@@ -61,6 +64,17 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
                 waiting()
                 time.sleep(POLL)
         yield
+
+
+def damaged(what: str) -> None:
+    """Say of a file that it is not what was written, and is made again; a run takes a note of it."""
+    logger.warning("damaged cache, made again: %s", what)
+
+
+def used(path: Path) -> None:
+    """Let a file be the last that is evicted; another's, in a cache that one may only read, stays."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def make_room(needed: int) -> None:

@@ -20,20 +20,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ftlab.backbones import cache_folder
-from ftlab.training.guards import digest
+from ftlab.backbones.digest import DIGESTS, Damaged, digests, mapped
 
-CHUNK = 2**25  # bytes that are checked at a time
 DTYPES = {torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
           torch.bfloat16: "BF16"}
 """safetensors' names. Wider ones are written first, so that each is where its size divides."""
-
-
-class Damaged(Exception):
-    """A file is not what was written; it is made again."""
 
 
 def folder() -> Path:
@@ -76,17 +70,11 @@ class Activations:
         """Map the file and check it.
 
         Raises:
+            OSError: there is none, or it may not be read.
             Damaged: it is not what was written.
         """
-        try:
-            with safe_open(self.path, "pt") as file:
-                said = json.loads((file.metadata() or {})["digests"])
-                self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise Damaged(f"{self.path}: {error}") from error
-        if {name: _digests(tensor) for name, tensor in self._tensors.items()} != said:
-            raise Damaged(f"{self.path}: its checksums are other ones")
-        os.utime(self.path)  # the last that is evicted
+        self._tensors = mapped(self.path)
+        cache_folder.used(self.path)
         return self
 
     @property
@@ -171,11 +159,12 @@ def obtain(
 
 
 def _whole(path: Path) -> Activations | None:
-    if not path.exists():
-        return None
     try:
         return Activations(path).open()
-    except Damaged:
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        cache_folder.damaged(str(error))
         return None
 
 
@@ -194,8 +183,7 @@ def _write(work: Path, examples: int, recorded: Recorded) -> Path:
         tensors |= {f"length{number}": column.length for number, column in enumerate(columns)}
         values = {f"values{number}": column.values() for number, column in enumerate(columns)}
         tensors |= sorted(values.items(), key=lambda item: -item[1].dtype.itemsize)
-        digests = {name: _digests(tensor) for name, tensor in tensors.items()}
-        return _assemble(work / "whole.safetensors", tensors, json.dumps(digests))
+        return _assemble(work / "whole.safetensors", tensors)
 
 
 class _Column:
@@ -229,9 +217,9 @@ class _Column:
         return mapped.view(self.written, *self.shape)
 
 
-def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> Path:
+def _assemble(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """As `save_file`, which would take all of it into memory at once."""
-    said: dict[str, Any] = {"__metadata__": {"digests": digests}}
+    said: dict[str, Any] = {"__metadata__": {DIGESTS: digests(tensors)}}
     end = 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.numel() * tensor.dtype.itemsize
@@ -246,8 +234,3 @@ def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return path
-
-
-def _digests(tensor: Tensor) -> list[list[int]]:
-    chunks = tensor.reshape(-1).split(CHUNK // tensor.dtype.itemsize)
-    return [list(digest(chunk)) for chunk in chunks]
