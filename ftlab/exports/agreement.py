@@ -24,6 +24,7 @@ from ftlab.exports.loading import Loading
 from ftlab.exports.restore import Restored
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
+from ftlab.tracking import artifacts
 from ftlab.training.costs import without_target
 from ftlab.training.evaluate import placing
 from ftlab.training.fit import Run, make_trainer
@@ -134,6 +135,7 @@ def _stored(restored: Restored) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"run {restored.record.run_id} has no predictions/test.parquet",
                          "put its artifacts back, or run its study again")
+    artifacts.check(restored.record, restored.files, "predictions/test.parquet")
     return {row["id"]: row for row in pq.read_table(path).to_pylist()}
 
 
