@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TextIO
 
 LIMIT = 20_000_000_000  # bytes on disk, unless $FTLAB_CACHE_BYTES says otherwise
 POLL = 0.2  # seconds from one try at a lock to the next
@@ -55,7 +56,7 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
         path: of the lock's file.
         waiting: called every now and then while another process has it.
     """
-    with path.open("w") as file:
+    with _lock_file(path) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,8 +72,15 @@ def damaged(what: str) -> None:
     logger.warning("damaged cache, made again: %s", what)
 
 
-def used(path: Path) -> None:
-    """Let a file be the last that is evicted; another's, in a cache that one may only read, stays."""
+def _lock_file(path: Path) -> TextIO:
+    try:
+        return path.open("a")
+    except PermissionError:  # another user's, of a folder that several share
+        return path.open()
+
+
+def mark_read(path: Path) -> None:
+    """Let a file be the last that is evicted; one that may only be read keeps its time."""
     with contextlib.suppress(OSError):
         os.utime(path)
 

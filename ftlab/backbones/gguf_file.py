@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from ftlab.backbones.source import resolve_path, sha256_of
 from ftlab.errors import InputError
+from ftlab.files import replacing
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError,
                struct.error)
@@ -73,7 +74,8 @@ def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> 
     new = Path(tempfile.mkdtemp(dir=folder))
     try:
         for name in write(new):
-            os.replace(new / name, folder / name)
+            with replacing(folder / name) as whole:
+                os.replace(new / name, whole)
     except _UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{source}: cannot be read as GGUF: {reason}",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -25,11 +24,19 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ftlab.backbones.cache_folder import damaged, folder, locked, make_room, may_add, used
+from ftlab.backbones.cache_folder import (
+    damaged,
+    folder,
+    locked,
+    make_room,
+    mark_read,
+    may_add,
+)
 from ftlab.backbones.digest import DIGESTS, Damaged, digests, mapped
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.ragged import Ragged, lengths
+from ftlab.files import replacing
 
 FEW = 4096  # characters of what is asked: below it, tokenising is quicker than knowing the tokenizer
 _ENDS, _CUT = ".ends", ".cut"
@@ -158,7 +165,7 @@ def _open(path: Path) -> Tokenised | None:
     """The file, mapped; None where it is missing, or not what was written."""
     try:
         tensors = mapped(path)
-        used(path)
+        mark_read(path)
     except FileNotFoundError:
         return None
     except Damaged as error:
@@ -172,10 +179,9 @@ def _open(path: Path) -> Tokenised | None:
 def _write(path: Path, made: Tokenised) -> None:
     tensors = dict(chain.from_iterable(_tensors(*column) for column in made.columns.items()))
     tensors[_CUT] = torch.tensor(made.cut)
-    work = path.with_suffix(".making")
-    save_file(tensors, work, {DIGESTS: digests(tensors)})
-    make_room(work.stat().st_size)
-    os.replace(work, path)
+    with replacing(path, locked=True) as work:
+        save_file(tensors, work, {DIGESTS: digests(tensors)})
+        make_room(work.stat().st_size)
 
 
 def _tensors(name: str, rows: Sequence[Sequence[int]]) -> Iterator[tuple[str, Tensor]]:

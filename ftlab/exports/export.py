@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -127,8 +128,9 @@ def write_model(
         notes.append(write_onnx(found, folder))
     text = card(found, loading, form, found.cell, notes)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes for its owner alone
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):  # safetensors writes for its owner alone
+        path.chmod(mode if path.is_dir() else mode & 0o666)
     return loading, form
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.files import write
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.formats import escape_csv
 from ftlab.reports.rows import Row
@@ -126,23 +125,15 @@ def table_lines(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
-    """Write under another name, then rename: a reader never sees half a file.
+    """Write a file and its folder: a reader never sees half of it.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):  # no rest where the folder itself was the trouble
-            temporary.unlink()
         raise InputError(
             f"results {path}: {error.strerror or error}", "free space, or give another --results"
         ) from error

@@ -135,7 +135,7 @@ def _failed(error: BaseException) -> Event:
 
 def journal(directory: Path) -> Callable[[Event], None]:
     """Appends events to a run's file: each whole with one write, since processes may share it."""
-    file = os.open(directory / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(directory / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def write(event: Event) -> None:
         os.write(file, f"{json.dumps(event)}\n".encode())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable
 from functools import cache
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.backbones.cache_folder import folder, may_add
+from ftlab.files import write
 from ftlab.studies.apart import apart
 from ftlab.studies.provenance import PACKAGES
 
@@ -60,11 +60,9 @@ def _code() -> str:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write under another name, then rename; the oldest go."""
+    """Write the file; the oldest go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write(path, text)
     kept = sorted((each.stat().st_mtime, each) for each in path.parent.glob("*.json"))
     for _, old in kept[:-MOST]:
         old.unlink(missing_ok=True)

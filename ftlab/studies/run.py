@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ftlab.files import write
 from ftlab.studies import provenance
 from ftlab.studies.display import Display
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, died
@@ -193,9 +194,7 @@ def mark_failed(checkpoint: Path, reason: str) -> None:
         shutil.rmtree(checkpoint, ignore_errors=True)
         return
     said = {FAILED: reason, **json.loads(manifest.read_text(encoding="utf-8"))}
-    growing = manifest.with_suffix(".tmp")
-    growing.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    growing.replace(manifest)
+    write(manifest, json.dumps(said, indent=1) + "\n")
     for rest in checkpoint.glob("*.tmp"):
         rest.unlink()
 

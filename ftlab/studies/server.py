@@ -178,7 +178,7 @@ def leave(body: Callable[[], int]) -> NoReturn:
 
 def redirect(output: Path) -> None:
     """Give this process a file for what it prints, and nothing to read."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from ftlab.errors import InputError
+from ftlab.files import write
 from ftlab.studies.entries import merged
 from ftlab.studies.yaml_file import read
 from ftlab.studies.yaml_schema import dump
@@ -115,13 +114,9 @@ def _written(class_path: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):  # no rest where the folder itself was the trouble
-            temporary.unlink()
         raise InputError(
             f"{path}: cannot be written: {error.strerror or error}",
             "make its folder writable; the same command writes it, and repeats no trial",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ftlab.backbones.model import TaskModel
 from ftlab.errors import InputError
+from ftlab.files import replacing, write
 from ftlab.training.manifest import MANIFEST
 from ftlab.training.sharding import full
 
@@ -46,20 +46,12 @@ def save(directory: Path, changed: Mapping[str, Tensor], record: Mapping[str, An
     """
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / WEIGHTS
-    temporary = directory / f"{WEIGHTS}.tmp"
-    save_file(dict(changed), temporary)
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    with replacing(weights) as temporary:
+        save_file(dict(changed), temporary)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     manifest = json.dumps({"files": {WEIGHTS: {"sha256": digest}}, **record}, indent=1)
-    (directory / f"{MANIFEST}.tmp").write_text(manifest + "\n", encoding="utf-8")
-    for name in (WEIGHTS, MANIFEST):  # the manifest last: without it there is no checkpoint
-        _flush(directory / f"{name}.tmp")
-        os.replace(directory / f"{name}.tmp", directory / name)
+    write(directory / MANIFEST, manifest + "\n")  # last: without it there is no checkpoint
     return weights.stat().st_size + (directory / MANIFEST).stat().st_size
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def load(directory: Path, model: TaskModel) -> dict[str, Any]:

@@ -63,10 +63,10 @@ def test_load__refuses_another_architecture(tmp_path: Path) -> None:
 def test_save__a_crash_before_the_manifest_leaves_the_old_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(path: Path) -> None:
+    def crash(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_flush", crash)
+    monkeypatch.setattr("ftlab.files.os.fsync", crash)
     with pytest.raises(OSError, match="No space"):
         saved(tmp_path, model())
     assert not (tmp_path / checkpoint.MANIFEST).exists()

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ftlab.backbones import cache_folder
 from ftlab.backbones.digest import DIGESTS, Damaged, digests, mapped
+from ftlab.files import replacing
 
 DTYPES = {torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
           torch.bfloat16: "BF16"}
@@ -74,7 +74,7 @@ class Activations:
             Damaged: it is not what was written.
         """
         self._tensors = mapped(self.path)
-        cache_folder.used(self.path)
+        cache_folder.mark_read(self.path)
         return self
 
     @property
@@ -150,9 +150,9 @@ def obtain(
         shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
         work.mkdir()
         try:
-            made = _write(work, examples, record())
-            cache_folder.make_room(made.stat().st_size)
-            os.replace(made, path)
+            with replacing(path, locked=True) as whole:
+                _write(whole, work, examples, record())
+                cache_folder.make_room(whole.stat().st_size)
         finally:
             shutil.rmtree(work)
         return Activations(path).open(), True
@@ -168,8 +168,15 @@ def _whole(path: Path) -> Activations | None:
         return None
 
 
-def _write(work: Path, examples: int, recorded: Recorded) -> Path:
-    """One safetensors file; what is recorded never has to fit into memory."""
+def _write(whole: Path, work: Path, examples: int, recorded: Recorded) -> None:
+    """One safetensors file; what is recorded never has to fit into memory.
+
+    Args:
+        whole: the file.
+        work: a folder for its parts.
+        examples: in the split.
+        recorded: see `Recorded`.
+    """
     columns: list[_Column] = []
     with contextlib.ExitStack() as stack:
         for index, masks, handed in recorded:
@@ -183,7 +190,7 @@ def _write(work: Path, examples: int, recorded: Recorded) -> Path:
         tensors |= {f"length{number}": column.length for number, column in enumerate(columns)}
         values = {f"values{number}": column.values() for number, column in enumerate(columns)}
         tensors |= sorted(values.items(), key=lambda item: -item[1].dtype.itemsize)
-        return _assemble(work / "whole.safetensors", tensors)
+        _assemble(whole, tensors)
 
 
 class _Column:
@@ -217,7 +224,7 @@ class _Column:
         return mapped.view(self.written, *self.shape)
 
 
-def _assemble(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+def _assemble(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """As `save_file`, which would take all of it into memory at once."""
     said: dict[str, Any] = {"__metadata__": {DIGESTS: digests(tensors)}}
     end = 0
@@ -231,6 +238,3 @@ def _assemble(path: Path, tensors: Mapping[str, Tensor]) -> Path:
         file.write(struct.pack("<Q", len(header)) + header)
         for tensor in tensors.values():
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
-    return path
