@@ -127,7 +127,7 @@ class TokenCache:
                 return make()
             where.mkdir(parents=True, exist_ok=True)
             with locked(path.with_suffix(".lock")):
-                if found := _open(path):  # another process has made it meanwhile
+                if found := _open(path, say=True):  # another process has made it meanwhile
                     return found
                 made = make()
                 _write(path, made)
@@ -161,15 +161,16 @@ def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _open(path: Path) -> Tokenised | None:
-    """The file, mapped; None where it is missing, or not what was written."""
+def _open(path: Path, say: bool = False) -> Tokenised | None:
+    """The file, mapped; None where it is missing, or not what was written, which can be said."""
     try:
         tensors = mapped(path)
         mark_read(path)
     except FileNotFoundError:
         return None
     except Damaged as error:
-        damaged(str(error))
+        if say:
+            damaged(str(error))
         return None
     cut = int(tensors.pop(_CUT))
     return Tokenised({name: Ragged(values, tensors[name + _ENDS])

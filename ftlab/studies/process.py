@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftlab.backbones import cache_folder
 from ftlab.errors import FtlabError
 from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Event
 
@@ -45,6 +47,7 @@ def execute(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    _note_caches([report])
     try:
         task = _built(directory, said)
         if said.get("search"):
@@ -85,6 +88,7 @@ def execute_pack(
             runs.append(_built(folder, said))
             reports.append(_of(number, report))
             stops.append((folder / STOP).exists)
+        _note_caches(reports)
         trials = bool(members[0].get("search"))
         results = execute_together(runs, reports, stops if trials else None)
     except SIGTERMException:
@@ -102,6 +106,22 @@ def execute_pack(
         else:
             tell({"event": "done", "metrics": result})
     return 0
+
+
+class _Notes(logging.Handler):
+    """Makes what the caches complain of a note of runs, whose output goes when they are finished."""
+
+    def __init__(self, reports: Sequence[Callable[[Event], None]]) -> None:
+        super().__init__()
+        self.reports = reports
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for report in self.reports:
+            report({"event": "note", "text": record.getMessage()})
+
+
+def _note_caches(reports: Sequence[Callable[[Event], None]]) -> None:
+    logging.getLogger(cache_folder.LOGGER).addHandler(_Notes(reports))
 
 
 def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]:

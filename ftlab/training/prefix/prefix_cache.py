@@ -143,7 +143,7 @@ def obtain(
         return found, False
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache_folder.locked(path.with_suffix(".lock"), waiting):
-        found = _whole(path)  # another process has made it meanwhile
+        found = _whole(path, say=True)  # another process has made it meanwhile
         if found is not None:
             return found, False
         work = path.with_suffix(".making")
@@ -158,13 +158,15 @@ def obtain(
         return Activations(path).open(), True
 
 
-def _whole(path: Path) -> Activations | None:
+def _whole(path: Path, say: bool = False) -> Activations | None:
+    """The file, open; None where it is missing, or not what was written, which can be said."""
     try:
         return Activations(path).open()
     except FileNotFoundError:
         return None
     except Damaged as error:
-        cache_folder.damaged(str(error))
+        if say:
+            cache_folder.damaged(str(error))
         return None
 
 
