@@ -131,11 +131,11 @@ def reproduce(restored: Restored) -> None:
 
 def _stored(restored: Restored) -> dict[str, dict[str, Any]]:
     """The run's test predictions by id."""
+    artifacts.check(restored.record, restored.files, "predictions/test.parquet")
     path = restored.files / "predictions" / "test.parquet"
     if not path.is_file():
         raise InputError(f"run {restored.record.run_id} has no predictions/test.parquet",
                          "put its artifacts back, or run its study again")
-    artifacts.check(restored.record, restored.files, "predictions/test.parquet")
     return {row["id"]: row for row in pq.read_table(path).to_pylist()}
 
 
