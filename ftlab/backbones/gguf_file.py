@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from ftlab.backbones.cache_folder import damaged
 from ftlab.backbones.source import resolve_path, sha256_of
 from ftlab.errors import InputError
-from ftlab.files import replacing
+from ftlab.files import is_full, replacing
 from ftlab.files import write as write_file
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError,
@@ -102,6 +102,8 @@ def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> 
         # after them: what a killed process leaves has no record, and is made again
         write_file(folder / f"{names[-1]}{_SHA256}", json.dumps(recorded))
     except _UNREADABLE as error:
+        if is_full(error):
+            raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{source}: cannot be read as GGUF: {reason}",
                          "get the file again, or one of an architecture that transformers "
