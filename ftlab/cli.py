@@ -7,8 +7,9 @@ import sys
 import typer
 
 from ftlab.commands import drift, models, results, studies, sweeps
-from ftlab.commands.show import complain
+from ftlab.commands.show import complain, disk_error
 from ftlab.errors import FtlabError, InputError
+from ftlab.files import is_full, is_of_disk
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,10 +35,16 @@ def main() -> None:
         app(standalone_mode=True)
     except FtlabError as error:
         complain(error)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        sys.exit(2 if isinstance(error, InputError) and not is_full(error) else 1)
     except Interrupted as interrupted:
         typer.secho(f"\n{interrupted.name}: stopped; the same command continues", err=True)
         sys.exit(128 + interrupted.number)
+    # the process's last resort: where a disk is full, libraries raise whatever they like
+    except Exception as error:
+        if not is_of_disk(error):
+            raise
+        complain(disk_error(error))
+        sys.exit(1)
     finally:
         signals.restore()
 

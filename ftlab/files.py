@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+# what libraries in Rust, C and C++ raise is no OSError, and says it in these words; of what may not
+# be written, others use the same words for other things
+_WORDS = re.compile("|".join([*map(os.strerror, _FULL), "database or disk is full"]))
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error, or one that caused it, says that a disk or a quota is full."""
+    if (isinstance(error, OSError) and error.errno in _FULL) or _WORDS.search(str(error)):
+        return True
+    cause = error.__cause__ or error.__context__
+    return cause is not None and is_full(cause)
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Return whether an error says that something cannot be written where it belongs."""
+    return (isinstance(error, OSError) and error.errno in _CLOSED) or is_full(error)
 
 
 @contextmanager
@@ -38,9 +59,13 @@ def replacing(path: Path, locked: bool = False) -> Iterator[Path]:
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # no rest where the folder itself was the trouble
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:  # of a write, which does not say whose
+            error.filename = os.fspath(path)
+        elif is_full(error) and not isinstance(error, OSError):  # safetensors has its own
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
         raise
 
 

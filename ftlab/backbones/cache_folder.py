@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ POLL = 0.2  # seconds from one try at a lock to the next
 KINDS = ("prefix", "tokens")
 """Folders whose .safetensors files are bounded together."""
 
+LOGGER = "ftlab.cache"
+logger = logging.getLogger(LOGGER)
 _untouched = ContextVar("untouched", default=False)
 
 
@@ -64,6 +67,11 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
         yield
 
 
+def damaged(what: str) -> None:
+    """Say of a file that it is not what was written, and is made again; a run takes a note of it."""
+    logger.warning("damaged cache, made again: %s", what)
+
+
 def _lock_file(path: Path) -> TextIO:
     try:
         return path.open("a")
@@ -72,8 +80,8 @@ def _lock_file(path: Path) -> TextIO:
 
 
 def mark_read(path: Path) -> None:
-    """Let a file be the last that is evicted; another user's keeps its time."""
-    with contextlib.suppress(PermissionError):
+    """Let a file be the last that is evicted; one that may only be read keeps its time."""
+    with contextlib.suppress(OSError):
         os.utime(path)
 
 

@@ -8,6 +8,7 @@ transformers reads such a file in pure Python (23 s of CPU time for SmolLM2-135M
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import struct
@@ -20,13 +21,16 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+from ftlab.backbones.cache_folder import damaged
 from ftlab.backbones.source import resolve_path, sha256_of
 from ftlab.errors import InputError
-from ftlab.files import replacing
+from ftlab.files import is_full, replacing
+from ftlab.files import write as write_file
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError,
                struct.error)
 _SETTINGS, _WEIGHTS = "config.json", "model.safetensors"
+_SHA256 = ".sha256"  # of files that were unpacked together, beside the last of them
 
 
 def is_gguf(source: str) -> bool:
@@ -58,11 +62,28 @@ def unpacked(source: str, weights: bool) -> Path:
     files = gguf_files(source)
     cache = Path(os.environ.get("FTLAB_CACHE", "~/.cache/ftlab")).expanduser()
     folder = cache / "gguf" / f"{sha256_of(files)[:16]}-{transformers.__version__}"
-    if not (folder / _SETTINGS).is_file():
+    if not _whole(folder, _SETTINGS):
         _fill(folder, source, lambda new: _unpack_settings(files[0], new))
-    if weights and not (folder / _WEIGHTS).is_file():
+    if weights and not _whole(folder, _WEIGHTS):
         _fill(folder, source, lambda new: _unpack_weights(files[0], folder, new))
     return folder
+
+
+def _whole(folder: Path, last: str) -> bool:
+    """Return whether files that were put into place together, `last` at last, are what they were."""
+    record = folder / f"{last}{_SHA256}"
+    try:
+        recorded = json.loads(record.read_text(encoding="utf-8"))
+        wrong = [name for name, digest in recorded.items() if sha256_of([folder / name]) != digest]
+    except FileNotFoundError as error:
+        if not record.is_file():  # not unpacked yet, or by an ftlab that recorded nothing
+            return False
+        wrong = [Path(error.filename).name]
+    except (ValueError, AttributeError):
+        wrong = [record.name]
+    if wrong:
+        damaged(f"{folder}: {', '.join(wrong)}")
+    return not wrong
 
 
 def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> None:
@@ -73,10 +94,16 @@ def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder))
     try:
-        for name in write(new):
+        names = write(new)
+        recorded = {name: sha256_of([new / name]) for name in names}
+        for name in names:
             with replacing(folder / name) as whole:
                 os.replace(new / name, whole)
+        # after them: what a killed process leaves has no record, and is made again
+        write_file(folder / f"{names[-1]}{_SHA256}", json.dumps(recorded))
     except _UNREADABLE as error:
+        if is_full(error):
+            raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{source}: cannot be read as GGUF: {reason}",
                          "get the file again, or one of an architecture that transformers "

@@ -2,7 +2,7 @@
 
 One file a list of texts and what is made of them, below `$FTLAB_CACHE/tokens`, named by a hash of
 the texts, the tokenizer, what was asked of it, the code that asked, and versions: safetensors with
-the lists of each name in one tensor, where each list ends, and a checksum.
+the lists of each name in one tensor, where each list ends, and their digests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import json
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
@@ -22,18 +21,25 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ftlab.backbones.cache_folder import folder, locked, make_room, mark_read, may_add
+from ftlab.backbones.cache_folder import (
+    damaged,
+    folder,
+    locked,
+    make_room,
+    mark_read,
+    may_add,
+)
+from ftlab.backbones.digest import DIGESTS, Damaged, digests, mapped
 from ftlab.backbones.preprocessing import TextPreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.ragged import Ragged, lengths
 from ftlab.files import replacing
 
 FEW = 4096  # characters of what is asked: below it, tokenising is quicker than knowing the tokenizer
-_ENDS = ".ends"
+_ENDS, _CUT = ".ends", ".cut"
 
 
 class Tokenised(NamedTuple):
@@ -121,7 +127,7 @@ class TokenCache:
                 return make()
             where.mkdir(parents=True, exist_ok=True)
             with locked(path.with_suffix(".lock")):
-                if found := _open(path):  # another process has made it meanwhile
+                if found := _open(path, say=True):  # another process has made it meanwhile
                     return found
                 made = make()
                 _write(path, made)
@@ -155,27 +161,27 @@ def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _open(path: Path) -> Tokenised | None:
-    """The file, mapped; None where it is missing, or not what was written."""
+def _open(path: Path, say: bool = False) -> Tokenised | None:
+    """The file, mapped; None where it is missing, or not what was written, which can be said."""
     try:
-        with safe_open(path, "pt") as file:
-            said = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        cut, checksum = said["cut"], said["crc32"]
-        if _checksum(tensors, cut) != checksum:
-            return None
+        tensors = mapped(path)
         mark_read(path)
-    except (OSError, SafetensorError, KeyError):
+    except FileNotFoundError:
         return None
+    except Damaged as error:
+        if say:
+            damaged(str(error))
+        return None
+    cut = int(tensors.pop(_CUT))
     return Tokenised({name: Ragged(values, tensors[name + _ENDS])
-                      for name, values in tensors.items() if not name.endswith(_ENDS)}, int(cut))
+                      for name, values in tensors.items() if not name.endswith(_ENDS)}, cut)
 
 
 def _write(path: Path, made: Tokenised) -> None:
     tensors = dict(chain.from_iterable(_tensors(*column) for column in made.columns.items()))
-    said = {"cut": str(made.cut), "crc32": _checksum(tensors, str(made.cut))}
+    tensors[_CUT] = torch.tensor(made.cut)
     with replacing(path, locked=True) as work:
-        save_file(tensors, work, said)
+        save_file(tensors, work, {DIGESTS: digests(tensors)})
         make_room(work.stat().st_size)
 
 
@@ -186,10 +192,3 @@ def _tensors(name: str, rows: Sequence[Sequence[int]]) -> Iterator[tuple[str, Te
     small = values.size > 0 and values.min() >= 0 and values.max() < 256
     yield name, torch.from_numpy(values.astype(np.uint8) if small else values)
     yield name + _ENDS, ends
-
-
-def _checksum(tensors: Mapping[str, Tensor], cut: str) -> str:
-    found = zlib.crc32(cut.encode())
-    for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].numpy().data, zlib.crc32(name.encode(), found))
-    return str(found)

@@ -24,6 +24,7 @@ from ftlab.exports.loading import Loading
 from ftlab.exports.restore import Restored
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
+from ftlab.tracking import artifacts
 from ftlab.training.costs import without_target
 from ftlab.training.evaluate import placing
 from ftlab.training.fit import Run, make_trainer
@@ -130,6 +131,7 @@ def reproduce(restored: Restored) -> None:
 
 def _stored(restored: Restored) -> dict[str, dict[str, Any]]:
     """The run's test predictions by id."""
+    artifacts.check(restored.record, restored.files, "predictions/test.parquet")
     path = restored.files / "predictions" / "test.parquet"
     if not path.is_file():
         raise InputError(f"run {restored.record.run_id} has no predictions/test.parquet",

@@ -18,6 +18,7 @@ from ftlab.errors import InputError
 from ftlab.studies.config import build, check, check_plain
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
+from ftlab.tracking import artifacts
 from ftlab.tracking.reader import RunReader
 from ftlab.tracking.records import RunRecord
 from ftlab.training import checkpoint, fit
@@ -86,6 +87,7 @@ def restored(
         files = Path(folder) / "run"
         for name in ("checkpoint", "predictions"):
             reader.download(record.run_id, name, files)
+        artifacts.check(record, files, "checkpoint")
         said = _specification(files, record.run_id)
         made = _checked(said, record.run_id, allow, Path(folder))
         _hold("backbone", "weights have", made.backbone.fingerprint, said, record.run_id)

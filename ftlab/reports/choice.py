@@ -11,7 +11,7 @@ from ftlab.reports import task_means
 from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.grid import Block, Column, Entry, Grid, Technique
 from ftlab.reports.rows import Row, build, check_metric, gaps, missing
-from ftlab.reports.sheet import COSTS, INCOMPLETE, SELECTION, SPREAD
+from ftlab.reports.sheet import COSTS, SELECTION, SPREAD, incomplete
 from ftlab.reports.source import Source
 from ftlab.reports.verdict import across, bold, ties
 from ftlab.tracking.plain import name_of
@@ -93,14 +93,16 @@ def _entry(row: Row) -> Entry:
     return Entry(row.summary, row.stands)
 
 
-def _notes(source: Source, keys: Sequence[CellKey], metrics: Sequence[str]) -> tuple[str, ...]:
-    """What is missing of some cells, each once."""
+def _notes(source: Source, keys: Sequence[CellKey], judged: Mapping[str, Judged]
+           ) -> tuple[str, ...]:
+    """What is missing of some cells, or remarked, each once; `judged` by metric."""
     said = []
     for key in keys:
         record = source.records.get(key)
         parts = ["not run"] if record is None else [
-            gaps(record), *(missing(record, metric) for metric in metrics
+            gaps(record), *(missing(record, metric) for metric in judged
                             if source.higher_is_better(key.dataset, metric) is not None)]
+        parts += dict.fromkeys(each.rows[key].remark for each in judged.values())
         if text := "; ".join(filter(None, parts)):
             said.append(f"{key.title}: {text}")
     return tuple(said)
@@ -119,7 +121,7 @@ def _by_metric(sources: Sequence[Source], metrics: Sequence[str]) -> Grid:
             lines = tuple(
                 Technique(key.technique, {metric: _entry(each.rows[key])
                                           for metric, each in judged.items()},
-                          _notes(source, [key], metrics))
+                          _notes(source, [key], judged))
                 for key in keys)
             blocks.append(Block(source.study, backbone, dataset, lines))
     costs = [("Costs", COSTS)] if any(m.startswith("cost/") for m in metrics) else []
@@ -153,7 +155,7 @@ def _by_dataset(sources: Sequence[Source], metrics: Mapping[str, str]) -> Grid:
                             in task_means.means(
                                 values, source.datasets, source.groups, metric).items()}
                 lines.append(Technique(technique, entries,
-                                       _notes(source, list(cells.values()), [metric])))
+                                       _notes(source, list(cells.values()), {metric: judged})))
             blocks.append(Block(source.study, backbone, "", tuple(lines)))
     averages = list(dict.fromkeys(name for source in sources
                                   for name in task_means.names(source.datasets, source.groups)))
@@ -206,6 +208,6 @@ def _about(found: Sequence[tuple[Source, str, Judged]],
             texts.setdefault(text, []).append(name)
         said += [(f"{term} ({'; '.join(names)})" if several and len(texts) > 1 else term, text)
                  for text, names in texts.items() if text]
-    if any(line.notes for block in blocks for line in block.lines):
-        said.append(("Incomplete", INCOMPLETE))
-    return said
+    text = incomplete(any(line.notes for block in blocks for line in block.lines),
+                      any(row.remark for _, _, judged in found for row in judged.rows.values()))
+    return [*said, ("Incomplete", text)] if text else said

@@ -15,7 +15,7 @@ from ftlab.reports.statistics.family import FEWEST, LEVEL, Pair, holm, pairs, st
 from ftlab.reports.statistics.paired import Tested, over_both, over_examples, over_seeds
 from ftlab.reports.statistics.ranks import Ranked, rank
 from ftlab.tracking import garbage
-from ftlab.tracking.records import CellRecord
+from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
 
 
@@ -135,15 +135,24 @@ def compared(
     found = {record.key: record for record in records}
     said = contributions or {}
     comparisons: dict[tuple[str, str], Comparison] = {}
+    remarks: dict[CellKey, str] = {}
     for group in dict.fromkeys(row.group for row in rows):
         complete = [row for row in rows if row.group == group and not row.note]
         alone = len(complete) < 2  # nobody to compare with: nothing needs to be read
         cells = [measured(found[row.key], metric, None if alone else tracker,
                           said.get(row.key.dataset)) for row in complete]
+        remarks |= {cell.key: _remark(cell) for cell in cells}
         comparisons[group] = compare(group, cells, higher_is_better, baseline, metric)
-    marked = [replace(row, stands=not row.note
+    marked = [replace(row, remark=remarks.get(row.key, ""), stands=not row.note
                       and row.key.technique in comparisons[row.group].standing) for row in rows]
     return marked, list(comparisons.values())
+
+
+def _remark(cell: Measured) -> str:
+    """Which predictions of a cell are damaged, and what that makes of its comparisons."""
+    files = [f"{error.name} of run {error.run.run_id}, seed {error.run.seed} ({error.why})"
+             for error in cell.damaged]
+    return f"tested over seeds alone, for damaged predictions: {', '.join(files)}" if files else ""
 
 
 def _corrected(family: Mapping[Pair, Compared]) -> dict[Pair, Compared]:

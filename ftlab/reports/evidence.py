@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +11,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ftlab.reports.rows import Row
+from ftlab.tracking import artifacts
+from ftlab.tracking.artifacts import DamagedArtifact
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
 
+logger = logging.getLogger("ftlab.reports")
 Contributions = Callable[[str, Mapping[str, Sequence[Any]]], NDArray[np.float64] | None]
 """A task's `contributions`."""
 
@@ -45,11 +50,13 @@ class Measured:
         values: by seed, of finished runs that have it.
         examples: by seed, what each test example adds to it, by the example's id; seeds whose
             predictions are missing, or do not tell, are left out.
+        damaged: runs whose predictions are not what they wrote, and that are left out too.
     """
 
     key: CellKey
     values: dict[int, float]
     examples: dict[int, pd.Series] = field(default_factory=dict)
+    damaged: tuple[DamagedArtifact, ...] = ()
 
     def same_examples(self, other: Measured) -> bool:
         """Whether all runs of both saw the same examples in the same order."""
@@ -112,10 +119,14 @@ class Evidence:
         return found
 
     def predictions(self, run: RunRecord, split: str = "test") -> dict[str, list[Any]] | None:
-        """As `predictions`, read once."""
+        """As `predictions`, read once; None for damaged ones too, after a warning."""
         asked = (run.run_id, split)
         if asked not in self._read:
-            self._read[asked] = predictions(self.tracker, run, split)
+            try:
+                self._read[asked] = predictions(self.tracker, run, split)
+            except DamagedArtifact as error:
+                logger.warning("%s; figures and diagnoses go without it", error.what)
+                self._read[asked] = None
         found: dict[str, list[Any]] | None = self._read[asked]
         return found
 
@@ -141,24 +152,37 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
     values = {run.seed: run.metrics[metric] for run in record.finished
               if math.isfinite(run.metrics.get(metric, math.nan))}
     found: dict[int, pd.Series] = {}
+    damaged = []
     split, _, name = metric.partition("/")
     for run in record.finished:
         if tracker is None or contributions is None or run.seed not in values:
             continue
-        records = predictions(tracker, run, {"val": "validation"}.get(split, split))
+        try:
+            records = predictions(tracker, run, {"val": "validation"}.get(split, split))
+        except DamagedArtifact as error:
+            damaged.append(error)
+            continue
         added = None if records is None else contributions(name, records)
         if records is not None and added is not None and _usable(added):
             found[run.seed] = pd.Series(added, index=pd.Index(records["id"]))
-    return Measured(record.key, values, found)
+    return Measured(record.key, values, found, tuple(damaged))
 
 
 def predictions(tracker: Tracker, run: RunRecord, split: str = "test"
                 ) -> dict[str, list[Any]] | None:
-    """A run's prediction records, by column; None where it has none."""
-    stored = tracker.file(run, f"predictions/{split}.parquet")
+    """A run's prediction records, by column; None where it has none.
+
+    Raises:
+        DamagedArtifact: they are not what the run wrote.
+    """
+    name = f"predictions/{split}.parquet"
+    stored = artifacts.whole(tracker, run, name)
     if stored is None:
         return None
-    found: dict[str, list[Any]] = pq.read_table(io.BytesIO(stored)).to_pydict()
+    try:
+        found: dict[str, list[Any]] = pq.read_table(io.BytesIO(stored)).to_pydict()
+    except (pa.ArrowException, OSError, ValueError) as error:  # of a run without a record of it
+        raise DamagedArtifact(run, name, (str(error).splitlines() or ["unreadable"])[0]) from error
     return found
 
 

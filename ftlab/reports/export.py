@@ -118,7 +118,7 @@ def table_lines(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
             "trainable_percent": row.percent,
             "train_seconds": row.seconds,
             "peak_memory_bytes": row.memory,
-            "note": row.note,
+            "note": row.footnote,
         }
         for row, (low, high) in zip(rows, bootstrapped, strict=True)
     ]

@@ -30,6 +30,7 @@ class Row:
         values: of the metric, one a finished seed that has it.
         rank: 1 for the best mean of its backbone and data set; None for an incomplete cell.
         stands: whether it is the best of them, or not significantly worse.
+        remark: what a reader should know of a cell that is compared all the same.
     """
 
     key: CellKey
@@ -44,6 +45,12 @@ class Row:
     values: tuple[float, ...] = ()
     rank: int | None = None
     stands: bool = False
+    remark: str = ""
+
+    @property
+    def footnote(self) -> str:
+        """Its note and its remark; empty for a cell that needs none."""
+        return "; ".join(filter(None, (self.note, self.remark)))
 
     @property
     def group(self) -> tuple[str, str]:

@@ -23,7 +23,7 @@ SPREAD = ("Mean ± standard deviation (ddof=1) over seeds, with their number in 
 SELECTION = "The epoch is selected on validation; the test split was touched once."
 COSTS = "Means over seeds."
 INCOMPLETE = "Cells with a footnote are neither ranked nor tested."
-
+BUT_DAMAGED = INCOMPLETE.replace(" are", ", but for those with damaged predictions, are")
 
 
 class Quantity(str):
@@ -87,13 +87,13 @@ def layout(
         higher_is_better: of the metric.
     """
     number = digits(metric, [row.summary.mean for row in rows])
-    incomplete = [row for row in rows if row.note]
-    noted = {row.key: number for number, row in enumerate(incomplete, 1)}
+    footnotes = [row for row in rows if row.footnote]
+    noted = {row.key: number for number, row in enumerate(footnotes, 1)}
     time, time_unit = cost("cost/train_seconds", [row.seconds for row in rows])
     memory, memory_unit = cost("cost/peak_memory_bytes", [row.memory for row in rows])
 
     def line(row: Row) -> Line:
-        mark = f" [{noted[row.key]}]" if row.note else ""
+        mark = f" [{noted[row.key]}]" if row.footnote else ""
         texts = (
             row.key.technique + mark,
             _mean(row, number),
@@ -122,7 +122,7 @@ def layout(
             f"peak memory, {memory_unit}",
         ),
         groups=tuple(groups),
-        notes=tuple(f"{row.key.title}: {row.note}" for row in incomplete),
+        notes=tuple(f"{row.key.title}: {row.footnote}" for row in footnotes),
         caption=f"Study {study}: {metric} on the test split, {_seeds(rows)}."
         if metric.startswith("test/") else f"Study {study}: {metric}, {_seeds(rows)}.",
         about=_about(rows, metric, comparisons, higher_is_better),
@@ -141,9 +141,14 @@ def _about(rows: Sequence[Row], metric: str, comparisons: Sequence[Comparison],
             ("Bold", bold(comparisons, higher_is_better)),
             ("Baseline", _baseline(comparisons, metric)), ("Ties", ties(comparisons)),
             ("Over data sets", across(comparisons, higher_is_better))]
-    if any(row.note for row in rows):
-        said.append(("Incomplete", INCOMPLETE))
+    said.append(("Incomplete", incomplete(any(row.note for row in rows),
+                                          any(row.remark for row in rows))))
     return tuple((term, text) for term, text in said if text)
+
+
+def incomplete(noted: bool, remarked: bool) -> str:
+    """The text below a table of which some cells have a note, some a remark; empty without notes."""
+    return (BUT_DAMAGED if remarked else INCOMPLETE) if noted else ""
 
 
 def _baseline(comparisons: Sequence[Comparison], metric: str) -> str:

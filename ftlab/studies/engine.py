@@ -13,6 +13,8 @@ from ftlab.errors import InputError
 
 SPECIFICATION, EVENTS, OUTPUT, STOP = "run.json", "events.jsonl", "output.log", "stop"
 """Files of a run's folder: what to do, what happened, what it printed, and a wish to end."""
+UNWRITABLE = 74
+"""The exit code of a run whose reports cannot be written; sysexits(3) calls it EX_IOERR."""
 
 Event = dict[str, Any]
 """What a run reports, with the key `event`.
@@ -108,6 +110,8 @@ def died(code: int, done: bool) -> str:
     if code < 0:
         hint = ", out of memory perhaps" if code == -signal.SIGKILL else ""
         return f"the run's process was killed by {signal.Signals(-code).name}{hint}"
+    if code == UNWRITABLE:
+        return "the run cannot write what it reports into its folder: the disk is full, perhaps"
     return f"the run's process ended with exit code {code}"
 
 

@@ -6,6 +6,7 @@ own, or it is run again alone, as where the process died, fell silent or ran out
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from abc import abstractmethod
@@ -164,9 +165,10 @@ class Pack(Job):
         events: dict[int, list[str]] = {number: [] for number in range(len(self.members))}
         path = self.directory / EVENTS
         for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
-            said = json.loads(line)
-            for number in (said.pop("member"),) if "member" in said else events:
-                events[number].append(json.dumps(said))
+            with contextlib.suppress(ValueError):  # torn, on a full disk
+                said = json.loads(line)
+                for number in (said.pop("member"),) if "member" in said else events:
+                    events[number].append(json.dumps(said))
         for number, member in enumerate(self.members):
             if member.directory.is_dir():
                 (member.directory / EVENTS).write_text("\n".join([*events[number], ""]))

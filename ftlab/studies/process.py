@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftlab.backbones import cache_folder
 from ftlab.errors import FtlabError
-from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Event
+from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, UNWRITABLE, Event
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run
@@ -45,19 +48,19 @@ def execute(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    _note_caches([report])
     try:
         task = _built(directory, said)
         if said.get("search"):
             metrics = search.search(task, report, (directory / STOP).exists)
         else:
             metrics = run.execute(task, report)
+        report({"event": "done", "metrics": metrics})
     except SIGTERMException:
         die_of(signal.SIGTERM)
     # The process's last resort: whatever it was, `sys.exit` too, this run alone fails, and says why.
     except BaseException as error:  # noqa: BLE001
-        report(_failed(error))
-        return 1
-    report({"event": "done", "metrics": metrics})
+        return _end(report, error)
     return 0
 
 
@@ -85,14 +88,14 @@ def execute_pack(
             runs.append(_built(folder, said))
             reports.append(_of(number, report))
             stops.append((folder / STOP).exists)
+        _note_caches(reports)
         trials = bool(members[0].get("search"))
         results = execute_together(runs, reports, stops if trials else None)
     except SIGTERMException:
         die_of(signal.SIGTERM)
     # as in `execute`, but of all: the coordinator has them run again, each by itself
     except BaseException as error:  # noqa: BLE001
-        report(_failed(error))
-        return 1
+        return _end(report, error)
     for tell, result in zip(reports, results, strict=True):
         if isinstance(result, Exception):
             # short of memory that others took too, or of what was done for all: no fault of its own
@@ -102,6 +105,22 @@ def execute_pack(
         else:
             tell({"event": "done", "metrics": result})
     return 0
+
+
+class _Notes(logging.Handler):
+    """Makes what the caches complain of a note of runs, whose output goes when they are finished."""
+
+    def __init__(self, reports: Sequence[Callable[[Event], None]]) -> None:
+        super().__init__()
+        self.reports = reports
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for report in self.reports:
+            report({"event": "note", "text": record.getMessage()})
+
+
+def _note_caches(reports: Sequence[Callable[[Event], None]]) -> None:
+    logging.getLogger(cache_folder.LOGGER).addHandler(_Notes(reports))
 
 
 def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]:
@@ -128,6 +147,15 @@ def _built(directory: Path, said: dict[str, Any]) -> Run:
     )
 
 
+def _end(report: Callable[[Event], None], error: BaseException) -> int:
+    """Say why a run failed, in its journal, or where that cannot be written by the exit code."""
+    try:
+        report(_failed(error))
+    except OSError:
+        return UNWRITABLE
+    return 1
+
+
 def _failed(error: BaseException) -> Event:
     traceback.print_exception(error)
     return {"event": "failed", "reason": first_line(error), "peer": blames_peer(error)}
@@ -138,7 +166,9 @@ def journal(directory: Path) -> Callable[[Event], None]:
     file = os.open(directory / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def write(event: Event) -> None:
-        os.write(file, f"{json.dumps(event)}\n".encode())
+        line = f"{json.dumps(event)}\n".encode()
+        if os.write(file, line) < len(line):  # the rest of the line would not fit either
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(directory / EVENTS))
 
     return write
 

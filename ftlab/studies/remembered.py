@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ftlab.backbones.cache_folder import folder, may_add
+from ftlab.backbones.cache_folder import damaged, folder, may_add
 from ftlab.files import write
 from ftlab.studies.apart import apart
 from ftlab.studies.provenance import PACKAGES
@@ -38,13 +38,20 @@ def remembered(question: object, answer: Callable[[], Any]) -> Any:
     """
     asked = hashlib.sha256(f"{_code()} {question!r}".encode()).hexdigest()
     path = folder(KIND) / f"{asked}.json"
-    with contextlib.suppress(OSError, ValueError):  # not there, or not whole: computed again
-        return json.loads(path.read_text(encoding="utf-8"))
-    text = json.dumps(apart(answer))
+    with contextlib.suppress(OSError):  # not there
+        digest, _, text = path.read_bytes().partition(b"\n")
+        if _sha256(text) == digest:
+            return json.loads(text)
+        damaged(str(path))
+    made = json.dumps(apart(answer))
     if may_add():
         with contextlib.suppress(OSError):  # a full disk costs the next one time, and nothing else
-            _keep(path, text)
-    return json.loads(text)
+            _keep(path, made)
+    return json.loads(made)
+
+
+def _sha256(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
 
 
 @cache  # classes do not change in a process that has imported them
@@ -60,9 +67,9 @@ def _code() -> str:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write the file; the oldest go."""
+    """Write the file, its sha256 in front; the oldest go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, text)
+    write(path, _sha256(text.encode()) + b"\n" + text.encode())
     kept = sorted((each.stat().st_mtime, each) for each in path.parent.glob("*.json"))
     for _, old in kept[:-MOST]:
         old.unlink(missing_ok=True)

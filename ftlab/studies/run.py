@@ -21,6 +21,7 @@ from ftlab.studies.pack import Member
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.queue import Claim, Queue
 from ftlab.studies.study import Study
+from ftlab.tracking.artifacts import sha256_tags
 from ftlab.tracking.tracker import Status, Tracker
 from ftlab.training.manifest import FAILED, MANIFEST
 
@@ -154,6 +155,7 @@ class StudyRun(Member):
         if reason:
             mark_failed(self.directory / "checkpoint", reason)
             self.tracker.log_metrics(self.run_id, self.measured, 0, int(time.time() * 1000))
+        self.tracker.set_tags(self.run_id, sha256_tags(self.directory))
         self.tracker.log_artifacts(self.run_id, self.directory)
         self.tracker.end_run(self.run_id, status, reason)
         stored = self.tracker.flush()

@@ -169,10 +169,12 @@ def leave(body: Callable[[], int]) -> NoReturn:
     try:
         code = body()
     except BaseException:  # noqa: BLE001  # the fork's end: nothing above may see it
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the disk of its output is full
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 

@@ -171,4 +171,5 @@ class _Tail:
                 if not line.endswith(b"\n"):
                     return
                 self.offset += len(line)
-                yield json.loads(line)
+                with contextlib.suppress(ValueError):  # torn, on a full disk: its run has failed
+                    yield json.loads(line)

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from ftlab.errors import InputError
+from ftlab.files import is_full
 from ftlab.tracking.plain import redact
 
 DEFAULT = "sqlite:///mlflow.db"
@@ -142,6 +143,8 @@ def _advice(uri: str, error: Exception) -> tuple[str, str]:
             f"tracking store {redact(uri)}: written by another version of MLflow",
             f"back it up, then: mlflow db upgrade {redact(uri)}",
         )
+    if is_full(error):
+        return f"tracking store {redact(uri)}: {reason}", "free space there, or give another one"
     if isinstance(error, ModuleNotFoundError):
         return f"tracking store {redact(uri)}: {reason}", "install the database's Python driver"
     return (

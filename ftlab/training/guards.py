@@ -8,37 +8,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ftlab.backbones.digest import digest
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import is_delta
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 from ftlab.training.sharding import full
 
-_WIDTH = 1024  # words of a row, in `digest`
 PATIENCE = 10  # updates by which a gradient has come, also where layers are dropped at random
 TYPICAL = 0.1  # of its rate, what Adam moves a weight by in most updates
-
-
-def digest(tensor: Tensor) -> tuple[int, int]:
-    """Two sums that tell, with 64-bit accumulation, whether a tensor changed.
-
-    A hash would read every byte through Python; these cost two passes at memory speed. They
-    take the bits, not the values, so that even a changed sign of zero shows.
-    """
-    bits = tensor.detach().contiguous().view(-1).view(torch.uint8)
-    words = bits[: bits.numel() // 8 * 8].view(torch.int64)
-    rest = bits[bits.numel() // 8 * 8 :].to(torch.int64)
-    table = words[: words.numel() // _WIDTH * _WIDTH].view(-1, _WIDTH)
-    tail = words[table.numel() :]
-    rows, odd = table.sum(dim=1), torch.arange(1, 2 * _WIDTH, 2, device=bits.device)
-    total = rows.sum() + tail.sum()
-    # each word times 1, 3, 5, ...: 2 * _WIDTH * row + odd[column]; it wraps around, which is what
-    # makes it a checksum, and lets sums over rows and columns stand for the products
-    mixed = (table.sum(dim=0) * odd).sum() + (tail * (odd[: len(tail)] + 2 * table.numel())).sum()
-    mixed += (rows * torch.arange(len(rows), device=bits.device)).sum() * (2 * _WIDTH)
-    if len(rest):
-        total += (rest << (8 * torch.arange(len(rest), device=bits.device))).sum()
-    return int(total.item()), int(mixed.item())
 
 
 class TensorGuard:

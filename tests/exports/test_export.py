@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from mlflow import MlflowClient
 from scripted import HereEngine
 
 import ftlab
@@ -256,6 +257,46 @@ CHANGED = {
 }
 
 
+@pytest.fixture
+def unrecorded(stored: Stored) -> Iterator[None]:
+    """The run's files have no sha256 in its record, as in a store of an earlier ftlab."""
+    client = MlflowClient(stored.uri)
+    tags = {name: value for name, value in client.get_run(stored.lora).data.tags.items()
+            if name.startswith("ftlab.sha256.")}
+    assert {"checkpoint/manifest.json", "checkpoint/delta.safetensors", "predictions/test.parquet"
+            } <= {name.removeprefix("ftlab.sha256.") for name in tags}
+    for name in tags:
+        client.delete_tag(stored.lora, name)
+    yield
+    for name, value in tags.items():
+        client.set_tag(stored.lora, name, value)
+
+
+@pytest.mark.parametrize("name", ["checkpoint/manifest.json", "checkpoint/delta.safetensors",
+                                  "predictions/test.parquet"])
+def test_damaged__is_named_by_export_and_where_it_is_read_by_predict(
+    name: str, stored: Stored, here: Callable, tmp_path: Path
+) -> None:
+    path = artifacts(stored, stored.lora) / name
+    kept = path.read_bytes()
+    table = written(tmp_path, ["the film was very good"])
+    try:
+        for harm in (flip, Path.unlink):
+            harm(path)
+            code, _, errors = here("export", stored.lora, "--out", tmp_path / "model",
+                                   "--tracking-uri", stored.uri)
+            assert code == 2
+            assert errors.startswith(f"error: run {stored.lora}: {name} is damaged: it")
+            assert errors.count("\n") == 2
+            code, _, errors = here("predict", stored.lora, table, "--tracking-uri", stored.uri)
+            assert code == (0 if name.startswith("predictions") else 2), errors
+            assert (f"{name} is damaged" in errors) is bool(code)
+    finally:
+        path.write_bytes(kept)
+    assert {each.name for each in tmp_path.iterdir()} == {"new.csv"}
+
+
+@pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize("case", CHANGED)
 def test_changed_since__refused(case: str, stored: Stored, tmp_path: Path) -> None:
     name, change, message = CHANGED[case]

@@ -7,7 +7,7 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.lora import LoRA
 from ftlab.techniques.prompt_tuning import PromptTuning
-from ftlab.training.guards import PATIENCE, TensorGuard, check_identity, check_merge, digest
+from ftlab.training.guards import PATIENCE, TensorGuard, check_identity, check_merge
 from ftlab.training.unused import retire_unused
 
 
@@ -76,31 +76,6 @@ def test_guard__frozen_changed(model: TaskModel) -> None:
     step(model, guard)
     with pytest.raises(GuardFailed, match=r"changed though frozen: network\.first"):
         guard.check(model, {"network.head.weight", "network.head.bias"})
-
-
-@pytest.mark.parametrize("size", [0, 3, 8, 8 * 1024, 8 * 5000 + 5])
-def test_digest__is_the_sum_of_words_and_of_words_times_odd_numbers(size: int) -> None:
-    data = torch.randint(0, 256, (size,), dtype=torch.uint8)
-    words = [int.from_bytes(bytes(data[i : i + 8].tolist()), "little") for i in range(0, size, 8)]
-    whole = size // 8
-    expected = sum(words), sum(word * (2 * i + 1) for i, word in enumerate(words[:whole]))
-    assert [value % 2**64 for value in digest(data)] == [value % 2**64 for value in expected]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64])
-@pytest.mark.parametrize("size", [1, 3, 1000])
-def test_digest__sees_any_element_and_their_order(dtype: torch.dtype, size: int) -> None:
-    tensor = torch.arange(1, size + 1).to(dtype)
-    same = digest(tensor)
-    assert digest(tensor.clone()) == same
-    for position in {0, size // 2, size - 1}:
-        changed = tensor.clone()
-        changed[position] = -changed[position]
-        assert digest(changed) != same
-    if size > 16:
-        swapped = tensor.clone()
-        swapped[[0, 16]] = swapped[[16, 0]]
-        assert digest(swapped) != same
 
 
 def test_check_identity__only_where_claimed(model: TaskModel) -> None:

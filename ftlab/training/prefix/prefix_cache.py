@@ -19,21 +19,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ftlab.backbones import cache_folder
+from ftlab.backbones.digest import DIGESTS, Damaged, digests, mapped
 from ftlab.files import replacing
-from ftlab.training.guards import digest
 
-CHUNK = 2**25  # bytes that are checked at a time
 DTYPES = {torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
           torch.bfloat16: "BF16"}
 """safetensors' names. Wider ones are written first, so that each is where its size divides."""
-
-
-class Damaged(Exception):
-    """A file is not what was written; it is made again."""
 
 
 def folder() -> Path:
@@ -76,16 +70,10 @@ class Activations:
         """Map the file and check it.
 
         Raises:
+            OSError: there is none, or it may not be read.
             Damaged: it is not what was written.
         """
-        try:
-            with safe_open(self.path, "pt") as file:
-                said = json.loads((file.metadata() or {})["digests"])
-                self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise Damaged(f"{self.path}: {error}") from error
-        if {name: _digests(tensor) for name, tensor in self._tensors.items()} != said:
-            raise Damaged(f"{self.path}: its checksums are other ones")
+        self._tensors = mapped(self.path)
         cache_folder.mark_read(self.path)
         return self
 
@@ -155,7 +143,7 @@ def obtain(
         return found, False
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache_folder.locked(path.with_suffix(".lock"), waiting):
-        found = _whole(path)  # another process has made it meanwhile
+        found = _whole(path, say=True)  # another process has made it meanwhile
         if found is not None:
             return found, False
         work = path.with_suffix(".making")
@@ -170,12 +158,15 @@ def obtain(
         return Activations(path).open(), True
 
 
-def _whole(path: Path) -> Activations | None:
-    if not path.exists():
-        return None
+def _whole(path: Path, say: bool = False) -> Activations | None:
+    """The file, open; None where it is missing, or not what was written, which can be said."""
     try:
         return Activations(path).open()
-    except Damaged:
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        if say:
+            cache_folder.damaged(str(error))
         return None
 
 
@@ -201,8 +192,7 @@ def _write(whole: Path, work: Path, examples: int, recorded: Recorded) -> None:
         tensors |= {f"length{number}": column.length for number, column in enumerate(columns)}
         values = {f"values{number}": column.values() for number, column in enumerate(columns)}
         tensors |= sorted(values.items(), key=lambda item: -item[1].dtype.itemsize)
-        digests = {name: _digests(tensor) for name, tensor in tensors.items()}
-        _assemble(whole, tensors, json.dumps(digests))
+        _assemble(whole, tensors)
 
 
 class _Column:
@@ -236,9 +226,9 @@ class _Column:
         return mapped.view(self.written, *self.shape)
 
 
-def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> None:
+def _assemble(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """As `save_file`, which would take all of it into memory at once."""
-    said: dict[str, Any] = {"__metadata__": {"digests": digests}}
+    said: dict[str, Any] = {"__metadata__": {DIGESTS: digests(tensors)}}
     end = 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.numel() * tensor.dtype.itemsize
@@ -250,8 +240,3 @@ def _assemble(path: Path, tensors: Mapping[str, Tensor], digests: str) -> None:
         file.write(struct.pack("<Q", len(header)) + header)
         for tensor in tensors.values():
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-
-
-def _digests(tensor: Tensor) -> list[list[int]]:
-    chunks = tensor.reshape(-1).split(CHUNK // tensor.dtype.itemsize)
-    return [list(digest(chunk)) for chunk in chunks]

@@ -13,6 +13,7 @@ from matrix import TECHNIQUES, WORLDS, World, make_world, refusal
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ftlab.backbones.digest import Damaged
 from ftlab.backbones.prefix import Prefix
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.image_dataset import ImageDataset
@@ -21,7 +22,7 @@ from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.fit import Run
 from ftlab.training.prefix import frozen_prefix, prefix_cache
 from ftlab.training.prefix.cache_plan import Forecast
-from ftlab.training.prefix.prefix_cache import Activations, Damaged, obtain
+from ftlab.training.prefix.prefix_cache import Activations, obtain
 from ftlab.training.run import execute
 from ftlab.training.search import search
 from ftlab.training.settings import TrainerSettings

@@ -1,0 +1,179 @@
+"""A disk that fills in the middle: two lines, exit code 1, and the same command continues."""
+
+import contextlib
+import errno
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ftlab import cli, files
+from ftlab.data import token_cache
+from ftlab.data.token_cache import Tokenised
+from ftlab.errors import InputError
+from ftlab.files import is_full, is_of_disk, replacing
+from ftlab.studies import process, server
+from ftlab.studies.engine import EVENTS, UNWRITABLE, died
+from ftlab.studies.workers import _Tail
+from ftlab.training import checkpoint
+
+Disk = SimpleNamespace
+ROOM = 64 * 1024
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """A disk of 64 KiB, of which `fill` leaves so many bytes."""
+    with tempfile.TemporaryDirectory(prefix="ftlab-disk-") as folder:
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder],
+                              capture_output=True, check=False)
+        if made.returncode:
+            pytest.skip("only root may mount a disk that is small")
+        try:
+            yield SimpleNamespace(folder=Path(folder), fill=lambda leave: fill(Path(folder), leave))
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder: Path, leave: int) -> None:
+    """Take all the room but some pages; 0 bytes leave none."""
+    file = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(file, bytes(4096))
+    os.truncate(file, max(0, os.fstat(file).st_size - leave))
+    os.close(file)
+
+
+def rest(disk: Disk) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in disk.folder.rglob("*")
+            if path.is_file() and path.name != "filler"}
+
+
+# What the errors are
+
+RUST = 'Error while serializing: I/O error: No space left on device (os error 28)'
+DISK = [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "x"),
+        OSError(errno.EROFS, "x", "/there"), PermissionError(errno.EACCES, "x", "/there"),
+        RuntimeError("unable to write: No space left on device (28)"), SafetensorError(RUST),
+        ValueError("(sqlite3.OperationalError) database or disk is full")]
+
+
+@pytest.mark.parametrize("error", DISK, ids=repr)
+def test_an_error_of_the_disk_is_two_lines_and_exit_code_1(
+    error: Exception, here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", lambda **_: fails())
+    code, output, errors = here("run", "study.yaml")
+    assert (code, output) == (1, "")
+    lines = errors.splitlines()
+    assert len(lines) == 2, errors
+    assert lines[0].startswith("error: /there: " if getattr(error, "filename", "") else "error: a ")
+    assert "the same command again" in lines[1]
+
+
+def test_an_error_of_another_kind_keeps_its_traceback(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "app", lambda **_: {}["nothing"])
+    with pytest.raises(KeyError):
+        here("run", "study.yaml")
+    for error in (FileNotFoundError(errno.ENOENT, "x"), ValueError("permission denied")):
+        assert not is_of_disk(error)
+
+
+def test_bad_input_for_want_of_room_is_no_wrong_use(
+    here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(**_: object) -> None:
+        try:
+            raise DISK[-1]
+        except ValueError as error:
+            raise InputError("tracking store: full", "free space") from error
+
+    monkeypatch.setattr(cli, "app", fails)
+    assert here("run", "study.yaml")[0] == 1
+
+
+# Who writes
+
+def test_checkpoint(disk: Disk) -> None:
+    """The earlier one stays whole."""
+    checkpoint.save(disk.folder, {"w": torch.zeros(64)}, {"n": 1})
+    before = {path.name: path.read_bytes() for path in disk.folder.iterdir()}
+    disk.fill(leave=8192)
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoint.save(disk.folder, {"w": torch.zeros(30_000)}, {"n": 2})
+    assert is_full(caught.value)
+    assert caught.value.filename.startswith(str(disk.folder))
+    assert {name: (disk.folder / name).read_bytes() for name in rest(disk)} == before
+
+
+@pytest.mark.parametrize("leave", [0, 4096, 8192])
+def test_a_file_that_is_replaced(disk: Disk, leave: int) -> None:
+    path = disk.folder / "table.md"
+    files.write(path, "old")
+    disk.fill(leave)
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.write(path, "new" * 20_000)
+    assert caught.value.filename == str(path)
+    assert rest(disk) == {"table.md": 3}
+    (disk.folder / "filler").unlink()
+    files.write(path, "new" * 10_000)
+    assert rest(disk) == {"table.md": 30_000}
+
+
+def test_a_library_in_rust_raises_as_others_do(disk: Disk) -> None:
+    """So that who does without a cache (`except OSError`) does so here too."""
+    with pytest.raises(OSError, match="No space left"), replacing(disk.folder / "x") as temporary:
+        save_file({"w": torch.zeros(60_000)}, temporary)
+    assert rest(disk) == {}
+
+
+def test_token_cache(disk: Disk) -> None:
+    made = Tokenised({"ids": [[300] * 4000] * 10}, 0)
+    with pytest.raises(OSError, match="No space left"):
+        token_cache._write(disk.folder / "x.safetensors", made)
+    assert rest(disk) == {}
+
+
+def test_a_run_s_journal(disk: Disk) -> None:
+    """A torn line is no event; the run ends with a code that says why, and nothing else could."""
+    report = process.journal(disk.folder)
+    report({"event": "note", "text": "first"})
+    disk.fill(leave=0)
+    with pytest.raises(OSError, match="No space left"):
+        for number in range(100):
+            report({"event": "note", "text": f"{number} " * 40})
+    assert process._end(report, ValueError("a reason " * 1000)) == UNWRITABLE
+    assert "disk is full" in died(UNWRITABLE, False)
+    (disk.folder / "filler").unlink()
+    assert not (disk.folder / EVENTS).read_bytes().endswith(b"\n")
+    report({"event": "note", "text": "space again"})
+    report({"event": "note", "text": "last"})
+    texts = [event["text"] for event in _Tail(disk.folder / EVENTS).read()]
+    assert texts[0] == "first"
+    assert texts[-1] == "last"
+    assert all(json.dumps(text) for text in texts)
+
+
+def test_a_forked_run_ends_where_its_output_cannot_be_written(disk: Disk) -> None:
+    """What its last prints raise must not carry it on as a second server."""
+    disk.fill(leave=0)
+    child = os.fork()
+    if not child:
+        server.redirect(disk.folder / "output.log")
+        print("x" * 100_000)  # waits in a buffer
+        server.leave(lambda: 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
