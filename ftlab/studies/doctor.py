@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from ftlab.errors import FtlabError
 
@@ -21,29 +22,45 @@ class Finding:
 
 
 def examine(tracking_uri: str | None) -> list[Finding]:
-    """Look at versions, device, disk and tracking store; changes nothing."""
+    """Look at versions, device, disk and tracking store; makes no store."""
     return [*_versions(), *_imports(), _disk(), _store(tracking_uri)]
 
 
 def _versions() -> Iterator[Finding]:
-    for requirement in metadata.requires("ftlab") or []:
-        said = re.match(r"([A-Za-z0-9_.-]+)(?:\[.*?\])?([^;]*)(;.*)?", requirement)
-        if said is None or (said[3] and "extra" in said[3]):
-            continue
-        name, wanted = said[1], said[2].strip()
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
+    """Hold what is installed to the floors of ftlab's own metadata, which pyproject.toml writes."""
+    for requirement in _requirements():
+        name, wanted = requirement.name, str(requirement.specifier)
+        version = _installed(name)
+        if version is None:
             yield Finding(False, f"{name} {wanted}: not installed; pip install '{name}{wanted}'")
-            continue
-        good = _satisfies(version, wanted)
-        yield Finding(good, f"{name} {version}" + ("" if good else f", but ftlab needs {wanted}"))
+        elif requirement.specifier.contains(version, prereleases=True):
+            yield Finding(True, f"{name} {version}")
+        else:
+            mend = f"pip install '{name}{wanted}'"
+            yield Finding(False, f"{name} {version}, but ftlab needs {wanted}; {mend}")
 
 
-def _satisfies(version: str, wanted: str) -> bool:
-    from packaging.specifiers import SpecifierSet
+def _requirements() -> list[Requirement]:
+    """Collect what ftlab needs, and what each extra needs that is here with all its packages."""
+    lines = [Requirement(line) for line in metadata.requires("ftlab") or []]
+    lines = [line for line in lines if line.name != "ftlab"]  # an extra that is made of others
+    needed = [line for line in lines if _asked_for(line, "")]
+    for extra in metadata.metadata("ftlab").get_all("Provides-Extra") or []:
+        members = [line for line in lines if _asked_for(line, extra) and line not in needed]
+        if all(_installed(member.name) for member in members):
+            needed += members
+    return list({f"{line.name}{line.specifier}": line for line in needed}.values())
 
-    return version in SpecifierSet(wanted, prereleases=True)
+
+def _asked_for(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _imports() -> Iterator[Finding]:
@@ -67,10 +84,14 @@ def _disk() -> Finding:
 
 
 def _store(uri: str | None) -> Finding:
-    from ftlab.tracking.tracker import Tracker
+    from ftlab.tracking import store
+    from ftlab.tracking.plain import redact
 
     try:
-        tracker = Tracker(uri)
+        address = store.resolve(uri)
+        path = store.sqlite_path(address)
+        if path is None or path.exists():  # the first run makes it
+            store.connect(address)
     except FtlabError as error:
-        return Finding(False, f"tracking store: {error.what}; {error.mend}")
-    return Finding(True, f"tracking store: {tracker.uri}")
+        return Finding(False, f"{error.what}; {error.mend}")
+    return Finding(True, f"tracking store: {redact(address)}")

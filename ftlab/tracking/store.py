@@ -141,7 +141,7 @@ def _advice(uri: str, error: Exception) -> tuple[str, str]:
     if "db upgrade" in str(error):
         return (
             f"tracking store {redact(uri)}: written by another version of MLflow",
-            f"back it up, then: mlflow db upgrade {redact(uri)}",
+            f"stop all that write to it, back it up, then: mlflow db upgrade {redact(uri)}",
         )
     if is_full(error):
         return f"tracking store {redact(uri)}: {reason}", "free space there, or give another one"

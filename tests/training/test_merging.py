@@ -69,7 +69,8 @@ def test_merged_in_bfloat16_through_30_layers_is_rounding(deep: Callable[[str], 
     unmerged = model.comparable(model(BATCH))
     assert technique.merge(model)
     merged = model.comparable(model(BATCH))
-    assert (unmerged[0] - merged[0]).abs().max() > 0.3  # 0.02 of the largest logit
+    # 0.01 of the largest logit with torch 2.11, 0.02 with 2.14; float32 would round at 1e-6
+    assert (unmerged[0] - merged[0]).abs().max() > 0.1
     check_merge(unmerged, merged, model)
     with pytest.raises(GuardFailed):
         check_merge(unmerged, [2 * merged[0]], model)
