@@ -21,8 +21,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ftlab.errors import InputError
 from ftlab.studies.as_shown import as_shown, built, sealed, unsealed
 from ftlab.studies.discover import did_you_mean, find
-from ftlab.studies.yaml_file import Place
-from ftlab.studies.yaml_schema import plain as without_source
+from ftlab.studies.yaml_file import Place, typed
 
 _WORDS = {"True": "true", "False": "false", "None": "null"}
 
@@ -177,8 +176,9 @@ def _plain(cls: type, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     parameters = schema(cls)
     written = {key: as_shown(parameters[key].annotation, value, place / key)
                for key, value in given.items()}
+    values = typed(written, place)
     try:
-        return _parsed(cls, without_source(written))
+        return _parsed(cls, values)
     except ArgumentError as error:
         raise _explained(error, place) from error
 

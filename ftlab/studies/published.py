@@ -5,14 +5,13 @@ It says nothing about what runs: no cell's hash depends on it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
-from ftlab.studies.yaml_file import Place
+from ftlab.studies.yaml_file import Place, typed
 from ftlab.studies.yaml_schema import text_of
 from ftlab.tracking.plain import name_of
 
@@ -159,9 +158,9 @@ def _in_unit(value: Any, unit: str, place: Place) -> float:
 
 
 def _number(value: Any, place: Place) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{place}: expected a number, got {value!r}", "95.1")
-    return float(value)
+    return float(typed(value, place))
 
 
 def _text(value: Any, place: Place) -> str:

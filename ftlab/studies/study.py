@@ -18,7 +18,7 @@ from ftlab.studies.discover import did_you_mean
 from ftlab.studies.entries import AXES, checked, mapping
 from ftlab.studies.published import Paper, check_paper
 from ftlab.studies.yaml_file import Place, parse_value, read
-from ftlab.studies.yaml_schema import text_of
+from ftlab.studies.yaml_schema import DEEPEST, text_of
 from ftlab.tracking.plain import name_of
 from ftlab.tracking.records import CellKey
 
@@ -226,6 +226,9 @@ def _override(data: dict[str, Any], override: str) -> None:
     except ValueError as error:
         raise InputError(f"--set {override}: {error}", "quote the value as in YAML") from error
     *parents, last = dotted.split(".")
+    if len(parents) >= DEEPEST:
+        raise InputError(f"--set {dotted[:40]}...: more than {DEEPEST} levels deep",
+                         "--set trainer.max_epochs=1")
     node = data
     for depth, key in enumerate(parents):
         child = copy.copy(node.get(key)) if isinstance(node, Mapping) else None

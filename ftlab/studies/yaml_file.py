@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from ftlab.errors import InputError
-from ftlab.studies.yaml_schema import Loader, text_of
+from ftlab.studies.yaml_schema import LARGEST, MALFORMED, Loader, Refused, plain, text_of
 
 Path_ = tuple[str, ...]
 
@@ -54,29 +55,48 @@ def read(path: Path) -> tuple[dict[str, Any], Place]:
     """A mapping from a YAML file, with the place of its keys.
 
     Raises:
-        InputError: no file, no YAML, no mapping, a key that stands twice.
+        InputError: no file, no YAML, no mapping, a key that stands twice, or more than a study
+            can be.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            raise InputError(f"{path}: not UTF-8 (byte {error.start})", "save it as UTF-8") from error
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise InputError(f"{path}: {reason}", "give the path of a study file (YAML)") from error
+    text = _text(path)
     lines: dict[Path_, int] = {}
     try:
         data = _constructed(text, str(path), lines)
-    except yaml.YAMLError as error:
+    except MALFORMED as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
+        if isinstance(error, Refused):
+            raise InputError(f"{path}{line}: {_problem(error)}", error.mend) from error
         raise InputError(
-            f"{path}{line}: not YAML: {problem}",
+            f"{path}{line}: not YAML: {_problem(error)}",
             "mend the line or the one before; a text with ': ' or a sign at its beginning is quoted",
         ) from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: a study file is a mapping of keys to values", "see experiments/")
     return data, Place(str(path), lines)
+
+
+def _text(path: Path) -> str:
+    """The text of a file, of which no more is read than a study can have."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        raise InputError(f"{path}: {reason}", "give the path of a study file (YAML)") from error
+    if len(content) > LARGEST:
+        raise InputError(f"{path}: larger than {LARGEST // 1024} KiB", 
+                         "shorten it; examples and their like have files of their own")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start})", "save it as UTF-8") from error
+
+
+def _problem(error: Exception) -> str:
+    if not isinstance(error, yaml.YAMLError):
+        return "an escaped character, or a version of YAML, that does not exist"
+    return getattr(error, "problem", None) or str(error).partition("\n")[0]
 
 
 def _constructed(text: str, name: str, lines: dict[Path_, int]) -> Any:
@@ -85,18 +105,14 @@ def _constructed(text: str, name: str, lines: dict[Path_, int]) -> Any:
     node = loader.get_single_node()
     if node is None:
         return None
-    _index(node, (), lines, name, ())
+    _index(node, (), lines, name)
     return loader.construct_document(node)
 
 
-def _index(node: yaml.Node, keys: Path_, lines: dict[Path_, int], name: str,
-           above: tuple[yaml.Node, ...]) -> None:
-    if node in above:
-        line = node.start_mark.line + 1
-        raise InputError(f"{name}:{line}: {'.'.join(keys)} holds itself", "remove the alias (*)")
+def _index(node: yaml.Node, keys: Path_, lines: dict[Path_, int], name: str) -> None:
     if isinstance(node, yaml.SequenceNode):
         for place, item in enumerate(node.value):
-            _index(item, (*keys, str(place)), lines, name, (*above, node))
+            _index(item, (*keys, str(place)), lines, name)
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
@@ -108,7 +124,27 @@ def _index(node: yaml.Node, keys: Path_, lines: dict[Path_, int], name: str,
                 "rename or remove one of the two; quotes make no difference to a key",
             )
         lines[here] = key.start_mark.line + 1
-        _index(value, here, lines, name, (*above, node))
+        _index(value, here, lines, name)
+
+
+def typed(value: Any, place: Place) -> Any:
+    """Values as arguments take them: numbers that can be computed with and stored, and texts.
+
+    Raises:
+        InputError: a number that is not finite, or a whole number beyond 64 bits.
+    """
+    if isinstance(value, dict):
+        return {key: typed(part, place / str(key)) for key, part in value.items()}
+    if isinstance(value, list):
+        return [typed(part, place / str(number)) for number, part in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{place}: expected a finite number, got {value}",
+                         "give a number; what has no limit is null, where it may be")
+    if isinstance(value, int) and not -2**63 <= value < 2**63:
+        raise InputError(f"{place}: a whole number beyond 64 bits, {value:.3e}"
+                         if abs(value) < 10**300 else f"{place}: a whole number beyond 64 bits",
+                         "give a smaller one")
+    return plain(value)
 
 
 def parse_value(text: str) -> Any:
@@ -121,5 +157,5 @@ def parse_value(text: str) -> Any:
         return _constructed(text, "the value", {})
     except InputError as error:
         raise ValueError(error.what) from error
-    except yaml.YAMLError as error:
-        raise ValueError(getattr(error, "problem", None) or str(error).splitlines()[0]) from error
+    except MALFORMED as error:
+        raise ValueError(_problem(error)) from error

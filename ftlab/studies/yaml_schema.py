@@ -13,8 +13,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
+LARGEST = 256 * 1024
+"""Bytes of a file, which take the reader a second at most."""
+MOST = 10_000
+"""Values and keys of a file, every alias counted as all that it stands for."""
+DEEPEST = 50
+"""Levels of mappings and lists within each other, through aliases too."""
+MALFORMED = (yaml.YAMLError, ValueError, OverflowError)
+"""Raised by the reader: its own, and `chr` and `int` of what a text escapes or a version says."""
+_LONG = 1000  # characters of a text that are not worth asking of what kind they could be
 _TAG = "tag:yaml.org,2002:"
 _CORE = {  # kind -> how it is written, and the characters that it begins with
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -62,7 +72,67 @@ def text_of(value: Any) -> Any:
     return str(value) if number else value
 
 
-class Loader(yaml.SafeLoader):
+class Refused(ComposerError):
+    """Well-formed YAML that no study file is.
+
+    Args:
+        problem: in the middle of a message.
+        mark: where it stands.
+        mend: how to mend it.
+    """
+
+    def __init__(self, problem: str, mark: yaml.Mark, mend: str) -> None:
+        super().__init__(None, None, problem, mark)
+        self.mend = mend
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Refuses what would grow or sink without end, while it is read and before it is built."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._count = self._depth = 0
+        self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # values and levels, aliases expanded
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node with all below it; `index` is its key, and None where it is itself a key."""
+        mark, alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)
+        before, self._count, self._depth = self._count, self._count + 1, self._depth + 1
+        self._check(0, mark)
+        node = super().compose_node(parent, index)
+        if node is None:
+            return None
+        if isinstance(parent, yaml.MappingNode) and index is None \
+                and not isinstance(node, yaml.ScalarNode):
+            raise Refused("a key is a text, not a list or a mapping", mark, "write one word")
+        if not alias:
+            levels = max((self._sizes[part][1] for part in _parts(node)), default=0)
+            self._sizes[node] = self._count - before, levels + 1
+        elif node not in self._sizes:
+            raise Refused("the alias holds itself", mark, "remove the alias (*)")
+        size, levels = self._sizes[node]
+        self._count = before + size
+        self._check(levels - 1, mark)
+        self._depth -= 1
+        return node
+
+    def _check(self, below: int, mark: yaml.Mark) -> None:
+        if self._count > MOST:
+            raise Refused(f"more than {MOST:,} values, with all that aliases (*) stand for", mark,
+                          "shorten it; examples and their like have files of their own")
+        if self._depth + below > DEEPEST:
+            raise Refused(f"more than {DEEPEST} levels deep", mark, "take out some brackets")
+
+
+def _parts(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        yield from node.value
+    elif isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+
+
+class Loader(_BoundedLoader):
     """Reads the core schema; a key is its text, and a tag outside the schema is refused."""
 
     yaml_implicit_resolvers = {}
@@ -70,10 +140,9 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping under keys as they are written; `<<` lays it upon another one."""
+        if not isinstance(node, yaml.MappingNode):  # under a tag that somebody wrote
+            raise ConstructorError(None, None, "it is not a mapping", node.start_mark)
         self.flatten_mapping(node)
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConstructorError(None, None, "a key is a text", key.start_mark)
         return {_characters(key): self.construct_object(value, deep=True)
                 for key, value in node.value}
 
@@ -93,10 +162,11 @@ def _whole(text: str, node: yaml.ScalarNode) -> int:
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     try:
         made = WrittenInt(text[2:] if base != 10 else text, base)
-    except ValueError as error:  # more digits than Python turns into a number
-        raise ConstructorError(None, None, str(error), node.start_mark) from error
-    made.source = text
-    return int(made) if int.__repr__(made) == text else made
+        made.source = text
+        return int(made) if int.__repr__(made) == text else made
+    except ValueError as error:  # more digits than Python turns into a number, or back
+        raise ConstructorError(None, None, f"a number of {len(text)} digits",
+                               node.start_mark) from error
 
 
 def _number(text: str, node: yaml.ScalarNode) -> float:
@@ -133,6 +203,7 @@ def _characters(node: yaml.ScalarNode) -> str:
 
 
 def _string(loader: Loader, node: yaml.ScalarNode) -> str:
+    loader.construct_scalar(node)  # which refuses a list or mapping under a written tag
     return _characters(node)
 
 
@@ -171,13 +242,15 @@ def dump(data: Any, width: int = 100) -> str:
 
 
 def ambiguous(text: str) -> bool:
-    """Return whether some reader of YAML takes the text, unquoted, for something else."""
+    """Return whether some reader of YAML may take the text, unquoted, for something else."""
+    if len(text) > _LONG:
+        return True
     try:
         node = yaml.compose(text, Loader=_EitherLoader)
-    except yaml.YAMLError:
+    except MALFORMED:
         return True
     return not isinstance(node, yaml.ScalarNode) or node.tag != f"{_TAG}str"
 
 
-class _EitherLoader(yaml.SafeLoader):
+class _EitherLoader(_BoundedLoader):
     yaml_implicit_resolvers = _Dumper.yaml_implicit_resolvers

@@ -87,8 +87,7 @@ def _choices(said: Any, place: Place) -> list[Any]:
         raise InputError(f"{place}: choices is a list of at least one, got {said}",
                          "choices: [4, 8, 16]")
     for position, choice in enumerate(said):
-        finite = not isinstance(choice, float) or math.isfinite(choice)
-        if not isinstance(choice, str | int | float | bool | None) or not finite:
+        if not isinstance(choice, str | int | float | bool | None):
             raise InputError(f"{place}: {choice!r} cannot be a choice",
                              "choices are numbers, texts, true, false or null")
         if choice in said[:position]:
@@ -103,7 +102,7 @@ def _decimal(value: float) -> Decimal:
 
 def _number(said: Mapping[str, Any], key: str, whole: bool, place: Place) -> float:
     value = said.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{place}: {key} must be a number, got {value}",
                          "{low: 1.0e-4, high: 1.0e-2, log: true}, or {choices: [...]}")
     if whole and value != int(value):

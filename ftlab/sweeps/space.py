@@ -19,8 +19,7 @@ from ftlab.errors import InputError
 from ftlab.studies.as_shown import as_shown
 from ftlab.studies.config import Component, check, class_of, component_of, schema
 from ftlab.studies.discover import did_you_mean
-from ftlab.studies.yaml_file import Place
-from ftlab.studies.yaml_schema import plain
+from ftlab.studies.yaml_file import Place, typed
 from ftlab.sweeps.ranges import Space, as_written, distribution, hold
 from ftlab.techniques.base import Choice, LogUniform, Technique
 
@@ -63,7 +62,7 @@ def make_space(
         elif not isinstance(said, Mapping):
             raise InputError(f"{here}: expected a range, choices or null, got {said}",
                              "{low: 1.0e-4, high: 1.0e-2, log: true}, or {choices: [...]}")
-        said = plain(_texts(said, annotation, here))
+        said = typed(_texts(said, annotation, here), here)
         made = widened = distribution(said, _whole(annotation), here)
         for own in (value, *(_argument(other, key, here)[1] for other in elsewhere)):
             held = hold(widened, own, here)

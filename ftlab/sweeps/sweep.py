@@ -17,8 +17,7 @@ from optuna.samplers import BaseSampler, BruteForceSampler
 from ftlab.errors import InputError
 from ftlab.studies.discover import did_you_mean
 from ftlab.studies.study import Cell, Study, check_name, check_seeds, load_study
-from ftlab.studies.yaml_file import Place, read
-from ftlab.studies.yaml_schema import plain
+from ftlab.studies.yaml_file import Place, read, typed
 from ftlab.sweeps.optimizers import make_pruner, make_sampler
 from ftlab.sweeps.ranges import Space, points
 from ftlab.sweeps.space import make_space, put
@@ -120,7 +119,7 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
     name = check_name(data.get("name", Path(path).stem), place / "name")
     spaces_said = data.pop("spaces", None)  # whose choices may be texts written as numbers
-    data = plain(data)
+    data = typed(data, place)
     if not isinstance(data.get("study"), str):
         raise InputError(f"{place / 'study'}: expected the path of a study file",
                          "study: experiments/quickstart.yaml")

@@ -65,7 +65,7 @@ BAD = {
     "percent as fraction": (paper(unit="fraction", tolerance=None), "95.1 is no fraction", "percent"),
     "above": (paper(numbers={"lora": {"reviews": 951}}), "951 percent is above 100", ""),
     "text": (paper(numbers={"lora": {"reviews": "95.1%"}}), "expected a number, got '95.1%'", ""),
-    "nan": (paper(numbers={"lora": {"reviews": float("nan")}}), "expected a number", ""),
+    "nan": (paper(numbers={"lora": {"reviews": float("nan")}}), "expected a finite number", ""),
     "twice": (paper(numbers={"lora": {"reviews": 95, "reviews from bert": 95}}), "stands twice", ""),
     "none": (paper(numbers={}), "at least one is needed", ""),
     "cost": (paper(metric="cost/train_seconds"), "no metric of a split", ""),
