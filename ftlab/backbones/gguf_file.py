@@ -13,7 +13,8 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import transformers
 from safetensors.torch import save_file
 
 from ftlab.backbones.cache_folder import damaged
+from ftlab.backbones.foreign import bounded, closed
 from ftlab.backbones.source import resolve_path, sha256_of
 from ftlab.errors import InputError
 from ftlab.files import is_full, replacing
@@ -113,20 +115,34 @@ def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> 
 
 
 def _unpack_settings(file: Path, new: Path) -> list[str]:
-    name, parent = file.name, os.fspath(file.parent)
-    transformers.AutoTokenizer.from_pretrained(parent, gguf_file=name).save_pretrained(new)
-    transformers.AutoConfig.from_pretrained(parent, gguf_file=name).save_pretrained(new)
+    with _alone(file) as (parent, name), closed():
+        transformers.AutoTokenizer.from_pretrained(
+            parent, gguf_file=name, trust_remote_code=False).save_pretrained(new)
+        transformers.AutoConfig.from_pretrained(
+            parent, gguf_file=name, trust_remote_code=False).save_pretrained(new)
     others = sorted(path.name for path in new.iterdir() if path.name != _SETTINGS)
     return [*others, _SETTINGS]  # last: it says that the rest is there
 
 
+@contextmanager
+def _alone(file: Path) -> Iterator[tuple[str, str]]:
+    """The file as a folder and a name in it: transformers also obeys the settings beside a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / file.name).symlink_to(file.absolute())
+        yield folder, file.name
+
+
 def _unpack_weights(file: Path, settings: Path, new: Path) -> list[str]:
-    config = transformers.AutoConfig.from_pretrained(os.fspath(settings))
+    with closed():
+        config = transformers.AutoConfig.from_pretrained(os.fspath(settings),
+                                                         trust_remote_code=False)
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
-    with torch.random.fork_rng(devices=[]):
-        loaded: Any = auto.from_pretrained(os.fspath(file.parent), gguf_file=file.name,
-                                           dtype=torch.float32, output_loading_info=True)
+    most = 8 * file.stat().st_size + 2**26  # of one bit each
+    with torch.random.fork_rng(devices=[]), _alone(file) as (parent, name), closed(), \
+            bounded(most, name, file):
+        loaded: Any = auto.from_pretrained(parent, gguf_file=name, dtype=torch.float32,
+                                           output_loading_info=True, trust_remote_code=False)
     network, info = loaded
     if info["missing_keys"]:
         raise ValueError(f"it lacks {', '.join(sorted(info['missing_keys'])[:5])}")

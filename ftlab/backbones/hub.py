@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
+from ftlab.backbones.foreign import check_folder, read_json
 from ftlab.backbones.gguf_file import is_gguf, unpacked
 from ftlab.backbones.source import is_hub_id, reason, resolve_path
 from ftlab.errors import InputError
@@ -33,17 +32,27 @@ def find_folder(source: str, revision: str | None, weights: bool = True) -> Path
             raise InputError(f"{source}: a revision ({revision}) is given, but this is no hub id",
                              "leave revision out, or name the model's hub id")
         if is_gguf(source):
-            return unpacked(source, weights)
+            return _checked(unpacked(source, weights))
         folder = resolve_path(source)
         if not folder.is_dir():
             raise InputError(f"{source}: not a folder", "name the folder with config.json in it")
-        return folder
-    folder = _snapshot(source, revision, _SETTINGS)
+        return _checked(folder)
+    folder = _checked(_snapshot(source, revision, _SETTINGS))
     if weights:
         for stem, kind in _WEIGHTS:
             folder = _snapshot(source, revision, [f"{stem}*.{kind}"])
             if any(folder.glob(f"{stem}*.{kind}")):
                 break
+    return folder
+
+
+def _checked(folder: Path) -> Path:
+    """A folder that may be given to transformers.
+
+    Raises:
+        InputError: its settings ask for what they may not.
+    """
+    check_folder(folder)
     return folder
 
 
@@ -81,7 +90,12 @@ def weight_files(folder: Path) -> list[Path]:
         if whole.is_file():
             return [whole]
         if index.is_file():
-            files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+            names = sorted(set(read_json(index)["weight_map"].values()))
+            for name in names:
+                if Path(name).name != name:
+                    raise InputError(f"{index}: it names {name}, which is not a file beside it",
+                                     "get the whole folder again")
+            files = [folder / name for name in names]
             for path in files:
                 if not path.is_file():
                     raise InputError(f"{path}: missing, but named by {index.name}",
@@ -89,19 +103,3 @@ def weight_files(folder: Path) -> list[Path]:
             return files
     raise InputError(f"{folder}: no weights (model.safetensors or pytorch_model.bin)",
                      "name the folder that holds config.json and the weights")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        InputError: it is no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})",
-                         "get the file again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object", "get the file again")
-    return content

@@ -11,6 +11,7 @@ import transformers
 
 from ftlab.backbones.audio import audio_preprocessing
 from ftlab.backbones.base import Backbone, Form, TaskSpec
+from ftlab.backbones.foreign import read_json
 from ftlab.backbones.forms.boxes import build_boxes
 from ftlab.backbones.forms.embedding import build_embedding
 from ftlab.backbones.forms.text import build_text
@@ -18,7 +19,7 @@ from ftlab.backbones.forms.tokens import build_tokens
 from ftlab.backbones.forms.vector import build_vector
 from ftlab.backbones.front_end import has_front_end
 from ftlab.backbones.gguf_file import gguf_files, is_gguf
-from ftlab.backbones.hub import find_folder, find_tokenizer, read_json, weight_files
+from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
 from ftlab.backbones.images import image_preprocessing
 from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import add_embeddings, add_tokens

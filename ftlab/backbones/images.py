@@ -8,6 +8,7 @@ from typing import Any
 
 import transformers
 
+from ftlab.backbones.foreign import closed
 from ftlab.backbones.front_end import FILE, MEND, check_told
 from ftlab.backbones.image_processors import (
     REFUSALS,
@@ -73,8 +74,9 @@ def read_processor(folder: Path, config: Any, label: str) -> Any:
             what only that knows.
     """
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(
-            os.fspath(folder), config=config, trust_remote_code=False)
+        with closed():
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                os.fspath(folder), config=config, trust_remote_code=False)
     except REFUSALS as error:
         if not (folder / FILE).is_file():
             raise InputError(f"{label}: no {FILE} in {folder}, so image_mean, image_std, size and "

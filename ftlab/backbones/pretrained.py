@@ -19,10 +19,15 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ftlab.backbones.foreign import UNCHECKED, bounded, closed, inert, room
 from ftlab.backbones.source import reason
 from ftlab.errors import InputError
 
-_UNUSABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError,
+             RecursionError, StrictDataclassError)
+# as constructors answer settings that fit no network, or need a package that is not here
+_UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, ImportError, IndexError,
+                KeyError, RuntimeError, TypeError, ValueError)
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError,
                SafetensorError)
 
@@ -72,7 +77,12 @@ class Checkpoint:
             InputError: damaged files, or lacking tensors outside `new`.
         """
         if self.meta:
-            network = empty_network(auto, self.config, self.dtype)
+            try:
+                network = empty_network(auto, self.config, self.dtype, self.folder, self.label)
+            except _UNBUILDABLE as error:
+                raise InputError(f"{self.label}: {self.folder / 'config.json'} describes a network "
+                                 f"that transformers cannot build: {reason(error)}",
+                                 "check the file, or get it again") from error
             self.finish(network)
             return network
         network, lacking = load_network(auto, self.config, self.dtype, self.weights(), self.label)
@@ -111,8 +121,9 @@ def read_config(folder: Path, dropout: float | None, label: str) -> Any:
         raise InputError(f"{label}: no config.json in {folder}",
                          "name a folder that transformers' save_pretrained has written")
     try:
-        config = transformers.AutoConfig.from_pretrained(os.fspath(folder),
-                                                         trust_remote_code=False)
+        with closed():
+            config = inert(transformers.AutoConfig.from_pretrained(os.fspath(folder),
+                                                                   trust_remote_code=False))
     except _UNUSABLE as error:
         raise InputError(f"{label}: {folder / 'config.json'} cannot be used: {reason(error)}",
                          "check the file, or get it again") from error
@@ -124,9 +135,15 @@ def read_config(folder: Path, dropout: float | None, label: str) -> Any:
     return config
 
 
-def empty_network(auto: Any, config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """The network's shape on the meta device, without weights."""
-    with torch.device("meta"):
+def empty_network(auto: Any, config: Any, dtype: torch.dtype, folder: Path | None = None,
+                  label: str = "") -> PreTrainedModel:
+    """The network's shape on the meta device, without weights.
+
+    Raises:
+        InputError: it is larger than the weights in `folder`.
+    """
+    most = UNCHECKED if folder is None else room(folder)
+    with torch.device("meta"), closed(), bounded(most, label, (folder or Path()) / "config.json"):
         return auto.from_config(config, dtype=dtype, trust_remote_code=False,
                                 **_options(auto, config))
 
@@ -141,14 +158,20 @@ def load_network(auto: Any, config: Any, dtype: torch.dtype, files: Sequence[Pat
         InputError: damaged files.
     """
     try:
-        with torch.random.fork_rng(devices=[]):
+        folder = files[0].parent
+        with torch.random.fork_rng(devices=[]), closed(), \
+                bounded(room(folder), label, folder / "config.json"):
             network, info = auto.from_pretrained(
-                os.fspath(files[0].parent), config=config, dtype=dtype, weights_only=True,
+                os.fspath(folder), config=config, dtype=dtype, weights_only=True,
                 use_safetensors=files[0].suffix == ".safetensors", output_loading_info=True,
                 ignore_mismatched_sizes=True, trust_remote_code=False, **_options(auto, config))
     except _UNREADABLE as error:
         raise InputError(f"{label}: the weights cannot be read ({files[0]}): {reason(error)}",
                          "get the folder again") from error
+    except _UNBUILDABLE as error:
+        raise InputError(f"{label}: transformers cannot load what {folder} describes: "
+                         f"{reason(error)}", "check its config.json, or get the folder again"
+                         ) from error
     lacking = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
     return network.train(), lacking
 

@@ -35,6 +35,9 @@ def resolve_path(source: str) -> Path:
     if not path.exists():
         raise InputError(f"{source}: no such file or folder ({path.absolute()})",
                          "check the path; a relative one starts at the current directory")
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"{source}: neither a file nor a folder, but a pipe, socket or device",
+                         "save what it gives as a file, and name that")
     return path
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import transformers
 
+from ftlab.backbones.foreign import closed
 from ftlab.backbones.front_end import FILE, check_told
 from ftlab.errors import Incompatible, InputError
 
@@ -177,8 +178,9 @@ def read_extractor(folder: Path, config: Any, label: str) -> Any:
             that knows.
     """
     try:
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(
-            os.fspath(folder), config=config, trust_remote_code=False)
+        with closed():
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(
+                os.fspath(folder), config=config, trust_remote_code=False)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = f" that can be read ({error})" if (folder / FILE).is_file() else ""
         raise InputError(f"{label}: no feature extractor{reason} in {folder}",

@@ -14,7 +14,7 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ftlab.backbones.hub import read_json
+from ftlab.backbones.foreign import closed, read_json
 from ftlab.backbones.preprocessing import PairPreprocessing, TextPreprocessing, Vocabulary
 from ftlab.errors import InputError
 
@@ -55,9 +55,9 @@ def load_tokenizer(folder: Path, label: str, config: Any, fast: bool = True) -> 
     if not has_tokenizer(folder):
         raise InputError(f"{label}: no tokenizer in {folder}", mend)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(folder),
-                                                               padding_side=side,
-                                                               trust_remote_code=False)
+        with closed():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                os.fspath(folder), padding_side=side, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({error})",
                          mend) from error

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from ftlab.data.examples import SplitName
 from ftlab.data.faults import gathered
+from ftlab.data.folder_files import check_files
 from ftlab.data.image_decode import lies_sideways, picture_size
 from ftlab.data.named_files import named_file
-from ftlab.data.utf8 import check_names, read_whole
+from ftlab.data.utf8 import read_whole
 from ftlab.errors import InputError
 from ftlab.tasks.boxes import Box
 from ftlab.tasks.naming import class_name, number_name
@@ -115,9 +116,8 @@ def read_voc(folder: Path, split: SplitName | None, check: BoxCheck) -> list[Ann
                          "name a folder in Pascal VOC's layout, or a COCO .json file")
     names = None if split is None else voc_list(folder, split)
     if names is None:
-        found = sorted((folder / "Annotations").glob("*.xml"))
-        check_names(found, folder)
-        ids = [path.stem for path in found]
+        files = sorted((folder / "Annotations").glob("*.xml"))
+        ids = [path.stem for path in check_files(files, folder)]
     else:
         ids = _listed(names, folder / "Annotations")
     if not ids:
@@ -126,11 +126,12 @@ def read_voc(folder: Path, split: SplitName | None, check: BoxCheck) -> list[Ann
     def image(name: str) -> Annotated:
         file = folder / "Annotations" / f"{name}.xml"
         if not file.is_file():
-            raise InputError(f"{names}: {name} has no annotation {file}",
-                             "take it off the list or annotate it")
+            raise InputError(f"{names}: {name} has no annotation {file}", "annotate or unlist it")
         return _voc_image(folder, name, file, check)
 
-    return gathered("images", image, ids)
+    found = gathered("images", image, ids)
+    check_files([annotated.image for annotated in found], folder)
+    return found
 
 
 def _listed(file: Path, annotations: Path) -> list[str]:
@@ -291,8 +292,7 @@ def _box(label: str, values: Any, ignored: bool, place: str) -> Box:
     try:
         x1, y1, x2, y2 = (float(value) for value in values)
     except (TypeError, ValueError):
-        raise InputError(f"{place}: its box is {values}, four numbers are wanted",
-                         "mend the box") from None
+        raise InputError(f"{place}: its box is {values}, not four numbers", "mend it") from None
     return Box(label, (x1, y1, x2, y2), ignored)
 
 

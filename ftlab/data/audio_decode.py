@@ -15,6 +15,9 @@ from ftlab.errors import InputError
 
 _CUT = re.compile(r"data : (\d+) \(should be (\d+)\)")  # of WAV, in the decoder's own words
 _UNKNOWN = 2**31 - 2**16
+MOST = 2**27
+"""Values of a recording, all channels: 25 minutes of a CD, half a GiB in memory. A few kilobytes of
+FLAC unpack to days of silence."""
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -35,6 +38,11 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.frames * file.channels > MOST:
+                raise InputError(
+                    f"{place} announces {file.frames / file.samplerate / 60:.0f} minutes of "
+                    f"{file.channels} channels, which is more than {MOST:,} values",
+                    "cut it into pieces, or remove the example")
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
             lasts = _announced(file, len(samples), data)
     except (soundfile.SoundFileError, TypeError) as error:

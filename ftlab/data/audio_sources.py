@@ -14,10 +14,11 @@ from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.faults import gathered
+from ftlab.data.folder_files import check_files
 from ftlab.data.named_files import named_file
 from ftlab.data.sources import columns_of
 from ftlab.data.tables import Column, read_table
-from ftlab.data.utf8 import check_names, note_replaced, read_whole
+from ftlab.data.utf8 import note_replaced, read_whole
 from ftlab.errors import InputError
 from ftlab.tasks.naming import class_name, is_blank, is_missing
 from ftlab.tasks.spelling import key
@@ -231,7 +232,7 @@ def _files(folder: Path, source: str) -> tuple[list[Path], list[str]]:
     if not files:
         raise InputError(f"{folder} has no audio files ({', '.join(EXTENSIONS)})",
                          "name a folder or a table of audio files")
-    check_names(files, folder)
+    check_files(visible, folder)
     skipped = sum(path.suffix.lower() not in (*EXTENSIONS, ".txt") for path in visible)
     notes = [f"{skipped} files in {source} are no audio files; skipped"] if skipped else []
     return files, notes

@@ -5,12 +5,14 @@ NAME may be a local folder, for instance one that `save_to_disk` wrote.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from ftlab.backbones.source import reason, resolve_path
+from ftlab.data.dataset_card import check_card
 from ftlab.data.examples import SPLITS, SplitName
 from ftlab.errors import InputError
 
@@ -78,9 +80,9 @@ def _values(data: Any, column: str) -> list[Any]:
     import datasets
 
     feature = data.features[column]
-    if isinstance(feature, datasets.Image | datasets.Audio):
-        # the encoded bytes: decoding is the data module's, the same for every source
-        data = data.cast_column(column, type(feature)(decode=False))
+    # the encoded bytes: decoding is the data module's, the same for every source
+    if (encoded := _encoded(feature)) != feature:
+        data = data.cast_column(column, encoded)
     values = list(data[column])
     if isinstance(feature, datasets.ClassLabel):
         return [None if value in (None, _UNLABELLED) else feature.int2str(value)
@@ -93,6 +95,19 @@ def _values(data: Any, column: str) -> list[Any]:
     return values
 
 
+def _encoded(feature: Any) -> Any:
+    """A feature whose images, recordings and documents stay as their files have them."""
+    if isinstance(feature, dict):
+        return {name: _encoded(inner) for name, inner in feature.items()}
+    if isinstance(feature, list):
+        return [_encoded(inner) for inner in feature]
+    if isinstance(getattr(feature, "decode", None), bool):
+        return dataclasses.replace(feature, decode=False)
+    if getattr(feature, "feature", None) is not None:  # of a list
+        return dataclasses.replace(feature, feature=_encoded(feature.feature))
+    return feature
+
+
 def _load(source: str) -> dict[str, Any]:
     try:
         import datasets
@@ -102,10 +117,13 @@ def _load(source: str) -> dict[str, Any]:
     name, config, _ = _parts(source)
     if name.startswith(("/", ".", "~", "$")):
         name = str(resolve_path(name))
+    if Path(name).is_dir():
+        check_card(Path(name))
     saved = any((Path(name) / mark).exists() for mark in ("dataset_dict.json", "dataset_info.json"))
     try:
         loaded = (datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config))
-    except (OSError, ValueError) as error:  # not found, offline, unknown configuration
+    # not found, offline, an unknown configuration; a script; damaged
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"{source} does not load: {reason(error)}",
                          "check the name and configuration, and the network") from None
     if isinstance(loaded, datasets.DatasetDict):

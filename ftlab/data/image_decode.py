@@ -22,7 +22,11 @@ _TURN = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
          6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}
 _SIDEWAYS = (5, 6, 7, 8)
-_DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of what an image may be, whatever its file is called: of its readers, one starts
+other programs (EPS), and several are rarely used and rarely looked at."""
+_DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError,
+           Image.DecompressionBombWarning)
 # as Pillow's reader of EXIF comes to grief over bytes that are not EXIF
 _NOT_EXIF = (SyntaxError, ValueError, TypeError, LookupError, OSError, OverflowError,
              AttributeError, struct.error)
@@ -47,7 +51,10 @@ def _file(data: bytes | Path, place: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about damaged EXIF: `_orientation`
-            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+            # of more than 89 million pixels; Pillow itself refuses twice as many
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data,
+                            formats=FORMATS) as image:
                 if image.format == "TIFF":
                     image.load()  # Pillow turns these upright itself, and then says the new size
                 yield image
@@ -104,7 +111,8 @@ def _eight_bits(image: Image.Image, place: str, conversions: Counter[str]) -> Im
         # the same scale for all, or images would lose what tells them apart
         raise InputError(f"{place} has pixels of more than 8 bits (mode {image.mode})",
                          "save all images with 8 bits, scaled alike; for values up to 65535: "
-                         "Image.fromarray((numpy.asarray(Image.open(path)) // 256).astype('uint8'))")
+                         "Image.fromarray((numpy.asarray(Image.open(path, formats=['PNG', "
+                         "'TIFF'])) // 256).astype('uint8'))")
     if image.mode in ("1", "L"):
         conversions["grey, so their three channels are equal"] += 1
         return image.convert("L")
@@ -148,7 +156,9 @@ def lies_sideways(path: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Pillow's words, but for where in memory it read."""
+    """Pillow's words, but for where in memory it read, and that a bomb is an attack."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is of no known kind"
+        return f"it is of no known kind ({', '.join(FORMATS)})"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
     return str(error)

@@ -6,14 +6,16 @@ from torch import nn
 
 from ftlab.backbones.outside import Lines
 from ftlab.backbones.preprocessing import AudioPreprocessing, ImageFit, ImagePreprocessing
+from ftlab.data.image_decode import FORMATS
 
 AT_ONCE = 32
 """Examples that the lines compute together, however many they are given."""
 
-_TOKENIZER = "tokenizer = AutoTokenizer.from_pretrained(folder)"
-_IMAGE = """
+_TOKENIZER = "tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)"
+_IMAGE = f"""
 def read(image):  # a path, or an open file; uint8 (3, H, W)
-    return functional.pil_to_tensor(ImageOps.exif_transpose(Image.open(image)).convert("RGB"))
+    opened = Image.open(image, formats={list(FORMATS)})
+    return functional.pil_to_tensor(ImageOps.exif_transpose(opened).convert("RGB"))
 
 """
 _PREPARE = """
@@ -31,14 +33,14 @@ _STRETCHED = """\
     image = functional.resize(image, [{height}, {width}], InterpolationMode({interpolation!r}),
                               antialias=True).float() / 255"""
 _PROCESSED = """
-processor = AutoImageProcessor.from_pretrained(folder)
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
 
 def prepare(image):
     inputs = processor(image, input_data_format="channels_first", return_tensors="pt")
     return inputs["pixel_values"][0].to({dtype})
 """
 _SOUND = """
-extractor = AutoFeatureExtractor.from_pretrained(folder)
+extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
 
 def prepare(recording):  # a path, or an open file
     samples, rate = soundfile.read(recording, dtype="float32", always_2d=True)

@@ -11,8 +11,9 @@ from string import Formatter
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import SplitName
+from ftlab.data.folder_files import check_files
 from ftlab.data.tables import Column, read_table
-from ftlab.data.utf8 import Cleaner, check_names, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.naming import is_blank, is_missing, number_name
 
@@ -99,8 +100,9 @@ def _paragraphs(path: Path, source: str, columns: Sequence[Column],
                          f"{', '.join(map(repr, columns))}",
                          'set prompt: null and response: "{text}", or give a table')
     files = [path] if path.is_file() else sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in TEXT_FILES)
-    check_names(files, path if path.is_dir() else path.parent)
+        file for file in path.rglob("*")
+        if file.suffix.lower() in TEXT_FILES and file.is_file())
+    check_files(files, path)
     ids: list[str] = []
     cells: list[dict[Column, str]] = []
     cleaner = Cleaner()

@@ -10,9 +10,10 @@ from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.faults import gathered
+from ftlab.data.folder_files import check_files
 from ftlab.data.named_files import named_file
 from ftlab.data.tables import EXTENSIONS, Column, all_columns, read_table
-from ftlab.data.utf8 import Cleaner, check_names, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, decoded, note_replaced
 from ftlab.errors import InputError
 from ftlab.tasks.naming import is_blank, is_missing
 from ftlab.tasks.texts import text_of
@@ -113,7 +114,7 @@ def _new_files(path: Path, modality: Modality, source: str) -> Examples:
     files, skipped = ([path], 0) if path.is_file() else _suitable([path, *_folders(path)], modality)
     if not files:
         raise InputError(f"{path} has no {modality} files", "name a folder or a table that has some")
-    check_names(files, top)
+    check_files(files, path)
     inputs: list[Any] = list(files)
     notes = _note_skipped(skipped, source, modality)
     if modality == "text":
@@ -159,7 +160,7 @@ def _read_folder(folder: Path, modality: Modality,
                              if nested else "remove the folder or add files")
     files, skipped = _suitable(classes, modality)
     notes = _note_skipped(skipped, source, modality)
-    check_names(files, folder)
+    check_files(files, folder)
     ids = [path.relative_to(folder).as_posix() for path in files]
     labels = [path.parent.name for path in files]
     if modality == "image":

@@ -18,6 +18,7 @@ from ftlab.errors import InputError
 Column = str | int
 """A column by name, or by number (from 0) in a file without header."""
 
+_ROWS_UNASKED, _ROWS_PER_BYTE = 2**20, 8  # of Parquet, where equal cells take no room
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -182,8 +183,12 @@ def _parquet_file(path: Path) -> Any:
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise InputError(f"{path} is malformed: {error}", "write it again as Parquet") from None
-    if not file.metadata.num_rows:
+    rows, size = file.metadata.num_rows, path.stat().st_size
+    if not rows:
         raise InputError(f"{path} has no rows", "give a file with examples")
+    if rows > max(_ROWS_UNASKED, _ROWS_PER_BYTE * size):
+        raise InputError(f"{path} is malformed: it announces {rows:,} rows in {size:,} bytes",
+                         "write it again as Parquet")
     return file
 
 

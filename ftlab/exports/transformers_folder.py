@@ -51,7 +51,8 @@ def write_whole(loading: Loading, model: TaskModel, task: Task, inputs: dict[str
     name = _public_name(network)
     loading.imports.add(f"from transformers import {name}")
     loading.packages.add("transformers")
-    loading.network = f"model = {name}.from_pretrained(folder{_without_pooler(network)}).eval()"
+    loading.network = (f"model = {name}.from_pretrained(\n    folder, trust_remote_code=False"
+                       f"{_without_pooler(network)}).eval()")
     add_outputs(loading, model, inputs, folder, sentences)
 
 
@@ -128,7 +129,8 @@ def write_adapter(loading: Loading, model: TaskModel, task: Task, inputs: dict[s
     loading.imports |= {f"from transformers import {name}", "from peft import PeftModel"}
     loading.packages |= {"transformers", "peft"}
     loading.network = (f'model = {name}.from_pretrained(\n    f"{{folder}}/{base}", '
-                       f"dtype={next(trunk.parameters()).dtype}{_without_pooler(trunk)})\n"
+                       f"dtype={next(trunk.parameters()).dtype}, trust_remote_code=False"
+                       f"{_without_pooler(trunk)})\n"
                        "model = PeftModel.from_pretrained(model, folder).eval()")
     add_outputs(loading, model, inputs, folder, None)
     notes = [(f"adapter_config.json says where {base} lies, for pipeline(model=folder) and PEFT's "
