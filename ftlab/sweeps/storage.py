@@ -16,17 +16,19 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ftlab.errors import FtlabError, InputError
+from ftlab.files import is_full
 from ftlab.sweeps.journal import FileLock, Journal
 from ftlab.sweeps.postgresql import Server
 from ftlab.tracking.plain import redact
 
 OUTAGE = (OSError, StorageInternalError, DBAPIError, PoolTimeout)
 """What a storage raises that does not answer."""
-_AGAIN = "make room, and give the same command again: nothing finished is repeated"
-_LOCKS = "name a file on a disk whose files can be locked, or postgresql://user@host/database"
-_LASTING = {errno.ENOSPC: _AGAIN, errno.EDQUOT: _AGAIN, errno.EROFS: "name another file",
-            errno.ENOLCK: _LOCKS, errno.EOPNOTSUPP: _LOCKS, errno.ENOSYS: _LOCKS}
-"""What time does not mend, and what does."""
+_LASTING = {
+    errno.EROFS: "name another file",
+    **dict.fromkeys((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS), "name a file on a disk whose "
+                    "files can be locked, or postgresql://user@host/database"),
+}
+"""What time does not mend, and what does; a full disk as well."""
 PAUSE = 1.0  # seconds between tries during an outage
 T = TypeVar("T")
 
@@ -122,9 +124,11 @@ class Storage:
                 raise InputError(f"storage {self.where}: {error}",
                                  "make the file and its folder writable, or name another") from error
             except OUTAGE as error:
-                if isinstance(error, OSError) and error.errno in _LASTING:
-                    raise FtlabError(f"storage {redact(self.where)}: {error.strerror}",
-                                     _LASTING[error.errno]) from error
+                mend = _LASTING.get(error.errno or 0) if isinstance(error, OSError) else None
+                if is_full(error):
+                    mend = "free space there; the same command continues"
+                if mend is not None:
+                    raise FtlabError(f"storage {redact(self.where)}: {_said(error)}", mend) from error
                 said = f"the storage {redact(self.where)} does not answer: {_said(error)}"
                 if time.monotonic() - begin > self.patience:
                     raise FtlabError(

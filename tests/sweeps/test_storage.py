@@ -1,6 +1,7 @@
 """Many processes, outages and torn ends; on each kind of storage."""
 
 import collections
+import errno
 import json
 import os
 import signal
@@ -211,3 +212,19 @@ def test_lock__a_stopped_holder_is_named_in_the_end(tmp_path, crowd):
     with FileLock(tmp_path / "lock", 5.0).held():  # death releases it
         assert Path(tmp_path / "lock").read_text() == (
             f"process {os.getpid()} on {os.uname().nodename}")
+
+
+@pytest.mark.parametrize(("number", "mend"), [
+    (errno.ENOSPC, "free space"), (errno.EDQUOT, "free space"), (errno.EROFS, "another file"),
+    (errno.ENOLCK, "can be locked"), (errno.EOPNOTSUPP, "can be locked"),
+])
+def test_patiently__what_time_does_not_mend_is_said_at_once(tmp_path, number, mend):
+    storage, tries = Storage(str(tmp_path / "j")), []
+
+    def act():
+        tries.append(1)
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(FtlabError, match=os.strerror(number)) as told:
+        storage.exclusively(act)
+    assert mend in told.value.mend and len(tries) == 1
