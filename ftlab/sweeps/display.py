@@ -48,7 +48,7 @@ class SweepDisplay(Display):
             self._look()
         super().idle()
 
-    def _count(self, technique: str, status: str, seconds: float) -> None:
+    def _count(self, technique: str, status: str, seconds: float | None) -> None:
         super()._count(technique, status, seconds)
         self._look()
 
