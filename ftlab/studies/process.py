@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, UNWRITABLE, Event
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run
+
+
+_CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch hands on an error of a loader's process
 
 
 def main(directory: Path, threads: int | None) -> int:
@@ -176,7 +180,12 @@ def journal(directory: Path) -> Callable[[Event], None]:
 def first_line(error: BaseException) -> str:
     """What to say of an error in a table."""
     what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
-    return (what.splitlines() or [type(error).__name__])[0][:500]
+    lines = what.splitlines() or [type(error).__name__]
+    if _CAUGHT.match(lines[0]):  # a traceback follows, and what it was stands at its end
+        lines = [line for line in lines if line.strip() and not line[0].isspace()][-1:]
+        if isinstance(error, FtlabError):
+            return lines[0].partition(": ")[2][:500]
+    return lines[0][:500]
 
 
 def blames_peer(error: BaseException) -> bool:

@@ -317,6 +317,28 @@ def test_gguf__is_transformers_own_reading_unpacked_once(gguf, tmp_path, monkeyp
         HuggingFace(str(gguf), sha256="00").build(task)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors",
+                                  "config.json.sha256"])
+def test_gguf__unpacked_is_made_again_where_it_is_damaged(gguf, tmp_path, monkeypatch, caplog, name):
+    monkeypatch.setenv("FTLAB_CACHE", str(tmp_path))
+    folder = gguf_file.unpacked(str(gguf), weights=True)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    harms = [lambda path: path.write_bytes(kept[name][:-9] + bytes([kept[name][-9] ^ 4])
+                                           + kept[name][-8:]),
+             lambda path: path.write_bytes(b"")]
+    if not name.endswith(".sha256"):  # without it, a folder that an earlier ftlab has made
+        harms.append(lambda path: path.unlink())
+    for harm in harms:
+        harm(folder / name)
+        assert gguf_file.unpacked(str(gguf), weights=True) == folder
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+        (said,) = [r.getMessage() for r in caplog.records if "damaged" in r.getMessage()]
+        assert said.startswith(f"damaged cache, made again: {folder}: {name.removesuffix('.sha256')}")
+        caplog.clear()
+    gguf_file.unpacked(str(gguf), weights=True)
+    assert not [r for r in caplog.records if "damaged" in r.getMessage()]
+
+
 def test_gguf__refusals(gguf, tmp_path, monkeypatch):
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path))
     damaged = tmp_path / "damaged.gguf"

@@ -1,6 +1,7 @@
 """A run's files are held to the sha256 in its record: damage is named, and costs what it must."""
 
 import hashlib
+import logging
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,19 +9,27 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 from scipy import stats
 
+from ftlab.backbones import cache_folder
+from ftlab.errors import InputError
 from ftlab.reports.choice import grid
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.source import Source, gather
 from ftlab.reports.table import write
+from ftlab.studies import process
+from ftlab.studies import remembered as remembered_module
+from ftlab.studies.remembered import remembered
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.artifacts import DamagedArtifact, check, sha256_tags, whole
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
+from ftlab.training import checkpoint
 from ftlab.training.evaluate import write_predictions
+from ftlab.training.manifest import MANIFEST
 
 EXAMPLES, SEEDS = 60, (0, 1, 2)
 SKILL = {"full": 0.9, "probe": 0.8, "lora": 0.7}
@@ -31,7 +40,7 @@ Kept = SimpleNamespace
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Kept:
+def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Kept:
     """Three techniques of three seeds in a store, with predictions, as a study leaves them."""
     root = tmp_path_factory.mktemp("kept")
     (root / "mlflow.db").write_bytes(empty_store.read_bytes())
@@ -64,11 +73,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Kept:
     return SimpleNamespace(root=root, uri=tracker.uri, keys=keys, scores=scores, run=lora, file=file)
 
 
-@pytest.fixture(autouse=True)
-def as_it_was(kept: Kept) -> Iterator[None]:
-    content = kept.file.read_bytes()
-    yield
-    kept.file.write_bytes(content)
+@pytest.fixture
+def kept(study: Kept) -> Iterator[Kept]:
+    """The study, whose harmed file is whole again afterwards."""
+    content = study.file.read_bytes()
+    yield study
+    study.file.write_bytes(content)
 
 
 def source(kept: Kept) -> Source:
@@ -175,3 +185,67 @@ def test_copies_are_held_to_the_record(kept: Kept, tmp_path: Path) -> None:
     copy.unlink()
     with pytest.raises(DamagedArtifact, match="it is gone"):
         check(kept.run, tmp_path, "predictions")
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, MANIFEST])
+def test_a_torn_checkpoint_is_never_loaded(name: str, count: int, tmp_path: Path) -> None:
+    """Cut anywhere, or with a bit turned: two lines say so, and the model stays as it was."""
+    model, draw = torch.nn.Linear(20, 20), random.Random(count)
+    checkpoint.save(tmp_path, {"weight": torch.ones(20, 20)}, {"config": {"lr": 0.1}})
+    content, before = (tmp_path / name).read_bytes(), model.weight.clone()
+    for _ in range(count):
+        at = draw.randrange(len(content) - 2)  # at the last two the manifest is whole
+        (tmp_path / name).write_bytes(content[:at])
+        with pytest.raises(InputError) as caught:
+            checkpoint.load(tmp_path, model)
+        assert str(tmp_path) in caught.value.what
+        assert caught.value.mend
+        assert model.weight.equal(before)
+        flipped = bytes([content[at] ^ 1 << draw.randrange(8)])
+        (tmp_path / name).write_bytes(content[:at] + flipped + content[at + 1:])
+        if name == checkpoint.WEIGHTS:
+            with pytest.raises(InputError, match="is damaged"):
+                checkpoint.load(tmp_path, model)
+    (tmp_path / name).write_bytes(content)
+    checkpoint.load(tmp_path, model)
+    assert model.weight.equal(torch.ones(20, 20))
+
+
+@pytest.mark.parametrize("harm", [*HARM.values(), lambda content: content.replace(b"7", b"8")])
+def test_what_is_remembered_of_classes_is_asked_again(
+    harm: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FTLAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(remembered_module, "apart", lambda answer: answer())
+    answer = {"numbers": [7] * 40}
+    asked: list[int] = []
+
+    def ask() -> dict[str, list[int]]:
+        asked.append(1)
+        return answer
+
+    for _ in range(2):
+        assert remembered("what?", ask) == answer
+    assert len(asked) == 1
+    (path,) = (tmp_path / "checks").iterdir()
+    content = path.read_bytes()
+    path.write_bytes(harm(content))
+    assert remembered("what?", ask) == answer
+    assert len(asked) == 2
+    assert path.read_bytes() == content
+    assert [record.getMessage() for record in caplog.records] == [
+        f"damaged cache, made again: {path}"]
+
+
+def test_a_run_takes_a_note_of_damage_that_its_output_would_lose(tmp_path: Path) -> None:
+    events: list[dict[str, str]] = []
+    handlers = logging.getLogger(cache_folder.LOGGER).handlers
+    before = [*handlers]
+    process._note_caches([events.append])
+    try:
+        cache_folder.damaged("x.safetensors: torn")
+    finally:
+        handlers[:] = before
+    assert events == [{"event": "note", "text": "damaged cache, made again: x.safetensors: torn"}]

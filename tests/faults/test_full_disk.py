@@ -1,6 +1,7 @@
 """A disk that fills in the middle: two lines, exit code 1, and the same command continues."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -16,14 +17,20 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ftlab import cli, files
+from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data import token_cache
-from ftlab.data.token_cache import Tokenised
+from ftlab.data.text import TextClassification
+from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.errors import InputError
 from ftlab.files import is_full, is_of_disk, replacing
+from ftlab.reports.export import write_file
 from ftlab.studies import process, server
 from ftlab.studies.engine import EVENTS, UNWRITABLE, died
+from ftlab.studies.remembered import remembered
 from ftlab.studies.workers import _Tail
+from ftlab.tracking.tracker import Tracker
 from ftlab.training import checkpoint
+from ftlab.training.prefix.prefix_cache import obtain
 
 Disk = SimpleNamespace
 ROOM = 64 * 1024
@@ -31,14 +38,16 @@ ROOM = 64 * 1024
 
 @pytest.fixture
 def disk() -> Iterator[Disk]:
-    """A disk of 64 KiB, of which `fill` leaves so many bytes."""
+    """A disk of 64 KiB: `fill` leaves so many bytes of it, `close` lets it be read alone."""
     with tempfile.TemporaryDirectory(prefix="ftlab-disk-") as folder:
         made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder],
                               capture_output=True, check=False)
         if made.returncode:
             pytest.skip("only root may mount a disk that is small")
         try:
-            yield SimpleNamespace(folder=Path(folder), fill=lambda leave: fill(Path(folder), leave))
+            yield SimpleNamespace(folder=Path(folder), fill=lambda leave: fill(Path(folder), leave),
+                                  close=lambda: subprocess.run(
+                                      ["mount", "-o", "remount,ro", folder], check=True))
         finally:
             subprocess.run(["umount", "-l", folder], check=True)
 
@@ -168,6 +177,31 @@ def test_a_run_s_journal(disk: Disk) -> None:
     assert all(json.dumps(text) for text in texts)
 
 
+class Broken(torch.utils.data.Dataset[torch.Tensor]):
+    """Raises an error in the process that loads it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (RuntimeError("unable to write to file </torch_1>: No space left on device (28)"),
+     "RuntimeError: unable to write to file </torch_1>: No space left on device (28)"),
+    (InputError("images/3.png: damaged", "get it again"),
+     "images/3.png: damaged")])
+def test_a_loader_s_process_says_what_it_was(error: Exception, said: str) -> None:
+    """As where `/dev/shm` is too small: not that torch caught something."""
+    with pytest.raises(type(error)) as caught:
+        next(iter(torch.utils.data.DataLoader(Broken(error), num_workers=1)))
+    assert process.first_line(caught.value) == said
+
+
 def test_a_forked_run_ends_where_its_output_cannot_be_written(disk: Disk) -> None:
     """What its last prints raise must not carry it on as a second server."""
     disk.fill(leave=0)
@@ -177,3 +211,46 @@ def test_a_forked_run_ends_where_its_output_cannot_be_written(disk: Disk) -> Non
         print("x" * 100_000)  # waits in a buffer
         server.leave(lambda: 3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
+# Folders that may only be read
+
+def test_a_cache_that_may_only_be_read_is_read(
+    disk: Disk, backbone: Callable[..., HuggingFace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there is used, and what is not is computed, of which a note is taken once."""
+    monkeypatch.setenv("FTLAB_CACHE", str(disk.folder))
+    monkeypatch.setattr(token_cache, "FEW", 0)
+    preprocessing, module = backbone("bert").preprocessing, TextClassification("unread.csv")
+    cache = TokenCache(module, preprocessing)
+
+    def recorded() -> Iterator[tuple[torch.Tensor, list[None], list[torch.Tensor]]]:
+        yield torch.arange(2), [None], [torch.ones(2, 3)]
+
+    cache.encoded(["a film", "the plot"], 8)
+    obtain("key", 2, recorded, lambda: None)
+    disk.close()
+    slow = dataclasses.replace(preprocessing, encode=lambda *_: pytest.fail("it is there"))
+    slow_cache = TokenCache(module, slow)
+    monkeypatch.setattr(slow_cache, "_key", lambda *_: next(
+        (disk.folder / "tokens").glob("*.safetensors")).stem)
+    assert [*slow_cache.encoded(["a film", "the plot"], 8).columns["ids"]
+            ] == preprocessing.encode(["a film", "the plot"], 8)[0]
+    assert obtain("key", 2, recorded, lambda: None)[1] is False
+    assert module.notes == []
+    for _ in range(2):
+        assert [*cache.encoded(["the cast"], 8).columns["ids"]
+                ] == preprocessing.encode(["the cast"], 8)[0]
+    assert module.notes == [(f"token ids are not kept: {disk.folder / 'tokens'}: "
+                            "Read-only file system")]
+    with pytest.raises(OSError, match="Read-only"):  # the run computes, and says why
+        obtain("other", 2, recorded, lambda: None)
+    assert remembered("what?", lambda: 1) == 1
+
+
+def test_results_and_a_store_that_may_only_be_read(disk: Disk) -> None:
+    disk.close()
+    with pytest.raises(InputError, match=r"results .*Read-only file system"):
+        write_file(disk.folder / "study" / "table.md", "text")
+    with pytest.raises(InputError, match="not writable"):
+        Tracker(f"sqlite:///{disk.folder}/mlflow.db").open_study("small", {})
