@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import FtlabError
+from ftlab.redaction import redact
 from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Event
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def journal(directory: Path) -> Callable[[Event], None]:
 def first_line(error: BaseException) -> str:
     """What to say of an error in a table."""
     what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
-    return (what.splitlines() or [type(error).__name__])[0][:500]
+    return redact((what.splitlines() or [type(error).__name__])[0])[:500]
 
 
 def blames_peer(error: BaseException) -> bool:

@@ -326,7 +326,7 @@ def test_write_file__a_failure_leaves_the_old_file_and_no_rest(tmp_path, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ftlab.reports.export.os.replace", full)
+    monkeypatch.setattr("ftlab.files.os.replace", full)
     with pytest.raises(InputError, match="No space left"):
         write_file(path, "new")
     assert read(tmp_path) == {"a.txt": b"old"}
