@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ftlab.commands import drift, models, results, studies, sweeps
-from ftlab.commands.show import complain, disk_error
+from ftlab.commands.show import complain, disk_error, say
 from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full, is_of_disk
+from ftlab.visible import guard_streams, presentable_line
+
+UsageError: Any = typer.BadParameter.__base__  # the name that every version of Typer has
+
+
+class Commands(TyperGroup):
+    """The commands; a wrong argument, which may be a file's name, is quoted as text alone."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _quoting_text():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        with _quoting_text():
+            return super().invoke(*args, **kwargs)
+
+
+@contextmanager
+def _quoting_text() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = presentable_line(error.message)
+        raise
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,13 +61,15 @@ def main() -> None:
     from ftlab.studies.dispatch import Interrupted, Signals
 
     signals = Signals()  # from the first moment: the imports alone take seconds
+    guard_streams()
     try:
         app(standalone_mode=True)
     except FtlabError as error:
         complain(error)
         sys.exit(2 if isinstance(error, InputError) and not is_full(error) else 1)
     except Interrupted as interrupted:
-        typer.secho(f"\n{interrupted.name}: stopped; the same command continues", err=True)
+        typer.echo(err=True)
+        say(f"{interrupted.name}: stopped; the same command continues", error=True)
         sys.exit(128 + interrupted.number)
     # the process's last resort: where a disk is full, libraries raise whatever they like
     except Exception as error:

@@ -14,12 +14,14 @@ ROOMS = (
     "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
     "reports", "exports",
 )
-LEAVES = {"errors", "files"}
+LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal"}
 ALONE = {"tracking", "backbones"}
 OUTSIDE = {"__init__", "cli", "commands", "options", "__main__"}
 ONLY_IN = {"mlflow": "tracking", "optuna": "sweeps", "jsonargparse": "studies/config.py"}
 FORBIDDEN = ("utils", "helpers", "common", "manager")
 LONGEST = 300
+DOORS = {Path("terminal.py"), Path("commands/show.py"),
+         Path("studies/server.py")}  # whose output is a pipe of JSON
 PACKAGE = Path(__file__).resolve().parent.parent / "ftlab"
 
 
@@ -144,7 +146,21 @@ def forbidden_names(package: Path) -> list[str]:
     ]
 
 
-CHECKS = (rooms_in_order, one_importer, members_apart, file_sizes, forbidden_names)
+def one_door(package: Path) -> list[str]:
+    """Prints and consoles elsewhere than where what a terminal would obey is made visible."""
+    return [
+        f"{path}:{node.lineno}: prints past ftlab.terminal and ftlab.commands.show.say"
+        for path, tree in sources(package)
+        if path not in DOORS
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Call) and node.args
+        and ast.unparse(node.func) in ("print", "typer.echo", "typer.secho", "Text"))
+        or (isinstance(node, ast.ImportFrom) and node.module == "rich.console"
+        and any(name.name == "Console" for name in node.names))
+    ]
+
+
+CHECKS = (rooms_in_order, one_importer, members_apart, file_sizes, forbidden_names, one_door)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -201,6 +217,9 @@ OTHER = "from ftlab.tasks.base import Task\n"
         (forbidden_names, {"tasks/utils.py": ""}),
         (forbidden_names, {"tasks/text_helpers.py": ""}),
         (forbidden_names, {"common/a.py": ""}),
+        (one_door, {"reports/a.py": "def f(name):\n    print(name)"}),
+        (one_door, {"cli.py": "def f(name):\n    typer.echo(name)"}),
+        (one_door, {"studies/a.py": "def f():\n    from rich.console import Console"}),
     ],
 )
 def test_check__finds_what_is_planted(check, files, tmp_path):

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from ftlab.commands.show import console, say
 from ftlab.options import (
     Allow,
     Metrics,
@@ -32,14 +33,12 @@ def compare(
 
     Cells are matched by names. Exit code 0 where nothing moved, 1 where something did.
     """
-    from rich.console import Console
-
     from ftlab.reports.drift.compare import compare as make
 
     found = make(old, new, metric or ())
-    Console().print(found.rich())
+    console().print(found.rich())
     for path in out or ():
-        typer.echo(f"File: {found.write(path)}")
+        say(f"File: {found.write(path)}")
     if found.moved:
         raise typer.Exit(1)
 
@@ -69,20 +68,18 @@ def reproduce(
     Nothing is written beside the old results. Other data or weights are refused before anything
     trains. Exit code 0 where it is reproduced, 1 where not.
     """
-    from rich.console import Console
-
     from ftlab.reports.drift.reproduce import reproduce as make
 
     found = make(what, into, results, set_ or (), only or (),
                  None if seeds is None else numbers(seeds), allow or (), metric or (),
                  workers, timeout)
-    Console().print(found.drift.rich())
+    console().print(found.drift.rich())
     for failure in found.failures:
-        typer.secho(failure, err=True)
+        say(failure, error=True)
     for path in out or ():
-        typer.echo(f"File: {found.drift.write(path)}")
+        say(f"File: {found.drift.write(path)}")
     if found.folder is not None:
-        typer.echo(f"The new runs: {found.folder}")
-    Console().print(found.sentence, style="bold", markup=False, highlight=False)
+        say(f"The new runs: {found.folder}")
+    console().say(found.sentence, style="bold")
     if not found.reproduced:
         raise typer.Exit(1)

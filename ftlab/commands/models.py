@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from ftlab.commands.show import console, say
 from ftlab.options import Allow, Uri
 
 RunId = Annotated[
@@ -36,9 +37,9 @@ def export(
 
     made = export_run(run, out, merged, onnx, register, tracking_uri, allow or ())
     if made.folder is not None:
-        typer.echo(f"{made.folder}: {made.form} README.md says how to load it.")
+        say(f"{made.folder}: {made.form} README.md says how to load it.")
     if made.version:
-        typer.echo(f'Registered: mlflow.pyfunc.load_model("models:/{made.version}")')
+        say(f'Registered: mlflow.pyfunc.load_model("models:/{made.version}")')
 
 
 def predict(
@@ -54,22 +55,20 @@ def predict(
     allow: Allow = None,
 ) -> None:
     """Say what a run's model predicts for a file or folder, with labels or without."""
-    from rich.console import Console
-
     from ftlab.exports.predictions import check_kind
-    from ftlab.exports.predictions import predict as say
+    from ftlab.exports.predictions import predict as make
 
     if out is not None:
         check_kind(out)
-    said = say(run, source, tracking_uri, allow or ())
+    said = make(run, source, tracking_uri, allow or ())
     if out is None:
-        Console().print(said.rich())
+        console().print(said.rich())
     else:
-        typer.echo(f"{said.write(out)}: {len(said)} predictions")
+        say(f"{said.write(out)}: {len(said)} predictions")
     scored = sum(target is not None for target in said.columns.get("target", []))
     if 0 < scored < len(said):
-        typer.echo(f"Of the {scored} that have labels:")
+        say(f"Of the {scored} that have labels:")
     for name, value in said.metrics.items():
-        typer.echo(f"{name} {value:.4f}")
+        say(f"{name} {value:.4f}")
     for note in said.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")

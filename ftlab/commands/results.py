@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ftlab.commands.show import console, show
+from ftlab.commands.show import console, say, show
 from ftlab.options import (
     Allow,
     PageFile,
@@ -44,7 +44,7 @@ def table(
         return
     chosen = chosen_table(loaded, columns, tracking_uri, results)
     console().print(chosen.rich(console().width))
-    typer.echo(f"Files: {', '.join(sorted(p.name for p in chosen.paths))} in {chosen.paths[0].parent}")
+    say(f"Files: {', '.join(sorted(p.name for p in chosen.paths))} in {chosen.paths[0].parent}")
 
 
 def plot(
@@ -64,11 +64,11 @@ def plot(
 
     made = draw(load_study(study, set_ or (), allow or ()), tracking_uri, results, only or ())
     for name, caption in made.captions.items():
-        console().print(f"{name}: {caption}", markup=False, highlight=False)
+        console().say(f"{name}: {caption}")
     if not made.paths:
-        typer.echo("Nothing to draw: no finished run has what the figure shows.")
+        say("Nothing to draw: no finished run has what the figure shows.")
         return
-    typer.echo(f"Files: {', '.join(path.name for path in made.paths)} in {made.paths[0].parent}")
+    say(f"Files: {', '.join(path.name for path in made.paths)} in {made.paths[0].parent}")
 
 
 def report(
@@ -86,7 +86,7 @@ def report(
     words = [w for o, said in (("--set", set_), ("--allow", allow)) for v in said or () for w in (o, v)]
     whole = load_study(study, set_ or (), allow or ())
     path = make_report(whole, tracking_uri, results, out, ["ftlab", "run", str(study), *words])
-    typer.echo(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    say(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def ui(
@@ -101,4 +101,4 @@ def ui(
     from ftlab.studies.yaml_file import study_name
     from ftlab.tracking.ui import serve
 
-    serve(tracking_uri, port, typer.echo, study and study_name(study))
+    serve(tracking_uri, port, say, study and study_name(study))

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from ftlab.errors import FtlabError
+from ftlab.visible import beneath, presentable_line
 
 
 def console():  # type: ignore[no-untyped-def]  # rich is imported where it is used
     """A terminal, or a file."""
-    from rich.console import Console
+    from ftlab.terminal import Terminal
 
-    return Console()
+    return Terminal()
+
+
+def say(line: str, error: bool = False, colour: str | None = None) -> None:
+    """Print one line.
+
+    Args:
+        line: what a terminal would obey in it is written out, newlines too.
+        error: to stderr.
+        colour: where a terminal has colours.
+    """
+    typer.secho(presentable_line(line), file=beneath(sys.stderr if error else sys.stdout), fg=colour)
 
 
 def show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-def]  # as above
@@ -27,17 +40,15 @@ def show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-d
 
         console().print(terminal(report.paper, console().width))
     for sentence in report.sentences:
-        console().print(sentence, markup=False, highlight=False)
+        console().say(sentence)
     files(report.paths, Tracker(tracking_uri).view_path(report.study), tracking_uri)
 
 
 def files(paths: Sequence[Path], view: str, tracking_uri: str | None) -> None:
     """The files that were written, and the command that opens the UI."""
-    typer.echo(f"Files: {', '.join(sorted(path.name for path in paths))} in {paths[0].parent}")
-    from ftlab.tracking.plain import redact  # an address may hold a password
-
-    option = f" --tracking-uri {redact(tracking_uri)}" if tracking_uri else ""
-    typer.echo(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{view})")
+    say(f"Files: {', '.join(sorted(path.name for path in paths))} in {paths[0].parent}")
+    option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+    say(f"Compare the runs: ftlab ui{option}  (http://127.0.0.1:5000{view})")
 
 
 def disk_error(error: BaseException) -> FtlabError:
@@ -52,6 +63,6 @@ def disk_error(error: BaseException) -> FtlabError:
 
 def complain(error: FtlabError) -> None:
     """What is wrong, and how to mend it, on stderr."""
-    typer.secho(f"error: {error.what}", err=True, fg=typer.colors.RED)
+    say(f"error: {error.what}", error=True, colour=typer.colors.RED)
     if error.mend:
-        typer.secho(f"  mend: {error.mend}", err=True)
+        say(f"  mend: {error.mend}", error=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ftlab.commands.show import complain, console, show
+from ftlab.commands.show import complain, console, say, show
 from ftlab.errors import FtlabError
 from ftlab.options import (
     Address,
@@ -74,7 +74,7 @@ def run(
     report = make_table(chosen, tracking_uri, results)
     show(report, tracking_uri)
     for failure in outcome.failures:
-        typer.secho(failure, err=True)
+        say(failure, error=True)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -97,9 +97,9 @@ def check(
             wrong += 1
             continue
         runs = len(made.cells) * len(made.study.seeds)
-        typer.echo(f"{path}: ok, {len(made.cells)} cells, {runs} runs")
+        say(f"{path}: ok, {len(made.cells)} cells, {runs} runs")
         for note in made.notes:
-            typer.echo(f"  note: {note}")
+            say(f"  note: {note}")
     if wrong:
         raise typer.Exit(2)
 
@@ -115,7 +115,7 @@ def list_(
     from ftlab.studies.catalogue import catalogue
 
     for line in catalogue(room, allow or ()):
-        console().print(line, markup=False, highlight=False, soft_wrap=True)
+        console().say(line, soft_wrap=True)
 
 
 def doctor(tracking_uri: Uri = None) -> None:
@@ -124,6 +124,6 @@ def doctor(tracking_uri: Uri = None) -> None:
 
     findings = examine(tracking_uri)
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.what}")
+        say(f"{'ok  ' if finding.good else 'BAD '} {finding.what}")
     if not all(finding.good for finding in findings):
         raise typer.Exit(1)

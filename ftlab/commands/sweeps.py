@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from ftlab.commands.show import console, files
+from ftlab.commands.show import console, files, say
 from ftlab.options import (
     Address,
     Allow,
@@ -52,16 +52,16 @@ def sweep(
     first = directions(searched)[0]
     console().print(rich(searched, outcome.standings, first))
     for failure in outcome.failures:
-        typer.secho(failure, err=True)
+        say(failure, error=True)
     end = "Time is up; the same command continues."
     if outcome.over:
         tuned = write_tuned(searched, outcome.standings, first, f"ftlab sweep {file}")
         end = f"The tuned study: ftlab run {tuned}"
     written = report(searched, tracking_uri, results)
     for sentence in written.sentences:
-        console().print(sentence, markup=False, highlight=False)
+        console().say(sentence)
     files(written.paths, written.view, tracking_uri)
-    typer.echo(end)
+    say(end)
     if outcome.failures:
         raise typer.Exit(1)
 

@@ -23,6 +23,7 @@ from ftlab.exports.restore import Restored, restored
 from ftlab.reports.export import write_file
 from ftlab.reports.formats import escape_csv
 from ftlab.tasks.base import Task
+from ftlab.terminal import plain_text
 from ftlab.training.evaluate import evaluate, placing
 
 SHOWN = 20
@@ -83,10 +84,10 @@ class Predictions:
         rows = list(zip(*flat.values(), strict=True))
         table = Table(caption=f"the first {SHOWN} of {len(rows)}" if len(rows) > SHOWN else None)
         for name in flat:
-            table.add_column(_plain(name))
+            table.add_column(plain_text(name))
         for row in rows[:SHOWN]:
-            table.add_row(*(_plain(f"{value:.4f}" if isinstance(value, float)
-                                   else _short(_written(value))) for value in row))
+            table.add_row(*(plain_text(f"{value:.4f}" if isinstance(value, float)
+                                       else _short(_written(value))) for value in row))
         return table
 
 
@@ -246,9 +247,3 @@ def _text(value: Any) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= WIDEST else f"{text[:WIDEST - 1]}\u2026"
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text)

@@ -8,9 +8,10 @@ import re
 from rich import box
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from ftlab.reports.sheet import Line, Sheet
+from ftlab.terminal import plain_text
+from ftlab.visible import visible
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # full width too
@@ -34,7 +35,7 @@ dd { margin: 0 }
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line of a table."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\1", visible(" ".join(text.split())))
 
 
 def escape_csv(text: str) -> str:
@@ -88,7 +89,7 @@ def page(sheet: Sheet) -> str:
     """One HTML page that loads nothing."""
 
     def tag(name: str, text: str, attributes: str = "") -> str:
-        inside = text if isinstance(text, _Markup) else html.escape(text)
+        inside = text if isinstance(text, _Markup) else html.escape(visible(text))
         return _Markup(f"<{name}{attributes}>{inside}</{name}>")
 
     head = "".join(tag("th", heading, ' scope="col"') for heading in sheet.headings)
@@ -124,7 +125,7 @@ def page(sheet: Sheet) -> str:
 
 
 def terminal(sheet: Sheet, room: int | None = None) -> Group:
-    """The table and what is under it; `Text` keeps names from being read as markup.
+    """The table and what is under it; `plain_text` keeps names from being read as markup.
 
     Args:
         sheet: what to show.
@@ -141,16 +142,16 @@ def terminal(sheet: Sheet, room: int | None = None) -> Group:
     said += [f"[{number}] {note}" for number, note in enumerate(sheet.notes, 1)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for place, heading in enumerate(sheet.headings[:shown]):
-        table.add_column(Text(heading), justify="right" if place else "left", width=widths[place])
+        table.add_column(plain_text(heading), justify="right" if place else "left", width=widths[place])
     for title, group in sheet.groups:
         if title:
             table.add_section()
-            table.add_row(Text(title, style="italic"))
+            table.add_row(plain_text(title, style="italic"))
         for line in group:
             styles = ["bold" if place in line.bold else "" for place in range(shown)]
-            table.add_row(*map(Text, line.texts[:shown], styles))
+            table.add_row(*map(plain_text, line.texts[:shown], styles))
     # not its caption, which would be as narrow as a narrow table
-    return Group(table, *(Text(text, style="dim") for text in said))
+    return Group(table, *(plain_text(text, style="dim") for text in said))
 
 
 def _width(sheet: Sheet, place: int) -> int:

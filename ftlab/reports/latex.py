@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 
 from ftlab.reports.sheet import NONE, Line, Quantity, Sheet
+from ftlab.visible import visible
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -38,7 +39,7 @@ _SETUP = (r"\sisetup{separate-uncertainty, retain-zero-uncertainty, detect-weigh
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX sets as it is."""
-    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    return "".join(_LATEX.get(letter, letter) for letter in visible(" ".join(text.split())))
 
 
 def latex(sheet: Sheet) -> str:

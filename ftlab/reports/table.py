@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Group
 
 from ftlab.errors import InputError
+from ftlab.redaction import redact
 from ftlab.reports import against_baseline, against_paper, formats
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.evidence import TaskFacts
@@ -23,7 +24,6 @@ from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.source import Source, gather
 from ftlab.reports.verdict import answer
 from ftlab.studies.published import Paper
-from ftlab.tracking.plain import redact
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
 

@@ -7,9 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+from ftlab.terminal import Terminal
+from ftlab.visible import guard_streams
 
 
 class Clock:
@@ -86,8 +89,8 @@ class Display:
 
     noun = "runs"
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+    def __init__(self, console: Terminal | None = None) -> None:
+        self.console = console or Terminal()
         self.live: Live | None = None
 
     def start(self, name: str, done: int, waiting: Mapping[str, int], slots: int = 1) -> None:
@@ -98,14 +101,15 @@ class Display:
         self.running: dict[str, Running] = {}
         self.spoke = time.monotonic()
         if done:
-            self.console.print(f"{done} of {self.total} {self.noun} are finished already")
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+            self.console.say(f"{done} of {self.total} {self.noun} are finished already")
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
         self.bars = Progress(*columns, TextColumn("{task.fields[said]}"), console=self.console)
         self.all = self.bars.add_task(name, total=self.total, completed=done, said="")
         self.tasks: dict[str, TaskID] = {}
         if self.console.is_terminal:
             self.live = Live(Group(self.bars), console=self.console, refresh_per_second=5)
             self.live.start()
+            guard_streams()  # what others print goes above the bars, decoded by rich
 
     def run_started(self, title: str, technique: str, share: float = 1.0) -> None:
         """A run begins; `title` names it until its end, `share` of its process's time is its own."""
@@ -129,7 +133,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say something once."""
-        self.console.print(f"note: {text}", markup=False, highlight=False)
+        self.console.say(f"note: {text}")
 
     def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str) -> None:
         """A run ended; `score` is a line such as `test/accuracy 0.912`."""
@@ -140,7 +144,7 @@ class Display:
         more = f", {clock(left)} left" if left and self.done < self.total else ""
         said = score if not reason else f"{status}: {reason}"
         line = f"[{self.done}/{self.total}] {title}: {said}"
-        self.console.print(f"{line} ({clock(seconds)}{more})", markup=False, highlight=False)
+        self.console.say(f"{line} ({clock(seconds)}{more})")
         self.bars.update(self.all, completed=self.done)
 
     def run_ended_elsewhere(self, title: str, technique: str, status: str) -> None:
@@ -184,7 +188,7 @@ class Display:
             self.spoke = time.monotonic()
             each = "; ".join(f"{title}: {run.phase} {run.fraction:.0%}"
                              for title, run in self.running.items())
-            self.console.print(f"{each}, {still}", markup=False, highlight=False)
+            self.console.say(f"{each}, {still}")
 
 
 def clock(seconds: float) -> str:

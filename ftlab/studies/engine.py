@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftlab.addresses import shown
 from ftlab.errors import InputError
 
 SPECIFICATION, EVENTS, OUTPUT, STOP = "run.json", "events.jsonl", "output.log", "stop"
@@ -135,7 +136,7 @@ def make_engine(name: str, address: str | None = None) -> Engine:
                              'pip install "ftlab[ray]"') from error
         return RayEngine(address or "auto")
     if address is not None:
-        raise InputError(f"--address {address}: only a Ray cluster has one", "--engine ray")
+        raise InputError(f"--address {shown(address)}: only a Ray cluster has one", "--engine ray")
     from ftlab.studies.workers import Workers
 
     return Workers()

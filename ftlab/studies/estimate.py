@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from ftlab.backbones import cache_folder
 from ftlab.backbones.base import Backbone
@@ -19,6 +18,7 @@ from ftlab.studies.foresee import Foreseen, foresee
 from ftlab.studies.pack import LARGEST, together_of
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.study import Study
+from ftlab.terminal import plain_text
 from ftlab.training.packed.packing_check import worth
 
 
@@ -104,7 +104,7 @@ class Estimate:
 
 
 def _indented(text: str, spaces: int = 2) -> Padding:
-    return Padding(Text(text), (0, 0, 0, spaces), expand=False)
+    return Padding(plain_text(text), (0, 0, 0, spaces), expand=False)
 
 
 def _shortcuts(planned: PlannedCell, here: Foreseen, study: Study) -> Iterator[str]:

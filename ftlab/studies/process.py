@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab.backbones import cache_folder
 from ftlab.errors import FtlabError
+from ftlab.redaction import redact
 from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, UNWRITABLE, Event
 
 if TYPE_CHECKING:
@@ -184,8 +185,8 @@ def first_line(error: BaseException) -> str:
     if _CAUGHT.match(lines[0]):  # a traceback follows, and what it was stands at its end
         lines = [line for line in lines if line.strip() and not line[0].isspace()][-1:]
         if isinstance(error, FtlabError):
-            return lines[0].partition(": ")[2][:500]
-    return lines[0][:500]
+            return redact(lines[0].partition(": ")[2])[:500]
+    return redact(lines[0])[:500]
 
 
 def blames_peer(error: BaseException) -> bool:

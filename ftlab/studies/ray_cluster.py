@@ -13,7 +13,9 @@ import ray
 import ray._private.worker as driver
 from ray.exceptions import AuthenticationError
 
+from ftlab.addresses import shown
 from ftlab.errors import InputError
+from ftlab.redaction import redact
 from ftlab.studies.engine import Machine, Need
 
 
@@ -71,9 +73,10 @@ def connect(address: str) -> None:
     Raises:
         InputError: there is no such cluster.
     """
+    said = shown(address)  # it may hold a password
     if "://" in address:
         raise InputError(
-            f"--address {address}: Ray's client does not carry a study",
+            f"--address {said}: Ray's client does not carry a study",
             "start ftlab on a machine of the cluster: --address HOST:PORT, or ray job submit",
         )
     # Ray's own SIGTERM handler leaves without telling anyone; ours stops in order.
@@ -87,7 +90,7 @@ def connect(address: str) -> None:
                      include_dashboard=False if address == "local" else None)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--address {address}: {first}",
+        raise InputError(f"--address {said}: {redact(first)}",
                          "start a cluster: ray start --head; give its address") from error
     finally:
         if ours:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftlab.redaction import redact
 from ftlab.studies.study import Study
 from ftlab.studies.yaml_schema import dump
-from ftlab.tracking.plain import redact
 
 FILE = "study.yaml"
 """In `results/<study>/`."""

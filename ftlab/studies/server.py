@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from ftlab.studies.engine import OUTPUT
 from ftlab.studies.pipe import Lines
 from ftlab.studies.preload import Learned, preload
+from ftlab.visible import guard_streams
 
 GRACE = 5.0  # seconds from the first signal to SIGKILL
 POLL = 0.02  # seconds from one look at the children to the next, while some are being ended
@@ -183,6 +184,7 @@ def redirect(output: Path) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     for stream in (1, 2):
         os.dup2(file, stream)
+    guard_streams()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
 

@@ -19,6 +19,7 @@ from optuna.study import Study as Search
 from optuna.trial import FrozenTrial, TrialState
 
 from ftlab.errors import InputError
+from ftlab.redaction import redact
 from ftlab.studies.study import Cell
 from ftlab.sweeps.asking import ask, complete
 from ftlab.sweeps.independence import independent
@@ -26,7 +27,6 @@ from ftlab.sweeps.leases import Lease, Leases
 from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
-from ftlab.tracking.plain import redact
 
 ATTEMPTS = 3
 """How often a trial is tried whose process vanishes."""

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 
 from optuna.trial import TrialState
-from rich.console import Console
 from rich.progress import TaskID
 
 from ftlab.studies.display import Display
 from ftlab.sweeps.standing import Direction, Standing
+from ftlab.terminal import Terminal
 
 LOOK = 5.0  # seconds until the trials of other coordinators are looked at again
 
@@ -27,7 +27,7 @@ class SweepDisplay(Display):
     noun = "trials"
 
     def __init__(self, look: Callable[[], list[Standing]], direction: Direction,
-                 console: Console | None = None) -> None:
+                 console: Terminal | None = None) -> None:
         super().__init__(console)
         self.look, self.direction = look, direction
         self.cells: dict[str, TaskID] = {}

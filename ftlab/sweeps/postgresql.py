@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.tracking.plain import redact
+from ftlab.redaction import redact
 
 KEY = 0x66746C6162
 """Of the advisory lock: "ftlab"."""

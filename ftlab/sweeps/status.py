@@ -9,14 +9,14 @@ import optuna
 from optuna.trial import TrialState
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from ftlab.errors import InputError
+from ftlab.redaction import redact
 from ftlab.studies.display import Clock, clock
 from ftlab.sweeps.standing import Direction, Standing
-from ftlab.sweeps.storage import Storage
+from ftlab.sweeps.storage import Storage, is_file
 from ftlab.sweeps.sweep import Sweep
-from ftlab.tracking.plain import redact
+from ftlab.terminal import plain_text
 
 _NONE = "-"
 _STATES = ((TrialState.RUNNING, "running"), (TrialState.PRUNED, "pruned"),
@@ -31,7 +31,7 @@ def status(sweep: Sweep) -> list[Standing]:
     """
     missing = InputError(f"storage {redact(sweep.storage)}: nothing of the sweep {sweep.name} in it",
                          "begin it: ftlab sweep SWEEP")
-    if "://" not in sweep.storage and not Path(sweep.storage).exists():
+    if is_file(sweep.storage) and not Path(sweep.storage).exists():
         raise missing  # opening the journal would make the file
 
     def look(storage: Storage) -> list[Standing]:
@@ -73,8 +73,8 @@ def rich(sweep: Sweep, standings: list[Standing], direction: Direction) -> Table
     """
     states = [(state, word) for state, word in _STATES if any(s.count(state) for s in standings)]
     table = Table(
-        title=Text(f"{sweep.name}: {sweep.trials} trials a cell of {sweep.study.name}"),
-        caption=Text(_caption(sweep, standings, direction)), title_justify="left",
+        title=plain_text(f"{sweep.name}: {sweep.trials} trials a cell of {sweep.study.name}"),
+        caption=plain_text(_caption(sweep, standings, direction)), title_justify="left",
         caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
     )
     table.add_column("technique", overflow="fold")
@@ -86,9 +86,9 @@ def rich(sweep: Sweep, standings: list[Standing], direction: Direction) -> Table
     for pair, members in groups:
         if len(groups) > 1:
             table.add_section()
-            table.add_row(Text(pair, style="italic"))
+            table.add_row(plain_text(pair, style="italic"))
         for standing in members:
-            table.add_row(*map(Text, _line(standing, [state for state, _ in states], direction)))
+            table.add_row(*map(plain_text, _line(standing, [state for state, _ in states], direction)))
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,11 +16,12 @@ from optuna.storages import BaseStorage, JournalStorage
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from ftlab import addresses
 from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full
+from ftlab.redaction import redact
 from ftlab.sweeps.journal import FileLock, Journal
 from ftlab.sweeps.postgresql import Server
-from ftlab.tracking.plain import redact
 
 OUTAGE = (OSError, StorageInternalError, DBAPIError, PoolTimeout)
 """What a storage raises that does not answer."""
@@ -30,7 +32,24 @@ _LASTING = {
 }
 """What time does not mend, and what does; a full disk as well."""
 PAUSE = 1.0  # seconds between tries during an outage
+_USERINFO = re.compile(r"[^/]*:.*@")  # of an address without its scheme
 T = TypeVar("T")
+
+
+def is_file(where: str) -> bool:
+    """Whether trials are in a journal file; else in PostgreSQL.
+
+    Raises:
+        InputError: neither, or an address that cannot be read.
+    """
+    mend = "storage: optuna.journal, or postgresql://user@host/database"
+    if "://" not in where and (_USERINFO.match(where) is None or Path(where).exists()):
+        return True
+    if not where.startswith(("postgresql://", "postgresql+")):
+        raise InputError(f"storage {addresses.shown(where)}: neither a journal file nor PostgreSQL",
+                         mend)
+    addresses.parse(where, "storage")
+    return False
 
 
 class Storage:
@@ -59,13 +78,10 @@ class Storage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.backend: BaseStorage
         self._lock: Callable[[Callable[[], None]], AbstractContextManager[None]]
-        if "://" not in where:
+        if is_file(where):
             self._open_journal(Path(where).absolute())
-        elif where.startswith(("postgresql://", "postgresql+")):
-            self._open_postgresql(where, hold)
         else:
-            raise InputError(f"storage {redact(where)}: neither a journal file nor PostgreSQL",
-                             "storage: optuna.journal, or postgresql://user@host/database")
+            self._open_postgresql(where, hold)
 
     def _open_journal(self, path: Path) -> None:
         try:
@@ -87,7 +103,7 @@ class Storage:
     def _open_postgresql(self, url: str, hold: float) -> None:
         try:
             server = Server(url, self.patience, hold)
-        except (ArgumentError, NoSuchModuleError, ImportError, *OUTAGE) as error:
+        except (ArgumentError, NoSuchModuleError, ImportError, UnicodeError, *OUTAGE) as error:
             mend = ('pip install "ftlab[postgres]"' if isinstance(error, ImportError)
                     else "start the server, or mend the address")
             raise InputError(f"storage {redact(url)}: {_said(error)}", mend) from error

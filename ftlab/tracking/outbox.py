@@ -13,7 +13,7 @@ from uuid import uuid4
 from mlflow.exceptions import MlflowException
 
 from ftlab.errors import FtlabError
-from ftlab.tracking.plain import redact
+from ftlab.redaction import redact
 from ftlab.tracking.store import quiet
 
 logger = logging.getLogger("ftlab.tracking")

@@ -12,12 +12,11 @@ from decimal import Decimal
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.redaction import REDACTED, is_secret, redact
 
 LONGEST_PARAM = 6000  # MLflow's limit for the value of a param
 LONGEST_TAG = 5000  # the limit that every MLflow store keeps to
 LONGEST_NAME = 250  # MLflow's limit for names of metrics, params and tags
-
-REDACTED = "[redacted]"
 
 PARAM = "param/"
 """Metrics that are settings, not measurements: they have no mean over seeds."""
@@ -29,28 +28,6 @@ _UNNAMEABLE = re.compile(r"[^\w\-. :/]")  # to MLflow, whose pattern is the same
 _PART = re.compile(r"(?<![^/])(\.{0,2})(?![^/])|^(?=\.\.)")
 # Studies name our classes by their last word; charts would cut the rest.
 _OWN_CLASS = re.compile(r"^ftlab\.[a-z0-9_.]+\.([A-Z]\w*)$", re.ASCII)
-
-# `token` only at the end of a name: `hf_token` is a secret, `num_virtual_tokens`, `tokenizer` and
-# `token_dropout` are hyperparameters.
-_SECRET = re.compile(
-    r"(token|passwd|credentials?)$|password|secret|(api|access|private)[_-]?key",
-    re.IGNORECASE,
-)
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^/\s'\"]*@")
-_QUERY = re.compile(
-    r"([?&](?:[\w-]*token|password|passwd|[\w-]*secret|[\w-]*key|sig|[\w-]*signature)=)[^&\s'\"]+",
-    re.IGNORECASE,
-)
-
-
-def redact(text: str) -> str:
-    """Take user names and passwords out of the addresses in a text."""
-    return _QUERY.sub(rf"\g<1>{REDACTED}", _USERINFO.sub(r"\1", text))
-
-
-def is_secret(name: str) -> bool:
-    """Whether a segment of a dotted name says that the value is a secret."""
-    return any(_SECRET.search(segment) for segment in name.split("."))
 
 
 def name_of(text: str) -> str:

@@ -10,9 +10,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from ftlab.errors import InputError
+from ftlab.redaction import redact
 from ftlab.tracking import store
 from ftlab.tracking.outbox import OUTAGE, one_line
-from ftlab.tracking.plain import redact
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.tags import run_record
 from ftlab.tracking.tracker import Tracker

@@ -13,10 +13,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from ftlab.errors import InputError
+from ftlab.redaction import redact
 from ftlab.tracking import view
 from ftlab.tracking.aggregate import summarise
 from ftlab.tracking.metrics import as_metrics
-from ftlab.tracking.plain import flatten, numbers, redact, tag_values
+from ftlab.tracking.plain import flatten, numbers, tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
 from ftlab.tracking.tags import (
     INHERITED,

@@ -14,12 +14,16 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 from uuid import uuid4
 
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
+from ftlab import addresses
 from ftlab.errors import InputError
 from ftlab.files import is_full
-from ftlab.tracking.plain import redact
+from ftlab.redaction import redact
 
 DEFAULT = "sqlite:///mlflow.db"
 SERVERS = ("http", "https")
@@ -51,21 +55,22 @@ def resolve(uri: str | None) -> str:
         InputError: an address that MLflow cannot keep runs at.
     """
     uri = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT).strip()
-    scheme = urlsplit(uri).scheme.split("+")[0].lower()
+    scheme = uri.partition("://")[0].split("+")[0].lower()
     if scheme == "sqlite":
         path = _sqlite_file(uri)
         if not path.parent.is_dir():
             raise InputError(
-                f"tracking store {uri}: the folder {path.parent} does not exist",
+                f"tracking store sqlite:///{path}: the folder {path.parent} does not exist",
                 "create the folder, or give another --tracking-uri",
             )
         return f"sqlite:///{path}"
     if scheme in SERVERS or scheme in DATABASES:
-        if not urlsplit(uri).hostname and scheme in SERVERS:
-            raise InputError(f"tracking store {redact(uri)}: no host", "write http://HOST:PORT")
+        address = addresses.parse(uri, "tracking store")
+        if not address.host and scheme in SERVERS:
+            raise InputError(f"tracking store {address}: no host", "write http://HOST:PORT")
         return uri.rstrip("/") if scheme in SERVERS else uri
     raise InputError(
-        f"tracking store {redact(uri)}: not a database or a tracking server "
+        f"tracking store {addresses.shown(uri)}: not a database or a tracking server "
         "(MLflow 3.13 and later refuses folders)",
         f"use {DEFAULT}, or http://HOST:PORT of an MLflow server",
     )
@@ -94,7 +99,7 @@ def connect(uri: str) -> MlflowClient:
     if path is not None:
         _check_sqlite(path)
     else:
-        _check_host(uri)
+        _check_database(uri)
     try:
         if path is not None and not path.exists():
             _make(path)
@@ -130,9 +135,10 @@ def _make(path: Path) -> None:
 
 
 def _sqlite_file(uri: str) -> Path:
+    said = addresses.shown(uri)
     name = uri.partition("sqlite:///")[2].partition("?")[0]
     if not name or name == ":memory:":
-        raise InputError(f"tracking store {uri}: no file name", f"use {DEFAULT}")
+        raise InputError(f"tracking store {said}: no file name", f"use {DEFAULT}")
     return Path(os.path.abspath(name))
 
 
@@ -145,7 +151,7 @@ def _advice(uri: str, error: Exception) -> tuple[str, str]:
         )
     if is_full(error):
         return f"tracking store {redact(uri)}: {reason}", "free space there, or give another one"
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ImportError):
         return f"tracking store {redact(uri)}: {reason}", "install the database's Python driver"
     return (
         f"tracking store {redact(uri)} does not answer: {reason}",
@@ -174,16 +180,19 @@ def _check_sqlite(path: Path) -> None:
         ) from error
 
 
-def _check_host(uri: str) -> None:
-    """MLflow retries for 100 s on a database that is not there; knock first."""
-    parts = urlsplit(uri)
-    scheme = parts.scheme.split("+")[0]
-    if scheme not in DATABASES or not parts.hostname:
+def _check_database(uri: str) -> None:
+    """MLflow retries for 100 s on a database that does not let it in; knock first."""
+    address = addresses.parse(uri, "tracking store")
+    if address.scheme not in DATABASES:
         return
     try:
-        with socket.create_connection((parts.hostname, parts.port or DATABASES[scheme]), 5):
-            pass
-    except OSError as error:
+        if address.host:  # else a socket
+            port = address.port or DATABASES[address.scheme]
+            socket.create_connection((address.host, port), 5).close()
+        engine = sqlalchemy.create_engine(uri, poolclass=NullPool)
+        engine.connect().close()
+    # a name that DNS cannot have is no Unicode, and a setting that a driver does not know a TypeError
+    except (OSError, SQLAlchemyError, ImportError, ValueError, TypeError) as error:
         raise InputError(*_advice(uri, error)) from error
 
 

@@ -13,10 +13,11 @@ from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
 from ftlab.errors import FtlabError, InputError
+from ftlab.redaction import redact
 from ftlab.tracking import garbage, store, view
 from ftlab.tracking.metrics import MetricBuffer, as_metrics
 from ftlab.tracking.outbox import OUTAGE, Outbox, one_line
-from ftlab.tracking.plain import redact, tag_values
+from ftlab.tracking.plain import tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.runs import Runs
 

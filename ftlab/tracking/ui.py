@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Callable
 
 from ftlab.errors import FtlabError, InputError
+from ftlab.redaction import redact
 from ftlab.tracking import store
-from ftlab.tracking.plain import redact
 from ftlab.tracking.tracker import Tracker
 
 HOST = "127.0.0.1"

@@ -2,9 +2,9 @@ import io
 import time
 
 import pytest
-from rich.console import Console
 
 from ftlab.studies.display import Clock, Display, Running, clock
+from ftlab.terminal import Terminal
 
 
 def running(technique: str, elapsed: float, fraction: float) -> Running:
@@ -39,7 +39,7 @@ def test_clock__each_technique_at_its_own_speed() -> None:
 
 def test_display__plain_lines_where_there_is_no_terminal() -> None:
     said = io.StringIO()
-    display = Display(Console(file=said, width=200))
+    display = Display(Terminal(file=said, width=200))
     display.start("s", 1, {"a": 2})
     display.run_started("a on d from b, seed 0", "a")
     display.progress("a on d from b, seed 0", "fit", 5, 10)
@@ -56,7 +56,7 @@ def test_display__plain_lines_where_there_is_no_terminal() -> None:
 
 def test_display__bars_on_a_terminal_say_what_how_far_and_how_long() -> None:
     said = io.StringIO()
-    display = Display(Console(file=said, width=200, force_terminal=True))
+    display = Display(Terminal(file=said, width=200, force_terminal=True))
     display.start("s", 0, {"a": 2})
     display.run_started("a on d from b, seed 0", "a")
     display.progress("a on d from b, seed 0", "fit", 5, 10)

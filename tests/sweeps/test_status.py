@@ -10,6 +10,7 @@ from rich.console import Console
 from ftlab.errors import InputError
 from ftlab.sweeps.display import SweepDisplay
 from ftlab.sweeps.status import left, rich, status
+from ftlab.terminal import Terminal
 
 
 def shown(sweep, standings, direction="maximize", width=80):
@@ -129,7 +130,7 @@ def test_status__of_a_sweep_never_begun_makes_no_storage(make_sweep, tmp_path):
 
 
 def display_of(board, terminal):
-    console = Console(file=io.StringIO(), width=120, force_terminal=terminal)
+    console = Terminal(file=io.StringIO(), width=120, force_terminal=terminal)
     display = SweepDisplay(board.standing, "maximize", console)
     display.start("s", 0, {"lora": 4, "probe": 4}, 2)
     return display

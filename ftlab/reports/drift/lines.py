@@ -8,15 +8,15 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ftlab.reports.drift.measurements import title
 from ftlab.reports.drift.movement import Movement
 from ftlab.reports.drift.order import tau_of
 from ftlab.reports.formats import escape_markdown
 from ftlab.reports.metric_text import digits
+from ftlab.terminal import plain_text
 from ftlab.tracking.aggregate import Summary
 from ftlab.tracking.metric_range import is_percent
 
@@ -60,22 +60,22 @@ def cost_rows(drift: Drift) -> list[dict[str, Any]]:
 
 
 def terminal(drift: Drift) -> Group:
-    """The tables and the sentences; `Text` keeps names from being read as markup."""
-    parts: list[Table | Text] = []
+    """The tables and the sentences; `plain_text` keeps names from being read as markup."""
+    parts: list[RenderableType] = []
     for metric, group in _tables(drift):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0,
-                      title=Text(_heading(metric, drift)), title_justify="left")
+                      title=plain_text(_heading(metric, drift)), title_justify="left")
         for number, heading in enumerate(_headings()):
-            table.add_column(Text(heading), justify="right" if 0 < number < 5 else "left")
+            table.add_column(plain_text(heading), justify="right" if 0 < number < 5 else "left")
         for where, members in group:
             if where:
                 table.add_section()
-                table.add_row(Text(where, style="italic"))
+                table.add_row(plain_text(where, style="italic"))
             for m, texts in members:
                 style = "bold" if m.moved else ""
-                table.add_row(*(Text(text, style=style) for text in texts))
+                table.add_row(*(plain_text(text, style=style) for text in texts))
         parts.append(table)
-    return Group(*parts, *map(Text, sentences(drift, MOST)))
+    return Group(*parts, *map(plain_text, sentences(drift, MOST)))
 
 
 def markdown(drift: Drift) -> str:

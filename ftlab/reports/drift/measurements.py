@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.reports.formats import unescape_csv
 from ftlab.studies import provenance
 from ftlab.studies.record import FILE, settings
 from ftlab.studies.study import Study
 from ftlab.studies.yaml_file import read as read_yaml
-from ftlab.tracking.plain import flatten, redact
+from ftlab.tracking.plain import flatten
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -91,7 +92,7 @@ def measurements(source: str | Path) -> Measurements:
     path = Path(source)
     file = path / "runs.csv" if path.is_dir() else path
     if file.suffix != ".csv" or not file.is_file():
-        raise InputError(f"{text}: no results there", _HOW)
+        raise InputError(f"{shown(text)}: no results there", _HOW)
     study, cells = _runs(file)
     folder = file.parent
     known = _json(folder / "provenance.json")
@@ -177,10 +178,10 @@ def _add(cell: Measured, seed: int, metrics: Mapping[str, float]) -> None:
 
 
 def _of_store(address: str) -> Measurements:
-    uri, _, study = address.partition("#")
-    label = redact(address)  # it may hold a password
-    if not study:
-        raise InputError(f"{label}: which study of the store?", f"write {redact(uri)}#STUDY")
+    uri, sign, study = address.rpartition("#")  # a password may hold another
+    label = f"{shown(uri if sign else study)}{sign}{study * bool(sign)}"
+    if not sign or not study:
+        raise InputError(f"{label}: which study of the store?", f"write {label.rstrip('#')}#STUDY")
     tracker = Tracker(uri)
     records = tracker.cells(study)
     tracker.close()

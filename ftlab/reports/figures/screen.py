@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 
 from ftlab.reports.colours import Style
 from ftlab.reports.figures.words import labels, short
+from ftlab.visible import visible
 
 _DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 _SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond",
@@ -22,7 +23,7 @@ _LEGEND = 24  # pixels of a row of the legend, about
 
 def text(value: str) -> str:
     """A text that plotly, which reads some HTML, shows as it is."""
-    return html.escape(value, quote=False)
+    return html.escape(visible(value), quote=False)
 
 
 def marker(style: Style, filled: bool = True, size: int = 10) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.plain import shorten
+from ftlab.visible import visible
 
 LONGEST = 28  # characters of a technique's name
 
@@ -32,7 +33,7 @@ def labels(names: Iterable[str], longest: int = LONGEST) -> dict[str, str]:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
 
 
 def metric_title(metric: str, higher_is_better: bool = True) -> str:

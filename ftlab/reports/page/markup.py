@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from ftlab.tracking.plain import redact
+from ftlab.redaction import redact
+from ftlab.visible import visible
 
 
 class Markup(str):
@@ -14,7 +15,7 @@ class Markup(str):
 
 def text(value: str) -> Markup:
     """A text as HTML; addresses lose their user names and passwords."""
-    return value if isinstance(value, Markup) else Markup(html.escape(redact(value)))
+    return value if isinstance(value, Markup) else Markup(html.escape(visible(redact(value))))
 
 
 def tag(element: str, *children: str, **attributes: str) -> Markup:

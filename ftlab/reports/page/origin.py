@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftlab.redaction import REDACTED, is_secret
 from ftlab.reports.page.markup import Markup, folded, join, tag
 from ftlab.studies.study import Study
-from ftlab.tracking.plain import REDACTED, flatten, is_secret
+from ftlab.tracking.plain import flatten
 
 SELECTION = ("After each epoch the model is validated; the epoch with the best {select_by} is "
              "restored, and tested once. Splits belong to the data set: all techniques and seeds "

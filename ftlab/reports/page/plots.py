@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ftlab.redaction import redact
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures import room
 from ftlab.reports.page.markup import Markup, join, tag
-from ftlab.tracking.plain import redact
 
 _MARKS = re.compile(r"<(?!(?:br ?/?|/?(?:b|i|sub|sup|extra))>)")
 """The beginning of any element but those that only lay a text out; plotly reads links, too."""

@@ -1,0 +1,94 @@
+"""Takes secrets out of text: those that were given in, and those that look like some."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from functools import cache
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+REDACTED = "[redacted]"
+
+_SHORTEST = 4  # characters; a shorter one would be found in words that are none
+_SHORTEST_OF_ENVIRONMENT = 8  # a variable called PASSWORD may say no more than `true`
+_ANYWHERE = 12  # from here on also in the middle of a word
+
+# `token` only at the end of a name: `hf_token` is a secret, `num_virtual_tokens`, `tokenizer` and
+# `token_dropout` are hyperparameters.
+_SECRET = re.compile(
+    r"(token|passwd|credentials?)$|password|secret|(api|access|private)[_-]?key",
+    re.IGNORECASE,
+)
+# A password may hold a slash (`me:a/b@host`), a port may not; in a path an @ is no secret's end.
+_USERINFO = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.\-]*://)(?:[^/\s'\"@:]*:(?!\d+/)[^\s'\"]*@|[^/\s'\"]*@)")
+_SETTING = re.compile(
+    r"([?&;](?:[\w-]*token|[\w-]*passw(?:or)?d|pwd|[\w-]*secret|[\w-]*key|sig|[\w-]*signature)=)"
+    r"[^&;\s'\"]+",
+    re.IGNORECASE,
+)
+# Tokens by the beginnings that their makers gave them, and what HTTP calls credentials.
+_TOKEN = re.compile(
+    r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-)[A-Za-z0-9_-]{16,}|(?<=\bBearer )[\w.~+/=-]{8,}"
+    r"|(?<=\bBasic )[A-Za-z0-9+/=]{8,}")
+
+_addresses: dict[str, str] = {}
+_secrets: set[str] = set()
+
+
+def is_secret(name: str) -> bool:
+    """Whether a segment of a dotted name says that the value is a secret."""
+    return any(_SECRET.search(segment) for segment in name.split("."))
+
+
+def redact(text: str) -> str:
+    """Take user names and passwords out of the addresses in a text, and what `know` was told."""
+    for raw, shown in _addresses.items():
+        text = text.replace(raw, shown)
+    if _secrets:
+        text = _known(frozenset(_secrets)).sub(REDACTED, text)
+    text = _SETTING.sub(rf"\g<1>{REDACTED}", _USERINFO.sub(r"\1", text))
+    return _TOKEN.sub(REDACTED, text)
+
+
+def know(secret: str, user: str = "", shortest: int = _SHORTEST) -> None:
+    """Let a secret be taken out from now on, however a library quotes it.
+
+    Args:
+        secret: as it was given, which may be percent-encoded.
+        user: whose password it is.
+        shortest: of fewer characters, it is left to the addresses that it stands in.
+    """
+    plain = unquote(secret)
+    forms = {secret, plain, unquote_plus(secret)}
+    forms |= {encode(form, safe="", errors="surrogatepass") for form in list(forms) for encode in (quote, quote_plus)}
+    forms |= {repr(form)[1:-1] for form in list(forms)}
+    _secrets.update(form for form in forms if len(form) >= shortest)
+    if user:  # as HTTP sends it
+        both = f"{unquote(user)}:{plain}".encode("utf-8", "surrogatepass")
+        _secrets.add(base64.b64encode(both).decode())
+
+
+def know_address(raw: str, shown: str) -> None:
+    """Let an address be said in another form from now on."""
+    if raw != shown:
+        _addresses[raw] = shown
+
+
+def know_environment() -> None:
+    """Let the secrets of this process's environment be taken out, of addresses in it too."""
+    for name, value in os.environ.items():
+        if is_secret(name):
+            know(value, shortest=_SHORTEST_OF_ENVIRONMENT)
+        elif "://" in value and "@" in value:
+            user, colon, password = value.partition("://")[2].rpartition("@")[0].partition(":")
+            know(password if colon else user, user if colon else "", _SHORTEST)
+
+
+@cache
+def _known(secrets: frozenset[str]) -> re.Pattern[str]:
+    """The longest first, since one may be the beginning of another."""
+    forms = [re.escape(form) if len(form) >= _ANYWHERE else rf"(?<!\w){re.escape(form)}(?!\w)"
+             for form in sorted(secrets, key=len, reverse=True)]
+    return re.compile("|".join(forms))
