@@ -14,8 +14,9 @@ ROOMS = (
     "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
     "reports", "exports",
 )
+LEAVES = {"errors", "interchange"}
 ALONE = {"tracking", "backbones"}
-OUTSIDE = {"errors", "__init__", "cli", "commands", "options", "__main__"}
+OUTSIDE = {"__init__", "cli", "commands", "options", "__main__"}
 ONLY_IN = {"mlflow": "tracking", "optuna": "sweeps", "jsonargparse": "studies/config.py"}
 FORBIDDEN = ("utils", "helpers", "common", "manager")
 LONGEST = 300
@@ -59,14 +60,14 @@ def rooms_in_order(package: Path) -> list[str]:
     found = []
     for path, tree in sources(package):
         room = path.parts[0].removesuffix(".py")
-        if room in OUTSIDE - {"errors"}:
+        if room in OUTSIDE:
             continue
-        if room not in ROOMS and room != "errors":
+        if room not in LEAVES and room not in ROOMS:
             found.append(f"{path}: {room} is not a room")
             continue
-        above = set() if room in ALONE | {"errors"} else set(ROOMS[: ROOMS.index(room)])
+        above = set() if room in ALONE | LEAVES else set(ROOMS[: ROOMS.index(room)])
         for name in own(path, tree):
-            if name.split(".")[0] not in above | {room, "errors"}:
+            if name.split(".")[0] not in above | {room} | LEAVES:
                 found.append(f"{path}: imports ftlab.{name}")
     return found
 

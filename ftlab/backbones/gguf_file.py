@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +19,9 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from ftlab.backbones.source import resolve_path, sha256_of
+from ftlab.backbones.source import DAMAGED_WEIGHTS, resolve_path, sha256_of
 from ftlab.errors import InputError
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError,
-               struct.error)
 _SETTINGS, _WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -74,7 +71,7 @@ def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> 
     try:
         for name in write(new):
             os.replace(new / name, folder / name)
-    except _UNREADABLE as error:
+    except DAMAGED_WEIGHTS as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{source}: cannot be read as GGUF: {reason}",
                          "get the file again, or one of an architecture that transformers "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from ftlab.backbones.gguf_file import is_gguf, unpacked
 from ftlab.backbones.source import is_hub_id, reason, resolve_path
 from ftlab.errors import InputError
+from ftlab.interchange import parse_json, read_bytes
 
 _SETTINGS = ["*.json", "*.txt", "*.model"]  # config, tokenizer, image processor, pooling
 _WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))  # safetensors are preferred
@@ -81,7 +81,7 @@ def weight_files(folder: Path) -> list[Path]:
         if whole.is_file():
             return [whole]
         if index.is_file():
-            files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+            files = [folder / name for name in _shards(index)]
             for path in files:
                 if not path.is_file():
                     raise InputError(f"{path}: missing, but named by {index.name}",
@@ -91,17 +91,23 @@ def weight_files(folder: Path) -> list[Path]:
                      "name the folder that holds config.json and the weights")
 
 
+def _shards(index: Path) -> list[str]:
+    """The names of files that an index says the tensors are in."""
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards \
+            or not all(isinstance(name, str) for name in shards.values()):
+        raise InputError(f"{index}: its weight_map does not name the files of tensors",
+                         "get the whole folder again")
+    return sorted(set(shards.values()))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
         InputError: it is no JSON object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})",
-                         "get the file again") from error
+    content = parse_json(read_bytes(path, "get the file again"), path, "get the file again")
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a JSON object", "get the file again")
     return content

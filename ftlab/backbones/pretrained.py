@@ -8,23 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ftlab.backbones.source import reason
+from ftlab.backbones.source import DAMAGED_WEIGHTS, reason
 from ftlab.errors import InputError
 
-_UNUSABLE = (OSError, ValueError, KeyError, TypeError, StrictDataclassError)
-_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError,
-               SafetensorError)
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError,
+             RecursionError, StrictDataclassError)
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ def load_network(auto: Any, config: Any, dtype: torch.dtype, files: Sequence[Pat
                 os.fspath(files[0].parent), config=config, dtype=dtype, weights_only=True,
                 use_safetensors=files[0].suffix == ".safetensors", output_loading_info=True,
                 ignore_mismatched_sizes=True, trust_remote_code=False, **_options(auto, config))
-    except _UNREADABLE as error:
+    except DAMAGED_WEIGHTS as error:
         raise InputError(f"{label}: the weights cannot be read ({files[0]}): {reason(error)}",
                          "get the folder again") from error
     lacking = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}

@@ -12,6 +12,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from ftlab.errors import InputError
+from ftlab.interchange import read_bytes
 
 _CUT = re.compile(r"data : (\d+) \(should be (\d+)\)")  # of WAV, in the decoder's own words
 _UNKNOWN = 2**31 - 2**16
@@ -20,11 +21,8 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 
 def audio_bytes(audio: Path | bytes) -> bytes:
     """The encoded sound."""
-    try:
-        return audio if isinstance(audio, bytes) else audio.read_bytes()
-    except OSError as error:
-        raise InputError(f"{audio!s} cannot be read: {error.strerror}",
-                         "replace the file or remove the example") from error
+    return (audio if isinstance(audio, bytes)
+            else read_bytes(audio, "replace the file or remove the example"))
 
 
 def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
