@@ -35,7 +35,7 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
             lasts = _announced(file, len(samples), data)
-    except (soundfile.SoundFileError, TypeError) as error:
+    except (soundfile.SoundFileError, TypeError, MemoryError) as error:  # of a length that is none
         reason = re.sub(r"^Error opening <.*?>: ", "", str(error))
         raise InputError(f"{place} does not decode as audio: {reason}",
                          f"replace it ({', '.join(EXTENSIONS)}) or remove the example") from None
