@@ -14,7 +14,7 @@ ROOMS = (
     "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
     "reports", "exports",
 )
-LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal"}
+LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange"}
 ALONE = {"tracking", "backbones"}
 OUTSIDE = {"__init__", "cli", "commands", "options", "__main__"}
 ONLY_IN = {"mlflow": "tracking", "optuna": "sweeps", "jsonargparse": "studies/config.py"}

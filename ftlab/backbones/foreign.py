@@ -8,7 +8,6 @@ transformers is called where it can neither fetch nor ask.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftlab.errors import InputError
+from ftlab.interchange import parse_json, read_bytes
 
 _FILES = ("config*.json", "generation_config.json", "tokenizer_config.json",
           "preprocessor_config.json", "processor_config.json", "special_tokens_map.json",
@@ -54,17 +54,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not one.
     """
-    try:
-        if path.stat().st_size > _LONGEST:
-            raise InputError(f"{path}: {path.stat().st_size // 2**20} MiB of settings, and no "
-                             f"file of them has more than {_LONGEST // 2**20}", "get it again")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be used: not JSON ({error})", "get the file again") from error
-    except RecursionError:
-        raise InputError(f"{path} cannot be used: nested too deep", "get the file again") from None
+    mend = "get the file again"
+    content = parse_json(read_bytes(path, mend, _LONGEST), path, mend)
     if not isinstance(content, dict):
-        raise InputError(f"{path} cannot be used: not a JSON object", "get the file again")
+        raise InputError(f"{path}: not a JSON object", mend)
     return content
 
 

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import shutil
-import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,13 +23,11 @@ from safetensors.torch import save_file
 
 from ftlab.backbones.cache_folder import damaged
 from ftlab.backbones.foreign import bounded, closed
-from ftlab.backbones.source import resolve_path, sha256_of
+from ftlab.backbones.source import DAMAGED_WEIGHTS, resolve_path, sha256_of
 from ftlab.errors import InputError
 from ftlab.files import is_full, replacing
 from ftlab.files import write as write_file
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError,
-               struct.error)
 _SETTINGS, _WEIGHTS = "config.json", "model.safetensors"
 _SHA256 = ".sha256"  # of files that were unpacked together, beside the last of them
 
@@ -103,7 +100,7 @@ def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> 
                 os.replace(new / name, whole)
         # after them: what a killed process leaves has no record, and is made again
         write_file(folder / f"{names[-1]}{_SHA256}", json.dumps(recorded))
-    except _UNREADABLE as error:
+    except DAMAGED_WEIGHTS as error:
         if is_full(error):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)

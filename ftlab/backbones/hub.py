@@ -90,12 +90,7 @@ def weight_files(folder: Path) -> list[Path]:
         if whole.is_file():
             return [whole]
         if index.is_file():
-            names = sorted(set(read_json(index)["weight_map"].values()))
-            for name in names:
-                if Path(name).name != name:
-                    raise InputError(f"{index}: it names {name}, which is not a file beside it",
-                                     "get the whole folder again")
-            files = [folder / name for name in names]
+            files = [folder / name for name in _shards(index)]
             for path in files:
                 if not path.is_file():
                     raise InputError(f"{path}: missing, but named by {index.name}",
@@ -103,3 +98,17 @@ def weight_files(folder: Path) -> list[Path]:
             return files
     raise InputError(f"{folder}: no weights (model.safetensors or pytorch_model.bin)",
                      "name the folder that holds config.json and the weights")
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of files that an index says the tensors are in."""
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards \
+            or not all(isinstance(name, str) for name in shards.values()):
+        raise InputError(f"{index}: its weight_map does not name the files of tensors",
+                         "get the whole folder again")
+    for name in shards.values():
+        if Path(name).name != name:
+            raise InputError(f"{index}: it names {name}, which is not a file beside it",
+                             "get the whole folder again")
+    return sorted(set(shards.values()))

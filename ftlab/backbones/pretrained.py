@@ -8,19 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ftlab.backbones.foreign import UNCHECKED, bounded, closed, inert, room
-from ftlab.backbones.source import reason
+from ftlab.backbones.source import DAMAGED_WEIGHTS, reason
 from ftlab.errors import InputError
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError,
@@ -28,8 +26,6 @@ _UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, Arithmeti
 # as constructors answer settings that fit no network, or need a package that is not here
 _UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, ImportError, IndexError,
                 KeyError, RuntimeError, TypeError, ValueError)
-_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError,
-               SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ def load_network(auto: Any, config: Any, dtype: torch.dtype, files: Sequence[Pat
                 os.fspath(folder), config=config, dtype=dtype, weights_only=True,
                 use_safetensors=files[0].suffix == ".safetensors", output_loading_info=True,
                 ignore_mismatched_sizes=True, trust_remote_code=False, **_options(auto, config))
-    except _UNREADABLE as error:
+    except DAMAGED_WEIGHTS as error:
         raise InputError(f"{label}: the weights cannot be read ({files[0]}): {reason(error)}",
                          "get the folder again") from error
     except _UNBUILDABLE as error:

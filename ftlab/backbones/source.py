@@ -6,13 +6,23 @@ import hashlib
 import importlib.util
 import os
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from string import Template
+from zipfile import BadZipFile
+
+from safetensors import SafetensorError
 
 from ftlab.errors import InputError
 
+DAMAGED_WEIGHTS = (OSError, ValueError, LookupError, RuntimeError, EOFError, TypeError,
+                   AttributeError, AssertionError, OverflowError, MemoryError, struct.error,
+                   UnpicklingError, BadZipFile, SafetensorError)
+"""Raised over damaged weights: torch's reader of pickles is an interpreter of their bytes, and its
+documentation names no exceptions. These are all that its code and thousands of damaged files gave."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PACKAGE = "package:"
 

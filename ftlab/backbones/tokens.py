@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ftlab.backbones.foreign import closed, read_json
 from ftlab.backbones.preprocessing import PairPreprocessing, TextPreprocessing, Vocabulary
+from ftlab.backbones.source import reason
 from ftlab.errors import InputError
 
 # Their position embeddings start behind the padding index (Liu et al. 2019, fairseq).
@@ -58,8 +59,9 @@ def load_tokenizer(folder: Path, label: str, config: Any, fast: bool = True) -> 
         with closed():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 os.fspath(folder), padding_side=side, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({error})",
+            tokenizer.encode("text"), tokenizer.pad_token_id, tokenizer.model_max_length > 0
+    except Exception as error:  # transformers documents none, and tokenizers raises this one itself
+        raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({reason(error)})",
                          mend) from error
     if fast and not tokenizer.is_fast:
         raise InputError(f"{label}: the tokenizer in {folder} has no fast version", mend)

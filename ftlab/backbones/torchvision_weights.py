@@ -8,19 +8,17 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from hashlib import sha256 as hash_of
 from pathlib import Path
-from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from ftlab.backbones.source import check_sha256, reason, resolve_path, sha256_of
+from ftlab.backbones.source import DAMAGED_WEIGHTS, check_sha256, reason, resolve_path, sha256_of
 from ftlab.errors import InputError
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch.hub names its files
@@ -28,7 +26,6 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training-time heads of GoogLeNe
 _FILE = re.compile(r"[/\\:.]")
 # torchvision renamed these after it had published weights
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError)
 
 
 def check_name(name: str, label: str, module: ModuleType = models) -> str:
@@ -114,7 +111,7 @@ def read_state(file: Path, label: str) -> dict[str, Tensor]:
         state = (load_file(file) if file.suffix == ".safetensors"
                  else torch.load(file, map_location="cpu", weights_only=True,
                                  mmap=is_zipfile(file)))
-    except _UNREADABLE as error:
+    except DAMAGED_WEIGHTS as error:
         raise InputError(f"{label}: {file} cannot be read: {reason(error)}",
                          "get the file again") from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):

@@ -95,7 +95,7 @@ def ui(
         typer.Argument(metavar="[STUDY]", help="study file, or a name; every study without it"),
     ] = None,
     tracking_uri: Uri = None,
-    port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="on 127.0.0.1")] = 5000,
 ) -> None:
     """Open MLflow's web interface on the tracking store, on this machine only."""
     from ftlab.studies.yaml_file import study_name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -18,6 +17,7 @@ from ftlab.data.image_decode import lies_sideways, picture_size
 from ftlab.data.named_files import named_file
 from ftlab.data.utf8 import read_whole
 from ftlab.errors import InputError
+from ftlab.interchange import parse_json, read_bytes
 from ftlab.tasks.boxes import Box
 from ftlab.tasks.naming import class_name, number_name
 from ftlab.tasks.spelling import key
@@ -144,8 +144,8 @@ def _listed(file: Path, annotations: Path) -> list[str]:
 
 def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotated:
     try:
-        root = ET.parse(file).getroot()
-    except (ET.ParseError, UnicodeDecodeError) as error:
+        root = ET.fromstring(read_bytes(file))
+    except (ET.ParseError, ValueError, LookupError) as error:  # also of encodings of its own
         raise InputError(f"{file} is not well-formed XML: {error}", "mend or remove it") from None
     image = _voc_picture(folder, name, root.findtext("filename") or "", file)
     size = _annotated_size(image, [root.findtext(f"size/{edge}") for edge in _EDGES], str(file))
@@ -214,11 +214,7 @@ def read_coco(file: Path, folder: Path, check: BoxCheck,
     Raises:
         InputError: with file and entry.
     """
-    text = read_whole(file)
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{file} is not well-formed JSON: {error}", "mend it") from None
+    content = parse_json(read_whole(file), file, "mend it")
     if optional and isinstance(content, dict):
         content = {"annotations": [], "categories": [], **content}
     images = _by_id(content, "images", ("file_name",), file)

@@ -12,6 +12,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from ftlab.errors import InputError
+from ftlab.interchange import read_bytes
 
 _CUT = re.compile(r"data : (\d+) \(should be (\d+)\)")  # of WAV, in the decoder's own words
 _UNKNOWN = 2**31 - 2**16
@@ -23,11 +24,8 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 
 def audio_bytes(audio: Path | bytes) -> bytes:
     """The encoded sound."""
-    try:
-        return audio if isinstance(audio, bytes) else audio.read_bytes()
-    except OSError as error:
-        raise InputError(f"{audio!s} cannot be read: {error.strerror}",
-                         "replace the file or remove the example") from error
+    return (audio if isinstance(audio, bytes)
+            else read_bytes(audio, "replace the file or remove the example"))
 
 
 def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
@@ -45,7 +43,7 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
                     "cut it into pieces, or remove the example")
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
             lasts = _announced(file, len(samples), data)
-    except (soundfile.SoundFileError, TypeError) as error:
+    except (soundfile.SoundFileError, TypeError, MemoryError) as error:  # of a length that is none
         reason = re.sub(r"^Error opening <.*?>: ", "", str(error))
         raise InputError(f"{place} does not decode as audio: {reason}",
                          f"replace it ({', '.join(EXTENSIONS)}) or remove the example") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.data.utf8 import Cleaner, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, note_replaced, read_decoded
 from ftlab.errors import InputError
 from ftlab.tasks.naming import class_name, is_blank, is_missing
 from ftlab.tasks.texts import text_of
@@ -55,7 +55,7 @@ def read_conll(path: Path, word: int, tag: int,
         InputError: with the line; a lacking column, another number of columns than before; or
             bytes of another encoding.
     """
-    text = re.sub("\r\n?", "\n", decoded(path.read_bytes(), path))
+    text = re.sub("\r\n?", "\n", read_decoded(path))
     table = [_columns(line) for line in text.split("\n")]
     width = next((len(columns) for columns in table if not _between(columns)
                   and not columns[0].startswith("#")), 0)

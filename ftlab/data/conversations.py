@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -13,6 +12,7 @@ from ftlab.data.sources import columns_of
 from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
+from ftlab.interchange import parse_json
 from ftlab.tasks.naming import is_blank
 
 Message = dict[str, str]
@@ -98,14 +98,15 @@ def conversation_column(source: str) -> str | None:
         columns = columns_of(source, False)
     except InputError:
         return None
-    return next((name for name, cells in columns.items() if any(map(_is_conversation, cells))), None)
+    return next((name for name, cells in columns.items() if any(_is_conversation(cell, name) for cell in cells)),
+                None)
 
 
-def _is_conversation(cell: Any) -> bool:
+def _is_conversation(cell: Any, column: str) -> bool:
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
-            cell = json.loads(cell)
-        except json.JSONDecodeError:
+            cell = parse_json(cell, column, _SHAPE)
+        except InputError:
             return False
     return isinstance(cell, list) and bool(cell) and all(
         isinstance(message, dict) and "role" in message for message in cell)
@@ -127,11 +128,7 @@ def _messages(cell: Any, place: str, counts: Counter[str]) -> list[Message]:
     if is_blank(cell):
         raise InputError(f"{place}: the messages are missing", "fill them in, or remove the row")
     if isinstance(cell, str):  # in a .csv
-        try:
-            cell = json.loads(cell)
-        except json.JSONDecodeError:
-            raise InputError(f"{place}: a text that is not JSON instead of messages", _SHAPE
-                             ) from None
+        cell = parse_json(cell, f"{place}: a text instead of messages", _SHAPE)
     if not isinstance(cell, list) or not cell:
         raise InputError(f"{place}: {type(cell).__name__} instead of a list of messages"
                          if cell != [] else f"{place}: no messages", _SHAPE)

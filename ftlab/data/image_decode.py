@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ftlab.errors import InputError
+from ftlab.interchange import read_bytes
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TURN = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -34,11 +35,8 @@ _NOT_EXIF = (SyntaxError, ValueError, TypeError, LookupError, OSError, OverflowE
 
 def image_bytes(image: Path | bytes) -> bytes:
     """The encoded image."""
-    try:
-        return image if isinstance(image, bytes) else image.read_bytes()
-    except OSError as error:
-        raise InputError(f"{image!s} cannot be read: {error.strerror}",
-                         "replace the file or remove the example") from error
+    return (image if isinstance(image, bytes)
+            else read_bytes(image, "replace the file or remove the example"))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from ftlab.data import hub
 from ftlab.data.examples import SplitName
 from ftlab.data.folder_files import check_files
 from ftlab.data.tables import Column, read_table
-from ftlab.data.utf8 import Cleaner, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, note_replaced, read_decoded
 from ftlab.errors import InputError
 from ftlab.tasks.naming import is_blank, is_missing, number_name
 
@@ -108,7 +108,7 @@ def _paragraphs(path: Path, source: str, columns: Sequence[Column],
     cleaner = Cleaner()
     for file in files:
         name = file.stem if file == path else file.relative_to(path).as_posix()
-        whole = re.sub("\r\n?", "\n", decoded(file.read_bytes(), file))
+        whole = re.sub("\r\n?", "\n", read_decoded(file))
         texts = [text.strip() for text in _PARAGRAPHS.split(whole) if text.strip()]
         ids += [f"{name}:{number}" for number in range(1, len(texts) + 1)]
         cells += [{"text": cleaner(text, file)} for text in texts]

@@ -13,7 +13,7 @@ from ftlab.data.faults import gathered
 from ftlab.data.folder_files import check_files
 from ftlab.data.named_files import named_file
 from ftlab.data.tables import EXTENSIONS, Column, all_columns, read_table
-from ftlab.data.utf8 import Cleaner, decoded, note_replaced
+from ftlab.data.utf8 import Cleaner, note_replaced, read_decoded
 from ftlab.errors import InputError
 from ftlab.tasks.naming import is_blank, is_missing
 from ftlab.tasks.texts import text_of
@@ -172,7 +172,7 @@ def _read_folder(folder: Path, modality: Modality,
 def _read_texts(files: Sequence[Path], source: str) -> tuple[list[str], list[str]]:
     """The text of each file, and a note of a stray byte that was replaced."""
     cleaner = Cleaner()
-    texts = [text_of(cleaner(decoded(path.read_bytes(), path), path), str(path)) for path in files]
+    texts = [text_of(cleaner(read_decoded(path), path), str(path)) for path in files]
     replaced = cleaner.replaced("texts", source)
     return texts, note_replaced(replaced, len(texts), "texts", source)
 

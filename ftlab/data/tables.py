@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import json
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from ftlab.data.utf8 import Cleaner, decoded
+from ftlab.data.utf8 import Cleaner, read_decoded
 from ftlab.errors import InputError
+from ftlab.interchange import Parquet, parse_json
 
 Column = str | int
 """A column by name, or by number (from 0) in a file without header."""
@@ -73,7 +73,7 @@ def all_columns(path: Path, by_number: bool) -> dict[str, list[Any]]:
         case ".jsonl":
             header = [key for _, row in _json_rows(path) for key in row]
         case _:
-            header = _parquet_file(path).schema_arrow.names
+            header = _parquet_file(path).names
     columns: list[Any] = list(range(len(header)))
     names = [str(number) for number in columns] if by_number else _distinct(header)
     if path.suffix.lower() == ".jsonl":
@@ -114,7 +114,7 @@ def _pick_delimited(path: Path, columns: Sequence[Column],
 
 
 def _delimited_rows(path: Path) -> list[list[str]]:
-    text = _decoded(path)
+    text = read_decoded(path)
     csv.field_size_limit(sys.maxsize)  # the default refuses texts above 131,072 characters
     try:
         if path.suffix.lower() == ".tsv":
@@ -145,15 +145,11 @@ def _pick_json(path: Path, columns: Sequence[Column],
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a .jsonl file with their numbers from 1."""
-    lines = [line for line in _decoded(path).split("\n") if line.strip()]
+    lines = [line for line in read_decoded(path).split("\n") if line.strip()]
     if not lines:
         raise InputError(f"{path} has no rows", "give a file with examples")
     for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path.name}, row {number}: not JSON ({error})",
-                             "write one JSON object a line") from None
+        row = parse_json(line, f"{path.name}, row {number}", "write one JSON object a line")
         if not isinstance(row, dict):
             raise InputError(f"{path.name}, row {number}: not a JSON object",
                              "write one JSON object a line")
@@ -163,37 +159,25 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _pick_parquet(path: Path, columns: Sequence[Column],
                   optional: Collection[Column]) -> list[tuple[Any, ...]]:
     file = _parquet_file(path)
-    names = file.schema_arrow.names
+    names = file.names
     header: Sequence[Column] = range(len(names)) if isinstance(columns[0], int) else names
     places = [_place(column, header, path, optional, names=names) for column in columns]
     wanted = sorted({place for place in places if place is not None})
-    twice = len(set(names)) < len(names)  # all are read then, since their reader goes by name
-    table = file.read(columns=None if twice else [names[place] for place in wanted])
-    cells = {place: table.column(place if twice else names[place]).to_pylist() for place in wanted}
-    nothing = [None] * file.metadata.num_rows
+    cells = file.columns(wanted)
+    nothing = [None] * file.rows
     return list(zip(*(nothing if place is None else cells[place] for place in places),
                     strict=True))
 
 
-def _parquet_file(path: Path) -> Any:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{path} is malformed: {error}", "write it again as Parquet") from None
-    rows, size = file.metadata.num_rows, path.stat().st_size
-    if not rows:
+def _parquet_file(path: Path) -> Parquet:
+    file = Parquet(path, path, "write it again as Parquet")
+    if not file.rows:
         raise InputError(f"{path} has no rows", "give a file with examples")
-    if rows > max(_ROWS_UNASKED, _ROWS_PER_BYTE * size):
-        raise InputError(f"{path} is malformed: it announces {rows:,} rows in {size:,} bytes",
+    size = path.stat().st_size
+    if file.rows > max(_ROWS_UNASKED, _ROWS_PER_BYTE * size):
+        raise InputError(f"{path} is malformed: it announces {file.rows:,} rows in {size:,} bytes",
                          "write it again as Parquet")
     return file
-
-
-def _decoded(path: Path) -> str:
-    return decoded(path.read_bytes(), path)
 
 
 def _place(column: Column, header: Sequence[Column], path: Path, optional: Collection[Column],

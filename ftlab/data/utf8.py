@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.interchange import read_bytes
 
 ROWS_PER_BYTE = 1000
 _ENCODING: ContextVar[str | None] = ContextVar("encoding", default=None)
@@ -80,6 +81,15 @@ def decoded(data: bytes, path: object) -> str:
                          "name the encoding that it was saved in, or save it as UTF-8") from None
 
 
+def read_decoded(path: Path) -> str:
+    """Text of a file, as `decoded` gives it.
+
+    Raises:
+        InputError: it is a folder, cannot be read, or is of another encoding.
+    """
+    return decoded(read_bytes(path), path)
+
+
 def read_whole(path: Path) -> str:
     """Text of a file of which no byte may be damaged.
 
@@ -87,7 +97,7 @@ def read_whole(path: Path) -> str:
         InputError: one is.
     """
     cleaner = Cleaner(spared=0)
-    text: str = cleaner(decoded(path.read_bytes(), path), path)
+    text: str = cleaner(read_decoded(path), path)
     cleaner.replaced("files", path)
     return text
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from lightning import Trainer
 from torch import Tensor
@@ -22,6 +21,7 @@ from ftlab.backbones.source import reason
 from ftlab.errors import FtlabError, InputError
 from ftlab.exports.loading import Loading
 from ftlab.exports.restore import Restored
+from ftlab.interchange import Parquet
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.tracking import artifacts
@@ -136,7 +136,9 @@ def _stored(restored: Restored) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"run {restored.record.run_id} has no predictions/test.parquet",
                          "put its artifacts back, or run its study again")
-    return {row["id"]: row for row in pq.read_table(path).to_pylist()}
+    columns = Parquet(path, path, "put its artifacts back, or run its study again").to_pydict()
+    rows = (dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True))
+    return {row["id"]: row for row in rows}
 
 
 def _predicted(restored: Restored, enough: int) -> Iterator[tuple[str, dict[str, Any]]]:

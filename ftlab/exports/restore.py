@@ -110,7 +110,7 @@ def _specification(files: Path, run_id: str) -> dict[str, Any]:
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {*_PARTS, "trainer", "seed", "select_by", "fingerprints"} - said.keys()
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"run {run_id}: its checkpoint has no readable manifest ({error})",
                          _AGAIN) from error
     if FAILED in said:

@@ -84,8 +84,8 @@ def _disk() -> Finding:
 
 
 def _store(uri: str | None) -> Finding:
+    from ftlab.redaction import redact
     from ftlab.tracking import store
-    from ftlab.tracking.plain import redact
 
     try:
         address = store.resolve(uri)

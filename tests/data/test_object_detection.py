@@ -234,7 +234,7 @@ def test_boxes_of_the_image_as_it_lies__are_refused(layout: str, orientation: in
 def test_coco__malformed_json(tmp_path: Path) -> None:
     path = write_coco(tmp_path, ONE)
     path.write_text(path.read_text()[:-5])
-    with pytest.raises(InputError, match="not well-formed JSON"):
+    with pytest.raises(InputError, match="not JSON"):
         ObjectDetection(str(path)).load()
 
 

@@ -169,9 +169,9 @@ NETWORKS: dict[str, tuple[Callable[[Path], None], str | None]] = {
     "no heads": (settings("config.json", num_attention_heads=0),
                  "config.json describes a network that transformers cannot build"),
     "a dtype that is a module": (settings("config.json", dtype="hub"), "config.json cannot be used"),
-    "nested lists": (deep, "config.json cannot be used: nested too deep"),
-    "a terabyte of settings": (huge, "config.json: 953674 MiB of settings"),
-    "settings that are a list": (no_object, "tokenizer_config.json cannot be used"),
+    "nested lists": (deep, "config.json: more than 100 levels deep"),
+    "a terabyte of settings": (huge, "config.json: 953674 MiB, and such a file has"),
+    "settings that are a list": (no_object, "tokenizer_config.json: not a JSON object"),
     "a million numbers": (settings("config.json", a=[1] * 10**6), "config.json: more than 1,000,000"),
 }
 

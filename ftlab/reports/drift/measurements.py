@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ftlab.addresses import shown
 from ftlab.errors import InputError
+from ftlab.interchange import parse_json, read_bytes
 from ftlab.reports.formats import unescape_csv
 from ftlab.studies import provenance
 from ftlab.studies.record import FILE, settings
@@ -24,6 +26,7 @@ from ftlab.tracking.tracker import Tracker
 Names = tuple[str, str, str]
 """Backbone, data set and technique: what a cell is matched by."""
 _KEYS = ("study", "backbone", "dataset", "technique", "seed", "status", "run_id")
+_AGAIN = "write the file again: ftlab table STUDY"
 _HOW = "give results/STUDY, a runs.csv, or a store and its study: sqlite:///mlflow.db#STUDY"
 
 
@@ -108,12 +111,9 @@ def _recorded(path: Path) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}", "write it again: ftlab table STUDY") from error
+    data = parse_json(read_bytes(path, _AGAIN), path, _AGAIN)
     if not isinstance(data, dict):
-        raise InputError(f"{path}: no mapping", "write it again: ftlab table STUDY")
+        raise InputError(f"{path}: no mapping", _AGAIN)
     return data
 
 
@@ -122,8 +122,8 @@ def _metric(folder: Path) -> str:
     path = folder / "table.csv"
     if not path.is_file():
         return ""
-    with path.open(newline="", encoding="utf-8") as file:
-        names = {line.get("metric") or "" for line in csv.DictReader(file)}
+    with _reading(path) as reader:
+        names = {line.get("metric") or "" for line in reader}
     return names.pop() if len(names) == 1 else ""
 
 
@@ -135,10 +135,10 @@ def _runs(path: Path) -> tuple[str, dict[Names, Measured]]:
         studies.add(line["study"])
         names = line["backbone"], line["dataset"], line["technique"]
         cell = cells.setdefault(names, Measured({}, {}))
-        seed = int(_number(line["seed"], f"{place}: seed"))
+        seed = _seed(line["seed"], f"{place}: seed")
         if seed in cell.status:
             raise InputError(f"{place}: {title(names)}, seed {seed}: stands twice",
-                             "write the file again: ftlab table STUDY")
+                             _AGAIN)
         cell.status[seed] = line["status"]
         found = {name: _number(text, f"{place}: {name}") for name, text in line.items()
                  if name not in _KEYS and text}
@@ -148,17 +148,32 @@ def _runs(path: Path) -> tuple[str, dict[Names, Measured]]:
     return studies.pop(), cells
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[csv.DictReader[str]]:
+    """The lines of a file that ftlab wrote and somebody may have changed."""
+    try:
+        yield csv.DictReader(io.StringIO(read_bytes(path, _AGAIN).decode("utf-8"), newline=""))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is malformed: {error}", _AGAIN) from error
+
+
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
+    with _reading(path) as reader:
         missing = [key for key in _KEYS[:6] if key not in (reader.fieldnames or ())]
         if missing:
             raise InputError(f"{path}: no column {missing[0]!r}, so no runs.csv of ftlab", _HOW)
         for line in reader:
             if None in line or None in line.values():
                 raise InputError(f"{path}:{reader.line_num}: not as many fields as columns",
-                                 "write the file again: ftlab table STUDY")
+                                 _AGAIN)
             yield reader.line_num, {name: unescape_csv(text) for name, text in line.items()}
+
+
+def _seed(text: str, place: str) -> int:
+    number = _number(text, place)
+    if not number.is_integer():  # nor not a number, nor infinite
+        raise InputError(f"{place}: {text!r} is not a whole number", _AGAIN)
+    return int(number)
 
 
 def _number(text: str, place: str) -> float:
@@ -166,7 +181,7 @@ def _number(text: str, place: str) -> float:
         return float(text)
     except ValueError:
         raise InputError(f"{place}: {text!r} is no number",
-                         "write the file again: ftlab table STUDY") from None
+                         _AGAIN) from None
 
 
 def _add(cell: Measured, seed: int, metrics: Mapping[str, float]) -> None:
