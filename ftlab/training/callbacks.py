@@ -106,7 +106,6 @@ class Watch(Callback):
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._losses:
             values["train/epoch_loss"] = float(self._mean(trainer))
-        values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         values |= self.gradients.take()
         self._losses.clear()
         self._metrics(trainer, values | {"epoch": trainer.current_epoch + 1})

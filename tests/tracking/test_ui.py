@@ -49,6 +49,13 @@ def test_environment__other_servers_settings_do_not_reach_ours(name, monkeypatch
     assert made["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:s3cr3t@host/x"
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1"])
+def test_ui__takes_no_other_address_to_listen_at(host, here):
+    code, output, errors = here("ui", "--host", host)
+    assert code == 2
+    assert "No such option" in output + errors
+
+
 def test_ui_command__a_servers_password_is_not_said():
     with pytest.raises(InputError) as caught:
         ui_command("https://me:s3cr3t@host:5000", 5001)

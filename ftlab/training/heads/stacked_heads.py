@@ -212,8 +212,7 @@ class StackedFit:
                     other.report(ALIVE)
             if member.error is None:
                 found = self._scores(member, each)
-                said = {**found, "train/epoch_loss": mean, "epoch": epoch,
-                        "train/lr": member.run.technique.lr * self.factors[number][self.heads.steps]}
+                said = {**found, "train/epoch_loss": mean, "epoch": epoch}
                 member.report({"event": "metrics", "step": self.heads.steps, "metrics": said,
                                "time": time.time_ns() // 1_000_000})
                 self._judge(member, number, found, epoch)

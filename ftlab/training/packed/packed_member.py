@@ -161,8 +161,7 @@ class Member:
                   for name, value in technique.task.scalars(computed).items()}
         self.curves.flush()
         self._tell(step, scores | {
-            "train/epoch_loss": float(mean_of(self._losses.sums())),
-            "train/lr": self.optimizer.param_groups[0]["lr"], "epoch": epoch + 1,
+            "train/epoch_loss": float(mean_of(self._losses.sums())), "epoch": epoch + 1,
             **self.gradients.take()})
         self._losses.clear()
         if select_by not in scores:

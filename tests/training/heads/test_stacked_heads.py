@@ -307,7 +307,7 @@ def test_autocast__rounds_as_the_trainer_does(texts: World, tmp_path: Path) -> N
     search(a_run(texts, tmp_path / "plain", MEMBERS[0], True, **trainer), said.append)
     result_of(results[0])
     for (_, values), (_, known) in zip(curves(events[0]), curves(said), strict=True):
-        assert values["train/lr"] == known["train/lr"]
+        assert values.get("train/lr") == known.get("train/lr")
         shared = [name for name in ("train/loss", "train/epoch_loss", "val/loss") if name in known]
         assert [values[name] for name in shared] == pytest.approx(
             [known[name] for name in shared], rel=2e-3)

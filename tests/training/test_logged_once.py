@@ -1,0 +1,93 @@
+"""Every loop logs each metric of a step once, and the rate that the step was taken with."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matrix import World, make_world
+
+from ftlab.techniques.base import Optimization
+from ftlab.techniques.linear_probe import LinearProbe
+from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
+from ftlab.techniques.lora import LoRA
+from ftlab.training.fit import Run
+from ftlab.training.packed import packing_check
+from ftlab.training.prefix import frozen_prefix
+from ftlab.training.prefix.cache_plan import Forecast
+from ftlab.training.run import execute
+from ftlab.training.settings import TrainerSettings
+from ftlab.training.together import execute_together
+
+LINEAR = Optimization("sgd", schedule="linear", warmup=0.0)
+Events = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def shortcuts_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny networks are stacked and packed whatever it takes."""
+    monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packing_check, "worth", lambda pays: True)
+    monkeypatch.setattr(frozen_prefix, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> World:
+    return make_world("text_classification", request.getfixturevalue)
+
+
+def a_run(world: World, technique: Any, directory: Path, plain: bool) -> Run:
+    backbone, data = world()
+    directory.mkdir(parents=True)
+    record = {"backbone": {"source": repr(vars(backbone))}, "data": {"init_args": {}}}
+    settings = TrainerSettings(max_epochs=2, precision="64-true", log_every=1)
+    return Run(backbone, data, technique, settings, 3, "val/loss", directory, record, plain)
+
+
+def lightnings(world: World, folder: Path) -> Events:
+    events: Events = []
+    execute(a_run(world, LinearProbe(1e-2, LINEAR), folder / "run", True), events.append)
+    return events
+
+
+def in_two_fits(world: World, folder: Path) -> Events:
+    events: Events = []
+    technique = LinearProbeThenFineTune(lr=1e-3, optim=LINEAR)
+    execute(a_run(world, technique, folder / "run", True), events.append)
+    return events
+
+
+def together(world: World, folder: Path, techniques: list[Any], word: str) -> Events:
+    events: list[Events] = [[] for _ in techniques]
+    runs = [a_run(world, technique, folder / str(number), False)
+            for number, technique in enumerate(techniques)]
+    execute_together(runs, [each.append for each in events], [lambda: False] * len(runs))
+    assert any(word in str(event.get("text")) for event in events[0]), "another loop ran"
+    return events[0]
+
+
+def stacked_heads(world: World, folder: Path) -> Events:
+    return together(world, folder, [LinearProbe(1e-2, LINEAR), LinearProbe(2e-2, LINEAR)], "heads")
+
+
+def packed_adapters(world: World, folder: Path) -> Events:
+    return together(world, folder, [LoRA(rank=2, lr=1e-2, optim=LINEAR),
+                                    LoRA(rank=4, lr=2e-2, optim=LINEAR)], "packed")
+
+
+LOOPS: list[Callable[[World, Path], Events]] = [
+    lightnings, in_two_fits, stacked_heads, packed_adapters]
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
+def test_loop__logs_each_metric_of_a_step_once(loop, world: World, tmp_path: Path) -> None:
+    events = [event for event in loop(world, tmp_path) if event["event"] == "metrics"]
+    counts = Counter((name, event["step"]) for event in events for name in event["metrics"])
+    assert {key: count for key, count in counts.items() if count > 1} == {}
+    rates = {event["step"]: event["metrics"]["train/lr"] for event in events
+             if "train/lr" in event["metrics"]}
+    assert sorted(rates) == list(range(1, max(rates) + 1))
+    if loop is not in_two_fits:  # of each step before the schedule's next: lr * (1 - done / all)
+        expected = [1e-2 * (1 - step / len(rates)) for step in range(len(rates))]
+        assert [rates[step] for step in sorted(rates)] == pytest.approx(expected)
