@@ -40,6 +40,7 @@ _COUNTS = {
     re.compile(r"(num|n)_.*(layer|block|stage|level)s?|(.*_)?(layers|blocks|depths?|stages)"): 2_000,
     re.compile(r"(num|n)_.*(expert|head|codebook|group|quer)(s|y|ies)?"): 100_000,
     re.compile(r"num_labels"): 1_000_000}
+_LABELS = ("label2id", "id2label")  # whose keys are a data set's
 _MOST_MODULES = 100_000
 UNCHECKED = 10**13
 """Numbers of a network whose weights are not here to compare it with."""
@@ -112,7 +113,7 @@ def _check_class(keys: Sequence[str], name: str, path: Path) -> None:
 
 
 def _check_count(keys: Sequence[str], value: Any, path: Path) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or keys[0] in _LABELS:
         return
     most = next((most for key, most in _COUNTS.items() if key.fullmatch(keys[-1])), None)
     if most is not None and not -1 <= value <= most:  # -1 stands for none
@@ -171,13 +172,12 @@ def room(folder: Path) -> int:
 
 
 @contextmanager
-def bounded(most: int, label: str, where: Path) -> Iterator[None]:
+def bounded(most: int, where: Path) -> Iterator[None]:
     """Refuse, while it is built, a network that is larger than its weights are.
 
     Args:
         most: numbers in its parameters and buffers.
-        label: whose, for messages.
-        where: its configuration.
+        where: its configuration, for messages.
 
     Raises:
         InputError: it is larger, or has more modules than any.
@@ -190,15 +190,15 @@ def bounded(most: int, label: str, where: Path) -> Iterator[None]:
         if tensor is not None and tensor.is_meta:  # what is loaded replaces these
             numbers += tensor.numel()
             if numbers > most:
-                raise InputError(f"{label}: {where} describes a network of more than {most:,} "
-                                 "numbers, which its weight files cannot fill", mend)
+                raise InputError(f"{where} describes a network of more than {most:,} numbers, "
+                                 "which its weight files cannot fill", mend)
 
     def count_modules(owner: nn.Module, name: str, module: nn.Module | None) -> None:
         nonlocal modules
         modules += 1
         if modules > _MOST_MODULES:
-            raise InputError(f"{label}: {where} describes a network of more than "
-                             f"{_MOST_MODULES:,} modules", mend)
+            raise InputError(f"{where} describes a network of more than {_MOST_MODULES:,} modules",
+                             mend)
 
     hooks: list[tuple[Callable[..., Any], Callable[..., None]]] = [
         (torch_module.register_module_parameter_registration_hook, count_numbers),

@@ -137,7 +137,7 @@ def _unpack_weights(file: Path, settings: Path, new: Path) -> list[str]:
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     most = 8 * file.stat().st_size + 2**26  # of one bit each
     with torch.random.fork_rng(devices=[]), _alone(file) as (parent, name), closed(), \
-            bounded(most, name, file):
+            bounded(most, file):
         loaded: Any = auto.from_pretrained(parent, gguf_file=name, dtype=torch.float32,
                                            output_loading_info=True, trust_remote_code=False)
     network, info = loaded

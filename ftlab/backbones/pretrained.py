@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ftlab.backbones.foreign import UNCHECKED, bounded, closed, inert, room
+from ftlab.backbones.foreign import bounded, closed, inert, room
 from ftlab.backbones.source import DAMAGED_WEIGHTS, reason
 from ftlab.errors import InputError
 
@@ -73,12 +73,7 @@ class Checkpoint:
             InputError: damaged files, or lacking tensors outside `new`.
         """
         if self.meta:
-            try:
-                network = empty_network(auto, self.config, self.dtype, self.folder, self.label)
-            except _UNBUILDABLE as error:
-                raise InputError(f"{self.label}: {self.folder / 'config.json'} describes a network "
-                                 f"that transformers cannot build: {reason(error)}",
-                                 "check the file, or get it again") from error
+            network = empty_network(auto, self.config, self.dtype)
             self.finish(network)
             return network
         network, lacking = load_network(auto, self.config, self.dtype, self.weights(), self.label)
@@ -131,17 +126,21 @@ def read_config(folder: Path, dropout: float | None, label: str) -> Any:
     return config
 
 
-def empty_network(auto: Any, config: Any, dtype: torch.dtype, folder: Path | None = None,
-                  label: str = "") -> PreTrainedModel:
+def empty_network(auto: Any, config: Any, dtype: torch.dtype) -> PreTrainedModel:
     """The network's shape on the meta device, without weights.
 
     Raises:
-        InputError: it is larger than the weights in `folder`.
+        InputError: it is larger than the weights in its folder, or no network.
     """
-    most = UNCHECKED if folder is None else room(folder)
-    with torch.device("meta"), closed(), bounded(most, label, (folder or Path()) / "config.json"):
-        return auto.from_config(config, dtype=dtype, trust_remote_code=False,
-                                **_options(auto, config))
+    folder = Path(config.name_or_path)
+    where = folder / "config.json"
+    try:
+        with torch.device("meta"), closed(), bounded(room(folder), where):
+            return auto.from_config(config, dtype=dtype, trust_remote_code=False,
+                                    **_options(auto, config))
+    except _UNBUILDABLE as error:
+        raise InputError(f"{where} describes a network that transformers cannot build: "
+                         f"{reason(error)}", "check the file, or get it again") from error
 
 
 def load_network(auto: Any, config: Any, dtype: torch.dtype, files: Sequence[Path],
@@ -156,7 +155,7 @@ def load_network(auto: Any, config: Any, dtype: torch.dtype, files: Sequence[Pat
     try:
         folder = files[0].parent
         with torch.random.fork_rng(devices=[]), closed(), \
-                bounded(room(folder), label, folder / "config.json"):
+                bounded(room(folder), folder / "config.json"):
             network, info = auto.from_pretrained(
                 os.fspath(folder), config=config, dtype=dtype, weights_only=True,
                 use_safetensors=files[0].suffix == ".safetensors", output_loading_info=True,

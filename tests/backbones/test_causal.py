@@ -1,6 +1,8 @@
 """Causal language models: places of logits, positions, packing, generation, GGUF, new tokens."""
 
 import importlib.util
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -337,6 +339,18 @@ def test_gguf__unpacked_is_made_again_where_it_is_damaged(gguf, tmp_path, monkey
         caplog.clear()
     gguf_file.unpacked(str(gguf), weights=True)
     assert not [r for r in caplog.records if "damaged" in r.getMessage()]
+
+
+def test_gguf__is_read_without_what_lies_beside_it(gguf, tmp_path, monkeypatch):
+    monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # whoever is asked says yes
+    file, marker = Path(shutil.copy(gguf, tmp_path)), tmp_path / "marker"
+    (tmp_path / "evil.py").write_text(
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n\nclass Evil:\n    pass\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(
+        {"tokenizer_class": "Nothing", "auto_map": {"AutoTokenizer": [None, "evil.Evil"]}}))
+    HuggingFace(str(file)).build(TASK)
+    assert not marker.exists()
 
 
 def test_gguf__refusals(gguf, tmp_path, monkeypatch):

@@ -196,7 +196,7 @@ def test_network__of_too_many_modules(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(foreign, "_MOST_MODULES", 50)
     with pytest.raises(InputError, match=r"config\.json describes .* more than 50 modules"), \
-            foreign.bounded(10**9, "network", tmp_path / "config.json"):
+            foreign.bounded(10**9, tmp_path / "config.json"):
         nn.ModuleList(nn.Identity() for _ in range(10**6))
     nn.ModuleList(nn.Identity() for _ in range(51))  # nothing stays of it
 
