@@ -30,6 +30,7 @@ from ftlab.studies.remembered import remembered
 from ftlab.studies.workers import _Tail
 from ftlab.tracking.tracker import Tracker
 from ftlab.training import checkpoint
+from ftlab.training.evaluate import write_predictions
 from ftlab.training.prefix.prefix_cache import obtain
 
 Disk = SimpleNamespace
@@ -175,6 +176,13 @@ def test_a_run_s_journal(disk: Disk) -> None:
     assert texts[0] == "first"
     assert texts[-1] == "last"
     assert all(json.dumps(text) for text in texts)
+
+
+def test_prediction_records(disk: Disk) -> None:
+    disk.fill(leave=0)
+    with pytest.raises(OSError) as caught:
+        write_predictions(disk.folder / "test.parquet", {"id": [*map(str, range(20_000))]})
+    assert is_full(caught.value)
 
 
 class Broken(torch.utils.data.Dataset[torch.Tensor]):
