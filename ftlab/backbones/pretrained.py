@@ -21,7 +21,7 @@ from ftlab.backbones.foreign import bounded, closed, inert, room
 from ftlab.backbones.source import DAMAGED_WEIGHTS, reason
 from ftlab.errors import InputError
 
-_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError,
+_UNUSABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
              RecursionError, StrictDataclassError)
 # as constructors answer settings that fit no network, or need a package that is not here
 _UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, ImportError, IndexError,

@@ -293,6 +293,7 @@ FORMATS: dict[str, tuple[int, mutations.Mutation, Callable[[Path], tuple[Path, R
     "wav": (40, mutations.damaged, sound("wav")),
     "flac": (40, mutations.damaged, sound("flac")),
     "tokenizer.json": (10, mutations.json_file, model("tokenizer.json")),
+    "config.json": (10, mutations.json_file, model("config.json")),
     "tokenizer_config.json": (10, mutations.json_file, model("tokenizer_config.json")),
     "model.safetensors": (10, mutations.safetensors_file, model("model.safetensors")),
     "weights.safetensors": (60, mutations.safetensors_file, state("safetensors")),
