@@ -68,7 +68,7 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
 
 
 def damaged(what: str) -> None:
-    """Say of a file that it is not what was written, and is made again; a run takes a note of it."""
+    """Say that a file is not what was written, and is made again; a run takes a note of it."""
     logger.warning("damaged cache, made again: %s", what)
 
 

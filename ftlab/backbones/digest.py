@@ -14,7 +14,7 @@ from torch import Tensor
 DIGESTS = "blake2b"
 """The name of a file's digests in its metadata."""
 _WIDTH = 1024  # 64-bit words of a row
-_ROWS = 128  # taken at a time by a thread: a megabyte, whose second pass reads from its core's cache
+_ROWS = 128  # taken at a time by a thread: a megabyte, whose second pass is from its cache
 
 
 class Damaged(Exception):
@@ -71,7 +71,7 @@ def mapped(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(DIGESTS)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise Damaged(f"{path}: {error}") from error
     if digests(tensors) != written:

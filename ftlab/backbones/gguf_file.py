@@ -69,7 +69,7 @@ def unpacked(source: str, weights: bool) -> Path:
 
 
 def _whole(folder: Path, last: str) -> bool:
-    """Return whether files that were put into place together, `last` at last, are what they were."""
+    """Return whether files that were put into place together are what they were."""
     record = folder / f"{last}{_SHA256}"
     try:
         recorded = json.loads(record.read_text(encoding="utf-8"))
