@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from ftlab.commands import drift, models, results, studies, sweeps
+from ftlab.commands import drift, models, results, studies, sweeps, sync
 from ftlab.commands.show import complain
 from ftlab.errors import FtlabError, InputError
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     "cost, and how sure.",
 )
 for command in (studies.run, results.table, results.plot, results.report, drift.compare, drift.reproduce,
-                sweeps.sweep, sweeps.status, results.ui, models.export, models.predict):
+                sweeps.sweep, sweeps.status, sync.sync, results.ui, models.export, models.predict):
     app.command()(command)
 app.command("list")(studies.list_)
 app.command()(studies.check)

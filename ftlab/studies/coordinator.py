@@ -21,6 +21,7 @@ from ftlab.studies.run import Outcome, StudyRun, fingerprints
 from ftlab.studies.study import Study
 from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
+from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Tracker
 
 FLUSH = 3.0  # seconds from a metric to the UI; with a run's own wait below 5, which a kill may cost
@@ -61,7 +62,7 @@ def run_study(
         made = plan(study)
         if approve is not None:
             approve(made)
-        tracker = Tracker(tracking_uri)
+        tracker = Tracker(tracking_uri, unsent=Path(results) / study.name / UNSENT)
         work = Path(results) / study.name / ".work"
         made.check_space([work])
         for note in made.notes:

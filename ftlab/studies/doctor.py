@@ -67,10 +67,12 @@ def _disk() -> Finding:
 
 
 def _store(uri: str | None) -> Finding:
-    from ftlab.tracking.tracker import Tracker
+    from ftlab.tracking import store
+    from ftlab.tracking.plain import redact
 
     try:
-        tracker = Tracker(uri)
+        address = store.resolve(uri)
+        store.look(address)
     except FtlabError as error:
         return Finding(False, f"tracking store: {error.what}; {error.mend}")
-    return Finding(True, f"tracking store: {tracker.uri}")
+    return Finding(True, f"tracking store: {redact(address)}")

@@ -141,7 +141,8 @@ class StudyRun(Member):
             self.tracker.log_metrics(self.run_id, self.measured, 0, int(time.time() * 1000))
         self.tracker.log_artifacts(self.run_id, self.directory)
         self.tracker.end_run(self.run_id, status, reason)
-        stored = self.tracker.flush()
+        if not reason:
+            self.tracker.discard(self.run_id, self.directory)
         known = runs.report in self.metrics
         score = f"{runs.report} {self.metrics[runs.report]:.4f}" if known else ""
         seconds = self.share * (time.monotonic() - self.begin)
@@ -152,8 +153,6 @@ class StudyRun(Member):
             outcome.failures.append(f"{self.title}: {reason} (output: {where})")
         else:
             outcome.finished += 1
-            if stored:  # in an outage the files stay until the tracker's last attempt
-                shutil.rmtree(self.directory)
         runs.ended(self.cell_id)
 
     def _again(self, reason: str) -> None:
