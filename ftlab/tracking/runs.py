@@ -32,6 +32,7 @@ from ftlab.tracking.tags import (
 
 _BATCH = 100  # params in one log_batch, MLflow's limit
 _PAGE = 250  # runs read at a time; MLflow's own objects take far more memory than the records
+CLOCKS = 600_000  # milliseconds by which the clocks of two machines may differ
 _DIGEST = 36  # characters of a data set's digest, MLflow's limit
 
 
@@ -68,7 +69,7 @@ class Runs(Experiments):
         """Make a child run; `token` finds it again when a first try was cut off.
 
         What was begun later than `started` is another process's, and lives: this write may have
-        waited for days.
+        waited for days. Clocks of machines may differ by `CLOCKS`.
         """
         cell = self._client.get_run(cell_id)
         earlier = [run for run in self._children(cell) if seed_of(run) == seed]
@@ -77,7 +78,7 @@ class Runs(Experiments):
             run = made[0]
         else:
             for left in earlier:
-                if left.info.status == "RUNNING" and left.info.start_time <= started:
+                if left.info.status == "RUNNING" and left.info.start_time <= started + CLOCKS:
                     self.end(left.info.run_id, "KILLED", "left unfinished by an earlier process")
             tags = {k: v for k, v in cell.data.tags.items() if k in INHERITED} | {
                 "ftlab.kind": "run",
@@ -125,11 +126,7 @@ class Runs(Experiments):
             self._client.set_terminated(cell_id, status, ended)
 
     def _aggregate(self, cell: Run, record: CellRecord, ended: int) -> None:
-        """Log means over seeds and numeric settings, as far as the cell lacks them.
-
-        MLflow shows the value of the latest timestamp, and clocks of machines differ: what is
-        logged now is later than what is there.
-        """
+        """Log means over seeds and numeric settings, as far as the cell lacks them."""
         values: dict[str, float] = {}
         # what was tested first: the UI's comparison opens with a cell's first metric
         names = {name for run in record.finished for name in run.metrics}
@@ -138,13 +135,23 @@ class Runs(Experiments):
                 (run.metrics[name] for run in record.finished if name in run.metrics), name)
             values |= summary.as_metrics(name)
         values |= numbers(cell.data.params)
-        known = {metric.key: metric for metric in cell.data._metric_objs}
-        ended = max([ended, *(metric.timestamp + 1 for metric in known.values())])
-        metrics, _ = as_metrics(values, 0, ended)
+        self._set(cell, values, ended)
+
+    def set_metrics(self, run_id: str, values: Mapping[str, float], now: int) -> None:
+        """Make these the metrics that are shown of a run, whatever another clock has written.
+
+        MLflow shows the value of the latest timestamp.
+        """
+        self._set(self._client.get_run(run_id), values, now)
+
+    def _set(self, run: Run, values: Mapping[str, float], now: int) -> None:
+        known = {metric.key: metric for metric in run.data._metric_objs}
+        now = max([now, *(metric.timestamp + 1 for metric in known.values())])
+        metrics, _ = as_metrics(values, 0, now)
         new = [metric for metric in metrics if metric.key not in known
                or not _same(known[metric.key].value, metric.value)]
         for start in range(0, len(new), 500):
-            self._client.log_batch(cell.info.run_id, metrics=new[start : start + 500])
+            self._client.log_batch(run.info.run_id, metrics=new[start : start + 500])
 
     def _without_doubles(self, runs: Sequence[Run]) -> list[Run]:
         """One run for each attempt: a retry inside a proxy or client may have made it twice.

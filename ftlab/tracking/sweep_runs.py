@@ -10,7 +10,7 @@ from mlflow.entities import Param, Run, RunTag
 from ftlab.tracking.election import elect
 from ftlab.tracking.plain import name_of, tag_values
 from ftlab.tracking.records import CellKey
-from ftlab.tracking.runs import Runs
+from ftlab.tracking.runs import CLOCKS, Runs
 from ftlab.tracking.tags import ORIGIN, cell_names
 
 _BATCH = 100  # params in one log_batch, MLflow's limit
@@ -51,7 +51,7 @@ def open_trial(runs: Runs, client: MlflowClient, parent: str, number: int, attem
         run = made[0]
     else:
         for left in earlier:
-            if left.info.status == "RUNNING" and left.info.start_time <= started:
+            if left.info.status == "RUNNING" and left.info.start_time <= started + CLOCKS:
                 client.log_batch(left.info.run_id, tags=[RunTag("ftlab.state", "LOST")])
                 runs.end(left.info.run_id, "KILLED", "left unfinished by an earlier attempt")
         inherited = {name: value for name, value in above.data.tags.items()

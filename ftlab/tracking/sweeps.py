@@ -8,6 +8,8 @@ from dataclasses import astuple
 from typing import Any
 from uuid import uuid4
 
+from mlflow.entities import Run
+
 from ftlab.tracking import view
 from ftlab.tracking.election import elected
 from ftlab.tracking.metrics import as_metrics, plain
@@ -134,7 +136,7 @@ class SweepTracker(Tracker):
 def _trials(runs: Runs, study: str, sweep: str) -> list[TrialRecord]:
     last: dict[tuple[str, int], TrialRecord] = {}
     found = runs.search(runs.experiment(study), "tags.`ftlab.kind` = 'trial'")
-    for run in sorted(found, key=lambda r: (r.info.start_time, r.info.run_id)):
+    for run in sorted(found, key=_rank):
         tags = run.data.tags
         if tags.get("ftlab.sweep") != sweep:
             continue
@@ -145,3 +147,10 @@ def _trials(runs: Runs, study: str, sweep: str) -> list[TrialRecord]:
             run.info.run_id, key, number, tags.get("ftlab.state", "RUNNING"),
             tags.get("ftlab.reason", ""), dict(run.data.metrics), dict(run.data.params))
     return sorted(last.values(), key=lambda t: (t.key.title, t.number))
+
+
+def _rank(run: Run) -> tuple[bool, int, int, str]:
+    """Orders attempts at a trial: what ended it comes last, wherever the clock says it began."""
+    tags = run.data.tags
+    over = tags.get("ftlab.state", "RUNNING") not in ("RUNNING", "LOST")
+    return over, int(tags.get("ftlab.attempt", "1")), run.info.start_time, run.info.run_id

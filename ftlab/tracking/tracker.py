@@ -9,7 +9,7 @@ from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from uuid import uuid4
 
 from mlflow import MlflowClient
@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from ftlab.errors import FtlabError, InputError
 from ftlab.tracking import garbage, store, view
 from ftlab.tracking.metrics import MetricBuffer, as_metrics, plain
-from ftlab.tracking.outbox import OUTAGE, Outbox, one_line
+from ftlab.tracking.outbox import OUTAGE, Outbox, T, one_line
 from ftlab.tracking.plain import flatten, redact, tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.runs import Runs
@@ -25,7 +25,6 @@ from ftlab.tracking.sync import send_kept
 from ftlab.tracking.writes import Write, Writer
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-T = TypeVar("T")
 
 
 class Tracker:
@@ -92,7 +91,7 @@ class Tracker:
 
     def open_cell(self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int,
                   place: int = 0) -> str:
-        """Get or make a cell's parent run; its expected seeds grow by `seeds`.
+        """The id of a cell's parent run, made where there is none; it expects `seeds` too.
 
         Args:
             key: names it.
@@ -100,9 +99,6 @@ class Tracker:
             seeds: to run.
             order: the cell's place in the study, for tables.
             place: its technique's place in the study, for its colour.
-
-        Returns:
-            The cell's id, the same for the same key.
         """
         values = (astuple(key), flatten(params), list(seeds), order, place)
         return self._create(Write(f"cell {key.title}", "open_cell", values=values))
@@ -149,6 +145,10 @@ class Tracker:
                 self.set_tags(run_id, {"ftlab.infinite": infinite})
             if due:
                 self.flush()
+
+    def set_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Replace metrics of a cell, whatever the clock of who wrote them before."""
+        self._write("metrics", "set_metrics", run_id, dict(metrics), int(time.time() * 1000))
 
     def log_dataset(self, run_id: str, name: str, digest: str, source: str, context: str,
                     profile: Mapping[str, Any]) -> None:

@@ -55,7 +55,7 @@ class Writer:
             "artifacts": self._artifacts, "file": self._file, "text": client.log_text,
             "tag_experiment": runs.tag_experiment, "discard": self._discard,
             "open_sweep": self._open_sweep, "open_trial": self._open_trial,
-            "end_sweep": self._end_sweep,
+            "end_sweep": self._end_sweep, "set_metrics": runs.set_metrics,
         }
 
     def send(self, write: Write, run: str) -> str:
@@ -108,5 +108,6 @@ class Writer:
 
     def _end_sweep(self, run: str, metrics: Sequence[Sequence[Any]], tags: Mapping[str, str],
                    status: str, ended: int) -> None:
-        self._log(run, metrics, tags)
+        self._runs.set_metrics(run, {name: value for name, value, *_ in metrics}, ended)
+        self._log(run, (), tags)
         self._client.set_terminated(run, status, ended)

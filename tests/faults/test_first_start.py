@@ -35,10 +35,10 @@ def held(uri: str, study: str, count: int) -> None:
         assert client.get_run(record.cell_id).info.status == "FINISHED"
 
 
-def test_eight_first_starts__all_work_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_first_starts__all_work_and_nothing_is_lost(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert not at_once(8, begin_study(uri, "small", tmp_path))
-    held(uri, "small", 8)
+    assert not at_once(4, begin_study(uri, "small", tmp_path))
+    held(uri, "small", 4)
 
 
 @pytest.mark.slow
