@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ftlab.commands import drift, models, results, studies, sweeps
+from ftlab.commands import drift, models, results, studies, sweeps, sync
 from ftlab.commands.show import complain, disk_error, say
 from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full, is_of_disk
@@ -49,7 +49,7 @@ app = typer.Typer(
     "cost, and how sure.",
 )
 for command in (studies.run, results.table, results.plot, results.report, drift.compare, drift.reproduce,
-                sweeps.sweep, sweeps.status, results.ui, models.export, models.predict):
+                sweeps.sweep, sweeps.status, sync.sync, results.ui, models.export, models.predict):
     app.command()(command)
 app.command("list")(studies.list_)
 app.command()(studies.check)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 from ftlab.reports.colours import styles
@@ -33,7 +32,6 @@ def publish(
         question: the study's.
         records: of the cells, where they were read already; a large study takes seconds.
     """
-    now = int(time.time() * 1000)
     lines = [line for _, group in report.sheet.groups for line in group]
     # one of them: a study may have thousands of cells, and its folder of results has all
     figure = next((path for path in report.paths if path.name == "scores.png"), None)
@@ -45,7 +43,7 @@ def publish(
             continue
         if row.rank is not None or "rank" in stored[row.cell_id].metrics:
             rank = math.nan if row.rank is None else float(row.rank)
-            tracker.log_metrics(row.cell_id, {"rank": rank}, step=0, timestamp_ms=now)
+            tracker.set_metrics(row.cell_id, {"rank": rank})
         text = "\n".join([*markdown_head(report.sheet), markdown_line(line)])
         tracker.set_tags(
             row.cell_id,

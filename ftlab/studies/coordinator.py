@@ -23,6 +23,7 @@ from ftlab.studies.run import Outcome, StudyRun, fingerprints, folder_of
 from ftlab.studies.study import Study
 from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
+from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Tracker
 
 AGAIN = 1.0  # seconds until runs that others hold are looked at again
@@ -62,7 +63,7 @@ def coordinate(
         made = plan(study)
         if approve is not None:
             approve(made)
-        tracker = Tracker(tracking_uri)
+        tracker = Tracker(tracking_uri, unsent=Path(results) / study.name / UNSENT)
         work = Path(results) / study.name / ".work"
         made.check_space([work])
         for note in made.notes:

@@ -89,9 +89,7 @@ def _store(uri: str | None) -> Finding:
 
     try:
         address = store.resolve(uri)
-        path = store.sqlite_path(address)
-        if path is None or path.exists():  # the first run makes it
-            store.connect(address)
+        store.look(address)
     except FtlabError as error:
         return Finding(False, f"{error.what}; {error.mend}")
     return Finding(True, f"tracking store: {redact(address)}")

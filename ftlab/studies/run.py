@@ -158,7 +158,8 @@ class StudyRun(Member):
         self.tracker.set_tags(self.run_id, sha256_tags(self.directory))
         self.tracker.log_artifacts(self.run_id, self.directory)
         self.tracker.end_run(self.run_id, status, reason)
-        stored = self.tracker.flush()
+        if not reason:
+            self.tracker.discard(self.run_id, self.directory)
         known = runs.report in self.metrics
         score = f"{runs.report} {self.metrics[runs.report]:.4f}" if known else ""
         seconds = self.share * (time.monotonic() - self.begin)
@@ -169,9 +170,7 @@ class StudyRun(Member):
             outcome.failures.append(f"{self.title}: {reason} (output: {where})")
         else:
             outcome.finished += 1
-            if stored:  # in an outage the files stay until the tracker's last attempt
-                shutil.rmtree(self.directory)
-        if stored:  # else others would not see it in the store, and do it again
+        if self.tracker.flush():  # else others would not see it in the store, and do it again
             runs.queue.release(self.claim)
         runs.ended(self.cell_id)
 

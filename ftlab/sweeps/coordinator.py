@@ -33,6 +33,7 @@ from ftlab.sweeps.standing import Direction, Standing
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial import Trial, pack_folder
+from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status
 
@@ -90,7 +91,7 @@ def run_sweep(
         better = directions(sweep)
         rehearse(sweep, better)
         writable(Path(results))
-        tracker = SweepTracker(tracking_uri)
+        tracker = SweepTracker(tracking_uri, unsent=Path(results) / sweep.study.name / UNSENT)
         sweep = sweep.on([f for p in made.cells for f in (p.data_fingerprint, p.backbone_fingerprint)])
         storage = Storage(sweep.storage)
         board = Board(sweep, storage, better, lease)

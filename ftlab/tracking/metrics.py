@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from mlflow.entities import Metric
 
@@ -25,6 +25,11 @@ def as_metrics(
             number, infinite = math.nan, name
         metrics.append(Metric(name_of(name), number, timestamp_ms, step))
     return metrics, infinite
+
+
+def plain(metrics: Sequence[Metric]) -> list[tuple[str, float, int, int]]:
+    """Metrics as JSON can hold them: name, value, milliseconds since 1970, step."""
+    return [(metric.key, metric.value, metric.timestamp, metric.step) for metric in metrics]
 
 
 class MetricBuffer:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.tracking import view
 from ftlab.tracking.aggregate import summarise
+from ftlab.tracking.election import elect, elected
+from ftlab.tracking.experiments import Experiments
 from ftlab.tracking.metrics import as_metrics
-from ftlab.tracking.plain import flatten, numbers, tag_values
+from ftlab.tracking.plain import numbers, tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
 from ftlab.tracking.tags import (
     INHERITED,
     ORIGIN,
     cell_record,
     cell_tags,
-    join,
+    more_seeds,
     run_record,
     seed_of,
     seeds_of,
@@ -32,108 +33,45 @@ from ftlab.tracking.tags import (
 
 _BATCH = 100  # params in one log_batch, MLflow's limit
 _PAGE = 250  # runs read at a time; MLflow's own objects take far more memory than the records
+CLOCKS = 600_000  # milliseconds by which the clocks of two machines may differ
 _DIGEST = 36  # characters of a data set's digest, MLflow's limit
 
 
-class Runs:
-    """Reads and writes runs; every method may be called again after it failed half-way.
-
-    Args:
-        client: of the store; its errors pass through.
-    """
-
-    def __init__(self, client: MlflowClient) -> None:
-        self._client = client
-        self._experiments: dict[str, str] = {}
-
-    def open_experiment(self, study: str, root: str | None, tags: Mapping[str, str]) -> None:
-        """Get or make the experiment; `root` is where its artifacts go (None: the server's)."""
-        found = self._client.get_experiment_by_name(study)
-        if found is not None and found.lifecycle_stage != "active":
-            raise InputError(
-                f"study {study}: its MLflow experiment was deleted",
-                f"mlflow experiments restore --experiment-id {found.experiment_id}, "
-                "or name the study otherwise",
-            )
-        experiment = (
-            found.experiment_id
-            if found is not None
-            else self._client.create_experiment(study, artifact_location=root)
-        )
-        self._experiments[study] = experiment
-        note = found.tags.get(view.NOTE, "") if found is not None else ""
-        # the table that an earlier run put below the question stays until the next one
-        kept = {view.NOTE} if note.startswith(tags.get(view.NOTE, "")) and note else set()
-        self.tag_experiment(study, {k: v for k, v in tags.items() if k not in kept})
-
-    def tag_experiment(self, study: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a study's experiment."""
-        for name, value in tags.items():
-            self._client.set_experiment_tag(self.experiment(study), name, value)
-
-    def experiment(self, study: str) -> str:
-        """The id of a study's experiment.
-
-        Raises:
-            InputError: there is none.
-        """
-        if study not in self._experiments:
-            found = self._client.get_experiment_by_name(study)
-            if found is None or found.lifecycle_stage != "active":
-                raise InputError(
-                    f"study {study}: nothing is tracked of it", "run it first: ftlab run STUDY"
-                )
-            self._experiments[study] = found.experiment_id
-        return self._experiments[study]
-
-    def view_paths(self, study: str | None) -> dict[str, str]:
-        """Where the prepared views of one study or of all are; see `view.paths`."""
-        found: dict[str, str] = {}
-        token, names = None, []
-        while True:
-            page = self._client.search_experiments(page_token=token)
-            for each in page:
-                paths = view.paths(each.name, each.experiment_id, each.tags)
-                names += [each.name] if paths else []
-                if study in (None, each.name):
-                    found |= paths
-            token = page.token
-            if not token:
-                break
-        if study is not None and study not in names:
-            there = f"there are: {', '.join(names)}" if names else "run it first: ftlab run STUDY"
-            raise InputError(f"study {study}: nothing is tracked of it", there)
-        return found
+class Runs(Experiments):
+    """Reads and writes runs; every method may be called again after it failed half-way."""
 
     def open_cell(
-        self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int, place: int
+        self, key: CellKey, params: Mapping[str, str], seeds: Sequence[int], order: int, place: int
     ) -> str:
         """Get or make the parent run; RUNNING again where an expected seed is not finished."""
         experiment = self.experiment(key.study)
-        found = self.search(experiment, f"tags.`ftlab.cell` = '{key.digest}'")
-        if not found:
-            run = self._client.create_run(
-                experiment, run_name=key.title, tags=cell_tags(key, seeds, order, place)
-            )
-            self._log_params(run.info.run_id, params)
-            return str(run.info.run_id)
-        cell = min(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+        def make(candidate: Mapping[str, str]) -> str:
+            tags = {**cell_tags(key, seeds, order, place), **candidate}
+            return str(self._client.create_run(experiment, run_name=key.title, tags=tags)
+                       .info.run_id)
+
+        wanted = f"tags.`ftlab.kind` = 'cell' and tags.`ftlab.cell` = '{key.digest}'"
+        cell, made = elect(self._client, lambda: self.search(experiment, wanted), make)
         cell_id = str(cell.info.run_id)
-        expected = sorted({*seeds_of(cell), *seeds})
-        self._client.log_batch(
-            cell_id,
-            tags=[RunTag("ftlab.seeds", join(expected)), RunTag("ftlab.order", str(order))],
-        )
         self._log_params(cell_id, params, known=cell.data.params)
-        if not set(expected) <= self.finished(cell_id):
+        if made:
+            return cell_id
+        tags = more_seeds(cell, seeds) | {"ftlab.order": str(order)}
+        self._client.log_batch(cell_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        if not {*seeds_of(cell), *seeds} <= self.finished(cell_id):
             self._say(cell, "")
             self._client.update_run(cell_id, status="RUNNING")
         return cell_id
 
     def open_run(
-        self, cell_id: str, seed: int, params: Mapping[str, Any], token: str, started: int
+        self, cell_id: str, seed: int, params: Mapping[str, str], token: str, started: int
     ) -> str:
-        """Make a child run; `token` finds it again when a first try was cut off."""
+        """Make a child run; `token` finds it again when a first try was cut off.
+
+        What was begun later than `started` is another process's, and lives: this write may have
+        waited for days. Clocks of machines may differ by `CLOCKS`.
+        """
         cell = self._client.get_run(cell_id)
         earlier = [run for run in self._children(cell) if seed_of(run) == seed]
         made = [run for run in earlier if run.data.tags.get("ftlab.id") == token]
@@ -141,7 +79,7 @@ class Runs:
             run = made[0]
         else:
             for left in earlier:
-                if left.info.status == "RUNNING":
+                if left.info.status == "RUNNING" and left.info.start_time <= started + CLOCKS:
                     self.end(left.info.run_id, "KILLED", "left unfinished by an earlier process")
             tags = {k: v for k, v in cell.data.tags.items() if k in INHERITED} | {
                 "ftlab.kind": "run",
@@ -168,26 +106,68 @@ class Runs:
         self._client.set_terminated(run_id, status, ended)
 
     def end_cell(self, cell_id: str, interrupted: bool, ended: int) -> None:
-        """Aggregate the finished children onto the parent, and end it."""
-        cell = self._client.get_run(cell_id)
-        record = cell_record(cell, [run_record(run) for run in self._children(cell)])
-        done = record.finished
+        """Aggregate the finished children onto the parent, and end it.
+
+        Other processes may end children and the cell at the same moment: whoever writes last has
+        looked after its writing.
+        """
+        done: set[str] | None = None
+        while True:
+            cell = self._client.get_run(cell_id)
+            children = self._without_doubles(self._children(cell))
+            record = cell_record(cell, [run_record(run) for run in children])
+            if done == {run.run_id for run in record.finished}:
+                return
+            done = {run.run_id for run in record.finished}
+            self._aggregate(cell, record, ended)
+            complete = set(record.seeds) <= {run.seed for run in record.finished}
+            status = "FINISHED" if complete else "KILLED" if interrupted else "FAILED"
+            count = f"{len(done)} of {len(record.seeds)} seeds finished"
+            self._say(cell, "" if complete else count)
+            self._client.set_terminated(cell_id, status, ended)
+
+    def _aggregate(self, cell: Run, record: CellRecord, ended: int) -> None:
+        """Log means over seeds and numeric settings, as far as the cell lacks them."""
         values: dict[str, float] = {}
         # what was tested first: the UI's comparison opens with a cell's first metric
-        names = {name for run in done for name in run.metrics}
+        names = {name for run in record.finished for name in run.metrics}
         for name in sorted(names, key=lambda name: (not name.startswith("test/"), name)):
             summary = summarise(
-                (run.metrics[name] for run in done if name in run.metrics), name)
+                (run.metrics[name] for run in record.finished if name in run.metrics), name)
             values |= summary.as_metrics(name)
         values |= numbers(cell.data.params)
-        metrics, _ = as_metrics(values, 0, ended)
-        for start in range(0, len(metrics), 500):
-            self._client.log_batch(cell_id, metrics=metrics[start : start + 500])
-        complete = set(record.seeds) <= {run.seed for run in done}
-        status = "FINISHED" if complete else "KILLED" if interrupted else "FAILED"
-        reason = "" if complete else f"{len(done)} of {len(record.seeds)} seeds finished"
-        self._say(cell, reason)
-        self._client.set_terminated(cell_id, status, ended)
+        self._set(cell, values, ended)
+
+    def set_metrics(self, run_id: str, values: Mapping[str, float], now: int) -> None:
+        """Make these the metrics that are shown of a run, whatever another clock has written.
+
+        MLflow shows the value of the latest timestamp.
+        """
+        self._set(self._client.get_run(run_id), values, now)
+
+    def _set(self, run: Run, values: Mapping[str, float], now: int) -> None:
+        known = {metric.key: metric for metric in run.data._metric_objs}
+        now = max([now, *(metric.timestamp + 1 for metric in known.values())])
+        metrics, _ = as_metrics(values, 0, now)
+        new = [metric for metric in metrics if metric.key not in known
+               or not _same(known[metric.key].value, metric.value)]
+        for start in range(0, len(new), 500):
+            self._client.log_batch(run.info.run_id, metrics=new[start : start + 500])
+
+    def _without_doubles(self, runs: Sequence[Run]) -> list[Run]:
+        """One run for each attempt: a retry inside a proxy or client may have made it twice.
+
+        The one that nothing was logged to still says RUNNING, and is deleted.
+        """
+        ended = {run.data.tags.get("ftlab.id") for run in runs if run.info.status != "RUNNING"}
+        kept = []
+        for run in runs:
+            token = run.data.tags.get("ftlab.id")
+            if run.info.status == "RUNNING" and token and token in ended:
+                self._client.delete_run(run.info.run_id)
+            else:
+                kept.append(run)
+        return kept
 
     def finished(self, cell_id: str) -> set[int]:
         """Seeds with a FINISHED child."""
@@ -213,13 +193,7 @@ class Runs:
         where = json.dumps({"uri": redact(source)})
         data = Dataset(name[:500], digest[:_DIGEST], "local", where, profile=redact(text))
         used = [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
-        try:
-            self._client.log_inputs(run_id, used)
-        except MlflowException as error:
-            if "unique" not in str(error).lower():
-                raise
-            # another coordinator added the data set between MLflow's look and its insert
-            self._client.log_inputs(run_id, used)
+        self._client.log_inputs(run_id, used)
 
     def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
         """What `log_dataset` was told, by context."""
@@ -254,7 +228,7 @@ class Runs:
         shared: dict[str, str] = {}
         for run in self._pages(self.experiment(study), "", _PAGE):
             kind = run.data.tags.get("ftlab.kind")
-            if kind == "cell":
+            if kind == "cell" and elected(run):
                 parents.append(run)
             elif kind == "run":
                 made = run_record(run, shared)
@@ -286,12 +260,20 @@ class Runs:
         if reason:
             self._client.log_batch(cell.info.run_id, tags=[RunTag("ftlab.reason", reason)])
         elif "ftlab.reason" in cell.data.tags:
-            self._client.delete_tag(cell.info.run_id, "ftlab.reason")
+            try:
+                self._client.delete_tag(cell.info.run_id, "ftlab.reason")
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # another process was first
+                    raise
 
     def _log_params(
-        self, run_id: str, params: Mapping[str, Any], known: Mapping[str, str] | None = None
+        self, run_id: str, params: Mapping[str, str], known: Mapping[str, str] | None = None
     ) -> None:
         """Add the params that are not known yet; MLflow refuses to change one."""
-        flat = [Param(k, v) for k, v in flatten(params).items() if k not in (known or {})]
+        flat = [Param(k, v) for k, v in params.items() if k not in (known or {})]
         for start in range(0, len(flat), _BATCH):
             self._client.log_batch(run_id, params=flat[start : start + _BATCH])
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
+import random
+import re
 import socket
 import sqlite3
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 from uuid import uuid4
@@ -24,10 +29,15 @@ from ftlab import addresses
 from ftlab.errors import InputError
 from ftlab.files import is_full
 from ftlab.redaction import redact
+from ftlab.tracking.schema import UNREACHABLE, check_schema
 
 DEFAULT = "sqlite:///mlflow.db"
 SERVERS = ("http", "https")
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_RIVALS = 20  # tries at a row that other processes write
+_RIVAL = re.compile(r"IntegrityError|UNIQUE constraint|duplicate (key|entry)|deadlock|"
+                    r"could not serialize|UniqueViolation|row\(s\); 0 were matched", re.IGNORECASE)
+T = TypeVar("T")
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs"}
 
 
@@ -43,6 +53,18 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def past_rivals(act: Callable[..., T], *arguments: object) -> T:
+    """`act(*arguments)`, again where another process wrote the same row at the same moment."""
+    for attempt in range(1, _RIVALS):
+        try:
+            return act(*arguments)
+        except MlflowException as error:
+            if not _RIVAL.search(str(error)):
+                raise
+        time.sleep(random.uniform(0, 0.02 * attempt))
+    return act(*arguments)
 
 
 def resolve(uri: str | None) -> str:
@@ -81,6 +103,20 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+def look(uri: str) -> None:
+    """Check that a store can be used; makes and changes nothing.
+
+    Args:
+        uri: resolved.
+
+    Raises:
+        InputError: it cannot; says why.
+    """
+    path = sqlite_path(uri)
+    if path is None or path.exists():
+        connect(uri)
+
+
 def local_path(artifacts: str) -> Path | None:
     """The folder behind a run's address of files; None where it is not on this machine's disk."""
     parts = urlsplit(artifacts)
@@ -103,8 +139,10 @@ def connect(uri: str) -> MlflowClient:
     try:
         if path is not None and not path.exists():
             _make(path)
+        elif not uri.startswith(SERVERS):
+            check_schema(uri)
         client = _open(uri)
-    except (MlflowException, OSError, ModuleNotFoundError) as error:
+    except (MlflowException, OSError, ModuleNotFoundError, UNREACHABLE) as error:
         raise InputError(*_advice(uri, error)) from error
     if path is not None and not _on_network(path):
         _use_wal(path)
@@ -125,13 +163,30 @@ def _make(path: Path) -> None:
 
     MLflow makes its tables in many steps, and cannot go on where a kill has left it half-way.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    with _alone_in(path.parent):
+        if path.exists():  # another process was first
+            return
+        temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+        try:
+            _open(f"sqlite:///{temporary}")._tracking_client.store.engine.dispose()
+            if not _on_network(path):
+                _use_wal(temporary)  # later it would have to wait for everybody who reads
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Others that make a store in this folder wait, rather than make one each."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        _open(f"sqlite:///{temporary}")._tracking_client.store.engine.dispose()
-        with contextlib.suppress(FileExistsError):  # another process was first
-            os.link(temporary, path)
+        with contextlib.suppress(OSError):  # a file system without locks: the link alone decides
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _sqlite_file(uri: str) -> Path:
@@ -144,11 +199,6 @@ def _sqlite_file(uri: str) -> Path:
 
 def _advice(uri: str, error: Exception) -> tuple[str, str]:
     reason = redact(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
-    if "db upgrade" in str(error):
-        return (
-            f"tracking store {redact(uri)}: written by another version of MLflow",
-            f"stop all that write to it, back it up, then: mlflow db upgrade {redact(uri)}",
-        )
     if is_full(error):
         return f"tracking store {redact(uri)}: {reason}", "free space there, or give another one"
     if isinstance(error, ImportError):

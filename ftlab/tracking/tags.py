@@ -20,6 +20,7 @@ ORIGIN = {
     "mlflow.source.type": "LOCAL",
 }
 _NAMES = ("study", "backbone", "dataset", "technique", "config")
+_LATER = "ftlab.seeds."  # begins the tag of a seed that was added to a cell that was there
 INHERITED = (*(f"ftlab.{name}" for name in _NAMES), "ftlab.order", COLOUR)
 
 
@@ -34,7 +35,7 @@ def cell_tags(key: CellKey, seeds: Sequence[int], order: int, place: int) -> dic
         COLOUR: COLOURS[place % len(COLOURS)],
         "ftlab.kind": "cell",
         "ftlab.cell": key.digest,
-        "ftlab.seeds": join(sorted(set(seeds))),
+        "ftlab.seeds": ",".join(map(str, sorted(set(seeds)))),
         "ftlab.order": str(order),
     }
     return tag_values(cell_names(key) | own) | ORIGIN
@@ -81,10 +82,16 @@ def seed_of(run: Run) -> int:
 
 
 def seeds_of(cell: Run) -> tuple[int, ...]:
-    """The seeds expected of a parent run."""
-    return tuple(int(seed) for seed in cell.data.tags["ftlab.seeds"].split(",") if seed)
+    """The seeds expected of a parent run, in order."""
+    tags = cell.data.tags
+    later = [name.removeprefix(_LATER) for name in tags if name.startswith(_LATER)]
+    return tuple(sorted({int(seed) for seed in (*tags["ftlab.seeds"].split(","), *later) if seed}))
 
 
-def join(seeds: Sequence[int]) -> str:
-    """Seeds as the tag `ftlab.seeds` holds them."""
-    return ",".join(map(str, seeds))
+def more_seeds(cell: Run, seeds: Sequence[int]) -> dict[str, str]:
+    """Tags that let a parent run expect further seeds.
+
+    A tag for each: of two processes that wrote one list, the second would take out again what the
+    first put in.
+    """
+    return {f"{_LATER}{seed}": "expected" for seed in sorted(set(seeds) - set(seeds_of(cell)))}

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal
+from uuid import uuid4
 
 from mlflow import MlflowClient
-from mlflow.entities import RunTag
 
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
 from ftlab.tracking import garbage, store, view
-from ftlab.tracking.metrics import MetricBuffer, as_metrics
-from ftlab.tracking.outbox import OUTAGE, Outbox, one_line
-from ftlab.tracking.plain import tag_values
+from ftlab.tracking.metrics import MetricBuffer, as_metrics, plain
+from ftlab.tracking.outbox import OUTAGE, Outbox, T, one_line
+from ftlab.tracking.plain import flatten, tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.runs import Runs
+from ftlab.tracking.sync import send_kept
+from ftlab.tracking.writes import Write, Writer
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -28,22 +32,23 @@ class Tracker:
     """A study's record in an MLflow store: experiment = study, parent run = cell, child = run.
 
     After `open_study` an outage of the store stops nothing: writes wait in order, later calls try
-    them again, and `close` says what was never stored. What is opened during an outage gets an id
+    them again, and `close` says what was not stored. What is opened during an outage gets an id
     of ours (`pending-...`), which every method understands.
 
     Args:
         uri: the store; None means MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the current
             folder. A SQLite file is made at the first use, not here.
+        unsent: folder in which writes wait during an outage; `open_study` sends what earlier
+            processes left there. None for memory alone.
 
     Raises:
         InputError: an address that cannot hold runs, or a server that does not answer.
     """
 
-    def __init__(self, uri: str | None = None) -> None:
-        self.uri = store.resolve(uri)
+    def __init__(self, uri: str | None = None, unsent: Path | None = None) -> None:
+        self.uri, self.unsent = store.resolve(uri), unsent
         self._lock = RLock()
-        self._outbox = Outbox()
-        self._metrics = MetricBuffer()
+        self._outbox, self._metrics = Outbox(self._send, unsent, redact(self.uri)), MetricBuffer()
         self._opened: dict[str, tuple[str, int]] = {}  # run -> cell and seed
         self._done: dict[str, set[int]] = {}  # cell -> seeds known to be finished
         if store.sqlite_path(self.uri) is None:
@@ -57,8 +62,15 @@ class Tracker:
     def _runs(self) -> Runs:
         return Runs(self._client)
 
+    @cached_property
+    def _writer(self) -> Writer:
+        return Writer(self._client, self._runs)
+
+    def _send(self, write: Write, run: str) -> str:
+        return self._writer.send(write, run)  # connects at the first write
+
     def open_study(self, study: str, tags: Mapping[str, str]) -> None:
-        """Get or make the study's experiment.
+        """Get or make the study's experiment, and send what earlier processes kept for it.
 
         Raises:
             InputError: the store cannot hold it; says why.
@@ -68,18 +80,19 @@ class Tracker:
         root = (path.parent / "mlartifacts").as_uri() if path else None
         try:
             with self._lock, store.quiet():
-                self._runs.open_experiment(study, root, tag_values(tags) | view.KIND)
+                store.past_rivals(
+                    self._runs.open_experiment, study, root, tag_values(tags) | view.KIND)
         except OUTAGE as error:
             raise InputError(
                 f"tracking store {redact(self.uri)}: cannot open study {study}: {one_line(error)}",
                 "mend the store, or give another --tracking-uri",
             ) from error
+        if self.unsent is not None:
+            send_kept(self.unsent, redact(self.uri), self._send)
 
-    def open_cell(
-        self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int,
-        place: int = 0,
-    ) -> str:
-        """Get or make a cell's parent run; its expected seeds grow by `seeds`.
+    def open_cell(self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int,
+                  place: int = 0) -> str:
+        """The id of a cell's parent run, made where there is none; it expects `seeds` too.
 
         Args:
             key: names it.
@@ -87,16 +100,9 @@ class Tracker:
             seeds: to run.
             order: the cell's place in the study, for tables.
             place: its technique's place in the study, for its colour.
-
-        Returns:
-            The cell's id, the same for the same key.
         """
-        with self._lock:
-            self._stage()
-            return self._outbox.create(
-                f"cell {key.title}",
-                lambda _: self._runs.open_cell(key, params, seeds, order, place),
-            )
+        values = (astuple(key), flatten(params), list(seeds), order, place)
+        return self._create(Write(f"cell {key.title}", "open_cell", values=values))
 
     def finished(self, cell_id: str) -> set[int]:
         """Seeds of the cell that have a FINISHED run.
@@ -115,29 +121,21 @@ class Tracker:
 
     def latest_runs(self, cell_id: str) -> tuple[RunRecord, ...]:
         """The run that counts of each seed of a cell; raises FtlabError in an outage."""
-        with self._lock:
-            self.flush()
-            return self._outbox.read(lambda: self._runs.latest(self._outbox.id(cell_id)))
+        self.flush()
+        return self._read(lambda: self._runs.latest(self._outbox.id(cell_id)))
 
     def open_run(self, cell_id: str, seed: int, params: Mapping[str, Any]) -> str:
         """Make the run of a seed; every attempt is a run of its own, so metrics never mix.
 
         An earlier run of the seed that still says RUNNING was left by a kill and becomes KILLED.
         """
-        started = int(time.time() * 1000)
-
-        def make(token: str) -> str:
-            return self._runs.open_run(self._outbox.id(cell_id), seed, params, token, started)
-
-        with self._lock:
-            self._stage()
-            run_id = self._outbox.create(f"run of seed {seed}", make)
+        values = (seed, flatten(params), uuid4().hex, int(time.time() * 1000))
+        run_id = self._create(Write(f"run of seed {seed}", "open_run", cell_id, values))
         self._opened[run_id] = (cell_id, seed)
         return run_id
 
-    def log_metrics(
-        self, run_id: str, metrics: Mapping[str, float], step: int, timestamp_ms: int
-    ) -> None:
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, timestamp_ms: int
+                    ) -> None:
         """Keep metrics for the next batch: at 500 waiting or after 3 s, or with `flush`.
 
         MLflow keeps nan; it would turn an infinity into 1.8e308, so that is stored as nan with
@@ -151,15 +149,12 @@ class Tracker:
             if due:
                 self.flush()
 
-    def log_dataset(
-        self,
-        run_id: str,
-        name: str,
-        digest: str,
-        source: str,
-        context: str,
-        profile: Mapping[str, Any],
-    ) -> None:
+    def set_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Replace metrics of a cell, whatever the clock of who wrote them before."""
+        self._write("metrics", "set_metrics", run_id, dict(metrics), int(time.time() * 1000))
+
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str, context: str,
+                    profile: Mapping[str, Any]) -> None:
         """Say which data a run used.
 
         Args:
@@ -170,8 +165,8 @@ class Tracker:
             context: `train`, `validation` or `test`.
             profile: sizes and the like.
         """
-        data = (name, digest, source, context, profile)
-        self._write(f"data set {name}", run_id, self._runs.log_dataset, *data)
+        self._write(f"data set {name}", "data_set", run_id, name, digest, redact(source), context,
+                    dict(profile))
 
     def log_artifacts(self, run_id: str, directory: Path, artifact_path: str = "") -> None:
         """Copy the files in a folder to the run; during an outage the folder must stay.
@@ -181,21 +176,22 @@ class Tracker:
         """
         if not directory.is_dir():
             raise FileNotFoundError(f"artifacts: no folder {directory}")
-        copy = self._runs.log_artifacts
-        self._write(f"artifacts {directory}", run_id, copy, directory, artifact_path)
+        self._write(f"artifacts {directory}", "artifacts", run_id, artifact_path, path=directory)
 
     def log_file(self, run_id: str, path: Path, artifact_path: str) -> None:
         """Copy a file to the run; during an outage it must stay."""
-        self._write(str(path), run_id, self._client.log_artifact, str(path), artifact_path)
+        self._write(str(path), "file", run_id, artifact_path, path=path)
+
+    def discard(self, run_id: str, directory: Path) -> None:
+        """Remove a folder once all that was logged of it before is stored."""
+        self._write(f"folder {directory}", "discard", run_id, path=directory)
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         """Store a text as one artifact of a run or cell."""
-        self._write(artifact_file, run_id, self._client.log_text, text, artifact_file)
+        self._write(artifact_file, "text", run_id, text, artifact_file)
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a run or cell."""
-        entities = [RunTag(name, value) for name, value in tag_values(tags).items()]
-        self._write(f"tags {', '.join(tags)}", run_id, self._client.log_batch, (), (), entities)
+        self._write(f"tags {', '.join(tags)}", "log", run_id, (), tag_values(tags))
 
     def end_run(self, run_id: str, status: Status, reason: str = "") -> None:
         """Store what waits and end the run, with the reason as the tag `ftlab.reason`."""
@@ -203,7 +199,7 @@ class Tracker:
         if status == "FINISHED" and run_id in self._opened:
             cell_id, seed = self._opened[run_id]
             self._done.setdefault(cell_id, set()).add(seed)
-        self._write(status, run_id, self._runs.end, status, reason, ended)
+        self._write(status, "end", run_id, status, redact(reason), ended)
 
     def end_cell(self, cell_id: str, interrupted: bool = False) -> None:
         """Aggregate the cell's FINISHED runs onto it and end it.
@@ -212,7 +208,7 @@ class Tracker:
         FAILED.
         """
         ended = int(time.time() * 1000)
-        self._write("aggregate", cell_id, self._runs.end_cell, interrupted, ended)
+        self._write("aggregate", "end_cell", cell_id, interrupted, ended)
 
     def cells(self, study: str) -> list[CellRecord]:
         """The study's cells with the run that counts of each seed, in the study's order.
@@ -233,45 +229,36 @@ class Tracker:
         if local is not None:
             path = local / name
             return path.read_bytes() if path.is_file() else None
-        with self._lock:
-            return self._outbox.read(lambda: self._runs.file(run.run_id, name))
+        return self._read(lambda: self._runs.file(run.run_id, name))
 
     def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
         """The profiles of a run's data sets by context: `train`, `validation`, `test`."""
-        with self._lock:
-            return self._outbox.read(lambda: self._runs.data_sets(run_id))
+        return self._read(lambda: self._runs.data_sets(run_id))
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """All values of a metric as (step, value), by step."""
-        with self._lock:
-            found = self._outbox.read(lambda: self._client.get_metric_history(run_id, metric))
+        found = self._read(lambda: self._client.get_metric_history(run_id, metric))
         return sorted((value.step, value.value) for value in found)
 
     def set_view(self, study: str, metric: str, names: Iterable[str] = ()) -> None:
         """Prepare the study's pages in the UI; see `view.study_tags` and `view_paths`."""
-        tags = view.study_tags(study, metric, names)
-        self._write("view", study, self._runs.tag_experiment, tags)
+        self._write("view", "tag_experiment", study, view.study_tags(study, metric, names))
 
     def describe_study(self, study: str, note: str) -> None:
         """Set the experiment's description, Markdown; the UI shows it above the runs."""
-        self._write("note", study, self._runs.tag_experiment, tag_values({view.NOTE: note}))
+        self._write("note", "tag_experiment", study, tag_values({view.NOTE: note}))
 
     def view_path(self, study: str) -> str:
         """Where the UI shows the study, after `http://127.0.0.1:PORT`."""
-        with self._lock:
-            return view.path(self._outbox.read(lambda: self._runs.experiment(study)))
+        return view.path(self._read(lambda: self._runs.experiment(study)))
 
     def view_paths(self, study: str | None = None) -> dict[str, str]:
-        """Where the UI shows each study, its curves and its sweeps: what -> path.
-
-        Args:
-            study: this one alone.
+        """Where the UI shows each study (or this one), its curves and its sweeps: what -> path.
 
         Raises:
             InputError: there is no such study.
         """
-        with self._lock:
-            return self._outbox.read(lambda: self._runs.view_paths(study))
+        return self._read(lambda: self._runs.view_paths(study))
 
     def flush(self) -> bool:
         """Send what waits, unless the store failed a moment ago; whether all has been stored."""
@@ -290,13 +277,24 @@ class Tracker:
             self._stage()
             self._outbox.drain()
 
+    def _read(self, read: Callable[[], T]) -> T:
+        with self._lock:
+            return self._outbox.read(read)
+
     def _stage(self) -> None:
         for run_id, batch in self._metrics.take():
-            self._outbox.add_for(f"{len(batch)} metrics", run_id, self._client.log_batch, batch)
+            what = f"{len(batch)} metrics of {run_id}"
+            self._outbox.add(Write(what, "log", run_id, (plain(batch), {})))
 
-    def _write(self, what: str, run_id: str, method: Callable[..., object], *args: object) -> None:
-        """Call `method(run_id, *args)` after what waits, now or after the outage."""
+    def _create(self, write: Write) -> str:
         with self._lock:
             self._stage()
-            self._outbox.add_for(what, run_id, method, *args)
+            return self._outbox.create(write)
+
+    def _write(self, what: str, action: str, run_id: str, *values: object,
+               path: str | Path = "") -> None:
+        whole = os.path.abspath(path) if path else ""
+        with self._lock:
+            self._stage()
+            self._outbox.add(Write(f"{what} of {run_id}", action, run_id, values, whole))
             self._outbox.deliver()

@@ -9,6 +9,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from ftlab.errors import FtlabError, InputError
+from ftlab.tracking.election import VERDICT
 from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.tracker import Tracker
 
@@ -79,7 +80,7 @@ def test_runs__lie_under_their_cell_with_truthful_tags(tracker, uri, study, key)
     parent = client.get_run(cell)
     assert parent.data.tags["ftlab.kind"] == "cell"
     assert parent.data.tags["mlflow.runName"] == "lora on bbc from minilm"
-    assert parent.data.params == {"init_args.rank": "8"}
+    assert parent.data.params == {"init_args.rank": "8", VERDICT: "yes"}
 
 
 def test_open_run__what_a_kill_left_becomes_killed_and_attempts_stay_visible(
@@ -255,7 +256,7 @@ def test_log__data_set_artifacts_and_text(tracker, uri, key, tmp_path):
 
 def test_open_run__more_params_than_one_batch_takes(tracker, uri, key):
     cell = tracker.open_cell(key("lora"), {f"p{i}": i for i in range(250)}, [0], 0)
-    assert len(MlflowClient(uri).get_run(cell).data.params) == 250
+    assert len(MlflowClient(uri).get_run(cell).data.params.keys() - {VERDICT}) == 250
 
 
 def test_cells__no_such_study_or_store(tracker, tmp_path):
@@ -415,4 +416,4 @@ def test_open_cell__params_cut_off_half_way_are_completed(tracker, uri, key, mon
     tracker.open_cell(key("lora"), {f"p{i}": i for i in range(150)}, [0], 0)
     tracker.close()
     cell = tracker.open_cell(key("lora"), {}, [0], 0)
-    assert len(MlflowClient(uri).get_run(cell).data.params) == 150
+    assert len(MlflowClient(uri).get_run(cell).data.params.keys() - {VERDICT}) == 150

@@ -1,0 +1,29 @@
+"""`ftlab sync`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from ftlab.options import Results, Uri
+
+
+def sync(results: Results = Path("results"), tracking_uri: Uri = None) -> None:
+    """Send what runs kept on disk while the tracking store did not answer.
+
+    Each value arrives once, however often this is interrupted and given again; `ftlab run` and
+    `ftlab sweep` do the same before they go on.
+    """
+    from ftlab.tracking.sync import sync as send_all
+
+    sent = send_all(results, tracking_uri)
+    for each in sent:
+        study = each.path.parent.parent.name
+        typer.echo(f"{study}: {each.stored} writes stored")
+        if each.problem:
+            typer.secho(f"{study}: {each.problem}", err=True)
+    if not sent:
+        typer.echo(f"Nothing waits below {results}.")
+    if any(each.waiting or each.refused for each in sent):
+        raise typer.Exit(1)

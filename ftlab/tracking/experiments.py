@@ -1,0 +1,90 @@
+"""A study's experiment in MLflow: made once, tagged, and where its views are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+
+from ftlab.errors import InputError
+from ftlab.tracking import view
+
+
+class Experiments:
+    """Reads and writes experiments; every method may be called again after it failed half-way.
+
+    Args:
+        client: of the store; its errors pass through.
+    """
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+        self._experiments: dict[str, str] = {}
+
+    def open_experiment(self, study: str, root: str | None, tags: Mapping[str, str]) -> None:
+        """Get or make the experiment; `root` is where its artifacts go (None: the server's)."""
+        found = self._client.get_experiment_by_name(study)
+        if found is not None and found.lifecycle_stage != "active":
+            raise InputError(
+                f"study {study}: its MLflow experiment was deleted",
+                f"mlflow experiments restore --experiment-id {found.experiment_id}, "
+                "or name the study otherwise",
+            )
+        if found is None:
+            found = self._make_experiment(study, root)
+        self._experiments[study] = found.experiment_id
+        note = found.tags.get(view.NOTE, "")
+        # the table that an earlier run put below the question stays until the next one
+        kept = {view.NOTE} if note.startswith(tags.get(view.NOTE, "")) and note else set()
+        self.tag_experiment(study, {k: v for k, v in tags.items() if k not in kept})
+
+    def _make_experiment(self, study: str, root: str | None) -> Experiment:
+        """Make the experiment, or find the one that another process has just made."""
+        try:
+            made = self._client.create_experiment(study, artifact_location=root)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            made = self._client.get_experiment_by_name(study).experiment_id
+        return self._client.get_experiment(made)
+
+    def tag_experiment(self, study: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a study's experiment."""
+        for name, value in tags.items():
+            self._client.set_experiment_tag(self.experiment(study), name, value)
+
+    def experiment(self, study: str) -> str:
+        """The id of a study's experiment.
+
+        Raises:
+            InputError: there is none.
+        """
+        if study not in self._experiments:
+            found = self._client.get_experiment_by_name(study)
+            if found is None or found.lifecycle_stage != "active":
+                raise InputError(
+                    f"study {study}: nothing is tracked of it", "run it first: ftlab run STUDY"
+                )
+            self._experiments[study] = found.experiment_id
+        return self._experiments[study]
+
+    def view_paths(self, study: str | None) -> dict[str, str]:
+        """Where the prepared views of one study or of all are; see `view.paths`."""
+        found: dict[str, str] = {}
+        token, names = None, []
+        while True:
+            page = self._client.search_experiments(page_token=token)
+            for each in page:
+                paths = view.paths(each.name, each.experiment_id, each.tags)
+                names += [each.name] if paths else []
+                if study in (None, each.name):
+                    found |= paths
+            token = page.token
+            if not token:
+                break
+        if study is not None and study not in names:
+            there = f"there are: {', '.join(names)}" if names else "run it first: ftlab run STUDY"
+            raise InputError(f"study {study}: nothing is tracked of it", there)
+        return found

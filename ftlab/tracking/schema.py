@@ -1,0 +1,55 @@
+"""The version of a store's tables. MLflow alone would migrate some stores at the first look."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import sqlalchemy
+from alembic.script import ScriptDirectory
+from mlflow.store.db import utils
+
+from ftlab.errors import InputError
+from ftlab.redaction import redact
+
+
+def check_schema(uri: str) -> None:
+    """Refuse a database whose tables are not those of the MLflow that is installed.
+
+    An upgrade cannot be taken back, and breaks processes of the older version that still write:
+    it is a person's decision. A database without tables is none of these.
+
+    Args:
+        uri: of a database that exists; nothing is written to it.
+
+    Raises:
+        InputError: with what to do.
+        sqlalchemy.exc.SQLAlchemyError: the database does not answer.
+    """
+    engine = utils.create_sqlalchemy_engine(uri)
+    try:
+        found = utils._get_schema_version(engine)
+    finally:
+        engine.dispose()
+    newest, known = _revisions()
+    if found in (None, newest):
+        return
+    if found in known:
+        raise InputError(
+            f"tracking store {redact(uri)}: its tables are those of an older MLflow "
+            f"(schema {found}, the installed one needs {newest})",
+            "stop all that writes to it and back it up, then: mlflow db upgrade " + redact(uri))
+    raise InputError(
+        f"tracking store {redact(uri)}: its tables are those of a newer MLflow (schema {found}, "
+        f"the installed one has {newest})", "install that version: pip install --upgrade mlflow")
+
+
+@cache
+def _revisions() -> tuple[str, frozenset[str]]:
+    """The newest schema that the installed MLflow knows, and all."""
+    script = ScriptDirectory.from_config(utils._get_alembic_config(""))
+    return (utils._get_latest_schema_revision(),
+            frozenset(revision.revision for revision in script.walk_revisions()))
+
+
+UNREACHABLE = sqlalchemy.exc.SQLAlchemyError
+"""What a database that does not answer raises."""

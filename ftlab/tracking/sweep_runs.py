@@ -1,0 +1,68 @@
+"""The MLflow side of a sweep: the parent run of each cell that is searched, a child for a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities import Param, Run, RunTag
+
+from ftlab.tracking.election import elect
+from ftlab.tracking.plain import name_of, tag_values
+from ftlab.tracking.records import CellKey
+from ftlab.tracking.runs import CLOCKS, Runs
+from ftlab.tracking.tags import ORIGIN, cell_names
+
+_BATCH = 100  # params in one log_batch, MLflow's limit
+
+
+def open_sweep(runs: Runs, client: MlflowClient, key: CellKey, sweep: str) -> str:
+    """Get or make the parent run of a cell's search, RUNNING; its id."""
+    experiment = runs.experiment(key.study)
+    wanted = f"tags.`ftlab.kind` = 'sweep' and tags.`ftlab.cell` = '{key.digest}'"
+    tags = tag_values(cell_names(key) | {
+        "ftlab.kind": "sweep", "ftlab.cell": key.digest, "ftlab.sweep": sweep})
+
+    def search() -> list[Run]:
+        return [run for run in runs.search(experiment, wanted)
+                if run.data.tags.get("ftlab.sweep") == sweep]
+
+    def make(candidate: Mapping[str, str]) -> str:
+        run = client.create_run(experiment, run_name=f"sweep {sweep}: {key.title}",
+                                tags={**tags, **ORIGIN, **candidate})
+        return str(run.info.run_id)
+
+    parent, made = elect(client, search, make)
+    if not made:
+        client.update_run(parent.info.run_id, status="RUNNING")
+    return str(parent.info.run_id)
+
+
+def open_trial(runs: Runs, client: MlflowClient, parent: str, number: int, attempt: int,
+               searched: Mapping[str, str], config: Mapping[str, str], token: str, started: int
+               ) -> str:
+    """Make the run of an attempt at a trial; `token` finds it again when a try was cut off."""
+    above = client.get_run(parent)
+    wanted = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`ftlab.trial` = '{number}'"
+    earlier = runs.search(above.info.experiment_id, wanted)
+    made = [run for run in earlier if run.data.tags.get("ftlab.id") == token]
+    technique = above.data.tags["ftlab.technique"]
+    if made:
+        run = made[0]
+    else:
+        for left in earlier:
+            if left.info.status == "RUNNING" and left.info.start_time <= started + CLOCKS:
+                client.log_batch(left.info.run_id, tags=[RunTag("ftlab.state", "LOST")])
+                runs.end(left.info.run_id, "KILLED", "left unfinished by an earlier attempt")
+        inherited = {name: value for name, value in above.data.tags.items()
+                     if name.startswith("ftlab.") and name != "ftlab.kind"}
+        tags = inherited | ORIGIN | {
+            "ftlab.kind": "trial", "ftlab.trial": str(number), "ftlab.attempt": str(attempt),
+            "ftlab.id": token, "mlflow.parentRunId": parent}
+        run = client.create_run(above.info.experiment_id, start_time=started, tags=tags,
+                                run_name=f"{technique} trial {number}")
+    named = {name_of(f"{technique}.{name}"): value for name, value in searched.items()}
+    entities = [Param(name, value) for name, value in {**config, **named}.items()]
+    for start in range(0, len(entities), _BATCH):
+        client.log_batch(run.info.run_id, params=entities[start : start + _BATCH])
+    return str(run.info.run_id)
