@@ -43,12 +43,13 @@ class Experiments:
     def _make_experiment(self, study: str, root: str | None) -> Experiment:
         """Make the experiment, or find the one that another process has just made."""
         try:
-            made = self._client.create_experiment(study, artifact_location=root)
+            return self._client.get_experiment(
+                self._client.create_experiment(study, artifact_location=root))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            theirs = self._client.get_experiment_by_name(study)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or theirs is None:
                 raise
-            made = self._client.get_experiment_by_name(study).experiment_id
-        return self._client.get_experiment(made)
+            return theirs
 
     def tag_experiment(self, study: str, tags: Mapping[str, str]) -> None:
         """Set tags of a study's experiment."""

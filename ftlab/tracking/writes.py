@@ -16,6 +16,8 @@ from ftlab.tracking import sweep_runs
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.runs import Runs
 
+_TAGS = 100  # in one log_batch, MLflow's limit
+
 
 @dataclass(frozen=True)
 class Write:
@@ -36,8 +38,6 @@ class Write:
     values: Sequence[Any] = ()
     path: str = ""
     makes: str = ""
-
-_TAGS = 100  # in one log_batch, MLflow's limit
 
 
 class Writer:
