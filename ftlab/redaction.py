@@ -10,8 +10,9 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 REDACTED = "[redacted]"
 
-_SHORTEST = 4  # characters; a shorter one would be found in words that are none
-_SHORTEST_OF_ENVIRONMENT = 8  # a variable called PASSWORD may say no more than `true`
+# characters; a shorter one (`test`, `mlflow`) would be found in words that are none, and is taken out
+# of addresses alone. A variable called PASSWORD may say no more than `true`.
+_SHORTEST = 8
 _ANYWHERE = 12  # from here on also in the middle of a word
 
 # `token` only at the end of a name: `hf_token` is a secret, `num_virtual_tokens`, `tokenizer` and
@@ -24,7 +25,8 @@ _SECRET = re.compile(
 _USERINFO = re.compile(
     r"([A-Za-z][A-Za-z0-9+.\-]*://)(?:[^/\s'\"@:]*:(?!\d+/)[^\s'\"]*@|[^/\s'\"]*@)")
 _SETTING = re.compile(
-    r"([?&;](?:[\w-]*token|[\w-]*passw(?:or)?d|pwd|[\w-]*secret|[\w-]*key|sig|[\w-]*signature)=)"
+    r"([?&;](?:[\w-]*token|[\w-]*passw(?:or)?d|pwd|[\w-]*secret|(?:[\w-]*[_-])?key"
+    r"|[\w-]*(?:ssl|api|access|private)key|sig|[\w-]*signature)=)"
     r"[^&;\s'\"]+",
     re.IGNORECASE,
 )
@@ -52,19 +54,18 @@ def redact(text: str) -> str:
     return _TOKEN.sub(REDACTED, text)
 
 
-def know(secret: str, user: str = "", shortest: int = _SHORTEST) -> None:
+def know(secret: str, user: str = "") -> None:
     """Let a secret be taken out from now on, however a library quotes it.
 
     Args:
         secret: as it was given, which may be percent-encoded.
         user: whose password it is.
-        shortest: of fewer characters, it is left to the addresses that it stands in.
     """
     plain = unquote(secret)
     forms = {secret, plain, unquote_plus(secret)}
     forms |= {encode(form, safe="", errors="surrogatepass") for form in list(forms) for encode in (quote, quote_plus)}
     forms |= {repr(form)[1:-1] for form in list(forms)}
-    _secrets.update(form for form in forms if len(form) >= shortest)
+    _secrets.update(form for form in forms if len(form) >= _SHORTEST)
     if user:  # as HTTP sends it
         both = f"{unquote(user)}:{plain}".encode("utf-8", "surrogatepass")
         _secrets.add(base64.b64encode(both).decode())
@@ -80,10 +81,10 @@ def know_environment() -> None:
     """Let the secrets of this process's environment be taken out, of addresses in it too."""
     for name, value in os.environ.items():
         if is_secret(name):
-            know(value, shortest=_SHORTEST_OF_ENVIRONMENT)
+            know(value)
         elif "://" in value and "@" in value:
             user, colon, password = value.partition("://")[2].rpartition("@")[0].partition(":")
-            know(password if colon else user, user if colon else "", _SHORTEST)
+            know(password if colon else user, user if colon else "")
 
 
 @cache

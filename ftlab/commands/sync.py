@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from ftlab.commands.show import say
 from ftlab.options import Results, Uri
 
 
@@ -20,10 +21,10 @@ def sync(results: Results = Path("results"), tracking_uri: Uri = None) -> None:
     sent = send_all(results, tracking_uri)
     for each in sent:
         study = each.path.parent.parent.name
-        typer.echo(f"{study}: {each.stored} writes stored")
+        say(f"{study}: {each.stored} writes stored")
         if each.problem:
-            typer.secho(f"{study}: {each.problem}", err=True)
+            say(f"{study}: {each.problem}", error=True)
     if not sent:
-        typer.echo(f"Nothing waits below {results}.")
+        say(f"Nothing waits below {results}.")
     if any(each.waiting or each.refused for each in sent):
         raise typer.Exit(1)

@@ -46,7 +46,7 @@ def check_schema(uri: str) -> None:
 @cache
 def _revisions() -> tuple[str, frozenset[str]]:
     """The newest schema that the installed MLflow knows, and all."""
-    script = ScriptDirectory.from_config(utils._get_alembic_config(""))
+    script = ScriptDirectory(str(utils._get_alembic_config("").get_main_option("script_location")))
     return (utils._get_latest_schema_revision(),
             frozenset(revision.revision for revision in script.walk_revisions()))
 

@@ -6,7 +6,6 @@ import statistics
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from rivals import EPOCHS, TECHNIQUES, at_once, begin_study
 
 from ftlab.tracking.tracker import Tracker
@@ -14,7 +13,7 @@ from ftlab.tracking.tracker import Tracker
 
 def held(uri: str, study: str, count: int) -> None:
     """The store has everything of every process, once."""
-    client = MlflowClient(uri)
+    client = Tracker(uri)._client  # which hides what SQLAlchemy says of MLflow
     (experiment,) = client.search_experiments(filter_string=f"name = '{study}'")
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     cells = [run for run in runs if run.data.tags["ftlab.kind"] == "cell"]

@@ -105,9 +105,9 @@ def test_doctor__a_store_of_another_mlflow(here: Here, tmp_path: Path, empty_sto
     code, output, _ = here("doctor", "--tracking-uri", f"sqlite:///{old}")
     assert code == 1
     [line] = [line for line in output.splitlines() if line.startswith("BAD")]
-    assert line.endswith(
-        f"tracking store sqlite:///{old}: written by another version of MLflow; stop all that "
-        f"write to it, back it up, then: mlflow db upgrade sqlite:///{old}")
+    assert f"tracking store sqlite:///{old}: its tables are those of an older MLflow" in line
+    assert line.endswith("stop all that writes to it and back it up, then: "
+                         f"mlflow db upgrade sqlite:///{old}")
 
 
 def test_doctor__makes_no_store(here: Here, tmp_path: Path) -> None:

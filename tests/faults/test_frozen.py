@@ -15,8 +15,8 @@ from mlflow.store.db import utils
 from scripted import HereEngine
 
 from ftlab.errors import InputError
-from ftlab.studies.coordinator import run_study
 from ftlab.studies.study import load_study
+from ftlab.sweeps.study_runs import run_study
 from ftlab.tracking.schema import check_schema
 from ftlab.tracking.tracker import Tracker
 

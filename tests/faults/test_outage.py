@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from scripted import ScriptedEngine, ended
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.studies.coordinator import run_study
 from ftlab.studies.study import load_study
+from ftlab.sweeps.study_runs import run_study
 from ftlab.tracking import outbox
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.spool import FOLDER, REFUSED, Spool

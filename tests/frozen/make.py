@@ -78,7 +78,7 @@ def freeze(out: Path) -> None:
         for name in KEPT:
             shutil.copytree(work / name, out / name,
                             ignore=shutil.ignore_patterns(
-                                "figures", "*.html", "*.tex", "output.log"))  # paths of this machine
+                                "figures", "*.html", "*.tex", "output.log", ".queue"))  # of this machine
         for name in ("reviews.csv", "study.yaml"):
             shutil.copy(work / name, out)
         with gzip.GzipFile(out / "mlflow.sql.gz", "wb", mtime=0) as packed:
