@@ -19,7 +19,7 @@ from ftlab.studies.engine import SPECIFICATION, Engine, Need
 from ftlab.studies.pack import gather, seeds_together
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.queue import Claim, Queue, run_name
-from ftlab.studies.run import Outcome, StudyRun, fingerprints, folder_of
+from ftlab.studies.run import Outcome, StudyRun, fingerprints, folder_of, leftovers
 from ftlab.studies.study import Study
 from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
@@ -74,8 +74,7 @@ def coordinate(
             runs = _Runs(made, tracker, queue, work.absolute(), display, engine.slots)
             with closing(runs.close, display.note):
                 dispatch(engine, runs, signals)
-            if not queue.holders():
-                _tidy(work, runs.outcome)
+            queue.exclusively(lambda: queue.held() or _tidy(work, runs.outcome))
         return runs.outcome
     finally:
         signals.restore()
@@ -100,12 +99,13 @@ class _Runs(Jobs):
         self.environment = json.dumps(provenance.here(), sort_keys=True)
         names = [run_name(p.cell, seed) for p in made.cells for seed in study.seeds]
         queue.look(names)
-        # under the lock, or commands that start at once make two of each
-        self.cells = queue.exclusively(lambda: self._open_cells(made))
+        self.cells = self._open_cells(made)
         self.names = {(cell_id, seed): run_name(p.cell, seed)
                       for cell_id, p in self.cells.items() for seed in study.seeds}
         self.elsewhere = Elsewhere(study.name, queue, tracker, display)
-        _refuse_changed(self.cells, self.elsewhere.records)
+        records = tracker.cells(study.name)
+        _refuse_changed(self.cells, records)
+        self.elsewhere.begin(records)
         done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}
         # seed by seed, so that an early look at the study compares all its cells
         self.waiting = deque((c, s) for s in study.seeds for c in self.cells if s not in done[c])
@@ -113,13 +113,14 @@ class _Runs(Jobs):
         self.open = Counter(cell_id for cell_id, _ in self.waiting)
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.solitary: set[tuple[str, int]] = set()
+        self.unsent: list[Claim] = []
         self.begun = self.outcome.finished
         self.looked = self.flushed = time.monotonic()
         left = Counter(self.cells[cell_id].cell.key.technique for cell_id, _ in self.waiting)
         display.start(study.name, self.outcome.finished, left, slots)
         self.elsewhere.greet(names)
         for cell_id in self.cells.keys() - self.open.keys():
-            tracker.end_cell(cell_id)
+            self._end_cell(cell_id)
 
     def _open_cells(self, made: Plan) -> dict[str, PlannedCell]:
         study, tracker = self.study, self.tracker
@@ -165,7 +166,7 @@ class _Runs(Jobs):
         ended = self.elsewhere.ended(*run) if claim.shared else None
         if ended is None:
             return False
-        self.queue.release(claim)
+        self.queue.release(claim, done=True)
         self.waiting.remove(run)
         key = self.cells[run[0]].cell.key
         title = f"{key.title}, seed {run[1]}"
@@ -173,7 +174,9 @@ class _Runs(Jobs):
             self.outcome.finished += 1
         else:
             self.outcome.failed += 1
-            self.outcome.failures.append(f"{title}: {ended.reason} (in another command)")
+            left = [str(path) for path in leftovers(self.work, self.cells[run[0]], run[1])]
+            where = f", output: {left[-1]}" if left else ""
+            self.outcome.failures.append(f"{title}: {ended.reason} (in another command{where})")
         self.display.run_ended_elsewhere(title, key.technique, ended.status)
         self.ended(run[0])
         return True
@@ -212,12 +215,25 @@ class _Runs(Jobs):
         self.display.idle()
         if time.monotonic() - self.flushed > FLUSH:
             self.flushed = time.monotonic()
-            self.tracker.flush()
+            self._release_sent()
 
-    def ended(self, cell_id: str) -> None:
-        """One of a cell's runs has ended."""
+    def _release_sent(self) -> None:
+        if self.tracker.flush():
+            while self.unsent:
+                self.queue.release(self.unsent.pop(), done=True)
+
+    def ended(self, cell_id: str, claim: Claim | None = None) -> None:
+        """One of a cell's runs has ended, by which we held it or in another command."""
+        if claim is not None:  # until the store has it, others would do it again
+            self.unsent.append(claim)
+            self._release_sent()
         self.open[cell_id] -= 1
         if not self.open[cell_id]:
+            self._end_cell(cell_id)
+
+    def _end_cell(self, cell_id: str) -> None:
+        """Aggregate a cell, unless a command that works at it will."""
+        if not self.elsewhere.work(self.cells[cell_id].cell):
             self.tracker.end_cell(cell_id)
 
     def to_come(self, planned: PlannedCell) -> int:
@@ -231,15 +247,19 @@ class _Runs(Jobs):
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
         self.display.close()
-        for cell_id in +self.open:
-            names = [self.names[cell_id, seed] for seed in self.study.seeds]
-            if not self.elsewhere.work_at(names):
+        if +self.open and not self.elsewhere.work():  # others may come to these cells yet
+            for cell_id in +self.open:
                 self.tracker.end_cell(cell_id, interrupted=True)
         self.tracker.close()
 
 
 def _tidy(work: Path, outcome: Outcome) -> None:
-    """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them."""
+    """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them.
+
+    Where writes of a command that is gone still wait for the store, their files stay.
+    """
+    if any((work.parent / UNSENT).glob("*.jsonl")):
+        return
     for directory in work.iterdir() if work.exists() else ():
         ours = (directory / SPECIFICATION).exists()
         if ours and not any(str(directory) in failure for failure in outcome.failures):

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from ftlab.errors import FtlabError
 from ftlab.studies.display import Display
-from ftlab.studies.queue import Holder, Queue
-from ftlab.tracking.records import RunRecord
+from ftlab.studies.queue import Holder, Queue, is_of
+from ftlab.studies.study import Cell
+from ftlab.tracking.records import CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
 
 
@@ -19,30 +20,35 @@ class Elsewhere:
         queue: says who works at what.
         tracker: says what came of it.
         display: shows who holds runs.
-
-    Attributes:
-        records: the study's cells as the tracking store held them at the beginning.
     """
 
     def __init__(self, study: str, queue: Queue, tracker: Tracker, display: Display) -> None:
         self._study, self._queue, self._tracker, self._display = study, queue, tracker, display
-        self.records = tracker.cells(study)
-        self._attempts = {(run.cell_id, run.seed): run.attempt
-                          for record in self.records for run in record.runs}
+        self._attempts: dict[tuple[str, int], int] = {}
         self._noted = ""
+
+    def begin(self, records: Iterable[CellRecord]) -> None:
+        """Take note of how the store holds the study's cells at the beginning."""
+        self._attempts = {(run.cell_id, run.seed): run.attempt
+                          for record in records for run in record.runs}
 
     def greet(self, runs: Iterable[str]) -> None:
         """Say who works at the study already."""
-        living = {holder: count for holder, count in self._queue.holders(runs).items()
-                  if holder.lives}
+        held = self._queue.held()
+        living = [held[run] for run in runs if run in held and held[run].lives]
         if living:
             suffer = any(holder.here for holder in living)
             self._display.note(
-                f"{sum(living.values())} runs are held by {_titles(living)}; this command does others"
+                f"{len(living)} runs are held by {_titles(living)}; this command does others"
                 + (", and each slows the other's measured times" if suffer else ""))
 
     def ended(self, cell_id: str, seed: int) -> RunRecord | None:
-        """The attempt that ended a run since we began; None where it is still to do."""
+        """The attempt that ended a run since we began; None where it is still to do.
+
+        Raises:
+            FtlabError: the tracking store does not answer.
+        """
+        self._tracker.send_kept()  # who did it may have died before the store took its end
         before = self._attempts.get((cell_id, seed), 0)
         for run in self._tracker.latest_runs(cell_id):
             failed = run.status == "FAILED" and run.attempt > before
@@ -60,8 +66,9 @@ class Elsewhere:
         Raises:
             FtlabError: commands that live hold them all, and we have done nothing.
         """
-        holders = self._queue.holders(runs)
-        if holders.total() < len(runs):
+        held = self._queue.held()
+        holders = [held[run] for run in runs if run in held]
+        if len(holders) < len(runs):
             return  # one has just come free
         who = _titles(holders)
         if not helped and all(holder.lives for holder in holders):
@@ -72,12 +79,13 @@ class Elsewhere:
             self._noted = who
             self._display.note(f"waiting for {len(runs)} runs, held by {who}")
 
-    def work_at(self, runs: Iterable[str]) -> bool:
-        """Tell if another command holds one of these runs; in doubt none does."""
+    def work(self, cell: Cell | None = None) -> bool:
+        """Tell if another command holds a run of a cell, or any; in an outage none is known."""
         try:
-            return bool(self._queue.holders(runs))
-        except FtlabError:  # an outage of the queue
+            held = self._queue.held()
+        except FtlabError:
             return False
+        return any(cell is None or is_of(run, cell) for run in held)
 
 
 def _titles(holders: Iterable[Holder]) -> str:

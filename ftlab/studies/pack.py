@@ -177,8 +177,9 @@ class Pack(Job):
 
     def _tidy(self) -> None:
         """Leave the failed members' folders alone."""
-        if not any(path.is_dir() for path in self.directory.iterdir()):
-            shutil.rmtree(self.directory)
+        with contextlib.suppress(FileNotFoundError):  # another command took the runs over
+            if not any(path.is_dir() for path in self.directory.iterdir()):
+                shutil.rmtree(self.directory)
 
     def interrupted(self, why: str) -> None:
         for member in self.members:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,6 +15,11 @@ T = TypeVar("T")
 def run_name(cell: Cell, seed: int) -> str:
     """The name of a run in the queue: the same in every command of the study."""
     return f"{cell.key.digest} seed {seed}"
+
+
+def is_of(run: str, cell: Cell) -> bool:
+    """Tell if a run, by its name, is one of a cell's."""
+    return run.startswith(f"{cell.key.digest} ")
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,12 @@ class Queue(ABC):
         """Tell if nobody has taken a run over from us."""
 
     @abstractmethod
-    def release(self, claim: Claim) -> None:
-        """Give a run back, done or not."""
+    def release(self, claim: Claim, done: bool = False) -> None:
+        """Give a run back; `done`, where the tracking store says how it ended."""
 
     @abstractmethod
-    def holders(self, runs: Iterable[str] | None = None) -> Counter[Holder]:
-        """The other commands that hold some of these runs, and how many; of all runs without."""
+    def held(self) -> dict[str, Holder]:
+        """The runs that other commands hold."""
 
     @abstractmethod
     def beat(self) -> None:
@@ -89,7 +93,7 @@ class Queue(ABC):
 
     @abstractmethod
     def hurry(self) -> None:
-        """Wait for an outage of the queue a few seconds at most from now on: we stop."""
+        """From now on wait for the queue a few seconds at most, once: we stop."""
 
     @abstractmethod
     def close(self) -> None:

@@ -68,8 +68,8 @@ class Around(Protocol):
     solitary: set[tuple[str, int]]
     outcome: Outcome
 
-    def ended(self, cell_id: str) -> None:
-        """One of a cell's runs has ended."""
+    def ended(self, cell_id: str, claim: Claim) -> None:
+        """One of a cell's runs has ended, which we held by a claim."""
 
     def to_come(self, planned: PlannedCell) -> int:
         """How many runs that have not ended read the frozen prefix of a cell; at least one."""
@@ -94,10 +94,8 @@ class StudyRun(Member):
         self.runs, self.cell_id, self.planned, self.seed = runs, cell_id, planned, seed
         self.claim = claim
         self.title, self.share = f"{key.title}, seed {seed}", share
-        for end in ("", "-together"):  # earlier attempts', which nobody holds
-            for left in runs.work.glob(folder_of(runs.work, planned, seed, "*", end).name):
-                if left != (directory or left).parent:
-                    shutil.rmtree(left, ignore_errors=True)
+        for left in leftovers(runs.work, planned, seed):  # which nobody holds
+            shutil.rmtree(left, ignore_errors=True)
         self.directory = directory or folder_of(runs.work, planned, seed, claim.token)
         self.metrics: dict[str, float] = {}
         self.measured: dict[str, float] = {}  # so far; of a run that fails it is all there is
@@ -144,7 +142,7 @@ class StudyRun(Member):
     def end(self, event: Event) -> None:
         runs, outcome = self.runs, self.runs.outcome
         reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
-        if not runs.queue.ours(self.claim):
+        if not self._ours():
             self._again("another command took the run over; this result is refused")
             return
         if event.get("machine_lost") and runs.attempts[self.cell_id, self.seed] < ATTEMPTS:
@@ -155,11 +153,13 @@ class StudyRun(Member):
         if reason:
             mark_failed(self.directory / "checkpoint", reason)
             self.tracker.log_metrics(self.run_id, self.measured, 0, int(time.time() * 1000))
-        self.tracker.set_tags(self.run_id, sha256_tags(self.directory))
-        self.tracker.log_artifacts(self.run_id, self.directory)
-        self.tracker.end_run(self.run_id, status, reason)
-        if not reason:
-            self.tracker.discard(self.run_id, self.directory)
+        try:
+            self.tracker.set_tags(self.run_id, sha256_tags(self.directory))
+            self.tracker.log_artifacts(self.run_id, self.directory)
+        finally:  # Ctrl-C in a long upload too, which the tracker's last attempt completes
+            self.tracker.end_run(self.run_id, status, reason)
+            if not reason:
+                self.tracker.discard(self.run_id, self.directory)
         known = runs.report in self.metrics
         score = f"{runs.report} {self.metrics[runs.report]:.4f}" if known else ""
         seconds = self.share * (time.monotonic() - self.begin)
@@ -170,9 +170,13 @@ class StudyRun(Member):
             outcome.failures.append(f"{self.title}: {reason} (output: {where})")
         else:
             outcome.finished += 1
-        if self.tracker.flush():  # else others would not see it in the store, and do it again
-            runs.queue.release(self.claim)
-        runs.ended(self.cell_id)
+        runs.ended(self.cell_id, self.claim)
+
+    def _ours(self) -> bool:
+        try:
+            return self.runs.queue.ours(self.claim)
+        except FtlabError:  # an outage of the queue: a result is not thrown away for that
+            return True
 
     def _again(self, reason: str) -> None:
         """Let another attempt be made; this one stays in the store as KILLED."""
@@ -198,6 +202,11 @@ def folder_of(work: Path, planned: PlannedCell, seed: int, token: object, end: s
     """The folder of an attempt at a run; `end` follows its name."""
     key = planned.cell.key
     return work / f"{key.technique}-{key.config}-{token}-seed{seed}{end}"
+
+
+def leftovers(work: Path, planned: PlannedCell, seed: int) -> list[Path]:
+    """The folders of earlier attempts at a run."""
+    return sorted(work.glob(folder_of(work, planned, seed, "*").name))
 
 
 def fingerprints(planned: PlannedCell) -> dict[str, str]:

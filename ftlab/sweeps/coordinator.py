@@ -215,7 +215,7 @@ class _Trials(Jobs):
             self.tracker.flush()
 
     def interrupted(self, why: str) -> None:
-        self.board.storage.patience = min(self.board.storage.patience, PARTING)
+        self.board.storage.hurry(PARTING)
         for trial in self.begun:
             trial.interrupted(why)
         for held in self.solitary:

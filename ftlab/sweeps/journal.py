@@ -98,6 +98,15 @@ class Journal(JournalFileBackend):
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
 
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for others who append."""
+        return self._appending.patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._appending.patience = seconds
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append records, each a line of JSON, and flush them to the disk."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()

@@ -51,7 +51,7 @@ class Server:
         if made.get_driver_name() not in _DRIVERS:
             raise InputError(f"storage {redact(url)}: the driver {made.get_driver_name()}",
                              "postgresql://user@host/database, which takes psycopg")
-        self._patience, self._ours = patience, False
+        self.patience, self._ours = patience, False
         idle = f"{hold * 1000:.0f}"  # milliseconds; in the middle of a transaction and between two
         own = (f"-c idle_session_timeout={idle} -c idle_in_transaction_session_timeout={idle} "
                f"-c lock_timeout={_LOOK}")
@@ -102,8 +102,8 @@ class Server:
         """
         begin = time.monotonic()
         while not self._acquire():
-            if time.monotonic() - begin > self._patience:
-                raise FtlabError(f"the storage is locked for {self._patience:.0f} s",
+            if time.monotonic() - begin > self.patience:
+                raise FtlabError(f"the storage is locked for {self.patience:.0f} s",
                                  "see pg_locks for who holds its advisory lock")
             waiting()
         self._ours = True

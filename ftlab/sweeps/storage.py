@@ -76,6 +76,7 @@ class Storage:
         self.note: Callable[[str], None] = lambda said: None
         self.close: Callable[[], object] = lambda: None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._hurry: Callable[[float], None]
         self.backend: BaseStorage
         self._lock: Callable[[Callable[[], None]], AbstractContextManager[None]]
         if is_file(where):
@@ -93,6 +94,11 @@ class Storage:
                              "and that holds nothing but Optuna's journal") from error
         lock = FileLock(path.with_name(path.name + ".sweep-lock"), self.patience)
 
+        def hurry(seconds: float) -> None:
+            lock.patience = journal.patience = seconds
+
+        self._hurry = hurry
+
         @contextmanager
         def held(waiting: Callable[[], None]) -> Iterator[None]:
             with lock.held(waiting), journal.together():
@@ -108,6 +114,16 @@ class Storage:
                     else "start the server, or mend the address")
             raise InputError(f"storage {redact(url)}: {_said(error)}", mend) from error
         self.backend, self._lock, self.close = server.backend, server.held, server.close
+
+        def hurry(seconds: float) -> None:
+            server.patience = seconds
+
+        self._hurry = hurry
+
+    def hurry(self, seconds: float) -> None:
+        """From now on wait so long at most, for an outage and for another's lock."""
+        self.patience = min(self.patience, seconds)
+        self._hurry(self.patience)
 
     def exclusively(self, act: Callable[[], T]) -> T:
         """`act()` while no other coordinator acts; again, whole, after an outage.

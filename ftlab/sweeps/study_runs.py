@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -94,6 +94,8 @@ class RunQueue(Queue):
             storage=storage.backend, study_name=f"runs of {study}", load_if_exists=True))
         self._leases = Leases(storage, self._search, lease)
         self._seen: dict[str, int] = {}
+        self._ids: dict[str, int] = {}  # of the trials that we hold
+        self._stopping = self._out = False
         self._held: dict[str, Claim] = {}
         self._closed = threading.Event()
         # apart from the loop, which a large upload to the tracking store keeps for minutes
@@ -104,13 +106,14 @@ class RunQueue(Queue):
         while not self._closed.wait(pause):
             try:
                 self._leases.show()
-            except OUTAGE:
+            except (*OUTAGE, FtlabError):
                 continue  # the loop speaks of it where it matters
 
     def exclusively(self, act: Callable[[], T]) -> T:
         return self._storage.exclusively(act)
 
     def _trials(self) -> dict[str, FrozenTrial]:
+        """The last trial of each run."""
         return {trial.user_attrs[_RUN]: trial
                 for trial in self._search.get_trials(deepcopy=False) if _RUN in trial.user_attrs}
 
@@ -124,66 +127,76 @@ class RunQueue(Queue):
     def claim(self, runs: Sequence[str], choose: Callable[[list[str]], list[str]]) -> list[Claim]:
         def locked() -> list[Claim]:
             trials, owners = self._trials(), self._leases.owners()
-            free = [run for run in runs
-                    if run not in trials or self._leases.free(trials[run], owners)]
+            free = [run for run in runs if run not in trials or trials[run].state.is_finished()
+                    or self._leases.free(trials[run], owners)]
             return [self._grant(run, trials.get(run)) for run in choose(free)] if free else []
 
         claims = self._storage.exclusively(locked)
         for claim in claims:
             self._held[claim.run] = claim
-            self._leases.know(self._id(claim.run), claim.token)
+            self._seen[claim.run] = claim.token
+            self._leases.know(self._ids[claim.run], claim.token)
         return claims
 
     def _grant(self, run: str, trial: FrozenTrial | None) -> Claim:
-        if trial is None:
+        before = Lease() if trial is None else Lease.of(trial)
+        if trial is None or trial.state.is_finished():
             backend = self._storage.backend
-            number = backend.create_new_trial(self._search._study_id, create_trial(
-                state=TrialState.RUNNING, user_attrs={_RUN: run}))
-            trial = backend.get_trial(number)
-        before = Lease.of(trial)
+            trial = backend.get_trial(backend.create_new_trial(
+                self._search._study_id, create_trial(state=TrialState.RUNNING, user_attrs={_RUN: run})))
+            Lease(None, before.token).store(backend, trial._trial_id)
+            trial = backend.get_trial(trial._trial_id)
+        self._ids[run] = trial._trial_id
         token = self._leases.grant(trial).token
-        shared = before.token != self._seen.get(run, 0)
-        self._seen[run] = token
-        return Claim(run, token, shared)
-
-    def _id(self, run: str) -> int:
-        return self._trials()[run]._trial_id
+        return Claim(run, token, before.token != self._seen.get(run, 0))
 
     def ours(self, claim: Claim) -> bool:
+        trial_id = self._ids[claim.run]
         return self._storage.exclusively(
-            lambda: self._leases.ours(self._trials()[claim.run], claim.token))
+            lambda: self._leases.ours(self._storage.backend.get_trial(trial_id), claim.token))
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Claim, done: bool = False) -> None:
+        trial_id, backend = self._ids[claim.run], self._storage.backend
+
         def locked() -> None:
-            trial = self._trials()[claim.run]
-            if self._leases.ours(trial, claim.token):
-                Lease(None, claim.token).store(self._storage.backend, trial._trial_id)
+            trial = backend.get_trial(trial_id)
+            if trial.state.is_finished() or not self._leases.ours(trial, claim.token):
+                return
+            Lease(None, claim.token).store(backend, trial_id)
+            if done:  # ended ones are read once, the others at each look
+                backend.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.0])
 
-        self._storage.exclusively(locked)
+        if self._out:
+            return  # others take it over where they see us gone, a lease later
+        try:
+            self._storage.exclusively(locked)
+        except FtlabError:
+            self._out = self._stopping
+            raise
+        if claim.shared and not done:
+            self._seen[claim.run] = -1  # somebody may still have done it
         self._held.pop(claim.run, None)
-        self._leases.forget(self._id(claim.run), claim.token)
+        self._leases.forget(trial_id, claim.token)
 
-    def holders(self, runs: Iterable[str] | None = None) -> Counter[Holder]:
+    def held(self) -> dict[str, Holder]:
         trials, owners = self._storage.patiently(lambda: (self._trials(), self._leases.owners()))
-        wanted = trials.keys() if runs is None else [run for run in runs if run in trials]
-        leases = (Lease.of(trials[run]) for run in wanted)
-        return Counter(self._leases.holder(lease.owner, owners) for lease in leases
-                       if lease.owner is not None and lease.owner != self._leases.owner.name)
+        leases = {run: Lease.of(trial) for run, trial in trials.items()}
+        return {run: self._leases.holder(lease.owner, owners) for run, lease in leases.items()
+                if lease.owner is not None and lease.owner != self._leases.owner.name}
 
     def beat(self) -> None:
         self._leases.beat()
 
     def hurry(self) -> None:
-        self._storage.patience = min(self._storage.patience, PARTING)
+        self._stopping = True
+        self._storage.hurry(PARTING)
 
     def close(self) -> None:
         self._closed.set()
-        self._heart.join()
+        self._heart.join(PARTING)
         self.hurry()
-        try:
+        # those that cannot be given back are taken over where others see us gone
+        with contextlib.suppress(FtlabError):
             for claim in list(self._held.values()):
                 self.release(claim)
-        except FtlabError:
-            pass  # others take them over where they see us gone, a lease later
-        finally:
-            self._storage.close()
+        self._storage.close()

@@ -159,7 +159,8 @@ class Outbox:
             if self._spool is None:
                 self._spool = Spool.new(self._folder, self._store) if self._folder else None
             while self._spool is not None and self._waiting:
-                self._spool.append(self._thinned(self._waiting[0]))
+                write = self._waiting[0]  # another process knows MLflow's ids alone
+                self._spool.append(self._thinned(replace(write, run=self.id(write.run))))
                 self._waiting.popleft()
         except OSError as error:
             logger.warning("what the tracking store does not take cannot be kept on disk, and "

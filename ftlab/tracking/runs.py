@@ -73,6 +73,8 @@ class Runs(Experiments):
         waited for days. Clocks of machines may differ by `CLOCKS`.
         """
         cell = self._client.get_run(cell_id)
+        if cell.info.status != "RUNNING":  # another command had ended it
+            self._client.update_run(cell_id, status="RUNNING")
         earlier = [run for run in self._children(cell) if seed_of(run) == seed]
         made = [run for run in earlier if run.data.tags.get("ftlab.id") == token]
         if made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -29,22 +30,24 @@ class Spool:
     carry a digest: a damaged one is refused, not sent.
 
     Args:
-        path: of the file, which is made where there is none.
+        path: of the file.
         store: the address of the store that the writes are for, without secrets.
+        new: make the file.
 
     Raises:
         BlockingIOError: another process has it open.
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Path, store: str = "") -> None:
+    def __init__(self, path: Path, store: str = "", new: bool = False) -> None:
         self.path, self.store = path, store
         self.ids: dict[str, str] = {}  # ours -> MLflow's, of runs that it made
         self.refused: list[str] = []
         self._places: deque[tuple[int, int, int]] = deque()  # number, offset, length of a write
         self._count = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        if new:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT * new | os.O_APPEND, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not path.exists():  # its owner emptied and removed it between the two
@@ -59,7 +62,7 @@ class Spool:
     @classmethod
     def new(cls, folder: Path, store: str) -> Spool:
         """An empty one of this process."""
-        return cls(folder / f"{uuid4().hex[:12]}.jsonl", store)
+        return cls(folder / f"{uuid4().hex[:12]}.jsonl", store, new=True)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -113,7 +116,7 @@ class Spool:
                 self.path.rename(self.path.with_name(self.path.name + REFUSED))
             else:
                 self.path.unlink(missing_ok=True)
-                if not any(self.path.parent.iterdir()):
+                with contextlib.suppress(OSError):  # it holds others' files, or is gone already
                     self.path.parent.rmdir()
         os.close(self._file)
 

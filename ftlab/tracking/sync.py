@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,18 +54,21 @@ def sync(results: Path, uri: str | None = None) -> list[Sent]:
     """
     sent: list[Sent] = []
     for folder in sorted(results.glob(f"*/{FOLDER}")):
-        for path in _files(folder):
-            try:
-                spool = Spool(path)
-            except BlockingIOError:
-                sent.append(Sent(path, 0, problem="its process goes on, and sends it itself"))
-                continue
-            try:
-                writer = _writer(spool, uri)
-            except FtlabError:
-                spool.close()
-                raise
-            sent.append(_send(spool, writer.send))
+        with _one_at_a_time(folder):
+            for path in _files(folder):
+                try:
+                    spool = Spool(path)
+                except BlockingIOError:
+                    sent.append(Sent(path, 0, problem="its process goes on, and sends it itself"))
+                    continue
+                except FileNotFoundError:
+                    continue  # its process has just sent it
+                try:
+                    writer = _writer(spool, uri)
+                except FtlabError:
+                    spool.close()
+                    raise
+                sent.append(_send(spool, writer.send))
     return sent
 
 
@@ -78,20 +84,38 @@ def send_kept(folder: Path, address: str, send: Callable[[Write, str], str]) -> 
         InputError: they are for another store. Runs for this one would overwrite their files.
         FtlabError: the store does not answer any more.
     """
-    for path in _files(folder):
-        try:
-            spool = Spool(path)
-        except BlockingIOError:  # its process goes on, or another one sends it at this moment
-            continue
-        if spool.store != address:
-            spool.close()
-            raise InputError(f"{path}: writes for another store, {spool.store}, wait here",
-                             f"ftlab sync --tracking-uri {spool.store}, or give another --results")
-        sent = _send(spool, send)
-        if sent.waiting:
-            raise FtlabError(sent.problem, "mend the store and give the same command again")
-        if sent.problem:
-            logger.warning("%s", sent.problem)
+    with _one_at_a_time(folder):
+        for path in _files(folder):
+            try:
+                spool = Spool(path)
+            except (BlockingIOError, FileNotFoundError):  # its process goes on, or has just sent it
+                continue
+            if spool.store != address:
+                spool.close()
+                raise InputError(f"{path}: writes for another store, {spool.store}, wait here",
+                                 f"ftlab sync --tracking-uri {spool.store}, or give another "
+                                 "--results")
+            sent = _send(spool, send)
+            if sent.waiting:
+                raise FtlabError(sent.problem, "mend the store and give the same command again")
+            if sent.problem:
+                logger.warning("%s", sent.problem)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait for another process that sends what the folder keeps, so that all is sent then."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # nothing is kept
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system that locks no folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _files(folder: Path) -> Iterator[Path]:

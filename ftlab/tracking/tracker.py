@@ -87,6 +87,10 @@ class Tracker:
                 f"tracking store {redact(self.uri)}: cannot open study {study}: {one_line(error)}",
                 "mend the store, or give another --tracking-uri",
             ) from error
+        self.send_kept()
+
+    def send_kept(self) -> None:
+        """Send what earlier processes kept on disk for this store."""
         if self.unsent is not None:
             send_kept(self.unsent, redact(self.uri), self._send)
 
@@ -138,8 +142,7 @@ class Tracker:
                     ) -> None:
         """Keep metrics for the next batch: at 500 waiting or after 3 s, or with `flush`.
 
-        MLflow keeps nan; it would turn an infinity into 1.8e308, so that is stored as nan with
-        the tag `ftlab.infinite` (the metric's name).
+        MLflow keeps nan; an infinity, which it would make 1.8e308, becomes nan and a tag.
         """
         with self._lock:
             batch, infinite = as_metrics(metrics, step, timestamp_ms)
@@ -202,11 +205,7 @@ class Tracker:
         self._write(status, "end", run_id, status, redact(reason), ended)
 
     def end_cell(self, cell_id: str, interrupted: bool = False) -> None:
-        """Aggregate the cell's FINISHED runs onto it and end it.
-
-        It is FINISHED when all expected seeds are, KILLED when interrupted before that, else
-        FAILED.
-        """
+        """Aggregate the cell's FINISHED runs onto it; it ends FINISHED, KILLED or FAILED."""
         ended = int(time.time() * 1000)
         self._write("aggregate", "end_cell", cell_id, interrupted, ended)
 

@@ -150,8 +150,8 @@ def test_a_command_of_another_machine__is_watched(
     far._leases.beat(now=True)
     (claim,) = far.claim(["a"], by_itself)
     assert not near.claim(["a"], by_itself)
-    wait_for(lambda: [holder.lives for holder in near.holders(["a"])] == [True], 10)  # its heart
-    (holder,) = near.holders(["a"])
+    wait_for(lambda: near.held()["a"].lives, 10)  # its heart
+    holder = near.held()["a"]
     assert holder.title == f"process {os.getpid()} on node7"
     far._closed.set()  # it falls silent
     far._heart.join()
@@ -222,6 +222,39 @@ def test_a_failure__in_another_command_counts_and_is_not_tried_again(
     assert statuses(tmp_path) == {"FINISHED": 5, "FAILED": 1}
     again = do(study, tmp_path, ScriptedEngine(play, 1))  # a new command tries again
     assert (again.finished, again.failed) == (6, 0)
+
+
+def test_an_outage_of_the_store__ends_and_nobody_waits_for_the_other(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command has ended a run in it, which the other cannot see before it is sent."""
+    flush, ends = Tracker.flush, time.monotonic() + 8
+    monkeypatch.setattr(Tracker, "flush", lambda self: flush(self) and time.monotonic() > ends)
+    threads = [threading.Thread(target=do, args=(study, tmp_path, ScriptedEngine(play, 1)))
+               for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert statuses(tmp_path) == {"FINISHED": 6}
+
+
+def test_a_shared_run__is_asked_of_the_store_again_after_an_outage(
+    queue: Callable[..., RunQueue]
+) -> None:
+    other = queue()
+    (theirs,) = other.claim(["a"], by_itself)
+    ours = queue()
+    ours.look(["a"])
+    other.release(theirs, done=True)
+    for _ in range(2):  # the store did not answer: given back, and claimed again
+        (claim,) = ours.claim(["a"], by_itself)
+        assert claim.shared
+        ours.release(claim)
+    (claim,) = ours.claim(["a"], by_itself)
+    ours.release(claim, done=True)
+    assert not ours.claim(["a"], by_itself)[0].shared
 
 
 @pytest.mark.slow
