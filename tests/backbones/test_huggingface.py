@@ -248,7 +248,7 @@ def _cut(folder):
     (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "cannot be read"),
     (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
     (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-    (lambda folder: (folder / "config.json").write_text("{"), "cannot be used"),
+    (lambda folder: (folder / "config.json").write_text("{"), "not JSON"),
     (lambda folder: (folder / "config.json").write_text('{"model_type": "nope"}'),
      "cannot be used"),
     (lambda folder: (folder / "config.json").write_text(

@@ -214,6 +214,30 @@ def test_spool__a_flipped_bit_is_refused_and_never_sent(tmp_path: Path) -> None:
         again.close()
 
 
+def test_a_run_of_an_earlier_outage__is_named_by_its_id_in_the_next_one(tmp_path: Path) -> None:
+    """Our own id for it is known to nobody else."""
+    out, sent = True, []
+
+    def send(write: Write, run: str) -> str:
+        if out:
+            raise OSError("gone")
+        sent.append((write.action, run))
+        return "theirs" if write.makes else ""
+
+    box = outbox.Outbox(send, tmp_path / FOLDER, "http://host", None, 0.0)
+    run_id = box.create(Write("run", "open_run", "cell"))
+    assert run_id.startswith("pending-")
+    out = False
+    assert box.deliver(now=True) and not unsent(tmp_path)
+    out = True
+    box.add(Write("metrics", "log", run_id, ([], {"a": "1"})))
+    assert not box.deliver(now=True)
+    with pytest.raises(FtlabError, match="1 writes wait in"):
+        box.drain()
+    (path,) = (tmp_path / FOLDER).glob("*.jsonl")
+    assert Spool(path).first().run == "theirs"
+
+
 def test_spool__is_one_process_s_alone(tmp_path: Path) -> None:
     spool = Spool.new(tmp_path, "http://host")
     spool.append(write(0))

@@ -121,12 +121,12 @@ def test_server_killed_for_good__sync_killed_again_and_again(
     server.start()
     draw = random.Random(attempt)
     run = begin(folder, "run", "small.yaml", "--plain", "--tracking-uri", server.uri)
-    wait_for(lambda: said(folder).count("FINISHED") > attempt or run.poll() is not None)
+    wait_for(lambda: said(folder).count("/6] ") > attempt or run.poll() is not None)
     server.kill()
     assert run.wait(300) == 1, said(folder)
     assert "writes wait in" in said(folder)
     assert "ftlab sync" in said(folder)
-    assert said(folder).count("FINISHED") == 6  # training went on
+    assert said(folder).count("/6] ") == 6  # training went on
     assert begin(folder, "run", "small.yaml", "--plain", "--tracking-uri", server.uri).wait(300) == 2
     server.start()
     kills = 0
