@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -263,8 +264,8 @@ def _tidy(work: Path, outcome: Outcome) -> None:
     for directory in work.iterdir() if work.exists() else ():
         ours = (directory / SPECIFICATION).exists()
         if ours and not any(str(directory) in failure for failure in outcome.failures):
-            shutil.rmtree(directory)
-    if work.exists() and not any(work.iterdir()):
+            shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there is none, or it holds others'
         work.rmdir()
 
 
