@@ -28,8 +28,8 @@ class Kept:
     def end_run(self, run_id: str, status: str, reason: str) -> None:
         self.status = f"{status}: {reason}"
 
-    def flush(self) -> bool:
-        return True
+    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        self.tags = tags
 
 
 class Anything:
@@ -38,8 +38,8 @@ class Anything:
     def __getattr__(self, name: str) -> "Anything":
         return Anything()
 
-    def __call__(self, *arguments: object) -> None:
-        return None
+    def __call__(self, *arguments: object) -> bool:
+        return True
 
 
 class Runs:
@@ -47,9 +47,9 @@ class Runs:
         self.display, self.report, self.attempts = Anything(), "test/accuracy", {}
         from ftlab.studies.run import Outcome
 
-        self.outcome = Outcome()
+        self.outcome, self.queue = Outcome(), Anything()
 
-    def ended(self, cell_id: str) -> None:
+    def ended(self, cell_id: str, claim: object) -> None:
         return None
 
 
@@ -60,7 +60,7 @@ def write(folder: Path) -> None:
 def test_failed_run__keeps_its_checkpoint_marked_and_what_it_measured(tmp_path: Path) -> None:
     write(tmp_path)
     run = StudyRun.__new__(StudyRun)
-    vars(run).update(runs=Runs(), tracker=Kept(), cell_id="c", seed=0, title="t", share=1.0, begin=0.0,
+    vars(run).update(runs=Runs(), tracker=Kept(), cell_id="c", seed=0, claim=None, title="t", share=1.0, begin=0.0,
                      run_id="r", directory=tmp_path, metrics={}, measured={}, reason="", step=3,
                      course=set())
     run.event({"event": "measured", "metrics": {"cost/train_seconds": 36000.0}})
@@ -70,6 +70,7 @@ def test_failed_run__keeps_its_checkpoint_marked_and_what_it_measured(tmp_path: 
     kept = run.tracker
     assert kept.status == "FAILED: merged and unmerged outputs differ by 1"
     assert kept.metrics == {"cost/train_seconds": 36000.0, "test/accuracy": 0.5}
+    assert "ftlab.sha256.checkpoint/manifest.json" in kept.tags  # as it is now, marked
     assert {"checkpoint/delta.safetensors", "checkpoint/manifest.json"} <= kept.files
     with pytest.raises(InputError, match="that of a failed run: merged and unmerged"):
         _specification(tmp_path, "r")
