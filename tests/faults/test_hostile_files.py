@@ -435,13 +435,43 @@ def card_with_a_path(root: Path) -> tuple[str, str | None]:
     return card(root, "configs:\n- data_files: [{split: train, path: ../../*.txt}]")
 
 
+def card_behind_an_empty_line(root: Path) -> tuple[str, str | None]:
+    source, rule = card(root, "configs:\n- data_files: ../../*.txt")
+    text = (root / "hub" / "README.md").read_text()
+    (root / "hub" / "README.md").write_text(f"\n \n{text}")
+    return source, rule
+
+
+def card_far_below(root: Path) -> tuple[str, str | None]:
+    source, rule = card(root, "configs:\n- data_files: ../../*.txt")
+    text = (root / "hub" / "README.md").read_text()
+    (root / "hub" / "README.md").write_text("\n" * 2**20 + text)
+    return source, rule
+
+
+def link_in_a_hub_s_folder(root: Path) -> tuple[str, str | None]:
+    source, _ = card(root, "license: mit")
+    (root / "secret").write_text("text,label\na private key,b\n")
+    (root / "hub" / "test.csv").symlink_to(root / "secret")
+    return source, f"{root / 'hub' / 'test.csv'} leads out of {root / 'hub'}"
+
+
+def folder_in_a_hub_s_folder(root: Path) -> tuple[str, str | None]:
+    source, _ = card(root, "license: mit")
+    (root / "private").mkdir()
+    (root / "private" / "test.csv").write_text("text,label\na private key,b\n")
+    (root / "hub" / "data").symlink_to(root / "private")
+    return source, f"{root / 'hub' / 'data'} leads out of {root / 'hub'}"
+
+
 def card_of_aliases(root: Path) -> tuple[str, str | None]:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     return card(root, "\n".join([*lines, "configs: *a11"]))
 
 
-SOURCES = (card_with_an_address, card_with_a_path, card_of_aliases, link_to_a_file,
+SOURCES = (card_with_an_address, card_with_a_path, card_of_aliases, card_behind_an_empty_line,
+           card_far_below, link_in_a_hub_s_folder, folder_in_a_hub_s_folder, link_to_a_file,
            link_to_a_folder, link_within, pipes_in_a_folder, pipe, device, parquet_bomb, script)
 
 
@@ -452,6 +482,25 @@ def test_source(sample: Callable[[Path], tuple[str, str | None]], tiny_bert: Pat
     study(tmp_path, {"class": "HuggingFace", "source": str(tiny_bert)},
           {"class": "TextClassification", "train": source, "max_length": 16})
     judge(here, rule)
+
+
+def test_card__of_the_hub_is_read_before_its_data(tmp_path: Path, monkeypatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    from ftlab.data import hub
+    from ftlab.errors import InputError
+
+    card(tmp_path, "configs:\n- data_files: http://127.0.0.1:9/a.csv")
+    asked = []
+
+    def download(name: str, **how: object) -> str:
+        asked.append((name, how["repo_type"], list(how["allow_patterns"])))
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: pytest.fail("the data were read"))
+    with pytest.raises(InputError, match="which is not a file of its folder"):
+        hub.all_columns("hf:evil/name:a", "test")
+    assert asked == [("evil/name", "dataset", ["README.md", ".huggingface.yaml"])]
 
 
 def test_link__to_a_place_that_is_allowed(tiny_bert: Path, here: Front, tmp_path: Path,
