@@ -343,6 +343,56 @@ def test_recording__of_days(content: bytes, rule: str, here: Front, tmp_path: Pa
     assert rule in refused.value.what and "a/1.flac" in refused.value.what
 
 
+def of_unknown_length(samples: np.ndarray) -> bytes:
+    """FLAC as an encoder writes it to a pipe: its header says no number of samples."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="FLAC")
+    data = bytearray(file.getvalue())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("length", [1, 20_000, 2**20, 2**21 + 5])
+def test_recording__of_unknown_length_is_read_to_its_end(length: int) -> None:
+    from ftlab.data.audio_decode import decode_audio
+
+    steps = np.arange(length) % 2000 - 1000
+    wave, rate = decode_audio(of_unknown_length(np.stack([steps, 2 * steps], 1).astype(np.int16)), "a")
+    assert rate == 16_000
+    assert np.array_equal(wave, np.float32(1.5 / 2**15) * steps.astype(np.float32))
+
+
+def test_recording__of_unknown_length_has_its_limit(monkeypatch) -> None:
+    from ftlab.data import audio_decode
+    from ftlab.errors import InputError
+
+    data = of_unknown_length(np.zeros((3000, 2), np.int16))
+    monkeypatch.setattr(audio_decode, "MOST", 6000)
+    assert len(audio_decode.decode_audio(data, "a")[0]) == 3000
+    monkeypatch.setattr(audio_decode, "MOST", 5999)
+    with pytest.raises(InputError, match="a lasts at least 0 minutes of 2 channels, .* 5,999 values"):
+        audio_decode.decode_audio(data, "a")
+
+
+def test_extractor__without_its_package(tmp_path: Path, monkeypatch) -> None:
+    """The classes that stand in for those whose package is missing."""
+    import transformers
+
+    from ftlab.backbones.speech import read_extractor
+    from ftlab.errors import InputError
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("\nPop2PianoFeatureExtractor requires the librosa library.\nInstall it")
+
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    monkeypatch.setattr(transformers.AutoFeatureExtractor, "from_pretrained", missing)
+    with pytest.raises(InputError, match="speech: no feature extractor that can be read") as refused:
+        read_extractor(tmp_path, None, "speech")
+    assert "requires the librosa library" in refused.value.what
+    assert len(refused.value.what.splitlines()) == 1
+
+
 # Sources that are not what they seem
 
 
