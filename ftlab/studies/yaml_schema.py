@@ -123,8 +123,8 @@ class _BoundedLoader(yaml.SafeLoader):
 
     def _check(self, below: int, mark: yaml.Mark) -> None:
         if self._count > self._most:
-            raise Refused(f"more than {self._most:,} values, with all that aliases (*) stand for", mark,
-                          "shorten it; examples and their like have files of their own")
+            raise Refused(f"more than {self._most:,} values, with all that aliases (*) stand for",
+                          mark, "shorten it; examples and their like have files of their own")
         if self._depth + below > DEEPEST:
             raise Refused(f"more than {DEEPEST} levels deep", mark, "take out some brackets")
 

@@ -358,7 +358,8 @@ def test_recording__of_unknown_length_is_read_to_its_end(length: int) -> None:
     from ftlab.data.audio_decode import decode_audio
 
     steps = np.arange(length) % 2000 - 1000
-    wave, rate = decode_audio(of_unknown_length(np.stack([steps, 2 * steps], 1).astype(np.int16)), "a")
+    both = np.stack([steps, 2 * steps], 1).astype(np.int16)
+    wave, rate = decode_audio(of_unknown_length(both), "a")
     assert rate == 16_000
     assert np.array_equal(wave, np.float32(1.5 / 2**15) * steps.astype(np.float32))
 
@@ -371,7 +372,7 @@ def test_recording__of_unknown_length_has_its_limit(monkeypatch) -> None:
     monkeypatch.setattr(audio_decode, "MOST", 6000)
     assert len(audio_decode.decode_audio(data, "a")[0]) == 3000
     monkeypatch.setattr(audio_decode, "MOST", 5999)
-    with pytest.raises(InputError, match="a lasts at least 0 minutes of 2 channels, .* 5,999 values"):
+    with pytest.raises(InputError, match="a lasts at least 0 minutes of 2 channels"):
         audio_decode.decode_audio(data, "a")
 
 
@@ -387,8 +388,8 @@ def test_extractor__without_its_package(tmp_path: Path, monkeypatch) -> None:
 
     (tmp_path / "preprocessor_config.json").write_text("{}")
     monkeypatch.setattr(transformers.AutoFeatureExtractor, "from_pretrained", missing)
-    with pytest.raises(InputError, match="speech: no feature extractor that can be read") as refused:
-        read_extractor(tmp_path, None, "speech")
+    with pytest.raises(InputError, match="s: no feature extractor that can be read") as refused:
+        read_extractor(tmp_path, None, "s")
     assert "requires the librosa library" in refused.value.what
     assert len(refused.value.what.splitlines()) == 1
 
