@@ -126,7 +126,7 @@ def _load(source: str) -> dict[str, Any]:
     saved = any((Path(name) / mark).exists() for mark in ("dataset_dict.json", "dataset_info.json"))
     try:
         if is_hub_id(name):
-            check_card(Path(snapshot_download(name, repo_type="dataset", allow_patterns=CARDS)))
+            check_card(Path(snapshot_download(name, repo_type="dataset", allow_patterns=[*CARDS])))
         loaded = (datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config))
     # not found, offline, an unknown configuration; a script; damaged
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

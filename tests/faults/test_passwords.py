@@ -234,7 +234,8 @@ def test_words__that_are_no_secret_stay() -> None:
 
 
 PROSE = [
-    "hf_sequence_classification", "hf_sequence_classification_with_layers_2", "ghs_mean_pooling_of_last",
+    "hf_sequence_classification", "hf_sequence_classification_with_layers_2",
+    "ghs_mean_pooling_of_last",
     "glpat-is-no-token-of-any-kind", "Does Basic augmentation help?", "Bearer documents",
     "a Basic classification baseline", "no password given", "monkey=banana; keys=1"]
 TOKENS = [
