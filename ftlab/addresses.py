@@ -12,6 +12,8 @@ from ftlab.redaction import is_secret, know, know_address
 
 MEND = ("write SCHEME://USER:PASSWORD@HOST:PORT; of a password @ is %40, / is %2F, : is %3A, "
         "and an IPv6 address stands in brackets")
+_FAILOVER = ("SQLAlchemy wants several hosts as "
+             "postgresql://USER:PASSWORD@/DB?host=HOST1:5432&host=HOST2:5432")
 _SERVERS = ("http", "https")  # of which a raw / ends user and host; databases take it as it is
 _DATABASE = re.compile(  # as SQLAlchemy reads it
     r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
@@ -71,7 +73,8 @@ def parse(text: str, role: str) -> Address:
             know(value)
     port = parts["port"]
     if port and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-        raise InputError(f"{role} {said}: the port is not a number from 1 to 65535", MEND)
+        raise InputError(f"{role} {said}: the port is not a number from 1 to 65535",
+                         _FAILOVER if "," in port else MEND)
     said = f"{scheme}://{parts['host']}{f':{port}' if port else ''}{parts['path'] or ''}"
     know_address(text, said)
     return Address(text, plain, parts["host"].strip("[]"), int(port) if port else None, said)
@@ -80,6 +83,10 @@ def parse(text: str, role: str) -> Address:
 def shown(text: str) -> str:
     """What can be said of a text that should be an address or a file, whatever it is."""
     scheme, separator, rest = text.partition("://")
+    if scheme.split("+")[0].lower() == "sqlite" and rest.startswith("/"):  # a path may have an @
+        said = text.partition("?")[0]
+        know_address(text, said)
+        return said
     said = f"{scheme}{separator}{_behind(rest, scheme)}" if separator else _behind(text, "")
     know_address(text, said)
     _know_userinfo(rest if separator else text)

@@ -14,6 +14,7 @@ REDACTED = "[redacted]"
 # of addresses alone. A variable called PASSWORD may say no more than `true`.
 _SHORTEST = 8
 _ANYWHERE = 12  # from here on also in the middle of a word
+_WORD = re.compile(r"[a-z]+|[0-9]+")  # below that it may be `postgres`, `accuracy` or a count
 
 # `token` only at the end of a name: `hf_token` is a secret, `num_virtual_tokens`, `tokenizer` and
 # `token_dropout` are hyperparameters.
@@ -26,14 +27,18 @@ _USERINFO = re.compile(
     r"([A-Za-z][A-Za-z0-9+.\-]*://)(?:[^/\s'\"@:]*:(?!\d+/)[^\s'\"]*@|[^/\s'\"]*@)")
 _SETTING = re.compile(
     r"([?&;](?:[\w-]*token|[\w-]*passw(?:or)?d|pwd|[\w-]*secret|(?:[\w-]*[_-])?key"
-    r"|[\w-]*(?:ssl|api|access|private)key|sig|[\w-]*signature)=)"
-    r"[^&;\s'\"]+",
+    r"|[\w-]*(?:ssl|api|access|private|account)key|sig|[\w-]*signature)=|\bAccountKey=)"
+    r"([^&;\s'\"]+)",
     re.IGNORECASE,
 )
-# Tokens by the beginnings that their makers gave them, and what HTTP calls credentials.
+# Of libpq's `host=h user=me password='a b'`.
+_PARAMETER = re.compile(r"((?<![^\s(,])(?:ssl)?password ?= ?)('(?:[^'\\]|\\.)*'|[^\s,;&)'\"]+)")
+# Tokens by the beginnings that their makers gave them, at their length.
 _TOKEN = re.compile(
-    r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-)[A-Za-z0-9_-]{16,}|(?<=\bBearer )[\w.~+/=-]{8,}"
-    r"|(?<=\bBasic )[A-Za-z0-9+/=]{8,}")
+    r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{50,}"
+    r"|glpat-(?=[\w-]*[0-9])[\w-]{20,})")
+_HEADER = re.compile(
+    r"(\bauthorization['\"]?\s*[:=]\s*b?['\"]?(?:basic|bearer)\s+)[\w.~+/=-]+", re.IGNORECASE)
 
 _addresses: dict[str, str] = {}
 _secrets: set[str] = set()
@@ -50,7 +55,9 @@ def redact(text: str) -> str:
         text = text.replace(raw, shown)
     if _secrets:
         text = _known(frozenset(_secrets)).sub(REDACTED, text)
-    text = _SETTING.sub(rf"\g<1>{REDACTED}", _USERINFO.sub(r"\1", text))
+    text = _USERINFO.sub(r"\1", text)
+    for pattern in (_SETTING, _PARAMETER, _HEADER):
+        text = pattern.sub(rf"\g<1>{REDACTED}", text)
     return _TOKEN.sub(REDACTED, text)
 
 
@@ -65,7 +72,8 @@ def know(secret: str, user: str = "") -> None:
     forms = {secret, plain, unquote_plus(secret)}
     forms |= {encode(form, safe="", errors="surrogatepass") for form in list(forms) for encode in (quote, quote_plus)}
     forms |= {repr(form)[1:-1] for form in list(forms)}
-    _secrets.update(form for form in forms if len(form) >= _SHORTEST)
+    _secrets.update(form for form in forms if len(form) >= _ANYWHERE
+                    or (len(form) >= _SHORTEST and not _WORD.fullmatch(form)))
     if user:  # as HTTP sends it
         both = f"{unquote(user)}:{plain}".encode("utf-8", "surrogatepass")
         _secrets.add(base64.b64encode(both).decode())
@@ -75,13 +83,18 @@ def know_address(raw: str, shown: str) -> None:
     """Let an address be said in another form from now on."""
     if raw != shown:
         _addresses[raw] = shown
+    else:  # it was not understood before, and said in part
+        _addresses.pop(raw, None)
 
 
 def know_environment() -> None:
     """Let the secrets of this process's environment be taken out, of addresses in it too."""
     for name, value in os.environ.items():
+        for setting in (*_SETTING.finditer(value), *_PARAMETER.finditer(value)):
+            know(setting[2].strip("'"))
         if is_secret(name):
-            know(value)
+            if not os.path.exists(value):  # a file of credentials is named by its path
+                know(value)
         elif "://" in value and "@" in value:
             user, colon, password = value.partition("://")[2].rpartition("@")[0].partition(":")
             know(password if colon else user, user if colon else "")

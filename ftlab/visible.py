@@ -17,6 +17,7 @@ _OBEYED = re.compile(
     "|[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff0-\ufffb\U0001d173-\U0001d17a\ud800-\udfff\U000e0000-\U000e007f]"
     "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])")
+_TO_A_BAR = re.compile("\n*(\x1b\\[A)+")  # as tqdm goes to the line of a nested bar, and back
 
 
 def visible(text: str) -> str:
@@ -46,8 +47,9 @@ def _written(sign: str) -> str:
 class VisibleStream:
     """A text stream of which nothing but text comes out, and no password.
 
-    A carriage return that begins a write is a progress bar's: it stays. rich, whose colours and
-    moves are its own, finds the stream beneath by the attribute `rich_proxied_file`.
+    A carriage return that begins a write is a progress bar's: it stays, and so does on a terminal
+    a write that does nothing but go up lines. rich, whose colours and moves are its own, finds the
+    stream beneath by the attribute `rich_proxied_file`.
 
     Args:
         beneath: the terminal, or a file.
@@ -58,6 +60,9 @@ class VisibleStream:
 
     def write(self, text: str) -> int:
         """Write a text; its length, as of any stream."""
+        if _TO_A_BAR.fullmatch(text) and self.beneath.isatty():
+            self.beneath.write(text)
+            return len(text)
         bar = "\r" if text.startswith("\r") and not text.startswith("\r\n") else ""
         self.beneath.write(bar + presentable(text[len(bar):]))
         return len(text)

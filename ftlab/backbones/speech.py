@@ -14,6 +14,7 @@ import transformers
 
 from ftlab.backbones.foreign import closed
 from ftlab.backbones.front_end import FILE, check_told
+from ftlab.backbones.source import reason as first_line
 from ftlab.errors import Incompatible, InputError
 
 # what no class but the folder's own can tell, where an extractor has it
@@ -181,8 +182,9 @@ def read_extractor(folder: Path, config: Any, label: str) -> Any:
         with closed():
             extractor = transformers.AutoFeatureExtractor.from_pretrained(
                 os.fspath(folder), config=config, trust_remote_code=False)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        reason = f" that can be read ({error})" if (folder / FILE).is_file() else ""
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            RuntimeError, ImportError) as error:  # the last of a package that its class needs
+        reason = f" that can be read ({first_line(error)})" if (folder / FILE).is_file() else ""
         raise InputError(f"{label}: no feature extractor{reason} in {folder}",
                          "name a folder with preprocessor_config.json in it, here or as "
                          "preprocessor") from error

@@ -16,6 +16,8 @@ from ftlab.interchange import read_bytes
 
 _CUT = re.compile(r"data : (\d+) \(should be (\d+)\)")  # of WAV, in the decoder's own words
 _UNKNOWN = 2**31 - 2**16
+_ENDLESS = 2**63 - 1  # the decoder's word for FLAC that was written to a pipe
+_BLOCK = 2**20  # samples read at once
 MOST = 2**27
 """Values of a recording, all channels: 25 minutes of a CD, half a GiB in memory. A few kilobytes of
 FLAC unpack to days of silence."""
@@ -36,12 +38,17 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if file.frames * file.channels > MOST:
+            most, rate = MOST // file.channels, file.samplerate
+            samples = _streamed(data, most + 1) if file.frames == _ENDLESS else None
+            frames = file.frames if samples is None else len(samples)
+            if frames > most:
+                said = "announces" if samples is None else "lasts at least"
                 raise InputError(
-                    f"{place} announces {file.frames / file.samplerate / 60:.0f} minutes of "
+                    f"{place} {said} {frames / rate / 60:.0f} minutes of "
                     f"{file.channels} channels, which is more than {MOST:,} values",
                     "cut it into pieces, or remove the example")
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            if samples is None:
+                samples = file.read(dtype="float32", always_2d=True)
             lasts = _announced(file, len(samples), data)
     except (soundfile.SoundFileError, TypeError, MemoryError) as error:  # of a length that is none
         reason = re.sub(r"^Error opening <.*?>: ", "", str(error))
@@ -59,6 +66,24 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
         raise InputError(f"{place} has samples that are not finite",
                          "replace it or remove the example")
     return wave, int(rate)
+
+
+class _Stream(soundfile.SoundFile):
+    """A recording of a length that its header does not say: there is no going to its end."""
+
+    def seekable(self) -> bool:
+        """Never, or each read is followed by a seek."""
+        return False
+
+
+def _streamed(data: bytes, most: int) -> np.ndarray:
+    """Samples (N, channels), the first `most` of them."""
+    with _Stream(io.BytesIO(data)) as file:
+        parts = [np.zeros((0, file.channels), np.float32)]
+        while most and len(part := file.read(min(most, _BLOCK), "float32", always_2d=True)):
+            parts.append(part)
+            most -= len(part)
+        return np.concatenate(parts)
 
 
 def _announced(file: soundfile.SoundFile, read: int, data: bytes) -> float:

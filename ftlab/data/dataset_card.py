@@ -1,19 +1,20 @@
-"""The card of a local folder that `datasets` reads: it may name files of its own folder alone."""
+"""The card of a folder that `datasets` reads: it may name files of its own folder alone."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ftlab.errors import InputError
 
+CARDS = ("README.md", ".huggingface.yaml")
+"""The files that `datasets` takes settings from."""
 _LONGEST, _MOST = 2**20, 100_000  # bytes and values of the front matter
-_FRONT = re.compile(r"---\s*\n(.*?)\n---\s*(\n|$)", re.DOTALL)
 _MEND = "mend the data_files of the file, or remove it"
 
 
@@ -23,7 +24,7 @@ def check_card(folder: Path) -> None:
     Raises:
         InputError: with the file and what it names.
     """
-    for card in (folder / "README.md", folder / ".huggingface.yaml"):
+    for card in (folder / name for name in CARDS):
         if not card.is_file():
             continue
         for place in _texts(_front(card), card):
@@ -35,15 +36,18 @@ def check_card(folder: Path) -> None:
 
 def _front(card: Path) -> Any:
     """What is written in front of a card's text, or in a file that has nothing else."""
-    with card.open(encoding="utf-8", errors="replace") as file:
+    with card.open(encoding="utf-8", errors="replace", newline="") as file:
         text = file.read(_LONGEST + 1).removeprefix("\ufeff")
-    front = _FRONT.match(text)
-    if front is None and card.suffix == ".md" and (len(text) <= _LONGEST or text[:3] != "---"):
-        return None
     try:
-        if len(text) > _LONGEST and front is None:
+        if card.suffix == ".md":  # read as the hub's own class does
+            front = REGEX_YAML_BLOCK.search(text)
+            if front is None and (len(text) <= _LONGEST
+                                  or not "---".startswith(text.lstrip()[:3])):
+                return None
+            text = front[2] if front else text
+        if len(text) > _LONGEST:
             raise ValueError("too long")
-        return yaml.safe_load(front[1] if front else text)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{card}: its settings cannot be read", _MEND) from error
 

@@ -11,9 +11,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ftlab.backbones.source import reason, resolve_path
-from ftlab.data.dataset_card import check_card
+from huggingface_hub import snapshot_download
+
+from ftlab.backbones.source import is_hub_id, reason, resolve_path
+from ftlab.data.dataset_card import CARDS, check_card
 from ftlab.data.examples import SPLITS, SplitName
+from ftlab.data.folder_files import check_files
 from ftlab.errors import InputError
 
 PREFIX = "hf:"
@@ -118,9 +121,12 @@ def _load(source: str) -> dict[str, Any]:
     if name.startswith(("/", ".", "~", "$")):
         name = str(resolve_path(name))
     if Path(name).is_dir():
+        check_files(Path(name).rglob("*"), Path(name))
         check_card(Path(name))
     saved = any((Path(name) / mark).exists() for mark in ("dataset_dict.json", "dataset_info.json"))
     try:
+        if is_hub_id(name):
+            check_card(Path(snapshot_download(name, repo_type="dataset", allow_patterns=[*CARDS])))
         loaded = (datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config))
     # not found, offline, an unknown configuration; a script; damaged
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

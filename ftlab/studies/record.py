@@ -8,12 +8,11 @@ from typing import Any
 
 from ftlab.redaction import redact
 from ftlab.studies.study import Study
-from ftlab.studies.yaml_schema import dump
+from ftlab.studies.yaml_schema import RECORDED, dump
 
 FILE = "study.yaml"
 """In `results/<study>/`."""
-_HEADER = """\
-# Written by ftlab: the study as it was checked, overrides laid in and every default said.
+_HEADER = RECORDED + """, overrides laid in and every default said.
 # ftlab run FILE runs it; ftlab reproduce FOLDER runs it and compares with what stands beside it.
 """
 

@@ -10,7 +10,16 @@ from typing import Any
 import yaml
 
 from ftlab.errors import InputError
-from ftlab.studies.yaml_schema import LARGEST, MALFORMED, Loader, Refused, plain, text_of
+from ftlab.studies.yaml_schema import (
+    LARGEST,
+    MALFORMED,
+    RECORDED,
+    TIMES,
+    Loader,
+    Refused,
+    plain,
+    text_of,
+)
 
 Path_ = tuple[str, ...]
 
@@ -80,12 +89,15 @@ def _text(path: Path) -> str:
     """The text of a file, of which no more is read than a study can have."""
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            content, most = file.read(LARGEST + 1), LARGEST
+            if content.startswith(RECORDED.encode()):
+                most *= TIMES
+                content += file.read(most - LARGEST)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
         raise InputError(f"{path}: {reason}", "give the path of a study file (YAML)") from error
-    if len(content) > LARGEST:
-        raise InputError(f"{path}: larger than {LARGEST // 1024} KiB", 
+    if len(content) > most:
+        raise InputError(f"{path}: larger than {most // 1024} KiB",
                          "shorten it; examples and their like have files of their own")
     try:
         return content.decode("utf-8")

@@ -22,6 +22,10 @@ MOST = 10_000
 """Values and keys of a file, every alias counted as all that it stands for."""
 DEEPEST = 50
 """Levels of mappings and lists within each other, through aliases too."""
+RECORDED = "# Written by ftlab: the study as it was checked"
+"""Begins a study that ftlab wrote, where every default is said: such a file may have ten times as
+many bytes and values."""
+TIMES = 10
 MALFORMED = (yaml.YAMLError, ValueError, OverflowError)
 """Raised by the reader: its own, and `chr` and `int` of what a text escapes or a version says."""
 _LONG = 1000  # characters of a text that are not worth asking of what kind they could be
@@ -92,6 +96,7 @@ class _BoundedLoader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._count = self._depth = 0
+        self._most = MOST * TIMES if text.startswith(RECORDED) else MOST
         self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # values and levels, aliases expanded
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -117,9 +122,9 @@ class _BoundedLoader(yaml.SafeLoader):
         return node
 
     def _check(self, below: int, mark: yaml.Mark) -> None:
-        if self._count > MOST:
-            raise Refused(f"more than {MOST:,} values, with all that aliases (*) stand for", mark,
-                          "shorten it; examples and their like have files of their own")
+        if self._count > self._most:
+            raise Refused(f"more than {self._most:,} values, with all that aliases (*) stand for",
+                          mark, "shorten it; examples and their like have files of their own")
         if self._depth + below > DEEPEST:
             raise Refused(f"more than {DEEPEST} levels deep", mark, "take out some brackets")
 

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
 
 from ftlab.tracking.election import elect
-from ftlab.tracking.plain import name_of, tag_values
+from ftlab.tracking.plain import name_of
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.runs import CLOCKS, Runs
 from ftlab.tracking.tags import ORIGIN, cell_names
@@ -20,8 +20,8 @@ def open_sweep(runs: Runs, client: MlflowClient, key: CellKey, sweep: str) -> st
     """Get or make the parent run of a cell's search, RUNNING; its id."""
     experiment = runs.experiment(key.study)
     wanted = f"tags.`ftlab.kind` = 'sweep' and tags.`ftlab.cell` = '{key.digest}'"
-    tags = tag_values(cell_names(key) | {
-        "ftlab.kind": "sweep", "ftlab.cell": key.digest, "ftlab.sweep": sweep})
+    tags = cell_names(key) | {
+        "ftlab.kind": "sweep", "ftlab.cell": key.digest, "ftlab.sweep": sweep}
 
     def search() -> list[Run]:
         return [run for run in runs.search(experiment, wanted)

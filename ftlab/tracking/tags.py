@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mlflow.entities import Run
 
 from ftlab.tracking.palette import COLOURS
-from ftlab.tracking.plain import tag_values
+from ftlab.tracking.plain import LONGEST_TAG, shorten
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
 
 COLOUR = "mlflow.runColor"
@@ -38,7 +38,9 @@ def cell_tags(key: CellKey, seeds: Sequence[int], order: int, place: int) -> dic
         "ftlab.seeds": ",".join(map(str, sorted(set(seeds)))),
         "ftlab.order": str(order),
     }
-    return tag_values(cell_names(key) | own) | ORIGIN
+    # as they are: cells are found by them
+    return {name: shorten(value, LONGEST_TAG) for name, value in (cell_names(key) | own).items()
+            } | ORIGIN
 
 
 def cell_record(cell: Run, runs: Sequence[RunRecord]) -> CellRecord:

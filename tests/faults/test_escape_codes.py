@@ -12,6 +12,7 @@ import pytest
 import yaml
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 from ftlab import cli
 from ftlab.commands.show import complain
@@ -152,6 +153,31 @@ def test_stream__lets_text_out_and_progress_bars() -> None:
     print("a\udc80.csv", file=stream)
     assert file.getvalue() == "unknown \\x1b[31mclass\\x0d\n\r 10%a\\udc80.csv\n"
     assert not hasattr(stream, "buffer")
+
+
+class TerminalFile(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_stream__on_a_terminal_lets_bars_below_each_other() -> None:
+    file = TerminalFile()
+    stream = VisibleStream(file)
+    with tqdm(total=2, file=stream, position=1, leave=False, ncols=40) as bar:
+        bar.update()
+    assert file.getvalue().count("\n\r") == file.getvalue().count("\x1b[A") > 0
+    assert r"\x1b" not in file.getvalue()
+
+
+@pytest.mark.parametrize("text", [
+    "\x1b[A.", "\x1b[2A", "a\x1b[A", "\x1b[A\n", "\x1b[2J", "\x1b[A\x1b[B"])
+def test_stream__on_a_terminal_moves_nowhere_else(text: str) -> None:
+    file = TerminalFile()
+    assert VisibleStream(file).write(text) == len(text)
+    assert "\x1b" not in file.getvalue()
+    below = io.StringIO()
+    VisibleStream(below).write("\x1b[A")
+    assert below.getvalue() == r"\x1b[A"
 
 
 HOSTILE = "\x1b]8;;evil:\x07\u202e\x9b2J"

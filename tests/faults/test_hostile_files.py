@@ -343,6 +343,57 @@ def test_recording__of_days(content: bytes, rule: str, here: Front, tmp_path: Pa
     assert rule in refused.value.what and "a/1.flac" in refused.value.what
 
 
+def of_unknown_length(samples: np.ndarray) -> bytes:
+    """FLAC as an encoder writes it to a pipe: its header says no number of samples."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="FLAC")
+    data = bytearray(file.getvalue())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("length", [1, 20_000, 2**20, 2**21 + 5])
+def test_recording__of_unknown_length_is_read_to_its_end(length: int) -> None:
+    from ftlab.data.audio_decode import decode_audio
+
+    steps = np.arange(length) % 2000 - 1000
+    both = np.stack([steps, 2 * steps], 1).astype(np.int16)
+    wave, rate = decode_audio(of_unknown_length(both), "a")
+    assert rate == 16_000
+    assert np.array_equal(wave, np.float32(1.5 / 2**15) * steps.astype(np.float32))
+
+
+def test_recording__of_unknown_length_has_its_limit(monkeypatch) -> None:
+    from ftlab.data import audio_decode
+    from ftlab.errors import InputError
+
+    data = of_unknown_length(np.zeros((3000, 2), np.int16))
+    monkeypatch.setattr(audio_decode, "MOST", 6000)
+    assert len(audio_decode.decode_audio(data, "a")[0]) == 3000
+    monkeypatch.setattr(audio_decode, "MOST", 5999)
+    with pytest.raises(InputError, match="a lasts at least 0 minutes of 2 channels"):
+        audio_decode.decode_audio(data, "a")
+
+
+def test_extractor__without_its_package(tmp_path: Path, monkeypatch) -> None:
+    """The classes that stand in for those whose package is missing."""
+    import transformers
+
+    from ftlab.backbones.speech import read_extractor
+    from ftlab.errors import InputError
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("\nPop2PianoFeatureExtractor requires the librosa library.\nInstall it")
+
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    monkeypatch.setattr(transformers.AutoFeatureExtractor, "from_pretrained", missing)
+    with pytest.raises(InputError, match="s: no feature extractor that can be read") as refused:
+        read_extractor(tmp_path, None, "s")
+    assert "requires the librosa library" in refused.value.what
+    assert len(refused.value.what.splitlines()) == 1
+
+
 # Sources that are not what they seem
 
 
@@ -435,13 +486,43 @@ def card_with_a_path(root: Path) -> tuple[str, str | None]:
     return card(root, "configs:\n- data_files: [{split: train, path: ../../*.txt}]")
 
 
+def card_behind_an_empty_line(root: Path) -> tuple[str, str | None]:
+    source, rule = card(root, "configs:\n- data_files: ../../*.txt")
+    text = (root / "hub" / "README.md").read_text()
+    (root / "hub" / "README.md").write_text(f"\n \n{text}")
+    return source, rule
+
+
+def card_far_below(root: Path) -> tuple[str, str | None]:
+    source, rule = card(root, "configs:\n- data_files: ../../*.txt")
+    text = (root / "hub" / "README.md").read_text()
+    (root / "hub" / "README.md").write_text("\n" * 2**20 + text)
+    return source, rule
+
+
+def link_in_a_hub_s_folder(root: Path) -> tuple[str, str | None]:
+    source, _ = card(root, "license: mit")
+    (root / "secret").write_text("text,label\na private key,b\n")
+    (root / "hub" / "test.csv").symlink_to(root / "secret")
+    return source, f"{root / 'hub' / 'test.csv'} leads out of {root / 'hub'}"
+
+
+def folder_in_a_hub_s_folder(root: Path) -> tuple[str, str | None]:
+    source, _ = card(root, "license: mit")
+    (root / "private").mkdir()
+    (root / "private" / "test.csv").write_text("text,label\na private key,b\n")
+    (root / "hub" / "data").symlink_to(root / "private")
+    return source, f"{root / 'hub' / 'data'} leads out of {root / 'hub'}"
+
+
 def card_of_aliases(root: Path) -> tuple[str, str | None]:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     return card(root, "\n".join([*lines, "configs: *a11"]))
 
 
-SOURCES = (card_with_an_address, card_with_a_path, card_of_aliases, link_to_a_file,
+SOURCES = (card_with_an_address, card_with_a_path, card_of_aliases, card_behind_an_empty_line,
+           card_far_below, link_in_a_hub_s_folder, folder_in_a_hub_s_folder, link_to_a_file,
            link_to_a_folder, link_within, pipes_in_a_folder, pipe, device, parquet_bomb, script)
 
 
@@ -452,6 +533,25 @@ def test_source(sample: Callable[[Path], tuple[str, str | None]], tiny_bert: Pat
     study(tmp_path, {"class": "HuggingFace", "source": str(tiny_bert)},
           {"class": "TextClassification", "train": source, "max_length": 16})
     judge(here, rule)
+
+
+def test_card__of_the_hub_is_read_before_its_data(tmp_path: Path, monkeypatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    from ftlab.data import hub
+    from ftlab.errors import InputError
+
+    card(tmp_path, "configs:\n- data_files: http://127.0.0.1:9/a.csv")
+    asked = []
+
+    def download(name: str, **how: object) -> str:
+        asked.append((name, how["repo_type"], list(how["allow_patterns"])))
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: pytest.fail("the data were read"))
+    with pytest.raises(InputError, match="which is not a file of its folder"):
+        hub.all_columns("hf:evil/name:a", "test")
+    assert asked == [("evil/name", "dataset", ["README.md", ".huggingface.yaml"])]
 
 
 def test_link__to_a_place_that_is_allowed(tiny_bert: Path, here: Front, tmp_path: Path,

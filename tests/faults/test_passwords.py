@@ -19,6 +19,8 @@ from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.studies import process
 from ftlab.studies.engine import make_engine
+from ftlab.tracking.records import CellKey
+from ftlab.tracking.tags import cell_tags
 from ftlab.visible import VisibleStream
 
 CANARY = "kAnArY7x"
@@ -231,6 +233,88 @@ def test_words__that_are_no_secret_stay() -> None:
         assert kept.replace("[redacted]", "1") == text or text.startswith("https://github")
 
 
+PROSE = [
+    "hf_sequence_classification", "hf_sequence_classification_with_layers_2",
+    "ghs_mean_pooling_of_last",
+    "glpat-is-no-token-of-any-kind", "Does Basic augmentation help?", "Bearer documents",
+    "a Basic classification baseline", "no password given", "monkey=banana; keys=1"]
+TOKENS = [
+    f"hf_{'kAnArY' * 6}", f"ghp_{'kAnArY7x' * 5}", f"github_pat_{'kAnArY7x_' * 6}",
+    f"glpat-{'kAnArY7x-' * 3}"]
+
+
+@pytest.mark.parametrize("text", PROSE)
+def test_redact__leaves_names_and_sentences(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_redact__takes_out_tokens(token: str) -> None:
+    assert redact(f"remote: {token}, no") == "remote: [redacted], no"
+
+
+@pytest.mark.parametrize(("text", "kept"), [
+    (f"Authorization: Basic {CANARY}==", "Authorization: Basic "),
+    (f"{{'authorization': 'Bearer {CANARY}.x'}}", "{'authorization': 'Bearer "),
+    (f"proxy-authorization=bearer {CANARY}", "proxy-authorization=bearer "),
+    (f"host=h user=me password={CANARY} dbname=a", "host=h user=me password="),
+    (f"host=h password='a {CANARY}' dbname=a", "host=h password="),
+    (f"AccountName=me;AccountKey={CANARY}/a==;EndpointSuffix=x", "AccountName=me;AccountKey="),
+    (f"AccountKey={CANARY}", "AccountKey=")])
+def test_redact__keeps_what_says_that_it_is_a_secret(text: str, kept: str) -> None:
+    said = redact(text)
+    assert CANARY not in said and said.startswith(f"{kept}[redacted]")
+    assert redact(said) == said
+
+
+@pytest.mark.parametrize("word", ["postgres", "accuracy", "training", "baseline", "12345678"])
+def test_password__that_is_a_word_is_taken_out_of_addresses_alone(word: str) -> None:
+    address = f"postgresql://me:{word}@h/db"
+    parse(address, "store")
+    assert redact(f"the {word} of {word}-2 at {address}") == (
+        f"the {word} of {word}-2 at postgresql://h/db")
+    assert word not in redact(f"GET mysql://me:{word}@h?password={word}")
+
+
+@pytest.mark.parametrize("password", ["correcthorsebattery", "kanary7x", "123456789012"])
+def test_password__that_is_no_word_is_taken_out_of_all(password: str) -> None:
+    parse(f"postgresql://me:{password}@h/db", "store")
+    assert redact(f"no: {password}.") == "no: [redacted]."
+
+
+@pytest.mark.parametrize("password", ["lora-of-the-probe", "probe-on-bert"])
+def test_tags__by_which_cells_are_found_are_as_they_are(password: str) -> None:
+    parse(f"postgresql://me:{password}@h/db", "store")
+    key = CellKey("study-of-postgres-v1", "bert", "reviews", password, "0123abcd")
+    assert cell_tags(key, [0, 1], 0, 0)["ftlab.technique"] == password
+
+
+@pytest.mark.parametrize("address", [
+    "sqlite:////home/jane@corp.example/p/mlflow.db", "sqlite:///a:b@c/mlflow.db",
+    "sqlite+pysqlite:///jane@corp.example.db"])
+def test_path__with_an_at_is_said_as_it_is(address: str) -> None:
+    assert shown(address) == address
+    assert shown(f"{address}?timeout={CANARY}") == address
+    assert str(parse(address, "store")) == address
+    assert redact(f"writes are for {address}.") == f"writes are for {address}."
+
+
+def test_address__understood_at_last_is_said_whole() -> None:
+    redaction.know_address("odd://a@b", "odd://b")
+    redaction.know_address("odd://a@b", "odd://a@b")
+    assert redaction._addresses == {}
+
+
+@pytest.mark.parametrize("user", ["", f"me:{CANARY}@"])
+def test_parse__of_several_hosts_names_the_form_of_sqlalchemy(user: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(f"postgresql://{user}h1:5432,h2:5432/db", "store")
+    assert CANARY not in str(caught.value)
+    assert "postgresql://USER:PASSWORD@/DB?host=HOST1:5432&host=HOST2:5432" in caught.value.mend
+    assert sqlalchemy.make_url("postgresql:///db?host=h1:5432&host=h2:5432").query == {
+        "host": ("h1:5432", "h2:5432")}
+
+
 SECRETS = {
     "HF_TOKEN": "hf_kAnArY7xkAnArY7xkAnArY7x", "HUGGING_FACE_HUB_TOKEN": "old-kAnArY7x-token",
     "MLFLOW_TRACKING_PASSWORD": "mlflow-kAnArY7x", "MLFLOW_TRACKING_TOKEN": "bearer-kAnArY7x",
@@ -250,6 +334,26 @@ def test_environment__secrets_of_it_are_known(name: str, monkeypatch) -> None:
     password = value.partition("://")[2].rpartition("@")[0].partition(":")[2] or value
     for text in (value, f"the server said {password}, no", repr(value), json.dumps([password])):
         assert CANARY not in redact(text)
+
+
+@pytest.mark.parametrize("value", [
+    f"DefaultEndpointsProtocol=https;AccountName=me;AccountKey={CANARY}/a==;EndpointSuffix=x",
+    f"host=h user=me password={CANARY}", f"postgresql://h/db?user=me&password={CANARY}"])
+def test_environment__settings_in_a_value_are_known(value: str, monkeypatch) -> None:
+    monkeypatch.setenv("CONNECTION", value)
+    redaction.know_environment()
+    secret = f"{CANARY}/a==" if "AccountKey" in value else CANARY
+    assert redact(f"the server said {secret}, no") == "the server said [redacted], no"
+
+
+def test_environment__paths_of_files_are_no_secrets(monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "credentials.json").touch()
+    path = str(tmp_path / "credentials.json")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", path)
+    monkeypatch.setenv("APP_PASSWORD", f"{path}-kAnArY7x")
+    redaction.know_environment()
+    assert redact(f"no rights in {path}") == f"no rights in {path}"
+    assert redact(f"{path}-kAnArY7x") == "[redacted]"
 
 
 @pytest.mark.slow

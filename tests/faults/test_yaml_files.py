@@ -4,10 +4,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ftlab.errors import InputError
+from ftlab.studies.record import _HEADER
 from ftlab.studies.study import load_study
 from ftlab.studies.yaml_file import parse_value, read
+from ftlab.studies.yaml_schema import LARGEST
 from ftlab.sweeps.sweep import load_sweep
 
 SECONDS = 5.0  # a second, where the machine has nothing else to do
@@ -94,6 +97,27 @@ def test_read__a_file_of_50_mb_is_not_read(beginning: str, tmp_path: Path) -> No
     with pytest.raises(InputError, match="larger than 256 KiB"):
         load_study(path)
     assert time.perf_counter() - began < SECONDS
+
+
+def recorded(values: int) -> str:
+    classes = {f"class {i} of a long recorded study": i for i in range(values // 2)}
+    return _HEADER + yaml.safe_dump({"groups": classes}, sort_keys=False)
+
+
+def test_read__what_ftlab_recorded_may_be_ten_times_larger(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(recorded(20_000))
+    assert path.stat().st_size > LARGEST
+    assert len(read(path)[0]["groups"]) == 10_000
+    path.write_text(path.read_text().removeprefix("# Written"))
+    with pytest.raises(InputError, match="larger than 256 KiB"):
+        read(path)
+    path.write_text(f"{_HEADER}a: &a [{'x, ' * 999}]\nb: [{'*a, ' * 101}]")
+    with pytest.raises(InputError, match="more than 100,000 values"):
+        read(path)
+    path.write_text(_HEADER + "x" * 10 * LARGEST)
+    with pytest.raises(InputError, match="larger than 2560 KiB"):
+        read(path)
 
 
 def test_read__a_file_without_end_is_not_read_to_it() -> None:
