@@ -42,7 +42,7 @@ def run(
     storage: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FILE|URL", help="says who does which run, the same for all commands "
-                     "that share a study [RESULTS/<study>/.queue]"),
+                     "that share a study [RESULTS/.queue/<study>.journal]"),
     ] = None,
     tracking_uri: Uri = None,
     results: Results = Path("results"),

@@ -53,7 +53,7 @@ def run_study(
         engine: executes the runs, and is closed at the end; None for this machine.
         approve: looks at the plan before anything is written, and raises where it is not to be.
         storage: a journal file or `postgresql://...` that says who does which run, the same for
-            all commands that share the study; None for `<study>/.queue` in the results.
+            all commands that share the study; None for `.queue/<study>.journal` in the results.
         lease: seconds without a sign of life after which another command counts as gone.
 
     Raises:
@@ -62,21 +62,21 @@ def run_study(
         Interrupted: by Ctrl-C or SIGTERM.
     """
     def queue() -> Queue:
-        where = storage or _beside(Path(results) / study.name / ".queue")
+        where = storage or str(_beside(Path(results) / ".queue") / f"{study.name}.journal")
         return RunQueue(study.name, Storage(where), lease)
 
     return coordinate(study, queue, tracking_uri, results, display, workers, timeout, engine, approve)
 
 
-def _beside(folder: Path) -> str:
-    """The journal beside a study's results, in a folder that git leaves out."""
+def _beside(folder: Path) -> Path:
+    """The folder of queues beside the studies' results, which git leaves out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error}",
                          "make it writable, or name another folder: --results") from error
-    return str(folder / "runs.journal")
+    return folder
 
 
 class RunQueue(Queue):

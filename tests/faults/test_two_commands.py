@@ -51,9 +51,9 @@ def queue(study: Study, tmp_path: Path) -> Iterator[Callable[..., RunQueue]]:
     made = []
 
     def make(lease: float = LEASE, address: str = "") -> RunQueue:
-        folder = tmp_path / "results" / "small" / ".queue"
+        folder = tmp_path / "results" / ".queue"
         folder.mkdir(parents=True, exist_ok=True)
-        made.append(RunQueue("small", Storage(address or str(folder / "runs.journal")), lease))
+        made.append(RunQueue("small", Storage(address or str(folder / "small.journal")), lease))
         made[-1].look(names(study))
         return made[-1]
 
