@@ -75,7 +75,7 @@ def coordinate(
             runs = _Runs(made, tracker, queue, work.absolute(), display, engine.slots)
             with closing(runs.close, display.note):
                 dispatch(engine, runs, signals)
-            queue.exclusively(lambda: _tidy(work, runs.outcome, queue))
+            queue.exclusively(lambda: None if queue.held() else _tidy(work, runs.outcome))
         return runs.outcome
     finally:
         signals.restore()
@@ -254,12 +254,12 @@ class _Runs(Jobs):
         self.tracker.close()
 
 
-def _tidy(work: Path, outcome: Outcome, queue: Queue) -> None:
+def _tidy(work: Path, outcome: Outcome) -> None:
     """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them.
 
-    Where another command works, or writes of one that is gone still wait, their files stay.
+    Where writes of a command that is gone still wait for the store, their files stay.
     """
-    if queue.held() or any((work.parent / UNSENT).glob("*.jsonl")):
+    if any((work.parent / UNSENT).glob("*.jsonl")):
         return
     for directory in work.iterdir() if work.exists() else ():
         ours = (directory / SPECIFICATION).exists()
