@@ -33,6 +33,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "solar_regression": ["probe"], "zero_shot_news": ["ensemble"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "instruct_sst2": ["untouched", "ia3"]}
+LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
     "glue_roberta": 8, "quickstart.tuned": 7}
 
@@ -53,7 +54,8 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("name", SHRUNK)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SHRUNK])
 def test_study_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path, unpacked: Path,
                     monkeypatch: pytest.MonkeyPatch) -> None:
     path = EXPERIMENTS / f"{name}.yaml"

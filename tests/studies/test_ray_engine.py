@@ -228,6 +228,7 @@ class Removal(Display):
         self.dropped.append(title)
 
 
+@pytest.mark.slow
 def test_sweep__a_node_that_vanishes_costs_its_trials_an_attempt(
     cluster: Cluster, nodes: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -300,6 +301,7 @@ def test_prune__reaches_the_run(
     assert [each["metrics"]["pruned"] for each in done] == [1.0] * (members or 1)
 
 
+@pytest.mark.slow
 def test_run__interrupted_leaves_nothing_on_the_nodes(
     cluster: Cluster, write: Write, tmp_path: Path
 ) -> None:
