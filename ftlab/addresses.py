@@ -81,7 +81,7 @@ def parse(text: str, role: str) -> Address:
 
 
 def shown(text: str) -> str:
-    """What can be said of a text that should be an address or a file, whatever it is."""
+    """The part without secrets of a text that should be an address or a file, whatever it is."""
     scheme, separator, rest = text.partition("://")
     if scheme.split("+")[0].lower() == "sqlite" and rest.startswith("/"):  # a path may have an @
         said = text.partition("?")[0]

@@ -45,7 +45,7 @@ _secrets: set[str] = set()
 
 
 def is_secret(name: str) -> bool:
-    """Whether a segment of a dotted name says that the value is a secret."""
+    """Tell if a segment of a dotted name says that the value is a secret."""
     return any(_SECRET.search(segment) for segment in name.split("."))
 
 

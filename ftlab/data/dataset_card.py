@@ -35,7 +35,7 @@ def check_card(folder: Path) -> None:
 
 
 def _front(card: Path) -> Any:
-    """What is written in front of a card's text, or in a file that has nothing else."""
+    """The settings in front of a card's text, or in a file that has nothing else."""
     with card.open(encoding="utf-8", errors="replace", newline="") as file:
         text = file.read(_LONGEST + 1).removeprefix("\ufeff")
     try:
@@ -53,7 +53,7 @@ def _front(card: Path) -> Any:
 
 
 def _texts(settings: Any, card: Path) -> Iterator[str]:
-    """What the configurations of a card say of files."""
+    """The files that the configurations of a card name."""
     waiting = [settings.get("configs")] if isinstance(settings, dict) else []
     seen = 0
     while waiting:

@@ -95,7 +95,7 @@ def _entry(row: Row) -> Entry:
 
 def _notes(source: Source, keys: Sequence[CellKey], judged: Mapping[str, Judged]
            ) -> tuple[str, ...]:
-    """What is missing of some cells, or remarked, each once; `judged` by metric."""
+    """Remarks on cells, and what is missing of them, each once; `judged` by metric."""
     said = []
     for key in keys:
         record = source.records.get(key)

@@ -23,7 +23,7 @@ _TRIES = 20
 
 
 def elected(run: Run) -> bool:
-    """Whether a run is one that counts; those of earlier versions were never candidates."""
+    """Tell if a run is one that counts; those of earlier versions were never candidates."""
     return CANDIDATE not in run.data.tags or run.data.params.get(VERDICT) == "yes"
 
 
@@ -69,7 +69,7 @@ def elect(
 
 
 def _first(runs: Sequence[Run]) -> Run | None:
-    """Of the elected ones that which was made first: earlier versions may have made several."""
+    """The elected run that was made first: earlier versions may have made several."""
     return min(filter(elected, runs), key=lambda run: (run.info.start_time, run.info.run_id),
                default=None)
 

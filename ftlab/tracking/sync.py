@@ -24,7 +24,7 @@ logger = logging.getLogger("ftlab.tracking")
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of the writes of one file.
+    """The fate of the writes of one file.
 
     Attributes:
         path: the file.
@@ -123,7 +123,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _writer(spool: Spool, uri: str | None) -> Writer:
-    """What sends to the store that a file's writes are for."""
+    """A writer to the store that a file's writes are for."""
     given = uri or os.environ.get("MLFLOW_TRACKING_URI")
     address = store.resolve(given or spool.store)
     if redact(address) != spool.store:
