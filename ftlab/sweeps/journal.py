@@ -108,15 +108,23 @@ class Journal(JournalFileBackend):
         self._appending.patience = seconds
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append records, each a line of JSON, and flush them to the disk."""
+        """Append records, each a line of JSON, and flush them to the disk: all of them or none.
+
+        Raises:
+            OSError: the disk is full, say. Who appends again after it must not repeat a record.
+        """
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         with self._appending.held(), open(
             self._path, "r+b", buffering=0, opener=lambda name, flags: os.open(
                 name, flags | os.O_APPEND)  # never over what another wrote, whatever happens
         ) as file:
-            _cut_torn_end(file, self._path)
-            while text:
-                text = text[file.write(text):]
+            size = _cut_torn_end(file, self._path)
+            try:
+                while text:
+                    text = text[file.write(text):]
+            except OSError:
+                file.truncate(size)
+                raise
             self._unflushed = True
             if not self._together:
                 os.fsync(file.fileno())
@@ -139,8 +147,8 @@ class Journal(JournalFileBackend):
             raise OSError(f"{self._path} cannot be read: {error}") from error
 
 
-def _cut_torn_end(file: IO[bytes], path: Path) -> None:
-    """Drop what a crash left of a record at the end."""
+def _cut_torn_end(file: IO[bytes], path: Path) -> int:
+    """Drop what a crash left of a record at the end, and return the bytes that remain."""
     size = file.seek(0, os.SEEK_END)
     length = 4096
     while size:
@@ -153,13 +161,14 @@ def _cut_torn_end(file: IO[bytes], path: Path) -> None:
             continue
         last = tail[start:]
         if _whole(last):
-            return
+            return size
         begun = last.startswith(RECORD) or RECORD.startswith(last) or not last.strip(b"\0\n")
         if not begun:
             raise InputError(f"storage {path} ends in something that is no record of Optuna's",
                              "name a file that holds nothing but Optuna's journal")
         size = size - length + start
         file.truncate(size)
+    return size
 
 
 def _whole(record: bytes) -> bool:

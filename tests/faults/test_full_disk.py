@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import subprocess
@@ -28,6 +29,7 @@ from ftlab.studies import process, server
 from ftlab.studies.engine import EVENTS, UNWRITABLE, died
 from ftlab.studies.remembered import remembered
 from ftlab.studies.workers import _Tail
+from ftlab.sweeps.journal import Journal
 from ftlab.tracking.tracker import Tracker
 from ftlab.training import checkpoint
 from ftlab.training.evaluate import write_predictions
@@ -176,6 +178,35 @@ def test_a_run_s_journal(disk: Disk) -> None:
     assert texts[0] == "first"
     assert texts[-1] == "last"
     assert all(json.dumps(text) for text in texts)
+
+
+@pytest.mark.parametrize("size", [10, 300, 5000])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_sweep_s_journal__holds_what_was_appended_and_no_half_of_a_batch(
+    disk: Disk, size: int, batch: int
+) -> None:
+    journal, reader = (Journal(disk.folder / "journal", 5) for _ in range(2))
+    numbers = itertools.count()
+    appended: list[int] = []
+    read: list[int] = []
+
+    def append() -> None:
+        logs = [{"op_code": 9, "number": next(numbers), "text": "x" * size} for _ in range(batch)]
+        journal.append_logs(logs)
+        appended.extend(log["number"] for log in logs)
+        read.extend(log["number"] for log in reader.read_logs(len(read)))
+
+    append()
+    disk.fill(leave=16384)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            while True:
+                append()
+    (disk.folder / "filler").unlink()
+    append()
+    append()
+    assert read == appended
+    assert [log["number"] for log in Journal(disk.folder / "journal", 5).read_logs(0)] == appended
 
 
 def test_prediction_records(disk: Disk) -> None:
