@@ -4,7 +4,7 @@ import faulthandler
 import os
 import time
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.techniques.base import Technique, freeze_all_but_head
 
 

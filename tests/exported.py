@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from matrix import World, make_technique
 
-from ftlab.exports.agreement import Sample, samples
 from ftlab.exports.export import write_model
-from ftlab.exports.restore import Restored
+from ftlab.exports.restore_run import Restored
+from ftlab.exports.verify import Sample, samples
 from ftlab.tracking.records import RunRecord
 from ftlab.training import checkpoint, fit
 from ftlab.training.evaluate import evaluate, write_predictions
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 LOADER = Path(__file__).parent / "exports" / "loader.py"
 

@@ -8,7 +8,7 @@ import time
 import torch
 from torch import Tensor
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ftlab.reports.cell_summary import build
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.rows import build
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, TrialRecord
 from ftlab.tracking.sweeps import SweepTracker

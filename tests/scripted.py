@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Engine, Event, Need
-from ftlab.studies.process import main
+from ftlab.studies.run_process import main
 
 Play = Callable[[dict[str, Any], Path], Iterator[Event]]
 """(specification, folder) -> the run's events; without an `exit` of its own it ends well."""

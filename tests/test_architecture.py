@@ -17,11 +17,11 @@ ROOMS = (
 LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange"}
 ALONE = {"tracking", "backbones"}
 OUTSIDE = {"__init__", "cli", "commands", "options", "__main__"}
-ONLY_IN = {"mlflow": "tracking", "optuna": "sweeps", "jsonargparse": "studies/config.py"}
+ONLY_IN = {"mlflow": "tracking", "optuna": "sweeps", "jsonargparse": "studies/components.py"}
 FORBIDDEN = ("utils", "helpers", "common", "manager")
 LONGEST = 300
 DOORS = {Path("terminal.py"), Path("commands/show.py"),
-         Path("studies/server.py")}  # whose output is a pipe of JSON
+         Path("studies/fork_server.py")}  # whose output is a pipe of JSON
 PACKAGE = Path(__file__).resolve().parent.parent / "ftlab"
 
 
@@ -196,7 +196,7 @@ OTHER = "from ftlab.tasks.base import Task\n"
         (rooms_in_order, {"backbones/a.py": "from ftlab.tracking.tags import KIND"}),
         (rooms_in_order, {"reports/a.py": "import ftlab"}),
         (rooms_in_order, {"errors.py": "from ftlab.tasks.base import Task"}),
-        (rooms_in_order, {"files.py": "from ftlab.tracking.plain import redact"}),
+        (rooms_in_order, {"files.py": "from ftlab.tracking.mlflow_values import redact"}),
         (rooms_in_order, {"attic/a.py": ""}),
         (one_importer, {"training/a.py": "import mlflow.tracking"}),
         (one_importer, {"studies/plan.py": "from jsonargparse import ArgumentParser"}),
@@ -239,9 +239,9 @@ def test_checks__allow_what_is_allowed(tmp_path):
         "errors.py": "class FtlabError(Exception): ...",
         "tracking/store.py": "import mlflow\nfrom ftlab.errors import InputError",
         "tasks/base.py": BASE,
-        "tasks/one.py": MEMBER + "from ftlab.tasks.naming import class_name",
-        "tasks/naming.py": "from ..errors import InputError",
-        "studies/config.py": "import jsonargparse\nfrom ftlab.tasks.one import One",
+        "tasks/one.py": MEMBER + "from ftlab.tasks.class_names import class_name",
+        "tasks/class_names.py": "from ..errors import InputError",
+        "studies/components.py": "import jsonargparse\nfrom ftlab.tasks.one import One",
         "reports/table.py": "from ftlab.tracking.store import x\nfrom ftlab.studies import study",
         "sweeps/search.py": "import optuna\n" + "\n" * (LONGEST - 1),
     }

@@ -243,7 +243,7 @@ def test_run__ddp_on_two_processes(study: Path, call: Call, tmp_path: Path) -> N
 
 
 TECHNIQUE = '''
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.techniques.base import Optimization, Technique, freeze_all_but_head
 
 

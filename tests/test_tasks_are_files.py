@@ -28,7 +28,7 @@ from torch import tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
-from ftlab.backbones.outside import Lines, PlainOutputs
+from ftlab.backbones.export_code import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 
@@ -83,11 +83,11 @@ DATA = '''
 import hashlib
 from pathlib import Path
 
-from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.export_code import PlainExamples
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS, Examples
 from ftlab.data.batches import Collate, SplitDataset
-from ftlab.data.outside_lines import with_tokenizer
+from ftlab.data.export_snippets import with_tokenizer
 from ftlab.data.sampling import Natural
 from ftlab.data.splits import Split, Subset
 from ftlab.tasks.base import Task
@@ -197,7 +197,7 @@ def test_new_task__is_one_file_and_one_of_data(tmp_path: Path, tiny_bert: Path) 
 
 
 ALLOWED = {  # a word of transformers' own class names
-    ("backbones/pretrained.py", "Classification"),
+    ("backbones/load_pretrained.py", "Classification"),
 }
 
 

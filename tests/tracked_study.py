@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ftlab.reports.publish import publish
 from ftlab.reports.table import write
+from ftlab.reports.to_mlflow import publish
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, Protocol
 
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import Origin, PlainNetwork
+from ftlab.backbones.export_code import Origin, PlainNetwork
 from ftlab.backbones.preprocessing import Preprocessing
+from ftlab.backbones.task_model import TaskModel
 
 Form = Literal["vector", "tokens", "boxes", "text", "embedding"]
 """What a model gives for an example, which is all that a backbone knows of a task.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftlab.backbones.foreign import read_json
+from ftlab.backbones.untrusted_settings import read_json
 from ftlab.errors import InputError
 
 FILE = "preprocessor_config.json"

@@ -22,8 +22,8 @@ import transformers
 from safetensors.torch import save_file
 
 from ftlab.backbones.cache_folder import damaged
-from ftlab.backbones.foreign import bounded, closed
 from ftlab.backbones.source import DAMAGED_WEIGHTS, resolve_path, sha256_of
+from ftlab.backbones.untrusted_settings import bounded, closed
 from ftlab.errors import InputError
 from ftlab.files import is_full, replacing
 from ftlab.files import write as write_file

@@ -7,9 +7,9 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-from ftlab.backbones.foreign import check_folder, read_json
 from ftlab.backbones.gguf_file import is_gguf, unpacked
 from ftlab.backbones.source import is_hub_id, reason, resolve_path
+from ftlab.backbones.untrusted_settings import check_folder, read_json
 from ftlab.errors import InputError
 
 _SETTINGS = ["*.json", "*.txt", "*.model"]  # config, tokenizer, image processor, pooling

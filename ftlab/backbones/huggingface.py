@@ -9,26 +9,24 @@ from typing import Any, Literal, get_args
 import torch
 import transformers
 
-from ftlab.backbones.audio import audio_preprocessing
+from ftlab.backbones.audio_preprocessing import audio_preprocessing
 from ftlab.backbones.base import Backbone, Form, TaskSpec
-from ftlab.backbones.foreign import read_json
-from ftlab.backbones.forms.boxes import build_boxes
+from ftlab.backbones.export_code import Origin
+from ftlab.backbones.forms.detection import build_boxes
 from ftlab.backbones.forms.embedding import build_embedding
-from ftlab.backbones.forms.text import build_text
-from ftlab.backbones.forms.tokens import build_tokens
-from ftlab.backbones.forms.vector import build_vector
+from ftlab.backbones.forms.per_token import build_tokens
+from ftlab.backbones.forms.pooled import build_vector
+from ftlab.backbones.forms.text_generation import build_text
 from ftlab.backbones.front_end import has_front_end
 from ftlab.backbones.gguf_file import gguf_files, is_gguf
 from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
-from ftlab.backbones.images import image_preprocessing
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.image_preprocessing import image_preprocessing
+from ftlab.backbones.load_pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.new_tokens import add_embeddings, add_tokens
-from ftlab.backbones.outside import Origin
 from ftlab.backbones.pooling import Pooling
 from ftlab.backbones.preprocessing import Preprocessing, Vocabulary
-from ftlab.backbones.pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.source import check_sha256, sha256_of
-from ftlab.backbones.speech import (
+from ftlab.backbones.speech_settings import (
     Speech,
     character_tokenizer,
     set_language,
@@ -36,7 +34,8 @@ from ftlab.backbones.speech import (
     settle_characters,
     settle_whisper,
 )
-from ftlab.backbones.tokens import (
+from ftlab.backbones.task_model import TaskModel
+from ftlab.backbones.text_preprocessing import (
     check_vocabulary,
     from_padding,
     has_tokenizer,
@@ -44,6 +43,7 @@ from ftlab.backbones.tokens import (
     read_vocabulary,
     text_preprocessing,
 )
+from ftlab.backbones.untrusted_settings import read_json
 from ftlab.backbones.waveforms import settle_padding
 from ftlab.errors import InputError
 

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from ftlab.backbones.base import Backbone, Form, TaskSpec
-from ftlab.backbones.blocks import find_blocks, with_dropout
 from ftlab.backbones.execution_order import in_execution_order
+from ftlab.backbones.export_code import Lines, PlainNetwork
+from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.hub import find_folder, weight_files
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import Lines, PlainNetwork
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.source import check_sha256
-from ftlab.backbones.torchvision_weights import fingerprint, read_state, weight_file
+from ftlab.backbones.task_model import TaskModel
+from ftlab.backbones.weight_files import fingerprint, read_state, weight_file
 from ftlab.errors import Incompatible, InputError
 
 _FILE = re.compile(r"[/\\:.]")

@@ -11,11 +11,11 @@ from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from ftlab.backbones.base import Backbone, Form, TaskSpec
-from ftlab.backbones.blocks import find_blocks, with_dropout
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import Lines, PlainNetwork
+from ftlab.backbones.export_code import Lines, PlainNetwork
+from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.preprocessing import ImagePreprocessing
-from ftlab.backbones.torchvision_weights import (
+from ftlab.backbones.task_model import TaskModel
+from ftlab.backbones.weight_files import (
     check_name,
     fingerprint,
     last_layer,

@@ -15,21 +15,21 @@ from torchvision.models import detection
 from torchvision.models.detection.retinanet import RetinaNet
 
 from ftlab.backbones.base import Backbone, Form, TaskSpec
-from ftlab.backbones.blocks import find_blocks
-from ftlab.backbones.detector_lines import (
+from ftlab.backbones.detector_builders import FAMILIES, Levels, assemble, parts_of
+from ftlab.backbones.detector_export import (
     assembled_lines,
     detect_lines,
     transform_lines,
     whole_lines,
 )
-from ftlab.backbones.detector_networks import FAMILIES, Levels, assemble, parts_of
-from ftlab.backbones.detector_passes import Detector
+from ftlab.backbones.detector_forward import Detector
+from ftlab.backbones.export_code import Lines, PlainNetwork
 from ftlab.backbones.feature_maps import Tap, choose_taps, cut, find_taps
+from ftlab.backbones.find_blocks import find_blocks
 from ftlab.backbones.forms.detection_model import DetectionModel, Keep
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import Lines, PlainNetwork
 from ftlab.backbones.preprocessing import ImagePreprocessing
-from ftlab.backbones.torchvision_weights import (
+from ftlab.backbones.task_model import TaskModel
+from ftlab.backbones.weight_files import (
     check_name,
     fingerprint,
     last_layer,

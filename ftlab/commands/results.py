@@ -99,6 +99,6 @@ def ui(
 ) -> None:
     """Open MLflow's web interface on the tracking store, on this machine only."""
     from ftlab.studies.yaml_file import study_name
-    from ftlab.tracking.ui import serve
+    from ftlab.tracking.ui_server import serve
 
     serve(tracking_uri, port, say, study and study_name(study))

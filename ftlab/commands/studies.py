@@ -60,7 +60,7 @@ def run(
     if seeds is not None:
         chosen = chosen.with_seeds(numbers(seeds))
     if dry_run:
-        from ftlab.studies.estimate import estimate
+        from ftlab.studies.dry_run import estimate
 
         console().print(estimate(chosen).rich())
         return

@@ -44,7 +44,7 @@ def sweep(
     from ftlab.sweeps.coordinator import directions, run_sweep
     from ftlab.sweeps.status import rich
     from ftlab.sweeps.sweep import load_sweep
-    from ftlab.sweeps.tuned import write_tuned
+    from ftlab.sweeps.tuned_study import write_tuned
 
     searched = load_sweep(file, allow or (), storage).with_shortcuts(not plain)
     outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,

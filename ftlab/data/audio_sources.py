@@ -20,7 +20,7 @@ from ftlab.data.sources import columns_of
 from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import note_replaced, read_whole
 from ftlab.errors import InputError
-from ftlab.tasks.naming import class_name, is_blank, is_missing
+from ftlab.tasks.class_names import class_name, is_blank, is_missing
 from ftlab.tasks.spelling import key
 from ftlab.tasks.texts import text_of
 

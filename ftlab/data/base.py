@@ -13,15 +13,15 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.prefix import Rows
+from ftlab.backbones.prefix_replay import Rows
 from ftlab.data.batches import Handing, Row, SplitDataset, Unread
 from ftlab.data.bucketing import Buckets
 from ftlab.data.examples import SPLITS, Examples, SplitName, counted
+from ftlab.data.export_hooks import Outside
 from ftlab.data.faults import gathered
 from ftlab.data.fingerprint import duplicates, fingerprint
-from ftlab.data.kept_images import KeptImages
-from ftlab.data.known_labels import keep_known
-from ftlab.data.outside import Outside
+from ftlab.data.image_cache import KeptImages
+from ftlab.data.label_coverage import keep_known
 from ftlab.data.sampling import (
     ExactEvalSampler,
     Sampling,

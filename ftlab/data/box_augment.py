@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional
 
 from ftlab.data.batches import Row, SplitDataset, checked_views
 from ftlab.data.image_augment import seeded
+from ftlab.data.image_cache import KeptImages, Lying
 from ftlab.data.image_decode import opened
-from ftlab.data.kept_images import KeptImages, Lying
 
 Policy = Literal["none", "flip", "crop", "ssd"]
 

@@ -9,24 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
-from ftlab.data.causal_outside import answering, notes_of
+from ftlab.data.causal_export_snippets import answering, notes_of
 from ftlab.data.causal_tokens import Pairs, chunks_of, conversations_of, pairs_of
+from ftlab.data.check_backbone import text_reader
 from ftlab.data.conversations import (
     conversation_column,
     read_conversations,
     read_new_conversations,
 )
 from ftlab.data.examples import SPLITS, Examples, SplitName
-from ftlab.data.packing import ChatCollate, PackedCollate
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import Labels, lengths
-from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
+from ftlab.data.sequence_packing import ChatCollate, PackedCollate
 from ftlab.data.sources import columns_of, own_splits
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import Column

@@ -10,7 +10,7 @@ from typing import Any
 
 from ftlab.data.utf8 import Cleaner, note_replaced, read_decoded
 from ftlab.errors import InputError
-from ftlab.tasks.naming import class_name, is_blank, is_missing
+from ftlab.tasks.class_names import class_name, is_blank, is_missing
 from ftlab.tasks.texts import text_of
 
 _DOCUMENT = "-DOCSTART-"

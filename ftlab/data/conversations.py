@@ -13,7 +13,7 @@ from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import note_replaced
 from ftlab.errors import InputError
 from ftlab.interchange import parse_json
-from ftlab.tasks.naming import is_blank
+from ftlab.tasks.class_names import is_blank
 
 Message = dict[str, str]
 """`role` (system, user or assistant) and `content`."""

@@ -9,18 +9,18 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import ImageFit, ImagePreprocessing, Preprocessing
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
-from ftlab.data.decoded_images import DecodedImages
+from ftlab.data.check_backbone import image_reader
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.export_snippets import AT_ONCE, with_images
 from ftlab.data.image_augment import ImageAugment, MixCollate
+from ftlab.data.image_cache import Fit, KeptImages, Normalise
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
-from ftlab.data.kept_images import Fit, KeptImages, Normalise
-from ftlab.data.outside_lines import AT_ONCE, with_images
-from ftlab.data.readers import image_reader
+from ftlab.data.image_store import DecodedImages
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset

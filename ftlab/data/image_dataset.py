@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional
 
 from ftlab.data.batches import SplitDataset
 from ftlab.data.image_augment import seeded
+from ftlab.data.image_cache import Fit, KeptImages, Lying, Named, Normalise
 from ftlab.data.image_decode import opened
-from ftlab.data.kept_images import Fit, KeptImages, Lying, Named, Normalise
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,20 @@ from typing import Any, Literal, get_args
 from torchvision.transforms import v2
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import ImageFit, ImagePreprocessing, Preprocessing
 from ftlab.backbones.source import resolve_path
-from ftlab.data.annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, Row, SplitDataset
+from ftlab.data.box_annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
 from ftlab.data.box_augment import BoxAugment, BoxDataset, Stretch
-from ftlab.data.decoded_images import DecodedImages
+from ftlab.data.check_backbone import image_reader
 from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.export_snippets import with_images
+from ftlab.data.image_cache import KeptImages, Normalise
 from ftlab.data.image_dataset import StackImages
-from ftlab.data.kept_images import KeptImages, Normalise
-from ftlab.data.outside_lines import with_images
-from ftlab.data.readers import image_reader
+from ftlab.data.image_store import DecodedImages
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import read_new
 from ftlab.data.splits import Split, Subset

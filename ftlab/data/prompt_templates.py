@@ -15,7 +15,7 @@ from ftlab.data.folder_files import check_files
 from ftlab.data.tables import Column, read_table
 from ftlab.data.utf8 import Cleaner, note_replaced, read_decoded
 from ftlab.errors import InputError
-from ftlab.tasks.naming import is_blank, is_missing, number_name
+from ftlab.tasks.class_names import is_blank, is_missing, number_name
 
 TEXT_FILES = (".txt", ".text", ".md")
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")

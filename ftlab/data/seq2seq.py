@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
+from ftlab.data.check_backbone import text_reader
 from ftlab.data.examples import SPLITS, Examples, SplitName
-from ftlab.data.outside_lines import with_tokenizer
+from ftlab.data.export_snippets import with_tokenizer
 from ftlab.data.ragged import Labels, lengths
-from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset

@@ -15,7 +15,7 @@ from ftlab.data.named_files import named_file
 from ftlab.data.tables import EXTENSIONS, Column, all_columns, read_table
 from ftlab.data.utf8 import Cleaner, note_replaced, read_decoded
 from ftlab.errors import InputError
-from ftlab.tasks.naming import is_blank, is_missing
+from ftlab.tasks.class_names import is_blank, is_missing
 from ftlab.tasks.texts import text_of
 
 Modality = Literal["text", "image"]

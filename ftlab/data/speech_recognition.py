@@ -7,17 +7,17 @@ from itertools import pairwise
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_sources import AudioSource, Speakers
+from ftlab.data.audio_store import Recordings
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.check_backbone import sound_reader
 from ftlab.data.examples import SPLITS, Examples, SplitName
-from ftlab.data.outside_lines import with_sound
-from ftlab.data.readers import sound_reader
-from ftlab.data.recordings import Recordings
+from ftlab.data.export_snippets import with_sound
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
 from ftlab.errors import Incompatible, InputError

@@ -12,27 +12,27 @@ import torch
 from torch import Tensor
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import IGNORED, TaskModel
-from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.backbones.source import resolve_path
+from ftlab.backbones.task_model import IGNORED, TaskModel
 from ftlab.data import hub
-from ftlab.data.alignment import Alignment, in_tokens
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.check_backbone import text_reader
 from ftlab.data.conll import Sentence, from_rows, read_conll
 from ftlab.data.examples import SPLITS, Examples, SplitName
-from ftlab.data.outside_lines import with_tokenizer
+from ftlab.data.export_snippets import with_tokenizer
 from ftlab.data.ragged import lengths
-from ftlab.data.readers import text_reader
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import columns_of
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import read_table
 from ftlab.data.token_cache import TokenCache
 from ftlab.data.utf8 import note_replaced
+from ftlab.data.word_alignment import Alignment, in_tokens
 from ftlab.errors import InputError
-from ftlab.tasks.naming import class_name
+from ftlab.tasks.class_names import class_name
 from ftlab.tasks.spans import first_violation, is_tag, repaired
 from ftlab.tasks.tagging import Tagging
 

@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 
 from ftlab.backbones.source import is_hub_id
-from ftlab.exports.loading import Loading
-from ftlab.exports.restore import Restored
+from ftlab.exports.loading_code import Loading
+from ftlab.exports.restore_run import Restored
 from ftlab.exports.transformers_folder import answers_pipelines
 from ftlab.reports.formats import escape_markdown
 from ftlab.studies import provenance
 from ftlab.studies.discover import family, members
-from ftlab.tracking.plain import flatten
+from ftlab.tracking.mlflow_values import flatten
 
 _CONFIG = ("backbone", "data", "technique", "trainer", "select_by", "seed")
 _COSTS = {

@@ -18,16 +18,16 @@ from torch import nn
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.forms.causal import CausalModel
-from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import fold
 from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible, InputError
-from ftlab.exports import agreement
+from ftlab.exports import verify
 from ftlab.exports.card import card
-from ftlab.exports.examples import add_examples
+from ftlab.exports.example_code import add_examples
 from ftlab.exports.front_end import FrontEnd
-from ftlab.exports.loading import Loading
-from ftlab.exports.restore import Restored, restored
+from ftlab.exports.loading_code import Loading
+from ftlab.exports.restore_run import Restored, restored
 from ftlab.exports.state_dict import write_state
 from ftlab.exports.transformers_folder import (
     answers_pipelines,
@@ -120,7 +120,7 @@ def write_model(
         Incompatible: no other library can hold this model; says why.
         FtlabError: the exported model would not be the run's.
     """
-    agreement.reproduce(found)
+    verify.reproduce(found)
     loading, form, notes = _write(found, folder, merged, (place or folder).absolute())
     if onnx:
         from ftlab.exports.onnx_file import write_onnx
@@ -175,20 +175,20 @@ def _write(found: Restored, folder: Path, merged: bool,
     if model.reading is not None:
         raise Incompatible(f"{type(found.run.technique).__name__} changes no weights and reads the "
                            "model through prompts of its own", "take the pre-trained model itself")
-    chosen = agreement.samples(found)
-    expected = agreement.known(found, chosen)
+    chosen = verify.samples(found)
+    expected = verify.known(found, chosen)
     adapted = isinstance(model.network, PeftModel) or any(
         isinstance(module, BaseTunerLayer) for module in model.modules())
     if merged and adapted:
         _merge(found)
-        before, expected = expected, agreement.known(found, chosen)
+        before, expected = expected, verify.known(found, chosen)
         for one, other in zip(before, expected, strict=True):
             guards.check_merge(one.outputs, other.outputs, model)
         adapted = False
     loading, inputs, notes = Loading(), chosen[0].inputs, list[str]()
     if data.task.fold(output_layer(model)):
-        before, expected = expected, agreement.known(found, chosen)
-        agreement.check_folded(data.task, chosen, before, expected)
+        before, expected = expected, verify.known(found, chosen)
+        verify.check_folded(data.task, chosen, before, expected)
     network, preprocessing, fit = network_of(model), backbone.preprocessing, data.image_fit
     size = None if fit is None else fit.size
     base = f"base-{found.record.run_id[:8]}" if adapted else ""
@@ -216,7 +216,7 @@ def _write(found: Restored, folder: Path, merged: bool,
         within = [folder / base] if base else []
         FrontEnd(preprocessing, fit, examples).write(data.task, network.config, folder, *within)
     notes += [*_without_pipeline(model, preprocessing), *add_examples(loading, data, examples)]
-    agreement.check(loading, folder, data.task, chosen, expected)
+    verify.check(loading, folder, data.task, chosen, expected)
     return loading, form, notes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.outside import PlainExamples
+from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import (
     AudioPreprocessing,
     ImageFit,

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftlab.backbones.model import tensors
 from ftlab.backbones.source import reason
+from ftlab.backbones.task_model import tensors
 from ftlab.errors import FtlabError, Incompatible, InputError
-from ftlab.exports import agreement
-from ftlab.exports.restore import Restored
+from ftlab.exports import verify
+from ftlab.exports.restore_run import Restored
 
 FILE = "model.onnx"
 _TOLERANCE = 1e-4
@@ -56,7 +56,7 @@ def write_onnx(found: Restored, folder: Path) -> str:
                            "called again and again or picks boxes",
                            "export it without --onnx, and give the folder to an exporter of its "
                            "own library")
-    chosen = agreement.samples(found)
+    chosen = verify.samples(found)
     names = list(chosen[0].inputs)
     wide = {name: torch.cat([chosen[0].inputs[name]] * 2) for name in names}
     path = folder / FILE
@@ -78,7 +78,7 @@ def write_onnx(found: Restored, folder: Path) -> str:
         given = [torch.from_numpy(value) for value in session.run(None, fed)]
         with torch.no_grad():
             ours = tensors(model({"inputs": sample.inputs}))
-        if not agreement.close(given, ours, _TOLERANCE):
+        if not verify.close(given, ours, _TOLERANCE):
             raise FtlabError(f"--onnx: ONNX Runtime gives other outputs for {sample.name}",
                              "export it without --onnx")
     return f"{FILE} takes {', '.join(names)} and gives the raw outputs (ONNX, any batch size)."

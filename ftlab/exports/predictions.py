@@ -18,9 +18,9 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from ftlab.errors import InputError
-from ftlab.exports.agreement import silent_trainer
-from ftlab.exports.restore import Restored, restored
-from ftlab.reports.export import write_file
+from ftlab.exports.restore_run import Restored, restored
+from ftlab.exports.verify import silent_trainer
+from ftlab.reports.csv_files import write_file
 from ftlab.reports.formats import escape_csv
 from ftlab.tasks.base import Task
 from ftlab.terminal import plain_text

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from ftlab.backbones.pretrained import quiet
+from ftlab.backbones.load_pretrained import quiet
 from ftlab.errors import Incompatible
-from ftlab.exports import agreement
-from ftlab.exports.loading import Loading, import_lines
-from ftlab.exports.restore import Restored
+from ftlab.exports import verify
+from ftlab.exports.loading_code import Loading, import_lines
+from ftlab.exports.restore_run import Restored
 from ftlab.tracking.registry import Registrable, Registry
 
 _CODE = '''"""A model that ftlab has exported; it needs no ftlab. MLflow calls `Exported`."""
@@ -62,7 +62,7 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
         raise Incompatible(f"{type(found.run.data).__name__} with {type(found.run.data.task).__name__}"
                            " has no table of examples as its input", "export it with --out alone")
     column = loading.column
-    sample = agreement.samples(found)[0]
+    sample = verify.samples(found)[0]
     example = pd.DataFrame({column: [_value(sample.raw)]})
     with quiet():
         told = loading.run(str(folder))["predict"]([_file(example[column][0])])

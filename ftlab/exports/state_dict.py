@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ftlab.backbones.outside import PlainNetwork
-from ftlab.exports.loading import Loading, executed
+from ftlab.backbones.export_code import PlainNetwork
+from ftlab.exports.loading_code import Loading, executed
 from ftlab.exports.transformers_folder import check_stock
 from ftlab.tasks.base import Task
 

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.integrations.peft import PeftAdapterMixin
 
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.pretrained import quiet
+from ftlab.backbones.load_pretrained import quiet
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
-from ftlab.exports.heads import add_outputs
-from ftlab.exports.loading import Loading
+from ftlab.exports.head_code import add_outputs
+from ftlab.exports.loading_code import Loading
 from ftlab.tasks.base import Task
 
 _AUTOS = (

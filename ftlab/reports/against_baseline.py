@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import digits
-from ftlab.reports.verdict import FEW_SEEDS, least, listed, p_text, ranged
+from ftlab.reports.sentences import FEW_SEEDS, least, listed, p_text, ranged
 from ftlab.tracking.metric_range import is_percent
 
 FEW_GROUPS = 3

@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import Any
 
 from ftlab.reports.averages import Values, over_tasks
+from ftlab.reports.cell_summary import gaps
 from ftlab.reports.metric_text import digits
-from ftlab.reports.rows import gaps
 from ftlab.reports.sheet import NONE, SELECTION, Line, Quantity, Sheet, interval, quantity
-from ftlab.studies.published import Paper, Published
+from ftlab.studies.paper_numbers import Paper, Published
 from ftlab.tracking.aggregate import Summary, summarise
 from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.records import CellKey, CellRecord

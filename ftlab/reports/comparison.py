@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ftlab.reports.cell_summary import Row
 from ftlab.reports.evidence import Contributions, Measured, measured
-from ftlab.reports.rows import Row
-from ftlab.reports.statistics.drift import step
-from ftlab.reports.statistics.family import FEWEST, LEVEL, Pair, holm, pairs, standing
+from ftlab.reports.statistics.multiple_testing import FEWEST, LEVEL, Pair, holm, pairs, standing
 from ftlab.reports.statistics.paired import Tested, over_both, over_examples, over_seeds
 from ftlab.reports.statistics.ranks import Ranked, rank
-from ftlab.tracking import garbage
+from ftlab.reports.statistics.two_studies import step
+from ftlab.tracking import gc_pause
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -111,7 +111,7 @@ def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better:
                       baseline if baseline in means else "", against)
 
 
-@garbage.what_is_stays()  # statsmodels asks for a collection with every family
+@gc_pause.what_is_stays()  # statsmodels asks for a collection with every family
 def compared(
     rows: Sequence[Row],
     records: Sequence[CellRecord],

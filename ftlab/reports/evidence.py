@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ftlab.reports.rows import Row
+from ftlab.reports.cell_summary import Row
 from ftlab.tracking import artifacts
 from ftlab.tracking.artifacts import DamagedArtifact
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord

@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import Self
 
 from ftlab.reports import against_baseline
+from ftlab.reports.cell_summary import Row
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import cost, digits
-from ftlab.reports.rows import Row
-from ftlab.reports.verdict import across, bold, ranged, ties
+from ftlab.reports.sentences import across, bold, ranged, ties
 from ftlab.tracking.aggregate import Summary
 from ftlab.tracking.metric_range import is_percent
 

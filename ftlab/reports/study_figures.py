@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftlab.reports.figures import room
-from ftlab.reports.source import gather, read
+from ftlab.reports.figures import all_figures
+from ftlab.reports.study_results import gather, read
 from ftlab.studies.study import Study
 from ftlab.tracking.sweeps import SweepTracker
 
@@ -42,7 +42,7 @@ def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "r
     source = read(study, tracker)
     evidence, _ = gather(source, source.upwards)
     folder = Path(results) / study.name / "figures"
-    paths = room.write(evidence, folder, only)
-    captions = {each.name: each.caption for each in room.drawn(evidence, only)}
+    paths = all_figures.write(evidence, folder, only)
+    captions = {each.name: each.caption for each in all_figures.drawn(evidence, only)}
     tracker.close()
     return Plotted(tuple(paths), captions)

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftlab.reports.comparison import Comparison
-from ftlab.reports.diagnoses.observe import diagnose, observe
+from ftlab.reports.csv_files import write_file
+from ftlab.reports.diagnoses.run_histories import diagnose, observe
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.export import write_file
 from ftlab.reports.formats import page as table_page
-from ftlab.reports.page.answers import head, tests
 from ftlab.reports.page.costs import costs
+from ftlab.reports.page.diagnoses import findings
 from ftlab.reports.page.document import document
-from ftlab.reports.page.findings import findings
 from ftlab.reports.page.markup import Markup, tag
-from ftlab.reports.page.origin import again, origin
 from ftlab.reports.page.plots import plots
+from ftlab.reports.page.provenance import again, origin
+from ftlab.reports.page.summary import head, tests
 from ftlab.reports.sheet import Sheet, layout
-from ftlab.reports.source import gather, read
+from ftlab.reports.study_results import gather, read
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
 from ftlab.tracking.sweeps import SweepTracker

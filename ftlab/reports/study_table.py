@@ -11,15 +11,15 @@ from pathlib import Path
 from rich.console import Group
 
 from ftlab.reports import formats
-from ftlab.reports.choice import grid, parse
-from ftlab.reports.export import write_file
-from ftlab.reports.publish import publish
+from ftlab.reports.columns import grid, parse
+from ftlab.reports.csv_files import write_file
 from ftlab.reports.sheet import Sheet
-from ftlab.reports.source import read
+from ftlab.reports.study_results import read
 from ftlab.reports.table import Report, formatted, write
+from ftlab.reports.to_mlflow import publish
 from ftlab.studies import provenance
-from ftlab.studies.record import FILE, record
 from ftlab.studies.study import Study
+from ftlab.studies.study_snapshot import FILE, record
 from ftlab.tracking.sweeps import SweepTracker
 
 _LONGEST = 80  # bytes of a file's name

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ftlab.reports.budget import columns
+from ftlab.reports.budget_table import columns
 from ftlab.reports.colours import Style, styles
-from ftlab.reports.front import Point
+from ftlab.reports.pareto_front import Point
 from ftlab.reports.picture import grid, plain, png
-from ftlab.reports.trials import Tried
+from ftlab.reports.trial_scores import Tried
 from ftlab.tracking.metric_range import is_percent
-from ftlab.tracking.plain import shorten
+from ftlab.tracking.mlflow_values import shorten
 
 _Styles = Mapping[str, Style]
 

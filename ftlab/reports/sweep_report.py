@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftlab.reports import budget, front
-from ftlab.reports.export import to_csv, write_file
+from ftlab.reports import budget_table, pareto_front
+from ftlab.reports.csv_files import to_csv, write_file
 from ftlab.reports.formats import escape_markdown, markdown
 from ftlab.reports.sweep_figures import draw_budget, draw_front
-from ftlab.reports.trials import Tried, tried
+from ftlab.reports.trial_scores import Tried, tried
 from ftlab.sweeps.coordinator import directions
 from ftlab.sweeps.sweep import Sweep
 from ftlab.tracking.sweeps import SweepTracker
@@ -54,7 +54,7 @@ def report(sweep: Sweep, tracking_uri: str | None = None,
                  sweep.objectives, upwards[0],
                  [name for name, space in sweep.spaces.items() if not space])
     searched = {name: list(space) for name, space in sweep.spaces.items()}
-    sentences = budget.ranking(rows, upwards[0])
+    sentences = budget_table.ranking(rows, upwards[0])
     files = contents(title(sweep), rows, sweep.objectives, upwards, searched, sentences)
     folder = Path(results) / study / "sweeps" / sweep.name
     paths = tuple(write_file(folder / name, content) for name, content in files.items())
@@ -94,19 +94,19 @@ def contents(
         searched: by technique, the names of its hyperparameters.
         sentences: from `ranking`.
     """
-    sheet = budget.layout(said, rows, higher_is_better[0])
+    sheet = budget_table.layout(said, rows, higher_is_better[0])
     above = "".join(f"{escape_markdown(sentence)}\n\n" for sentence in sentences)
-    table = budget.lines(rows)
+    table = budget_table.lines(rows)
     files: dict[str, str | bytes | None] = {
         "budget.md": above + markdown(sheet),
         "budget.csv": to_csv(list(table[0]), table),
         "budget.png": draw_budget(rows, higher_is_better[0]),
     }
     if len(objectives) > 1:
-        found = front.points(rows, higher_is_better)
-        each = front.lines(found, objectives, searched)
+        found = pareto_front.points(rows, higher_is_better)
+        each = pareto_front.lines(found, objectives, searched)
         files |= {
-            "front.md": markdown(front.layout(said, found, objectives, searched)),
+            "front.md": markdown(pareto_front.layout(said, found, objectives, searched)),
             "front.csv": to_csv(list(each[0]) if each else [], each),
             "front.png": draw_front(rows, found, objectives, higher_is_better),
         }

@@ -14,16 +14,16 @@ from rich.console import Group
 from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.reports import against_baseline, against_paper, formats
+from ftlab.reports.cell_summary import Row
 from ftlab.reports.comparison import Comparison
+from ftlab.reports.csv_files import runs_csv, table_lines, tests_csv, to_csv, write_file
 from ftlab.reports.evidence import TaskFacts
-from ftlab.reports.export import runs_csv, table_lines, tests_csv, to_csv, write_file
-from ftlab.reports.figures import room
+from ftlab.reports.figures import all_figures
 from ftlab.reports.latex import latex
-from ftlab.reports.rows import Row
+from ftlab.reports.sentences import answer
 from ftlab.reports.sheet import Sheet, layout
-from ftlab.reports.source import Source, gather
-from ftlab.reports.verdict import answer
-from ftlab.studies.published import Paper
+from ftlab.reports.study_results import Source, gather
+from ftlab.studies.paper_numbers import Paper
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -126,7 +126,7 @@ def write(
         files |= formatted("paper", published, list(numbers[0]) if numbers else [], numbers)
     folder = results / study
     paths = [write_file(folder / name, content) for name, content in files.items()]
-    paths += room.write(evidence, folder / "figures")
+    paths += all_figures.write(evidence, folder / "figures")
     return Report(study, metric, rows, sheet, tuple(paths), tuple(comparisons), published)
 
 

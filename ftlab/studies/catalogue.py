@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies.config import component_of, schema
+from ftlab.studies.components import component_of, schema
 from ftlab.studies.discover import FAMILIES, did_you_mean, family, members
 
 

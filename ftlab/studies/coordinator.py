@@ -15,14 +15,14 @@ from ftlab.errors import FtlabError, InputError
 from ftlab.studies import provenance
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
-from ftlab.studies.elsewhere import Elsewhere
 from ftlab.studies.engine import SPECIFICATION, Engine, Need
-from ftlab.studies.pack import gather, seeds_together
+from ftlab.studies.held_elsewhere import Elsewhere
+from ftlab.studies.local_engine import Workers
 from ftlab.studies.plan import Plan, PlannedCell, plan
-from ftlab.studies.queue import Claim, Queue, run_name
-from ftlab.studies.run import Outcome, StudyRun, fingerprints, folder_of, leftovers
+from ftlab.studies.run_job import Outcome, StudyRun, fingerprints, folder_of, leftovers
+from ftlab.studies.run_queue import Claim, Queue, run_name
+from ftlab.studies.shared_process import gather, seeds_together
 from ftlab.studies.study import Study
-from ftlab.studies.workers import Workers
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Tracker

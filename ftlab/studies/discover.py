@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies.admitted import admit
+from ftlab.studies.allowed_packages import admit
 
 FAMILIES = {
     "techniques": "ftlab.techniques.base.Technique",

@@ -137,7 +137,7 @@ def make_engine(name: str, address: str | None = None) -> Engine:
         return RayEngine(address or "auto")
     if address is not None:
         raise InputError(f"--address {shown(address)}: only a Ray cluster has one", "--engine ray")
-    from ftlab.studies.workers import Workers
+    from ftlab.studies.local_engine import Workers
 
     return Workers()
 

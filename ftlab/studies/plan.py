@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import TaskModel
-from ftlab.backbones.passes import Unplayable
-from ftlab.backbones.prefix import leading
+from ftlab.backbones.forward_trace import Unplayable
+from ftlab.backbones.prefix_replay import leading
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
 from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
-from ftlab.studies.config import build
+from ftlab.studies.components import build
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
-from ftlab.tracking.plain import flatten
+from ftlab.tracking.mlflow_values import flatten
 from ftlab.training import batches
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 FLOAT = 4  # bytes of a parameter in a checkpoint; half precision takes less
 

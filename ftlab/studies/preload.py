@@ -14,7 +14,7 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 
-from ftlab.studies.pipe import Lines
+from ftlab.studies.json_lines import Lines
 
 ROOMS = ("backbones", "tasks", "data", "techniques", "training")
 """Of ftlab, whose modules a run may need."""
@@ -28,7 +28,7 @@ def preload() -> None:
     import torchvision  # noqa: F401
     import transformers  # noqa: F401
 
-    import ftlab.studies.process  # noqa: F401
+    import ftlab.studies.run_process  # noqa: F401
 
     for room in ROOMS:
         package = importlib.import_module(f"ftlab.{room}")
@@ -41,12 +41,12 @@ def preload() -> None:
 
 def _use_once() -> None:
     """Have jsonargparse and transformers make what they keep for a process's life."""
-    from ftlab.studies import config
+    from ftlab.studies import components
     from ftlab.studies.discover import FAMILIES, family, members
 
     for name in FAMILIES:
         for member in members(family(name)).values():
-            config.prepare(member)
+            components.prepare(member)
     with contextlib.suppress(ImportError):  # its own affair: without it each run makes the table
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 

@@ -18,9 +18,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Need
+from ftlab.studies.fork_server import GRACE
 from ftlab.studies.ray_cluster import connect, nodes, portion, room
 from ftlab.studies.ray_runner import Runner
-from ftlab.studies.server import GRACE
 
 LOOK = 5.0  # seconds from one look at the cluster's nodes to the next
 IDLE = 30.0  # seconds until a place that no run wants goes back to the cluster

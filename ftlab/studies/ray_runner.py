@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.studies.engine import SPECIFICATION, STOP, Event, Share
-from ftlab.studies.workers import Workers
+from ftlab.studies.local_engine import Workers
 
 PATIENCE = 1.0  # seconds that a call waits for news, and so from one sign of life to the next
 PIECE = 16 * 2**20  # bytes of a file in one answer, so that no checkpoint has to fit into memory

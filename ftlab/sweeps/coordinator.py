@@ -16,23 +16,23 @@ from optuna.trial import TrialState
 
 from ftlab.errors import InputError
 from ftlab.studies import provenance
-from ftlab.studies.config import build
+from ftlab.studies.components import build
 from ftlab.studies.coordinator import FLUSH, need
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
-from ftlab.studies.pack import LARGEST, gather, together_of
+from ftlab.studies.local_engine import Workers
 from ftlab.studies.plan import Plan, PlannedCell, plan, writable
+from ftlab.studies.shared_process import LARGEST, gather, together_of
 from ftlab.studies.study import Cell
-from ftlab.studies.workers import Workers
-from ftlab.sweeps.board import LEASE, Board, Held
+from ftlab.sweeps.check_sampler import rehearse
 from ftlab.sweeps.display import SweepDisplay
-from ftlab.sweeps.records import catch_up
-from ftlab.sweeps.rehearsal import rehearse
-from ftlab.sweeps.standing import Direction, Standing
+from ftlab.sweeps.progress import Direction, Standing
+from ftlab.sweeps.reconcile import catch_up
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
-from ftlab.sweeps.trial import Trial, pack_folder
+from ftlab.sweeps.trial_job import Trial, pack_folder
+from ftlab.sweeps.trial_queue import LEASE, Board, Held
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status

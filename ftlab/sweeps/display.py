@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from rich.progress import TaskID
 
 from ftlab.studies.display import Display
-from ftlab.sweeps.standing import Direction, Standing
+from ftlab.sweeps.progress import Direction, Standing
 from ftlab.terminal import Terminal
 
 LOOK = 5.0  # seconds until the trials of other coordinators are looked at again

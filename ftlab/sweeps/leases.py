@@ -17,8 +17,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study as Search
 from optuna.trial import FrozenTrial
 
-from ftlab.studies.queue import Holder
-from ftlab.sweeps.owner import Owner, Watch
+from ftlab.studies.run_queue import Holder
+from ftlab.sweeps.liveness import Owner, Watch
 from ftlab.sweeps.storage import Storage
 
 _LEASE = "ftlab.lease"

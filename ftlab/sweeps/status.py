@@ -13,7 +13,7 @@ from rich.table import Table
 from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.studies.display import Clock, clock
-from ftlab.sweeps.standing import Direction, Standing
+from ftlab.sweeps.progress import Direction, Standing
 from ftlab.sweeps.storage import Storage, is_file
 from ftlab.sweeps.sweep import Sweep
 from ftlab.terminal import plain_text

@@ -20,7 +20,7 @@ from ftlab import addresses
 from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full
 from ftlab.redaction import redact
-from ftlab.sweeps.journal import FileLock, Journal
+from ftlab.sweeps.journal_storage import FileLock, Journal
 from ftlab.sweeps.postgresql import Server
 
 OUTAGE = (OSError, StorageInternalError, DBAPIError, PoolTimeout)

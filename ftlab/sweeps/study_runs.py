@@ -16,12 +16,12 @@ from ftlab.studies.coordinator import coordinate
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
 from ftlab.studies.plan import Plan
-from ftlab.studies.queue import Claim, Holder, Queue
-from ftlab.studies.run import Outcome
+from ftlab.studies.run_job import Outcome
+from ftlab.studies.run_queue import Claim, Holder, Queue
 from ftlab.studies.study import Study
-from ftlab.sweeps.board import LEASE
 from ftlab.sweeps.leases import Lease, Leases
 from ftlab.sweeps.storage import OUTAGE, Storage
+from ftlab.sweeps.trial_queue import LEASE
 
 PARTING = 5.0  # seconds that an outage of the storage may last once we stop
 _RUN = "ftlab.run"

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.model import Batch, Outputs, TaskModel
-from ftlab.backbones.outside import PlainOutputs
+from ftlab.backbones.export_code import PlainOutputs
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
-from ftlab.tasks.alike import alike
-from ftlab.tasks.naming import metric_keys
+from ftlab.tasks.class_names import metric_keys
+from ftlab.tasks.same_prediction import alike
 from ftlab.tasks.spelling import renamed
-from ftlab.tracking.plain import name_of
+from ftlab.tracking.mlflow_values import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.outside import Lines, PlainOutputs
+from ftlab.backbones.export_code import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
-from ftlab.tasks.classification_counts import contributions
+from ftlab.tasks.class_names import absent_class, class_name, flattened, unseen
+from ftlab.tasks.classification_jackknife import contributions
 from ftlab.tasks.classification_metrics import PER_CLASS, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
 from ftlab.tasks.losses.base import Loss
 from ftlab.tasks.losses.cross_entropy import CrossEntropy
-from ftlab.tasks.naming import absent_class, class_name, flattened, unseen
 from ftlab.tasks.spelling import Classes
 
 if TYPE_CHECKING:

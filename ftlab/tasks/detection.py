@@ -10,14 +10,14 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.model import Batch, Outputs, TaskModel
-from ftlab.backbones.outside import Lines, PlainOutputs
+from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
 from ftlab.tasks.boxes import Box, precision_recall, same_boxes
+from ftlab.tasks.class_names import absent_class, flattened, unseen
 from ftlab.tasks.detection_metrics import PER_CLASS, WHOLE, BoxPrecision
 from ftlab.tasks.losses.base import at_least_float32
-from ftlab.tasks.naming import absent_class, flattened, unseen
 from ftlab.tasks.spelling import Classes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ftlab.errors import InputError
-from ftlab.tasks.naming import class_name
+from ftlab.tasks.class_names import class_name
 from ftlab.tasks.spelling import key
 
 Form = Literal["names", "positions", "keys"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftlab.backbones.model import IGNORED
+from ftlab.backbones.task_model import IGNORED
 from ftlab.tasks.losses.base import at_least_float32
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.model import Batch, Outputs, TaskModel
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch, matches
-from ftlab.tasks.final_number import NONE, Rule, answer
 from ftlab.tasks.label_tokens import label_count, mean_log_likelihood, stack_labels, token_loss
+from ftlab.tasks.numeric_answer import NONE, Rule, answer
 from ftlab.tasks.texts import text_of
 
 
@@ -32,7 +32,7 @@ class LanguageModelling(Task):
     Args:
         max_new_tokens: of a generated answer.
         final_number: how the number at an answer's end is found: `marked`, `last` or `peft`, as
-            `ftlab.tasks.final_number` says; null for no such metric.
+            `ftlab.tasks.numeric_answer` says; null for no such metric.
     """
 
     form: ClassVar[Form] = "text"

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.outside import Lines, PlainOutputs
+from ftlab.backbones.export_code import Lines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
+from ftlab.tasks.class_names import absent_class, flattened, unseen
 from ftlab.tasks.label_lists import (
     MEND,
     Form,
@@ -30,7 +31,6 @@ from ftlab.tasks.multi_label_metrics import (
     multi_label_metrics,
     probabilities,
 )
-from ftlab.tasks.naming import absent_class, flattened, unseen
 from ftlab.tasks.spelling import Classes, is_number, key, renamed
 
 _TELL = """

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.model import Batch, TaskModel
-from ftlab.backbones.outside import Lines, PlainOutputs
+from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
 from ftlab.tasks.losses.base import at_least_float32
@@ -165,7 +165,7 @@ class Regression(Task):
     def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
         """Predictions over targets."""
         # matplotlib takes a quarter of a second to import; most processes draw nothing
-        from ftlab.tasks.scatter import scatter_figure
+        from ftlab.tasks.scatter_plot import scatter_figure
 
         return {"scatter": scatter_figure(records["target"], records["prediction"])}
 

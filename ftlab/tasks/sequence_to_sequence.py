@@ -11,11 +11,11 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.model import Batch, TaskModel
+from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch, matches
+from ftlab.tasks.generation_metrics import BLEU_ORDER, ROUGE, Bleu, Rouge, Tokenisation, words
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
-from ftlab.tasks.text_overlap import BLEU_ORDER, ROUGE, Bleu, Rouge, Tokenisation, words
 from ftlab.tasks.texts import text_of
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.tasks.naming import class_name, name_order, plain
+from ftlab.tasks.class_names import class_name, name_order, plain
 
 _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 """A number as people and programs write it; with a leading zero it is a code, as 01 is."""

@@ -13,12 +13,12 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.model import Batch
-from ftlab.backbones.outside import Lines, PlainOutputs
+from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.task_model import Batch
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
+from ftlab.tasks.class_names import absent_class, class_name, flattened, unseen
 from ftlab.tasks.label_tokens import label_count, token_loss
-from ftlab.tasks.naming import absent_class, class_name, flattened, unseen
 from ftlab.tasks.span_metrics import SpanScores, contributions, names, word_tags
 from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, spans, split_tag
 from ftlab.tasks.spelling import Classes, key

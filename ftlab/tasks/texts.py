@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ftlab.errors import InputError
-from ftlab.tasks.naming import is_missing
+from ftlab.tasks.class_names import is_missing
 
 
 def text_of(value: Any, where: str, what: str = "text", argument: str | None = None) -> str:

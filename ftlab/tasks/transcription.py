@@ -13,7 +13,7 @@ from torch.nn.functional import ctc_loss
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.model import IGNORED, Batch, Outputs, TaskModel
+from ftlab.backbones.task_model import IGNORED, Batch, Outputs, TaskModel
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
 from ftlab.tasks.losses.base import log_probabilities

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.model import Outputs, TaskModel
 from ftlab.backbones.new_tokens import thaw, train_rows
+from ftlab.backbones.task_model import Outputs, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.train_batches import Share
 from ftlab.errors import Incompatible

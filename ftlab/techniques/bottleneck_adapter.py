@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.backbones.block import Block
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import (
     Choice,
@@ -17,7 +17,7 @@ from ftlab.techniques.base import (
     freeze_all_but_head,
     is_norm,
 )
-from ftlab.techniques.injection import LAYERS, READS_WEIGHTS
+from ftlab.techniques.peft_injection import LAYERS, READS_WEIGHTS
 
 
 class Bottleneck(nn.Module):

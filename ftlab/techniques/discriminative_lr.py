@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, Technique
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 
 

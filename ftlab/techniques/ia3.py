@@ -5,9 +5,9 @@ from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as KNOWN
 from torch import nn
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.techniques.base import LogUniform, Optimization, Technique
-from ftlab.techniques.injection import choose_targets, exactly, inject, merge_injected
+from ftlab.techniques.peft_injection import choose_targets, exactly, inject, merge_injected
 
 
 class IA3(Technique):

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftlab.backbones.model import TaskModel
 from ftlab.backbones.preprocessing import TextPreprocessing
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Technique
-from ftlab.techniques.prompts import Continuations, Prompts, decode, tokenise, without_special
+from ftlab.techniques.label_likelihood import (
+    Continuations,
+    Prompts,
+    decode,
+    tokenise,
+    without_special,
+)
 
 TEXT, LABEL = "{text}", "{label}"
 

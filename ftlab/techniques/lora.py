@@ -4,10 +4,10 @@ from peft import LoraConfig
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
 from torch import nn
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
-from ftlab.techniques.injection import choose_targets, exactly, inject, merge_injected
+from ftlab.techniques.peft_injection import choose_targets, exactly, inject, merge_injected
 
 
 class LoRA(Technique):

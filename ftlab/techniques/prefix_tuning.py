@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from peft import PrefixTuningConfig
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
-from ftlab.techniques.virtual_tokens import (
+from ftlab.techniques.prompt_learning import (
     bounds,
     refuse_packing,
     tell_of_token_types,

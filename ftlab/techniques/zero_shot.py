@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ftlab.backbones.forms.embedding import EmbeddingModel, Scorer
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Technique

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ftlab.errors import InputError
-from ftlab.tracking.plain import name_of
+from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.tracker import Tracker
 

@@ -9,7 +9,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from ftlab.errors import InputError
-from ftlab.tracking import view
+from ftlab.tracking import ui_layout
 
 
 class Experiments:
@@ -35,9 +35,9 @@ class Experiments:
         if found is None:
             found = self._make_experiment(study, root)
         self._experiments[study] = found.experiment_id
-        note = found.tags.get(view.NOTE, "")
+        note = found.tags.get(ui_layout.NOTE, "")
         # the table that an earlier run put below the question stays until the next one
-        kept = {view.NOTE} if note.startswith(tags.get(view.NOTE, "")) and note else set()
+        kept = {ui_layout.NOTE} if note.startswith(tags.get(ui_layout.NOTE, "")) and note else set()
         self.tag_experiment(study, {k: v for k, v in tags.items() if k not in kept})
 
     def _make_experiment(self, study: str, root: str | None) -> Experiment:
@@ -78,7 +78,7 @@ class Experiments:
         while True:
             page = self._client.search_experiments(page_token=token)
             for each in page:
-                paths = view.paths(each.name, each.experiment_id, each.tags)
+                paths = ui_layout.paths(each.name, each.experiment_id, each.tags)
                 names += [each.name] if paths else []
                 if study in (None, each.name):
                     found |= paths

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mlflow.entities import Metric
 
-from ftlab.tracking.plain import name_of
+from ftlab.tracking.mlflow_values import name_of
 
 MOST = 500  # metrics waiting before they are sent, and in one batch (MLflow's limit is 1000)
 LONGEST_WAIT = 3.0  # seconds before waiting metrics are sent

@@ -18,8 +18,8 @@ from mlflow.models import Model, infer_signature
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
 from ftlab.tracking import store
+from ftlab.tracking.mlflow_values import tag_values
 from ftlab.tracking.outbox import OUTAGE, one_line
-from ftlab.tracking.plain import tag_values
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.tracker import Tracker
 

@@ -8,9 +8,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
 
 from ftlab.tracking.election import elect
-from ftlab.tracking.plain import name_of
+from ftlab.tracking.mlflow_runs import CLOCKS, Runs
+from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
-from ftlab.tracking.runs import CLOCKS, Runs
 from ftlab.tracking.tags import ORIGIN, cell_names
 
 _BATCH = 100  # params in one log_batch, MLflow's limit

@@ -10,12 +10,12 @@ from uuid import uuid4
 
 from mlflow.entities import Run
 
-from ftlab.tracking import view
+from ftlab.tracking import ui_layout
 from ftlab.tracking.election import elected
 from ftlab.tracking.metrics import as_metrics, plain
-from ftlab.tracking.plain import flatten, name_of, tag_values
+from ftlab.tracking.mlflow_runs import Runs
+from ftlab.tracking.mlflow_values import flatten, name_of, tag_values
 from ftlab.tracking.records import CellKey, TrialRecord
-from ftlab.tracking.runs import Runs
 from ftlab.tracking.tracker import Status, Tracker
 from ftlab.tracking.writes import Write
 
@@ -124,13 +124,13 @@ class SweepTracker(Tracker):
         axes = {technique: [name_of(f"{technique}.{name}") for name in names]
                 for technique, names in searched.items() if names}
         told = [objective(name) for name in objectives]
-        text = view.sweep_state(sweep, axes, objectives, told, higher_is_better)
-        self._write("view", "tag_experiment", study, {view.sweep_tag(sweep): text})
+        text = ui_layout.sweep_state(sweep, axes, objectives, told, higher_is_better)
+        self._write("view", "tag_experiment", study, {ui_layout.sweep_tag(sweep): text})
 
     def sweep_view_path(self, study: str, sweep: str) -> str:
         """Where the UI shows the sweep, after `http://127.0.0.1:PORT`."""
         with self._lock:
-            return view.sweep_path(self._outbox.read(lambda: self._runs.experiment(study)), sweep)
+            return ui_layout.sweep_path(self._outbox.read(lambda: self._runs.experiment(study)), sweep)
 
 
 def _trials(runs: Runs, study: str, sweep: str) -> list[TrialRecord]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
 from ftlab.tracking import store
+from ftlab.tracking.mlflow_runs import Runs
 from ftlab.tracking.outbox import Outbox
-from ftlab.tracking.runs import Runs
 from ftlab.tracking.spool import FOLDER, Spool
 from ftlab.tracking.writes import Write, Writer
 

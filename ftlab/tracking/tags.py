@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from mlflow.entities import Run
 
+from ftlab.tracking.mlflow_values import LONGEST_TAG, shorten
 from ftlab.tracking.palette import COLOURS
-from ftlab.tracking.plain import LONGEST_TAG, shorten
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
 
 COLOUR = "mlflow.runColor"

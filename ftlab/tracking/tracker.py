@@ -16,12 +16,12 @@ from mlflow import MlflowClient
 
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
-from ftlab.tracking import garbage, store, view
+from ftlab.tracking import gc_pause, store, ui_layout
 from ftlab.tracking.metrics import MetricBuffer, as_metrics, plain
+from ftlab.tracking.mlflow_runs import Runs
+from ftlab.tracking.mlflow_values import flatten, tag_values
 from ftlab.tracking.outbox import OUTAGE, Outbox, T, one_line
-from ftlab.tracking.plain import flatten, tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
-from ftlab.tracking.runs import Runs
 from ftlab.tracking.sync import send_kept
 from ftlab.tracking.writes import Write, Writer
 
@@ -81,7 +81,7 @@ class Tracker:
         try:
             with self._lock, store.quiet():
                 store.past_rivals(
-                    self._runs.open_experiment, study, root, tag_values(tags) | view.KIND)
+                    self._runs.open_experiment, study, root, tag_values(tags) | ui_layout.KIND)
         except OUTAGE as error:
             raise InputError(
                 f"tracking store {redact(self.uri)}: cannot open study {study}: {one_line(error)}",
@@ -218,7 +218,7 @@ class Tracker:
         path = store.sqlite_path(self.uri)
         if path is not None and not path.exists():
             raise InputError(f"no tracking store at {path}", "run a study first: ftlab run STUDY")
-        with self._lock, garbage.none_is_made():
+        with self._lock, gc_pause.none_is_made():
             self.flush()
             return self._outbox.read(lambda: self._runs.cells(study))
 
@@ -241,15 +241,15 @@ class Tracker:
 
     def set_view(self, study: str, metric: str, names: Iterable[str] = ()) -> None:
         """Prepare the study's pages in the UI; see `view.study_tags` and `view_paths`."""
-        self._write("view", "tag_experiment", study, view.study_tags(study, metric, names))
+        self._write("view", "tag_experiment", study, ui_layout.study_tags(study, metric, names))
 
     def describe_study(self, study: str, note: str) -> None:
         """Set the experiment's description, Markdown; the UI shows it above the runs."""
-        self._write("note", "tag_experiment", study, tag_values({view.NOTE: note}))
+        self._write("note", "tag_experiment", study, tag_values({ui_layout.NOTE: note}))
 
     def view_path(self, study: str) -> str:
         """Where the UI shows the study, after `http://127.0.0.1:PORT`."""
-        return view.path(self._read(lambda: self._runs.experiment(study)))
+        return ui_layout.path(self._read(lambda: self._runs.experiment(study)))
 
     def view_paths(self, study: str | None = None) -> dict[str, str]:
         """Where the UI shows each study (or this one), its curves and its sweeps: what -> path.

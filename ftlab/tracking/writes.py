@@ -13,8 +13,8 @@ from mlflow.entities import Metric, RunTag
 
 from ftlab.errors import InputError
 from ftlab.tracking import sweep_runs
+from ftlab.tracking.mlflow_runs import Runs
 from ftlab.tracking.records import CellKey
-from ftlab.tracking.runs import Runs
 
 _TAGS = 100  # in one log_batch, MLflow's limit
 

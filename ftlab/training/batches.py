@@ -12,14 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.sampling import share_of_batch
 from ftlab.data.train_batches import Update, leaves_one
 from ftlab.errors import InputError
 from ftlab.techniques.base import Technique
 from ftlab.training.costs import first_examples
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 LONE = ("the last training batch would have 1 example a device, of which batch norms have no "
         "variance: it joins the batch before, with every technique")

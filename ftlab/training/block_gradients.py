@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ftlab.backbones.model import TaskModel
-from ftlab.training.sharding import full
+from ftlab.backbones.task_model import TaskModel
+from ftlab.training.fsdp import full
 
 REST = "rest"
 """What a technique has added outside every block."""

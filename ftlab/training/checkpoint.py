@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import InputError
 from ftlab.files import replacing, write
+from ftlab.training.fsdp import full
 from ftlab.training.manifest import MANIFEST
-from ftlab.training.sharding import full
 
 WEIGHTS = "delta.safetensors"
 

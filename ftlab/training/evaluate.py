@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from lightning import Trainer
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.examples import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task

@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.errors import GuardFailed
@@ -26,22 +26,22 @@ from ftlab.training import (
     batches,
     checkpoint,
     costs,
+    fsdp,
     guards,
     hardware,
     merging,
     precision,
-    sharding,
 )
-from ftlab.training.agreement import Agreement
 from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
 from ftlab.training.declined import Declined
 from ftlab.training.heads.cached_head import CachedHead, find_head
 from ftlab.training.heads.head_members import Member, Seed, random_state
 from ftlab.training.heads.stacked_heads import train_stack
-from ftlab.training.neighbours import reads_padding
-from ftlab.training.prefix import frozen_prefix
-from ftlab.training.settings import TrainerSettings
-from ftlab.training.unused import retire_unused
+from ftlab.training.padding_sensitivity import reads_padding
+from ftlab.training.prefix import use_cache
+from ftlab.training.rank_consistency import Agreement
+from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.unused_parameters import retire_unused
 
 
 @dataclass
@@ -96,14 +96,14 @@ def fit(
     model, guard = adapt(run, report)
     sharded = run.settings.strategy == "fsdp" and run.technique.trains
     if sharded:
-        sharding.check(model)
-        run.technique.shard = sharding.shard
+        fsdp.check(model)
+        run.technique.shard = fsdp.shard
     watch = Watch(guard, report, run.settings.log_every)
     best = best_epoch(run, model, whole=pruning is None)
     alike = {"configuration": run.record, "data set": run.data.fingerprint, "model": guard.before}
     callbacks: list[Callback] = [Agreement(alike), watch, best, *([pruning] if pruning else [])]
     if sharded:
-        callbacks.append(sharding.EvenValidation())
+        callbacks.append(fsdp.EvenValidation())
     if run.settings.patience:
         mode = "max" if best.sign > 0 else "min"
         callbacks.append(EarlyStopping(run.select_by, patience=run.settings.patience, mode=mode))
@@ -112,7 +112,7 @@ def fit(
         best.keep(model)
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
     splits = SPLITS if pruning is None else SPLITS[:2]
-    cached = frozen_prefix.attach(run, trainer, guard, splits, report)
+    cached = use_cache.attach(run, trainer, guard, splits, report)
     head = _head(run, trainer, report)
     if head is not None:
         member = _only_member(run, head, guard, best, report)
@@ -270,5 +270,5 @@ def _strategy(run: Run) -> Strategy | str:
     if settings.devices == 1:
         return "auto"
     if settings.strategy == "fsdp":
-        return sharding.strategy(settings.devices)
+        return fsdp.strategy(settings.devices)
     return DDPStrategy(find_unused_parameters=run.technique.changes_freezing)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ftlab.backbones.digest import digest
-from ftlab.backbones.model import TaskModel
 from ftlab.backbones.new_tokens import is_delta
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.training.sharding import full
+from ftlab.training.fsdp import full
 
 PATIENCE = 10  # updates by which a gradient has come, also where layers are dropped at random
 TYPICAL = 0.1  # of its rate, what Adam moves a weight by in most updates

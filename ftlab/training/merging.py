@@ -10,7 +10,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 

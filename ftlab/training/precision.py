@@ -12,7 +12,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from ftlab.errors import InputError
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 DTYPES = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 """Of the weights, where it is not what the backbone was asked for."""

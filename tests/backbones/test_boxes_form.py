@@ -6,18 +6,18 @@ import torch
 import transformers as hf
 from detection import DETECTORS
 
-from ftlab.backbones.forms.boxes import TransformersDetector
+from ftlab.backbones.forms.detection import TransformersDetector
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.pretrained import quiet
+from ftlab.backbones.load_pretrained import quiet
 from ftlab.data.box_augment import BoxAugment
 from ftlab.data.object_detection import ObjectDetection
 from ftlab.errors import Incompatible
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.lora import LoRA
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run
-from ftlab.training.run import execute
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 PROCESSORS = {"yolos": hf.YolosImageProcessor, "detr": hf.DetrImageProcessor,
               "rt_detr": hf.RTDetrImageProcessor}

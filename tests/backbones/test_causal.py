@@ -15,7 +15,7 @@ from ftlab.backbones import gguf_file
 from ftlab.backbones.forms.causal import packs, restarting_positions
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.batches import Row
-from ftlab.data.packing import PackedCollate
+from ftlab.data.sequence_packing import PackedCollate
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.language_modelling import LanguageModelling

@@ -8,7 +8,7 @@ import pytest
 import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from ftlab.backbones.tokens import load_tokenizer
+from ftlab.backbones.text_preprocessing import load_tokenizer
 from ftlab.errors import InputError
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Good", "good"]

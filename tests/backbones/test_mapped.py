@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.torchvision import Torchvision
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc names what is mapped")

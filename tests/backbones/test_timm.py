@@ -11,7 +11,7 @@ from ftlab.errors import Incompatible, InputError
 from ftlab.studies.discover import members
 from ftlab.tasks.classification import Classification
 from ftlab.techniques.base import Technique, is_norm
-from ftlab.techniques.injection import adaptable_layers
+from ftlab.techniques.peft_injection import adaptable_layers
 
 timm = pytest.importorskip("timm")
 BLOCKS = {  # how many, and the first two

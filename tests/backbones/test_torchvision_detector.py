@@ -5,11 +5,11 @@ import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from ftlab.backbones.detector_networks import FAMILIES, Levels
+from ftlab.backbones.detector_builders import FAMILIES, Levels
 from ftlab.backbones.feature_maps import Trunk, choose_taps, cut, find_taps
 from ftlab.backbones.forms.detection_model import DetectionModel, Keep
 from ftlab.backbones.torchvision_detector import TorchvisionDetector
-from ftlab.backbones.torchvision_weights import last_layer, make_network
+from ftlab.backbones.weight_files import last_layer, make_network
 from ftlab.errors import Incompatible, InputError
 
 SMALL = Levels(strides=(8, 16, 32), width=32, aspect_ratios=(1.0, 2.0))

@@ -42,8 +42,8 @@ from ftlab.techniques.base import Optimization
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training import hardware
 from ftlab.training.fit import Run, adapt, load
-from ftlab.training.search import search
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trial import search
 
 REPEATS, STEPS = 5, 4
 BATCH, LENGTH, EDGE, LR = 16, 64, 96, 1e-5

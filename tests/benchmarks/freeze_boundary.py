@@ -33,8 +33,8 @@ from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.text import TextClassification
 from ftlab.techniques.partial_fine_tuning import PartialFineTuning
 from ftlab.training.fit import Run
-from ftlab.training.search import search
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trial import search
 
 LAYERS, EPOCHS, TRIALS, REPEATS = 12, 5, 8, 5
 TEXTS, HELD_OUT, LENGTH, BATCH = 256, 16, 64, 16

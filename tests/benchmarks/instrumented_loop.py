@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from ftlab.data.sampling import Natural, TrainSampler
 from ftlab.studies.engine import EVENTS
-from ftlab.studies.process import journal
+from ftlab.studies.run_process import journal
 from ftlab.tasks.classification import Classification
 from ftlab.techniques.base import Optimization
 from ftlab.tracking.records import CellKey
@@ -38,7 +38,7 @@ from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead
 from ftlab.training.heads.head_members import Member, Seed
 from ftlab.training.heads.stacked_heads import StackedFit
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 WIDTH, CLASSES, BATCH, EXAMPLES, EPOCHS = 768, 10, 64, 64 * 500, 4
 LIMIT = 1.15

@@ -37,7 +37,7 @@ from ftlab.training.packed import packing_check
 from ftlab.training.packed.pack import Pack
 from ftlab.training.packed.packed_adapters import adapted
 from ftlab.training.packed.packed_member import Member
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 SLOTS = 8
 TOKENS = 64

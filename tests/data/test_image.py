@@ -11,7 +11,7 @@ from ftlab.backbones.preprocessing import (
     ImagePreprocessing,
     TextPreprocessing,
 )
-from ftlab.data import decoded_images
+from ftlab.data import image_store
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment, seeded
 from ftlab.data.image_dataset import FitSize
@@ -76,7 +76,7 @@ def test_eval_loader__pixels_normalised_and_targets_right(folder):
 
 def test_memory__decoding_on_access_is_the_same(folder, monkeypatch):
     kept = next(iter(connected(folder).train_dataloader()))
-    monkeypatch.setattr(decoded_images, "IN_MEMORY", 500)
+    monkeypatch.setattr(image_store, "IN_MEMORY", 500)
     data = connected(folder)
     files = data.splits["train"].inputs
     assert data._images.of("train") is files

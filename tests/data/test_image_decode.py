@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ftlab.data.annotations import BoxCheck, read_coco
+from ftlab.data.box_annotations import BoxCheck, read_coco
 from ftlab.data.image_decode import decode_image, picture_size
 from ftlab.errors import InputError
 

@@ -10,8 +10,8 @@ import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.data.alignment import Alignment, in_tokens
 from ftlab.data.token_classification import TokenClassification
+from ftlab.data.word_alignment import Alignment, in_tokens
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.tagging import Tagging
 

@@ -11,14 +11,14 @@ from matrix import WORLDS, World, make_world
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.model import tensors
+from ftlab.backbones.task_model import tensors
 from ftlab.backbones.timm import Timm
 from ftlab.backbones.torchvision import Torchvision
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.text import TextClassification
-from ftlab.exports.agreement import known
-from ftlab.tasks.alike import alike
+from ftlab.exports.verify import known
+from ftlab.tasks.same_prediction import alike
 
 OWN = {"object_detection"}  # gives boxes and no raw outputs: test_detectors has it
 THERE = [world for world in WORLDS if world not in OWN]

@@ -13,15 +13,15 @@ from matrix import World
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-from ftlab.backbones.detector_networks import FAMILIES, Levels
+from ftlab.backbones.detector_builders import FAMILIES, Levels
 from ftlab.backbones.forms.detection_model import Keep
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.torchvision_detector import TorchvisionDetector
 from ftlab.data.box_augment import BoxAugment
 from ftlab.data.object_detection import ObjectDetection
-from ftlab.exports.agreement import Sample
-from ftlab.exports.loading import executed
-from ftlab.exports.restore import Restored
+from ftlab.exports.loading_code import executed
+from ftlab.exports.restore_run import Restored
+from ftlab.exports.verify import Sample
 from ftlab.tasks.boxes import same_boxes
 
 TRANSFORMERS = ("yolos", "detr", "rt_detr")

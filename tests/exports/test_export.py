@@ -208,7 +208,7 @@ def test_refused__what_no_other_library_has(stored: Stored, tmp_path: Path) -> N
 def test_disagreement__leaves_nothing(
     stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ftlab.exports.heads._POOLED", {"mean": "hidden[:, 0]"})
+    monkeypatch.setattr("ftlab.exports.head_code._POOLED", {"mean": "hidden[:, 0]"})
     with pytest.raises(FtlabError, match="gives other outputs than ours"):
         ftlab.export_run(stored.lora, tmp_path / "model", tracking_uri=stored.uri)
     assert not any(tmp_path.iterdir())
@@ -353,7 +353,7 @@ def test_run__without_a_model_is_refused(
 
 
 def test_run__prefix_of_several(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ftlab.tracking.reader import RunReader
+    from ftlab.tracking.find_run import RunReader
 
     reader = RunReader(stored.uri)
     runs = [reader._client.get_run(run) for run in stored.ids["lora"]]

@@ -25,21 +25,21 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.speech import Speech
+from ftlab.backbones.speech_settings import Speech
 from ftlab.data.audio_classification import AudioClassification
 from ftlab.data.audio_sources import Speakers
 from ftlab.data.causal_lm import CausalLM
-from ftlab.data.other_examples import put
+from ftlab.data.prediction_split import put
 from ftlab.data.speech_recognition import SpeechRecognition
 from ftlab.data.text import TextClassification
 from ftlab.errors import FtlabError
 from ftlab.exports.export import write_model
 from ftlab.exports.predictions import predictions_of
-from ftlab.exports.restore import Restored
-from ftlab.tasks.alike import alike
+from ftlab.exports.restore_run import Restored
 from ftlab.tasks.language_modelling import LanguageModelling
 from ftlab.tasks.multi_label import MultiLabel
 from ftlab.tasks.regression import Regression
+from ftlab.tasks.same_prediction import alike
 from ftlab.tasks.transcription import Transcription
 
 # PEFT asks transformers for what this calls outdated

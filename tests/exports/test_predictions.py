@@ -17,8 +17,8 @@ from ftlab.backbones.base import Backbone
 from ftlab.errors import FtlabError, Incompatible
 from ftlab.exports.export import write_model
 from ftlab.exports.predictions import SHOWN, Predictions, beside, predictions_of
-from ftlab.exports.restore import Restored
-from ftlab.tasks.alike import alike
+from ftlab.exports.restore_run import Restored
+from ftlab.tasks.same_prediction import alike
 
 SCORES = {
     "object_detection": ["scores"], "token_classification": ["scores"], "regression": ["scores"],

@@ -11,12 +11,12 @@ from matrix import make_world
 
 from ftlab.backbones.forms.detection_model import Keep
 from ftlab.errors import Incompatible
-from ftlab.exports.agreement import known, samples
 from ftlab.exports.export import write_model
-from ftlab.exports.loading import Loading
+from ftlab.exports.loading_code import Loading
 from ftlab.exports.pyfunc import register_model
-from ftlab.exports.restore import Restored
-from ftlab.tasks.alike import alike
+from ftlab.exports.restore_run import Restored
+from ftlab.exports.verify import known, samples
+from ftlab.tasks.same_prediction import alike
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.registry import Registrable, Registry
 

@@ -15,14 +15,14 @@ from scipy import stats
 
 from ftlab.backbones import cache_folder
 from ftlab.errors import InputError
-from ftlab.reports.choice import grid
+from ftlab.reports.columns import grid
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.sheet import Sheet, layout
-from ftlab.reports.source import Source, gather
+from ftlab.reports.study_results import Source, gather
 from ftlab.reports.table import write
-from ftlab.studies import process
-from ftlab.studies import remembered as remembered_module
-from ftlab.studies.remembered import remembered
+from ftlab.studies import check_cache as remembered_module
+from ftlab.studies import run_process
+from ftlab.studies.check_cache import remembered
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.artifacts import DamagedArtifact, check, sha256_tags, whole
 from ftlab.tracking.records import CellKey
@@ -243,7 +243,7 @@ def test_a_run_takes_a_note_of_damage_that_its_output_would_lose(tmp_path: Path)
     events: list[dict[str, str]] = []
     handlers = logging.getLogger(cache_folder.LOGGER).handlers
     before = [*handlers]
-    process._note_caches([events.append])
+    run_process._note_caches([events.append])
     try:
         cache_folder.damaged("x.safetensors: torn")
     finally:

@@ -18,7 +18,7 @@ from ftlab import cli
 from ftlab.commands.show import complain
 from ftlab.errors import InputError
 from ftlab.exports.predictions import Predictions
-from ftlab.reports.figures.words import labels
+from ftlab.reports.figures.labels import labels
 from ftlab.reports.formats import markdown, page, terminal
 from ftlab.reports.latex import latex
 from ftlab.reports.page.markup import text as html_text

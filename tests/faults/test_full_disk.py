@@ -24,16 +24,16 @@ from ftlab.data.text import TextClassification
 from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.errors import InputError
 from ftlab.files import is_full, is_of_disk, replacing
-from ftlab.reports.export import write_file
-from ftlab.studies import process, server
+from ftlab.reports.csv_files import write_file
+from ftlab.studies import fork_server, run_process
+from ftlab.studies.check_cache import remembered
 from ftlab.studies.engine import EVENTS, UNWRITABLE, died
-from ftlab.studies.remembered import remembered
-from ftlab.studies.workers import _Tail
-from ftlab.sweeps.journal import Journal
+from ftlab.studies.local_engine import _Tail
+from ftlab.sweeps.journal_storage import Journal
 from ftlab.tracking.tracker import Tracker
 from ftlab.training import checkpoint
 from ftlab.training.evaluate import write_predictions
-from ftlab.training.prefix.prefix_cache import obtain
+from ftlab.training.prefix.activation_files import obtain
 
 Disk = SimpleNamespace
 ROOM = 64 * 1024
@@ -162,13 +162,13 @@ def test_token_cache(disk: Disk) -> None:
 
 def test_a_run_s_journal(disk: Disk) -> None:
     """A torn line is no event; the run ends with a code that says why, and nothing else could."""
-    report = process.journal(disk.folder)
+    report = run_process.journal(disk.folder)
     report({"event": "note", "text": "first"})
     disk.fill(leave=0)
     with pytest.raises(OSError, match="No space left"):
         for number in range(100):
             report({"event": "note", "text": f"{number} " * 40})
-    assert process._end(report, ValueError("a reason " * 1000)) == UNWRITABLE
+    assert run_process._end(report, ValueError("a reason " * 1000)) == UNWRITABLE
     assert "disk is full" in died(UNWRITABLE, False)
     (disk.folder / "filler").unlink()
     assert not (disk.folder / EVENTS).read_bytes().endswith(b"\n")
@@ -238,7 +238,7 @@ def test_a_loader_s_process_says_what_it_was(error: Exception, said: str) -> Non
     """As where `/dev/shm` is too small: not that torch caught something."""
     with pytest.raises(type(error)) as caught:
         next(iter(torch.utils.data.DataLoader(Broken(error), num_workers=1)))
-    assert process.first_line(caught.value) == said
+    assert run_process.first_line(caught.value) == said
 
 
 def test_a_forked_run_ends_where_its_output_cannot_be_written(disk: Disk) -> None:
@@ -246,9 +246,9 @@ def test_a_forked_run_ends_where_its_output_cannot_be_written(disk: Disk) -> Non
     disk.fill(leave=0)
     child = os.fork()
     if not child:
-        server.redirect(disk.folder / "output.log")
+        fork_server.redirect(disk.folder / "output.log")
         print("x" * 100_000)  # waits in a buffer
-        server.leave(lambda: 3)
+        fork_server.leave(lambda: 3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 

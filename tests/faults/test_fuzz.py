@@ -201,7 +201,7 @@ def tiny_bert(folder: Path) -> None:
 
 def state(ending: str) -> Callable[[Path], tuple[Path, Reading]]:
     def make(folder: Path) -> tuple[Path, Reading]:
-        from ftlab.backbones.torchvision_weights import read_state
+        from ftlab.backbones.weight_files import read_state
 
         path = folder / f"weights.{ending}"
         tensors = {"a.weight": torch.ones(3, 4), "a.bias": torch.zeros(3)}
@@ -245,7 +245,7 @@ def gguf(folder: Path) -> tuple[Path, Reading]:
 
 
 def checkpoint(folder: Path) -> tuple[Path, Reading]:
-    from ftlab.exports.restore import _specification
+    from ftlab.exports.restore_run import _specification
 
     (folder / "checkpoint").mkdir()
     parts = {name: {"class_path": f"ftlab.{name}", "init_args": {}} for name in
@@ -267,7 +267,7 @@ def predictions(folder: Path) -> tuple[Path, Reading]:
 
 
 def results(folder: Path) -> tuple[Path, Reading]:
-    from ftlab.reports.drift.measurements import measurements
+    from ftlab.reports.drift.read_results import measurements
 
     path = written(folder / "runs.csv", "study,backbone,dataset,technique,seed,status,test/accuracy\n"
                    + "".join(f"s,b,d,{name},{seed},FINISHED,0.{seed}5\n"

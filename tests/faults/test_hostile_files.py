@@ -191,12 +191,12 @@ def test_network__of_too_many_modules(tmp_path: Path, monkeypatch: pytest.Monkey
     """Lists as long as no rule of numbers sees: each entry makes a module."""
     from torch import nn
 
-    from ftlab.backbones import foreign
+    from ftlab.backbones import untrusted_settings
     from ftlab.errors import InputError
 
-    monkeypatch.setattr(foreign, "_MOST_MODULES", 50)
+    monkeypatch.setattr(untrusted_settings, "_MOST_MODULES", 50)
     with pytest.raises(InputError, match=r"config\.json describes .* more than 50 modules"), \
-            foreign.bounded(10**9, tmp_path / "config.json"):
+            untrusted_settings.bounded(10**9, tmp_path / "config.json"):
         nn.ModuleList(nn.Identity() for _ in range(10**6))
     nn.ModuleList(nn.Identity() for _ in range(51))  # nothing stays of it
 
@@ -275,11 +275,11 @@ def test_picture(sample: str, shapes: Path, here: Front, tmp_path: Path) -> None
 
 
 def test_picture__in_the_lines_of_an_export(tmp_path: Path) -> None:
-    from ftlab.data import outside_lines
-    from ftlab.exports.loading import executed
+    from ftlab.data import export_snippets
+    from ftlab.exports.loading_code import executed
 
     names = executed(["from PIL import Image", "from PIL import ImageOps",
-                      "from torchvision.transforms.v2 import functional"], outside_lines._IMAGE, {})
+                      "from torchvision.transforms.v2 import functional"], export_snippets._IMAGE, {})
     (tmp_path / "a.png").write_bytes(POSTSCRIPT)
     with pytest.raises(OSError, match="cannot identify image file"):
         names["read"](tmp_path / "a.png")
@@ -380,7 +380,7 @@ def test_extractor__without_its_package(tmp_path: Path, monkeypatch) -> None:
     """The classes that stand in for those whose package is missing."""
     import transformers
 
-    from ftlab.backbones.speech import read_extractor
+    from ftlab.backbones.speech_settings import read_extractor
     from ftlab.errors import InputError
 
     def missing(*_: object, **__: object) -> None:

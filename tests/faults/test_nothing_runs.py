@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "ftlab"
 LOADERS = ("from_pretrained", "from_config")  # of transformers
-EXECUTES = "exports/loading.py"  # the lines of a card, which ftlab itself has written
+EXECUTES = "exports/loading_code.py"  # the lines of a card, which ftlab itself has written
 FORBIDDEN = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads",
     "shelve.open", "joblib.load", "dill.load", "dill.loads", "cloudpickle.load",

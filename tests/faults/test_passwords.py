@@ -17,7 +17,7 @@ from ftlab import redaction
 from ftlab.addresses import parse, shown
 from ftlab.errors import InputError
 from ftlab.redaction import redact
-from ftlab.studies import process
+from ftlab.studies import run_process
 from ftlab.studies.engine import make_engine
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tags import cell_tags
@@ -211,7 +211,7 @@ def test_traceback__in_a_log_file_has_no_password(tmp_path: Path) -> None:
                 raise ValueError("no store at postgresql://me:p%2Fw%40kAnArY7x@h/db") from error
         except ValueError as error:
             traceback.print_exception(error, file=stream)
-            reason = process.first_line(error)
+            reason = run_process.first_line(error)
         logger = logging.getLogger("stranger")
         handler = logging.StreamHandler(stream)
         logger.addHandler(handler)

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from ftlab.backbones import cache_folder, gguf_file
 from ftlab.data import token_cache
 from ftlab.data.token_cache import Tokenised
-from ftlab.reports.export import write_file
-from ftlab.studies import process, remembered, server
-from ftlab.studies.run import mark_failed
-from ftlab.sweeps import tuned
+from ftlab.reports.csv_files import write_file
+from ftlab.studies import check_cache, fork_server, run_process
+from ftlab.studies.run_job import mark_failed
+from ftlab.sweeps import tuned_study
 from ftlab.training import checkpoint
-from ftlab.training.prefix import prefix_cache
+from ftlab.training.prefix import activation_files
 
 NOBODY = 65534
 fork = multiprocessing.get_context("fork")
@@ -29,7 +29,7 @@ fork = multiprocessing.get_context("fork")
 
 def prefixes(folder: Path) -> None:
     index = torch.arange(4)
-    prefix_cache.obtain("key", 4, lambda: iter([(index, [None], [index])]), lambda: None)
+    activation_files.obtain("key", 4, lambda: iter([(index, [None], [index])]), lambda: None)
 
 
 def tokens(folder: Path) -> None:
@@ -40,7 +40,7 @@ def tokens(folder: Path) -> None:
 
 
 def checks(folder: Path) -> None:
-    remembered._keep(cache_folder.folder(remembered.KIND) / "key.json", "{}")
+    check_cache._keep(cache_folder.folder(check_cache.KIND) / "key.json", "{}")
 
 
 def unpacked_gguf(folder: Path) -> None:
@@ -64,22 +64,22 @@ def results(folder: Path) -> None:
     write_file(folder / "results" / "table.csv", "a,b\n")
 
 
-def tuned_study(folder: Path) -> None:
-    tuned._replace(folder / "study.tuned.yaml", "name: study\n")
+def a_tuned_study(folder: Path) -> None:
+    tuned_study._replace(folder / "study.tuned.yaml", "name: study\n")
 
 
 def events(folder: Path) -> None:
-    process.journal(folder)({"event": "alive"})
+    run_process.journal(folder)({"event": "alive"})
 
 
 def output(folder: Path) -> None:
-    child = fork.Process(target=server.redirect, args=(folder / "output.log",))
+    child = fork.Process(target=fork_server.redirect, args=(folder / "output.log",))
     child.start()
     child.join()
 
 
 WRITERS = (prefixes, tokens, checks, unpacked_gguf, checkpoints, failed_checkpoints, results,
-           tuned_study, events, output)
+           a_tuned_study, events, output)
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o077], ids="{:03o}".format)
@@ -127,11 +127,11 @@ def test_cache__of_another_user_is_read_and_added_to(
         os.setuid(NOBODY)
         index = torch.arange(4)
 
-        def record() -> prefix_cache.Recorded:
+        def record() -> activation_files.Recorded:
             yield index, [None], [index]
 
-        whole, made = prefix_cache.obtain("key", 4, record, lambda: None)
-        _, added = prefix_cache.obtain("other", 4, record, lambda: None)
+        whole, made = activation_files.obtain("key", 4, record, lambda: None)
+        _, added = activation_files.obtain("other", 4, record, lambda: None)
         ids = token_cache._open(open_to_all / "tokens" / "key.safetensors")
         seen.put([whole.rows(index, [None])[0].tolist(), made, added,
                   ids and [list(row) for row in ids.columns["ids"]]])

@@ -16,7 +16,7 @@ from scripted import ScriptedEngine
 
 from ftlab.errors import FtlabError
 from ftlab.studies.engine import Event
-from ftlab.studies.queue import run_name
+from ftlab.studies.run_queue import run_name
 from ftlab.studies.study import Study, load_study
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.study_runs import RunQueue, run_study

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from ftlab.errors import InputError
-from ftlab.studies.record import _HEADER
 from ftlab.studies.study import load_study
+from ftlab.studies.study_snapshot import _HEADER
 from ftlab.studies.yaml_file import parse_value, read
 from ftlab.studies.yaml_schema import LARGEST
 from ftlab.sweeps.sweep import load_sweep
@@ -149,7 +149,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize("case", NUMBERS)
 def test_check__numbers_that_are_none_are_refused_with_their_key(case: str) -> None:
-    from ftlab.studies.config import check
+    from ftlab.studies.components import check
     from ftlab.studies.discover import family
     from ftlab.studies.yaml_file import Place
 
@@ -165,7 +165,7 @@ def test_check__numbers_that_are_none_are_refused_with_their_key(case: str) -> N
 
 
 def test_check__numbers_where_texts_are_wanted_stay_texts() -> None:
-    from ftlab.studies.config import check
+    from ftlab.studies.components import check
     from ftlab.studies.discover import family
     from ftlab.studies.yaml_file import Place
 
@@ -187,7 +187,7 @@ def test_sweep__numbers_that_are_none_are_refused(key: str, tmp_path: Path) -> N
 
 
 def test_published_numbers__none_that_overflows() -> None:
-    from ftlab.studies.published import _number
+    from ftlab.studies.paper_numbers import _number
     from ftlab.studies.yaml_file import Place
 
     for value in (10**400, float("nan"), float("inf")):

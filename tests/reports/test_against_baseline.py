@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ftlab.reports import export
+from ftlab.reports import csv_files
 from ftlab.reports.against_baseline import family, sentences
 from ftlab.reports.comparison import compare
 from ftlab.reports.evidence import Measured
@@ -56,7 +56,7 @@ def test_the_pairs_with_the_baseline_are_corrected_among_themselves():
 
 def test_tests_csv_has_both_corrections():
     comparison = compare(GROUP, [LORA, FULL, PROBE], True, "full")
-    found = pd.read_csv(io.StringIO(export.tests_csv([comparison]))).set_index(["a", "b"])
+    found = pd.read_csv(io.StringIO(csv_files.tests_csv([comparison]))).set_index(["a", "b"])
     assert found.p_baseline["lora", "full"] == comparison.against["lora"].p
     assert math.isnan(found.p_baseline["lora", "probe"])
     assert found.p_holm["full", "probe"] == comparison.pairs["full", "probe"].p

@@ -6,7 +6,7 @@ from scipy import stats
 from ftlab.reports.against_paper import beside, layout, lines, verdict
 from ftlab.reports.formats import markdown
 from ftlab.reports.table import write
-from ftlab.studies.published import PROTOCOL, Paper, Published
+from ftlab.studies.paper_numbers import PROTOCOL, Paper, Published
 from ftlab.tracking.aggregate import summarise
 
 

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from ftlab.reports import export
+from ftlab.reports import csv_files
 from ftlab.reports.against_baseline import sentences
+from ftlab.reports.cell_summary import build
 from ftlab.reports.comparison import compare, compared, ranked
 from ftlab.reports.evidence import Measured, measured
-from ftlab.reports.rows import build
-from ftlab.reports.statistics.drift import step
+from ftlab.reports.sentences import answer, bold, ties
 from ftlab.reports.statistics.paired import over_both, over_examples, over_seeds
-from ftlab.reports.verdict import answer, bold, ties
+from ftlab.reports.statistics.two_studies import step
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey
 
@@ -98,7 +98,7 @@ def test_below_three_seeds_trained_models_are_compared_and_nothing_is_claimed(se
                  *sentences([comparison], "test/accuracy")):
         assert "these trained models that are compared, and nothing is claimed" in text
         assert "significantly" not in text
-    (line,) = csv.DictReader(io.StringIO(export.tests_csv([comparison])))
+    (line,) = csv.DictReader(io.StringIO(csv_files.tests_csv([comparison])))
     assert line["test"] == "none: fewer than 3 seeds in common"
     assert [line[name] for name in ("p", "p_holm", "p_seeds")] == ["", "", ""]
     assert line["p"] == line["p_holm"] == line["p_baseline"] == ""

@@ -19,8 +19,8 @@ from ftlab.reports.comparison import Compared, Comparison
 from ftlab.reports.diagnoses.base import LEVELS, Course, Observed, matters
 from ftlab.reports.diagnoses.notes import Notes
 from ftlab.reports.diagnoses.nothing_learned import weigh
-from ftlab.reports.diagnoses.observe import diagnose
 from ftlab.reports.diagnoses.power import MOST, needed
+from ftlab.reports.diagnoses.run_histories import diagnose
 from ftlab.reports.statistics.paired import over_seeds
 
 LAST = EPOCHS * STEPS

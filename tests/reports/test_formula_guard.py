@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftlab.exports.predictions import Predictions
-from ftlab.reports.drift.measurements import measurements
-from ftlab.reports.export import to_csv
+from ftlab.reports.csv_files import to_csv
+from ftlab.reports.drift.read_results import measurements
 from ftlab.reports.formats import escape_csv, unescape_csv
 
 NUMBERS = ["-1", "+3", "-12", "-1.5e-3", "-0", "+.5", "-5%", "-1,5", "-1.000,25", "+49", "-", "+", "--"]

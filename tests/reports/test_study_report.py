@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 
 from ftlab.errors import InputError
 from ftlab.reports import study_report
-from ftlab.reports.diagnoses import observe
+from ftlab.reports.diagnoses import run_histories
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.figures import room
+from ftlab.reports.figures import all_figures
 from ftlab.reports.figures.base import Drawing
+from ftlab.reports.page.diagnoses import UNREAD
 from ftlab.reports.page.document import as_json, policy
-from ftlab.reports.page.findings import UNREAD
 from ftlab.reports.page.markup import tag
 from ftlab.reports.study_report import report
 from ftlab.studies.study import Study, load_study
@@ -63,7 +63,7 @@ class Small(Drawing):
 
 @pytest.fixture(autouse=True)
 def drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "drawings", lambda: [Small()])
+    monkeypatch.setattr(all_figures, "drawings", lambda: [Small()])
 
 
 def make_study(folder: Path, datasets: Sequence[str] = ("bbc",), techniques: Sequence[str] = (
@@ -412,7 +412,7 @@ def test_many_runs__leave_their_curves_unread_and_say_so(
 ) -> None:
     study = make_study(tmp_path)
     fill(study, memory, tmp_path / "work", {"probe": [30, 29, 30], "lora": [38, 39, 38]}, stored=False)
-    monkeypatch.setattr(observe, "MOST_RUNS", 5)
+    monkeypatch.setattr(run_histories, "MOST_RUNS", 5)
     monkeypatch.setattr(memory, "history", None)  # asking would fail
     assert UNREAD in read(report(study, results=tmp_path))[1].all()
 

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from ftlab.errors import InputError
-from ftlab.reports.export import write_file
+from ftlab.reports.csv_files import write_file
 from ftlab.reports.metric_text import cost
 from ftlab.reports.table import write
 from ftlab.tracking.metric_range import is_percent

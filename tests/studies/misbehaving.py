@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.techniques.base import Technique, freeze_all_but_head
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ftlab.errors import InputError
-from ftlab.exports.restore import _specification
-from ftlab.studies.run import StudyRun, mark_failed
+from ftlab.exports.restore_run import _specification
+from ftlab.studies.run_job import StudyRun, mark_failed
 from ftlab.training import checkpoint
 
 
@@ -45,7 +45,7 @@ class Anything:
 class Runs:
     def __init__(self) -> None:
         self.display, self.report, self.attempts = Anything(), "test/accuracy", {}
-        from ftlab.studies.run import Outcome
+        from ftlab.studies.run_job import Outcome
 
         self.outcome, self.queue = Outcome(), Anything()
 

@@ -8,7 +8,7 @@ import pytest
 
 from ftlab.studies.engine import SPECIFICATION, Engine, Event, Need
 from ftlab.studies.provenance import TAG
-from ftlab.studies.run import ATTEMPTS
+from ftlab.studies.run_job import ATTEMPTS
 from ftlab.studies.study import load_study
 from ftlab.sweeps.study_runs import run_study
 from ftlab.tracking.tracker import Tracker

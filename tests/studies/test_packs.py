@@ -13,8 +13,8 @@ from processes import TESTS, records
 from scripted import HereEngine, ScriptedEngine, ended, write_sweep
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event
-from ftlab.studies.pack import together_of
-from ftlab.studies.run import Outcome
+from ftlab.studies.run_job import Outcome
+from ftlab.studies.shared_process import together_of
 from ftlab.studies.study import Study, load_study
 from ftlab.sweeps.coordinator import run_sweep
 from ftlab.sweeps.study_runs import run_study

@@ -6,7 +6,7 @@ import pytest
 
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies import plan as planning
-from ftlab.studies.config import build
+from ftlab.studies.components import build
 from ftlab.studies.plan import plan
 from ftlab.studies.study import load_study
 

@@ -311,7 +311,7 @@ def test_run__interrupted_leaves_nothing_on_the_nodes(
          cluster.address], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        wait_for(lambda: any("ftlab.studies.server" in said for said in in_folder(tmp_path)),
+        wait_for(lambda: any("ftlab.studies.fork_server" in said for said in in_folder(tmp_path)),
                  "no place on the node")
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)

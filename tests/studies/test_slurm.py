@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftlab.studies.engine import SPECIFICATION, Share
-from ftlab.studies.workers import Workers
+from ftlab.studies.local_engine import Workers
 
 PEEK = """
 import os

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftlab.errors import InputError
-from ftlab.studies.record import record
 from ftlab.studies.study import load_study
+from ftlab.studies.study_snapshot import record
 from ftlab.studies.yaml_file import parse_value, read
 from ftlab.studies.yaml_schema import Loader, WrittenFloat, WrittenInt, dump, plain
 

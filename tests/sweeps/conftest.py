@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ftlab.sweeps.board import Board
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep, load_sweep
+from ftlab.sweeps.trial_queue import Board
 
 STUDY = {
     "name": "small", "question": "Which?",

@@ -20,13 +20,13 @@ from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 from ftlab.errors import FtlabError, InputError
 from ftlab.studies.dispatch import Interrupted, Job, Jobs, Signals, dispatch
 from ftlab.studies.engine import Event
-from ftlab.studies.workers import Workers
-from ftlab.sweeps import coordinator, trial
-from ftlab.sweeps.board import Board
+from ftlab.studies.local_engine import Workers
+from ftlab.sweeps import coordinator, trial_job
 from ftlab.sweeps.coordinator import Outcome, run_sweep
 from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import load_sweep
+from ftlab.sweeps.trial_queue import Board
 from ftlab.tracking.outbox import Outbox
 from ftlab.tracking.sweeps import SweepTracker
 
@@ -58,11 +58,11 @@ def number(folder: Path) -> int:
 
 
 def trials(outcome: Outcome) -> list[FrozenTrial]:
-    return [trial for standing in outcome.standings for trial in standing.trials]
+    return [trial_job for standing in outcome.standings for trial_job in standing.trials]
 
 
 def states(outcome: Outcome) -> Counter[str]:
-    return Counter(trial.state.name for trial in trials(outcome))
+    return Counter(trial_job.state.name for trial_job in trials(outcome))
 
 
 def holders() -> set[str | None]:
@@ -89,7 +89,7 @@ def test_sweep__every_trial_once_and_nothing_left(sweep: Sweep, tmp_path: Path) 
     assert recorded() == [("COMPLETE", "FINISHED")] * 6
     assert recorded("sweep") == [("", "FINISHED")]
     assert sweep.engine.started[0]["technique"]["init_args"]["lr"] == 0.01, "the study's own setting"
-    assert all(trial.values[0] == max(0.5, trial.params["lr"]) for trial in trials(outcome))
+    assert all(trial_job.values[0] == max(0.5, trial_job.params["lr"]) for trial_job in trials(outcome))
     assert not (tmp_path / "results" / "small" / ".work").exists()
 
 
@@ -201,15 +201,15 @@ def test_seeds__an_interruption_between_two_gives_the_trial_back(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At that moment the trial is with no slot, and was forgotten: leased, and RUNNING in MLflow."""
-    ends, before = [], trial.Trial.end
+    ends, before = [], trial_job.Trial.end
 
-    def end(self: trial.Trial, event: Event) -> None:
+    def end(self: trial_job.Trial, event: Event) -> None:
         before(self, event)
         ends.append(event)
         if len(ends) == 3:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(trial.Trial, "end", end)
+    monkeypatch.setattr(trial_job.Trial, "end", end)
     with pytest.raises(Interrupted):
         sweep(good, 2, trials=4, seeds=[0, 1])
     assert {status for _, status in recorded()} <= {"KILLED", "FINISHED"}
@@ -261,7 +261,7 @@ def test_error_of_ours__while_a_trial_begins_gives_it_back(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "write_specification", full)
+        patch.setattr(trial_job, "write_specification", full)
         with pytest.raises(OSError, match="No space left"):
             sweep(good, trials=3)
     assert holders() == {None}
@@ -298,12 +298,12 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
     def kill(self: SweepTracker, *arguments: Any) -> None:
         raise Killed
 
-    def later(self: trial.Trial, why: str) -> None:
+    def later(self: trial_job.Trial, why: str) -> None:
         pass  # a killed process tells nobody
 
     with monkeypatch.context() as patch:
         patch.setattr(SweepTracker, "end_run", kill)
-        patch.setattr(trial.Trial, "interrupted", later)
+        patch.setattr(trial_job.Trial, "interrupted", later)
         with pytest.raises(Killed):
             sweep(good, 1, trials=2)
     assert ("", "RUNNING") in recorded()
@@ -547,4 +547,4 @@ def test_directions__tasks_must_agree(
 
 
 def test_state__names_are_optuna_s() -> None:
-    assert {TrialState.COMPLETE.name, TrialState.FAIL.name} == trial.STATUS.keys()
+    assert {TrialState.COMPLETE.name, TrialState.FAIL.name} == trial_job.STATUS.keys()

@@ -13,12 +13,12 @@ from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 
 from ftlab.studies.dispatch import Interrupted
 from ftlab.studies.engine import OUTPUT, Event
-from ftlab.sweeps import trial
-from ftlab.sweeps.board import Board
+from ftlab.sweeps import trial_job
 from ftlab.sweeps.coordinator import Outcome, run_sweep
 from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import load_sweep
+from ftlab.sweeps.trial_queue import Board
 from ftlab.tracking.sweeps import SweepTracker
 
 Sweep = Callable[..., Outcome]
@@ -42,11 +42,11 @@ def good(said: dict[str, Any], folder: Path) -> Iterator[Event]:
 
 
 def trials(outcome: Outcome) -> list[FrozenTrial]:
-    return [trial for standing in outcome.standings for trial in standing.trials]
+    return [trial_job for standing in outcome.standings for trial_job in standing.trials]
 
 
 def states(outcome: Outcome) -> Counter[str]:
-    return Counter(trial.state.name for trial in trials(outcome))
+    return Counter(trial_job.state.name for trial_job in trials(outcome))
 
 
 def recorded() -> Counter[tuple[str, str]]:
@@ -107,7 +107,7 @@ def test_values__are_those_of_one_after_another(
             for each in held:
                 assert board.complete(each, [each.values["lr"] * 10 - each.values["rank"] / 100])
         (standing,) = board.standing()
-        drawn.append([trial.params for trial in standing.trials])
+        drawn.append([trial_job.params for trial_job in standing.trials])
     assert taken == sizes + [1] * 14
     assert drawn[0] == drawn[1]
 
@@ -123,7 +123,7 @@ def test_grid__visits_every_point_once(
         while held := board.take_together(lambda cell, room=room: room):
             for each in held:
                 board.complete(each, [0.5])
-        drawn.append([trial.params["lr"] for trial in board.standing()[0].trials])
+        drawn.append([trial_job.params["lr"] for trial_job in board.standing()[0].trials])
     assert drawn[0] == drawn[1]
     assert sorted(drawn[0]) == list(points.choices)
 
@@ -284,16 +284,16 @@ def test_killed_coordinator__s_trials_share_a_process_again(
             raise Killed
         yield from good(said, folder)
 
-    def later(self: trial.Trial, why: str) -> None:
+    def later(self: trial_job.Trial, why: str) -> None:
         pass  # a killed process tells nobody
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial.Trial, "interrupted", later)
+        patch.setattr(trial_job.Trial, "interrupted", later)
         patch.setattr("shutil.rmtree", lambda *arguments, **named: None)
         with pytest.raises(Killed):
             sweep(play, trials=4)
     assert work(), "what it left"
-    monkeypatch.setattr("ftlab.sweeps.owner.Watch.gone", lambda *arguments: True)
+    monkeypatch.setattr("ftlab.sweeps.liveness.Watch.gone", lambda *arguments: True)
     outcome = sweep(good, trials=4)
     assert sizes(sweep.engine) == [4]
     assert states(outcome) == {"COMPLETE": 4}
@@ -305,7 +305,7 @@ def test_killed_coordinator__s_trials_share_a_process_again(
 def test_error_of_ours__while_a_member_begins_gives_all_back(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, count = trial.write_specification, Counter[str]()
+    write, count = trial_job.write_specification, Counter[str]()
 
     def full(*arguments: Any) -> None:
         count["all"] += 1
@@ -314,7 +314,7 @@ def test_error_of_ours__while_a_member_begins_gives_all_back(
         write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "write_specification", full)
+        patch.setattr(trial_job, "write_specification", full)
         with pytest.raises(OSError, match="No space left"):
             sweep(good, trials=4)
     assert states(sweep(good, trials=4)) == {"COMPLETE": 4}

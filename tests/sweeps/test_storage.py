@@ -13,7 +13,7 @@ import pytest
 
 from ftlab.errors import FtlabError, InputError
 from ftlab.sweeps import storage as module
-from ftlab.sweeps.journal import FileLock
+from ftlab.sweeps.journal_storage import FileLock
 from ftlab.sweeps.storage import Storage
 
 

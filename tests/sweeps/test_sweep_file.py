@@ -13,11 +13,11 @@ import yaml
 from optuna.trial import TrialState
 
 from ftlab.errors import InputError
-from ftlab.sweeps.board import Board
-from ftlab.sweeps.rehearsal import rehearse
-from ftlab.sweeps.standing import Direction
+from ftlab.sweeps.check_sampler import rehearse
+from ftlab.sweeps.progress import Direction
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep, load_sweep
+from ftlab.sweeps.trial_queue import Board
 
 Load = Callable[..., Sweep]
 CHOICES = {"lora": {"lr": {"choices": [1e-3, 2e-3]}, "rank": {"choices": [4, 8]}}}

@@ -21,12 +21,12 @@ from ftlab.studies.discover import family, members
 from ftlab.tasks.boxes import Box
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.detection import Detection
+from ftlab.tasks.generation_metrics import Rouge, words
 from ftlab.tasks.language_modelling import LanguageModelling
 from ftlab.tasks.multi_label import MultiLabel
 from ftlab.tasks.regression import Regression
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
 from ftlab.tasks.tagging import Tagging
-from ftlab.tasks.text_overlap import Rouge, words
 from ftlab.tasks.transcription import Transcription
 
 TASKS = members(family("tasks"))

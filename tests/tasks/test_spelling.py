@@ -10,10 +10,10 @@ import pytest
 
 from ftlab.errors import InputError
 from ftlab.tasks.boxes import Box
+from ftlab.tasks.class_names import class_name, unseen
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.detection import Detection
 from ftlab.tasks.multi_label import MultiLabel
-from ftlab.tasks.naming import class_name, unseen
 from ftlab.tasks.spelling import Classes, key, note_spellings, one_spelling, renamed
 from ftlab.tasks.tagging import Tagging
 

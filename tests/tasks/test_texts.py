@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ftlab.errors import InputError
+from ftlab.tasks.class_names import is_missing
 from ftlab.tasks.language_modelling import LanguageModelling
-from ftlab.tasks.naming import is_missing
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
 from ftlab.tasks.texts import text_of
 from ftlab.tasks.transcription import Transcription

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.model import IGNORED
+from ftlab.backbones.task_model import IGNORED
 from ftlab.errors import InputError
 from ftlab.tasks.transcription import Transcription
 

@@ -26,9 +26,9 @@ from matrix import (
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import Optimization
 from ftlab.training import checkpoint
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run
-from ftlab.training.run import execute
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 EPOCHS = 4
 

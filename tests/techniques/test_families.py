@@ -12,8 +12,8 @@ from ftlab.errors import Incompatible
 from ftlab.studies.discover import members
 from ftlab.tasks.classification import Classification
 from ftlab.techniques.base import Technique
-from ftlab.techniques.injection import READS_WEIGHTS, adaptable_layers
-from ftlab.training.unused import retire_unused
+from ftlab.techniques.peft_injection import READS_WEIGHTS, adaptable_layers
+from ftlab.training.unused_parameters import retire_unused
 
 TECHNIQUES = members(Technique)
 REACHING = ["LoRA", "IA3", "BottleneckAdapter", "BitFit", "NormTuning", "PrefixTuning", "PromptTuning"]

@@ -3,11 +3,11 @@ import importlib
 import pytest
 import torch
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.in_context import InContext
-from ftlab.techniques.prompts import Continuations, Prompts, tokenise
+from ftlab.techniques.label_likelihood import Continuations, Prompts, tokenise
 
 TEMPLATE = "the film was {text} score {label}"
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from postgresql_server import postgresql  # noqa: F401  a fixture
 
-from ftlab.reports.choice import grid, parse
-from ftlab.reports.source import Source
+from ftlab.reports.columns import grid, parse
+from ftlab.reports.study_results import Source
 from ftlab.reports.table import formatted, write
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey

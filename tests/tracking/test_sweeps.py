@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from ftlab.tracking import view
+from ftlab.tracking import ui_layout
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.sweeps import SweepTracker, objective
 
@@ -101,12 +101,12 @@ def test_set_view__shows_the_study_without_its_trials(
     parent = tracker.open_sweep(key("lora"), "first")
     one(tracker, parent, 0, 0.9, "COMPLETE")
     found = {}
-    for tag, text in view.study_tags(study, "test/accuracy").items():
+    for tag, text in ui_layout.study_tags(study, "test/accuracy").items():
         state = json.loads(text)
         assert all(width >= 90 for width in state["columnWidths"].values())
         assert set(state["columnWidths"]) == set(state["columnOrder"])
         found[tag] = {run.info.run_id for run in runs(tracker, study, state["searchFilter"])}
-    assert found == {view.TAG: {cell, run_id}, view.RUNS_TAG: {run_id}}
+    assert found == {ui_layout.TAG: {cell, run_id}, ui_layout.RUNS_TAG: {run_id}}
 
 
 def test_set_sweep_view__the_trials_with_a_chart_a_technique(

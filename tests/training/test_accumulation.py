@@ -20,8 +20,8 @@ from ftlab.tasks.regression import Regression
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training.fit import Run, adapt
-from ftlab.training.search import search
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trial import search
 
 SGD = Optimization("sgd", weight_decay=0.0, schedule="constant", warmup=0.0)
 

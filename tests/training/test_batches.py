@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.train_batches import JoinedBatches, Share, leaves_one, with_shares
 from ftlab.errors import InputError
 from ftlab.training import batches
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 
 def model(*layers: nn.Module) -> TaskModel:

@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.text import TextClassification
 from ftlab.techniques.base import Technique
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.lora import LoRA
 from ftlab.training.block_gradients import BlockGradients
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run
-from ftlab.training.run import execute
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 
 def small() -> TaskModel:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.full_fine_tuning import FullFineTuning
-from ftlab.training.agreement import Agreement
 from ftlab.training.callbacks import BestEpoch, Pruning
 from ftlab.training.costs import flops, latency
+from ftlab.training.rank_consistency import Agreement
 
 
 def trainer(epoch: int = 0, **metrics: float) -> Any:

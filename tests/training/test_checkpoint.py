@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import InputError
 from ftlab.training import checkpoint
 

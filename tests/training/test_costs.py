@@ -6,14 +6,14 @@ from matrix import make_technique, make_world
 from torch import nn
 from torchvision.transforms.v2 import InterpolationMode
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
+from ftlab.data.image_cache import KeptImages
 from ftlab.data.image_dataset import FitSize
-from ftlab.data.kept_images import KeptImages
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run
-from ftlab.training.run import execute
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 
 class Task:

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.lora import LoRA
 from ftlab.techniques.prompt_tuning import PromptTuning
 from ftlab.training.guards import PATIENCE, TensorGuard, check_identity, check_merge
-from ftlab.training.unused import retire_unused
+from ftlab.training.unused_parameters import retire_unused
 
 
 class Network(nn.Module):

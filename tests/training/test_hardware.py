@@ -11,13 +11,13 @@ from matrix import make_technique, make_world
 from safetensors.torch import load_file
 from torch import nn
 
-from ftlab.data.kept_images import KeptImages
+from ftlab.data.image_cache import KeptImages
 from ftlab.training import costs, hardware
 from ftlab.training.checkpoint import WEIGHTS
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run, adapt, load
 from ftlab.training.manifest import MANIFEST
-from ftlab.training.run import execute
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 DEPTHWISE = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4))

@@ -12,13 +12,13 @@ from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
 from ftlab.techniques.lora import LoRA
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run
 from ftlab.training.packed import packing_check
-from ftlab.training.prefix import frozen_prefix
-from ftlab.training.prefix.cache_plan import Forecast
-from ftlab.training.run import execute
-from ftlab.training.settings import TrainerSettings
-from ftlab.training.together import execute_together
+from ftlab.training.prefix import use_cache
+from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.shared_fit import execute_together
+from ftlab.training.trainer_settings import TrainerSettings
 
 LINEAR = Optimization("sgd", schedule="linear", warmup=0.0)
 Events = list[dict[str, Any]]
@@ -29,7 +29,7 @@ def shortcuts_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny networks are stacked and packed whatever it takes."""
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packing_check, "worth", lambda pays: True)
-    monkeypatch.setattr(frozen_prefix, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
+    monkeypatch.setattr(use_cache, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
 
 
 @pytest.fixture

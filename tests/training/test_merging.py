@@ -9,7 +9,7 @@ import transformers as hf
 from peft.tuners.lora import Linear
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.tasks.classification import Classification
 from ftlab.techniques.bottleneck_adapter import BottleneckAdapter

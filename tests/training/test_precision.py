@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy
 from ftlab.errors import InputError
 from ftlab.techniques.in_context import InContext
 from ftlab.techniques.single_precision import in_single_precision
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run
 from ftlab.training.precision import convert_inputs
-from ftlab.training.run import execute
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings
 
 # how far a result may be from that of the same weights in float64
 ROUNDING = {"32-true": 1e-5, "bf16-mixed": 2e-2, "bf16-true": 2e-2, "64-true": 1e-12}

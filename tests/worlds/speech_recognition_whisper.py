@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.speech import Speech
+from ftlab.backbones.speech_settings import Speech
 from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_sources import Speakers
 from ftlab.data.speech_recognition import SpeechRecognition

@@ -12,10 +12,10 @@ import transformers
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from ftlab.backbones.blocks import find_blocks
+from ftlab.backbones.find_blocks import find_blocks
 from ftlab.backbones.forms.generation import written
-from ftlab.backbones.model import Batch, Outputs, TaskModel
-from ftlab.backbones.pretrained import Checkpoint, quiet
+from ftlab.backbones.load_pretrained import Checkpoint, quiet
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import Incompatible
 
 

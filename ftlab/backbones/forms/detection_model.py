@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftlab.backbones.model import Batch, Outputs, TaskModel, tensors
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel, tensors
 
 Targets = Sequence[Mapping[str, Tensor]]
 

@@ -9,13 +9,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ftlab.backbones.blocks import find_blocks
-from ftlab.backbones.forms.vector import headless
-from ftlab.backbones.model import Batch, Outputs, TaskModel
+from ftlab.backbones.find_blocks import find_blocks
+from ftlab.backbones.forms.pooled import headless
+from ftlab.backbones.load_pretrained import Checkpoint
 from ftlab.backbones.pooling import Pooling, pool
 from ftlab.backbones.preprocessing import Vocabulary
-from ftlab.backbones.pretrained import Checkpoint
-from ftlab.backbones.tokens import check_vocabulary, longest_text, read_vocabulary
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
+from ftlab.backbones.text_preprocessing import check_vocabulary, longest_text, read_vocabulary
 from ftlab.errors import Incompatible, InputError
 
 BATCH = 64

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from ftlab.backbones.blocks import find_blocks
+from ftlab.backbones.find_blocks import find_blocks
 from ftlab.backbones.forms.generation import written
-from ftlab.backbones.model import IGNORED, Batch, LogitsModel
-from ftlab.backbones.pretrained import Checkpoint, quiet
+from ftlab.backbones.load_pretrained import Checkpoint, quiet
+from ftlab.backbones.task_model import IGNORED, Batch, LogitsModel
 from ftlab.errors import InputError
 
 # What a text begins and ends with, and which tokens Whisper must not write (Radford et al. 2022).

@@ -9,7 +9,7 @@ from scipy import stats
 
 from ftlab.reports.comparison import Compared, Comparison
 from ftlab.reports.diagnoses.base import Diagnosis, Finding, Observed, each
-from ftlab.reports.statistics.family import FEWEST, LEVEL
+from ftlab.reports.statistics.multiple_testing import FEWEST, LEVEL
 from ftlab.reports.statistics.paired import Tested
 
 POWER = 0.8

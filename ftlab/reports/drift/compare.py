@@ -11,14 +11,14 @@ import pandas as pd
 from rich.console import Group
 
 from ftlab.errors import InputError
-from ftlab.reports.drift import lines
+from ftlab.reports.csv_files import to_csv, write_file
+from ftlab.reports.drift import drift_table
 from ftlab.reports.drift.costs import CostChange, cost_changes
-from ftlab.reports.drift.measurements import Measurements, Names, measurements, title
-from ftlab.reports.drift.movement import Movement, chosen, movements
-from ftlab.reports.drift.order import Order, orders
-from ftlab.reports.drift.suspects import suspects, unknown
-from ftlab.reports.export import to_csv, write_file
-from ftlab.tracking.plain import name_of
+from ftlab.reports.drift.metric_changes import Movement, chosen, movements
+from ftlab.reports.drift.provenance_diff import suspects, unknown
+from ftlab.reports.drift.rank_changes import Order, orders
+from ftlab.reports.drift.read_results import Measurements, Names, measurements, title
+from ftlab.tracking.mlflow_values import name_of
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,25 @@ class Drift:
     @cached_property
     def sentences(self) -> list[str]:
         """The verdict first, then rankings, costs and suspects."""
-        return lines.sentences(self)
+        return drift_table.sentences(self)
 
     @property
     def frame(self) -> pd.DataFrame:
         """One row a cell and metric, numbers in the metric's own unit."""
-        return pd.DataFrame(lines.rows(self))
+        return pd.DataFrame(drift_table.rows(self))
 
     def rich(self) -> Group:
         """For the terminal, 80 columns wide."""
-        return lines.terminal(self)
+        return drift_table.terminal(self)
 
     def markdown(self) -> str:
         """Table and sentences for GitHub."""
-        return lines.markdown(self)
+        return drift_table.markdown(self)
 
     def csv(self) -> str:
         """A line a cell and metric, and one a cost beyond its tolerance."""
-        rows = lines.rows(self)
-        return to_csv(list(rows[0]), [*rows, *lines.cost_rows(self)])
+        rows = drift_table.rows(self)
+        return to_csv(list(rows[0]), [*rows, *drift_table.cost_rows(self)])
 
     def write(self, path: str | Path) -> Path:
         """Write it to a `.md` or `.csv` file.

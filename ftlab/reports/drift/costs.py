@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from ftlab.reports.drift.measurements import Measured, Measurements, Names
+from ftlab.reports.drift.read_results import Measured, Measurements, Names
 
 COUNTED = 1.01
 """Parameters, FLOPs and bytes of a checkpoint are counted."""

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftlab.errors import InputError
+from ftlab.reports.csv_files import write_file
 from ftlab.reports.drift.compare import Drift, drift
-from ftlab.reports.drift.measurements import Measurements, measurements
-from ftlab.reports.drift.suspects import fingerprints
-from ftlab.reports.export import write_file
+from ftlab.reports.drift.provenance_diff import fingerprints
+from ftlab.reports.drift.read_results import Measurements, measurements
 from ftlab.reports.study_table import table
 from ftlab.studies.display import Display
 from ftlab.studies.plan import Plan
-from ftlab.studies.record import FILE
 from ftlab.studies.study import Study, load_study
+from ftlab.studies.study_snapshot import FILE
 from ftlab.sweeps.study_runs import run_study
 
 MARK = "reproduces.txt"

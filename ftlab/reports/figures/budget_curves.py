@@ -14,11 +14,11 @@ from ftlab.reports.colours import Style, styles
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
-from ftlab.reports.figures.paper import canvas, legend
-from ftlab.reports.figures.screen import Screen, line
-from ftlab.reports.figures.words import group_title, metric_title, scale
-from ftlab.reports.trials import Tried, tried
-from ftlab.tracking.plain import shorten
+from ftlab.reports.figures.labels import group_title, metric_title, scale
+from ftlab.reports.figures.matplotlib_axes import canvas, legend
+from ftlab.reports.figures.plotly_axes import Screen, line
+from ftlab.reports.trial_scores import Tried, tried
+from ftlab.tracking.mlflow_values import shorten
 from ftlab.tracking.records import TrialRecord
 from ftlab.tracking.sweeps import SweepTracker
 

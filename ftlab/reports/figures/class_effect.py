@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from ftlab.reports.colours import Style, styles
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.figures.answers import best, classes, confusions
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
-from ftlab.reports.figures.paper import canvas, legend, names
-from ftlab.reports.figures.screen import Screen, categories, marker
-from ftlab.reports.figures.words import group_title, labels
+from ftlab.reports.figures.labels import group_title, labels
+from ftlab.reports.figures.matplotlib_axes import canvas, legend, names
+from ftlab.reports.figures.plotly_axes import Screen, categories, marker
+from ftlab.reports.figures.predictions import best, classes, confusions
 
 _SINGLE = 30  # classes up to which each has its line; beyond, ten bins of equally many classes
 _BINS = 10

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.figures.answers import best, classes, confusions
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of
-from ftlab.reports.figures.paper import canvas, ink, leftmost
-from ftlab.reports.figures.screen import Screen, shades, text
-from ftlab.reports.figures.words import group_title, labels
+from ftlab.reports.figures.labels import group_title, labels
+from ftlab.reports.figures.matplotlib_axes import canvas, ink, leftmost
+from ftlab.reports.figures.plotly_axes import Screen, shades, text
+from ftlab.reports.figures.predictions import best, classes, confusions
 
 _NUMBERED, _NAMED = 12, 30  # classes up to which each cell has its number, and each class its name
 _MOST = 12  # matrices of a group

@@ -14,9 +14,9 @@ from ftlab.reports.colours import styles
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
-from ftlab.reports.figures.paper import SPREAD, canvas, leftmost, names
-from ftlab.reports.figures.screen import Screen, categories, logarithmic
-from ftlab.reports.figures.words import COSTS, Cost, group_title, labels, short
+from ftlab.reports.figures.labels import COSTS, Cost, group_title, labels, short
+from ftlab.reports.figures.matplotlib_axes import SPREAD, canvas, leftmost, names
+from ftlab.reports.figures.plotly_axes import Screen, categories, logarithmic
 
 _HATCHES = {"o": "", "s": "//", "^": "..", "D": "xx", "v": "\\\\", "P": "++", "X": "oo"}
 

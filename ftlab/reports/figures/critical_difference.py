@@ -13,12 +13,12 @@ from ftlab.reports.colours import styles
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
-from ftlab.reports.figures.paper import canvas
-from ftlab.reports.figures.screen import Screen, marker, text, whole
-from ftlab.reports.figures.words import labels, metric_title
-from ftlab.reports.statistics.family import LEVEL
+from ftlab.reports.figures.labels import labels, metric_title
+from ftlab.reports.figures.matplotlib_axes import canvas
+from ftlab.reports.figures.plotly_axes import Screen, marker, text, whole
+from ftlab.reports.statistics.multiple_testing import LEVEL
 from ftlab.reports.statistics.ranks import FEWEST, rank
-from ftlab.tracking.plain import shorten
+from ftlab.tracking.mlflow_values import shorten
 
 _STEP = 0.32  # inches from one name to the next
 

@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ftlab.reports.colours import Style, styles
+from ftlab.reports.csv_files import to_csv
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.export import to_csv
-from ftlab.reports.figures.answers import Mistakes, mistakes
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
-from ftlab.reports.figures.paper import canvas, names
-from ftlab.reports.figures.screen import Screen, categories, marker, text
-from ftlab.reports.figures.words import group_title, labels
+from ftlab.reports.figures.labels import group_title, labels
+from ftlab.reports.figures.matplotlib_axes import canvas, names
+from ftlab.reports.figures.plotly_axes import Screen, categories, marker, text
+from ftlab.reports.figures.predictions import Mistakes, mistakes
 
 MOST = 20  # sets that are drawn of a group
 ERRORS = "errors.csv"

@@ -15,9 +15,9 @@ from ftlab.reports.colours import Style, styles
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
-from ftlab.reports.figures.paper import canvas, legend
-from ftlab.reports.figures.screen import Screen, line, whole
-from ftlab.reports.figures.words import group_title, metric_title, scale
+from ftlab.reports.figures.labels import group_title, metric_title, scale
+from ftlab.reports.figures.matplotlib_axes import canvas, legend
+from ftlab.reports.figures.plotly_axes import Screen, line, whole
 from ftlab.tracking.records import RunRecord
 
 MOST_RUNS = 2000

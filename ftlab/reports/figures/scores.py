@@ -13,10 +13,10 @@ from ftlab.reports.colours import Style, styles
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
-from ftlab.reports.figures.paper import canvas, names
-from ftlab.reports.figures.screen import Screen, categories, marker, text
-from ftlab.reports.figures.words import group_title, labels, metric_title, scale
-from ftlab.tracking.plain import shorten
+from ftlab.reports.figures.labels import group_title, labels, metric_title, scale
+from ftlab.reports.figures.matplotlib_axes import canvas, names
+from ftlab.reports.figures.plotly_axes import Screen, categories, marker, text
+from ftlab.tracking.mlflow_values import shorten
 
 
 class Scores(Drawing):

@@ -14,12 +14,10 @@ from matplotlib.lines import Line2D
 
 from ftlab.reports.colours import styles
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.figures import paper
+from ftlab.reports.figures import matplotlib_axes
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
-from ftlab.reports.figures.paper import canvas, legend, spread
-from ftlab.reports.figures.screen import Screen, logarithmic, marker
-from ftlab.reports.figures.words import (
+from ftlab.reports.figures.labels import (
     MEMORY,
     TIME,
     TRAINABLE,
@@ -28,7 +26,9 @@ from ftlab.reports.figures.words import (
     metric_title,
     scale,
 )
-from ftlab.reports.front import pareto_front
+from ftlab.reports.figures.matplotlib_axes import canvas, legend, spread
+from ftlab.reports.figures.plotly_axes import Screen, logarithmic, marker
+from ftlab.reports.pareto_front import pareto_front
 
 _FRONT = {"color": "#333333", "linestyle": "--", "linewidth": 1.0}
 
@@ -62,7 +62,7 @@ class TradeOff(Drawing):
             title, size = _unit(of, data)
             xs = (points["cost"] / size).tolist()
             if spread(xs):
-                paper.logarithmic(axes, xs)
+                matplotlib_axes.logarithmic(axes, xs)
             else:
                 most = max(xs) or 1.0
                 axes.set_xlim(-0.04 * most if min(xs) == 0 else 0, 1.08 * most)

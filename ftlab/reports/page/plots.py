@@ -8,7 +8,7 @@ from typing import Any
 
 from ftlab.redaction import redact
 from ftlab.reports.evidence import Evidence
-from ftlab.reports.figures import room
+from ftlab.reports.figures import all_figures
 from ftlab.reports.page.markup import Markup, join, tag
 
 _MARKS = re.compile(r"<(?!(?:br ?/?|/?(?:b|i|sub|sup|extra))>)")
@@ -18,7 +18,7 @@ _MARKS = re.compile(r"<(?!(?:br ?/?|/?(?:b|i|sub|sup|extra))>)")
 def plots(evidence: Evidence) -> tuple[Markup, list[dict[str, Any]]]:
     """The figures' HTML, and what plotly draws into them, in the same order."""
     parts, figures = [], []
-    for drawn in room.drawn(evidence):
+    for drawn in all_figures.drawn(evidence):
         caption = drawn.caption
         figure: dict[str, Any] = _safe(drawn.plot())
         figures.append({"data": figure["data"], "layout": figure["layout"]})

@@ -15,7 +15,7 @@ from ftlab.techniques.base import Technique
 from ftlab.training.declined import Declined
 from ftlab.training.evaluate import placing
 from ftlab.training.guards import close
-from ftlab.training.prefix.frozen_prefix import named
+from ftlab.training.prefix.use_cache import named
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run

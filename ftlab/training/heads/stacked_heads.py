@@ -18,8 +18,8 @@ from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs
 from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT
 from ftlab.training.heads.cached_head import CachedHead
-from ftlab.training.heads.head_loop import Heads
 from ftlab.training.heads.head_members import Member, Seed, put_random, random_state
+from ftlab.training.heads.stacked_linear import Heads
 from ftlab.training.step_log import Losses, StepLog, mean_of
 
 

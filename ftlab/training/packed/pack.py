@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftlab.backbones.model import Batch, Outputs
+from ftlab.backbones.task_model import Batch, Outputs
 from ftlab.data.examples import SPLITS
 from ftlab.training.evaluate import placing
 from ftlab.training.fit import make_trainer
@@ -16,7 +16,7 @@ from ftlab.training.packed.packed_batches import Batches, Rows, part, parts, til
 from ftlab.training.packed.packed_member import Member
 from ftlab.training.packed.slot_dropout import SlotDropout
 from ftlab.training.packed.stacked_lora import StackedModel
-from ftlab.training.prefix import frozen_prefix
+from ftlab.training.prefix import use_cache
 
 
 class Pack:
@@ -60,7 +60,7 @@ class Pack:
         data = [member.run.data for member in self.alive]
         # with its inputs, which nobody may read once the prefix hands on
         self.sample = self.batch_of(next(Batches(data, 1).epoch(0)))
-        seconds = frozen_prefix.attach(
+        seconds = use_cache.attach(
             self.run, self.trainer, self.guard, SPLITS[:2], self.report)
         self.batches = Batches(data, self.run.settings.accumulate)
         return seconds

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ftlab.backbones.model import Batch
+from ftlab.backbones.task_model import Batch
 from ftlab.data.base import DataModule
 from ftlab.data.train_batches import Share, set_epoch, shares
 from ftlab.training.declined import Declined

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ftlab.backbones.model import Outputs, TaskModel
+from ftlab.backbones.task_model import Outputs, TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ftlab.backbones.model import Batch
+from ftlab.backbones.task_model import Batch
 from ftlab.training import guards
 from ftlab.training.declined import Declined
 from ftlab.training.packed.pack import Pack

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ftlab.studies.config import build
-from ftlab.studies.record import record
+from ftlab.studies.components import build
 from ftlab.studies.study import load_study
+from ftlab.studies.study_snapshot import record
 
 CLASSES = ["0", "010", "0x1F", "10", "12:30", "1_0", "1e3", "null", "old", "~"]
 

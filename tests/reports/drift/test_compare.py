@@ -14,10 +14,10 @@ from scipy import stats
 import ftlab
 from ftlab.errors import InputError
 from ftlab.reports.drift.compare import Drift
-from ftlab.reports.drift.measurements import Measured, Measurements
-from ftlab.reports.drift.movement import movements
-from ftlab.reports.statistics.drift import moved, step
+from ftlab.reports.drift.metric_changes import movements
+from ftlab.reports.drift.read_results import Measured, Measurements
 from ftlab.reports.statistics.paired import over_seeds
+from ftlab.reports.statistics.two_studies import moved, step
 
 Make = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[3]

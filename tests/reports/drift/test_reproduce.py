@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ftlab.reports.drift import reproduce as reproducing
-from ftlab.studies.run import Outcome
+from ftlab.studies.run_job import Outcome
 
 Here = Callable[..., tuple[int, str, str]]
 

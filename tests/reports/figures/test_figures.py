@@ -19,17 +19,17 @@ from invented import METRIC, Invented
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, recall_score
 
 from ftlab.errors import InputError
+from ftlab.reports.budget_curve import budget_curve
 from ftlab.reports.colours import styles
-from ftlab.reports.curve import budget_curve
-from ftlab.reports.figures import room
-from ftlab.reports.figures.answers import mistakes
+from ftlab.reports.figures import all_figures
 from ftlab.reports.figures.error_overlap import overlap
-from ftlab.reports.figures.paper import paper
-from ftlab.reports.figures.words import labels, short
+from ftlab.reports.figures.labels import labels, short
+from ftlab.reports.figures.matplotlib_axes import paper
+from ftlab.reports.figures.predictions import mistakes
 from ftlab.reports.statistics.ranks import rank
 
 NASTY = ["_hidden", "$\\frac{$ 50% <b>x</b> &amp;", "中文", "a" * 80 + "1", "a" * 80 + "2", "1e5"]
-NAMES = [drawing.name for drawing in room.drawings()]
+NAMES = [drawing.name for drawing in all_figures.drawings()]
 GROUP = ("minilm", "data 1")
 
 
@@ -45,7 +45,7 @@ def drawing(each):
 
 
 def data_of(name, evidence):
-    (drawing,) = (drawing for drawing in room.drawings() if drawing.name == name)
+    (drawing,) = (drawing for drawing in all_figures.drawings() if drawing.name == name)
     return drawing.data(evidence)
 
 
@@ -56,7 +56,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def all_drawn(study):
-    return {each.name: each for each in room.drawn(study)}
+    return {each.name: each for each in all_figures.drawn(study)}
 
 
 def test_room__has_every_figure_and_a_whole_study_shows_them_all(all_drawn):
@@ -80,7 +80,7 @@ class TestContract:
         assert b"/Type42" in text or b"/CIDFontType2" in text
         assert b"/Type3" not in text
         assert not re.search(rb"CreationDate|Producer|Creator", text)
-        (again,) = room.drawn(whole().evidence(), [name])
+        (again,) = all_figures.drawn(whole().evidence(), [name])
         assert again.files() == files, "the same store gives the same bytes"
 
     def test_axes_have_titles(self, all_drawn, name):
@@ -111,7 +111,7 @@ class TestContract:
         sets = ["$", "<i>"] if name == "critical_difference" else ["$<i>"]
         evidence = whole(techniques=NASTY, classes=NASTY, data_sets=sets, seeds=2,
                          examples=40).evidence()
-        (each,) = room.drawn(evidence, [name])
+        (each,) = all_figures.drawn(evidence, [name])
         with paper():
             figure = each.drawing.draw(each.data, evidence)
             figure.draw_without_rendering()
@@ -131,7 +131,7 @@ class TestContract:
             invented.change("technique 2", status="FAILED", reason="out of memory")
         if kind == "nan":
             invented.change("technique 2", metrics={METRIC: math.nan})
-        for each in room.drawn(invented.evidence(), [name]):
+        for each in all_figures.drawn(invented.evidence(), [name]):
             json.dumps(each.plot(), allow_nan=False)
             assert drawing(each).axes
             assert "nan" not in each.caption
@@ -157,7 +157,7 @@ def test_files__do_not_depend_on_the_hash_seed():
             "print([hashlib.sha256(content).hexdigest() for content in each.files().values()])")
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
                           env={"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}).stdout
-    (each,) = room.drawn(Invented().evidence(), ["error_overlap"])
+    (each,) = all_figures.drawn(Invented().evidence(), ["error_overlap"])
     ours = [hashlib.sha256(content).hexdigest() for content in each.files().values()]
     assert said.strip() == str(ours)
 
@@ -165,7 +165,7 @@ def test_files__do_not_depend_on_the_hash_seed():
 def test_data__many_techniques_and_classes_are_narrowed_and_said():
     invented = Invented(45, classes=200, examples=300, seeds=1, epochs=1)
     evidence = invented.evidence()
-    shown = {each.name: each for each in room.drawn(evidence, ["scores", "class_effect",
+    shown = {each.name: each for each in all_figures.drawn(evidence, ["scores", "class_effect",
                                                                "confusion_matrices"])}
     assert len(shown["scores"].data) == 40
     best = sorted(evidence.rows, key=lambda row: -row.summary.mean)
@@ -180,7 +180,7 @@ def test_data__many_techniques_and_classes_are_narrowed_and_said():
 
 
 def test_screen__colours_run_as_on_paper(study):
-    (each,) = room.drawn(study, ["confusion_matrices"])
+    (each,) = all_figures.drawn(study, ["confusion_matrices"])
     trace = next(trace for trace in each.plot()["data"] if trace["zmax"] == 100)
     for share, colour in trace["colorscale"]:
         assert colour == matplotlib.colors.to_hex(matplotlib.colormaps["Blues"](share))
@@ -189,7 +189,7 @@ def test_screen__colours_run_as_on_paper(study):
 
 
 def test_costs__a_bar_ends_at_its_value_on_either_scale(study):
-    (each,) = room.drawn(study, ["costs"])
+    (each,) = all_figures.drawn(study, ["costs"])
     made = each.plot()
     for trace, (_, lines) in zip(made["data"], each.data.groupby(["group", "of"], sort=False),
                                  strict=True):
@@ -204,7 +204,7 @@ def test_costs_and_scores__a_cell_that_never_ran():
     invented.change("technique 2", status="FAILED", reason="out of memory")
     evidence = invented.evidence()
     assert "technique 2" not in set(data_of("costs", evidence)["technique"])
-    (each,) = room.drawn(evidence, ["scores"])
+    (each,) = all_figures.drawn(evidence, ["scores"])
     said = [note["text"] for note in each.plot()["layout"]["annotations"]]
     assert any("out of memory" in text for text in said), said
 
@@ -235,7 +235,7 @@ def test_trade_off__front_by_brute_force(higher):
 
 def test_trade_off__bars_end_where_the_interval_does():
     evidence = Invented(3).evidence()
-    (each,) = room.drawn(evidence, ["trade_off"])
+    (each,) = all_figures.drawn(evidence, ["trade_off"])
     wanted = sorted((100 * row.summary.ci_low, 100 * row.summary.ci_high) for row in evidence.rows)
     axes = drawing(each).axes[0]
     ends = sorted(tuple(bar.lines[2][0].get_segments()[0][:, 1]) for bar in axes.containers)
@@ -253,7 +253,7 @@ def test_trade_off__what_trains_nothing_stands_at_zero_and_has_no_peak():
     data = data_of("trade_off", evidence)
     none = data[data["technique"] == "technique 1"]
     assert none["of"].tolist() == ["cost/trainable_parameters", "cost/train_seconds"]
-    (each,) = room.drawn(evidence, ["trade_off"])
+    (each,) = all_figures.drawn(evidence, ["trade_off"])
     figure = drawing(each)
     for axes in figure.axes[:2]:
         low, high = axes.get_xlim()
@@ -284,7 +284,7 @@ def test_learning_curves__go_as_far_as_all_seeds():
     data = data_of("learning_curves", evidence)
     reached = data.groupby("technique")["x"].max()
     assert reached.to_dict() == {"technique 1": 2, "technique 2": 5}
-    (each,) = room.drawn(evidence, ["learning_curves"])
+    (each,) = all_figures.drawn(evidence, ["learning_curves"])
     assert "as far as all seeds" in each.caption
 
 
@@ -379,7 +379,7 @@ def test_error_overlap__half_of_two_seeds_is_not_most():
 @pytest.mark.parametrize("count", [3, 7, 12])
 def test_error_overlap__draws_the_largest_sets_and_says_the_rest(count):
     evidence = Invented(count, examples=400).evidence()
-    (each,) = room.drawn(evidence, ["error_overlap"])
+    (each,) = all_figures.drawn(evidence, ["error_overlap"])
     (axes,) = drawing(each).axes
     bars = [-bar.get_height() for bar in axes.patches if bar.get_height() < 0]
     shown = each.data["many"].head(20)
@@ -391,7 +391,7 @@ def test_error_overlap__draws_the_largest_sets_and_says_the_rest(count):
 
 
 def test_error_overlap__every_error_is_in_its_file(study):
-    (each,) = room.drawn(study, ["error_overlap"])
+    (each,) = all_figures.drawn(study, ["error_overlap"])
     lines = pd.read_csv(io.StringIO(each.drawing.texts(each.data, study)["errors.csv"]))
     own = lines[(lines["dataset"] == "data 1") & (lines["technique"] == "technique 2")]
     known = np.sum([*wrong(study, ["technique 2"], 3)["technique 2"].values()], axis=0)
@@ -454,14 +454,14 @@ def test_budget_curves__are_those_of_the_sweep(study):
 def test_write__files_captions_and_nothing_old(study, tmp_path):
     for old in ("test_accuracy.png", "budget_curves.pdf", "shared_errors.csv", "mine.png"):
         (tmp_path / old).touch()
-    paths = room.write(Invented(3).evidence(), tmp_path)
+    paths = all_figures.write(Invented(3).evidence(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths} | {"mine.png"}
     assert {"scores.png", "scores.pdf", "captions.md", "errors.csv"} <= {
         path.name for path in paths}
     assert "95% t interval" in (tmp_path / "captions.md").read_text()
     before = (tmp_path / "costs.png").read_bytes()
     (tmp_path / "costs.png").write_bytes(b"")
-    assert [path.name for path in room.write(Invented(3).evidence(), tmp_path, ["costs"])] == [
+    assert [path.name for path in all_figures.write(Invented(3).evidence(), tmp_path, ["costs"])] == [
         "costs.png", "costs.pdf"]
     assert (tmp_path / "costs.png").read_bytes() == before
     assert (tmp_path / "scores.png").exists(), "others stay"
@@ -469,7 +469,7 @@ def test_write__files_captions_and_nothing_old(study, tmp_path):
 
 def test_drawn__a_wrong_name_is_refused(study):
     with pytest.raises(InputError, match="scoers") as caught:
-        list(room.drawn(study, ["scoers"]))
+        list(all_figures.drawn(study, ["scoers"]))
     assert caught.value.mend == "did you mean scores?"
 
 

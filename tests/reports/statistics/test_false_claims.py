@@ -7,7 +7,7 @@ from simulated import study
 from ftlab.reports.comparison import compare
 from ftlab.reports.evidence import Measured
 from ftlab.reports.statistics import paired
-from ftlab.reports.statistics.family import LEVEL, holm, pairs
+from ftlab.reports.statistics.multiple_testing import LEVEL, holm, pairs
 from ftlab.reports.statistics.paired import over_examples, over_seeds, p_over_both
 from ftlab.reports.statistics.ranks import rank
 from ftlab.tracking.records import CellKey

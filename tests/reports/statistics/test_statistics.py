@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from ftlab.reports.statistics.family import LEVEL, holm, standing
+from ftlab.reports.statistics.bootstrap import bootstrap_interval
+from ftlab.reports.statistics.multiple_testing import LEVEL, holm, standing
 from ftlab.reports.statistics.paired import (
     DRAWS,
     over_both,
@@ -19,7 +20,6 @@ from ftlab.reports.statistics.paired import (
     p_over_both,
 )
 from ftlab.reports.statistics.ranks import rank
-from ftlab.reports.statistics.seeds import bootstrap_interval
 
 RANDOM = np.random.default_rng(5)
 

@@ -36,26 +36,26 @@ from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.training.callbacks import BestEpoch, Report
 from ftlab.training.checkpoint import WEIGHTS
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead
-from ftlab.training.heads.head_loop import Heads
 from ftlab.training.heads.head_members import Member, Seed
 from ftlab.training.heads.stacked_heads import StackedFit
-from ftlab.training.prefix import frozen_prefix
-from ftlab.training.prefix.cache_plan import Forecast
-from ftlab.training.prefix.prefix_cache import Recorded
-from ftlab.training.run import execute
-from ftlab.training.search import search
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.heads.stacked_linear import Heads
+from ftlab.training.prefix import use_cache
+from ftlab.training.prefix.activation_files import Recorded
+from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.shared_fit import execute_together
 from ftlab.training.step_log import StepLog
-from ftlab.training.together import execute_together
+from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trial import search
 
 
 @pytest.fixture(autouse=True)
 def worth_caching(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny networks compute as fast as a cache is read."""
-    monkeypatch.setattr(frozen_prefix, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
+    monkeypatch.setattr(use_cache, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
 
 
 @pytest.fixture
@@ -230,9 +230,9 @@ def test_views__that_an_interrupted_run_left_undone_are_made(
     texts: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
-    record = frozen_prefix.Source.record
+    record = use_cache.Source.record
 
-    def interrupted(source: frozen_prefix.Source, name: str, report: Report) -> Recorded:
+    def interrupted(source: use_cache.Source, name: str, report: Report) -> Recorded:
         if name == "train/1":
             raise KeyboardInterrupt
         return record(source, name, report)
@@ -242,7 +242,7 @@ def test_views__that_an_interrupted_run_left_undone_are_made(
     for run in runs:
         viewed(run)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(frozen_prefix.Source, "record", interrupted)
+        patch.setattr(use_cache.Source, "record", interrupted)
         search(runs[0], lambda event: None)
     said: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []

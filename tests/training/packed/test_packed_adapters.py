@@ -13,7 +13,7 @@ from torch.nn.functional import dropout
 from torch.nn.functional import scaled_dot_product_attention as attention
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.backbones.model import TaskModel
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed, Incompatible
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
@@ -23,9 +23,9 @@ from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
 from ftlab.training.packed import packing_check
 from ftlab.training.packed.slot_dropout import SlotDropout
-from ftlab.training.search import search
-from ftlab.training.settings import TrainerSettings
-from ftlab.training.together import execute_together
+from ftlab.training.shared_fit import execute_together
+from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trial import search
 
 FLOAT64 = TrainerSettings(max_epochs=2, precision="64-true")
 

@@ -10,14 +10,14 @@ from matrix import World, make_world
 
 from ftlab.data.text_augment import TextAugment
 from ftlab.techniques.linear_probe import LinearProbe
-from ftlab.training import run
+from ftlab.training import execute as execution
 from ftlab.training.costs import typical_batch
+from ftlab.training.execute import execute
 from ftlab.training.fit import Run
-from ftlab.training.prefix import frozen_prefix
-from ftlab.training.prefix.cache_plan import Forecast, Measured, Part
-from ftlab.training.run import execute
-from ftlab.training.search import search
-from ftlab.training.settings import TrainerSettings
+from ftlab.training.prefix import use_cache
+from ftlab.training.prefix.cache_estimate import Forecast, Measured, Part
+from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trial import search
 
 EPOCHS = 3
 
@@ -39,7 +39,7 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     made = Asked()
-    monkeypatch.setattr(frozen_prefix, "foresee", made)
+    monkeypatch.setattr(use_cache, "foresee", made)
     return made
 
 
@@ -59,7 +59,7 @@ def passes_of(made: Run, whole: bool, patch: pytest.MonkeyPatch) -> tuple[Counte
     examples: Counter[str] = Counter()
     tokens: list[int] = []
     step, validation, validate = (
-        made.technique.training_step, made.technique.validation_step, run.validate)
+        made.technique.training_step, made.technique.validation_step, execution.validate)
 
     def training_step(batch: Any, *rest: Any) -> Any:
         examples["training"] += len(batch["index"])
@@ -77,9 +77,9 @@ def passes_of(made: Run, whole: bool, patch: pytest.MonkeyPatch) -> tuple[Counte
 
     patch.setattr(made.technique, "training_step", training_step)
     patch.setattr(made.technique, "validation_step", validation_step)
-    patch.setattr(run, "validate", validated)
+    patch.setattr(execution, "validate", validated)
     if whole:
-        patch.setattr(run, "_inference", lambda *_: {})  # which takes a step more
+        patch.setattr(execution, "_inference", lambda *_: {})  # which takes a step more
     (execute if whole else search)(made, lambda event: None)
     return examples, tokens
 
@@ -110,7 +110,7 @@ def test_planner__counts_the_passes_of_a_run_without_a_cache(
 def test_planner__takes_what_one_batch_costs_by_its_tokens(
     texts: World, tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen_prefix, "fastest", lambda act: 6.0)
+    monkeypatch.setattr(use_cache, "fastest", lambda act: 6.0)
     made = a_run(texts, tmp_path / "one", False)
     search(made, lambda event: None)
     batch = typical_batch(made.data)

@@ -1,0 +1,47 @@
+"""What a data module says of itself to programs without ftlab."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ftlab.backbones.export_code import PlainExamples
+from ftlab.backbones.preprocessing import ImageFit, Preprocessing
+from ftlab.backbones.task_model import TaskModel
+from ftlab.data.batches import Row
+
+
+class Outside:
+    """The part of a data module that exports ask; by default nothing is said."""
+
+    pipeline: ClassVar[str] = ""
+    """What Hugging Face's hub calls a model of such examples (`pipeline_tag`)."""
+
+    @property
+    def image_fit(self) -> ImageFit | None:
+        """How images get the size that the connected backbone reads; None without images."""
+        return None
+
+    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        """How raw examples become predictions, as lines without ftlab.
+
+        Args:
+            preprocessing: of the network that the lines call; the connected backbone's, but for
+                what that network does by itself.
+            model: what the lines' network computes.
+
+        Returns:
+            None where nothing says it, for the module or for its task.
+        """
+        return None
+
+    def unlabelled(self, places: Sequence[int]) -> Sequence[Row] | None:
+        """Test examples as they are read without their labels; None where that is all the same."""
+        return None
+
+    def check_predicts(self) -> None:
+        """Refuse new examples where there is nothing that is predicted of them.
+
+        Raises:
+            Incompatible: says why.
+        """

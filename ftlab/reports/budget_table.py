@@ -1,0 +1,160 @@
+"""The budget curve of a sweep as a table, and whether the ranking depends on the budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+from typing import Any
+
+from ftlab.reports.metric_text import digits
+from ftlab.reports.sheet import NONE, Line, Sheet
+from ftlab.reports.trial_scores import Tried
+from ftlab.tracking.metric_range import is_percent
+
+_RANKINGS = 4  # written out in full; beyond that the first and the last
+
+
+def columns(rows: Sequence[Tried]) -> list[int]:
+    """Numbers of trials that the table shows: 1, 2, 4, ... and the most that a cell has had."""
+    most = max((len(row.curve) for row in rows), default=0)
+    powers = [2**exponent for exponent in range(most.bit_length()) if 2**exponent < most]
+    return [*powers, most] if most else []
+
+
+def layout(title: str, rows: Sequence[Tried], higher_is_better: bool) -> Sheet:
+    """The table: expected best score after k trials, with the interval in brackets.
+
+    Args:
+        title: what was done, the caption's first sentence.
+        rows: of all cells.
+        higher_is_better: of the first objective.
+    """
+    metric, ks = rows[0].objectives[0], columns(rows)
+    known = [best.expected for row in rows for best in row.curve]
+    known += [row.own for row in rows if row.own is not None]
+    number = digits(metric, known)
+    noted = [row for row in rows if note(row)]
+
+    def text(value: float) -> str:
+        return number(value) if math.isfinite(value) else NONE
+
+    def cell(row: Tried, k: int) -> str:
+        best = row.after(k)
+        if best is None or not (math.isfinite(best.low) or math.isfinite(best.high)):
+            return NONE
+        return f"{text(best.expected)} [{text(best.low)}, {text(best.high)}]"
+
+    def line(row: Tried) -> Line:
+        mark = f" [{noted.index(row) + 1}]" if note(row) else ""
+        own = NONE if row.own is None else number(row.own)
+        texts = (row.key.technique + mark, str(len(row.ended)), own, *(cell(row, k) for k in ks))
+        return Line(texts)
+
+    groups = [(f"{dataset} from {backbone}", tuple(map(line, members)))
+              for (backbone, dataset), members in groupby(rows, key=lambda row: row.group)]
+    unit = ", %" if is_percent(metric) else ""
+    heads = [f"best {metric}{unit} after k = {k}" if n == 0 else f"k = {k}"
+             for n, k in enumerate(ks)]
+    return Sheet(
+        headings=("technique", "trials", "own setting", *heads),
+        groups=tuple(groups) if len(groups) > 1 else (("", groups[0][1]),),
+        notes=tuple(f"{row.key.title}: {note(row)}" for row in noted),
+        caption=_caption(title, rows, metric, higher_is_better),
+    )
+
+
+def _caption(title: str, rows: Sequence[Tried], metric: str, higher_is_better: bool) -> str:
+    best = "highest" if higher_is_better else "lowest"
+    text = (
+        f"{title} Expected {best} {metric} of the first k trials, over all orders of the trials "
+        "(exact), with the 5% and 95% quantiles over orders in brackets. The interval says what "
+        "the order does, not what other seeds or data would; at k = all trials there is one order "
+        "left. Samplers that learn from earlier trials do better than a random order."
+    )
+    if any(row.count("PRUNED") for row in rows):
+        text += (" A pruned trial counts with the best that it had reached, less than it might "
+                 "have become.")
+    if any(row.count("FAIL") for row in rows):
+        text += (" A failed trial spends its budget and gives nothing, which is worse than any "
+                 f"score: {NONE} where all k trials could be failed ones.")
+    return text
+
+
+def note(row: Tried) -> str:
+    """What a reader should know of a cell's trials; empty where all completed."""
+    counts = ((row.count("PRUNED"), "pruned"), (row.count("FAIL"), "failed"),
+              (row.running, "not ended"))
+    parts = [f"{count} {word}" for count, word in counts if count]
+    if row.settled:
+        parts.append("nothing to search, one trial stands for any number")
+    return ", ".join(parts) if row.ended or row.running else "not tried"
+
+
+def lines(rows: Sequence[Tried]) -> list[dict[str, Any]]:
+    """The table as numbers in base units; what no trial has reached is empty."""
+    return [
+        {
+            "backbone": row.key.backbone, "dataset": row.key.dataset,
+            "technique": row.key.technique, "metric": row.objectives[0],
+            "trials": len(row.ended), "complete": row.count("COMPLETE"),
+            "pruned": row.count("PRUNED"), "failed": row.count("FAIL"),
+            "own": "" if row.own is None else row.own,
+        }
+        | {name: value for k in columns(rows) for name, value in _numbers(row, k).items()}
+        for row in rows
+    ]
+
+
+def _numbers(row: Tried, k: int) -> dict[str, float | str]:
+    best = row.after(k)
+    values = {f"k={k}": best.expected, f"k={k} low": best.low, f"k={k} high": best.high} if best \
+        else dict.fromkeys((f"k={k}", f"k={k} low", f"k={k} high"), math.inf)
+    return {name: value if math.isfinite(value) else "" for name, value in values.items()}
+
+
+def ranking(rows: Sequence[Tried], higher_is_better: bool) -> list[str]:
+    """One sentence a group: whether the order of the techniques depends on the budget.
+
+    It compares expectations after as many trials as every technique of the group has had. One
+    that never gave a score is left out, and so is a group with fewer than two techniques.
+    """
+    groups = [list(members) for _, members in groupby(rows, key=lambda row: row.group)]
+    said = []
+    for members in groups:
+        compared = [row for row in members if row.scored]
+        spent = [len(row.curve) for row in compared if not row.settled]
+        if len(compared) < 2 or not spent:
+            continue
+        where = f" on {members[0].key.dataset} from {members[0].key.backbone}"
+        said.append(_sentence(compared, min(spent), higher_is_better,
+                              where if len(groups) > 1 else ""))
+    return said
+
+
+def _sentence(rows: Sequence[Tried], most: int, higher_is_better: bool, where: str) -> str:
+    orders = [_order(rows, k, higher_is_better) for k in range(1, most + 1)]
+    steps = [k for k in range(2, most + 1) if orders[k - 1] != orders[k - 2]]
+    begin = f"The ranking of the techniques{where} by expected best {rows[0].objectives[0]}"
+    if most == 1:
+        return f"{begin} after 1 trial: {orders[0]}."
+    if not steps:
+        return f"{begin} is the same after any number of trials from 1 to {most}: {orders[0]}."
+    shown = [1, *steps] if len(steps) < _RANKINGS else [1, most]
+    each = "; ".join(f"after {k} trial{'s' * (k > 1)} {orders[k - 1]}" for k in shown)
+    return f"{begin} changes at k = {', '.join(map(str, steps))}: {each}."
+
+
+def _order(rows: Sequence[Tried], k: int, higher_is_better: bool) -> str:
+    """`lora > full = probe`; those whose trials may all have failed stand apart, behind."""
+    sign = 1.0 if higher_is_better else -1.0
+    known = [(sign * best.expected, row.key.technique)
+             for row in rows if (best := row.after(k)) is not None]
+    sure = [pair for pair in known if math.isfinite(pair[0])]
+    sure.sort(key=lambda pair: -pair[0])  # stable: equals keep the study's order
+    text = "".join(name for _, name in sure[:1])
+    for (above, _), (value, name) in pairwise(sure):
+        # Expectations are sums of products: what differs in the last digits is equal.
+        text += f"{' = ' if math.isclose(above, value, rel_tol=1e-9) else ' > '}{name}"
+    unsure = ", ".join(name for value, name in known if not math.isfinite(value))
+    return " ".join(filter(None, (text, unsure and f"(without a sure score: {unsure})")))

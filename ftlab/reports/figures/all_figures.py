@@ -1,0 +1,154 @@
+"""All figures of a study: found by walking the room, drawn, and written."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ftlab.errors import InputError
+from ftlab.reports.csv_files import write_file
+from ftlab.reports.evidence import Evidence
+from ftlab.reports.figures.base import Drawing
+from ftlab.reports.figures.matplotlib_axes import files, paper
+from ftlab.reports.formats import escape_markdown
+from ftlab.studies.discover import members
+
+MOST_TECHNIQUES, MOST_GROUPS = 40, 20
+"""What a figure can show; of more techniques those with the best ranks, of groups the first."""
+CAPTIONS = "captions.md"
+
+
+def drawings() -> list[Drawing]:
+    """Every figure there is."""
+    found: list[Drawing] = [made() for made in members(Drawing).values()]
+    return sorted(found, key=lambda drawing: (drawing.order, drawing.name))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that a study has.
+
+    Attributes:
+        drawing: what draws it.
+        data: what is drawn.
+        evidence: of the study, as much of it as figures show.
+        note: what is left out; empty where nothing is.
+    """
+
+    drawing: Drawing
+    data: pd.DataFrame
+    evidence: Evidence
+    note: str
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return self.drawing.name
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return self.drawing.title
+
+    @cached_property
+    def caption(self) -> str:
+        """How to read it."""
+        return f"{self.drawing.caption(self.data, self.evidence)} {self.note}".strip()
+
+    def files(self) -> dict[str, bytes]:
+        """`png` and `pdf`, the same for the same store."""
+        with paper():
+            return files(self.drawing.draw(self.data, self.evidence))
+
+    def plot(self) -> dict[str, Any]:
+        """Plotly's `data` and `layout`, plain JSON."""
+        return self.drawing.plot(self.data, self.evidence)
+
+
+def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[Drawn]:
+    """The figures that a study has something for, in their order.
+
+    Args:
+        evidence: of the study.
+        only: names of figures; empty for all.
+
+    Raises:
+        InputError: there is no figure of a name.
+    """
+    known = drawings()
+    for name in only:
+        names = [drawing.name for drawing in known]
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            raise InputError(f"figure {name!r}: there is none of that name",
+                             f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}")
+    shown, note = _narrowed(evidence)
+    for drawing in known:
+        if not only or drawing.name in only:
+            data = drawing.data(shown)
+            if data is not None and len(data):
+                yield Drawn(drawing, data, shown, note)
+
+
+def write(evidence: Evidence, folder: Path, only: Sequence[str] = ()) -> list[Path]:
+    """Write the figures and their captions; those that no longer apply go.
+
+    Args:
+        evidence: of the study.
+        folder: `figures/` of its results.
+        only: names of figures; others are left as they are, and so are the captions.
+
+    Raises:
+        InputError: there is no figure of a name, or the folder cannot be written.
+    """
+    paths, captions = [], []
+    for each in drawn(evidence, only):
+        paths += [write_file(folder / f"{each.name}.{suffix}", content)
+                  for suffix, content in each.files().items()]
+        paths += [write_file(folder / name, content) for name, content
+                  in each.drawing.texts(each.data, each.evidence).items()]
+        captions.append(f"**{each.title}** ({each.name}). {escape_markdown(each.caption)}\n")
+    written = {path.name for path in paths}
+    asked = [drawing for drawing in drawings() if not only or drawing.name in only]
+    ours = [f"{drawing.name}.{suffix}" for drawing in asked for suffix in ("png", "pdf")]
+    ours += [name for drawing in asked for name in drawing.tables]
+    if not only:
+        ours.append(f"{evidence.metric.replace('/', '_')}.png")  # the figure of earlier versions
+        if captions:
+            paths.append(write_file(folder / CAPTIONS, "\n".join(captions)))
+        else:
+            (folder / CAPTIONS).unlink(missing_ok=True)
+    for name in ours:
+        if name not in written:  # of an earlier store, it would contradict the table
+            (folder / name).unlink(missing_ok=True)
+    return paths
+
+
+def _narrowed(evidence: Evidence) -> tuple[Evidence, str]:
+    """As much as figures can show, and what is left out."""
+    groups, names = evidence.groups[:MOST_GROUPS], evidence.techniques
+    notes = []
+    if len(groups) < len(evidence.groups):
+        notes.append(f"The first {MOST_GROUPS} of {len(evidence.groups)} pairs of backbone and "
+                     "data set.")
+    if len(names) > MOST_TECHNIQUES:
+        best = sorted(names, key=lambda name: _best_rank(evidence, name))[:MOST_TECHNIQUES]
+        notes.append(f"The {MOST_TECHNIQUES} of {len(names)} techniques with the best ranks.")
+        names = best
+    if not notes:
+        return evidence, ""
+    rows = tuple(row for row in evidence.rows
+                 if row.group in groups and row.key.technique in names)
+    return replace(evidence, rows=rows), " ".join(notes)
+
+
+def _best_rank(evidence: Evidence, name: str) -> float:
+    return min((row.rank for row in evidence.rows
+                if row.key.technique == name and row.rank is not None), default=math.inf)

@@ -1,0 +1,121 @@
+"""What the models answered, example by example, from the stored predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ftlab.reports.cell_summary import Row
+from ftlab.reports.evidence import Evidence
+from ftlab.tasks.class_names import name_order
+from ftlab.tracking.records import CellKey
+
+_RIGHT = ("accuracy", "number_accuracy", "exact_match", "subset_accuracy")
+"""Metrics to which an example adds 1 where its answer is right, else 0."""
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """Who gets which examples of a group's test split wrong.
+
+    Attributes:
+        ids: of the examples.
+        wrong: by technique, seed and example.
+    """
+
+    ids: list[str]
+    wrong: dict[str, dict[int, NDArray[np.bool_]]]
+
+    @property
+    def shared(self) -> list[str]:
+        """Examples that every technique gets wrong with every seed."""
+        everyone = [answers for seeds in self.wrong.values() for answers in seeds.values()]
+        return [self.ids[place] for place in np.flatnonzero(np.logical_and.reduce(everyone))]
+
+
+def mistakes(evidence: Evidence, group: tuple[str, str]) -> Mistakes | None:
+    """Of all runs that answered the same examples as the first.
+
+    Returns:
+        None where answers are not right or wrong, or fewer than two techniques have predictions.
+    """
+    ids: pd.Index | None = None
+    found: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    for row in evidence.rows:
+        if row.group != group:
+            continue
+        for seed, right in _right(evidence, row.key).items():
+            if not np.isin(right.to_numpy(), (0.0, 1.0)).all():
+                return None
+            ids = right.index if ids is None else ids
+            if right.index.is_unique and len(right) == len(ids) and right.index.isin(ids).all():
+                wrong = right.reindex(ids).to_numpy() == 0
+                found.setdefault(row.key.technique, {})[seed] = wrong
+    if ids is None or len(found) < 2:
+        return None
+    return Mistakes([str(each) for each in ids], found)
+
+
+def _right(evidence: Evidence, key: CellKey) -> dict[int, pd.Series]:
+    task = evidence.tasks.get(key.dataset)
+    found: dict[int, pd.Series] = {}
+    for run in evidence.runs(key):
+        records = None if task is None else evidence.predictions(run)
+        if task is None or records is None:
+            continue
+        known = (task.contributions(name, records) for name in _RIGHT)
+        right = next((values for values in known if values is not None), None)
+        if right is not None:
+            found[run.seed] = pd.Series(right, index=pd.Index(records["id"]))
+    return found
+
+
+def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
+    """Of training, of the targets and of what was predicted, in the task's order.
+
+    Returns:
+        Nothing where the task is no classification, or nothing was predicted.
+    """
+    task = evidence.tasks.get(group[1])
+    if task is None or not task.one_class:
+        return []
+    named: set[str] = set()
+    for row in evidence.rows:
+        for run in evidence.runs(row.key) if row.group == group else ():
+            if (records := evidence.predictions(run)) is not None:
+                named |= {*records["target"], *records["prediction"]}
+    return sorted({*named, *evidence.class_counts(group)}, key=name_order) if named else []
+
+
+def best(evidence: Evidence, group: tuple[str, str], most: int) -> list[Row]:
+    """The group's rows in the study's order; of more than `most` those with the best means."""
+    sign = -1 if evidence.higher_is_better else 1
+    rows = [row for row in evidence.rows if row.group == group]
+    ranked = sorted(rows, key=lambda row: (math.isnan(row.summary.mean), sign * row.summary.mean))
+    kept = {row.key for row in ranked[:most]}
+    return [row for row in rows if row.key in kept]
+
+
+def confusions(evidence: Evidence, key: CellKey, names: Sequence[str]
+               ) -> dict[int, NDArray[np.int64]]:
+    """By seed, counts (C, C) of a classification's test split: row = target."""
+    place = {name: n for n, name in enumerate(names)}
+    found = {}
+    for run in evidence.runs(key):
+        records = evidence.predictions(run)
+        if records is None:
+            continue
+        matrix = np.zeros((len(names), len(names)), dtype=np.int64)
+        at = (_places(place, records["target"]), _places(place, records["prediction"]))
+        np.add.at(matrix, at, 1)
+        found[run.seed] = matrix
+    return found
+
+
+def _places(place: dict[str, int], names: Iterable[str]) -> list[int]:
+    return [place[name] for name in names]

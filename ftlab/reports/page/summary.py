@@ -1,0 +1,136 @@
+"""The first thing that a reader sees: the question, and what the tests allow to answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ftlab.reports import against_baseline
+from ftlab.reports.cell_summary import Row
+from ftlab.reports.comparison import Comparison, ranked
+from ftlab.reports.evidence import Evidence
+from ftlab.reports.page.markup import Markup, folded, join, table, tag
+from ftlab.reports.sentences import answer
+from ftlab.reports.statistics.multiple_testing import LEVEL
+from ftlab.reports.statistics.ranks import Ranked
+
+MOST = 6  # sentences on one data set each
+NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
+
+
+def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[int],
+         select_by: str) -> Markup:
+    """Study, question, answer, and what the answer stands on."""
+    each = [answer(comparison, evidence.metric, len(comparisons) > 1)
+            for comparison in comparisons if comparison.best]
+    said = against_baseline.sentences(comparisons, evidence.metric)
+    said += over_data_sets(comparisons, evidence.higher_is_better)
+    beside = each if len(each) > MOST else []  # so many are no answer: folded below it
+    said += each if not beside else []
+    said += at_what_cost(evidence, comparisons[0]) if len(evidence.groups) == 1 and each else []
+    said += left_out(evidence) if each else []
+    complete = sum(not row.note for row in evidence.rows)
+    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
+    return join([
+        tag("p", f"ftlab study {evidence.study}", class_="study"),
+        tag("h1", evidence.question or f"What does the study {evidence.study} say?"),
+        tag("div", *(tag("p", sentence) for sentence in said or [NOTHING] * (not beside)),
+            *([folded(f"Each of {len(beside)} data sets", *(tag("p", line) for line in beside))]
+              if beside else []), class_="answer"),
+        tag("p", f"{evidence.metric} compared; epochs selected by {select_by}; "
+                 f"{complete} of {len(evidence.rows)} cells complete; {count}.", class_="about"),
+    ])
+
+
+def at_what_cost(evidence: Evidence, comparison: Comparison) -> list[str]:
+    """What the cheapest trains of those that the tests leave beside the best; a sentence, or none."""
+    sizes = {row.key.technique: row for row in evidence.rows if math.isfinite(row.trainable)}
+    beside = [name for name in comparison.standing if name in sizes]
+    if comparison.best not in beside:
+        return []
+    least = min(beside, key=lambda name: sizes[name].trainable)
+    best = _trains(sizes[comparison.best])
+    if len(beside) == 1:
+        return [f"It trains {best}."]
+    if sizes[least].trainable == sizes[comparison.best].trainable:
+        return [f"It trains {best}, and none of those not significantly worse trains fewer."]
+    cheapest = _trains(sizes[least])
+    return [f"{least}, not significantly worse, trains {cheapest} where {comparison.best} trains {best}."]
+
+
+def _trains(row: Row) -> str:
+    share = f" ({row.percent:.3g}% of all)" if math.isfinite(row.percent) else ""
+    return f"{row.trainable:,.0f} parameters{share}"
+
+
+def left_out(evidence: Evidence) -> list[str]:
+    """Who is not in the answer, since seeds of it failed or never ran; a sentence, or none."""
+    gone: dict[str, int] = {}
+    for row in evidence.rows:
+        if row.note:
+            gone[row.key.technique] = gone.get(row.key.technique, 0) + 1
+    everywhere = len(evidence.groups)
+    if not gone:
+        return []
+    named = [name if count == everywhere else f"{name} (in {count} of {everywhere} comparisons)"
+             for name, count in gone.items()]
+    said = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    return [f"Not compared, as not all of their seeds have finished: {said}."]
+
+
+def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) -> list[str]:
+    """A sentence a backbone with two data sets or more: who ranks first over them, and how sure."""
+    several = len({comparison.group[0] for comparison in comparisons}) > 1
+    return [_ranking(each, f" from {backbone}" if several else "")
+            for backbone, each in ranked(comparisons, higher_is_better).items()]
+
+
+def _ranking(found: Ranked, where: str) -> str:
+    order = sorted(found.ranks, key=lambda name: found.ranks[name])
+    best = order[0]
+    text = (f"Over {found.data_sets} data sets{where} {best} has the best mean rank, "
+            f"{found.ranks[best]:.2f}")
+    if found.p > LEVEL:  # nan with two techniques, for which Nemenyi's test alone decides
+        return (f"{text}, but the techniques' ranks do not differ significantly (Friedman's test, "
+                f"p = {found.p:.2g}).")
+    to_best = {str(name): float(p) for name, p in found.pairs[best].items()}
+    worse = [name for name in order[1:] if to_best[name] <= LEVEL]
+    beside = [name for name in order[1:] if name not in worse]
+    parts = []
+    if worse:
+        parts.append(f"significantly better than {_listed(found, worse)}")
+    if beside:
+        parts.append(f"not significantly better than {_listed(found, beside)}")
+    return f"{text}: {'; '.join(parts)} (Nemenyi's test)."
+
+
+def _listed(found: Ranked, names: Sequence[str]) -> str:
+    said = [f"{name} ({found.ranks[name]:.2f})" for name in names]
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+
+
+def tests(comparisons: Sequence[Comparison]) -> Markup:
+    """Every pair, folded."""
+    lines = []
+    for comparison in comparisons:
+        for (a, b), pair in comparison.pairs.items():
+            where = f"{comparison.group[1]} from {comparison.group[0]}"
+            if (test := pair.decides) is None:
+                alone = pair.examples
+                lines.append([f"{a} - {b}", where, "not tested", "", "", "", "",
+                              "" if alone is None else f"these trained models alone: {alone.test}, "
+                              f"p = {alone.p:.3g}"])
+                continue
+            lines.append([
+                f"{a} - {b}", where, f"{test.difference:+.4g}",
+                f"[{test.low:.4g}, {test.high:.4g}]", _number(test.effect), f"{test.p:.3g}",
+                f"{pair.p:.3g}", f"{test.test}; {test.seeds} seeds, {test.examples} examples"])
+    if not lines:
+        return Markup("")
+    headings = ["pair", "group", "difference", "95% interval", "effect (Cohen's d)", "p",
+                "p (Holm)", "test"]
+    return folded(f"All {len(lines)} paired tests", table(headings, lines))
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"

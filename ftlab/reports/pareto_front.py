@@ -1,0 +1,160 @@
+"""The Pareto front of a sweep with several objectives: the trials that no other one beats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from ftlab.reports.metric_text import digits
+from ftlab.reports.sheet import NONE, Line, Sheet
+from ftlab.reports.trial_scores import Tried
+from ftlab.tracking.metric_range import is_percent
+from ftlab.tracking.records import CellKey, TrialRecord
+
+
+def dominates(one: Sequence[float], other: Sequence[float], higher_is_better: Sequence[bool]) -> bool:
+    """Whether `one` is nowhere worse than `other`, and somewhere better."""
+    gains = [a - b if higher else b - a
+             for a, b, higher in zip(one, other, higher_is_better, strict=True)]
+    return min(gains) >= 0 and max(gains) > 0
+
+
+def pareto_front(
+    points: Sequence[Sequence[float]], higher_is_better: Sequence[bool]
+) -> list[int]:
+    """Places of the points that none dominates, in the points' order; equal points stay together.
+
+    Args:
+        points: each with a finite number an objective.
+        higher_is_better: of each objective.
+    """
+    return [
+        place for place, point in enumerate(points)
+        if not any(dominates(other, point, higher_is_better) for other in points)
+    ]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A complete trial.
+
+    Attributes:
+        key: its cell.
+        trial: its record.
+        values: of each objective.
+        leads: on the front of its technique.
+        overall: on the front of all techniques of its backbone and data set.
+    """
+
+    key: CellKey
+    trial: TrialRecord
+    values: tuple[float, ...]
+    leads: bool
+    overall: bool
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Only cells of one backbone and data set are compared."""
+        return self.key.backbone, self.key.dataset
+
+
+def points(rows: Sequence[Tried], higher_is_better: Sequence[bool]) -> list[Point]:
+    """Every complete trial, and which fronts it is on; best first objective first in its group."""
+    found: list[Point] = []
+    for _, members in groupby(rows, key=lambda row: row.group):
+        own = [(row.key, *point) for row in members for point in row.points()]
+        overall = set(pareto_front([values for _, _, values in own], higher_is_better))
+        first = {
+            place
+            for key in dict.fromkeys(key for key, _, _ in own)
+            for place in _of_cell(own, key, higher_is_better)
+        }
+        sign = -1.0 if higher_is_better[0] else 1.0
+        made = [Point(key, trial, values, place in first, place in overall)
+                for place, (key, trial, values) in enumerate(own)]
+        found += sorted(made, key=lambda point: sign * point.values[0])
+    return found
+
+
+def _of_cell(
+    own: Sequence[tuple[CellKey, TrialRecord, tuple[float, ...]]], key: CellKey,
+    higher_is_better: Sequence[bool],
+) -> list[int]:
+    places = [place for place, (other, _, _) in enumerate(own) if other == key]
+    return [places[i] for i in pareto_front([own[p][2] for p in places], higher_is_better)]
+
+
+def layout(title: str, found: Sequence[Point], objectives: Sequence[str],
+           searched: Mapping[str, Sequence[str]]) -> Sheet:
+    """The table: the trials on the front of their technique, those on the common front in bold.
+
+    Args:
+        title: what was done, the caption's first sentence.
+        found: from `points`.
+        objectives: of the sweep.
+        searched: by technique, its hyperparameters, to show each trial's setting.
+    """
+    writers = [digits(name, [point.values[n] for point in found])
+               for n, name in enumerate(objectives)]
+
+    def text(n: int, value: float) -> str:
+        whole = objectives[n].startswith("cost/") and value == int(value)
+        return f"{value:,.0f}" if whole else writers[n](value)
+
+    def line(point: Point) -> Line:
+        values = (text(n, value) for n, value in enumerate(point.values))
+        texts = (point.key.technique, *values, str(point.trial.number),
+                 _setting(point, searched))
+        return Line(texts, frozenset({1} if point.overall else ()))
+
+    groups = [(f"{dataset} from {backbone}", tuple(map(line, members)))
+              for (backbone, dataset), members in groupby(
+                  (point for point in found if point.leads), key=lambda point: point.group)]
+    return Sheet(
+        headings=("technique", *(f"{name}{', %' * is_percent(name)}" for name in objectives),
+                  "trial", "setting"),
+        groups=tuple(groups) if len(groups) > 1 else (("", groups[0][1] if groups else ()),),
+        notes=(),
+        caption=f"{title} Pareto fronts: complete trials that no other trial of their technique "
+                f"beats in one of {', '.join(objectives)} without losing in another. Bold: nor "
+                "any trial of another technique of their backbone and data set.",
+    )
+
+
+def _setting(point: Point, searched: Mapping[str, Sequence[str]]) -> str:
+    """`rank 16, lr 0.003322`: what was searched, floats to four digits."""
+    return ", ".join(f"{name} {_short(value)}"
+                     for name, value in _values(point, searched).items()) or NONE
+
+
+def _values(point: Point, searched: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What was searched, as the store has it."""
+    technique, params = point.key.technique, point.trial.params
+    return {name: params[f"{technique}.{name}"] for name in searched.get(technique, ())
+            if f"{technique}.{name}" in params}
+
+
+def _short(text: str) -> str:
+    try:
+        return text if text.lstrip("-").isdigit() else f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
+def lines(found: Sequence[Point], objectives: Sequence[str],
+          searched: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Every complete trial as numbers in base units, with its fronts as 0 and 1."""
+    names = dict.fromkeys(name for each in searched.values() for name in each)
+    return [
+        {
+            "backbone": point.key.backbone, "dataset": point.key.dataset,
+            "technique": point.key.technique, "trial": point.trial.number,
+            **dict(zip(objectives, point.values, strict=True)),
+            "front_of_technique": int(point.leads), "front_of_all": int(point.overall),
+            **{name: _values(point, searched).get(name, "") for name in names},
+            "run_id": point.trial.run_id,
+        }
+        for point in found
+    ]

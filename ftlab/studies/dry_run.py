@@ -1,0 +1,160 @@
+"""What `--dry-run` says: cells, what trains, what is computed once, and about how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+
+from ftlab.backbones import cache_folder
+from ftlab.backbones.base import Backbone
+from ftlab.data.base import DataModule
+from ftlab.studies.components import build
+from ftlab.studies.display import clock
+from ftlab.studies.plan import Plan, PlannedCell, plan
+from ftlab.studies.runtime_estimate import Foreseen, foresee
+from ftlab.studies.shared_process import LARGEST, together_of
+from ftlab.studies.study import Study
+from ftlab.terminal import plain_text
+from ftlab.training.packed.packing_check import worth
+
+
+@dataclass
+class Estimate:
+    """A plan with what each cell's runs take, about."""
+
+    plan: Plan
+    foreseen: dict[str, Foreseen] = field(default_factory=dict)
+
+    @property
+    def plain_seconds(self) -> float:
+        """Of all runs, one after another, with nothing cached."""
+        return sum(each.plain_seconds for each in self.foreseen.values()) * len(self.plan.study.seeds)
+
+    @property
+    def total_seconds(self) -> float:
+        """The same with stacks, and with the caches, each made once."""
+        made: list[PlannedCell] = []
+        total = 0.0
+        for planned in self.plan.cells:
+            here = self.foreseen[planned.cell.key.config]
+            total += here.cached_seconds * len(self.plan.study.seeds)
+            if here.cache is not None and not any(planned.shares_prefix(each) for each in made):
+                made.append(planned)
+                total += here.cache.build
+        return total
+
+    def rich(self) -> Group:
+        """For the terminal: the cells, what the machine makes of them, what is computed once."""
+        parts: list[object] = [self._table()]
+        if hardware := list(self._hardware()):
+            parts += ["Hardware:", *map(_indented, hardware)]
+        parts.append("Computed once:")
+        for planned in self.plan.cells:
+            here = self.foreseen[planned.cell.key.config]
+            first, *others = _shortcuts(planned, here, self.plan.study)
+            parts.append(_indented(f"{planned.cell.key.title}: {first}"))
+            parts += [_indented(each, 4) for each in others]
+        return Group(*parts)  # type: ignore[arg-type]  # all are renderable
+
+    def _table(self) -> Table:
+        study, cells = self.plan.study, self.plan.cells
+        runs = len(cells) * len(study.seeds)
+        table = Table(
+            title=f"{study.name}: {len(cells)} cells x {len(study.seeds)} seeds = {runs} runs",
+            caption=f"about {clock(self.total_seconds)} (without shortcuts "
+            f"{clock(self.plain_seconds)}) and {self.plan.bytes / 1e6:,.0f} MB in all; "
+            "nothing was run or written",
+        )
+        # where there is one of them, the title of each line below has it
+        named = [name for name in ("dataset", "backbone")
+                 if len({getattr(planned.cell.key, name) for planned in cells}) > 1]
+        for column in ("technique", *named):
+            table.add_column(column)
+        for column in ("trainable", "% of all", "time a run", "plain", "disk a run"):
+            table.add_column(column, justify="right")
+        for planned in cells:
+            key, here = planned.cell.key, self.foreseen[planned.cell.key.config]
+            table.add_row(
+                key.technique,
+                *(getattr(key, name) for name in named),
+                f"{planned.trainable:,}",
+                f"{100 * planned.trainable / planned.total:.3g}",
+                clock(here.cached_seconds),
+                clock(here.plain_seconds),
+                f"{planned.checkpoint_bytes / 1e6:,.1f} MB",
+            )
+        return table
+
+    def _hardware(self) -> Iterator[str]:
+        """What was decided, once a backbone; with the techniques, where not all have it."""
+        for backbone in dict.fromkeys(planned.cell.key.backbone for planned in self.plan.cells):
+            cells = [planned.cell.key for planned in self.plan.cells
+                     if planned.cell.key.backbone == backbone]
+            said: dict[str, list[str]] = {}
+            for key in cells:
+                for text in self.foreseen[key.config].hardware:
+                    said.setdefault(text, []).append(key.technique)
+            for text, techniques in said.items():
+                some = f" ({', '.join(dict.fromkeys(techniques))})"
+                yield f"{backbone}: {text}{some if len(techniques) < len(cells) else ''}"
+
+
+def _indented(text: str, spaces: int = 2) -> Padding:
+    return Padding(plain_text(text), (0, 0, 0, spaces), expand=False)
+
+
+def _shortcuts(planned: PlannedCell, here: Foreseen, study: Study) -> Iterator[str]:
+    """A cell's cache, its stack and its pack, a line each."""
+    if here.cache is None:
+        yield f"nothing: {here.why_not}"
+    else:
+        blocks = "block" if planned.frozen_blocks == 1 else "blocks"
+        runs = f"{here.cache.runs} runs" if here.cache.runs > 1 else "1 run"
+        yield (f"what {planned.frozen_blocks} frozen {blocks} hand on, {here.cache.bytes / 1e6:,.0f} "
+               f"MB, saves {clock(here.cache.saved)} in {runs}")
+    if here.trainer:
+        yield f"each head is trained by the Trainer: {here.trainer}"
+    if here.heads is not None and here.heads.runs > 1:
+        yield (f"{here.heads.runs} seeds train as one stack of heads, in "
+               f"{clock(here.heads.together)}; one by one they would take "
+               f"{clock(here.heads.runs * here.heads.alone)}")
+    if together_of(planned.cell, study.shortcuts) == "adapters":
+        yield f"its seeds train one at a time; {_pack(here.pack)}"
+
+
+def _pack(gain: float | None) -> str:
+    """Of a sweep's trials: whole runs are never packed."""
+    most = LARGEST["adapters"]
+    if gain is None:
+        return f"in a sweep up to {most} trials train as one if their first step shows that it pays"
+    saves = "which would save nothing here" if not worth(gain) else (
+        f"which would save about {100 * (1 - 1 / gain):.0f} % of a step here")
+    return (f"in a sweep up to {most} trials train as one if their first step shows that it pays, "
+            f"{saves}")
+
+
+def estimate(study: Study) -> Estimate:
+    """Plan a study, and time some steps of each cell; nothing is written, into caches neither.
+
+    Raises:
+        InputError: as `plan`.
+    """
+    with cache_folder.untouched():
+        made = Estimate(plan(study))
+        loaded: dict[str, tuple[DataModule, Backbone]] = {}
+        for planned in made.plan.cells:
+            pair = f"{planned.cell.key.dataset}/{planned.cell.key.backbone}"
+            if pair not in loaded:
+                data, backbone = build(planned.cell.data), build(planned.cell.backbone)
+                data.plain = not study.shortcuts
+                data.load()
+                data.connect(backbone, seed=0)
+                loaded[pair] = data, backbone
+            sharing = sum(planned.shares_prefix(other) for other in made.plan.cells)
+            made.foreseen[planned.cell.key.config] = foresee(
+                study, planned, *loaded[pair], runs=max(1, sharing) * len(study.seeds))
+        return made

@@ -1,0 +1,207 @@
+"""`python -m ftlab.studies.fork_server`: forks a process for every run that it is told to start.
+
+Messages come as JSON lines on the standard input: `{"start": DIRECTORY, "threads": N, "gpus": []}`
+and `{"kill": DIRECTORY}`; answers go out as `{"directory": ..., "started": true}` and
+`{"directory": ..., "code": ...}`. When the input ends the server stops the runs and itself, and a
+run dies with its server, so that a killed coordinator or server leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ftlab.studies.engine import OUTPUT
+from ftlab.studies.json_lines import Lines
+from ftlab.studies.preload import Learned, preload
+from ftlab.visible import guard_streams
+
+GRACE = 5.0  # seconds from the first signal to SIGKILL
+POLL = 0.02  # seconds from one look at the children to the next, while some are being ended
+END = ((0.0, signal.SIGTERM), (GRACE, signal.SIGKILL))
+"""Seconds and signals by which a run is ended."""
+END_HANGING = ((0.0, signal.SIGUSR1), (1.0, signal.SIGCONT), (2.0, signal.SIGTERM),
+               (GRACE, signal.SIGKILL))
+"""The same where it hangs: first each process writes where it stands into its output (SIGTERM
+would come before that, were it sent at once), those too that something has stopped."""
+
+
+@dataclass
+class _Child:
+    directory: str
+    due: deque[tuple[float, signal.Signals]] = field(default_factory=deque)
+
+    def end(self, how: Iterable[tuple[float, signal.Signals]]) -> None:
+        """Have signals sent, unless it is being ended already."""
+        if not self.due:
+            self.due.extend((time.monotonic() + delay, number) for delay, number in how)
+
+
+def serve() -> None:
+    """The server's loop; see the module."""
+    faulthandler.register(signal.SIGUSR1)  # inherited by the runs
+    adopt_orphans()
+    _leave_slurm()
+    preload()
+    learned = Learned()
+    children: dict[int, _Child] = {}
+    commands = Lines(sys.stdin.fileno())
+    deaths = _hear_deaths()
+    closing = False
+    while children or not closing:
+        hurried = closing or any(child.due for child in children.values())
+        for message in commands.read(0.0 if closing else POLL if hurried else None, deaths):
+            if "start" in message:
+                learned.take()
+                children[_fork(message, learned)] = _Child(message["start"])
+                _answer({"directory": message["start"], "started": True})
+            else:
+                for child in children.values():
+                    if child.directory == message["kill"]:
+                        child.end(END_HANGING)
+        if commands.ended and not closing:
+            closing = True
+            for child in children.values():
+                child.due.clear()
+                child.end(END)
+        for pid, code in _ended():
+            if pid in children:
+                ended = children.pop(pid)
+                _signal_rest(pid)
+                if not closing:
+                    _answer({"directory": ended.directory, "code": code})
+        for pid, child in children.items():
+            while child.due and child.due[0][0] <= time.monotonic():
+                signal_group(pid, child.due.popleft()[1])
+        if closing:
+            time.sleep(POLL)
+
+
+def _leave_slurm() -> None:
+    """Take Slurm's variables from the runs.
+
+    Lightning would take Slurm's tasks for its own ranks, load a checkpoint that another job left,
+    and requeue the whole job where a run gets our SIGUSR1.
+    """
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]
+
+
+def _answer(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def _ended() -> Iterator[tuple[int, int]]:
+    """Exit codes of runs, and of orphans, which leave no zombies."""
+    with contextlib.suppress(ChildProcessError):  # there are none
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            yield pid, os.waitstatus_to_exitcode(status)
+
+
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """To a process and all that it started: DDP's ranks and loaders are in its group."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        os.kill(pid, number)  # not yet a leader
+
+
+def _signal_rest(pid: int) -> None:
+    """End what a run has left behind in its group: a killed one's loaders notice late.
+
+    Python's resource tracker ignores the signal, and ends when it has removed shared memory.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGTERM)
+
+
+def _hear_deaths() -> int:
+    """A descriptor that can be read once a child has died, until `Lines.read` empties it."""
+    reading, writing = os.pipe()
+    for descriptor in (reading, writing):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # or Python would not write
+    return reading
+
+
+def _fork(message: dict[str, Any], learned: Learned) -> int:
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    die_with(parent)
+    os.setsid()
+    directory = Path(message["start"])
+    redirect(directory / OUTPUT)
+    if message["gpus"]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message["gpus"])
+    from ftlab.studies.run_process import main
+
+    def body() -> int:
+        code = main(directory, message["threads"])
+        if code == 0:
+            learned.tell()
+        return code
+
+    leave(body)
+
+
+def leave(body: Callable[[], int]) -> NoReturn:
+    """Run the body of a forked process and end it there, so that it never becomes its parent."""
+    code = 1
+    try:
+        code = body()
+    except BaseException:  # noqa: BLE001  # the fork's end: nothing above may see it
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):  # the disk of its output is full
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def redirect(output: Path) -> None:
+    """Give this process a file for what it prints, and nothing to read."""
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    guard_streams()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the parent is (Linux; elsewhere a killed server leaves its runs)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it died before
+            os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes whose own has died, to reap them (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+if __name__ == "__main__":
+    serve()
+    os._exit(0)  # taking the imports down in order would keep the coordinator waiting

@@ -1,0 +1,206 @@
+"""What the process of a run does: build what the specification says, execute, report."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlab.backbones import cache_folder
+from ftlab.errors import FtlabError
+from ftlab.redaction import redact
+from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, UNWRITABLE, Event
+
+if TYPE_CHECKING:
+    from ftlab.training.fit import Run
+
+
+_CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch hands on an error of a loader's process
+
+
+def main(directory: Path, threads: int | None) -> int:
+    """Execute the run of a folder, with its ranks where it has several; the exit code."""
+    specification = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
+    if "members" in specification:
+        return execute_pack(directory, specification["members"], threads, journal(directory))
+    if specification["trainer"]["devices"] > 1:
+        from ftlab.studies.ddp_ranks import supervise
+
+        return supervise(directory, specification, threads)
+    return execute(directory, specification, threads, journal(directory))
+
+
+def execute(
+    directory: Path, said: dict[str, Any], threads: int | None, report: Callable[[Event], None]
+) -> int:
+    """Execute a run, or one rank of it.
+
+    Returns:
+        0 after an event `done`, or 1 after an event `failed`. A SIGTERM during the fit, which
+        Lightning turns into an exception, ends the process as SIGTERM does.
+    """
+    import torch
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    from ftlab.training import execute, trial
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    _note_caches([report])
+    try:
+        task = _built(directory, said)
+        if said.get("search"):
+            metrics = trial.search(task, report, (directory / STOP).exists)
+        else:
+            metrics = execute.execute(task, report)
+        report({"event": "done", "metrics": metrics})
+    except SIGTERMException:
+        die_of(signal.SIGTERM)
+    # The process's last resort: whatever it was, `sys.exit` too, this run alone fails, and says why.
+    except BaseException as error:  # noqa: BLE001
+        return _end(report, error)
+    return 0
+
+
+def execute_pack(
+    directory: Path, members: list[dict[str, Any]], threads: int | None,
+    report: Callable[[Event], None],
+) -> int:
+    """Execute the runs of a pack, each to an event `done` or `failed`.
+
+    Returns:
+        0; 1 after an event `failed` of no member, whose fault it may not be. SIGTERM as in `execute`.
+    """
+    import torch
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    from ftlab.training.shared_fit import execute_together
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        runs, reports, stops = [], [], []
+        for number, said in enumerate(members):
+            folder = directory / str(number)
+            folder.mkdir(exist_ok=True)  # a node has none
+            runs.append(_built(folder, said))
+            reports.append(_of(number, report))
+            stops.append((folder / STOP).exists)
+        _note_caches(reports)
+        trials = bool(members[0].get("search"))
+        results = execute_together(runs, reports, stops if trials else None)
+    except SIGTERMException:
+        die_of(signal.SIGTERM)
+    # as in `execute`, but of all: the coordinator has them run again, each by itself
+    except BaseException as error:  # noqa: BLE001
+        return _end(report, error)
+    for tell, result in zip(reports, results, strict=True):
+        if isinstance(result, Exception):
+            # short of memory that others took too, or of what was done for all: no fault of its own
+            shared = isinstance(result, MemoryError | torch.OutOfMemoryError)
+            shared |= sum(result is other for other in results) > 1
+            tell(_failed(result) | ({"alone": True} if shared else {}))
+        else:
+            tell({"event": "done", "metrics": result})
+    return 0
+
+
+class _Notes(logging.Handler):
+    """Makes what the caches complain of a note of runs, whose output goes when they are finished."""
+
+    def __init__(self, reports: Sequence[Callable[[Event], None]]) -> None:
+        super().__init__()
+        self.reports = reports
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for report in self.reports:
+            report({"event": "note", "text": record.getMessage()})
+
+
+def _note_caches(reports: Sequence[Callable[[Event], None]]) -> None:
+    logging.getLogger(cache_folder.LOGGER).addHandler(_Notes(reports))
+
+
+def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]:
+    return lambda event: report({**event, "member": member})
+
+
+def _built(directory: Path, said: dict[str, Any]) -> Run:
+    from ftlab.studies.allowed_packages import admit
+    from ftlab.studies.components import build
+    from ftlab.training.fit import Run
+    from ftlab.training.trainer_settings import TrainerSettings
+
+    admit(said.get("allow", ()))
+    return Run(
+        backbone=build(said["backbone"]),
+        data=build(said["data"]),
+        technique=build(said["technique"]),
+        settings=TrainerSettings(**said["trainer"]),
+        seed=said["seed"],
+        select_by=said["select_by"],
+        directory=directory,
+        record=said,
+        plain=said.get("plain", False),
+    )
+
+
+def _end(report: Callable[[Event], None], error: BaseException) -> int:
+    """Say why a run failed, in its journal, or where that cannot be written by the exit code."""
+    try:
+        report(_failed(error))
+    except OSError:
+        return UNWRITABLE
+    return 1
+
+
+def _failed(error: BaseException) -> Event:
+    traceback.print_exception(error)
+    return {"event": "failed", "reason": first_line(error), "peer": blames_peer(error)}
+
+
+def journal(directory: Path) -> Callable[[Event], None]:
+    """Appends events to a run's file: each whole with one write, since processes may share it."""
+    file = os.open(directory / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def write(event: Event) -> None:
+        line = f"{json.dumps(event)}\n".encode()
+        if os.write(file, line) < len(line):  # the rest of the line would not fit either
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(directory / EVENTS))
+
+    return write
+
+
+def first_line(error: BaseException) -> str:
+    """What to say of an error in a table."""
+    what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
+    lines = what.splitlines() or [type(error).__name__]
+    if _CAUGHT.match(lines[0]):  # a traceback follows, and what it was stands at its end
+        lines = [line for line in lines if line.strip() and not line[0].isspace()][-1:]
+        if isinstance(error, FtlabError):
+            return redact(lines[0].partition(": ")[2])[:500]
+    return redact(lines[0])[:500]
+
+
+def blames_peer(error: BaseException) -> bool:
+    """Whether an error says that another rank has gone, not that this one is at fault."""
+    from torch.distributed import DistError
+
+    said = str(error)
+    return isinstance(error, DistError) or "gloo/transport" in said or "NCCL" in said
+
+
+def die_of(number: int) -> int:
+    """End this process by a signal, as if nothing handled it."""
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    while True:
+        signal.pause()

@@ -1,0 +1,218 @@
+"""What a run of a cell will take, about: some of its steps, timed as a run would take them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.forward_trace import Unplayable
+from ftlab.data.base import DataModule
+from ftlab.data.examples import SPLITS
+from ftlab.studies.components import build
+from ftlab.studies.plan import PlannedCell
+from ftlab.studies.shared_process import LARGEST, seeds_together, together_of
+from ftlab.studies.study import Study
+from ftlab.training import hardware, precision
+from ftlab.training.costs import typical_batch
+from ftlab.training.declined import Declined
+from ftlab.training.fit import Run, adapt
+from ftlab.training.guards import TensorGuard
+from ftlab.training.heads.time_estimate import HeadForecast, foresee_heads
+from ftlab.training.packed.packed_batches import tiled
+from ftlab.training.prefix import use_cache
+from ftlab.training.prefix.cache_estimate import Forecast, fastest
+from ftlab.training.trainer_settings import TrainerSettings
+
+START = 3.0  # seconds a run spends outside training and evaluation: build, measure, store
+PATIENCE = 2.0  # seconds that as many steps as a pack has runs may take, for it to be timed
+ROUNDS = 3  # of a pack's step and steps alone; the first warms up
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a run of a cell takes, about.
+
+    Attributes:
+        seconds: with nothing cached, as timed; see `plain_seconds`.
+        cache: what a prefix cache would cost and save the runs that share it; None without one.
+        why_not: why there is none.
+        heads: the loop over heads that trains the cell's runs; None where the Trainer does.
+        trainer: why it does, where it trains heads.
+        pack: how many times as fast a sweep's trials are as one: whole steps; None where they
+            never are one, or it has not been timed.
+        hardware: what was decided for the machine, and why.
+    """
+
+    seconds: float
+    cache: Forecast | None = None
+    why_not: str = ""
+    heads: HeadForecast | None = None
+    trainer: str = ""
+    pack: float | None = None
+    hardware: tuple[str, ...] = ()
+
+    @property
+    def plain_seconds(self) -> float:
+        """Of a run with nothing cached: never less than what its frozen prefix was timed to take."""
+        if self.cache is None:
+            return self.seconds
+        return max(self.seconds, START + self.cache.plain / self.cache.runs)
+
+    @property
+    def cached_seconds(self) -> float:
+        """Of a run once the cache is there, a stack's seconds shared among its runs."""
+        if self.cache is None:
+            return self.plain_seconds
+        less = self.plain_seconds - (self.cache.plain - self.cache.read) / self.cache.runs
+        if self.heads is None:
+            return less
+        # features are read once, not in every pass, which `START` covers
+        return min(less, START + self.heads.together / self.heads.runs)
+
+
+def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Backbone,
+            runs: int) -> Foreseen:
+    """Time two training steps and an evaluation batch of a cell, and what shortcuts make of them.
+
+    Args:
+        study: of the cell.
+        planned: the cell.
+        data: loaded, and connected with the backbone.
+        backbone: of the cell.
+        runs: of the study that share the cell's frozen prefix.
+    """
+    said = {**study.specification(planned.cell, study.seeds[0]), "runs_to_come": runs}
+    run = Run(backbone, data, build(planned.cell.technique), TrainerSettings(**planned.cell.trainer),
+              study.seeds[0], study.select_by, Path(), said, plain=not study.shortcuts)
+    decided: list[str] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "hardware":
+            decided.append(event["text"])
+
+    _, guard = adapt(run, hear)
+    if run.technique.trains and run.settings.compile != "never":
+        reason = hardware.why_not_compiled(run)
+        decided.append(f"compile: no, {reason}" if reason else "compile: the blocks that train")
+    clock = _Clock(run)
+    seconds = clock.run_seconds()
+    cache, why_not = _cache(run, guard, clock)
+    heads, trainer = _heads(study, planned, run, guard) if cache else (None, "")
+    way = together_of(planned.cell, study.shortcuts)
+    pack = clock.pack_gain() if way == "adapters" else None
+    return Foreseen(seconds, cache, why_not, heads, trainer, pack, tuple(decided))
+
+
+def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None, str]:
+    if not run.technique.trains:
+        return None, "nothing trains"
+    if reason := use_cache.why_not(run):
+        return None, reason
+    source = use_cache.Source(run, guard.before, clock.place, clock.context)
+    try:
+        cache = source.foresee(SPLITS)
+    except Unplayable as error:
+        return None, str(error)
+    return (cache, "") if cache.pays else (None, "reading would cost as much as computing")
+
+
+def _heads(study: Study, planned: PlannedCell, run: Run,
+           guard: TensorGuard) -> tuple[HeadForecast | None, str]:
+    if run.technique.together != "heads":
+        return None, ""
+    stack = seeds_together(planned.cell, study.seeds, study.shortcuts)[0]
+    try:
+        return foresee_heads(run, guard, len(stack)), ""
+    except Declined as error:
+        return None, str(error)
+
+
+class _Clock:
+    """Times an adapted run on the device and in the precision that it will have.
+
+    Attributes:
+        place: moves a batch there.
+        context: that the model computes in.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.technique, self.data = run, run.technique, run.data
+        # a model whose weights are to be shared out may not fit one device
+        settings = run.settings
+        alone = settings if settings.strategy != "fsdp" else replace(settings, accelerator="cpu")
+        self.device = hardware.device_of(alone)
+        self.technique.model.to(self.device)
+        precision.chosen(settings, self.device)  # refuses what the device has not
+        self.context = precision.context_of(settings.precision, self.device)
+        self.batch = self.place(typical_batch(self.data))
+
+    def place(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        moved = move_data_to_device(batch, self.device)
+        return precision.convert_inputs(moved, self.run.settings.precision)
+
+    def run_seconds(self) -> float:
+        """Of a run with nothing cached."""
+        data, technique, task = self.data, self.technique, self.data.task
+        train, validation, test = (
+            data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+        epochs = self.run.settings.max_epochs if technique.trains else 0
+        step = self._step(self.batch) if epochs else 0.0
+        # Evaluation is sorted by length: a forward pass of a training batch is nearer to the mean.
+        # It is never packed, though.
+        seen = self.place(next(iter(validation))) if data.packs else self.batch
+        technique.eval()
+        with torch.inference_mode(), self.context():
+            forward = fastest(lambda: task.predict(technique.model, seen, technique.model(seen)))
+        evaluations = len(validation) * (epochs + 1) + len(test)
+        return START + epochs * len(train) * step + evaluations * forward
+
+    def pack_gain(self) -> float | None:
+        """How many times as fast a step of as many trials is as one as one after another.
+
+        The adapters' own products are left out: they are small. None where a step takes so long
+        that it is the arithmetic that takes it, and where batches cannot be put together.
+        """
+        many, size = LARGEST["adapters"], len(self.batch["index"])
+        self.technique.train()
+        alone = self._seconds(self.batch)
+        if many * alone > PATIENCE:
+            return None
+        try:
+            batch = tiled(self.batch, many, size)
+        except Declined:
+            return None
+        together = math.inf
+        for _ in range(ROUNDS):  # by turns, as what else the machine does comes and goes
+            together = min(together, self._seconds(batch))
+            alone = min(alone, *(self._seconds(self.batch) for _ in range(ROUNDS)))
+        self.technique.zero_grad(set_to_none=True)
+        return many * alone / together
+
+    def _step(self, batch: dict[str, Any]) -> float:
+        self.technique.train()
+        act = partial(self._once, batch)
+        act()  # warms up
+        seconds = fastest(act)
+        self.technique.zero_grad(set_to_none=True)
+        return seconds
+
+    def _seconds(self, batch: dict[str, Any]) -> float:
+        begin = time.perf_counter()
+        self._once(batch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - begin
+
+    def _once(self, batch: dict[str, Any]) -> None:
+        with self.context():
+            loss = self.technique.training_step(batch, 0)["loss"]
+        loss.backward()

@@ -1,0 +1,134 @@
+"""A study's entries: what each names, held to its class, as plain data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ftlab.errors import InputError
+from ftlab.studies.check_cache import remembered
+from ftlab.studies.components import Component, check, check_plain, task_of
+from ftlab.studies.discover import did_you_mean, family
+from ftlab.studies.yaml_file import Place
+from ftlab.training.trainer_settings import TrainerSettings
+
+AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
+"""The study's axes and the rooms of their classes."""
+BESIDE = ("trainer", "on")
+"""Keys of a technique's entry beside its class and arguments."""
+
+
+def checked(
+    axes: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], place: Place,
+    allow: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """What the entries of a study are, by axis, then name; what was once checked needs no class.
+
+    Args:
+        axes: from the file.
+        common: the study's trainer settings.
+        place: of the study.
+        allow: packages outside ftlab whose classes may be named.
+
+    Returns:
+        The checked components, `trainer` by technique, `on` (a technique elsewhere) by technique,
+        then pair of data set and backbone, and the default `metric` of each data set's task.
+
+    Raises:
+        InputError: an entry is wrong.
+    """
+    def parts() -> dict[str, dict[str, Any]]:
+        return _parts(axes, common, place, allow)
+
+    if not allow:
+        found: dict[str, dict[str, Any]] = remembered(("parts", axes, common), parts)
+        # others may write to a shared cache, and a class that is named there would run here
+        if all(name.startswith("ftlab.") for name in _classes(found)):
+            return found
+    # code of others' packages is not watched for changes, and is asked each time
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(parts()))  # as what is remembered
+    return plain
+
+
+def _classes(value: Any) -> Iterator[str]:
+    """Every class that is named anywhere within."""
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        for each in value.values():
+            yield from _classes(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _classes(each)
+
+
+def _parts(
+    axes: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], place: Place,
+    allow: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    parts: dict[str, dict[str, Any]] = {axis: {} for axis in (*AXES, "trainer", "on", "metric")}
+    pairs = [f"{d} from {b}" for b in axes["backbones"] for d in axes["datasets"]]
+    for axis, entries in axes.items():
+        base = family(AXES[axis])
+        for name, value in entries.items():
+            here = place / axis / name
+            beside = BESIDE if axis == "techniques" else ()
+            if axis == "techniques" and isinstance(value, Mapping):
+                parts["trainer"][name] = _trainer(common, value.get("trainer"), place, here)
+                on = mapping(value.get("on"), here / "on")
+                value = {k: v for k, v in value.items() if k not in BESIDE}
+                parts["on"][name] = _elsewhere(value, on, pairs, here, allow)
+            elif axis == "techniques":
+                parts["trainer"][name] = _trainer(common, None, place, here)
+            parts[axis][name] = check(base, value, here, allow, beside)
+            if axis == "datasets":
+                parts["metric"][name] = task_of(parts[axis][name]).default_metric
+    return parts
+
+
+def _trainer(common: Mapping[str, Any], own: Any, place: Place, here: Place) -> dict[str, Any]:
+    """A technique's trainer settings: the study's, overridden by its own."""
+    check_plain(TrainerSettings, common, place / "trainer")
+    own = mapping(own, here / "trainer")
+    check_plain(TrainerSettings, own, here / "trainer")
+    return check_plain(TrainerSettings, {**common, **own}, here / "trainer")
+
+
+def _elsewhere(
+    value: Mapping[str, Any], on: Mapping[str, Any], pairs: Sequence[str], here: Place,
+    allow: Sequence[str],
+) -> dict[str, Component]:
+    """A technique's other arguments on some pairs of data set and backbone."""
+    found: dict[str, Component] = {}
+    for pair, arguments in on.items():
+        place = here / "on" / str(pair)
+        if pair not in pairs:
+            raise InputError(f"{place}: the study has no such pair", did_you_mean(pair, pairs))
+        changed = merged(value.get("init_args") or {}, mapping(arguments, place))
+        said = {**value, "init_args": changed}
+        found[str(pair)] = check(family("techniques"), said, place, allow, BESIDE)
+    return found
+
+
+def merged(under: Any, over: Any) -> Any:
+    """`over` laid upon `under`, mapping by mapping; a class name turns into a mapping."""
+    if not isinstance(over, Mapping):
+        return over
+    if isinstance(under, str) and "init_args" in over:
+        under = {"class_path": under}
+    if not isinstance(under, Mapping):
+        return dict(over)
+    keys = [*under, *(key for key in over if key not in under)]
+    return {k: merged(under.get(k), over[k]) if k in over else under[k] for k in keys}
+
+
+def mapping(value: Any, place: Place) -> dict[str, Any]:
+    """A mapping, empty where nothing stands.
+
+    Raises:
+        InputError: it is none.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise InputError(f"{place}: expected a mapping", "key: value")
+    return dict(value or {})

@@ -1,0 +1,35 @@
+"""The store's runs of ended trials, brought up to what Optuna's storage holds."""
+
+from __future__ import annotations
+
+from ftlab.sweeps.leases import Lease
+from ftlab.sweeps.trial_job import STATUS, Around
+
+
+def catch_up(trials: Around) -> None:
+    """Write what the store lacks of ended trials.
+
+    A coordinator tells Optuna first and the store second. One that was killed between the two
+    left a run that says RUNNING; one in an outage of the store, none. What it had measured beside
+    the objectives is lost.
+    """
+    sweep, tracker = trials.sweep, trials.tracker
+    known = {(record.key.config, record.number): record
+             for record in tracker.trials(sweep.study.name, sweep.name)}
+    for standing in trials.board.standing():
+        cell = standing.cell
+        for trial in standing.trials:
+            record = known.get((cell.key.config, trial.number))
+            if not trial.state.is_finished() or (record and record.state == trial.state.name):
+                continue
+            if record is None or record.state != "RUNNING":
+                run_id = tracker.open_trial(
+                    trials.parents[cell.key.config], trial.number, Lease.of(trial).attempts,
+                    trial.params, sweep.config(cell, trial.params, sweep.seeds[0]))
+            else:
+                run_id = record.run_id
+            state = trial.state.name
+            reason = trial.user_attrs.get("ftlab.reason", "")
+            tracker.end_run(run_id, STATUS.get(state, "KILLED"), reason)
+            values = dict(zip(sweep.objectives, trial.values or (), strict=False))
+            tracker.settle(run_id, state, values)

@@ -1,0 +1,123 @@
+"""The tuned study: the study file with the best trials' values, and how they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from ftlab.errors import InputError
+from ftlab.files import write
+from ftlab.studies.study_entries import merged
+from ftlab.studies.yaml_file import read
+from ftlab.studies.yaml_schema import dump
+from ftlab.sweeps.progress import Direction, Standing
+from ftlab.sweeps.sweep import Sweep
+
+_SUFFIX = ".tuned"
+_LONGEST = 80 - len(_SUFFIX)  # of the study's name, so that the tuned one's is a name too
+_STATES = ((TrialState.COMPLETE, "complete"), (TrialState.PRUNED, "pruned"),
+           (TrialState.FAIL, "failed"))
+
+
+def write_tuned(sweep: Sweep, standings: Sequence[Standing], direction: Direction,
+                command: str) -> Path:
+    """Write `<study>.tuned.yaml` beside the study file, whole or not at all; its path.
+
+    A cell without a complete trial keeps the study's own values, and the header says so. Where
+    the study has several pairs of data set and backbone, a technique says under `on` what it takes
+    on each. Numbers are written in full: rounded, they would be another trial than the one that
+    was found.
+
+    Args:
+        sweep: what was searched.
+        standings: its trials.
+        direction: of the first objective.
+        command: that found them, for the header.
+
+    Raises:
+        InputError: the study file cannot be read any more, or the folder cannot be written.
+    """
+    data, _ = read(sweep.study_path)
+    data["name"] = f"{sweep.study.name[:_LONGEST]}{_SUFFIX}"
+    pairs = {(s.cell.key.dataset, s.cell.key.backbone) for s in standings}
+    for standing in standings:
+        key, best = standing.cell.key, standing.best(direction)
+        if best is None or best.number == 0 or not best.params:
+            continue  # the study's own values
+        values = _nested(best.params, standing.cell.technique)
+        change = {"init_args": values} if len(pairs) == 1 else \
+            {"on": {f"{key.dataset} from {key.backbone}": values}}
+        entry = data["techniques"][key.technique]
+        entry = {"class_path": entry} if isinstance(entry, str) else entry
+        data["techniques"][key.technique] = merged(entry, change)
+    header = "".join(f"# {line}\n" for line in _header(sweep, standings, direction, command))
+    body = dump(data, width=110)
+    path = sweep.study_path.with_suffix(f"{_SUFFIX}{sweep.study_path.suffix}")
+    _replace(path, header + body)
+    return path
+
+
+def _header(sweep: Sweep, standings: Sequence[Standing], direction: Direction,
+            command: str) -> list[str]:
+    """The command, the budget, and of each cell what was found against the study's own setting."""
+    seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
+    said = {"sampler": sweep.sampler, "pruner": sweep.pruner}
+    chosen = "".join(f", {name} {_class(value)}" for name, value in said.items() if value)
+    better = "highest" if direction == "maximize" else "lowest"
+    lines = [
+        f"Written by: {command}",
+        f"From {sweep.study_path.name}, at most {sweep.trials} trials a cell, each of {seeds}{chosen}.",
+        f"Taken of each cell: the trial with the {better} {sweep.objectives[0]}.",
+    ]
+    for standing in standings:
+        best = standing.best(direction)
+        counts = ", ".join(f"{standing.count(state)} {word}" for state, word in _STATES
+                           if standing.count(state)) or "no trial"
+        own = [t.values[0] for t in standing.trials
+               if t.number == 0 and t.state == TrialState.COMPLETE]
+        before = f"own setting {own[0]:.4f}" if own else "own setting without a score"
+        if best is None:
+            found = "own setting kept, no trial completed"
+        elif best.number == 0:
+            found = f"{best.values[0]:.4f} with the own setting, which no trial beat"
+        else:
+            found = f"{best.values[0]:.4f} in trial {best.number}, {before}"
+        lines.append(f"  {standing.cell.key.title}: {found} ({counts})")
+    return lines
+
+
+def _class(said: Any) -> str:
+    return str(said.get("class_path", said) if isinstance(said, Mapping) else said)
+
+
+def _nested(values: Mapping[str, Any], technique: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"optim.warmup": 0.1}` as a study file writes it; parts that are classes keep their form."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        *parts, last = key.split(".")
+        node, known = found, technique["init_args"]
+        for part in parts:
+            node, known = node.setdefault(part, {}), known[part]
+            if "class_path" in known:
+                node.setdefault("class_path", _written(known["class_path"]))
+                node, known = node.setdefault("init_args", {}), known["init_args"]
+        node[last] = value
+    return found
+
+
+def _written(class_path: str) -> str:
+    """A class as a study names it: ftlab's own by short name, others in full."""
+    return class_path.rpartition(".")[2] if class_path.startswith("ftlab.") else class_path
+
+
+def _replace(path: Path, text: str) -> None:
+    try:
+        write(path, text)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            "make its folder writable; the same command writes it, and repeats no trial",
+        ) from error

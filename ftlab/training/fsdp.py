@@ -1,0 +1,107 @@
+"""Fully sharded data parallelism (FSDP), for models whose training does not fit one device.
+
+Zhao, Gu, Varma et al. (2023), https://arxiv.org/abs/2304.11277; here PyTorch's second version,
+which keeps each parameter by itself and under its name.
+
+Weights, gradients and the optimizer's state are shared out over the ranks; the frozen weights
+too. Each rank builds the whole model before that, and the first evaluates it after that, as after
+every fit: weights alone must fit one device.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ftlab.backbones.new_tokens import is_delta
+from ftlab.backbones.task_model import TaskModel
+from ftlab.errors import InputError
+
+
+def strategy(devices: int) -> ModelParallelStrategy:
+    """Lightning's, whose hook `configure_model` shards."""
+    return ModelParallelStrategy(devices, 1, save_distributed_checkpoint=False)
+
+
+def check(model: TaskModel) -> None:
+    """Refuse what cannot be sharded and stay right.
+
+    Args:
+        model: adapted, in training mode.
+
+    Raises:
+        InputError: batch statistics, new tokens or several dtypes.
+    """
+    if any(isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+           for m in model.modules()):
+        raise InputError("strategy fsdp: batch normalisation would keep statistics of its own on "
+                         "each device", "set trainer: {strategy: ddp}")
+    if any(is_delta(name) for name, _ in model.named_parameters()):
+        raise InputError("strategy fsdp does not share out embeddings of new_tokens that train "
+                         "beside a frozen table", "set trainer: {strategy: ddp}")
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
+    if len(dtypes) > 1:
+        raise InputError(f"strategy fsdp shards weights of one dtype, and these have "
+                         f"{' and '.join(dtypes)}",
+                         "give the backbone dtype: float32, or set trainer: {precision: bf16-true}")
+
+
+def shard(model: TaskModel, mesh: Any) -> None:
+    """Share a model's parameters out over the ranks of a mesh, in place.
+
+    A unit, which is gathered as a whole where it is computed, is a module of a block. What lies in
+    none, or is tied to a parameter elsewhere (an embedding to the output layer), is a unit of its
+    own with the rest and stays gathered while the model computes.
+    """
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    modules = dict(model.named_modules())
+    for path in [path for block in model.blocks for path in block.paths]:
+        module = modules.get(path)  # None: a loose parameter
+        if module is None or isinstance(module, nn.ModuleList | nn.ModuleDict):
+            continue
+        own = list(module.parameters())
+        if own and all(uses[id(parameter)] == 1 for parameter in own):
+            fully_shard(module, mesh=mesh)
+    # resharded after each forward pass: a root would stay gathered, and techniques look at it
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    register_fsdp_forward_method(model, "generate")
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that is shared out: all ranks must ask for it together."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+class EvenValidation(Callback):
+    """Gives all ranks the same number of forward passes in validation, or they would wait for ever.
+
+    Each example is evaluated once over all ranks, so that some have a batch less; these compute
+    their last one again, and count it once.
+    """
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.own = int(trainer.num_val_batches[0])
+        counts = torch.tensor([self.own, -self.own], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
+        self.most, fewest = int(counts[0]), -int(counts[1])
+        if not fewest:
+            raise InputError("strategy fsdp: a device has no validation example",
+                             "set fewer devices, or more validation examples")
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx + 1 < self.own:
+            return
+        for _ in range(self.most - self.own):
+            with trainer.precision_plugin.forward_context():
+                module.task.predict(module.model, batch, module.model(batch))

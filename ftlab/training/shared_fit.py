@@ -1,0 +1,92 @@
+"""Several runs of one cell in one process, trained as one where their technique allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ftlab.training.callbacks import Report
+from ftlab.training.declined import Declined
+from ftlab.training.execute import execute
+from ftlab.training.fit import Run
+from ftlab.training.heads.fit_stack import fit_heads
+from ftlab.training.packed.packed_adapters import fit_packed
+from ftlab.training.trial import search
+
+Result = dict[str, float] | Exception
+"""What a run measured, or why it failed."""
+Stops = Sequence[Callable[[], bool]] | None
+
+
+def execute_together(
+    runs: Sequence[Run], reports: Sequence[Report], stops: Stops
+) -> list[Result]:
+    """Execute runs, or trials of a sweep, that differ in seed and in the technique's arguments.
+
+    Args:
+        runs: of equal backbone, data, trainer settings and class of technique.
+        reports: each takes the events of its run.
+        stops: None for whole runs (as `execute`); of trials (as `search`) each is asked after
+            each validation whether its trial is to end.
+
+    Returns:
+        The final metrics of each; of a run that failed alone, its exception. What fails in the
+        part that the runs share is raised.
+    """
+    reason = _why_alone(runs)
+    if not reason:
+        try:
+            return _packed(runs, reports, stops)
+        except Declined as error:
+            reason = str(error)
+    results = []
+    for number, (run, report) in enumerate(zip(runs, reports, strict=True)):
+        run.data.handed = {}  # of what was tried
+        said = _saying(reason, report) if len(runs) > 1 else report
+        results.append(_alone(run, said, None if stops is None else stops[number]))
+    return results
+
+
+def _why_alone(runs: Sequence[Run]) -> str:
+    """What speaks against training runs together, before anything is loaded; empty for nothing."""
+    first = runs[0]
+    if len(runs) == 1:
+        return "there is no other run"
+    if any(run.plain for run in runs):
+        return "--plain"
+    if len({type(run.technique) for run in runs}) > 1:
+        return "the runs are of several techniques"
+    if first.technique.together is None:
+        return f"{type(first.technique).__name__} has no way of training several runs as one"
+    if any(run.settings != first.settings for run in runs):
+        return "the runs have different trainer settings"
+    if first.settings.devices > 1:
+        return "a run has several devices"
+    return ""
+
+
+def _packed(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
+    if runs[0].technique.together == "heads":
+        return fit_heads(runs, reports, stops)
+    if stops is None:
+        raise Declined("whole runs of adapters are measured one at a time")
+    return fit_packed(runs, reports, stops)
+
+
+def _saying(reason: str, report: Report) -> Report:
+    """Says beside every other decision that the run is trained by itself, and why."""
+
+    def said(event: dict[str, Any]) -> None:
+        if event["event"] == "shortcut":
+            event = {**event, "text": f"{event['text']}; trained by itself: {reason}"}
+        report(event)
+
+    return said
+
+
+def _alone(run: Run, report: Report, stop: Callable[[], bool] | None) -> Result:
+    try:
+        return execute(run, report) if stop is None else search(run, report, stop)
+    # whatever it was, this run alone fails and the others go on
+    except Exception as error:  # noqa: BLE001
+        return error

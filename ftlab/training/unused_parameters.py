@@ -1,0 +1,60 @@
+"""Parameters that a backbone carries and the task never uses (an encoder's pooler, say)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ftlab.backbones.task_model import TaskModel, tensors
+
+
+def retire_unused(model: TaskModel, batch: Mapping[str, Any]) -> list[str]:
+    """Turn parameters that the outputs do not depend on into buffers.
+
+    No technique can train them, so they would only inflate its count and fail the guards.
+
+    Args:
+        model: the model before a technique adapts it, in eval mode.
+        batch: a small batch.
+
+    Returns:
+        The names of what was retired.
+    """
+    unused = unreached_parameters(model, batch)
+    for module in list(model.modules()):
+        own_parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+        for own, parameter in list(own_parameters):
+            if parameter in unused:
+                delattr(module, own)
+                module.register_buffer(own, parameter.detach())
+    return sorted(unused.values())
+
+
+def unreached_parameters(model: TaskModel, batch: Mapping[str, Any]) -> dict[nn.Parameter, str]:
+    """The parameters that the outputs do not depend on, with their names.
+
+    It walks the autograd graph of one forward pass and computes no gradient. Trainable flags
+    are put back as they were.
+    """
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.requires_grad_(True)
+    with torch.enable_grad():
+        outputs = model(batch)
+    found: set[nn.Parameter] = set()
+    seen: set[Any] = set()
+    waiting: list[Any] = [tensor.grad_fn for tensor in tensors(outputs)]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, nn.Parameter):
+            found.add(variable)
+        waiting.extend(parent for parent, _ in node.next_functions)
+    for parameter, flag in flags.items():
+        parameter.requires_grad_(flag)
+    return {parameter: name for name, parameter in model.named_parameters() if parameter not in found}

@@ -1,0 +1,59 @@
+"""What is remembered of classes is what they say, and spares who only reads their import."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ftlab.studies.metric_facts import known_tasks
+from ftlab.studies.study import load_study
+
+STUDY = {
+    "name": "small", "backbones": {"b": {"class_path": "HuggingFace", "init_args": {"source": "x"}}},
+    "datasets": {"d": {"class_path": "TextClassification", "init_args": {"train": "d.csv"}}},
+    "techniques": {"probe": "LinearProbe", "full": {"class_path": "FullFineTuning"}},
+}
+HEAVY = ("torch", "lightning", "torchmetrics", "transformers")
+READ = """
+import sys
+from collections.abc import Callable
+from ftlab.studies.metric_facts import known_tasks
+from ftlab.studies.study import load_study
+import ftlab.reports.study_table
+task = known_tasks(load_study(sys.argv[1]))["d"]
+assert task.higher_is_better("accuracy")
+print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
+"""
+
+
+def test_a_second_look_imports_no_network(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    first = load_study(path)
+    assert known_tasks(first)["d"].higher_is_better("accuracy")
+    again = subprocess.run([sys.executable, "-c", READ, str(path), *HEAVY], capture_output=True,
+                           text=True, check=True)
+    assert again.stdout.strip() == ""
+    assert load_study(path) == first
+
+
+@pytest.mark.parametrize("harm", [
+    lambda text: text.replace("ftlab.techniques.linear_probe.LinearProbe", "os.system"),
+    lambda text: text[: len(text) // 2],
+    lambda text: "",
+])
+def test_what_others_wrote_into_the_cache_names_no_class(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[str], str]) -> None:
+    monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    first = load_study(path)
+    kept = [each for each in (tmp_path / "cache" / "checks").glob("*.json")
+            if "linear_probe" in each.read_text()]
+    assert kept
+    for each in kept:
+        each.write_text(harm(each.read_text()))
+    assert load_study(path) == first

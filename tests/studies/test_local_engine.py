@@ -1,0 +1,168 @@
+"""The engine of one machine: runs of one process that end in every way."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, Share
+from ftlab.studies.fork_server import END, END_HANGING, GRACE
+from ftlab.studies.local_engine import Workers
+from ftlab.studies.study import load_study
+
+TIMEOUT = 12.0
+Specify = Callable[..., Path]
+
+
+@pytest.fixture
+def specify(write: Callable[..., Path], tmp_path: Path) -> Specify:
+    """Makes the folder of a run of one process; keyword arguments are the misbehaviour's."""
+
+    def make(name: str = "run", epochs: int = 2, **misbehaviour: object) -> Path:
+        study = load_study(write(techniques={"probe": "LinearProbe"}, select_by="val/loss",
+                                 trainer={"max_epochs": epochs, "accelerator": "cpu"}))
+        technique = {"class_path": "misbehaving.Misbehaving", "init_args": misbehaviour}
+        said = {**study.cells[0].config, "technique": technique, "seed": 0, "search": True}
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / SPECIFICATION).write_text(json.dumps(said))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Workers]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        made = Workers([Share(1)], TIMEOUT)
+        yield made  # a second server wants the same environment
+    made.close()
+
+
+def run(engine: Workers, folder: Path) -> list[Event]:
+    engine.start(folder)
+    return to_the_end(engine, folder)
+
+
+def to_the_end(engine: Workers, folder: Path) -> list[Event]:
+    events: list[Event] = []
+    until = time.monotonic() + 120
+    while not events or events[-1]["event"] != "exit":
+        assert time.monotonic() < until, events
+        events += [event for directory, event in engine.events(0.1) if directory == folder]
+    return events
+
+
+def state(pid: int) -> str:
+    """The process's state letter; empty where there is none such."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children")
+            for word in file.read_text().split()]
+
+
+def reach(engine: Workers, phase: str) -> None:
+    """Wait for a run's phase."""
+    while not any(event.get("phase") == phase for _, event in engine.events(0.1)):
+        pass
+
+
+def test_run__of_one_process_reports_to_the_end(engine: Workers, specify: Specify) -> None:
+    events = run(engine, specify())
+    assert events[-2]["event"] == "done"
+    assert events[-1] == {"event": "exit", "code": 0, "lost": False}
+
+
+@pytest.mark.parametrize(("how", "code", "reason"), [
+    ("raise", 1, "RuntimeError: on purpose"), ("sys-exit", 1, "SystemExit: 3"),
+    ("exit", 7, None), ("kill", -signal.SIGKILL, None),
+])
+def test_run__that_fails_says_why(
+    engine: Workers, specify: Specify, how: str, code: int, reason: str | None
+) -> None:
+    events = run(engine, specify(how=how))
+    assert events[-1] == {"event": "exit", "code": code, "lost": code < 0}
+    reasons = [event["reason"] for event in events if event["event"] == "failed"]
+    assert reasons == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize("how", ["stop", "hang"])
+def test_run__that_falls_silent_is_ended_and_writes_where_it_stood(
+    engine: Workers, specify: Specify, how: str
+) -> None:
+    folder = specify(how=how, when="3")
+    exit_ = run(engine, folder)[-1]
+    assert "no sign of life for 12 s" in exit_["reason"]
+    assert not exit_["lost"]
+    # of a process that was stopped, another thread may write while the main one goes on
+    said = "in _now" if how == "hang" else "most recent call first"
+    assert said in (folder / OUTPUT).read_text()
+
+
+def test_sigterm__ends_a_run_as_a_signal(engine: Workers, specify: Specify) -> None:
+    folder = specify(epochs=10_000)
+    engine.start(folder)
+    reach(engine, "fit")
+    (pid,) = children(engine._server.pid)
+    os.kill(pid, signal.SIGTERM)
+    assert to_the_end(engine, folder)[-1] == {"event": "exit", "code": -signal.SIGTERM, "lost": True}
+
+
+def test_exit__is_heard_at_once(engine: Workers, specify: Specify) -> None:
+    folder = specify(how="hang", when="0")
+    engine.start(folder)
+    reach(engine, "load")
+    (pid,) = children(engine._server.pid)
+    os.kill(pid, signal.SIGKILL)
+    begin = time.monotonic()
+    assert to_the_end(engine, folder)[-1]["code"] == -signal.SIGKILL
+    assert time.monotonic() - begin < 1  # the server looks at its children only when one has died
+
+
+def test_server__that_is_killed_is_replaced_and_its_runs_are_lost(
+    engine: Workers, specify: Specify
+) -> None:
+    folder = specify(how="hang", when="0")
+    engine.start(folder)
+    reach(engine, "load")
+    (pid,) = children(engine._server.pid)
+    os.kill(engine._server.pid, signal.SIGKILL)
+    assert to_the_end(engine, folder)[-1] == {"event": "exit", "code": -signal.SIGKILL, "lost": True}
+    until = time.monotonic() + 5
+    while state(pid) not in ("", "Z") and time.monotonic() < until:
+        time.sleep(0.05)
+    assert state(pid) in ("", "Z"), "a run dies with its server"
+    assert run(engine, specify("next"))[-2]["event"] == "done"
+
+
+def test_close__leaves_no_process(specify: Specify, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    engine = Workers([Share(1)])
+    engine.start(specify(how="hang", when="adapt"))
+    events: list[Event] = []
+    while not events:
+        events += [event for _, event in engine.events(0.1)]
+    server = engine._server.pid
+    below = children(server)
+    begin = time.monotonic()
+    engine.close()
+    assert time.monotonic() - begin < GRACE + 5
+    assert [state(pid) for pid in (server, *below)] == ["", ""]
+
+
+def test_signals__ask_before_they_end() -> None:
+    delays, numbers = zip(*END_HANGING, strict=True)
+    assert list(delays) == sorted(delays)
+    assert numbers[0] == signal.SIGUSR1
+    assert numbers[-2:] == (signal.SIGTERM, signal.SIGKILL)
+    assert END[-1] == END_HANGING[-1]
