@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ftlab.reports.comparison import Comparison, compare
-from ftlab.reports.diagnoses.base import Course, Observed, Watched
-from ftlab.reports.evidence import Measured
+from ftlab.reports.diagnoses.base import CellHistory, RunHistory, StudyHistory
+from ftlab.reports.evidence import CellMetric
 from ftlab.tracking.records import CellKey
 
 EPOCHS, STEPS = 6, 50  # of an epoch
@@ -27,7 +27,7 @@ def course(
     validation: Sequence[float],
     accuracy: Sequence[float],
     right: float = 0.9,
-) -> Course:
+) -> RunHistory:
     """A finished run with such losses and scores after its epochs, and their noise between.
 
     Args:
@@ -56,11 +56,11 @@ def course(
     metrics = {"best_epoch": best + 1.0, "val/accuracy": scores[best],
                "test/accuracy": float(np.mean(hit)),
                **{f"train/grad_norm/{name}": float(draw.uniform(0.1, 2)) for name in BLOCKS}}
-    return Course(seed, "FINISHED", "", metrics, history, "", {"target": targets,
+    return RunHistory(seed, "FINISHED", "", metrics, history, "", {"target": targets,
                                                                "prediction": said})
 
 
-def healthy(noise: int, right: float = 0.9) -> list[Course]:
+def healthy(noise: int, right: float = 0.9) -> list[RunHistory]:
     """Three seeds that learn, level out, and generalise."""
     draw = np.random.default_rng(noise)
     return [course(draw, seed, [1.1, 0.6, 0.42, 0.36, 0.33, 0.32],
@@ -69,25 +69,25 @@ def healthy(noise: int, right: float = 0.9) -> list[Course]:
             for seed in range(3)]
 
 
-def observed(cells: Mapping[str, Sequence[Course]], **settings: Any) -> Observed:
+def observed(cells: Mapping[str, Sequence[RunHistory]], **settings: Any) -> StudyHistory:
     """A study of these cells, with the comparison that their test scores give."""
-    watched = tuple(Watched(key(name), tuple(runs)) for name, runs in cells.items())
-    return Observed(watched, (comparison(watched),), **settings)
+    watched = tuple(CellHistory(key(name), tuple(runs)) for name, runs in cells.items())
+    return StudyHistory(watched, (comparison(watched),), **settings)
 
 
-def comparison(cells: Sequence[Watched]) -> Comparison:
-    measured = [Measured(cell.key, {run.seed: run.metrics["test/accuracy"] for run in cell.finished})
+def comparison(cells: Sequence[CellHistory]) -> Comparison:
+    measured = [CellMetric(cell.key, {run.seed: run.metrics["test/accuracy"] for run in cell.finished})
                 for cell in cells if len(cell.finished) == len(cell.runs)]
     return compare(("minilm", "bbc"), measured, True)
 
 
-def with_metrics(run: Course, **changes: float) -> Course:
+def with_metrics(run: RunHistory, **changes: float) -> RunHistory:
     return replace(run, metrics={**run.metrics, **{n.replace("__", "/"): v
                                                    for n, v in changes.items()}})
 
 
-def with_history(run: Course, metric: str,
-                 change: Callable[[int, float], float]) -> Course:
+def with_history(run: RunHistory, metric: str,
+                 change: Callable[[int, float], float]) -> RunHistory:
     """A run with other values of a metric.
 
     Args:

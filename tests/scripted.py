@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Engine, Event, Need
+from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Engine, Event, Requirements
 from ftlab.studies.run_process import main
 
 Play = Callable[[dict[str, Any], Path], Iterator[Event]]
@@ -23,7 +23,7 @@ class ScriptedEngine(Engine):
         self.playing: dict[Path, Iterator[Event]] = {}
         self.started: list[dict[str, Any]] = []
 
-    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+    def prepare(self, need: Requirements, workers: int | None, timeout: float | None) -> None:
         pass
 
     def start(self, directory: Path) -> None:

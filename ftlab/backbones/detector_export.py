@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.ssd import SSD
 
-from ftlab.backbones.export_code import Lines
+from ftlab.backbones.export_code import CodeLines
 from ftlab.backbones.feature_maps import Pyramid
 from ftlab.backbones.forms.detection_model import Keep
 from ftlab.backbones.weight_files import make_network
@@ -111,7 +111,7 @@ def detect(images):  # one, with values from 0 to 1: (1, 3, {height}, {width})
 _DETECTION = "from torchvision.models.detection."
 
 
-def whole_lines(name: str, network: nn.Module, classes: int, keep: Keep, proposals: int) -> Lines:
+def whole_lines(name: str, network: nn.Module, classes: int, keep: Keep, proposals: int) -> CodeLines:
     """Of one of torchvision's whole detectors.
 
     Args:
@@ -123,11 +123,11 @@ def whole_lines(name: str, network: nn.Module, classes: int, keep: Keep, proposa
     """
     code = _WHOLE.format(name=name, labels=classes + background(network),
                          options=_options(network, keep, proposals))
-    return Lines(code, ["import torchvision"], ["torchvision"])
+    return CodeLines(code, ["import torchvision"], ["torchvision"])
 
 
 def assembled_lines(trunk: str, network: Any, classes: int, keep: Keep, proposals: int,
-                    image_size: tuple[int, int]) -> Lines:
+                    image_size: tuple[int, int]) -> CodeLines:
     """Of a detector that was put on a trunk.
 
     Args:
@@ -176,15 +176,15 @@ def assembled_lines(trunk: str, network: Any, classes: int, keep: Keep, proposal
         template = _SSD
     code = [_trunk(trunk, neck.trunk.body, taps), (_PYRAMID if pyramid else _EXTRA).format(**said),
             template.format(**said)]
-    return Lines("\n\n".join(part.strip() for part in code), imports, ["torchvision"])
+    return CodeLines("\n\n".join(part.strip() for part in code), imports, ["torchvision"])
 
 
-def transform_lines(image_size: tuple[int, int], mean: Any, std: Any, multiple: int) -> Lines:
+def transform_lines(image_size: tuple[int, int], mean: Any, std: Any, multiple: int) -> CodeLines:
     """What makes a batch of images with values from 0 to 1, on which the network stands."""
     height, width = image_size
     code = _TRANSFORM.format(low=min(image_size), high=max(image_size), mean=list(mean),
                              std=list(std), multiple=multiple, width=width, height=height)
-    return Lines(code, [f"{_DETECTION}transform import GeneralizedRCNNTransform"])
+    return CodeLines(code, [f"{_DETECTION}transform import GeneralizedRCNNTransform"])
 
 
 def detect_lines(network: nn.Module, image_size: tuple[int, int]) -> str:

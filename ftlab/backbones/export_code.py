@@ -24,7 +24,7 @@ from ftlab.backbones.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
-class Lines:
+class CodeLines:
     """Python code.
 
     Attributes:
@@ -67,7 +67,7 @@ class PlainNetwork:
 
     library: str
     name: str
-    build: Lines
+    build: CodeLines
     state: dict[str, Tensor]
     call: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class PlainOutputs:
         scores: whether it gives predictions and scores, not predictions alone.
     """
 
-    lines: Lines
+    lines: CodeLines
     scores: bool = False
 
 
@@ -101,7 +101,7 @@ class PlainExamples:
         notes: what the lines leave to their user.
     """
 
-    lines: Lines
+    lines: CodeLines
     takes: str
     column: str
     max_length: int | None = None

@@ -18,11 +18,11 @@ EXAMPLES, TOKENS, LABELS = "examples", "tokens", "labels"
 Sizes = Mapping[str, int]
 
 
-class Unplayable(Exception):
+class NotReplayable(Exception):
     """There is no frozen prefix, or what it hands on cannot be told; says why."""
 
 
-class Place(NamedTuple):
+class TracePoint(NamedTuple):
     """Where a value passes in a forward pass.
 
     Attributes:
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kind:
+class TensorSignature:
     """What every batch has in a place: a tensor of that dtype and those axes, or a constant."""
 
     dtype: torch.dtype | None = None
@@ -45,7 +45,7 @@ class Kind:
     constant: Any = None
 
     @classmethod
-    def of(cls, place: Place, values: tuple[Any, Any], sizes: tuple[Sizes, Sizes]) -> Kind:
+    def of(cls, place: TracePoint, values: tuple[Any, Any], sizes: tuple[Sizes, Sizes]) -> TensorSignature:
         """From two batches, whose axes differ in size.
 
         Raises:
@@ -55,7 +55,7 @@ class Kind:
         if not isinstance(one, Tensor):
             return cls(constant=one if isinstance(one, bool | int | float | str) else None)
         if not isinstance(other, Tensor) or one.ndim != other.ndim or one.dtype != other.dtype:
-            raise Unplayable(f"{place.path} does not give the same for every batch")
+            raise NotReplayable(f"{place.path} does not give the same for every batch")
         axes: list[int | str] = []
         for number, pair in enumerate(zip(one.shape, other.shape, strict=True)):
             if pair[0] == pair[1]:
@@ -64,7 +64,7 @@ class Kind:
             names = [name for name in sizes[0] if pair == (sizes[0][name], sizes[1][name])
                      and (name == EXAMPLES) == (number == 0)]
             if not names:
-                raise Unplayable(f"{place.path} gives a shape that follows from no axis of the batch")
+                raise NotReplayable(f"{place.path} gives a shape that follows from no axis of the batch")
             axes.append(names[0])
         return cls(one.dtype, tuple(axes))
 
@@ -86,7 +86,7 @@ class Kind:
 
 
 @dataclass
-class Pass:
+class ForwardTrace:
     """What has passed in a forward pass.
 
     Attributes:
@@ -95,7 +95,7 @@ class Pass:
         outputs: the model's; none of a pass that was cut off.
     """
 
-    values: dict[Place, Any]
+    values: dict[TracePoint, Any]
     trees: dict[tuple[str, int], pytree.TreeSpec]
     outputs: list[Tensor]
 
@@ -106,8 +106,8 @@ class _Enough(Exception):
 
 def watch(
     model: TaskModel, batch: Batch, giving: Sequence[str], reading: Sequence[str],
-    until: Place | None = None,
-) -> Pass:
+    until: TracePoint | None = None,
+) -> ForwardTrace:
     """A forward pass of a batch.
 
     Args:
@@ -117,19 +117,19 @@ def watch(
         reading: modules of which the one that is called first has its first argument kept.
         until: where to cut the pass off.
     """
-    seen = Pass({}, {}, [])
+    seen = ForwardTrace({}, {}, [])
     calls: Counter[str] = Counter()
 
     def enter(path: str, arguments: tuple[Any, ...]) -> None:
         if not any(place.leaf < 0 for place in seen.values) and arguments:
-            seen.values[Place(path, 0, -1)] = kept(arguments[0])
+            seen.values[TracePoint(path, 0, -1)] = kept(arguments[0])
             if until == (path, 0, -1):
                 raise _Enough
 
     def leave(path: str, output: Any) -> None:
         leaves, seen.trees[path, calls[path]] = pytree.tree_flatten(output)
         for number, leaf in enumerate(leaves):
-            seen.values[Place(path, calls[path], number)] = kept(leaf)
+            seen.values[TracePoint(path, calls[path], number)] = kept(leaf)
         calls[path] += 1
         if until is not None and until[:2] == (path, calls[path] - 1):
             raise _Enough

@@ -21,10 +21,10 @@ from ftlab.backbones.forward_trace import (
     EXAMPLES,
     LABELS,
     TOKENS,
-    Kind,
-    Pass,
-    Place,
-    Unplayable,
+    ForwardTrace,
+    NotReplayable,
+    TensorSignature,
+    TracePoint,
     kept,
     narrowed,
     some_rows,
@@ -38,7 +38,7 @@ RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeE
 """What networks raise at batches that they were not made for: other shapes, NaN."""
 
 
-class Rows(Protocol):
+class CachedRows(Protocol):
     """What is known of a split's examples."""
 
     def rows(self, index: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
@@ -51,7 +51,7 @@ class Rows(Protocol):
         """
 
 
-class Prefix:
+class FrozenPrefix:
     """The frozen prefix of an adapted model.
 
     Args:
@@ -83,7 +83,7 @@ class Prefix:
                 self._find(sample)
         except RAISED as error:
             said = (str(error).splitlines() or [""])[0][:200]
-            raise Unplayable(f"it cannot be tried out ({type(error).__name__}: {said})") from error
+            raise NotReplayable(f"it cannot be tried out ({type(error).__name__}: {said})") from error
         finally:
             for module in training:
                 module.training = True
@@ -97,30 +97,30 @@ class Prefix:
         self._giving = [path for path in self._giving if path not in late]
         first, second = (self._watch(each) for each in samples)
         if first.trees != second.trees or first.values.keys() != second.values.keys():
-            raise Unplayable("its modules are not called alike for every batch")
+            raise NotReplayable("its modules are not called alike for every batch")
         sizes = self._sizes(samples[0]), self._sizes(samples[1])
         self._trees = first.trees
-        self._kinds = {place: Kind.of(place, (first.values[place], second.values[place]), sizes)
+        self._kinds = {place: TensorSignature.of(place, (first.values[place], second.values[place]), sizes)
                        for place in first.values}
 
-        def enough(places: Sequence[Place]) -> bool:
+        def enough(places: Sequence[TracePoint]) -> bool:
             return all(self._plays(places, *each)
                        for each in zip(samples, (first, second), strict=True))
 
         found = next((each for each in self._candidates(first) if enough(each)), None)
         if found is None:
-            raise Unplayable("the rest of the model reads more of it than its modules return")
+            raise NotReplayable("the rest of the model reads more of it than its modules return")
         for place in found:
             if len(found) > 1 and enough(fewer := [each for each in found if each != place]):
                 found = fewer
         for place in found:
             axes = self._kinds[place].axes
             if axes[:1] != (EXAMPLES,) or any(isinstance(axis, str) for axis in axes[2:]):
-                raise Unplayable(f"{place.path} hands on something that is no row an example")
+                raise NotReplayable(f"{place.path} hands on something that is no row an example")
         self.places = tuple(found)
         self.reads_inputs = not self._plays(found, _blank(samples[0]), first)
 
-    def _candidates(self, passed: Pass) -> Iterator[list[Place]]:
+    def _candidates(self, passed: ForwardTrace) -> Iterator[list[TracePoint]]:
         """What may be enough, the smallest first."""
         yield from ([place] for place in passed.values if place.leaf < 0)
         given = [place for place, value in passed.values.items()
@@ -129,10 +129,10 @@ class Prefix:
             yield [place for place in given if place[:2] == given[-1][:2]]
             yield given
 
-    def _watch(self, batch: Batch, until: Place | None = None) -> Pass:
+    def _watch(self, batch: Batch, until: TracePoint | None = None) -> ForwardTrace:
         return watch(self.model, batch, self._giving, self._reading, until)
 
-    def _plays(self, places: Sequence[Place], batch: Batch, passed: Pass) -> bool:
+    def _plays(self, places: Sequence[TracePoint], batch: Batch, passed: ForwardTrace) -> bool:
         try:
             with self._playing(places, [passed.values[place] for place in places], batch):
                 outputs = tensors(self.model(batch))
@@ -142,7 +142,7 @@ class Prefix:
                    for played, plain in zip(outputs, passed.outputs, strict=True))
 
     def record(self, batch: Batch) -> tuple[list[Tensor], list[Tensor | None]]:
-        """What the prefix hands on for a batch, each (B, ...), and its masks (see `Rows`).
+        """What the prefix hands on for a batch, each (B, ...), and its masks (see `CachedRows`).
 
         Raises:
             Unplayable: the batch passes through in another way than the sample.
@@ -152,11 +152,11 @@ class Prefix:
         sizes = self._sizes(batch)
         for place, value in seen.values.items():
             if place not in self._kinds or not self._kinds[place].fits(value, sizes):
-                raise Unplayable(f"{place.path} does not give the same shape for every batch")
+                raise NotReplayable(f"{place.path} does not give the same shape for every batch")
         return [seen.values[place] for place in self.places], self._masks(batch)
 
     @contextmanager
-    def playing(self, known: Rows, batch: Batch) -> Iterator[None]:
+    def playing(self, known: CachedRows, batch: Batch) -> Iterator[None]:
         """Within it the prefix computes nothing, and hands on what is known of the batch."""
         device = batch["index"].device
         masks = [each if each is None else each.cpu() for each in self._masks(batch)]
@@ -166,7 +166,7 @@ class Prefix:
 
     @contextmanager
     def _playing(
-        self, places: Sequence[Place], handed: Sequence[Tensor], batch: Batch
+        self, places: Sequence[TracePoint], handed: Sequence[Tensor], batch: Batch
     ) -> Iterator[None]:
         known = {place: kept(value) for place, value in zip(places, handed, strict=True)}
         sizes, device = self._sizes(batch), handed[0].device
@@ -175,7 +175,7 @@ class Prefix:
         def leave(path: str) -> Any:
             spec, call = self._trees[path, calls[path]], calls[path]
             calls[path] += 1
-            leaves = (Place(path, call, leaf) for leaf in range(spec.num_leaves))
+            leaves = (TracePoint(path, call, leaf) for leaf in range(spec.num_leaves))
             return pytree.tree_unflatten(
                 [known[place] if place in known else self._kinds[place].absent(sizes, device)
                  for place in leaves], spec)
@@ -183,7 +183,7 @@ class Prefix:
         def enter(path: str, inner: Callable[..., Any], first: Any, *rest: Any, **named: Any) -> Any:
             call = calls[path]
             calls[path] += 1
-            return inner(known.get(Place(path, call, -1), first), *rest, **named)
+            return inner(known.get(TracePoint(path, call, -1), first), *rest, **named)
 
         giving = [(path, self.model.get_submodule(path)) for path in self._giving]
         reading = [(path, self.model.get_submodule(path)) for path in self._reading]
@@ -258,13 +258,13 @@ def leading(model: TaskModel) -> int:
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     blocks = model.blocks
     if not all(any(part.holds(name) for part in (*blocks, model.head)) for name in trainable):
-        raise Unplayable("something trains in front of the blocks")
+        raise NotReplayable("something trains in front of the blocks")
     count = 0
     while count < len(blocks) and not any(blocks[count].holds(name) for name in trainable):
         count += 1
     if not count:
         only_new = all(is_delta(name) for name in trainable if blocks[0].holds(name))
-        raise Unplayable("embeddings of new_tokens train in the first block" if only_new else
+        raise NotReplayable("embeddings of new_tokens train in the first block" if only_new else
                          "the first block trains")
     return count
 

@@ -44,7 +44,7 @@ class TaskModel(nn.Module):
 
     Attributes:
         playing: given the name that a batch brings as `prefix`, the frozen prefix computes nothing
-            within it (`Prefix.playing`).
+            within it (`FrozenPrefix.playing`).
         reading: makes the outputs of the network and a batch in another way than the model; a
             technique sets it (in-context prompts, for instance).
     """

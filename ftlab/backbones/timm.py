@@ -14,7 +14,7 @@ from torch import nn
 
 from ftlab.backbones.base import Backbone, Form, TaskSpec
 from ftlab.backbones.execution_order import in_execution_order
-from ftlab.backbones.export_code import Lines, PlainNetwork
+from ftlab.backbones.export_code import CodeLines, PlainNetwork
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.hub import find_folder, weight_files
 from ftlab.backbones.preprocessing import ImagePreprocessing
@@ -100,7 +100,7 @@ class Timm(Backbone):
                 image_size: tuple[int, int] | None) -> PlainNetwork:
         options = {"num_classes": task.outputs, **self._size, "pretrained": False}
         said = "".join(f", {name}={value!r}" for name, value in options.items())
-        build = Lines(f"model = timm.create_model({self.name!r}{said})", ["import timm"], ["timm"])
+        build = CodeLines(f"model = timm.create_model({self.name!r}{said})", ["import timm"], ["timm"])
         state = {_unwrapped(name, model): tensor
                  for name, tensor in model.network.state_dict().items()}
         return PlainNetwork("timm", self.name, build, state, _CALL, {"options": options})

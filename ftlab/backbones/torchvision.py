@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from ftlab.backbones.base import Backbone, Form, TaskSpec
-from ftlab.backbones.export_code import Lines, PlainNetwork
+from ftlab.backbones.export_code import CodeLines, PlainNetwork
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.task_model import TaskModel
@@ -101,7 +101,7 @@ class Torchvision(Backbone):
             options |= {"aux_logits": False, "init_weights": False,
                         "transform_input": self.weights is not None}
         said = "".join(f", {name}={value!r}" for name, value in options.items())
-        build = Lines(f"model = torchvision.models.get_model({self.name!r}{said})",
+        build = CodeLines(f"model = torchvision.models.get_model({self.name!r}{said})",
                       ["import torchvision"], ["torchvision"])
         return PlainNetwork("torchvision", self.name, build, model.network.state_dict(), _CALL,
                             {"options": options})

@@ -23,7 +23,7 @@ from ftlab.backbones.detector_export import (
     whole_lines,
 )
 from ftlab.backbones.detector_forward import Detector
-from ftlab.backbones.export_code import Lines, PlainNetwork
+from ftlab.backbones.export_code import CodeLines, PlainNetwork
 from ftlab.backbones.feature_maps import Tap, choose_taps, cut, find_taps
 from ftlab.backbones.find_blocks import find_blocks
 from ftlab.backbones.forms.detection_model import DetectionModel, Keep
@@ -171,7 +171,7 @@ class TorchvisionDetector(Backbone):
                  if self._whole else assembled_lines(self.trunk, network, task.outputs, self.keep,
                                                      self.proposals, size))
         prepares = transform_lines(size, wanted.mean, wanted.std, wanted.multiple)
-        lines = Lines(f"{built.code.strip()}\n{prepares.code.strip()}",
+        lines = CodeLines(f"{built.code.strip()}\n{prepares.code.strip()}",
                       [*built.imports, *prepares.imports], built.packages)
         plain = dataclasses.replace(wanted, mean=(0.0,) * 3, std=(1.0,) * 3)
         return PlainNetwork("torchvision", self._name, lines, network.state_dict(),

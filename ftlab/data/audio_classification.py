@@ -13,7 +13,7 @@ from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_sources import AudioSource, Speakers
 from ftlab.data.audio_store import Recordings
 from ftlab.data.base import DataModule
-from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.batches import ExampleRow, SplitDataset
 from ftlab.data.check_backbone import sound_reader
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.export_snippets import with_sound
@@ -130,7 +130,7 @@ class AudioClassification(DataModule):
         return self._recordings.dataset(split, self.splits[split].targets, self.seed,
                                         self.augment if training else None)
 
-    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+    def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         return self._recordings.collate(self.task.stack, 0 if self.views else self.seed,
                                         self.augment if training else None)
 

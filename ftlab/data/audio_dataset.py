@@ -14,7 +14,7 @@ from torch import Tensor
 from ftlab.backbones.preprocessing import AudioPreprocessing
 from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_decode import audio_bytes, decode_audio, resample
-from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.batches import ExampleRow, SplitDataset
 
 
 class AudioDataset(SplitDataset):
@@ -57,14 +57,14 @@ class AudioCollate:
     seed: int
     augment: AudioAugment | None
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[ExampleRow]) -> dict[str, Any]:
         inputs = self.preprocessing.features([row.input for row in rows])
         if self.augment is not None and self.preprocessing.spectrogram:
             self._mask(inputs["input_features"], rows, self.augment)
         return {"inputs": inputs, "target": self.stack([row.target for row in rows]),
                 "index": torch.tensor([row.position for row in rows])}
 
-    def _mask(self, features: Tensor, rows: Sequence[Row], augment: AudioAugment) -> None:
+    def _mask(self, features: Tensor, rows: Sequence[ExampleRow], augment: AudioAugment) -> None:
         whole = self.preprocessing.longest * self.preprocessing.sampling_rate
         for bands, row in zip(features, rows, strict=True):
             frames = max(1, int(bands.shape[1] * len(row.input) / whole))

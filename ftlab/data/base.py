@@ -13,14 +13,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.prefix_replay import Rows
-from ftlab.data.batches import Handing, Row, SplitDataset, Unread
+from ftlab.backbones.prefix_replay import CachedRows
+from ftlab.data.batches import BlankInputs, CachedCollate, ExampleRow, SplitDataset
 from ftlab.data.bucketing import Buckets
 from ftlab.data.examples import SPLITS, Examples, SplitName, counted
-from ftlab.data.export_hooks import Outside
+from ftlab.data.export_hooks import ExportHooks
 from ftlab.data.faults import gathered
 from ftlab.data.fingerprint import duplicates, fingerprint
-from ftlab.data.image_cache import KeptImages
+from ftlab.data.image_cache import ImageCache
 from ftlab.data.label_coverage import keep_known
 from ftlab.data.sampling import (
     ExactEvalSampler,
@@ -36,7 +36,7 @@ from ftlab.tasks.base import Task
 from ftlab.tasks.spelling import note_spellings, one_spelling
 
 
-class DataModule(LightningDataModule, Outside, ABC):
+class DataModule(LightningDataModule, ExportHooks, ABC):
     """Splits, augmentation, sampling and collation of one data set; it knows its task.
 
     Life: constructor (settings only), `load` (reads and checks everything that can be wrong),
@@ -66,7 +66,7 @@ class DataModule(LightningDataModule, Outside, ABC):
     plain: bool = False
     """Without any shortcut."""
     task: Task
-    handed: dict[str, Rows]
+    handed: dict[str, CachedRows]
     """What is known already of a split's examples, or of a view of them; batches bring the name
     as `prefix`."""
     unread: bool = False
@@ -138,10 +138,10 @@ class DataModule(LightningDataModule, Outside, ABC):
         """Rows of a split for the connected backbone; `training` augments."""
 
     @abstractmethod
-    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+    def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         """Rows -> batch for the connected backbone."""
 
-    def kept_images(self) -> list[KeptImages]:
+    def kept_images(self) -> list[ImageCache]:
         """Images of which batches can be made on a device, where they reside there."""
         return []
 
@@ -222,7 +222,7 @@ class DataModule(LightningDataModule, Outside, ABC):
         return {name: {"examples": len(examples), "classes": counted(self._strata(examples))}
                 for name, examples in self.splits.items()}
 
-    def train_dataloader(self) -> DataLoader[Row]:
+    def train_dataloader(self) -> DataLoader[ExampleRow]:
         """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
         seed, dataset = self.seed, self._shown("train", training=True)
         strata = self._strata(self.splits["train"])
@@ -244,20 +244,20 @@ class DataModule(LightningDataModule, Outside, ABC):
         if training and self.views:
             dataset.keep(self.views)
         known = self._name(split, training) in self.handed
-        return Unread(dataset) if known and self.unread and dataset.shape else dataset
+        return BlankInputs(dataset) if known and self.unread and dataset.shape else dataset
 
     def _name(self, split: SplitName, training: bool) -> str:
         """Under which `handed` has a split, or its first view."""
         return f"{split}/0" if training and self.views else split
 
-    def view_loader(self, view: int) -> DataLoader[Row]:
+    def view_loader(self, view: int) -> DataLoader[ExampleRow]:
         """A view of the training examples (from 0), each example once over all ranks."""
         dataset = self._shown("train", training=True)
         dataset.set_epoch(view)
         sampler = ExactEvalSampler(self._by_length("train"), *self._rank_and_world())
         return self._loader(dataset, sampler, self._collate("train", training=True), self.seed)
 
-    def eval_loader(self, split: SplitName) -> DataLoader[Row]:
+    def eval_loader(self, split: SplitName) -> DataLoader[ExampleRow]:
         """A split (train too) without augmentation, each example once over all ranks."""
         sampler = ExactEvalSampler(self._by_length(split), *self._rank_and_world())
         return self._loader(self._shown(split, training=False), sampler,
@@ -267,10 +267,10 @@ class DataModule(LightningDataModule, Outside, ABC):
         lengths = self.lengths(split)
         return range(len(self.splits[split])) if lengths is None else longest_first(lengths)
 
-    def val_dataloader(self) -> DataLoader[Row]:
+    def val_dataloader(self) -> DataLoader[ExampleRow]:
         return self.eval_loader("validation")
 
-    def test_dataloader(self) -> DataLoader[Row]:
+    def test_dataloader(self) -> DataLoader[ExampleRow]:
         return self.eval_loader("test")
 
     @property
@@ -280,14 +280,14 @@ class DataModule(LightningDataModule, Outside, ABC):
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return self._seed
 
-    def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+    def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         collate = self.collate(training)
         known = self._name(split, training) in self.handed
-        return Handing(collate, split, training and bool(self.views)) if known else collate
+        return CachedCollate(collate, split, training and bool(self.views)) if known else collate
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
-                collate: Callable[[Sequence[Row]], dict[str, Any]],
-                seed: int, make: Callable[..., DataLoader[Row]] = DataLoader) -> DataLoader[Row]:
+                collate: Callable[[Sequence[ExampleRow]], dict[str, Any]],
+                seed: int, make: Callable[..., DataLoader[ExampleRow]] = DataLoader) -> DataLoader[ExampleRow]:
         # a generator of its own: the loader would draw from the global one, and change dropout
         generator = torch.Generator().manual_seed(seed)
         size = share_of_batch(self.batch_size, self._rank_and_world()[1])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 
-class Row(NamedTuple):
+class ExampleRow(NamedTuple):
     """One example on its way into a batch; `epoch` seeds what is random in the collation."""
 
     input: Any
@@ -27,7 +27,7 @@ def checked_views(views: int | None) -> int | None:
     return views
 
 
-class SplitDataset(Dataset[Row]):
+class SplitDataset(Dataset[ExampleRow]):
     """The examples of one split as rows. It holds no data module, so that workers can have it.
 
     Args:
@@ -56,15 +56,15 @@ class SplitDataset(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> Row:
-        return Row(self.input(index), self.targets[index], index, self.epoch)
+    def __getitem__(self, index: int) -> ExampleRow:
+        return ExampleRow(self.input(index), self.targets[index], index, self.epoch)
 
     def input(self, index: int) -> Any:
         """What `Collate.inputs` turns into the network's inputs."""
         raise NotImplementedError
 
 
-class Unread(SplitDataset):
+class BlankInputs(SplitDataset):
     """Rows of a data set whose inputs nobody reads: each has the same one, of NaN.
 
     Args:
@@ -93,14 +93,14 @@ class Collate:
     inputs: Callable[[Sequence[Any]], dict[str, Tensor]]
     stack: Callable[[Sequence[Any]], Any]
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[ExampleRow]) -> dict[str, Any]:
         return {"inputs": self.inputs([row.input for row in rows]),
                 "target": self.stack([row.target for row in rows]),
                 "index": torch.tensor([row.position for row in rows])}
 
 
 @dataclass(frozen=True)
-class Handing:
+class CachedCollate:
     """Rows -> batch that says as `prefix` where what is known of its rows is kept.
 
     Attributes:
@@ -109,10 +109,10 @@ class Handing:
         views: whether a name has the number of the view behind it.
     """
 
-    collate: Callable[[Sequence[Row]], dict[str, Any]]
+    collate: Callable[[Sequence[ExampleRow]], dict[str, Any]]
     split: str
     views: bool
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[ExampleRow]) -> dict[str, Any]:
         name = f"{self.split}/{rows[0].epoch}" if self.views else self.split
         return {**self.collate(rows), "prefix": name}

@@ -32,7 +32,7 @@ _MEND_BOX = "mend the box, or set bad_boxes to drop or clip"
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotatedImage:
     """An image with its objects.
 
     Attributes:
@@ -100,7 +100,7 @@ def voc_list(folder: Path, split: SplitName) -> Path | None:
     return None
 
 
-def read_voc(folder: Path, split: SplitName | None, check: BoxCheck) -> list[Annotated]:
+def read_voc(folder: Path, split: SplitName | None, check: BoxCheck) -> list[AnnotatedImage]:
     """The images of a split of a Pascal VOC folder (Annotations, JPEGImages, ImageSets/Main).
 
     Args:
@@ -123,7 +123,7 @@ def read_voc(folder: Path, split: SplitName | None, check: BoxCheck) -> list[Ann
     if not ids:
         raise InputError(f"{names or folder / 'Annotations'} names no image", "add annotations")
 
-    def image(name: str) -> Annotated:
+    def image(name: str) -> AnnotatedImage:
         file = folder / "Annotations" / f"{name}.xml"
         if not file.is_file():
             raise InputError(f"{names}: {name} has no annotation {file}", "annotate or unlist it")
@@ -142,7 +142,7 @@ def _listed(file: Path, annotations: Path) -> list[str]:
             for name in names]
 
 
-def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotated:
+def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> AnnotatedImage:
     try:
         root = ET.fromstring(read_bytes(file))
     except (ET.ParseError, ValueError, LookupError) as error:  # also of encodings of its own
@@ -159,7 +159,7 @@ def _voc_image(folder: Path, name: str, file: Path, check: BoxCheck) -> Annotate
 
     things = list(root.iter("object"))
     boxes = gathered("boxes", checked, range(1, len(things) + 1), things)
-    return Annotated(name, image, [box for box in boxes if box is not None])
+    return AnnotatedImage(name, image, [box for box in boxes if box is not None])
 
 
 def _annotated_size(image: Path, written: Sequence[Any], place: str) -> tuple[int, int]:
@@ -202,7 +202,7 @@ def _voc_picture(folder: Path, name: str, said: str, file: Path) -> Path:
 
 
 def read_coco(file: Path, folder: Path, check: BoxCheck,
-              optional: bool = False) -> list[Annotated]:
+              optional: bool = False) -> list[AnnotatedImage]:
     """The images of a COCO file of instances.
 
     Args:
@@ -233,7 +233,7 @@ def read_coco(file: Path, folder: Path, check: BoxCheck,
                              f"categories are {', '.join(map(str, names))}")
         objects[image_id].append((place, entry))
 
-    def image(number: str) -> Annotated:
+    def image(number: str) -> AnnotatedImage:
         try:
             path = named_file(str(images[number]["file_name"]), folder,
                               f"{file}, image {number}", "file")
@@ -243,7 +243,7 @@ def read_coco(file: Path, folder: Path, check: BoxCheck,
                                f"{file}, image {number}")
         boxes = gathered("boxes", lambda at: check(_coco_box(at[1], names, at[0]), size, at[0]),
                          objects[number])
-        return Annotated(str(images[number]["file_name"]), path,
+        return AnnotatedImage(str(images[number]["file_name"]), path,
                          [box for box in boxes if box is not None])
 
     return gathered("images", image, images)

@@ -13,9 +13,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from ftlab.data.batches import Row, SplitDataset, checked_views
+from ftlab.data.batches import ExampleRow, SplitDataset, checked_views
 from ftlab.data.image_augment import seeded
-from ftlab.data.image_cache import KeptImages, Lying
+from ftlab.data.image_cache import ImageCache, ImageRef
 from ftlab.data.image_decode import opened
 
 Policy = Literal["none", "flip", "crop", "ssd"]
@@ -101,7 +101,7 @@ class BoxDataset(SplitDataset):
 
     def __init__(self, images: Sequence[Tensor | Path | bytes], sizes: Sequence[tuple[int, int]],
                  targets: Sequence[Mapping[str, Tensor]], seed: int, augment: BoxAugment | None,
-                 fit: Stretch, mean: Sequence[float], kept: KeptImages | None = None) -> None:
+                 fit: Stretch, mean: Sequence[float], kept: ImageCache | None = None) -> None:
         super().__init__(targets, seed)
         self.images = images
         self.sizes = sizes
@@ -111,9 +111,9 @@ class BoxDataset(SplitDataset):
         self.kept = kept
         self.names = kept is not None and kept.residence is not None
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> ExampleRow:
         target = dict(self.targets[index])
-        image: Tensor | Lying
+        image: Tensor | ImageRef
         if self.kept is not None:
             image, (height, width) = self.kept.row(index), self.sizes[index]
         else:
@@ -125,7 +125,7 @@ class BoxDataset(SplitDataset):
             image = self.fit(image)
         scale = torch.tensor([width / self.fit.size[1], height / self.fit.size[0]])
         target |= {"boxes": target["boxes"] / scale.repeat(2), "scale": scale}
-        return Row(image, target, index, self.epoch)
+        return ExampleRow(image, target, index, self.epoch)
 
     def _changed(self, image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         assert self.augment is not None

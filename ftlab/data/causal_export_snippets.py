@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftlab.backbones.export_code import Lines
+from ftlab.backbones.export_code import CodeLines
 from ftlab.backbones.forms.causal import CausalModel
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.export_snippets import with_tokenizer
@@ -46,7 +46,7 @@ while ids.shape[1] > {room} and (fewer := shorter(prompt)):
         """
 
 
-def answering(tokenizer: Any, model: TaskModel, turns: str, room: int, longest: int) -> Lines:
+def answering(tokenizer: Any, model: TaskModel, turns: str, room: int, longest: int) -> CodeLines:
     """Define `predict`, by the tokenizer that the export has.
 
     Args:

@@ -13,7 +13,7 @@ from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import Preprocessing, TextPreprocessing
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
-from ftlab.data.batches import Collate, Row, SplitDataset
+from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.causal_export_snippets import answering, notes_of
 from ftlab.data.causal_tokens import Pairs, chunks_of, conversations_of, pairs_of
 from ftlab.data.check_backbone import text_reader
@@ -24,7 +24,7 @@ from ftlab.data.conversations import (
 )
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.prompt_templates import Template, read_cells
-from ftlab.data.ragged import Labels, lengths
+from ftlab.data.ragged import TextTargets, lengths
 from ftlab.data.sampling import Natural
 from ftlab.data.sequence_packing import ChatCollate, PackedCollate
 from ftlab.data.sources import columns_of, own_splits
@@ -223,7 +223,7 @@ class CausalLM(DataModule):
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
         return _Pairs(self._pairs[split], self.seed)
 
-    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+    def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         if self._preprocessing is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         if training and (self.packs or not self.completion_only):
@@ -250,7 +250,7 @@ class CausalLM(DataModule):
         least = min(range(len(labels)), key=lambda place: len(str(labels[place])))
         return self.max_length - len(responses[least])
 
-    def unlabelled(self, places: Sequence[int]) -> list[Row] | None:
+    def unlabelled(self, places: Sequence[int]) -> list[ExampleRow] | None:
         if self.prompt is None or self._preprocessing is None:
             return None
         examples = self._texts["test"].take(places)
@@ -271,7 +271,7 @@ class CausalLM(DataModule):
 
 class _Pairs(SplitDataset):
     def __init__(self, pairs: Pairs, seed: int) -> None:
-        super().__init__(Labels(pairs.responses, pairs.texts, learned=pairs.learned), seed)
+        super().__init__(TextTargets(pairs.responses, pairs.texts, learned=pairs.learned), seed)
         self.prompts = pairs.prompts
 
     def input(self, index: int) -> Sequence[int]:

@@ -17,7 +17,7 @@ class Pairs(NamedTuple):
     """Token ids to read, ids to write behind them, and the latter's texts.
 
     Attributes:
-        learned: as in `ragged.Labels`.
+        learned: as in `ragged.TextTargets`.
     """
 
     prompts: Sequence[Sequence[int]]

@@ -8,10 +8,10 @@ from typing import ClassVar
 from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import ImageFit, Preprocessing
 from ftlab.backbones.task_model import TaskModel
-from ftlab.data.batches import Row
+from ftlab.data.batches import ExampleRow
 
 
-class Outside:
+class ExportHooks:
     """The part of a data module that exports ask; by default nothing is said."""
 
     pipeline: ClassVar[str] = ""
@@ -35,7 +35,7 @@ class Outside:
         """
         return None
 
-    def unlabelled(self, places: Sequence[int]) -> Sequence[Row] | None:
+    def unlabelled(self, places: Sequence[int]) -> Sequence[ExampleRow] | None:
         """Test examples as they are read without their labels; None where that is all the same."""
         return None
 

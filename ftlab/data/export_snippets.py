@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ftlab.backbones.export_code import Lines
+from ftlab.backbones.export_code import CodeLines
 from ftlab.backbones.preprocessing import AudioPreprocessing, ImageFit, ImagePreprocessing
 from ftlab.data.image_decode import FORMATS
 
@@ -54,20 +54,20 @@ def prepare(recording):  # a path, or an open file
 """
 
 
-def with_tokenizer(code: str) -> Lines:
+def with_tokenizer(code: str) -> CodeLines:
     """`code` behind the tokenizer that the export has."""
-    return Lines(f"{_TOKENIZER}\n\n{code.strip()}", ["from transformers import AutoTokenizer"],
+    return CodeLines(f"{_TOKENIZER}\n\n{code.strip()}", ["from transformers import AutoTokenizer"],
                  ["transformers"])
 
 
 def with_images(code: str, preprocessing: ImagePreprocessing, fit: ImageFit,
-                model: nn.Module) -> Lines:
+                model: nn.Module) -> CodeLines:
     """`code` behind `read` and `prepare`, which makes one image (3, h, w) of what `read` gives."""
     imports = ["from PIL import Image", "from PIL import ImageOps",
                "from torchvision.transforms.v2 import functional"]
     if fit.processor is not None:
         prepare = _PROCESSED.format(dtype=_dtype(model))
-        return Lines("\n\n".join(part.strip() for part in (_IMAGE, prepare, code)),
+        return CodeLines("\n\n".join(part.strip() for part in (_IMAGE, prepare, code)),
                      [*imports, "from transformers import AutoImageProcessor"],
                      ["transformers", "torchvision", "pillow"])
     height, width = fit.size
@@ -79,12 +79,12 @@ def with_images(code: str, preprocessing: ImagePreprocessing, fit: ImageFit,
     imports += ["from torchvision.transforms.v2 import InterpolationMode"]
     imports += ["import math"] if fit.crops else []
     prepare = _PREPARE.format(fit=how, normalised=ready, dtype=_dtype(model))
-    return Lines("\n\n".join(part.strip() for part in (_IMAGE, prepare, code)), imports,
+    return CodeLines("\n\n".join(part.strip() for part in (_IMAGE, prepare, code)), imports,
                  ["torchvision", "pillow"])
 
 
 def with_sound(code: str, preprocessing: AudioPreprocessing, model: nn.Module,
-               tokenizer: bool = False) -> Lines:
+               tokenizer: bool = False) -> CodeLines:
     """`code` behind `prepare`, which makes a batch of one of a recording.
 
     Args:
@@ -101,7 +101,7 @@ def with_sound(code: str, preprocessing: AudioPreprocessing, model: nn.Module,
     prepare = _SOUND.format(rate=rate, names=names, dtype=_dtype(model), how=how)
     parts = [*([_TOKENIZER] if tokenizer else []), prepare.strip(), code.strip()]
     auto = ["from transformers import AutoTokenizer"] if tokenizer else []
-    return Lines("\n\n".join(parts), [
+    return CodeLines("\n\n".join(parts), [
         "import math", "import soundfile", "from scipy.signal import resample_poly",
         "from transformers import AutoFeatureExtractor", *auto],
         ["transformers", "soundfile", "scipy"])

@@ -13,12 +13,12 @@ from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import ImageFit, ImagePreprocessing, Preprocessing
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
-from ftlab.data.batches import Collate, Row, SplitDataset
+from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.check_backbone import image_reader
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.export_snippets import AT_ONCE, with_images
 from ftlab.data.image_augment import ImageAugment, MixCollate
-from ftlab.data.image_cache import Fit, KeptImages, Normalise
+from ftlab.data.image_cache import Fit, ImageCache, Normalise
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
 from ftlab.data.image_store import DecodedImages
 from ftlab.data.sampling import Natural, Sampling
@@ -160,13 +160,13 @@ class ImageClassification(DataModule):
         return ImageDataset(self._images.of(split), self.splits[split].targets, self.seed, change,
                             self._fit, kept)
 
-    def kept_images(self) -> list[KeptImages]:
+    def kept_images(self) -> list[ImageCache]:
         # mixtures are made where batches are collated
         mixes = self.augment is not None and self.augment.mix != "none"
         splits = SPLITS[1:] if mixes else SPLITS
         return [] if self.plain else self._images.all_kept(splits)
 
-    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+    def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         wanted = self._connected
         name, normalise = wanted.input_name, Normalise(wanted.mean, wanted.std)
         plain = Collate(StackImages(name, normalise), self.task.stack)

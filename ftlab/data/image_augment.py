@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ftlab.data.batches import Collate, Row, checked_views
+from ftlab.data.batches import Collate, ExampleRow, checked_views
 from ftlab.errors import InputError
 
 
@@ -100,7 +100,7 @@ class MixCollate:
     input_name: str
     seed: int
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[ExampleRow]) -> dict[str, Any]:
         batch = self.collate(rows)
         target = batch["target"]
         if target.ndim != 1 or target.is_floating_point():

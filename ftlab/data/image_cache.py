@@ -53,7 +53,7 @@ def _constants(of: Normalise, device: torch.device) -> tuple[Tensor, Tensor, Ten
     return whole, mean, std
 
 
-class KeptImages:
+class ImageCache:
     """The images of a split, uint8 (C, h, w), each made when it is first asked for.
 
     They lie in memory that loader processes share: what one has made, all have.
@@ -68,7 +68,7 @@ class KeptImages:
         self._images, self._fit = images, fit
         self._pixels = _shared((len(images), channels, *fit.size))
         self._made = _shared((len(images),))
-        self.residence: Residence | None = None
+        self.residence: DeviceImages | None = None
 
     @property
     def bytes(self) -> int:
@@ -84,14 +84,14 @@ class KeptImages:
         image = self._fit(opened(self._images[index], str(index)))
         return image[: self._pixels.shape[1]]
 
-    def row(self, index: int) -> Tensor | Lying:
+    def row(self, index: int) -> Tensor | ImageRef:
         """An image on its way into a batch, or its name where images reside."""
-        return self[index] if self.residence is None else Lying(self, index)
+        return self[index] if self.residence is None else ImageRef(self, index)
 
     def reside(self, device: torch.device) -> None:
         """Have batches made on a device, of images that lie there, each from its first use on."""
         there = torch.empty_like(self._pixels, device=device)
-        self.residence = Residence(there, torch.zeros(len(there), dtype=torch.bool))
+        self.residence = DeviceImages(there, torch.zeros(len(there), dtype=torch.bool))
 
     def gather(self, index: Tensor, device: torch.device) -> Tensor:
         """Images (B, C, h, w) on a device.
@@ -113,7 +113,7 @@ class KeptImages:
 
 
 @dataclass(frozen=True)
-class Residence:
+class DeviceImages:
     """Where images lie on a device.
 
     Attributes:
@@ -125,14 +125,14 @@ class Residence:
     known: Tensor
 
 
-class Lying(NamedTuple):
+class ImageRef(NamedTuple):
     """An image by name."""
 
-    kept: KeptImages
+    kept: ImageCache
     position: int
 
 
-class Named:
+class ImageBatchRef:
     """A batch's images by name. They come to be where it is moved: Lightning moves what has `to`.
 
     Args:
@@ -140,11 +140,11 @@ class Named:
         normalise: applied to them.
     """
 
-    def __init__(self, images: Sequence[Lying], normalise: Normalise) -> None:
+    def __init__(self, images: Sequence[ImageRef], normalise: Normalise) -> None:
         self.kept, self.normalise = images[0].kept, normalise
         self.index = torch.tensor([image.position for image in images])
 
-    def pin_memory(self) -> Named:
+    def pin_memory(self) -> ImageBatchRef:
         """Let the names cross while the GPU computes, as the loader does with tensors."""
         self.index = self.index.pin_memory()
         return self

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional
 
 from ftlab.data.batches import SplitDataset
 from ftlab.data.image_augment import seeded
-from ftlab.data.image_cache import Fit, KeptImages, Lying, Named, Normalise
+from ftlab.data.image_cache import Fit, ImageBatchRef, ImageCache, ImageRef, Normalise
 from ftlab.data.image_decode import opened
 
 
@@ -53,10 +53,10 @@ class StackImages:
     normalise: Normalise
 
     def __call__(self, images: Sequence[Any]) -> dict[str, Any]:
-        if isinstance(images[0], Lying):
-            return {self.input_name: Named(images, self.normalise)}
+        if isinstance(images[0], ImageRef):
+            return {self.input_name: ImageBatchRef(images, self.normalise)}
         stacked = torch.stack(list(images))
-        if not stacked.is_floating_point():  # else nobody reads them (`Unread`)
+        if not stacked.is_floating_point():  # else nobody reads them (`BlankInputs`)
             stacked = self.normalise(stacked)
         return {self.input_name: stacked}
 
@@ -75,7 +75,7 @@ class ImageDataset(SplitDataset):
 
     def __init__(self, images: Sequence[Tensor | Path | bytes], targets: Sequence[Any], seed: int,
                  change: Callable[[Tensor], Tensor] | None, fit: Fit,
-                 kept: KeptImages | None = None) -> None:
+                 kept: ImageCache | None = None) -> None:
         super().__init__(targets, seed)
         self.images = images
         self.change = change
@@ -84,7 +84,7 @@ class ImageDataset(SplitDataset):
         self.shape = (3, *fit.size)
         self.names = kept is not None and kept.residence is not None
 
-    def input(self, index: int) -> Tensor | Lying:
+    def input(self, index: int) -> Tensor | ImageRef:
         if self.kept is not None:
             return self.kept.row(index)
         image = opened(self.images[index], str(index))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ftlab.data.examples import Examples, SplitName
 from ftlab.data.faults import gathered
-from ftlab.data.image_cache import Fit, KeptImages
+from ftlab.data.image_cache import Fit, ImageCache
 from ftlab.data.image_decode import decode_image, image_bytes
 
 IN_MEMORY = 2**30
@@ -31,7 +31,7 @@ class DecodedImages:
         self._count = 0
         self._conversions: Counter[str] = Counter()
         self._fit: Fit | None = None
-        self._kept: dict[SplitName, KeptImages] = {}
+        self._kept: dict[SplitName, ImageCache] = {}
 
     def add(self, split: SplitName, examples: Examples) -> list[bytes]:
         """Decode a split; sha256 digest of each image's file.
@@ -85,15 +85,15 @@ class DecodedImages:
                 continue
             room -= size
             if split not in self._kept:
-                self._kept[split] = KeptImages(self.of(split), fit, channels)
+                self._kept[split] = ImageCache(self.of(split), fit, channels)
         for kept in self._kept.values():
             kept.residence = None
 
-    def kept(self, split: SplitName) -> KeptImages | None:
+    def kept(self, split: SplitName) -> ImageCache | None:
         """The split's images as `keep` was told, if they are kept."""
         return self._kept.get(split)
 
-    def all_kept(self, splits: Iterable[SplitName]) -> list[KeptImages]:
+    def all_kept(self, splits: Iterable[SplitName]) -> list[ImageCache]:
         """Of several splits those that are kept."""
         return [self._kept[split] for split in splits if split in self._kept]
 

@@ -15,13 +15,13 @@ from ftlab.backbones.preprocessing import ImageFit, ImagePreprocessing, Preproce
 from ftlab.backbones.source import resolve_path
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
-from ftlab.data.batches import Collate, Row, SplitDataset
+from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.box_annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
 from ftlab.data.box_augment import BoxAugment, BoxDataset, Stretch
 from ftlab.data.check_backbone import image_reader
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.export_snippets import with_images
-from ftlab.data.image_cache import KeptImages, Normalise
+from ftlab.data.image_cache import ImageCache, Normalise
 from ftlab.data.image_dataset import StackImages
 from ftlab.data.image_store import DecodedImages
 from ftlab.data.sampling import Natural
@@ -207,10 +207,10 @@ class ObjectDetection(DataModule):
                           self.splits[split].targets, self.seed, augment, self._fit,
                           self._connected.mean, kept)
 
-    def kept_images(self) -> list[KeptImages]:
+    def kept_images(self) -> list[ImageCache]:
         return [] if self.plain else self._images.all_kept(SPLITS)
 
-    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+    def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         wanted = self._connected
         stack = StackImages(wanted.input_name, Normalise(wanted.mean, wanted.std))
         return Collate(stack, self.task.stack)

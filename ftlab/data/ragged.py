@@ -13,7 +13,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-class Lazy(Sequence[T]):
+class LazySequence(Sequence[T]):
     """A sequence that makes an item each time it is asked for it, and keeps none."""
 
     @abstractmethod
@@ -34,7 +34,7 @@ class Lazy(Sequence[T]):
         return self.row(index % len(self))
 
 
-class Ragged(Lazy[list[int]]):
+class Ragged(LazySequence[list[int]]):
     """Lists of integers in two tensors, which may be mapped from a file.
 
     Args:
@@ -66,7 +66,7 @@ def lengths(rows: Sequence[Sequence[int]]) -> list[int]:
     return [len(row) for row in rows]
 
 
-class Labels(Lazy[dict[str, Any]]):
+class TextTargets(LazySequence[dict[str, Any]]):
     """Targets of texts to write: ids as `labels`, and the `text`, which is whole.
 
     Args:

@@ -15,7 +15,7 @@ from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.check_backbone import text_reader
 from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.export_snippets import with_tokenizer
-from ftlab.data.ragged import Labels, lengths
+from ftlab.data.ragged import TextTargets, lengths
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset
@@ -97,7 +97,7 @@ class Seq2Seq(DataModule):
         self.max_target_length = max_target_length
         self._preprocessing: TextPreprocessing | None = None
         self._sources: dict[SplitName, Sequence[Sequence[int]]] = {}
-        self._targets: dict[SplitName, Labels] = {}
+        self._targets: dict[SplitName, TextTargets] = {}
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
         return own_splits(source)
@@ -150,7 +150,7 @@ class Seq2Seq(DataModule):
         if split != "train" and (longer := sum(length > bound for length in whole)):
             self.note(f"{longer} of {len(targets)} {split} targets have more tokens than "
                       f"max_new_tokens {bound}, so that no generated text can match them")
-        self._targets[split] = Labels(targets, examples.targets, limit)
+        self._targets[split] = TextTargets(targets, examples.targets, limit)
 
     def _note_cut(self, count: int, split: SplitName, what: str, how: str) -> None:
         if count:

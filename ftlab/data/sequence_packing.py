@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ftlab.backbones.task_model import IGNORED
-from ftlab.data.batches import Row
+from ftlab.data.batches import ExampleRow
 from ftlab.data.sampling import longest_first
 
 
@@ -90,7 +90,7 @@ class PackedCollate:
     several: bool
     prompts: bool
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[ExampleRow]) -> dict[str, Any]:
         # nothing follows an example's last token, so it is a label alone
         lengths = [len(row.input) + len(row.target["labels"]) - 1 for row in rows]
         layout = balanced(lengths, self.width) if self.several else [[i] for i in range(len(rows))]
@@ -132,7 +132,7 @@ class ChatCollate:
 
     pad: int
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[ExampleRow]) -> dict[str, Any]:
         prompt = max(len(row.input) for row in rows)
         behind = max(len(row.target["labels"]) for row in rows)
         ids = torch.full((len(rows), prompt + behind), self.pad)

@@ -18,7 +18,7 @@ from ftlab.backbones.source import resolve_path
 from ftlab.backbones.task_model import IGNORED, TaskModel
 from ftlab.data import hub
 from ftlab.data.base import DataModule
-from ftlab.data.batches import Row, SplitDataset
+from ftlab.data.batches import ExampleRow, SplitDataset
 from ftlab.data.check_backbone import text_reader
 from ftlab.data.conll import Sentence, from_rows, read_conll
 from ftlab.data.examples import SPLITS, Examples, SplitName
@@ -214,7 +214,7 @@ class TokenClassification(DataModule):
     def dataset(self, split: SplitName, training: bool) -> SplitDataset:
         return _Sentences(self._rows[split], self.seed)
 
-    def collate(self, training: bool) -> Callable[[Sequence[Row]], dict[str, Any]]:
+    def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         if self._preprocessing is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return _Collate(self._preprocessing.pad, self.task.stack)
@@ -247,7 +247,7 @@ class _Collate:
     pad: Callable[[Sequence[Any]], dict[str, Tensor]]
     stack: Callable[[Sequence[Any]], dict[str, Any]]
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[ExampleRow]) -> dict[str, Any]:
         inputs = self.pad([row.input for row in rows])
         targets = [
             {"labels": _spread(row.target.labels, mask), "words": _spread(row.target.words, mask),

@@ -22,7 +22,7 @@ Weight = Callable[[dict[str, Any]], float]
 TINY = 1e-300  # divides where nothing counts, and the loss is 0
 
 
-class Share(NamedTuple):
+class BatchShare(NamedTuple):
     """The weight of a batch in its update; batches bring it as `share`.
 
     Attributes:
@@ -50,10 +50,10 @@ class Share(NamedTuple):
         return self.weight / max(self.window, TINY)
 
 
-def shares(weights: Sequence[float], accumulate: int) -> list[Share]:
+def shares(weights: Sequence[float], accumulate: int) -> list[BatchShare]:
     """The shares of an epoch's batches, or of some whole windows."""
     windows = [weights[i:i + accumulate] for i in range(0, len(weights), accumulate)]
-    return [Share(weight, sum(window)) for window in windows for weight in window]
+    return [BatchShare(weight, sum(window)) for window in windows for weight in window]
 
 
 def with_shares(

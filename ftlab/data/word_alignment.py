@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlab.backbones.task_model import IGNORED
-from ftlab.data.ragged import Lazy
+from ftlab.data.ragged import LazySequence
 from ftlab.data.token_cache import Tokenised
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignedSentence:
     """One sentence in tokens.
 
     Attributes:
@@ -28,7 +28,7 @@ class Aligned:
     tags: list[int]
 
 
-class Alignment(Lazy[Aligned]):
+class Alignment(LazySequence[AlignedSentence]):
     """Sentences in tokens, with tags at the first token of each word.
 
     Args:
@@ -44,10 +44,10 @@ class Alignment(Lazy[Aligned]):
     def __len__(self) -> int:
         return len(self.tags)
 
-    def row(self, index: int) -> Aligned:
+    def row(self, index: int) -> AlignedSentence:
         words, tags = self.words[index], self.tags[index]
         labels = [tags[word] if word >= 0 else IGNORED for word in words]
-        return Aligned(self.tokens[index], labels, words, tags)
+        return AlignedSentence(self.tokens[index], labels, words, tags)
 
     def lost(self) -> list[int]:
         """How many words of each sentence have no token."""
@@ -55,7 +55,7 @@ class Alignment(Lazy[Aligned]):
 
 
 def in_tokens(tokenizer: Any, sentences: Sequence[list[str]], max_length: int) -> Tokenised:
-    """`tokens` and `words` of each sentence as in `Aligned`; in `found` how many words are there.
+    """`tokens` and `words` of each sentence as in `AlignedSentence`; in `found` how many words are there.
 
     Args:
         tokenizer: transformers' fast one.

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ftlab.backbones.source import is_hub_id
-from ftlab.exports.loading_code import Loading
+from ftlab.exports.loading_code import LoadingCode
 from ftlab.exports.restore_run import Restored
 from ftlab.exports.transformers_folder import answers_pipelines
 from ftlab.reports.formats import escape_markdown
@@ -31,7 +31,7 @@ _COSTS = {
 }
 
 
-def card(restored: Restored, loading: Loading, form: str, cell: Mapping[str, float],
+def card(restored: Restored, loading: LoadingCode, form: str, cell: Mapping[str, float],
          notes: list[str]) -> str:
     """The text of README.md.
 
@@ -65,7 +65,7 @@ def card(restored: Restored, loading: Loading, form: str, cell: Mapping[str, flo
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _header(restored: Restored, loading: Loading) -> dict[str, Any]:
+def _header(restored: Restored, loading: LoadingCode) -> dict[str, Any]:
     """The YAML that the Hub reads. A licence is not ours to state, so there is none."""
     tags = restored.record.tags
     origin, data = restored.run.backbone.origin, restored.run.data

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ftlab.backbones.export_code import PlainExamples
 from ftlab.data.base import DataModule
-from ftlab.exports.loading_code import Loading
+from ftlab.exports.loading_code import LoadingCode
 
 
-def add_examples(loading: Loading, data: DataModule, examples: PlainExamples | None) -> Sequence[str]:
+def add_examples(loading: LoadingCode, data: DataModule, examples: PlainExamples | None) -> Sequence[str]:
     """Add what leads from raw examples to predictions, where the data module says it.
 
     Returns:

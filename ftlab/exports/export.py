@@ -26,7 +26,7 @@ from ftlab.exports import verify
 from ftlab.exports.card import card
 from ftlab.exports.example_code import add_examples
 from ftlab.exports.front_end import FrontEnd
-from ftlab.exports.loading_code import Loading
+from ftlab.exports.loading_code import LoadingCode
 from ftlab.exports.restore_run import Restored, restored
 from ftlab.exports.state_dict import write_state
 from ftlab.exports.transformers_folder import (
@@ -103,7 +103,7 @@ def export_run(
 def write_model(
     found: Restored, folder: Path, merged: bool = False, onnx: bool = False,
     place: Path | None = None,
-) -> tuple[Loading, str]:
+) -> tuple[LoadingCode, str]:
     """Fill an empty folder with a restored model, compared and with its card.
 
     Args:
@@ -169,7 +169,7 @@ def _growing(folder: Path | None) -> Iterator[Path]:
 
 
 def _write(found: Restored, folder: Path, merged: bool,
-           place: Path) -> tuple[Loading, str, list[str]]:
+           place: Path) -> tuple[LoadingCode, str, list[str]]:
     """Write the network and what goes with it, and hold both to the run's model."""
     model, backbone, data = found.model, found.run.backbone, found.run.data
     if model.reading is not None:
@@ -185,7 +185,7 @@ def _write(found: Restored, folder: Path, merged: bool,
         for one, other in zip(before, expected, strict=True):
             guards.check_merge(one.outputs, other.outputs, model)
         adapted = False
-    loading, inputs, notes = Loading(), chosen[0].inputs, list[str]()
+    loading, inputs, notes = LoadingCode(), chosen[0].inputs, list[str]()
     if data.task.fold(output_layer(model)):
         before, expected = expected, verify.known(found, chosen)
         verify.check_folded(data.task, chosen, before, expected)

@@ -22,7 +22,7 @@ from ftlab.backbones.forms.per_token import TokenHead
 from ftlab.backbones.pooling import PooledHead
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
-from ftlab.exports.loading_code import Loading
+from ftlab.exports.loading_code import LoadingCode
 
 _POOLED = {
     "mean": "(hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.unsqueeze(-1).sum(dim=1)",
@@ -35,7 +35,7 @@ _MODES = {"mean": "mean_tokens", "max": "max_tokens", "first": "cls_token", "las
 _LAYER = 'torch.nn.functional.linear({of}, head["{weight}"], {bias})'
 
 
-def add_outputs(loading: Loading, model: TaskModel, inputs: dict[str, Tensor], folder: Path,
+def add_outputs(loading: LoadingCode, model: TaskModel, inputs: dict[str, Tensor], folder: Path,
                 sentences: int | None) -> None:
     """Add `compute`, and write the head where it is ftlab's.
 
@@ -72,7 +72,7 @@ def add_outputs(loading: Loading, model: TaskModel, inputs: dict[str, Tensor], f
                            "give the backbone another pooling")
 
 
-def _add_logits(loading: Loading, model: TaskModel, inputs: dict[str, Tensor]) -> None:
+def _add_logits(loading: LoadingCode, model: TaskModel, inputs: dict[str, Tensor]) -> None:
     if not isinstance(model, TransformersDetector):
         _add(loading, [], f"model(**inputs).logits{_width(model)}")
         return
@@ -108,7 +108,7 @@ def _pooling(model: TaskModel, head: PooledHead, inputs: dict[str, Tensor]) -> l
     return [f"pooled = {hidden}{of[head.pooling]}"]
 
 
-def _add_similarity(loading: Loading, model: EmbeddingModel, folder: Path,
+def _add_similarity(loading: LoadingCode, model: EmbeddingModel, folder: Path,
                     sentences: int | None) -> None:
     """Cosine similarities as a layer on features of unit length."""
     layer = None if model.scorer is None else model.scorer.linear()
@@ -130,7 +130,7 @@ def _add_similarity(loading: Loading, model: EmbeddingModel, folder: Path,
     _add(loading, lines, _layer(loading, layer, "pooled", folder, sentences is not None, True))
 
 
-def _layer(loading: Loading, linear: torch.nn.Linear, of: str, folder: Path,
+def _layer(loading: LoadingCode, linear: torch.nn.Linear, of: str, folder: Path,
            module: bool = False, normalised: bool = False) -> str:
     """Write a linear layer; the expression that applies it."""
     names = ("linear.weight", "linear.bias") if module else ("weight", "bias")
@@ -146,7 +146,7 @@ def _layer(loading: Loading, linear: torch.nn.Linear, of: str, folder: Path,
     return _LAYER.format(of=of, weight=names[0], bias=bias)
 
 
-def _add(loading: Loading, lines: list[str], result: str) -> None:
+def _add(loading: LoadingCode, lines: list[str], result: str) -> None:
     body = "\n".join(f"    {line}" for line in [*lines, f"return {result}"])
     loading.network += f"\n\ndef compute(**inputs):\n{body}"
 

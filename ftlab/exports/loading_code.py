@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftlab.backbones.export_code import Lines
+from ftlab.backbones.export_code import CodeLines
 
 
 @dataclass
-class Loading:
+class LoadingCode:
     """Python code in the order in which it stands.
 
     Attributes:
@@ -37,7 +37,7 @@ class Loading:
     score_names: list[str] = field(default_factory=list)
     packages: set[str] = field(default_factory=lambda: {"torch", "safetensors"})
 
-    def add(self, lines: Lines) -> None:
+    def add(self, lines: CodeLines) -> None:
         """Take over what lines import and need."""
         self.imports |= set(lines.imports)
         self.packages |= set(lines.packages)

@@ -14,7 +14,7 @@ import pandas as pd
 from ftlab.backbones.load_pretrained import quiet
 from ftlab.errors import Incompatible
 from ftlab.exports import verify
-from ftlab.exports.loading_code import Loading, import_lines
+from ftlab.exports.loading_code import LoadingCode, import_lines
 from ftlab.exports.restore_run import Restored
 from ftlab.tracking.registry import Registrable, Registry
 
@@ -51,7 +51,7 @@ set_model(Exported())
 '''
 
 
-def register_model(registry: Registry, name: str, found: Restored, loading: Loading,
+def register_model(registry: Registry, name: str, found: Restored, loading: LoadingCode,
                    folder: Path) -> str:
     """Register an exported folder; the version, as `NAME/3`.
 
@@ -83,7 +83,7 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
             f"{found.title}, of the study {tags['ftlab.study']}. See its README.md."), tags)
 
 
-def _code(loading: Loading, column: str) -> str:
+def _code(loading: LoadingCode, column: str) -> str:
     imports = loading.imports | {"import io", "import pandas", "from mlflow.models import set_model",
                                  "from mlflow.pyfunc import PythonModel"}
     return _CODE.format(imports=import_lines(imports), scores=loading.score_names, column=column,
@@ -104,6 +104,6 @@ def _file(value: Any) -> Any:
     return io.BytesIO(value) if isinstance(value, bytes) else value
 
 
-def _requirements(loading: Loading) -> list[str]:
+def _requirements(loading: LoadingCode) -> list[str]:
     return [f"{name}=={metadata.version(name)}"
             for name in sorted(loading.packages | {"mlflow", "pandas"})]

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from ftlab.backbones.export_code import PlainNetwork
-from ftlab.exports.loading_code import Loading, executed
+from ftlab.exports.loading_code import LoadingCode, executed
 from ftlab.exports.transformers_folder import check_stock
 from ftlab.tasks.base import Task
 
 WEIGHTS = "model.safetensors"
 
 
-def write_state(loading: Loading, plain: PlainNetwork, task: Task, folder: Path) -> None:
+def write_state(loading: LoadingCode, plain: PlainNetwork, task: Task, folder: Path) -> None:
     """Weights as safetensors, with the name of the network and the names of the outputs.
 
     Raises:

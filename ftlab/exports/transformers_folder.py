@@ -24,7 +24,7 @@ from ftlab.backbones.load_pretrained import quiet
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.exports.head_code import add_outputs
-from ftlab.exports.loading_code import Loading
+from ftlab.exports.loading_code import LoadingCode
 from ftlab.tasks.base import Task
 
 _AUTOS = (
@@ -39,7 +39,7 @@ _TASK_TYPES = {
 }
 
 
-def write_whole(loading: Loading, model: TaskModel, task: Task, inputs: dict[str, Tensor],
+def write_whole(loading: LoadingCode, model: TaskModel, task: Task, inputs: dict[str, Tensor],
                 folder: Path, sentences: int | None) -> None:
     """The network as `from_pretrained` loads it.
 
@@ -93,7 +93,7 @@ def check_stock(own: AbstractSet[str], stock: AbstractSet[str], name: str) -> No
                            "load it in Python with ftlab: `ftlab predict` does")
 
 
-def write_adapter(loading: Loading, model: TaskModel, task: Task, inputs: dict[str, Tensor],
+def write_adapter(loading: LoadingCode, model: TaskModel, task: Task, inputs: dict[str, Tensor],
                   folder: Path, base: str, place: Path) -> list[str]:
     """Write what PEFT put beside a network, and that network in a folder within.
 

@@ -19,7 +19,7 @@ from ftlab.backbones.load_pretrained import quiet
 from ftlab.backbones.source import reason
 from ftlab.backbones.task_model import TaskModel, tensors
 from ftlab.errors import FtlabError, InputError
-from ftlab.exports.loading_code import Loading
+from ftlab.exports.loading_code import LoadingCode
 from ftlab.exports.restore_run import Restored
 from ftlab.interchange import Parquet
 from ftlab.tasks.base import Task
@@ -54,7 +54,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Known:
+class ExpectedOutput:
     """What our model gives for a sample: comparable tensors, and its prediction record."""
 
     outputs: list[Tensor]
@@ -91,7 +91,7 @@ def _raw(value: Any) -> Any:
     return io.BytesIO(value) if isinstance(value, bytes) else value
 
 
-def known(restored: Restored, chosen: Sequence[Sample]) -> list[Known]:
+def known(restored: Restored, chosen: Sequence[Sample]) -> list[ExpectedOutput]:
     """What our model gives, in plain precision on the CPU."""
     model, task = restored.model.cpu(), restored.run.data.task
     found = []
@@ -101,7 +101,7 @@ def known(restored: Restored, chosen: Sequence[Sample]) -> list[Known]:
             whole = model(sample.batch)
             predictions = in_single_precision(task.predict(model, sample.batch, whole))
         said = task.records(predictions, sample.batch["target"])
-        found.append(Known([o.clone() for o in outputs], {
+        found.append(ExpectedOutput([o.clone() for o in outputs], {
             name: said[name][0] for name in ("prediction", "scores") if name in said}))
     return found
 
@@ -173,8 +173,8 @@ def silent_trainer(run: Run) -> Trainer:
         logger.setLevel(level)
 
 
-def check_folded(task: Task, chosen: Sequence[Sample], before: Sequence[Known],
-                 after: Sequence[Known]) -> None:
+def check_folded(task: Task, chosen: Sequence[Sample], before: Sequence[ExpectedOutput],
+                 after: Sequence[ExpectedOutput]) -> None:
     """Hold a head that has taken in a scale and an offset to the predictions before.
 
     Raises:
@@ -188,8 +188,8 @@ def check_folded(task: Task, chosen: Sequence[Sample], before: Sequence[Known],
                              "tell ftlab's authors")
 
 
-def check(loading: Loading, folder: Path, task: Task, chosen: Sequence[Sample],
-          expected: Sequence[Known]) -> None:
+def check(loading: LoadingCode, folder: Path, task: Task, chosen: Sequence[Sample],
+          expected: Sequence[ExpectedOutput]) -> None:
     """Execute the card's lines on a folder and compare what they give with our model.
 
     Raises:
@@ -228,7 +228,7 @@ def _computed(names: Mapping[str, Any], sample: Sample) -> list[Tensor] | None:
         return tensors(names["compute"](**sample.inputs))
 
 
-def _told(loading: Loading, names: Mapping[str, Any], sample: Sample) -> dict[str, Any]:
+def _told(loading: LoadingCode, names: Mapping[str, Any], sample: Sample) -> dict[str, Any]:
     """The prediction record of a raw example; empty where no lines lead to it."""
     if not loading.examples:
         return {}

@@ -12,7 +12,7 @@ from ftlab.reports.averages import Values, over_tasks
 from ftlab.reports.cell_summary import gaps
 from ftlab.reports.metric_text import digits
 from ftlab.reports.sheet import NONE, SELECTION, Line, Quantity, Sheet, interval, quantity
-from ftlab.studies.paper_numbers import Paper, Published
+from ftlab.studies.paper_numbers import Paper, PaperNumber
 from ftlab.tracking.aggregate import Summary, summarise
 from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.records import CellKey, CellRecord
@@ -24,7 +24,7 @@ ALONE, ABSENT, PART = "one seed: no interval", "not run", "incomplete"
 
 
 @dataclass(frozen=True)
-class Beside:
+class PaperComparison:
     """One published number and ours.
 
     Attributes:
@@ -33,7 +33,7 @@ class Beside:
         why: what is missing of ours.
     """
 
-    published: Published
+    published: PaperNumber
     ours: Summary
     verdict: str
     why: str = ""
@@ -51,7 +51,7 @@ class Beside:
 
 
 def beside(paper: Paper, keys: Sequence[CellKey], records: Mapping[CellKey, CellRecord],
-           groups: Mapping[str, Sequence[str]]) -> list[Beside]:
+           groups: Mapping[str, Sequence[str]]) -> list[PaperComparison]:
     """Each number of the paper whose technique is among the cells, with ours.
 
     Args:
@@ -73,17 +73,17 @@ def beside(paper: Paper, keys: Sequence[CellKey], records: Mapping[CellKey, Cell
     return sorted(found, key=lambda each: order.index(each.what))
 
 
-def _beside(number: Published, cells: Sequence[CellRecord | None], paper: Paper) -> Beside:
+def _beside(number: PaperNumber, cells: Sequence[CellRecord | None], paper: Paper) -> PaperComparison:
     values = [_values(cell, paper.metric) for cell in cells]
     whys = dict.fromkeys(gaps(cell) if cell else "not run" for cell in cells)
     why = "; ".join(filter(None, whys))
     if not any(values):
-        return Beside(number, summarise([]), ABSENT, why or f"no finished run has {paper.metric}")
+        return PaperComparison(number, summarise([]), ABSENT, why or f"no finished run has {paper.metric}")
     if not all(values) or why:
         ours = over_tasks(values, paper.metric)
-        return Beside(number, ours, PART, why or f"some run lacks {paper.metric}")
+        return PaperComparison(number, ours, PART, why or f"some run lacks {paper.metric}")
     ours = over_tasks(values, paper.metric)
-    return Beside(number, ours, verdict(number.value, ours, paper.tolerance))
+    return PaperComparison(number, ours, verdict(number.value, ours, paper.tolerance))
 
 
 def _values(cell: CellRecord | None, metric: str) -> Values:
@@ -109,14 +109,14 @@ def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
     return OUTSIDE if tolerance is None else NEAR if near else FAR
 
 
-def layout(study: str, paper: Paper, found: Sequence[Beside]) -> Sheet:
+def layout(study: str, paper: Paper, found: Sequence[PaperComparison]) -> Sheet:
     """The table: one line a published number."""
     number = digits(paper.metric, [value for each in found for value
                                    in (each.published.value, each.ours.mean)])
     unit = ", %" if is_percent(paper.metric) else ""
     notes = [text for each in found if (text := _note(each))]
 
-    def line(each: Beside) -> Line:
+    def line(each: PaperComparison) -> Line:
         mark = f" [{notes.index(text) + 1}]" if (text := _note(each)) else ""
         difference = (Quantity(_signed(number(each.difference)))
                       if math.isfinite(each.difference) else NONE)
@@ -150,7 +150,7 @@ def _about(paper: Paper) -> tuple[tuple[str, str], ...]:
             ("Verdict", rule), ("Selection of ours", SELECTION))
 
 
-def _note(each: Beside) -> str:
+def _note(each: PaperComparison) -> str:
     parts = (each.why, f"published in {each.published.where}" if each.published.where else "")
     text = "; ".join(filter(None, parts))
     return f"{each.published.technique} on {each.what}: {text}" if text else ""
@@ -160,7 +160,7 @@ def _signed(text: str) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
-def lines(study: str, paper: Paper, found: Sequence[Beside]) -> list[dict[str, Any]]:
+def lines(study: str, paper: Paper, found: Sequence[PaperComparison]) -> list[dict[str, Any]]:
     """As numbers in base units, a mapping a published number."""
     return [{
         "study": study, "backbone": each.published.backbone, "dataset": each.published.dataset,

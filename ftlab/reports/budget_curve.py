@@ -12,7 +12,7 @@ OUTER = Fraction(1, 20)  # of the orders lies beyond each end of the interval
 
 
 @dataclass(frozen=True)
-class Best:
+class ExpectedBest:
     """The best score of the first k trials, over all orders of the n trials.
 
     Attributes:
@@ -28,7 +28,7 @@ class Best:
     high: float
 
 
-def budget_curve(scores: Sequence[float | None], higher_is_better: bool = True) -> list[Best]:
+def budget_curve(scores: Sequence[float | None], higher_is_better: bool = True) -> list[ExpectedBest]:
     """The best of the first k of n trials in random order, for k = 1 ... n.
 
     With the scores sorted from worst to best as x_1 ... x_n, the best of k drawn without
@@ -55,12 +55,12 @@ def budget_curve(scores: Sequence[float | None], higher_is_better: bool = True) 
     return [_best(ordered, k, sign) for k in range(1, len(ordered) + 1)]
 
 
-def _best(ordered: Sequence[float], k: int, sign: float) -> Best:
+def _best(ordered: Sequence[float], k: int, sign: float) -> ExpectedBest:
     expected = math.fsum(w * x for w, x in zip(_weights(len(ordered), k), reversed(ordered),
                                                strict=False))
     worse, better = (ordered[_rank(len(ordered), k, q) - 1] for q in (OUTER, 1 - OUTER))
     low, high = sorted((sign * worse, sign * better))
-    return Best(k, sign * expected, low, high)
+    return ExpectedBest(k, sign * expected, low, high)
 
 
 def _weights(n: int, k: int) -> Iterator[float]:

@@ -9,20 +9,20 @@ from typing import Any
 
 from ftlab.reports.metric_text import digits
 from ftlab.reports.sheet import NONE, Line, Sheet
-from ftlab.reports.trial_scores import Tried
+from ftlab.reports.trial_scores import CellTrials
 from ftlab.tracking.metric_range import is_percent
 
 _RANKINGS = 4  # written out in full; beyond that the first and the last
 
 
-def columns(rows: Sequence[Tried]) -> list[int]:
+def columns(rows: Sequence[CellTrials]) -> list[int]:
     """Numbers of trials that the table shows: 1, 2, 4, ... and the most that a cell has had."""
     most = max((len(row.curve) for row in rows), default=0)
     powers = [2**exponent for exponent in range(most.bit_length()) if 2**exponent < most]
     return [*powers, most] if most else []
 
 
-def layout(title: str, rows: Sequence[Tried], higher_is_better: bool) -> Sheet:
+def layout(title: str, rows: Sequence[CellTrials], higher_is_better: bool) -> Sheet:
     """The table: expected best score after k trials, with the interval in brackets.
 
     Args:
@@ -39,13 +39,13 @@ def layout(title: str, rows: Sequence[Tried], higher_is_better: bool) -> Sheet:
     def text(value: float) -> str:
         return number(value) if math.isfinite(value) else NONE
 
-    def cell(row: Tried, k: int) -> str:
+    def cell(row: CellTrials, k: int) -> str:
         best = row.after(k)
         if best is None or not (math.isfinite(best.low) or math.isfinite(best.high)):
             return NONE
         return f"{text(best.expected)} [{text(best.low)}, {text(best.high)}]"
 
-    def line(row: Tried) -> Line:
+    def line(row: CellTrials) -> Line:
         mark = f" [{noted.index(row) + 1}]" if note(row) else ""
         own = NONE if row.own is None else number(row.own)
         texts = (row.key.technique + mark, str(len(row.ended)), own, *(cell(row, k) for k in ks))
@@ -64,7 +64,7 @@ def layout(title: str, rows: Sequence[Tried], higher_is_better: bool) -> Sheet:
     )
 
 
-def _caption(title: str, rows: Sequence[Tried], metric: str, higher_is_better: bool) -> str:
+def _caption(title: str, rows: Sequence[CellTrials], metric: str, higher_is_better: bool) -> str:
     best = "highest" if higher_is_better else "lowest"
     text = (
         f"{title} Expected {best} {metric} of the first k trials, over all orders of the trials "
@@ -81,7 +81,7 @@ def _caption(title: str, rows: Sequence[Tried], metric: str, higher_is_better: b
     return text
 
 
-def note(row: Tried) -> str:
+def note(row: CellTrials) -> str:
     """What a reader should know of a cell's trials; empty where all completed."""
     counts = ((row.count("PRUNED"), "pruned"), (row.count("FAIL"), "failed"),
               (row.running, "not ended"))
@@ -91,7 +91,7 @@ def note(row: Tried) -> str:
     return ", ".join(parts) if row.ended or row.running else "not tried"
 
 
-def lines(rows: Sequence[Tried]) -> list[dict[str, Any]]:
+def lines(rows: Sequence[CellTrials]) -> list[dict[str, Any]]:
     """The table as numbers in base units; what no trial has reached is empty."""
     return [
         {
@@ -106,14 +106,14 @@ def lines(rows: Sequence[Tried]) -> list[dict[str, Any]]:
     ]
 
 
-def _numbers(row: Tried, k: int) -> dict[str, float | str]:
+def _numbers(row: CellTrials, k: int) -> dict[str, float | str]:
     best = row.after(k)
     values = {f"k={k}": best.expected, f"k={k} low": best.low, f"k={k} high": best.high} if best \
         else dict.fromkeys((f"k={k}", f"k={k} low", f"k={k} high"), math.inf)
     return {name: value if math.isfinite(value) else "" for name, value in values.items()}
 
 
-def ranking(rows: Sequence[Tried], higher_is_better: bool) -> list[str]:
+def ranking(rows: Sequence[CellTrials], higher_is_better: bool) -> list[str]:
     """One sentence a group: whether the order of the techniques depends on the budget.
 
     It compares expectations after as many trials as every technique of the group has had. One
@@ -132,7 +132,7 @@ def ranking(rows: Sequence[Tried], higher_is_better: bool) -> list[str]:
     return said
 
 
-def _sentence(rows: Sequence[Tried], most: int, higher_is_better: bool, where: str) -> str:
+def _sentence(rows: Sequence[CellTrials], most: int, higher_is_better: bool, where: str) -> str:
     orders = [_order(rows, k, higher_is_better) for k in range(1, most + 1)]
     steps = [k for k in range(2, most + 1) if orders[k - 1] != orders[k - 2]]
     begin = f"The ranking of the techniques{where} by expected best {rows[0].objectives[0]}"
@@ -145,7 +145,7 @@ def _sentence(rows: Sequence[Tried], most: int, higher_is_better: bool, where: s
     return f"{begin} changes at k = {', '.join(map(str, steps))}: {each}."
 
 
-def _order(rows: Sequence[Tried], k: int, higher_is_better: bool) -> str:
+def _order(rows: Sequence[CellTrials], k: int, higher_is_better: bool) -> str:
     """`lora > full = probe`; those whose trials may all have failed stand apart, behind."""
     sign = 1.0 if higher_is_better else -1.0
     known = [(sign * best.expected, row.key.technique)

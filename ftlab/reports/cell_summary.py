@@ -16,7 +16,7 @@ _WORDS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "running", "SCHEDUL
 
 
 @dataclass(frozen=True)
-class Row:
+class CellSummary:
     """One cell.
 
     Attributes:
@@ -69,7 +69,7 @@ def build(
     metric: str,
     higher_is_better: bool,
     check: bool = True,
-) -> list[Row]:
+) -> list[CellSummary]:
     """A row a cell, in the given order within its group; groups as they first appear.
 
     Raises:
@@ -99,17 +99,17 @@ def check_metric(records: Iterable[CellRecord], metric: str) -> None:
                          f"there are: {', '.join(alike)}")
 
 
-def _row(key: CellKey, record: CellRecord | None, metric: str) -> Row:
+def _row(key: CellKey, record: CellRecord | None, metric: str) -> CellSummary:
     if record is None:
         nan = math.nan
-        return Row(key, "", summarise([]), 0, nan, nan, nan, nan, "not run")
+        return CellSummary(key, "", summarise([]), 0, nan, nan, nan, nan, "not run")
     done = record.finished
 
     def mean(name: str) -> float:
         return summarise(run.metrics[name] for run in done if name in run.metrics).mean
 
     values = tuple(run.metrics[metric] for run in done if metric in run.metrics)
-    return Row(
+    return CellSummary(
         key=key,
         cell_id=record.cell_id,
         summary=summarise(values, metric),
@@ -153,7 +153,7 @@ def missing(record: CellRecord, metric: str) -> str:
     return f"{metric} missing or not finite in seed {', '.join(map(str, broken))}"
 
 
-def _ranks(rows: Sequence[Row], higher_is_better: bool) -> dict[CellKey, int]:
+def _ranks(rows: Sequence[CellSummary], higher_is_better: bool) -> dict[CellKey, int]:
     """Places among the complete cells of each group; equal means share the better one."""
     sign = -1 if higher_is_better else 1
     groups: dict[tuple[str, str], list[float]] = {}

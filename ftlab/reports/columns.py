@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from ftlab.errors import InputError
 from ftlab.reports import task_means
-from ftlab.reports.cell_summary import Row, build, check_metric, gaps, missing
+from ftlab.reports.cell_summary import CellSummary, build, check_metric, gaps, missing
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.grid import Block, Column, Entry, Grid, Technique
+from ftlab.reports.grid import Column, Entry, Grid, TableBlock, TableRow
 from ftlab.reports.sentences import across, bold, ties
 from ftlab.reports.sheet import COSTS, SELECTION, SPREAD, incomplete
-from ftlab.reports.study_results import Source
+from ftlab.reports.study_results import StudyResults
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
 
@@ -22,10 +22,10 @@ _SPLITS = ("test/", "val/", "cost/")
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedMetric:
     """A metric on all cells of a study."""
 
-    rows: Mapping[CellKey, Row]
+    rows: Mapping[CellKey, CellSummary]
     comparisons: tuple[Comparison, ...]
 
 
@@ -50,7 +50,7 @@ def parse(text: str) -> tuple[str, ...]:
     return names
 
 
-def grid(sources: Sequence[Source], columns: Sequence[str]) -> Grid:
+def grid(sources: Sequence[StudyResults], columns: Sequence[str]) -> Grid:
     """Make the table.
 
     Args:
@@ -66,9 +66,9 @@ def grid(sources: Sequence[Source], columns: Sequence[str]) -> Grid:
     return _by_metric(sources, columns)
 
 
-def judge(source: Source, metric: str) -> Judged:
+def judge(source: StudyResults, metric: str) -> JudgedMetric:
     """Summaries of a metric, and what its own comparisons say; costs are not compared."""
-    rows: dict[CellKey, Row] = {}
+    rows: dict[CellKey, CellSummary] = {}
     comparisons: list[Comparison] = []
     for dataset in source.datasets:
         keys = [key for key in source.keys if key.dataset == dataset]
@@ -82,18 +82,18 @@ def judge(source: Source, metric: str) -> Judged:
                                source.tracker, {dataset: source.tasks[dataset].contributions})
         rows |= {row.key: row for row in made}
         comparisons += found
-    return Judged(rows, tuple(comparisons))
+    return JudgedMetric(rows, tuple(comparisons))
 
 
-def _check(sources: Sequence[Source], metric: str) -> None:
+def _check(sources: Sequence[StudyResults], metric: str) -> None:
     check_metric([record for source in sources for record in source.records.values()], metric)
 
 
-def _entry(row: Row) -> Entry:
+def _entry(row: CellSummary) -> Entry:
     return Entry(row.summary, row.stands)
 
 
-def _notes(source: Source, keys: Sequence[CellKey], judged: Mapping[str, Judged]
+def _notes(source: StudyResults, keys: Sequence[CellKey], judged: Mapping[str, JudgedMetric]
            ) -> tuple[str, ...]:
     """Remarks on cells, and what is missing of them, each once; `judged` by metric."""
     said = []
@@ -108,9 +108,9 @@ def _notes(source: Source, keys: Sequence[CellKey], judged: Mapping[str, Judged]
     return tuple(said)
 
 
-def _by_metric(sources: Sequence[Source], metrics: Sequence[str]) -> Grid:
-    blocks: list[Block] = []
-    found: list[tuple[Source, str, Judged]] = []
+def _by_metric(sources: Sequence[StudyResults], metrics: Sequence[str]) -> Grid:
+    blocks: list[TableBlock] = []
+    found: list[tuple[StudyResults, str, JudgedMetric]] = []
     for metric in metrics:
         _check(sources, metric)
     for source in sources:
@@ -119,24 +119,24 @@ def _by_metric(sources: Sequence[Source], metrics: Sequence[str]) -> Grid:
         for backbone, dataset in dict.fromkeys((k.backbone, k.dataset) for k in source.keys):
             keys = [k for k in source.keys if (k.backbone, k.dataset) == (backbone, dataset)]
             lines = tuple(
-                Technique(key.technique, {metric: _entry(each.rows[key])
+                TableRow(key.technique, {metric: _entry(each.rows[key])
                                           for metric, each in judged.items()},
                           _notes(source, [key], judged))
                 for key in keys)
-            blocks.append(Block(source.study, backbone, dataset, lines))
+            blocks.append(TableBlock(source.study, backbone, dataset, lines))
     costs = [("Costs", COSTS)] if any(m.startswith("cost/") for m in metrics) else []
     return Grid(tuple(Column(metric, metric) for metric in metrics), tuple(blocks),
                 _caption(sources, ", ".join(metrics)),
                 (*_about(found, blocks), *costs))
 
 
-def _by_dataset(sources: Sequence[Source], metrics: Mapping[str, str]) -> Grid:
+def _by_dataset(sources: Sequence[StudyResults], metrics: Mapping[str, str]) -> Grid:
     own_metrics = list(dict.fromkeys(metrics.values()))
     if len(own_metrics) > 1:
         raise InputError(f"--columns {DATASETS}: the studies report {' and '.join(own_metrics)}",
                          f"say which to show: --columns {DATASETS}:{own_metrics[0]}")
-    blocks: list[Block] = []
-    found: list[tuple[Source, str, Judged]] = []
+    blocks: list[TableBlock] = []
+    found: list[tuple[StudyResults, str, JudgedMetric]] = []
     datasets = list(dict.fromkeys(name for source in sources for name in source.datasets))
     for source in sources:
         metric = metrics[source.study]
@@ -154,9 +154,9 @@ def _by_dataset(sources: Sequence[Source], metrics: Mapping[str, str]) -> Grid:
                 entries |= {name: Entry(mean) for name, mean
                             in task_means.means(
                                 values, source.datasets, source.groups, metric).items()}
-                lines.append(Technique(technique, entries,
+                lines.append(TableRow(technique, entries,
                                        _notes(source, list(cells.values()), {metric: judged})))
-            blocks.append(Block(source.study, backbone, "", tuple(lines)))
+            blocks.append(TableBlock(source.study, backbone, "", tuple(lines)))
     averages = list(dict.fromkeys(name for source in sources
                                   for name in task_means.names(source.datasets, source.groups)))
     columns = [Column(name, own_metrics[0]) for name in (*datasets, *averages)]
@@ -169,7 +169,7 @@ def _by_dataset(sources: Sequence[Source], metrics: Mapping[str, str]) -> Grid:
                  *(("Data", text) for text in _other_data(sources))))
 
 
-def _other_data(sources: Sequence[Source]) -> list[str]:
+def _other_data(sources: Sequence[StudyResults]) -> list[str]:
     """Data sets that several studies call alike, and that are not the same data."""
     seen: dict[str, set[str]] = {}
     for source in sources:
@@ -181,20 +181,20 @@ def _other_data(sources: Sequence[Source]) -> list[str]:
             for name, digests in seen.items() if len(digests) > 1 and len(sources) > 1]
 
 
-def _values(source: Source, row: Row, metric: str) -> dict[int, float]:
+def _values(source: StudyResults, row: CellSummary, metric: str) -> dict[int, float]:
     """A complete cell's metric by seed; empty for an incomplete one, which is not averaged."""
     if row.note or not math.isfinite(row.summary.mean):
         return {}
     return {run.seed: run.metrics[metric] for run in source.records[row.key].finished}
 
 
-def _caption(sources: Sequence[Source], what: str) -> str:
+def _caption(sources: Sequence[StudyResults], what: str) -> str:
     names = [source.study for source in sources]
     return f"{'Study' if len(names) == 1 else 'Studies'} {', '.join(names)}: {what}."
 
 
-def _about(found: Sequence[tuple[Source, str, Judged]],
-           blocks: Sequence[Block]) -> list[tuple[str, str]]:
+def _about(found: Sequence[tuple[StudyResults, str, JudgedMetric]],
+           blocks: Sequence[TableBlock]) -> list[tuple[str, str]]:
     """Notes; what holds for several metrics or studies is said once, with their names."""
     said = [("Numbers", SPREAD), ("Selection", SELECTION)]
     several = len(found) > 1

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ftlab.reports.cell_summary import Row
-from ftlab.reports.evidence import Contributions, Measured, measured
+from ftlab.reports.cell_summary import CellSummary
+from ftlab.reports.evidence import CellMetric, Contributions, measured
 from ftlab.reports.statistics.multiple_testing import FEWEST, LEVEL, Pair, holm, pairs, standing
-from ftlab.reports.statistics.paired import Tested, over_both, over_examples, over_seeds
-from ftlab.reports.statistics.ranks import Ranked, rank
+from ftlab.reports.statistics.paired import PairedResult, over_both, over_examples, over_seeds
+from ftlab.reports.statistics.ranks import RankComparison, rank
 from ftlab.reports.statistics.two_studies import step
 from ftlab.tracking import gc_pause
 from ftlab.tracking.records import CellKey, CellRecord
@@ -31,9 +31,9 @@ class Compared:
         p: of `decides`, corrected by Holm over the family; nan where nothing was tested.
     """
 
-    decides: Tested | None
-    seeds: Tested | None
-    examples: Tested | None
+    decides: PairedResult | None
+    seeds: PairedResult | None
+    examples: PairedResult | None
     p: float = math.nan
 
     @property
@@ -83,7 +83,7 @@ class Comparison:
         return abs(self.means[self.best] - self.means[technique])
 
 
-def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better: bool,
+def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_better: bool,
             baseline: str = "", metric: str = "") -> Comparison:
     """Test every pair of a group's complete cells: one family, one correction.
 
@@ -113,14 +113,14 @@ def compare(group: tuple[str, str], cells: Sequence[Measured], higher_is_better:
 
 @gc_pause.what_is_stays()  # statsmodels asks for a collection with every family
 def compared(
-    rows: Sequence[Row],
+    rows: Sequence[CellSummary],
     records: Sequence[CellRecord],
     metric: str,
     higher_is_better: bool,
     tracker: Tracker | None = None,
     contributions: Mapping[str, Contributions] | None = None,
     baseline: str = "",
-) -> tuple[list[Row], list[Comparison]]:
+) -> tuple[list[CellSummary], list[Comparison]]:
     """The rows, each saying whether it stands, and the comparison of each group.
 
     Args:
@@ -148,7 +148,7 @@ def compared(
     return marked, list(comparisons.values())
 
 
-def _remark(cell: Measured) -> str:
+def _remark(cell: CellMetric) -> str:
     """Which predictions of a cell are damaged, and what that makes of its comparisons."""
     files = [f"{error.name} of run {error.run.run_id}, seed {error.run.seed} ({error.why})"
              for error in cell.damaged]
@@ -163,7 +163,7 @@ def _corrected(family: Mapping[Pair, Compared]) -> dict[Pair, Compared]:
     return {pair: replace(each, p=adjusted[pair]) for pair, each in family.items()}
 
 
-def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[str, Ranked]:
+def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[str, RankComparison]:
     """Techniques ranked over the data sets of each backbone.
 
     A backbone is left out without two data sets on which the same two techniques are complete.
@@ -177,7 +177,7 @@ def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[st
     return {backbone: each for backbone, each in found.items() if each is not None}
 
 
-def _pair(a: Measured, b: Measured, resolution: float, metric: str) -> Compared:
+def _pair(a: CellMetric, b: CellMetric, resolution: float, metric: str) -> Compared:
     common = sorted(a.values.keys() & b.values.keys())
     if not common:
         return Compared(None, None, None)

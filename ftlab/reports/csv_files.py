@@ -11,7 +11,7 @@ from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.files import write
-from ftlab.reports.cell_summary import Row
+from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.formats import escape_csv
 from ftlab.reports.statistics.bootstrap import bootstrap_interval
@@ -95,7 +95,7 @@ def _place(name: str) -> tuple[int, str]:
     return {"test": 0, "val": 1, "cost": 3}.get(name.split("/")[0], 2), name
 
 
-def table_lines(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
+def table_lines(rows: Sequence[CellSummary], metric: str) -> list[dict[str, Any]]:
     """The table as numbers in base units, a mapping a row."""
     bootstrapped = [bootstrap_interval(row.values) for row in rows]
     return [

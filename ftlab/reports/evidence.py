@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ftlab.reports.cell_summary import Row
+from ftlab.reports.cell_summary import CellSummary
 from ftlab.tracking import artifacts
 from ftlab.tracking.artifacts import DamagedArtifact
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
@@ -42,7 +42,7 @@ class TaskFacts(Protocol):
 
 
 @dataclass(frozen=True)
-class Measured:
+class CellMetric:
     """One cell's metric.
 
     Attributes:
@@ -58,7 +58,7 @@ class Measured:
     examples: dict[int, pd.Series] = field(default_factory=dict)
     damaged: tuple[DamagedArtifact, ...] = ()
 
-    def same_examples(self, other: Measured) -> bool:
+    def same_examples(self, other: CellMetric) -> bool:
         """Whether all runs of both saw the same examples in the same order."""
         seen = [series.index for cell in (self, other) for series in cell.examples.values()]
         return all(index.equals(seen[0]) for index in seen)
@@ -82,7 +82,7 @@ class Evidence:
     question: str
     metric: str
     higher_is_better: bool
-    rows: tuple[Row, ...]
+    rows: tuple[CellSummary, ...]
     records: Mapping[CellKey, CellRecord]
     tasks: Mapping[str, TaskFacts]
     tracker: Tracker
@@ -140,7 +140,7 @@ class Evidence:
 
 
 def measured(record: CellRecord, metric: str, tracker: Tracker | None,
-             contributions: Contributions | None) -> Measured:
+             contributions: Contributions | None) -> CellMetric:
     """Read a cell's metric of the test split.
 
     Args:
@@ -165,7 +165,7 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
         added = None if records is None else contributions(name, records)
         if records is not None and added is not None and _usable(added):
             found[run.seed] = pd.Series(added, index=pd.Index(records["id"]))
-    return Measured(record.key, values, found, tuple(damaged))
+    return CellMetric(record.key, values, found, tuple(damaged))
 
 
 def predictions(tracker: Tracker, run: RunRecord, split: str = "test"

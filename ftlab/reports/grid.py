@@ -27,7 +27,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Technique:
+class TableRow:
     """One line.
 
     Attributes:
@@ -41,7 +41,7 @@ class Technique:
 
 
 @dataclass(frozen=True)
-class Block:
+class TableBlock:
     """Lines that are compared with each other.
 
     Attributes:
@@ -51,7 +51,7 @@ class Block:
     study: str
     backbone: str
     dataset: str
-    lines: tuple[Technique, ...]
+    lines: tuple[TableRow, ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Grid:
     """
 
     columns: tuple[Column, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[TableBlock, ...]
     caption: str
     about: tuple[tuple[str, str], ...]
 
@@ -97,7 +97,7 @@ class Grid:
         return Sheet(("technique", *(self._heading(column) for column in self.columns)),
                      tuple(groups), tuple(notes), self.caption, self.about)
 
-    def _title(self, block: Block) -> str:
+    def _title(self, block: TableBlock) -> str:
         several = len({each.study for each in self.blocks}) > 1
         where = f"{block.dataset} from {block.backbone}" if block.dataset else (
             f"from {block.backbone}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ftlab.reports.cell_summary import Row
+from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.formats import escape_markdown, markdown
 from ftlab.reports.sheet import Line, Sheet
 from ftlab.reports.table import Report
@@ -15,7 +15,7 @@ from ftlab.tracking.mlflow_values import LONGEST_TAG
 MARK = "► "
 
 
-def describe_cell(report: Report, row: Row) -> str:
+def describe_cell(report: Report, row: CellSummary) -> str:
     """The study's table with the cell's line marked, under a sentence of where it stands.
 
     MLflow keeps 5,000 characters: of a large study it is the table of the cell's own backbone and
@@ -83,7 +83,7 @@ def _study(study: str) -> str:
     )
 
 
-def _standing(report: Report, row: Row) -> str:
+def _standing(report: Report, row: CellSummary) -> str:
     """`**Rank 2 of 4** by test/accuracy, bbc from minilm.`, or what is missing."""
     where = escape_markdown(f"{row.key.dataset} from {row.key.backbone}")
     metric = escape_markdown(report.metric)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ftlab.reports.metric_text import digits
 from ftlab.reports.sheet import NONE, Line, Sheet
-from ftlab.reports.trial_scores import Tried
+from ftlab.reports.trial_scores import CellTrials
 from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.records import CellKey, TrialRecord
 
@@ -60,7 +60,7 @@ class Point:
         return self.key.backbone, self.key.dataset
 
 
-def points(rows: Sequence[Tried], higher_is_better: Sequence[bool]) -> list[Point]:
+def points(rows: Sequence[CellTrials], higher_is_better: Sequence[bool]) -> list[Point]:
     """Every complete trial, and which fronts it is on; best first objective first in its group."""
     found: list[Point] = []
     for _, members in groupby(rows, key=lambda row: row.group):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ftlab.reports.comparison import Compared, Comparison, ranked
 from ftlab.reports.metric_text import digits
-from ftlab.reports.statistics.ranks import Ranked
+from ftlab.reports.statistics.ranks import RankComparison
 from ftlab.tracking.metric_range import is_percent
 
 FEW_SEEDS = ("with fewer than three seeds in common it is these trained models that are compared, "
@@ -65,7 +65,7 @@ def across(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
         for backbone, found in ranked(comparisons, higher_is_better).items())
 
 
-def ranks_text(found: Ranked) -> str:
+def ranks_text(found: RankComparison) -> str:
     """`full 1.25, lora 1.75. Friedman's test ...: p = 0.200. Nemenyi: ranks 1.39 or more ...`."""
     order = sorted(found.ranks, key=lambda name: found.ranks[name])
     text = ", ".join(f"{name} {found.ranks[name]:.2f}" for name in order)

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Self
 
 from ftlab.reports import against_baseline
-from ftlab.reports.cell_summary import Row
+from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import cost, digits
 from ftlab.reports.sentences import across, bold, ranged, ties
@@ -74,7 +74,7 @@ class Sheet:
 
 
 def layout(
-    study: str, rows: Sequence[Row], metric: str, comparisons: Sequence[Comparison] = (),
+    study: str, rows: Sequence[CellSummary], metric: str, comparisons: Sequence[Comparison] = (),
     higher_is_better: bool = True,
 ) -> Sheet:
     """Write the rows out; the order is theirs.
@@ -92,7 +92,7 @@ def layout(
     time, time_unit = cost("cost/train_seconds", [row.seconds for row in rows])
     memory, memory_unit = cost("cost/peak_memory_bytes", [row.memory for row in rows])
 
-    def line(row: Row) -> Line:
+    def line(row: CellSummary) -> Line:
         mark = f" [{noted[row.key]}]" if row.footnote else ""
         texts = (
             row.key.technique + mark,
@@ -129,13 +129,13 @@ def layout(
     )
 
 
-def _seeds(rows: Sequence[Row]) -> str:
+def _seeds(rows: Sequence[CellSummary]) -> str:
     """`over 3 seeds`, `over 2 to 3 seeds`."""
     counts = {row.summary.n for row in rows if row.summary.n} or {0}
     return f"over {ranged(counts)} seed{'s' * (counts != {1})}"
 
 
-def _about(rows: Sequence[Row], metric: str, comparisons: Sequence[Comparison],
+def _about(rows: Sequence[CellSummary], metric: str, comparisons: Sequence[Comparison],
            higher_is_better: bool) -> tuple[tuple[str, str], ...]:
     said = [("Numbers", SPREAD), ("Selection", SELECTION), ("Costs", COSTS),
             ("Bold", bold(comparisons, higher_is_better)),
@@ -156,7 +156,7 @@ def _baseline(comparisons: Sequence[Comparison], metric: str) -> str:
     return " ".join([*said, against_baseline.family(comparisons)])
 
 
-def _mean(row: Row, number: Callable[[float], str]) -> str:
+def _mean(row: CellSummary, number: Callable[[float], str]) -> str:
     return quantity(row.summary, number)
 
 
@@ -170,7 +170,7 @@ def quantity(summary: Summary, number: Callable[[float], str]) -> str:
     return Quantity(number(summary.mean), spread, str(summary.n))
 
 
-def _interval(row: Row, number: Callable[[float], str]) -> str:
+def _interval(row: CellSummary, number: Callable[[float], str]) -> str:
     return interval(row.summary, number)
 
 
@@ -185,7 +185,7 @@ def _cost(value: float, number: Callable[[float], str]) -> str:
     return Quantity(number(value)) if math.isfinite(value) else NONE
 
 
-def _trainable(row: Row) -> str:
+def _trainable(row: CellSummary) -> str:
     if not math.isfinite(row.trainable):
         return NONE
     percent = f"{row.percent:.3g}%" if math.isfinite(row.percent) else ""

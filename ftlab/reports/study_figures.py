@@ -13,7 +13,7 @@ from ftlab.tracking.sweeps import SweepTracker
 
 
 @dataclass(frozen=True)
-class Plotted:
+class WrittenFigures:
     """What was drawn.
 
     Attributes:
@@ -26,7 +26,7 @@ class Plotted:
 
 
 def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "results",
-         only: Sequence[str] = ()) -> Plotted:
+         only: Sequence[str] = ()) -> WrittenFigures:
     """Draw a study's figures into `results/<study>/figures/`, as `table` does with all of them.
 
     Args:
@@ -45,4 +45,4 @@ def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "r
     paths = all_figures.write(evidence, folder, only)
     captions = {each.name: each.caption for each in all_figures.drawn(evidence, only)}
     tracker.close()
-    return Plotted(tuple(paths), captions)
+    return WrittenFigures(tuple(paths), captions)

@@ -16,7 +16,7 @@ from ftlab.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
-class Source:
+class StudyResults:
     """One study, as the store has it.
 
     Attributes:
@@ -62,7 +62,7 @@ class Source:
             return None
 
 
-def read(study: Study, tracker: Tracker) -> Source:
+def read(study: Study, tracker: Tracker) -> StudyResults:
     """Read a study's cells; those of other settings that the store holds are left out.
 
     Args:
@@ -80,11 +80,11 @@ def read(study: Study, tracker: Tracker) -> Source:
         raise InputError(
             f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
             "give the --set that ftlab run had, or ftlab run these")
-    return Source(study.name, study.report, keys, records, known_tasks(study), study.groups, tracker,
+    return StudyResults(study.name, study.report, keys, records, known_tasks(study), study.groups, tracker,
                   study.question, study.baseline)
 
 
-def gather(source: Source, higher_is_better: bool) -> tuple[Evidence, list[Comparison]]:
+def gather(source: StudyResults, higher_is_better: bool) -> tuple[Evidence, list[Comparison]]:
     """Compare a study's cells by its own metric.
 
     Args:

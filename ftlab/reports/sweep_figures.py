@@ -15,14 +15,14 @@ from ftlab.reports.budget_table import columns
 from ftlab.reports.colours import Style, styles
 from ftlab.reports.pareto_front import Point
 from ftlab.reports.picture import grid, plain, png
-from ftlab.reports.trial_scores import Tried
+from ftlab.reports.trial_scores import CellTrials
 from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.mlflow_values import shorten
 
 _Styles = Mapping[str, Style]
 
 
-def draw_budget(rows: Sequence[Tried], higher_is_better: bool) -> bytes | None:
+def draw_budget(rows: Sequence[CellTrials], higher_is_better: bool) -> bytes | None:
     """Expected best score against trials, with a band from 5% to 95%; one axes a group.
 
     Returns:
@@ -43,7 +43,7 @@ def draw_budget(rows: Sequence[Tried], higher_is_better: bool) -> bytes | None:
         return png(figure)
 
 
-def _curves(axes: Axes, rows: Sequence[Tried], look: _Styles) -> None:
+def _curves(axes: Axes, rows: Sequence[CellTrials], look: _Styles) -> None:
     metric = rows[0].objectives[0]
     scale = 100 if is_percent(metric) else 1
     most = max(len(row.curve) for row in rows)
@@ -80,7 +80,7 @@ def _budget_axes(axes: Axes, ticks: Sequence[int], metric: str, higher_is_better
 
 
 def draw_front(
-    rows: Sequence[Tried], found: Sequence[Point], objectives: Sequence[str],
+    rows: Sequence[CellTrials], found: Sequence[Point], objectives: Sequence[str],
     higher_is_better: Sequence[bool],
 ) -> bytes | None:
     """The first objective against each other one: all complete trials, and the fronts.

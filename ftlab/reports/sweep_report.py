@@ -10,7 +10,7 @@ from ftlab.reports import budget_table, pareto_front
 from ftlab.reports.csv_files import to_csv, write_file
 from ftlab.reports.formats import escape_markdown, markdown
 from ftlab.reports.sweep_figures import draw_budget, draw_front
-from ftlab.reports.trial_scores import Tried, tried
+from ftlab.reports.trial_scores import CellTrials, tried
 from ftlab.sweeps.coordinator import directions
 from ftlab.sweeps.sweep import Sweep
 from ftlab.tracking.sweeps import SweepTracker
@@ -27,7 +27,7 @@ class SweepReport:
         view: where MLflow's UI shows the trials, after `http://127.0.0.1:PORT`.
     """
 
-    rows: tuple[Tried, ...]
+    rows: tuple[CellTrials, ...]
     sentences: tuple[str, ...]
     paths: tuple[Path, ...]
     view: str
@@ -81,7 +81,7 @@ def title(sweep: Sweep) -> str:
 
 
 def contents(
-    said: str, rows: Sequence[Tried], objectives: Sequence[str], higher_is_better: Sequence[bool],
+    said: str, rows: Sequence[CellTrials], objectives: Sequence[str], higher_is_better: Sequence[bool],
     searched: Mapping[str, Sequence[str]], sentences: Sequence[str],
 ) -> dict[str, str | bytes]:
     """Name and content of every file; fronts only where there are several objectives.

@@ -14,7 +14,7 @@ from rich.console import Group
 from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.reports import against_baseline, against_paper, formats
-from ftlab.reports.cell_summary import Row
+from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.csv_files import runs_csv, table_lines, tests_csv, to_csv, write_file
 from ftlab.reports.evidence import TaskFacts
@@ -22,7 +22,7 @@ from ftlab.reports.figures import all_figures
 from ftlab.reports.latex import latex
 from ftlab.reports.sentences import answer
 from ftlab.reports.sheet import Sheet, layout
-from ftlab.reports.study_results import Source, gather
+from ftlab.reports.study_results import StudyResults, gather
 from ftlab.studies.paper_numbers import Paper
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
@@ -43,7 +43,7 @@ class Report:
 
     study: str
     metric: str
-    rows: tuple[Row, ...]
+    rows: tuple[CellSummary, ...]
     sheet: Sheet
     paths: tuple[Path, ...]
     comparisons: tuple[Comparison, ...] = ()
@@ -106,7 +106,7 @@ def write(
     if not study or Path(study).name != study or study == "..":
         raise InputError(f"study {study!r}: not the name of a folder", "name the study otherwise")
     records = tracker.cells(study) if records is None else records
-    source = Source(study, metric, cells, {record.key: record for record in records}, tasks or {},
+    source = StudyResults(study, metric, cells, {record.key: record for record in records}, tasks or {},
                     groups or {}, tracker, str(provenance.get("question", "")), baseline)
     evidence, comparisons = gather(source, higher_is_better)
     rows = evidence.rows

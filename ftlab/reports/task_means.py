@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ftlab.reports.averages import Values, over_groups, over_tasks
-from ftlab.reports.grid import Block
+from ftlab.reports.grid import TableBlock
 from ftlab.tracking.aggregate import Summary
 
 TASKS, GROUPS = "mean over tasks", "mean over groups"
@@ -39,7 +39,7 @@ def means(values: Mapping[str, Values], datasets: Sequence[str],
 
 
 def rule(study: str, datasets: Sequence[str], groups: Mapping[str, Sequence[str]],
-         blocks: Sequence[Block], higher_is_better: bool) -> str:
+         blocks: Sequence[TableBlock], higher_is_better: bool) -> str:
     """How the averages are made, and whether the two name different winners; empty for one task."""
     if len(datasets) < 2:
         return ""
@@ -57,7 +57,7 @@ def rule(study: str, datasets: Sequence[str], groups: Mapping[str, Sequence[str]
     return text + " Averages are not tested."
 
 
-def _best(block: Block, column: str, higher_is_better: bool) -> str:
+def _best(block: TableBlock, column: str, higher_is_better: bool) -> str:
     sign = 1 if higher_is_better else -1
     found = {line.name: sign * entry.summary.mean for line in block.lines
              if (entry := line.entries.get(column)) and math.isfinite(entry.summary.mean)}

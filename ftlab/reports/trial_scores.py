@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ftlab.reports.budget_curve import Best, budget_curve
+from ftlab.reports.budget_curve import ExpectedBest, budget_curve
 from ftlab.tracking.records import CellKey, TrialRecord
 from ftlab.tracking.sweeps import objective
 
 
 @dataclass(frozen=True)
-class Tried:
+class CellTrials:
     """One cell's trials.
 
     Attributes:
@@ -28,7 +28,7 @@ class Tried:
     ended: tuple[TrialRecord, ...]
     running: int
     objectives: tuple[str, ...]
-    curve: tuple[Best, ...]
+    curve: tuple[ExpectedBest, ...]
     settled: bool = False
 
     @property
@@ -51,7 +51,7 @@ class Tried:
         """Trials that ended so: COMPLETE, PRUNED or FAIL."""
         return sum(trial.state == state for trial in self.ended)
 
-    def after(self, k: int) -> Best | None:
+    def after(self, k: int) -> ExpectedBest | None:
         """The best after k trials; None where the cell has not had as many."""
         if self.settled and self.curve:
             return self.curve[0]
@@ -82,7 +82,7 @@ def tried(
     objectives: Sequence[str],
     higher_is_better: bool,
     settled: Iterable[str] = (),
-) -> list[Tried]:
+) -> list[CellTrials]:
     """One entry a cell, in the given order within its group; groups as they first appear.
 
     Args:
@@ -102,6 +102,6 @@ def tried(
         ended = tuple(t for t in of[key] if t.state in ("COMPLETE", "PRUNED", "FAIL"))
         curve = budget_curve([score(t, objectives[0]) for t in ended], higher_is_better)
         running = len(of[key]) - len(ended)
-        found.append(Tried(key, ended, running, tuple(objectives), tuple(curve),
+        found.append(CellTrials(key, ended, running, tuple(objectives), tuple(curve),
                            key.technique in set(settled)))
     return found

@@ -15,11 +15,11 @@ from ftlab.errors import FtlabError, InputError
 from ftlab.studies import provenance
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
-from ftlab.studies.engine import SPECIFICATION, Engine, Need
-from ftlab.studies.held_elsewhere import Elsewhere
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.engine import SPECIFICATION, Engine, Requirements
+from ftlab.studies.held_elsewhere import HeldElsewhere
+from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.plan import Plan, PlannedCell, plan
-from ftlab.studies.run_job import Outcome, StudyRun, fingerprints, folder_of, leftovers
+from ftlab.studies.run_job import StudyOutcome, StudyRun, fingerprints, folder_of, leftovers
 from ftlab.studies.run_queue import Claim, Queue, run_name
 from ftlab.studies.shared_process import gather, seeds_together
 from ftlab.studies.study import Study
@@ -41,7 +41,7 @@ def coordinate(
     timeout: float | None,
     engine: Engine | None,
     approve: Callable[[Plan], None] | None,
-) -> Outcome:
+) -> StudyOutcome:
     """Do every run of a study that is not finished yet; see `ftlab.sweeps.study_runs.run_study`.
 
     Args:
@@ -56,7 +56,7 @@ def coordinate(
         engine: executes the runs.
         approve: looks at the plan.
     """
-    engine = engine or Workers()  # imports while we read the data
+    engine = engine or LocalEngine()  # imports while we read the data
     display = display or Display()
     signals = Signals()
     try:
@@ -82,11 +82,11 @@ def coordinate(
         engine.close()
 
 
-def need(study: Study) -> Need:
+def need(study: Study) -> Requirements:
     """What the largest run of a study wants."""
     devices = max(cell.trainer["devices"] for cell in study.cells)
     accelerators = {cell.trainer["accelerator"] for cell in study.cells}
-    return Need(devices, accelerators.pop() if len(accelerators) == 1 else "auto")
+    return Requirements(devices, accelerators.pop() if len(accelerators) == 1 else "auto")
 
 
 class _Runs(Jobs):
@@ -103,14 +103,14 @@ class _Runs(Jobs):
         self.cells = self._open_cells(made)
         self.names = {(cell_id, seed): run_name(p.cell, seed)
                       for cell_id, p in self.cells.items() for seed in study.seeds}
-        self.elsewhere = Elsewhere(study.name, queue, tracker, display)
+        self.elsewhere = HeldElsewhere(study.name, queue, tracker, display)
         records = tracker.cells(study.name)
         _refuse_changed(self.cells, records)
         self.elsewhere.begin(records)
         done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}
         # seed by seed, so that an early look at the study compares all its cells
         self.waiting = deque((c, s) for s in study.seeds for c in self.cells if s not in done[c])
-        self.outcome = Outcome(finished=sum(map(len, done.values())))
+        self.outcome = StudyOutcome(finished=sum(map(len, done.values())))
         self.open = Counter(cell_id for cell_id, _ in self.waiting)
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.solitary: set[tuple[str, int]] = set()
@@ -254,7 +254,7 @@ class _Runs(Jobs):
         self.tracker.close()
 
 
-def _tidy(work: Path, outcome: Outcome) -> None:
+def _tidy(work: Path, outcome: StudyOutcome) -> None:
     """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them.
 
     Where writes of a command that is gone still wait for the store, their files stay.

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ftlab.studies.engine import OUTPUT, Event
-from ftlab.studies.json_lines import Lines
+from ftlab.studies.json_lines import LineReader
 from ftlab.studies.run_process import die_of, execute, journal
 
 POLL = 0.05
@@ -47,7 +47,7 @@ class _Rank:
 
     number: int
     pid: int
-    pipe: Lines
+    pipe: LineReader
     heard: float
     last: tuple[float, Event] | None = None
     code: tuple[float, int] | None = None
@@ -84,7 +84,7 @@ class _Rank:
             os.waitpid(self.pid, 0)
 
 
-class Blame(NamedTuple):
+class RankFailure(NamedTuple):
     """Why a run of several ranks failed; the exit code is negative for a signal."""
 
     rank: int
@@ -132,7 +132,7 @@ def _fork(directory: Path, specification: dict[str, Any], rank: int, world: int,
     child = os.fork()
     if child:
         os.close(writing)
-        return _Rank(rank, child, Lines(reading), time.monotonic())
+        return _Rank(rank, child, LineReader(reading), time.monotonic())
     _be_rank(directory, specification, rank, world, listening, threads, parent, writing)
 
 
@@ -183,7 +183,7 @@ class _Asked:
     def __init__(self, ranks: Sequence[_Rank]) -> None:
         self.ranks = ranks
         self.to_look = self.to_end = False
-        self.blame: Blame | None = None
+        self.blame: RankFailure | None = None
         faulthandler.unregister(signal.SIGUSR1)  # the supervisor's own stack tells nothing
         signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "to_look", True))
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "to_end", True))
@@ -213,13 +213,13 @@ def _wait(ranks: Sequence[_Rank], asked: _Asked) -> None:
     asked.look()
 
 
-def to_blame(ranks: Sequence[_Rank]) -> Blame | None:
+def to_blame(ranks: Sequence[_Rank]) -> RankFailure | None:
     """The first rank that failed by itself; None where all went well.
 
     A rank that complains of another's silence is to blame only where nobody else is: it may do
     so before the other's end is seen.
     """
-    found: list[tuple[bool, float, Blame]] = []
+    found: list[tuple[bool, float, RankFailure]] = []
     for rank in ranks:
         if not rank.failed:
             continue
@@ -227,24 +227,24 @@ def to_blame(ranks: Sequence[_Rank]) -> Blame | None:
         when, code = rank.code
         if rank.last is not None and rank.last[1]["event"] == "failed":
             when, event = rank.last
-            blame = Blame(rank.number, max(code, 1), f"rank {rank.number}: {event['reason']}")
+            blame = RankFailure(rank.number, max(code, 1), f"rank {rank.number}: {event['reason']}")
             found.append((bool(event.get("peer")), when, blame))
             continue
         how = (f"was killed by {signal.Signals(-code).name}" if code < 0 else
                f"exited with code {code} before the end")
-        found.append((False, when, Blame(rank.number, code or 1, f"rank {rank.number} {how}")))
+        found.append((False, when, RankFailure(rank.number, code or 1, f"rank {rank.number} {how}")))
     return min(found)[2] if found else None
 
 
-def who_is_silent(ranks: Sequence[_Rank]) -> Blame | None:
+def who_is_silent(ranks: Sequence[_Rank]) -> RankFailure | None:
     """The rank that keeps the others waiting, where that can be known."""
     there = [rank for rank in ranks if rank.code is None]
     for rank in there:
         if rank.stopped:
-            return Blame(rank.number, 1, f"rank {rank.number} was stopped by a signal")
+            return RankFailure(rank.number, 1, f"rank {rank.number} was stopped by a signal")
     if not there:
         return None
     first, *others = sorted(there, key=lambda rank: rank.heard)
     if not others or others[0].heard - first.heard < FIRST:
         return None
-    return Blame(first.number, 1, f"rank {first.number} fell silent first")
+    return RankFailure(first.number, 1, f"rank {first.number} fell silent first")

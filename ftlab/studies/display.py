@@ -39,7 +39,7 @@ class Clock:
         known = self.seconds.get(technique) or [s for all_ in self.seconds.values() for s in all_]
         return sum(known) / len(known) if known else None
 
-    def left(self, running: Sequence[Running] = (), slots: int = 1) -> float | None:
+    def left(self, running: Sequence[RunningJob] = (), slots: int = 1) -> float | None:
         """Seconds until the study ends; None where nothing is known yet.
 
         Args:
@@ -65,7 +65,7 @@ class Clock:
 
 
 @dataclass
-class Running:
+class RunningJob:
     """A run that goes on: how far it is, since when, and its share of its process's time."""
 
     technique: str
@@ -98,7 +98,7 @@ class Display:
         self.clock, self.slots = Clock(waiting), slots
         self.total = done + sum(waiting.values())
         self.done, self.failed = done, 0
-        self.running: dict[str, Running] = {}
+        self.running: dict[str, RunningJob] = {}
         self.spoke = time.monotonic()
         if done:
             self.console.say(f"{done} of {self.total} {self.noun} are finished already")
@@ -115,7 +115,7 @@ class Display:
         """A run begins; `title` names it until its end, `share` of its process's time is its own."""
         if not self.running:
             self.spoke = time.monotonic()
-        self.running[title] = Running(technique, share=share)
+        self.running[title] = RunningJob(technique, share=share)
         self.tasks[title] = self.bars.add_task(title, total=1.0, said="")
         self._draw()
 

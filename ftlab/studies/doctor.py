@@ -14,30 +14,30 @@ from ftlab.errors import FtlabError
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One line of the doctor: whether it is well, and what."""
 
     good: bool
     what: str
 
 
-def examine(tracking_uri: str | None) -> list[Finding]:
+def examine(tracking_uri: str | None) -> list[Check]:
     """Look at versions, device, disk and tracking store; makes no store."""
     return [*_versions(), *_imports(), _disk(), _store(tracking_uri)]
 
 
-def _versions() -> Iterator[Finding]:
+def _versions() -> Iterator[Check]:
     """Hold what is installed to the floors of ftlab's own metadata, which pyproject.toml writes."""
     for requirement in _requirements():
         name, wanted = requirement.name, str(requirement.specifier)
         version = _installed(name)
         if version is None:
-            yield Finding(False, f"{name} {wanted}: not installed; pip install '{name}{wanted}'")
+            yield Check(False, f"{name} {wanted}: not installed; pip install '{name}{wanted}'")
         elif requirement.specifier.contains(version, prereleases=True):
-            yield Finding(True, f"{name} {version}")
+            yield Check(True, f"{name} {version}")
         else:
             mend = f"pip install '{name}{wanted}'"
-            yield Finding(False, f"{name} {version}, but ftlab needs {wanted}; {mend}")
+            yield Check(False, f"{name} {version}, but ftlab needs {wanted}; {mend}")
 
 
 def _requirements() -> list[Requirement]:
@@ -63,27 +63,27 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _imports() -> Iterator[Finding]:
+def _imports() -> Iterator[Check]:
     try:
         import torch
         import torchvision
     except (ImportError, RuntimeError) as error:  # a torchvision built for another torch raises
-        yield Finding(False, f"torch and torchvision do not load together ({error}); reinstall both at once")
+        yield Check(False, f"torch and torchvision do not load together ({error}); reinstall both at once")
         return
-    yield Finding(True, f"torchvision {torchvision.__version__} loads with torch {torch.__version__}")
+    yield Check(True, f"torchvision {torchvision.__version__} loads with torch {torch.__version__}")
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Finding(True, f"GPU: {names}")
+        yield Check(True, f"GPU: {names}")
     else:
-        yield Finding(True, f"no GPU; {torch.get_num_threads()} CPU threads")
+        yield Check(True, f"no GPU; {torch.get_num_threads()} CPU threads")
 
 
-def _disk() -> Finding:
+def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    return Finding(free > 2, f"{free:.1f} GB free in {Path.cwd()}" + ("" if free > 2 else ": too little"))
+    return Check(free > 2, f"{free:.1f} GB free in {Path.cwd()}" + ("" if free > 2 else ": too little"))
 
 
-def _store(uri: str | None) -> Finding:
+def _store(uri: str | None) -> Check:
     from ftlab.redaction import redact
     from ftlab.tracking import store
 
@@ -91,5 +91,5 @@ def _store(uri: str | None) -> Finding:
         address = store.resolve(uri)
         store.look(address)
     except FtlabError as error:
-        return Finding(False, f"{error.what}; {error.mend}")
-    return Finding(True, f"tracking store: {redact(address)}")
+        return Check(False, f"{error.what}; {error.mend}")
+    return Check(True, f"tracking store: {redact(address)}")

@@ -15,7 +15,7 @@ from ftlab.data.base import DataModule
 from ftlab.studies.components import build
 from ftlab.studies.display import clock
 from ftlab.studies.plan import Plan, PlannedCell, plan
-from ftlab.studies.runtime_estimate import Foreseen, foresee
+from ftlab.studies.runtime_estimate import RuntimeEstimate, foresee
 from ftlab.studies.shared_process import LARGEST, together_of
 from ftlab.studies.study import Study
 from ftlab.terminal import plain_text
@@ -27,7 +27,7 @@ class Estimate:
     """A plan with what each cell's runs take, about."""
 
     plan: Plan
-    foreseen: dict[str, Foreseen] = field(default_factory=dict)
+    foreseen: dict[str, RuntimeEstimate] = field(default_factory=dict)
 
     @property
     def plain_seconds(self) -> float:
@@ -107,7 +107,7 @@ def _indented(text: str, spaces: int = 2) -> Padding:
     return Padding(plain_text(text), (0, 0, 0, spaces), expand=False)
 
 
-def _shortcuts(planned: PlannedCell, here: Foreseen, study: Study) -> Iterator[str]:
+def _shortcuts(planned: PlannedCell, here: RuntimeEstimate, study: Study) -> Iterator[str]:
     """A cell's cache, its stack and its pack, a line each."""
     if here.cache is None:
         yield f"nothing: {here.why_not}"

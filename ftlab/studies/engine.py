@@ -34,7 +34,7 @@ comes from engines whose runs are on other machines than the coordinator.
 
 
 @dataclass(frozen=True)
-class Share:
+class MachineShare:
     """What one run may use of a machine.
 
     Attributes:
@@ -47,7 +47,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirements:
     """What the largest run of a study wants.
 
     Attributes:
@@ -71,7 +71,7 @@ class Engine(ABC):
     slots: int
 
     @abstractmethod
-    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+    def prepare(self, need: Requirements, workers: int | None, timeout: float | None) -> None:
         """Find room; once, before the first start.
 
         Args:
@@ -137,9 +137,9 @@ def make_engine(name: str, address: str | None = None) -> Engine:
         return RayEngine(address or "auto")
     if address is not None:
         raise InputError(f"--address {shown(address)}: only a Ray cluster has one", "--engine ray")
-    from ftlab.studies.local_engine import Workers
+    from ftlab.studies.local_engine import LocalEngine
 
-    return Workers()
+    return LocalEngine()
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Machine:
         names = visible.split(",")[:count] if visible else [str(i) for i in range(count)]
         return cls(cores or 1, tuple(names))
 
-    def shares(self, workers: int | None, devices: int, accelerator: str) -> list[Share]:
+    def shares(self, workers: int | None, devices: int, accelerator: str) -> list[MachineShare]:
         """One share for each run that goes on at a time.
 
         On GPUs each run has `devices` of its own. On the CPU the cores are one budget of threads,
@@ -195,9 +195,9 @@ class Machine:
                 raise InputError(f"--workers {workers}: there are GPUs for {room} runs at a time",
                                  f"--workers {room}")
             threads = max(1, self.cores // (workers or room))
-            return [Share(threads, self.gpus[i * devices : (i + 1) * devices])
+            return [MachineShare(threads, self.gpus[i * devices : (i + 1) * devices])
                     for i in range(workers or room)]
         count = workers or room
         if count == 1 and devices == 1:
-            return [Share()]
-        return [Share(max(1, self.cores // count))] * count
+            return [MachineShare()]
+        return [MachineShare(max(1, self.cores // count))] * count

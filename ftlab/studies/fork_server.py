@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ftlab.studies.engine import OUTPUT
-from ftlab.studies.json_lines import Lines
-from ftlab.studies.preload import Learned, preload
+from ftlab.studies.json_lines import LineReader
+from ftlab.studies.preload import ImportsSeen, preload
 from ftlab.visible import guard_streams
 
 GRACE = 5.0  # seconds from the first signal to SIGKILL
@@ -55,9 +55,9 @@ def serve() -> None:
     adopt_orphans()
     _leave_slurm()
     preload()
-    learned = Learned()
+    learned = ImportsSeen()
     children: dict[int, _Child] = {}
-    commands = Lines(sys.stdin.fileno())
+    commands = LineReader(sys.stdin.fileno())
     deaths = _hear_deaths()
     closing = False
     while children or not closing:
@@ -131,7 +131,7 @@ def _signal_rest(pid: int) -> None:
 
 
 def _hear_deaths() -> int:
-    """A descriptor that can be read once a child has died, until `Lines.read` empties it."""
+    """A descriptor that can be read once a child has died, until `LineReader.read` empties it."""
     reading, writing = os.pipe()
     for descriptor in (reading, writing):
         os.set_blocking(descriptor, False)
@@ -140,7 +140,7 @@ def _hear_deaths() -> int:
     return reading
 
 
-def _fork(message: dict[str, Any], learned: Learned) -> int:
+def _fork(message: dict[str, Any], learned: ImportsSeen) -> int:
     parent = os.getpid()
     child = os.fork()
     if child:

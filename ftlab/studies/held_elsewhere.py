@@ -12,7 +12,7 @@ from ftlab.tracking.records import CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
 
 
-class Elsewhere:
+class HeldElsewhere:
     """The other commands of a study.
 
     Args:

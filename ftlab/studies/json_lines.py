@@ -8,7 +8,7 @@ import select
 from typing import Any
 
 
-class Lines:
+class LineReader:
     """Reads whole lines as JSON, without waiting for more than is there.
 
     Attributes:

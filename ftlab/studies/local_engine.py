@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Machine, Need, Share
+from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Machine, MachineShare, Requirements
 from ftlab.studies.fork_server import GRACE
-from ftlab.studies.json_lines import Lines
+from ftlab.studies.json_lines import LineReader
 
 POLL = 0.05  # seconds from one look at the runs' files to the next
 
@@ -24,13 +24,13 @@ POLL = 0.05  # seconds from one look at the runs' files to the next
 @dataclass
 class _Running:
     tail: _Tail
-    share: Share
+    share: MachineShare
     heard: float | None = None  # not before the server, which may still import, has started it
     reason: str = ""  # why it is being ended
     blame: str = ""  # which of its processes, as its supervisor says
 
 
-class Workers(Engine):
+class LocalEngine(Engine):
     """Runs on this machine, as many at a time as there are shares of it.
 
     Args:
@@ -38,7 +38,7 @@ class Workers(Engine):
         timeout: seconds without a sign of life after which a run is ended; None waits for ever.
     """
 
-    def __init__(self, shares: Sequence[Share] = (Share(),), timeout: float | None = None) -> None:
+    def __init__(self, shares: Sequence[MachineShare] = (MachineShare(),), timeout: float | None = None) -> None:
         self._shares = list(shares)
         self._timeout = timeout
         self._running: dict[Path, _Running] = {}
@@ -48,7 +48,7 @@ class Workers(Engine):
     def slots(self) -> int:  # type: ignore[override]  # an attribute to those who read it
         return len(self._shares) + len(self._running)
 
-    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+    def prepare(self, need: Requirements, workers: int | None, timeout: float | None) -> None:
         """Share the machine out later than the constructor, which starts the imports."""
         assert not self._running
         self._shares = Machine.this().shares(workers, need.devices, need.accelerator)
@@ -63,7 +63,7 @@ class Workers(Engine):
             start_new_session=True,
         )
         assert server.stdout is not None
-        self._answers_of = Lines(server.stdout.fileno())
+        self._answers_of = LineReader(server.stdout.fileno())
         return server
 
     def start(self, directory: Path) -> None:

@@ -24,7 +24,7 @@ _NUMBER = ("value", "where")
 
 
 @dataclass(frozen=True)
-class Published:
+class PaperNumber:
     """One number of a paper.
 
     Attributes:
@@ -65,7 +65,7 @@ class Paper:
     unit: str
     tolerance: float | None
     protocol: Mapping[str, str]
-    numbers: tuple[Published, ...]
+    numbers: tuple[PaperNumber, ...]
     said: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,7 +108,7 @@ def check_paper(value: Any, report: str, axes: Mapping[str, Sequence[str]],
 
 
 def _numbers(value: Any, unit: str, axes: Mapping[str, Sequence[str]], groups: Sequence[str],
-             place: Place) -> tuple[Published, ...]:
+             place: Place) -> tuple[PaperNumber, ...]:
     backbones = axes["backbones"]
     targets = {f"{name} from {backbone}": (name, backbone, name in axes["datasets"])
                for backbone in backbones for name in (*axes["datasets"], *groups)}
@@ -129,7 +129,7 @@ def _numbers(value: Any, unit: str, axes: Mapping[str, Sequence[str]], groups: S
             number = _in_unit(one.get("value"), unit, there)
             name, backbone, is_data = targets[str(target)]
             where = str(one.get("where", ""))
-            found.append(Published(str(technique), backbone, name if is_data else "",
+            found.append(PaperNumber(str(technique), backbone, name if is_data else "",
                                    "" if is_data else name, number, where))
     seen: set[tuple[str, str, str, str]] = set()
     for number_ in found:

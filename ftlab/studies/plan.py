@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.forward_trace import Unplayable
+from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.prefix_replay import leading
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
@@ -230,7 +230,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[TaskMode
 def _frozen_blocks(model: TaskModel) -> int:
     try:
         return leading(model)
-    except Unplayable:
+    except NotReplayable:
         return 0
 
 

@@ -14,7 +14,7 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 
-from ftlab.studies.json_lines import Lines
+from ftlab.studies.json_lines import LineReader
 
 ROOMS = ("backbones", "tasks", "data", "techniques", "training")
 """Of ftlab, whose modules a run may need."""
@@ -63,7 +63,7 @@ def settle() -> None:
     gc.freeze()
 
 
-class Learned:
+class ImportsSeen:
     """What runs had to import beyond the preloaded: told through a pipe, imported once.
 
     Which network a run has, say, is known from its files alone. Only submodules of packages that
@@ -72,7 +72,7 @@ class Learned:
 
     def __init__(self) -> None:
         descriptor, self._write = os.pipe()
-        self._lines = Lines(descriptor)
+        self._lines = LineReader(descriptor)
         self._before = set(sys.modules)
 
     def tell(self) -> None:

@@ -16,10 +16,10 @@ from ray.exceptions import AuthenticationError
 from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.redaction import redact
-from ftlab.studies.engine import Machine, Need
+from ftlab.studies.engine import Machine, Requirements
 
 
-def portion(machines: Sequence[Machine], need: Need, workers: int | None) -> tuple[int, int]:
+def portion(machines: Sequence[Machine], need: Requirements, workers: int | None) -> tuple[int, int]:
     """CPUs and GPUs of each run.
 
     GPUs: one a device. CPUs: as many as leave room for `workers` runs at a time, or for as many

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Need
+from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Requirements
 from ftlab.studies.fork_server import GRACE
 from ftlab.studies.ray_cluster import connect, nodes, portion, room
 from ftlab.studies.ray_runner import Runner
@@ -68,11 +68,11 @@ class RayEngine(Engine):
         self._idle: list[tuple[Any, float]] = []
         self._workers: int | None = None
         self._timeout: float | None = None
-        self._need = Need()
+        self._need = Requirements()
         self._cpus, self._gpus = 1, 0
         self._room, self._looked = 1, 0.0
 
-    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+    def prepare(self, need: Requirements, workers: int | None, timeout: float | None) -> None:
         assert not self._running
         self._need, self._workers, self._timeout = need, workers, timeout
         self._cpus, self._gpus = portion(nodes(), need, workers)

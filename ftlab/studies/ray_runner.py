@@ -21,8 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ftlab.studies.engine import SPECIFICATION, STOP, Event, Share
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.engine import SPECIFICATION, STOP, Event, MachineShare
+from ftlab.studies.local_engine import LocalEngine
 
 PATIENCE = 1.0  # seconds that a call waits for news, and so from one sign of life to the next
 PIECE = 16 * 2**20  # bytes of a file in one answer, so that no checkpoint has to fit into memory
@@ -46,7 +46,7 @@ class Runner:
         with contextlib.suppress(OSError):
             os.chdir(folder)
         self._home, self._lock_of_home = _own_folder()
-        self._workers = Workers([Share(threads)], timeout)
+        self._workers = LocalEngine([MachineShare(threads)], timeout)
         self._asked = _ask_for_environment()
         self._leaving: Iterator[Event] | None = None
         self._busy = threading.Lock()  # `close` may be called while `more` waits

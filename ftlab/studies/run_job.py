@@ -19,7 +19,7 @@ from ftlab.studies.display import Display
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, died
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_queue import Claim, Queue
-from ftlab.studies.shared_process import Member
+from ftlab.studies.shared_process import SharedJob
 from ftlab.studies.study import Study
 from ftlab.tracking.artifacts import sha256_tags
 from ftlab.tracking.tracker import Status, Tracker
@@ -29,7 +29,7 @@ ATTEMPTS = 3  # at a run whose machine vanishes
 
 
 @dataclass
-class Outcome:
+class StudyOutcome:
     """What became of a study's runs.
 
     Attributes:
@@ -42,7 +42,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
 
-class Around(Protocol):
+class RunContext(Protocol):
     """What a run needs of the study's coordinator.
 
     Attributes:
@@ -66,7 +66,7 @@ class Around(Protocol):
     waiting: deque[tuple[str, int]]
     attempts: Counter[tuple[str, int]]
     solitary: set[tuple[str, int]]
-    outcome: Outcome
+    outcome: StudyOutcome
 
     def ended(self, cell_id: str, claim: Claim) -> None:
         """One of a cell's runs has ended, which we held by a claim."""
@@ -75,7 +75,7 @@ class Around(Protocol):
         """How many runs that have not ended read the frozen prefix of a cell; at least one."""
 
 
-class StudyRun(Member):
+class StudyRun(SharedJob):
     """One run, as the coordinator sees it.
 
     Args:
@@ -88,7 +88,7 @@ class StudyRun(Member):
         share: of its process's time that counts as this run's.
     """
 
-    def __init__(self, runs: Around, cell_id: str, planned: PlannedCell, seed: int,
+    def __init__(self, runs: RunContext, cell_id: str, planned: PlannedCell, seed: int,
                  claim: Claim, directory: Path | None = None, share: float = 1.0) -> None:
         key, self.tracker = planned.cell.key, runs.tracker
         self.runs, self.cell_id, self.planned, self.seed = runs, cell_id, planned, seed

@@ -14,7 +14,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.forward_trace import Unplayable
+from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.studies.components import build
@@ -23,7 +23,7 @@ from ftlab.studies.shared_process import LARGEST, seeds_together, together_of
 from ftlab.studies.study import Study
 from ftlab.training import hardware, precision
 from ftlab.training.costs import typical_batch
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.fit import Run, adapt
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.time_estimate import HeadForecast, foresee_heads
@@ -38,7 +38,7 @@ ROUNDS = 3  # of a pack's step and steps alone; the first warms up
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class RuntimeEstimate:
     """What a run of a cell takes, about.
 
     Attributes:
@@ -80,7 +80,7 @@ class Foreseen:
 
 
 def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Backbone,
-            runs: int) -> Foreseen:
+            runs: int) -> RuntimeEstimate:
     """Time two training steps and an evaluation batch of a cell, and what shortcuts make of them.
 
     Args:
@@ -109,7 +109,7 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
     heads, trainer = _heads(study, planned, run, guard) if cache else (None, "")
     way = together_of(planned.cell, study.shortcuts)
     pack = clock.pack_gain() if way == "adapters" else None
-    return Foreseen(seconds, cache, why_not, heads, trainer, pack, tuple(decided))
+    return RuntimeEstimate(seconds, cache, why_not, heads, trainer, pack, tuple(decided))
 
 
 def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None, str]:
@@ -117,10 +117,10 @@ def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None
         return None, "nothing trains"
     if reason := use_cache.why_not(run):
         return None, reason
-    source = use_cache.Source(run, guard.before, clock.place, clock.context)
+    source = use_cache.PrefixSource(run, guard.before, clock.place, clock.context)
     try:
         cache = source.foresee(SPLITS)
-    except Unplayable as error:
+    except NotReplayable as error:
         return None, str(error)
     return (cache, "") if cache.pays else (None, "reading would cost as much as computing")
 
@@ -132,7 +132,7 @@ def _heads(study: Study, planned: PlannedCell, run: Run,
     stack = seeds_together(planned.cell, study.seeds, study.shortcuts)[0]
     try:
         return foresee_heads(run, guard, len(stack)), ""
-    except Declined as error:
+    except NotApplicable as error:
         return None, str(error)
 
 
@@ -188,7 +188,7 @@ class _Clock:
             return None
         try:
             batch = tiled(self.batch, many, size)
-        except Declined:
+        except NotApplicable:
             return None
         together = math.inf
         for _ in range(ROUNDS):  # by turns, as what else the machine does comes and goes

@@ -53,7 +53,7 @@ def seeds_together(cell: Cell, seeds: Sequence[int], shortcuts: bool = True) -> 
     return [list(seeds[start : start + most]) for start in range(0, len(seeds), most)]
 
 
-class Member(Job):
+class SharedJob(Job):
     """A job that may share its process with others; in a pack its folder lies in the pack's.
 
     Attributes:
@@ -79,8 +79,8 @@ class Member(Job):
         """Have it run again by itself: the process that it shared gave no result of it."""
 
 
-def gather(directory: Path, makers: Sequence[Callable[[Path, float], Member]],
-           say: Callable[[str], None]) -> Pack:
+def gather(directory: Path, makers: Sequence[Callable[[Path, float], SharedJob]],
+           say: Callable[[str], None]) -> SharedProcess:
     """Several runs as one job.
 
     Args:
@@ -92,18 +92,18 @@ def gather(directory: Path, makers: Sequence[Callable[[Path, float], Member]],
         Exception: what a maker raises; the members made before it hear that they are interrupted.
     """
     shutil.rmtree(directory, ignore_errors=True)  # a killed coordinator's
-    members: list[Member] = []
+    members: list[SharedJob] = []
     try:
         for number, make in enumerate(makers):
             members.append(make(directory / str(number), 1 / len(makers)))
-        return Pack(directory, members, say)
+        return SharedProcess(directory, members, say)
     except BaseException:
         for member in members:
             member.interrupted("another run of its process could not begin")
         raise
 
 
-class Pack(Job):
+class SharedProcess(Job):
     """Runs of one cell in one process.
 
     Its specification is `{"members": [specification, ...], "trainer": ...}`. Events with a
@@ -115,7 +115,7 @@ class Pack(Job):
         say: hears what the user should know.
     """
 
-    def __init__(self, directory: Path, members: Sequence[Member], say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, members: Sequence[SharedJob], say: Callable[[str], None]) -> None:
         self.directory, self.members, self._say = directory, members, say
         self._told: dict[int, Event] = {}  # which members have said `done` or `failed`
         self._reason = ""
@@ -140,7 +140,7 @@ class Pack(Job):
     def end(self, event: Event) -> None:
         """End the members that have ended, each as if its process were its own."""
         self._share_out()
-        undecided: dict[Member, str] = {}
+        undecided: dict[SharedJob, str] = {}
         why = event.get("reason") or self._reason or died(event["code"], False)
         for number, member in enumerate(self.members):
             told = self._told.get(number, {"event": "nothing"})

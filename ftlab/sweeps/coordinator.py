@@ -21,18 +21,18 @@ from ftlab.studies.coordinator import FLUSH, need
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.plan import Plan, PlannedCell, plan, writable
 from ftlab.studies.shared_process import LARGEST, gather, together_of
 from ftlab.studies.study import Cell
 from ftlab.sweeps.check_sampler import rehearse
 from ftlab.sweeps.display import SweepDisplay
-from ftlab.sweeps.progress import Direction, Standing
+from ftlab.sweeps.progress import CellProgress, Direction
 from ftlab.sweeps.reconcile import catch_up
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_job import Trial, pack_folder
-from ftlab.sweeps.trial_queue import LEASE, Board, Held
+from ftlab.sweeps.trial_queue import LEASE, LeasedTrial, TrialQueue
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status
@@ -42,7 +42,7 @@ PARTING = 5.0  # seconds that an outage of the storage may last once we stop
 
 
 @dataclass
-class Outcome:
+class SweepOutcome:
     """What became of a sweep.
 
     Attributes:
@@ -51,7 +51,7 @@ class Outcome:
         over: whether every cell's budget is spent; else time was up.
     """
 
-    standings: list[Standing]
+    standings: list[CellProgress]
     failures: list[str] = field(default_factory=list)
     over: bool = True
 
@@ -65,7 +65,7 @@ def run_sweep(
     timeout: float | None = None,
     lease: float = LEASE,
     engine: Engine | None = None,
-) -> Outcome:
+) -> SweepOutcome:
     """Do every trial of a sweep that is not done yet, beside other coordinators of the same storage.
 
     Args:
@@ -82,7 +82,7 @@ def run_sweep(
         InputError: the sweep cannot run; no trial was begun.
         Interrupted: by Ctrl-C or SIGTERM.
     """
-    engine = engine or Workers()  # imports while we read the data
+    engine = engine or LocalEngine()  # imports while we read the data
     signals = Signals()
     try:
         engine.prepare(need(sweep.study), workers, timeout)
@@ -94,7 +94,7 @@ def run_sweep(
         tracker = SweepTracker(tracking_uri, unsent=Path(results) / sweep.study.name / UNSENT)
         sweep = sweep.on([f for p in made.cells for f in (p.data_fingerprint, p.backbone_fingerprint)])
         storage = Storage(sweep.storage)
-        board = Board(sweep, storage, better, lease)
+        board = TrialQueue(sweep, storage, better, lease)
         display = display or SweepDisplay(board.standing, better[0])
         storage.note = display.note
         for note in (*made.notes, *sweep.notes):
@@ -104,7 +104,7 @@ def run_sweep(
         with closing(trials.close, display.note):
             trials.open()
             dispatch(engine, trials, signals)
-        return Outcome(board.standing(), trials.failures, board.over())
+        return SweepOutcome(board.standing(), trials.failures, board.over())
     finally:
         signals.restore()
         engine.close()
@@ -131,7 +131,7 @@ def directions(sweep: Sweep) -> list[Direction]:
 class _Trials(Jobs):
     """The trials of a sweep as jobs: each seed of a trial is one."""
 
-    def __init__(self, sweep: Sweep, made: Plan, board: Board, tracker: SweepTracker,
+    def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: SweepTracker,
                  engine: Engine, results: Path, display: Display) -> None:
         self.sweep, self.board, self.tracker = sweep, board, tracker
         self.engine, self.display = engine, display
@@ -139,7 +139,7 @@ class _Trials(Jobs):
         self.work = (results / sweep.study.name / ".work" / sweep.name).absolute()
         self.failures: list[str] = []
         self.begun: deque[Trial] = deque()
-        self.solitary: deque[Held] = deque()
+        self.solitary: deque[LeasedTrial] = deque()
         self.until = time.monotonic() + (sweep.max_seconds or float("inf"))
         self.look = self.flushed = 0.0
         self.steps = isinstance(sweep.make_pruner(), WilcoxonPruner)
@@ -179,7 +179,7 @@ class _Trials(Jobs):
             return None
         return self._job(taken)
 
-    def _job(self, taken: list[Held]) -> Job:
+    def _job(self, taken: list[LeasedTrial]) -> Job:
         planned = self.planned[taken[0].cell.key.config]
         try:
             if len(taken) == 1:
@@ -233,7 +233,7 @@ class _Trials(Jobs):
             with contextlib.suppress(OSError):  # it holds others' trials, or a failed one's output
                 folder.rmdir()
 
-    def _end(self, standing: Standing) -> None:
+    def _end(self, standing: CellProgress) -> None:
         """What the search of a cell found, onto its parent run."""
         status: Status = "FINISHED" if standing.over else "KILLED"
         metrics = {

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from rich.progress import TaskID
 
 from ftlab.studies.display import Display
-from ftlab.sweeps.progress import Direction, Standing
+from ftlab.sweeps.progress import CellProgress, Direction
 from ftlab.terminal import Terminal
 
 LOOK = 5.0  # seconds until the trials of other coordinators are looked at again
@@ -26,7 +26,7 @@ class SweepDisplay(Display):
 
     noun = "trials"
 
-    def __init__(self, look: Callable[[], list[Standing]], direction: Direction,
+    def __init__(self, look: Callable[[], list[CellProgress]], direction: Direction,
                  console: Terminal | None = None) -> None:
         super().__init__(console)
         self.look, self.direction = look, direction
@@ -70,7 +70,7 @@ class SweepDisplay(Display):
                 self.cells[key.title] = self.bars.add_task(f"  {name}", total=s.budget, said="")
             self.bars.update(self.cells[key.title], completed=s.ended, said=self._said(s))
 
-    def _said(self, standing: Standing) -> str:
+    def _said(self, standing: CellProgress) -> str:
         """`3 of 16, 1 running, 1 pruned, best 0.9432`."""
         states = ((TrialState.RUNNING, "running"), (TrialState.PRUNED, "pruned"),
                   (TrialState.FAIL, "failed"))

@@ -18,7 +18,7 @@ from optuna.study import Study as Search
 from optuna.trial import FrozenTrial
 
 from ftlab.studies.run_queue import Holder
-from ftlab.sweeps.liveness import Owner, Watch
+from ftlab.sweeps.liveness import LivenessWatch, Owner
 from ftlab.sweeps.storage import Storage
 
 _LEASE = "ftlab.lease"
@@ -61,7 +61,7 @@ class Leases:
     def __init__(self, storage: Storage, roll: Search, seconds: float) -> None:
         self.storage, self.seconds = storage, seconds
         self.owner = Owner.this()
-        self._roll, self._watch = roll, Watch(seconds)
+        self._roll, self._watch = roll, LivenessWatch(seconds)
         self._beat, self._beaten, self._showing = 0, 0.0, Lock()
         self._known: set[tuple[int, int]] = set()
         storage.waiting = self.beat  # who waits for another's lock lives all the same

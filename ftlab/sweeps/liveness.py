@@ -39,7 +39,7 @@ class Owner:
         return {"beat": beat, "machine": self.machine, "process": self.process, "host": self.host}
 
 
-class Watch:
+class LivenessWatch:
     """Tells which owners are gone, without comparing clocks of different machines.
 
     An owner is gone when its process is (on our machine), or when we have watched its beat for

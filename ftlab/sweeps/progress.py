@@ -13,7 +13,7 @@ Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class CellProgress:
     """How a cell's trials stand.
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ftlab.sweeps.leases import Lease
-from ftlab.sweeps.trial_job import STATUS, Around
+from ftlab.sweeps.trial_job import STATUS, TrialContext
 
 
-def catch_up(trials: Around) -> None:
+def catch_up(trials: TrialContext) -> None:
     """Write what the store lacks of ended trials.
 
     A coordinator tells Optuna first and the store second. One that was killed between the two

@@ -13,7 +13,7 @@ from rich.table import Table
 from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.studies.display import Clock, clock
-from ftlab.sweeps.progress import Direction, Standing
+from ftlab.sweeps.progress import CellProgress, Direction
 from ftlab.sweeps.storage import Storage, is_file
 from ftlab.sweeps.sweep import Sweep
 from ftlab.terminal import plain_text
@@ -23,7 +23,7 @@ _STATES = ((TrialState.RUNNING, "running"), (TrialState.PRUNED, "pruned"),
            (TrialState.FAIL, "failed"))
 
 
-def status(sweep: Sweep) -> list[Standing]:
+def status(sweep: Sweep) -> list[CellProgress]:
     """Every cell's trials.
 
     Raises:
@@ -34,12 +34,12 @@ def status(sweep: Sweep) -> list[Standing]:
     if is_file(sweep.storage) and not Path(sweep.storage).exists():
         raise missing  # opening the journal would make the file
 
-    def look(storage: Storage) -> list[Standing]:
+    def look(storage: Storage) -> list[CellProgress]:
         found = []
         for cell in sweep.study.cells:
             name = f"{sweep.name}: {cell.key.title}"
             search = optuna.load_study(study_name=name, storage=storage.backend)
-            found.append(Standing(cell, sweep.trials_of(cell), search.get_trials(deepcopy=False)))
+            found.append(CellProgress(cell, sweep.trials_of(cell), search.get_trials(deepcopy=False)))
         return found
 
     storage = Storage(sweep.storage)
@@ -51,7 +51,7 @@ def status(sweep: Sweep) -> list[Standing]:
         storage.close()
 
 
-def left(standings: list[Standing]) -> float | None:
+def left(standings: list[CellProgress]) -> float | None:
     """Seconds until the budget is spent, at as many trials a time as run now.
 
     A technique's trials are taken to last as long as its earlier ones. None where none runs or
@@ -66,7 +66,7 @@ def left(standings: list[Standing]) -> float | None:
     return still.left(slots=running) if running and still.seconds else None
 
 
-def rich(sweep: Sweep, standings: list[Standing], direction: Direction) -> Table:
+def rich(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> Table:
     """For the terminal, in 80 columns: how far each cell is, its best so far, and with what.
 
     Columns in which nothing stands are left out.
@@ -92,7 +92,7 @@ def rich(sweep: Sweep, standings: list[Standing], direction: Direction) -> Table
     return table
 
 
-def _line(standing: Standing, states: list[TrialState], direction: Direction) -> list[str]:
+def _line(standing: CellProgress, states: list[TrialState], direction: Direction) -> list[str]:
     best = standing.best(direction)
     own = [t.values[0] for t in standing.trials
            if t.number == 0 and t.state == TrialState.COMPLETE]
@@ -105,7 +105,7 @@ def _line(standing: Standing, states: list[TrialState], direction: Direction) ->
     ]
 
 
-def _caption(sweep: Sweep, standings: list[Standing], direction: Direction) -> str:
+def _caption(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> str:
     better = "higher" if direction == "maximize" else "lower"
     text = f"own, best: {sweep.objectives[0]} ({better} is better) of the study's setting, and of all"
     seconds = left(standings)

@@ -16,7 +16,7 @@ from ftlab.studies.coordinator import coordinate
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
 from ftlab.studies.plan import Plan
-from ftlab.studies.run_job import Outcome
+from ftlab.studies.run_job import StudyOutcome
 from ftlab.studies.run_queue import Claim, Holder, Queue
 from ftlab.studies.study import Study
 from ftlab.sweeps.leases import Lease, Leases
@@ -39,7 +39,7 @@ def run_study(
     approve: Callable[[Plan], None] | None = None,
     storage: str | None = None,
     lease: float = LEASE,
-) -> Outcome:
+) -> StudyOutcome:
     """Do every run of a study that is not finished yet, beside other commands of the same study.
 
     Args:

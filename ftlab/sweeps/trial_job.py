@@ -17,16 +17,16 @@ from ftlab.studies.display import Display
 from ftlab.studies.engine import OUTPUT, Engine, Event, died
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_job import fingerprints, log_data, write_specification
-from ftlab.studies.shared_process import Member
+from ftlab.studies.shared_process import SharedJob
 from ftlab.sweeps.sweep import Sweep
-from ftlab.sweeps.trial_queue import ATTEMPTS, Board, Held
+from ftlab.sweeps.trial_queue import ATTEMPTS, LeasedTrial, TrialQueue
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status
 
 STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "FAIL": "FAILED"}
 
 
-class Around(Protocol):
+class TrialContext(Protocol):
     """What a trial needs of the sweep's coordinator.
 
     Attributes:
@@ -40,7 +40,7 @@ class Around(Protocol):
     """
 
     sweep: Sweep
-    board: Board
+    board: TrialQueue
     tracker: SweepTracker
     engine: Engine
     display: Display
@@ -48,7 +48,7 @@ class Around(Protocol):
     parents: dict[str, str]
     environment: str
     begun: deque[Trial]
-    solitary: deque[Held]
+    solitary: deque[LeasedTrial]
     failures: list[str]
     steps: bool
 
@@ -56,7 +56,7 @@ class Around(Protocol):
         """How many runs of the whole sweep read the frozen prefix of a cell; at least one."""
 
 
-class Trial(Member):
+class Trial(SharedJob):
     """One trial, as the coordinator sees it; a job for each of its seeds in turn.
 
     Args:
@@ -67,7 +67,7 @@ class Trial(Member):
         share: of its process's time that counts as this trial's.
     """
 
-    def __init__(self, trials: Around, held: Held, planned: PlannedCell,
+    def __init__(self, trials: TrialContext, held: LeasedTrial, planned: PlannedCell,
                  directory: Path | None = None, share: float = 1.0) -> None:
         self.trials, self.held, self.planned, self.share = trials, held, planned, share
         self.title = f"{held.cell.key.title}, trial {held.number}"
@@ -217,17 +217,17 @@ class Trial(Member):
         trials.tracker.settle(self.run_id, "LOST", {})
 
 
-def pack_folder(work: Path, last: Held) -> Path:
+def pack_folder(work: Path, last: LeasedTrial) -> Path:
     """Of trials that share a process; whoever takes the last one over removes it."""
     return work / f"{last.cell.key.technique}-{last.cell.key.config}-together-{last.number}-{last.token}"
 
 
-def _packs(work: Path, last: Held) -> list[Path]:
+def _packs(work: Path, last: LeasedTrial) -> list[Path]:
     """Folders of packs before this attempt."""
     now = pack_folder(work, last)
     same = now.name.rpartition("-")[0]
     return [left for left in work.glob(f"{same}-*") if left != now]
 
 
-def _folder(held: Held) -> str:
+def _folder(held: LeasedTrial) -> str:
     return f"{held.cell.key.technique}-{held.cell.key.config}-{held.number}"

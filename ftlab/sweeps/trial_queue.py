@@ -23,7 +23,7 @@ from ftlab.redaction import redact
 from ftlab.studies.study import Cell
 from ftlab.sweeps.leases import Lease, Leases
 from ftlab.sweeps.parallel_draws import independent
-from ftlab.sweeps.progress import Direction, Standing
+from ftlab.sweeps.progress import CellProgress, Direction
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.suggest import ask, complete
 from ftlab.sweeps.sweep import Sweep
@@ -36,7 +36,7 @@ _DIGEST = "ftlab.sweep"
 
 
 @dataclass
-class Held:
+class LeasedTrial:
     """A trial that this coordinator holds.
 
     Attributes:
@@ -56,7 +56,7 @@ class Held:
     attempts: int
 
 
-class Board:
+class TrialQueue:
     """A sweep's trials.
 
     Args:
@@ -109,11 +109,11 @@ class Board:
     def _trials(self, cell: Cell) -> list[FrozenTrial]:
         return self._searches[cell.key.config].get_trials(deepcopy=False)
 
-    def _standing(self) -> list[Standing]:
-        return [Standing(cell, budget, self._trials(cell))
+    def _standing(self) -> list[CellProgress]:
+        return [CellProgress(cell, budget, self._trials(cell))
                 for cell, budget in zip(self.sweep.study.cells, self._budgets, strict=True)]
 
-    def standing(self) -> list[Standing]:
+    def standing(self) -> list[CellProgress]:
         """Every cell's trials."""
         return self.storage.patiently(self._standing)
 
@@ -121,7 +121,7 @@ class Board:
         """Whether every cell's budget is spent."""
         return all(standing.over for standing in self.standing())
 
-    def take(self, more: bool = True) -> Held | None:
+    def take(self, more: bool = True) -> LeasedTrial | None:
         """A trial to try: one that nobody works at any more, else a new one.
 
         The cell with the fewest trials comes first, so that all advance alike.
@@ -132,7 +132,7 @@ class Board:
         taken = self.take_together(lambda cell: 1, more)
         return taken[0] if taken else None
 
-    def take_together(self, room: Callable[[Cell], int], more: bool = True) -> list[Held]:
+    def take_together(self, room: Callable[[Cell], int], more: bool = True) -> list[LeasedTrial]:
         """As `take`, several of one cell: new ones as far as no result could change what is drawn.
 
         Args:
@@ -144,7 +144,7 @@ class Board:
             self._leases.know(held.trial_id, held.token)
         return taken
 
-    def _take(self, more: bool, room: Callable[[Cell], int]) -> list[Held]:
+    def _take(self, more: bool, room: Callable[[Cell], int]) -> list[LeasedTrial]:
         standings, owners = self._standing(), self._leases.owners()
         for standing in standings:
             free = [trial for trial in standing.trials
@@ -158,26 +158,26 @@ class Board:
         least = min(open_, key=lambda s: len(s.trials) - s.count(TrialState.WAITING))
         return self._ask(least, room(least.cell))
 
-    def _take_over(self, cell: Cell, free: Sequence[FrozenTrial]) -> list[Held]:
+    def _take_over(self, cell: Cell, free: Sequence[FrozenTrial]) -> list[LeasedTrial]:
         """Trials whose attempts count against them share no process."""
         search = self._searches[cell.key.config]
         suspect = [Lease.of(trial).attempts > 0 and Lease.of(trial).owner is None for trial in free]
         together = free[:1] if suspect[0] else [t for t, s in zip(free, suspect, strict=True) if not s]
         return [self._grant(cell, complete(search, self.sweep, cell, trial)) for trial in together]
 
-    def _ask(self, standing: Standing, room: int) -> list[Held]:
+    def _ask(self, standing: CellProgress, room: int) -> list[LeasedTrial]:
         search, cell = self._searches[standing.cell.key.config], standing.cell
         begun = [t for t in standing.trials if t.state != TrialState.WAITING]
         count = max(1, min(room, standing.budget - len(begun),
                            independent(self.sweep.make_sampler(0), begun)))
         return [self._grant(cell, ask(search, self.sweep, cell)) for _ in range(int(count))]
 
-    def _grant(self, cell: Cell, trial: FrozenTrial) -> Held:
+    def _grant(self, cell: Cell, trial: FrozenTrial) -> LeasedTrial:
         lease = self._leases.grant(trial)
-        return Held(cell, trial.number, trial._trial_id, dict(trial.params), lease.token,
+        return LeasedTrial(cell, trial.number, trial._trial_id, dict(trial.params), lease.token,
                     lease.attempts)
 
-    def report(self, held: Held, step: int, value: float) -> bool:
+    def report(self, held: LeasedTrial, step: int, value: float) -> bool:
         """Store an intermediate value; whether to stop: pruned, or no longer ours."""
         search = self._searches[held.cell.key.config]
 
@@ -191,22 +191,22 @@ class Board:
 
         return self._if_ours(held, act, otherwise=True)
 
-    def complete(self, held: Held, values: Sequence[float]) -> bool:
+    def complete(self, held: LeasedTrial, values: Sequence[float]) -> bool:
         """Tell a trial's values; False where it is no longer ours."""
         for name, value in zip(self.sweep.objectives, values, strict=True):
             if not math.isfinite(value):
                 return self.fail(held, f"{name} is {value}")
         return self._tell(held, TrialState.COMPLETE, list(values), "")
 
-    def prune(self, held: Held) -> bool:
+    def prune(self, held: LeasedTrial) -> bool:
         """End a trial whose last report counts as its value; False where it is no longer ours."""
         return self._tell(held, TrialState.PRUNED, None, "pruned")
 
-    def fail(self, held: Held, reason: str) -> bool:
+    def fail(self, held: LeasedTrial, reason: str) -> bool:
         """End a trial that gave no value; False where it is no longer ours."""
         return self._tell(held, TrialState.FAIL, None, reason)
 
-    def _tell(self, held: Held, state: TrialState, values: list[float] | None,
+    def _tell(self, held: LeasedTrial, state: TrialState, values: list[float] | None,
               reason: str) -> bool:
         # not by Study.tell: it lets samplers that have tried everything stop Study.optimize,
         # which fails where there is none
@@ -224,7 +224,7 @@ class Board:
         self._leases.forget(held.trial_id, held.token)
         return done
 
-    def release(self, held: Held, attempted: bool = False) -> bool:
+    def release(self, held: LeasedTrial, attempted: bool = False) -> bool:
         """Give a trial back, to be taken again by whoever comes; False where it is not ours.
 
         Args:
@@ -240,7 +240,7 @@ class Board:
         self._leases.forget(held.trial_id, held.token)
         return done
 
-    def _if_ours(self, held: Held, act: Callable[[FrozenTrial], bool], ended: bool = False,
+    def _if_ours(self, held: LeasedTrial, act: Callable[[FrozenTrial], bool], ended: bool = False,
                  otherwise: bool = False) -> bool:
         """`act(trial)` under the lock while the trial runs and is ours, else `otherwise`.
 

@@ -13,7 +13,7 @@ from ftlab.files import write
 from ftlab.studies.study_entries import merged
 from ftlab.studies.yaml_file import read
 from ftlab.studies.yaml_schema import dump
-from ftlab.sweeps.progress import Direction, Standing
+from ftlab.sweeps.progress import CellProgress, Direction
 from ftlab.sweeps.sweep import Sweep
 
 _SUFFIX = ".tuned"
@@ -22,7 +22,7 @@ _STATES = ((TrialState.COMPLETE, "complete"), (TrialState.PRUNED, "pruned"),
            (TrialState.FAIL, "failed"))
 
 
-def write_tuned(sweep: Sweep, standings: Sequence[Standing], direction: Direction,
+def write_tuned(sweep: Sweep, standings: Sequence[CellProgress], direction: Direction,
                 command: str) -> Path:
     """Write `<study>.tuned.yaml` beside the study file, whole or not at all; its path.
 
@@ -60,7 +60,7 @@ def write_tuned(sweep: Sweep, standings: Sequence[Standing], direction: Directio
     return path
 
 
-def _header(sweep: Sweep, standings: Sequence[Standing], direction: Direction,
+def _header(sweep: Sweep, standings: Sequence[CellProgress], direction: Direction,
             command: str) -> list[str]:
     """The command, the budget, and of each cell what was found against the study's own setting."""
     seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.class_names import absent_class, class_name, flattened, unseen
@@ -179,4 +179,4 @@ class Classification(Task):
         return {"classes": self.classes, "train_counts": counts}
 
     def outside(self) -> PlainOutputs:
-        return PlainOutputs(Lines(_TELL.format(classes=self.classes)), scores=True)
+        return PlainOutputs(CodeLines(_TELL.format(classes=self.classes)), scores=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
@@ -190,7 +190,7 @@ class Detection(Task):
                 for place, title in enumerate(("id", "label", *corners, "score"))}
 
     def outside(self) -> PlainOutputs:
-        return PlainOutputs(Lines(_TELL.format(classes=self.classes)), scores=True)
+        return PlainOutputs(CodeLines(_TELL.format(classes=self.classes)), scores=True)
 
     def agrees(self, given: Mapping[str, Any], expected: Mapping[str, Any],
                tolerance: float) -> bool:

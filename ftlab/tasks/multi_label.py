@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.class_names import absent_class, flattened, unseen
@@ -256,4 +256,4 @@ class MultiLabel(Task):
 
     def outside(self) -> PlainOutputs:
         code = _TELL.format(labels=self.labels, threshold=self.threshold)
-        return PlainOutputs(Lines(code), scores=True)
+        return PlainOutputs(CodeLines(code), scores=True)

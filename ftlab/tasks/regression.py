@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Predictions, Task, direction
@@ -173,7 +173,7 @@ class Regression(Task):
         return {"train_mean": self.mean, "train_standard_deviation": self._std}
 
     def outside(self) -> PlainOutputs:
-        return PlainOutputs(Lines(_TELL.format(std=self._std, mean=self.mean)))
+        return PlainOutputs(CodeLines(_TELL.format(std=self._std, mean=self.mean)))
 
     @property
     def outside_names(self) -> Sequence[str]:

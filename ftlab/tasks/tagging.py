@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
-from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
@@ -186,4 +186,4 @@ class Tagging(Task):
                 "tags": [target["tags"] for target in targets]}
 
     def outside(self) -> PlainOutputs:
-        return PlainOutputs(Lines(_TELL.format(tags=self.tags)))
+        return PlainOutputs(CodeLines(_TELL.format(tags=self.tags)))

@@ -17,7 +17,7 @@ from ftlab.backbones.base import Form
 from ftlab.backbones.new_tokens import thaw, train_rows
 from ftlab.backbones.task_model import Outputs, TaskModel
 from ftlab.data.base import DataModule
-from ftlab.data.train_batches import Share
+from ftlab.data.train_batches import BatchShare
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
@@ -213,7 +213,7 @@ class Technique(LightningModule, ABC):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """`loss`, to be minimised, as the batch counts in its update; `mean`, of the batch."""
         loss = self.task.loss(self.model(batch), batch) + self.penalty(self.model)
-        share: Share | None = batch.get("share")  # a batch by itself is an update
+        share: BatchShare | None = batch.get("share")  # a batch by itself is an update
         return {"loss": loss if share is None else share.of(loss), "mean": loss.detach()}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -14,8 +14,8 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Technique
 from ftlab.techniques.label_likelihood import (
-    Continuations,
-    Prompts,
+    LabelLikelihoods,
+    PromptBuilder,
     decode,
     tokenise,
     without_special,
@@ -66,7 +66,7 @@ class InContext(Technique):
         self.separator = separator
         self.per_token = per_token
         self.calibrate = calibrate
-        self.prompts: Prompts | None = None
+        self.prompts: PromptBuilder | None = None
 
     def prepare(self, data: DataModule) -> None:
         classes: list[str] | None = getattr(data.task, "classes", None)
@@ -84,7 +84,7 @@ class InContext(Technique):
                                  f"the classes are: {', '.join(classes)}")
         words = [self.gap + self.labels.get(name, name) for name in classes]
         tokenizer = reads.tokenizer
-        self.prompts = Prompts(
+        self.prompts = PromptBuilder(
             tokenizer, self.head, self.tail, self._demonstrations(data, tokenizer, words),
             [_continuation(tokenizer, self.tail, word) for word in words], reads.longest)
         self.prompts.check()
@@ -130,7 +130,7 @@ class InContext(Technique):
         device = next(model.parameters()).device
         if device.type == "meta":
             return  # planning: no parameters are added
-        reading = Continuations(self.prompts, self.per_token)
+        reading = LabelLikelihoods(self.prompts, self.per_token)
         if self.calibrate:
             empty = tokenise(self.prompts.tokenizer, "N/A")
             with torch.no_grad():

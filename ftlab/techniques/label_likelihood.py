@@ -16,7 +16,7 @@ from ftlab.errors import InputError
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptBuilder:
     """How a text becomes a prompt: demonstrations, then the text in its template.
 
     Attributes:
@@ -77,7 +77,7 @@ class Prompts:
             dropped += len(prompt) - self.room
 
 
-class Continuations(nn.Module):
+class LabelLikelihoods(nn.Module):
     """Log-likelihoods of the labels behind a text, as a model's outputs.
 
     Keys and values of the demonstrations are computed once; those of a text once for all labels.
@@ -92,7 +92,7 @@ class Continuations(nn.Module):
 
     bias: Tensor
 
-    def __init__(self, prompts: Prompts, per_token: bool) -> None:
+    def __init__(self, prompts: PromptBuilder, per_token: bool) -> None:
         super().__init__()
         self.prompts = prompts
         self.per_token = per_token

@@ -11,7 +11,7 @@ from peft import PromptLearningConfig, get_peft_model
 from torch import nn
 
 from ftlab.backbones.forms.causal import CausalModel
-from ftlab.backbones.forms.per_token import TokensModel
+from ftlab.backbones.forms.per_token import PerTokenModel
 from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.text_preprocessing import positions
 from ftlab.data.base import DataModule
@@ -50,7 +50,7 @@ def wrap_with_virtual_tokens(
             "take LoRA or IA3 for it",
         )
     if (argument == "inputs_embeds" and hasattr(network, "score")
-            and not isinstance(model, TokensModel)):
+            and not isinstance(model, PerTokenModel)):
         raise Incompatible(
             f"{technique}: {type(network).__name__} finds the last token by the input's ids, "
             "which virtual tokens hide from it",

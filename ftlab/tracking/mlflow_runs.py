@@ -37,7 +37,7 @@ CLOCKS = 600_000  # milliseconds by which the clocks of two machines may differ
 _DIGEST = 36  # characters of a data set's digest, MLflow's limit
 
 
-class Runs(Experiments):
+class MlflowRuns(Experiments):
     """Reads and writes runs; every method may be called again after it failed half-way."""
 
     def open_cell(

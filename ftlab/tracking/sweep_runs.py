@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
 
 from ftlab.tracking.election import elect
-from ftlab.tracking.mlflow_runs import CLOCKS, Runs
+from ftlab.tracking.mlflow_runs import CLOCKS, MlflowRuns
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tags import ORIGIN, cell_names
@@ -16,7 +16,7 @@ from ftlab.tracking.tags import ORIGIN, cell_names
 _BATCH = 100  # params in one log_batch, MLflow's limit
 
 
-def open_sweep(runs: Runs, client: MlflowClient, key: CellKey, sweep: str) -> str:
+def open_sweep(runs: MlflowRuns, client: MlflowClient, key: CellKey, sweep: str) -> str:
     """Get or make the parent run of a cell's search, RUNNING; its id."""
     experiment = runs.experiment(key.study)
     wanted = f"tags.`ftlab.kind` = 'sweep' and tags.`ftlab.cell` = '{key.digest}'"
@@ -38,7 +38,7 @@ def open_sweep(runs: Runs, client: MlflowClient, key: CellKey, sweep: str) -> st
     return str(parent.info.run_id)
 
 
-def open_trial(runs: Runs, client: MlflowClient, parent: str, number: int, attempt: int,
+def open_trial(runs: MlflowRuns, client: MlflowClient, parent: str, number: int, attempt: int,
                searched: Mapping[str, str], config: Mapping[str, str], token: str, started: int
                ) -> str:
     """Make the run of an attempt at a trial; `token` finds it again when a try was cut off."""

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from ftlab.tracking import ui_layout
 from ftlab.tracking.election import elected
 from ftlab.tracking.metrics import as_metrics, plain
-from ftlab.tracking.mlflow_runs import Runs
+from ftlab.tracking.mlflow_runs import MlflowRuns
 from ftlab.tracking.mlflow_values import flatten, name_of, tag_values
 from ftlab.tracking.records import CellKey, TrialRecord
 from ftlab.tracking.tracker import Status, Tracker
@@ -133,7 +133,7 @@ class SweepTracker(Tracker):
             return ui_layout.sweep_path(self._outbox.read(lambda: self._runs.experiment(study)), sweep)
 
 
-def _trials(runs: Runs, study: str, sweep: str) -> list[TrialRecord]:
+def _trials(runs: MlflowRuns, study: str, sweep: str) -> list[TrialRecord]:
     last: dict[tuple[str, int], TrialRecord] = {}
     found = runs.search(runs.experiment(study), "tags.`ftlab.kind` = 'trial'")
     for run in sorted(found, key=_rank):

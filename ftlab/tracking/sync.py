@@ -14,7 +14,7 @@ from pathlib import Path
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
 from ftlab.tracking import store
-from ftlab.tracking.mlflow_runs import Runs
+from ftlab.tracking.mlflow_runs import MlflowRuns
 from ftlab.tracking.outbox import Outbox
 from ftlab.tracking.spool import FOLDER, Spool
 from ftlab.tracking.writes import Write, Writer
@@ -130,7 +130,7 @@ def _writer(spool: Spool, uri: str | None) -> Writer:
         raise InputError(f"{spool.path}: its writes are for {spool.store}, not {redact(address)}",
                          f"--tracking-uri {spool.store}")
     client = store.connect(address)
-    return Writer(client, Runs(client))
+    return Writer(client, MlflowRuns(client))
 
 
 def _send(spool: Spool, send: Callable[[Write, str], str]) -> Sent:

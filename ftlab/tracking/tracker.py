@@ -18,7 +18,7 @@ from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
 from ftlab.tracking import gc_pause, store, ui_layout
 from ftlab.tracking.metrics import MetricBuffer, as_metrics, plain
-from ftlab.tracking.mlflow_runs import Runs
+from ftlab.tracking.mlflow_runs import MlflowRuns
 from ftlab.tracking.mlflow_values import flatten, tag_values
 from ftlab.tracking.outbox import OUTAGE, Outbox, T, one_line
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
@@ -59,8 +59,8 @@ class Tracker:
         return store.connect(self.uri)
 
     @cached_property
-    def _runs(self) -> Runs:
-        return Runs(self._client)
+    def _runs(self) -> MlflowRuns:
+        return MlflowRuns(self._client)
 
     @cached_property
     def _writer(self) -> Writer:

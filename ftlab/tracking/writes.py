@@ -13,7 +13,7 @@ from mlflow.entities import Metric, RunTag
 
 from ftlab.errors import InputError
 from ftlab.tracking import sweep_runs
-from ftlab.tracking.mlflow_runs import Runs
+from ftlab.tracking.mlflow_runs import MlflowRuns
 from ftlab.tracking.records import CellKey
 
 _TAGS = 100  # in one log_batch, MLflow's limit
@@ -48,7 +48,7 @@ class Writer:
         runs: of the same store.
     """
 
-    def __init__(self, client: MlflowClient, runs: Runs) -> None:
+    def __init__(self, client: MlflowClient, runs: MlflowRuns) -> None:
         self._client, self._runs = client, runs
         self._incomplete: set[str] = set()  # runs whose files the store did not take
         self._actions: dict[str, Callable[..., object]] = {

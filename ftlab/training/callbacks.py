@@ -29,7 +29,7 @@ EVERY = 10  # steps from one look at the loss to the next: a look waits for the 
 HEARTBEAT = 1.0  # seconds from one sign of life to the next, where steps are long
 
 
-class Watch(Callback):
+class TrainingMonitor(Callback):
     """Reports progress and metrics, times steps, and stops at a non-finite loss.
 
     Args:

@@ -32,14 +32,14 @@ from ftlab.training import (
     merging,
     precision,
 )
-from ftlab.training.callbacks import BestEpoch, Pruning, Report, Watch
-from ftlab.training.declined import Declined
+from ftlab.training.callbacks import BestEpoch, Pruning, Report, TrainingMonitor
+from ftlab.training.declined import NotApplicable
 from ftlab.training.heads.cached_head import CachedHead, find_head
-from ftlab.training.heads.head_members import Member, Seed, random_state
+from ftlab.training.heads.head_members import SeedGroup, StackedRun, random_state
 from ftlab.training.heads.stacked_heads import train_stack
 from ftlab.training.padding_sensitivity import reads_padding
 from ftlab.training.prefix import use_cache
-from ftlab.training.rank_consistency import Agreement
+from ftlab.training.rank_consistency import RankConsistency
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.unused_parameters import retire_unused
 
@@ -98,10 +98,10 @@ def fit(
     if sharded:
         fsdp.check(model)
         run.technique.shard = fsdp.shard
-    watch = Watch(guard, report, run.settings.log_every)
+    watch = TrainingMonitor(guard, report, run.settings.log_every)
     best = best_epoch(run, model, whole=pruning is None)
     alike = {"configuration": run.record, "data set": run.data.fingerprint, "model": guard.before}
-    callbacks: list[Callback] = [Agreement(alike), watch, best, *([pruning] if pruning else [])]
+    callbacks: list[Callback] = [RankConsistency(alike), watch, best, *([pruning] if pruning else [])]
     if sharded:
         callbacks.append(fsdp.EvenValidation())
     if run.settings.patience:
@@ -159,7 +159,7 @@ def _head(run: Run, trainer: Trainer, report: Report) -> CachedHead | None:
         return None  # the prefix has said why
     try:
         head = find_head(run, trainer)
-    except Declined as error:
+    except NotApplicable as error:
         report({"event": "shortcut", "text": f"the head is trained by the Trainer: {error}"})
         return None
     report({"event": "shortcut", "text": "the head is trained on cached features alone"})
@@ -168,9 +168,9 @@ def _head(run: Run, trainer: Trainer, report: Report) -> CachedHead | None:
 
 def _only_member(
     run: Run, head: CachedHead, guard: guards.TensorGuard, best: BestEpoch, report: Report
-) -> Member:
-    seed = Seed(run.data, guard, head.parameters(), random_state(head.linear.weight.device))
-    return Member(run, seed, best, report)
+) -> StackedRun:
+    seed = SeedGroup(run.data, guard, head.parameters(), random_state(head.linear.weight.device))
+    return StackedRun(run, seed, best, report)
 
 
 def best_epoch(run: Run, model: TaskModel, whole: bool) -> BestEpoch:

@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from ftlab.errors import GuardFailed
 
 
-class Agreement(Callback):
+class RankConsistency(Callback):
     """Holds all ranks to the same start, before the first step.
 
     DDP itself copies the first rank's parameters to the others and never looks at what they had,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ftlab.training.callbacks import Report
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.execute import execute
 from ftlab.training.fit import Run
 from ftlab.training.heads.fit_stack import fit_heads
@@ -37,7 +37,7 @@ def execute_together(
     if not reason:
         try:
             return _packed(runs, reports, stops)
-        except Declined as error:
+        except NotApplicable as error:
             reason = str(error)
     results = []
     for number, (run, report) in enumerate(zip(runs, reports, strict=True)):
@@ -69,7 +69,7 @@ def _packed(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> lis
     if runs[0].technique.together == "heads":
         return fit_heads(runs, reports, stops)
     if stops is None:
-        raise Declined("whole runs of adapters are measured one at a time")
+        raise NotApplicable("whole runs of adapters are measured one at a time")
     return fit_packed(runs, reports, stops)
 
 

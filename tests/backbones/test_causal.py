@@ -14,7 +14,7 @@ from families import tokenizer
 from ftlab.backbones import gguf_file
 from ftlab.backbones.forms.causal import packs, restarting_positions
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.data.batches import Row
+from ftlab.data.batches import ExampleRow
 from ftlab.data.sequence_packing import PackedCollate
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.classification import Classification
@@ -161,7 +161,7 @@ def test_mask__of_an_example_is_its_own_whatever_the_batch(folder, prompts):
 def test_packing__gives_the_unpacked_loss_and_gradients(name, implementation, folder, prompts):
     model = HuggingFace(str(folder(name)), dropout=0.0).build(TASK).train()
     model.network.set_attn_implementation(implementation)
-    rows = [Row(prompt.tolist(), {"labels": torch.randint(4, 20, (k + 1,)).tolist(), "text": ""},
+    rows = [ExampleRow(prompt.tolist(), {"labels": torch.randint(4, 20, (k + 1,)).tolist(), "text": ""},
                 k, 0) for k, prompt in enumerate(prompts)]
     packed = PackedCollate(12, pad=3, several=True, prompts=False)(rows)
     assert packed["inputs"]["input_ids"].shape[0] < len(rows)
@@ -179,7 +179,7 @@ def test_packing__gives_the_unpacked_loss_and_gradients(name, implementation, fo
 
 def test_packing__whole_rows_give_transformers_loss(folder, prompts):
     model = adapted(folder("llama"), None)
-    rows = [Row(prompt[:1].tolist(), {"labels": prompt[1:].tolist()}, i, 0)
+    rows = [ExampleRow(prompt[:1].tolist(), {"labels": prompt[1:].tolist()}, i, 0)
             for i, prompt in enumerate(prompts[:3])]
     apart = PackedCollate(12, pad=3, several=False, prompts=True)(rows)
     packed = PackedCollate(40, pad=3, several=True, prompts=True)(rows)
@@ -195,7 +195,7 @@ def test_packing__whole_rows_give_transformers_loss(folder, prompts):
 def test_packing__is_refused_where_examples_would_mix(folder, prompts):
     assert packs(adapted(folder("gpt2"), None).network)
     model = adapted(folder("opt"), None)
-    rows = [Row(prompt.tolist(), {"labels": [5, 3]}, i, 0) for i, prompt in enumerate(prompts)]
+    rows = [ExampleRow(prompt.tolist(), {"labels": [5, 3]}, i, 0) for i, prompt in enumerate(prompts)]
     with pytest.raises(Incompatible, match="OPTForCausalLM lets packed examples see each other"):
         model(PackedCollate(12, pad=3, several=True, prompts=False)(rows))
 

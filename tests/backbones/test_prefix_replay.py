@@ -8,8 +8,8 @@ from families import IMAGE, TEXT
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ftlab.backbones.forward_trace import Unplayable
-from ftlab.backbones.prefix_replay import Prefix
+from ftlab.backbones.forward_trace import NotReplayable
+from ftlab.backbones.prefix_replay import FrozenPrefix
 from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.torchvision import Torchvision
 from ftlab.tasks.classification import Classification
@@ -58,7 +58,7 @@ class Recorded:
 
 
 def check(model: TaskModel, batch: dict) -> None:
-    prefix = Prefix(model, batch)
+    prefix = FrozenPrefix(model, batch)
     with torch.no_grad():
         handed, masks = prefix.record(batch)
     assert all(len(rows) == len(batch["index"]) for rows in handed)
@@ -84,8 +84,8 @@ def test_prefix__of_every_family(
     retire_unused(model, batch)
     freeze(model, training)
     if (family, training) in UNPLAYABLE:
-        with pytest.raises(Unplayable, match=UNPLAYABLE[family, training]):
-            Prefix(model, batch)
+        with pytest.raises(NotReplayable, match=UNPLAYABLE[family, training]):
+            FrozenPrefix(model, batch)
         return
     check(model, batch)
 

@@ -36,7 +36,7 @@ from ftlab.tracking.tracker import Tracker
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead
-from ftlab.training.heads.head_members import Member, Seed
+from ftlab.training.heads.head_members import SeedGroup, StackedRun
 from ftlab.training.heads.stacked_heads import StackedFit
 from ftlab.training.trainer_settings import TrainerSettings
 
@@ -96,9 +96,9 @@ def ours(features: torch.Tensor, target: torch.Tensor, report: Callable[[Any], N
         data=data, settings=TrainerSettings(max_epochs=epochs, log_every=1),
         technique=SimpleNamespace(lr=1e-3, optim=OPTIM, model=linear))
     guard = TensorGuard(linear)  # type: ignore[arg-type]  # only named tensors are asked for
-    seed = Seed(data, guard, head.parameters(), torch.get_rng_state())  # type: ignore[arg-type]  # enough of one
+    seed = SeedGroup(data, guard, head.parameters(), torch.get_rng_state())  # type: ignore[arg-type]  # enough of one
     best = BestEpoch("val/loss", False, None, set(), {})
-    member = Member(run, seed, best, report)  # type: ignore[arg-type]  # enough of one
+    member = StackedRun(run, seed, best, report)  # type: ignore[arg-type]  # enough of one
     fit = StackedFit(head, [member])
     begin = time.perf_counter()
     fit.train()

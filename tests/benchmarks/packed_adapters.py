@@ -31,7 +31,7 @@ from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.text import TextClassification
 from ftlab.techniques.lora import LoRA
 from ftlab.training.costs import uncached
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.fit import Run
 from ftlab.training.packed import packing_check
 from ftlab.training.packed.pack import Pack
@@ -166,7 +166,7 @@ def prepared(pack: Pack) -> tuple[Callable[[Any], list[float]], str]:
     pack.context = lambda: in_precision(pack.run.settings.precision)
     try:
         packing_check.check(pack)
-    except Declined as reason:
+    except NotApplicable as reason:
         # on the first one's network and cache, which is as much work as on each one's own
         loop = one_after_another(pack.alive[:1] * SLOTS, EPOCHS * len(pack.batches))
         return lambda rows: loop(rows.drawn[0]), str(reason)

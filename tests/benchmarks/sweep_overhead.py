@@ -24,7 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep, load_sweep
-from ftlab.sweeps.trial_queue import Board
+from ftlab.sweeps.trial_queue import TrialQueue
 
 TRIALS = 500
 WARM = 50  # trials, after which memory is measured first
@@ -51,7 +51,7 @@ def a_sweep(folder: Path) -> Sweep:
 
 def ours(sweep: Sweep, address: str) -> Iterator[None]:
     """One trial a step."""
-    board = Board(sweep, Storage(address), ["maximize"])
+    board = TrialQueue(sweep, Storage(address), ["maximize"])
     while held := board.take():
         board.beat()
         for step in range(REPORTS):

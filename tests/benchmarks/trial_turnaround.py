@@ -28,8 +28,8 @@ import yaml
 from optuna.trial import TrialState
 
 from ftlab.studies.components import build
-from ftlab.studies.engine import SPECIFICATION, STOP, Event, Share
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.engine import SPECIFICATION, STOP, Event, MachineShare
+from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 from ftlab.sweeps.storage import Storage
 from ftlab.training import fit
@@ -106,7 +106,7 @@ class Reference:
         return [before.item(), after.item()]
 
 
-def trial(engine: Workers, folder: Path, said: dict[str, Any], fault: bool = False,
+def trial(engine: LocalEngine, folder: Path, said: dict[str, Any], fault: bool = False,
           ) -> tuple[float, list[Event]]:
     """Seconds from the start to the end of a trial, and its events."""
     folder.mkdir()
@@ -144,7 +144,7 @@ def measure(folder: Path) -> list[dict[str, Any]]:
     os.chdir(folder)
     said = load_study(folder / "study.yaml").cells[0].config
     reference = Reference(said, folder / "reference")
-    engine = Workers([Share(1)])
+    engine = LocalEngine([MachineShare(1)])
     trial(engine, folder / "warm", said)  # the server's imports
     ours, plain, written, lost = [], [], [], 0
     for number in range(TRIALS):

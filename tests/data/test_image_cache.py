@@ -19,7 +19,7 @@ from ftlab.data.base import DataModule
 from ftlab.data.box_augment import BoxAugment
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment
-from ftlab.data.image_cache import KeptImages, Named
+from ftlab.data.image_cache import ImageBatchRef, ImageCache
 from ftlab.data.image_dataset import FitSize
 from ftlab.data.object_detection import ObjectDetection
 from ftlab.data.splits import Split, Subset
@@ -236,17 +236,17 @@ def test_named__is_moved_to_where_no_image_resides(tmp_path: Path) -> None:
     for kept in data.kept_images():
         kept.reside(torch.device("meta"))
     named = list(data.eval_loader("test"))
-    assert isinstance(named[0]["inputs"]["pixels"], Named)
+    assert isinstance(named[0]["inputs"]["pixels"], ImageBatchRef)
     assert_equal([move_data_to_device(each, CPU) for each in named], expected)
     there = move_data_to_device(named[0], torch.device("meta"))["inputs"]["pixels"]
     assert there.is_meta and there.shape == expected[0]["inputs"]["pixels"].shape
 
 
 def test_kept__are_picklable_for_processes_that_are_not_forked() -> None:
-    kept = KeptImages([torch.full((3, 5, 5), i, dtype=torch.uint8) for i in range(4)],
+    kept = ImageCache([torch.full((3, 5, 5), i, dtype=torch.uint8) for i in range(4)],
                       FitSize((3, 3), functional.InterpolationMode.BILINEAR), 3)
     kept[1]
     with torch.multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert torch.equal(pool.apply(KeptImages.__getitem__, (kept, 2)),
+        assert torch.equal(pool.apply(ImageCache.__getitem__, (kept, 2)),
                            torch.full((3, 3, 3), 2, dtype=torch.uint8))
     assert kept._made.tolist() == [0, 1, 1, 0]

@@ -12,7 +12,7 @@ from matrix import make_world
 from ftlab.backbones.forms.detection_model import Keep
 from ftlab.errors import Incompatible
 from ftlab.exports.export import write_model
-from ftlab.exports.loading_code import Loading
+from ftlab.exports.loading_code import LoadingCode
 from ftlab.exports.pyfunc import register_model
 from ftlab.exports.restore_run import Restored
 from ftlab.exports.verify import known, samples
@@ -82,4 +82,4 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
 def test_model__without_predictions_is_refused(found: Callable, tmp_path: Path) -> None:
     model = found("text_classification")
     with pytest.raises(Incompatible, match="has no table of examples"):
-        register_model(Kept(tmp_path / "kept"), "m", model, Loading(), tmp_path)
+        register_model(Kept(tmp_path / "kept"), "m", model, LoadingCode(), tmp_path)

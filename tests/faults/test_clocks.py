@@ -106,8 +106,8 @@ def test_two_machines__trials_of_a_killed_one_go_to_the_other_once(
     write_sweep(tmp_path, tiny_bert, reviews, faulty, trials=6,
                 spaces={"faulty": {"lr": {"low": 1e-3, "high": 1e-1, "log": True}}})
     command = ("sweep", "sweep.yaml", "--allow", "faulty", "--workers", "1")
-    one, other = (begin(tmp_path, *command, NAP="0.5", LD_PRELOAD=LIBRARY, FAKETIME=shift,
-                        FAKETIME_DONT_FAKE_MONOTONIC="1") for shift in ahead)
+    one, other = (begin(tmp_path, *command, NAP="0.5", LD_PRELOAD=LIBRARY, FAKETIME=shift)
+                  for shift in ahead)
 
     def both() -> bool:
         running = [each for found in trials(tmp_path).values() for each in found

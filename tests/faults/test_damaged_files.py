@@ -18,7 +18,7 @@ from ftlab.errors import InputError
 from ftlab.reports.columns import grid
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.sheet import Sheet, layout
-from ftlab.reports.study_results import Source, gather
+from ftlab.reports.study_results import StudyResults, gather
 from ftlab.reports.table import write
 from ftlab.studies import check_cache as remembered_module
 from ftlab.studies import run_process
@@ -81,9 +81,9 @@ def kept(study: Kept) -> Iterator[Kept]:
     study.file.write_bytes(content)
 
 
-def source(kept: Kept) -> Source:
+def source(kept: Kept) -> StudyResults:
     tracker = Tracker(kept.uri)
-    return Source("small", "test/accuracy", kept.keys,
+    return StudyResults("small", "test/accuracy", kept.keys,
                   {record.key: record for record in tracker.cells("small")},
                   {"bbc": Classification()}, tracker=tracker)
 

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from ftlab.reports import csv_files
 from ftlab.reports.against_baseline import family, sentences
 from ftlab.reports.comparison import compare
-from ftlab.reports.evidence import Measured
+from ftlab.reports.evidence import CellMetric
 from ftlab.tracking.records import CellKey
 
 GROUP = ("minilm", "bbc")
@@ -21,7 +21,7 @@ SPREADS = {"full": (0, 1, -1, 0, 0), "lora": (1, 0, -1, 0.5, -0.5), "probe": (0,
 
 def cell(name, mean, size=0.001, seeds=5, group=GROUP):
     values = {seed: mean + size * SPREADS[name][seed] for seed in range(seeds)}
-    return Measured(CellKey("study", *group, name, name), values)
+    return CellMetric(CellKey("study", *group, name, name), values)
 
 
 def raw(a, b):

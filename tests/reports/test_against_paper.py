@@ -6,7 +6,7 @@ from scipy import stats
 from ftlab.reports.against_paper import beside, layout, lines, verdict
 from ftlab.reports.formats import markdown
 from ftlab.reports.table import write
-from ftlab.studies.paper_numbers import PROTOCOL, Paper, Published
+from ftlab.studies.paper_numbers import PROTOCOL, Paper, PaperNumber
 from ftlab.tracking.aggregate import summarise
 
 
@@ -16,7 +16,7 @@ def paper(*numbers, tolerance=None, metric="test/accuracy"):
 
 
 def number(technique, value, dataset="bbc", group=""):
-    return Published(technique, "minilm", dataset, group, value)
+    return PaperNumber(technique, "minilm", dataset, group, value)
 
 
 VALUES = [0.90, 0.91, 0.92]

@@ -12,7 +12,7 @@ from ftlab.reports import task_means
 from ftlab.reports.averages import over_groups, over_tasks
 from ftlab.reports.columns import grid, parse
 from ftlab.reports.csv_files import to_csv
-from ftlab.reports.study_results import Source
+from ftlab.reports.study_results import StudyResults
 from ftlab.tasks.classification import Classification
 from tests.reports.conftest import Store
 
@@ -87,7 +87,7 @@ def test_grid__winners_swap_in_the_metrics_direction(metric, over_task, over_gro
     store = Store()
     keys = [store.add(name, [value] * 2, dataset=data, metric=metric)
             for (name, data), value in LOSSES.items()]
-    source = Source("study", metric, keys, {r.key: r for r in store.records},
+    source = StudyResults("study", metric, keys, {r.key: r for r in store.records},
                     {name: Classification() for name in "xyz"}, {"p": ["x", "y"], "q": ["z"]})
     made = grid([source], parse("datasets"))
     assert (f"best over tasks {over_task}, over groups {over_group}."

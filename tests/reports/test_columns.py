@@ -16,7 +16,7 @@ from ftlab.reports.csv_files import to_csv
 from ftlab.reports.formats import markdown, page, terminal
 from ftlab.reports.latex import latex
 from ftlab.reports.sheet import Line, Sheet
-from ftlab.reports.study_results import Source
+from ftlab.reports.study_results import StudyResults
 from ftlab.tasks.classification import Classification
 from tests.reports.conftest import Store
 
@@ -30,7 +30,7 @@ GROUPS = {"single": ["sst2", "cola"], "pair": ["rte"]}
 def source(store, keys, name="study", groups=None, report="test/accuracy"):
     records = {r.key: r for r in store.records if r.key in keys}
     tasks = {key.dataset: Classification() for key in keys}
-    return Source(name, report, keys, records, tasks, groups or {})
+    return StudyResults(name, report, keys, records, tasks, groups or {})
 
 
 def fill(store, scores=SCORES):

@@ -15,7 +15,7 @@ from ftlab.reports import csv_files
 from ftlab.reports.against_baseline import sentences
 from ftlab.reports.cell_summary import build
 from ftlab.reports.comparison import compare, compared, ranked
-from ftlab.reports.evidence import Measured, measured
+from ftlab.reports.evidence import CellMetric, measured
 from ftlab.reports.sentences import answer, bold, ties
 from ftlab.reports.statistics.paired import over_both, over_examples, over_seeds
 from ftlab.reports.statistics.two_studies import step
@@ -32,7 +32,7 @@ def cell(name, share, seeds=(0, 1, 2), examples=200, known=None, ids=None):
     hits = {seed: (RANDOM.random(examples) < share).astype(float) for seed in seeds}
     index = pd.Index(ids or [f"row {n}" for n in range(examples)])
     found = {seed: pd.Series(hits[seed], index=index) for seed in (seeds if known is None else known)}
-    return Measured(key, {seed: float(each.mean()) for seed, each in hits.items()}, found)
+    return CellMetric(key, {seed: float(each.mean()) for seed, each in hits.items()}, found)
 
 
 def table(a, b):
@@ -131,7 +131,7 @@ def test_less_may_be_better():
 def flat(name, mean, spread=0.0):
     """A technique with known means and no predictions."""
     values = {seed: mean + spread * (seed - 2) for seed in range(5)}
-    return Measured(CellKey("study", *GROUP, name, name), values)
+    return CellMetric(CellKey("study", *GROUP, name, name), values)
 
 
 def test_the_answer_in_a_sentence():
@@ -187,7 +187,7 @@ def test_predictions_come_from_the_store(store):
 def test_what_stands_is_decided_by_the_corrected_p_values():
     """Against a alone each of the two is found at 5% (p = 0.035); among three pairs neither is."""
     seeds = {"a": [0.90, 0.90, 0.90], "b": [0.88, 0.87, 0.86], "c": [0.88, 0.86, 0.87]}
-    cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
+    cells = [CellMetric(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
              for name, values in seeds.items()]
     found = compare(("minilm", "bbc"), cells, True)
     alone = stats.ttest_rel(seeds["a"], seeds["b"]).pvalue
@@ -196,7 +196,7 @@ def test_what_stands_is_decided_by_the_corrected_p_values():
 
 
 def test_a_difference_is_found_at_5_percent_and_no_sooner():
-    cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
+    cells = [CellMetric(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
              for name, values in (("a", [0.90, 0.90, 0.90]), ("b", [0.89, 0.88, 0.87]))]
     (pair,) = compare(("minilm", "bbc"), cells, True).pairs.values()
     assert pair.p == pytest.approx(0.0742, abs=1e-4) and not pair.differs
@@ -204,7 +204,7 @@ def test_a_difference_is_found_at_5_percent_and_no_sooner():
 
 def test_a_data_set_without_a_complete_technique_is_left_out_of_the_ranks():
     found = [compare(("minilm", name), [
-        Measured(CellKey("s", "minilm", name, technique, "0"), {0: score})
+        CellMetric(CellKey("s", "minilm", name, technique, "0"), {0: score})
         for technique, score in scores.items()], True)
         for name, scores in (("x", {"a": 0.9, "b": 0.8}), ("y", {}), ("z", {"a": 0.9, "b": 0.8}))]
     assert ranked(found, True)["minilm"].ranks == {"a": 1.0, "b": 2.0}
@@ -214,7 +214,7 @@ def test_a_data_set_without_a_complete_technique_is_left_out_of_the_ranks():
 
 def test_what_is_said_of_a_small_p_and_of_a_near_tie():
     near = [0.9, 0.91, 0.92]
-    cells = [Measured(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
+    cells = [CellMetric(CellKey("s", "minilm", "bbc", name, "0"), dict(enumerate(values)))
              for name, values in (("a", near), ("b", [0.898, 0.9078, 0.9176]), ("c", [0.8981] * 3))]
     found = compare(("minilm", "bbc"), cells[:2], True)
     p = stats.ttest_rel(near, [0.898, 0.9078, 0.9176]).pvalue

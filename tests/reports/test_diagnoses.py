@@ -16,7 +16,7 @@ from courses import (
 from scipy import stats
 
 from ftlab.reports.comparison import Compared, Comparison
-from ftlab.reports.diagnoses.base import LEVELS, Course, Observed, matters
+from ftlab.reports.diagnoses.base import LEVELS, RunHistory, StudyHistory, matters
 from ftlab.reports.diagnoses.notes import Notes
 from ftlab.reports.diagnoses.nothing_learned import weigh
 from ftlab.reports.diagnoses.power import MOST, needed
@@ -26,12 +26,12 @@ from ftlab.reports.statistics.paired import over_seeds
 LAST = EPOCHS * STEPS
 
 
-def said(study: Observed) -> dict[str, list]:
+def said(study: StudyHistory) -> dict[str, list]:
     """What is found, by title."""
     return {diagnosis.title: found for diagnosis, found in diagnose(study).items() if found}
 
 
-def beside(sick: list[Course], noise: int = 1) -> Observed:
+def beside(sick: list[RunHistory], noise: int = 1) -> StudyHistory:
     """A sick cell beside a healthy one that is far better, so that seeds suffice."""
     return observed({"sick": sick, "well": healthy(noise + 100, 0.97)})
 
@@ -49,58 +49,58 @@ def test_a_loss_near_zero__may_double() -> None:
     assert said(beside(runs)) == {}
 
 
-def tail(run: Course, metric: str, factor: float, epochs: int = 2) -> Course:
+def tail(run: RunHistory, metric: str, factor: float, epochs: int = 2) -> RunHistory:
     """The metric of the last epochs, so many times as large."""
     begin = LAST - STEPS * epochs
     return with_history(run, metric, lambda step, value: value * factor if step > begin else value)
 
 
-def overfitted() -> list[Course]:
+def overfitted() -> list[RunHistory]:
     draw = np.random.default_rng(3)
     return [course(draw, seed, [1.1, 0.4, 0.1, 0.02, 0.01, 0.01], [0.9, 0.8, 0.85, 0.9, 0.92, 0.93],
                    [0.6, 0.7, 0.72, 0.73, 0.73, 0.73], 0.7) for seed in range(3)]
 
 
-def rising() -> list[Course]:
+def rising() -> list[RunHistory]:
     draw = np.random.default_rng(3)
     return [course(draw, seed, [1.1, 0.7, 0.6, 0.5, 0.45, 0.4], [0.9, 0.7, 0.75, 0.8, 0.85, 0.88],
                    [0.6, 0.75, 0.7, 0.7, 0.7, 0.7], 0.7) for seed in range(3)]
 
 
-def diverged() -> list[Course]:
+def diverged() -> list[RunHistory]:
     return [tail(run, "train/epoch_loss", 2.0) for run in healthy(1, 0.85)]
 
 
-def spiked() -> list[Course]:
+def spiked() -> list[RunHistory]:
     first, *rest = healthy(1, 0.85)
     jump = with_history(first, "train/loss", lambda step, loss: 9.0 if step == 120 else loss)
     return [jump, *rest]
 
 
-def no_number() -> list[Course]:
+def no_number() -> list[RunHistory]:
     first, *rest = healthy(1, 0.85)
     broken = replace(first, status="FAILED", reason="non-finite loss at or before step 30",
                      metrics={}, named=None)
     return [broken, *rest]
 
 
-def vanished() -> list[Course]:
+def vanished() -> list[RunHistory]:
     return [with_metrics(run, train__grad_norm__embeddings=1e-6) for run in healthy(1, 0.85)]
 
 
-def exploded() -> list[Course]:
+def exploded() -> list[RunHistory]:
     first, *rest = healthy(1, 0.85)
     burst = with_history(first, "train/grad_norm", lambda step, n: 5e3 if step == 200 else n)
     return [burst, *rest]
 
 
-def no_gradient_number() -> list[Course]:
+def no_gradient_number() -> list[RunHistory]:
     first, *rest = healthy(1, 0.85)
     burst = with_history(first, "train/grad_norm", lambda step, n: math.nan if step == 200 else n)
     return [burst, *rest]
 
 
-def guessing() -> list[Course]:
+def guessing() -> list[RunHistory]:
     draw = np.random.default_rng(5)
     runs = []
     for run in healthy(1, 0.34):
@@ -110,7 +110,7 @@ def guessing() -> list[Course]:
     return runs
 
 
-def majority() -> list[Course]:
+def majority() -> list[RunHistory]:
     """Better than chance would be with such guesses, and not better than one class always."""
     target = ["a"] * 300 + ["b"] * 100
     said_ = ["a"] * 220 + ["b"] * 80 + ["b"] * 80 + ["a"] * 20
@@ -118,7 +118,7 @@ def majority() -> list[Course]:
             for run in healthy(1, 0.75)]
 
 
-def jumping() -> list[Course]:
+def jumping() -> list[RunHistory]:
     runs = []
     for run, best in zip(healthy(1, 0.85), (1, 3, 6), strict=True):
         course_ = with_history(run, "val/accuracy", lambda step, value, best=best: (
@@ -127,13 +127,13 @@ def jumping() -> list[Course]:
     return runs
 
 
-def unfinished() -> list[Course]:
+def unfinished() -> list[RunHistory]:
     draw = np.random.default_rng(3)
     return [course(draw, seed, [1.1, 1.0, 0.9, 0.8, 0.7, 0.6], [1.1, 1.0, 0.9, 0.8, 0.7, 0.6],
                    [0.4, 0.48, 0.56, 0.64, 0.72, 0.8], 0.8) for seed in range(3)]
 
 
-def noted() -> list[Course]:
+def noted() -> list[RunHistory]:
     return [replace(run, notes="3 of 444 test inputs are also in train (exact duplicates)")
             for run in healthy(1, 0.85)]
 
@@ -148,7 +148,7 @@ def test_notes__one_with_a_semicolon_is_one_and_of_all_that_ran_it_is_said_once(
                      "a larger max_length,")]
 
 
-def failed() -> list[Course]:
+def failed() -> list[RunHistory]:
     first, *rest = healthy(1, 0.85)
     return [replace(first, status="FAILED", reason="a trained tensor never moved"), *rest]
 
@@ -269,7 +269,7 @@ def test_too_few_seeds__asks_for_examples_where_they_do_not_tell(
     over = over_seeds(seeds, [0.0, 0.0, 0.0], 0.0)
     pair = Compared(over, over, replace(over, p=examples), p=0.2)
     means = {"a": 0.5, "b": 0.5 - over.difference}
-    study = Observed((), (Comparison(("minilm", "bbc"), means, "a", ("a", "b"), {("a", "b"): pair},
+    study = StudyHistory((), (Comparison(("minilm", "bbc"), means, "a", ("a", "b"), {("a", "b"): pair},
                                      True),))
     (found,) = said(study)["Too few seeds to tell"]
     assert found.seen.endswith(expected)
@@ -306,7 +306,7 @@ def test_contrary_selection__is_said_where_the_test_split_refutes_it() -> None:
 
 
 def test_no_record__gives_no_finding() -> None:
-    bare = [Course(seed, metrics={"test/accuracy": 0.8 + 0.001 * seed}) for seed in range(3)]
+    bare = [RunHistory(seed, metrics={"test/accuracy": 0.8 + 0.001 * seed}) for seed in range(3)]
     assert said(beside(bare)) == {}
 
 

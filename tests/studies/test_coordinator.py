@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ftlab.studies.engine import Engine, Event, Need
+from ftlab.studies.engine import Engine, Event, Requirements
 from ftlab.studies.plan import plan
 from ftlab.studies.study import load_study
 from ftlab.sweeps.study_runs import run_study
@@ -17,7 +17,7 @@ class Scripted(Engine):
 
     slots = 1
 
-    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+    def prepare(self, need: Requirements, workers: int | None, timeout: float | None) -> None:
         pass
 
     def start(self, directory: Path) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from ftlab.studies.ddp_ranks import _Rank, output_of, to_blame
-from ftlab.studies.engine import EVENTS, SPECIFICATION, Event, Share
-from ftlab.studies.json_lines import Lines
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.engine import EVENTS, SPECIFICATION, Event, MachineShare
+from ftlab.studies.json_lines import LineReader
+from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 
 TIMEOUT = 12.0  # of the engine: longer than this machine takes from one sign of life to the next
@@ -42,16 +42,16 @@ def specify(write: Callable[..., Path], tmp_path: Path) -> Specify:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Workers]:
+def engine() -> Iterator[LocalEngine]:
     """One for all cases: each shows as well that the one before left it in order."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        made = Workers([Share(2), Share(2)], TIMEOUT)
+        made = LocalEngine([MachineShare(2), MachineShare(2)], TIMEOUT)
     yield made
     made.close()
 
 
-def run(engine: Workers, *folders: Path) -> dict[Path, list[Event]]:
+def run(engine: LocalEngine, *folders: Path) -> dict[Path, list[Event]]:
     """Runs go on together until each has ended; what each reported."""
     said: dict[Path, list[Event]] = {folder: [] for folder in folders}
     for folder in folders:
@@ -81,7 +81,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def nothing_is_left(engine: Workers) -> bool:
+def nothing_is_left(engine: LocalEngine) -> bool:
     until = time.monotonic() + 3
     while left := descendants(engine._server.pid):
         if time.monotonic() > until:
@@ -103,7 +103,7 @@ REASONS = {
 
 @pytest.mark.parametrize(("how", "rank", "when"), CASES)
 def test_rank__that_dies_fails_the_run_soon_with_its_reason(
-    engine: Workers, specify: Specify, how: str, rank: int, when: str
+    engine: LocalEngine, specify: Specify, how: str, rank: int, when: str
 ) -> None:
     folder = specify(how=how, rank=rank, when=when)
     events = run(engine, folder)[folder]
@@ -122,7 +122,7 @@ def test_rank__that_dies_fails_the_run_soon_with_its_reason(
 
 @pytest.mark.parametrize(("how", "rank", "when"), SILENT)
 def test_rank__that_falls_silent_fails_the_run_within_the_timeout(
-    engine: Workers, specify: Specify, how: str, rank: int, when: str
+    engine: LocalEngine, specify: Specify, how: str, rank: int, when: str
 ) -> None:
     folder = specify(how=how, rank=rank, when=when)
     events = run(engine, folder)[folder]
@@ -139,20 +139,20 @@ def test_rank__that_falls_silent_fails_the_run_within_the_timeout(
     assert nothing_is_left(engine)
 
 
-def test_runs__side_by_side_never_meet(engine: Workers, specify: Specify) -> None:
+def test_runs__side_by_side_never_meet(engine: LocalEngine, specify: Specify) -> None:
     folders = [specify("one"), specify("two")]
     for events in run(engine, *folders).values():
         assert [events[-2]["event"], events[-1]["code"]] == ["done", 0], events
 
 
 @pytest.mark.parametrize(("how", "what"), [("other-rate", "optimizer"), ("other-head", "model")])
-def test_ranks__start_alike(engine: Workers, specify: Specify, how: str, what: str) -> None:
+def test_ranks__start_alike(engine: LocalEngine, specify: Specify, how: str, what: str) -> None:
     folder = specify(how=how, rank=1)
     events = run(engine, folder)[folder]
     assert f"rank 1 starts from another {what} than rank 0" in events[-2]["reason"]
 
 
-def test_prune__ends_all_ranks_after_the_same_epoch(engine: Workers, specify: Specify) -> None:
+def test_prune__ends_all_ranks_after_the_same_epoch(engine: LocalEngine, specify: Specify) -> None:
     folder = specify(trainer={"max_epochs": 5})
     engine.prune(folder)
     events = run(engine, folder)[folder]
@@ -162,7 +162,7 @@ def test_prune__ends_all_ranks_after_the_same_epoch(engine: Workers, specify: Sp
     assert sum("epoch" in event.get("metrics", ()) for event in events) == 1
 
 
-def test_supervisor__takes_its_ranks_with_it(engine: Workers, specify: Specify) -> None:
+def test_supervisor__takes_its_ranks_with_it(engine: LocalEngine, specify: Specify) -> None:
     folder = specify(how="hang", rank=1, when="2")
     engine.start(folder)
     seen: list[Event] = []
@@ -176,7 +176,7 @@ def test_supervisor__takes_its_ranks_with_it(engine: Workers, specify: Specify) 
     assert nothing_is_left(engine)
 
 
-def test_events__are_whole_lines(engine: Workers, specify: Specify) -> None:
+def test_events__are_whole_lines(engine: LocalEngine, specify: Specify) -> None:
     folder = specify(how="raise", rank=1, when="1")
     run(engine, folder)
     lines = (folder / EVENTS).read_text().splitlines()
@@ -185,7 +185,7 @@ def test_events__are_whole_lines(engine: Workers, specify: Specify) -> None:
 
 
 def rank(number: int, code: int, ended: float, said: dict | None = None, at: float = 0.0) -> _Rank:
-    made = _Rank(number, 0, Lines(-1), 0.0)
+    made = _Rank(number, 0, LineReader(-1), 0.0)
     made.code = ended, code
     made.last = (at, said) if said else None
     return made

@@ -3,12 +3,12 @@ import time
 
 import pytest
 
-from ftlab.studies.display import Clock, Display, Running, clock
+from ftlab.studies.display import Clock, Display, RunningJob, clock
 from ftlab.terminal import Terminal
 
 
-def running(technique: str, elapsed: float, fraction: float) -> Running:
-    return Running(technique, "fit", fraction, time.monotonic() - elapsed)
+def running(technique: str, elapsed: float, fraction: float) -> RunningJob:
+    return RunningJob(technique, "fit", fraction, time.monotonic() - elapsed)
 
 
 def near(seconds: float) -> object:

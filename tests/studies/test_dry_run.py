@@ -14,7 +14,7 @@ from ftlab.backbones import cache_folder
 from ftlab.studies.components import build
 from ftlab.studies.dry_run import Estimate, estimate
 from ftlab.studies.plan import Plan, PlannedCell, plan
-from ftlab.studies.runtime_estimate import START, Foreseen
+from ftlab.studies.runtime_estimate import START, RuntimeEstimate
 from ftlab.studies.study import Cell, Study, load_study
 from ftlab.training import hardware
 from ftlab.training.fit import Run, adapt
@@ -48,8 +48,8 @@ def test_total__has_each_shared_cache_once() -> None:
     cells = [planned("probe", 7), planned("last1", 6), planned("tuned", 7), planned("full", 0)]
     cache = Forecast(runs=6, plain=60.0, build=4.0, read=6.0, bytes=10)  # 9 s less a run
     made = Estimate(Plan(_Study(), cells), {  # type: ignore[arg-type]  # all that it reads of a study
-        "probe": Foreseen(20.0, cache), "last1": Foreseen(20.0, cache),
-        "tuned": Foreseen(20.0, cache), "full": Foreseen(20.0, why_not="the first block trains")})
+        "probe": RuntimeEstimate(20.0, cache), "last1": RuntimeEstimate(20.0, cache),
+        "tuned": RuntimeEstimate(20.0, cache), "full": RuntimeEstimate(20.0, why_not="the first block trains")})
     assert made.plain_seconds == 4 * 3 * 20.0
     assert made.total_seconds == pytest.approx(3 * (3 * 11.0 + 20.0) + 2 * 4.0)
     assert [cells[0].shares_prefix(each) for each in cells] == [True, False, True, False]
@@ -61,9 +61,9 @@ def test_estimate__counts_the_seeds_of_all_cells_that_share(
 ) -> None:
     asked: dict[str, int] = {}
 
-    def foresee(study: Study, planned: PlannedCell, *_: Any, runs: int) -> Foreseen:
+    def foresee(study: Study, planned: PlannedCell, *_: Any, runs: int) -> RuntimeEstimate:
         asked[planned.cell.key.technique] = runs
-        return Foreseen(1.0)
+        return RuntimeEstimate(1.0)
 
     monkeypatch.setattr(ftlab.studies.dry_run, "foresee", foresee)
     probes = {f"lr{lr}": {"class_path": "LinearProbe", "init_args": {"lr": lr}} for lr in (0.01, 0.1)}
@@ -72,16 +72,16 @@ def test_estimate__counts_the_seeds_of_all_cells_that_share(
 
 
 def test_plain_seconds__are_never_less_than_the_prefix_took() -> None:
-    here = Foreseen(5.0, Forecast(1, 60.0, 1.0, 1.0, 10))
+    here = RuntimeEstimate(5.0, Forecast(1, 60.0, 1.0, 1.0, 10))
     assert here.plain_seconds == START + 60.0
     assert here.cached_seconds == START + 1.0
 
 
 def test_cached_seconds__of_a_stack_are_its_share_of_the_loop() -> None:
-    here = Foreseen(60.0, CACHE, heads=HeadForecast(4, alone=3.0, together=4.0))
+    here = RuntimeEstimate(60.0, CACHE, heads=HeadForecast(4, alone=3.0, together=4.0))
     assert here.cached_seconds == START + 1.0
     assert here.heads is not None and here.heads.saved == 8.0
-    slow = Foreseen(60.0, CACHE, heads=HeadForecast(2, alone=900.0, together=900.0))
+    slow = RuntimeEstimate(60.0, CACHE, heads=HeadForecast(2, alone=900.0, together=900.0))
     assert slow.cached_seconds == 60.0 - 27.0, "never more than without the loop"
 
 
@@ -98,7 +98,7 @@ def test_total__is_never_above_plain_where_caches_pay() -> None:
             heads = HeadForecast(3, loop, draw.uniform(0, 3 * loop)) if draw.random() < 0.5 else None
             cache = Forecast(runs, plain, build, cost - build, 10)
             assert cache.pays
-            foreseen[cell.cell.key.config] = Foreseen(draw.uniform(0, 300), cache, heads=heads)
+            foreseen[cell.cell.key.config] = RuntimeEstimate(draw.uniform(0, 300), cache, heads=heads)
         made = Estimate(Plan(_Study(), cells), foreseen)  # type: ignore[arg-type]  # as above
         assert made.total_seconds <= made.plain_seconds
 
@@ -111,7 +111,7 @@ def text(made: Estimate) -> str:
     return " ".join(out.getvalue().split())
 
 
-def scripted(write: Write, plain: bool = False, **foreseen: Foreseen) -> str:
+def scripted(write: Write, plain: bool = False, **foreseen: RuntimeEstimate) -> str:
     """The text of a study whose cells are foreseen to take that."""
     known = {"full": "FullFineTuning", "probe": "LinearProbe", "lora": "LoRA", "last1": {
         "class_path": "PartialFineTuning", "init_args": {"last": 1}}}
@@ -122,8 +122,8 @@ def scripted(write: Write, plain: bool = False, **foreseen: Foreseen) -> str:
 
 
 def test_text__of_caches_and_their_absence(write: Write) -> None:
-    said = scripted(write, full=Foreseen(20.0, why_not="the first block trains"),
-                    last1=Foreseen(40.0, CACHE))
+    said = scripted(write, full=RuntimeEstimate(20.0, why_not="the first block trains"),
+                    last1=RuntimeEstimate(40.0, CACHE))
     assert "full on reviews from bert: nothing: the first block trains" in said
     assert ("last1 on reviews from bert: what 3 frozen blocks hand on, 12 MB, saves 50 s in 2 runs"
             in said)
@@ -132,11 +132,11 @@ def test_text__of_caches_and_their_absence(write: Write) -> None:
 
 
 def test_text__of_a_stack(write: Write) -> None:
-    said = scripted(write, probe=Foreseen(40.0, CACHE, heads=HeadForecast(2, 1.5, 2.0)))
+    said = scripted(write, probe=RuntimeEstimate(40.0, CACHE, heads=HeadForecast(2, 1.5, 2.0)))
     assert ("2 seeds train as one stack of heads, in 2.0 s; one by one they would take 3.0 s"
             in said)
     assert "about 12 s (without shortcuts 1 min 20 s)" in said  # 2 x (3 + 1) + 4
-    said = scripted(write, probe=Foreseen(40.0, CACHE, trainer="precision bf16-true"))
+    said = scripted(write, probe=RuntimeEstimate(40.0, CACHE, trainer="precision bf16-true"))
     assert "each head is trained by the Trainer: precision bf16-true" in said
     assert "stack" not in said
 
@@ -145,7 +145,7 @@ def test_text__of_a_stack(write: Write) -> None:
     (2.0, "pays, which would save about 50 % of a step here"),
     (1.05, "pays, which would save nothing here"), (None, "pays")])
 def test_text__of_a_pack(write: Write, gain: float | None, end: str) -> None:
-    lora = Foreseen(20.0, why_not="only embeddings are frozen", pack=gain)
+    lora = RuntimeEstimate(20.0, why_not="only embeddings are frozen", pack=gain)
     said = scripted(write, lora=lora)
     assert said.endswith("its seeds train one at a time; in a sweep up to 8 trials train as one if "
                          f"their first step shows that it {end}")
@@ -153,8 +153,8 @@ def test_text__of_a_pack(write: Write, gain: float | None, end: str) -> None:
 
 
 def test_text__of_hardware_names_techniques_where_they_differ(write: Write) -> None:
-    said = scripted(write, full=Foreseen(1.0, hardware=("same", "full's")),
-                    probe=Foreseen(1.0, hardware=("same",)))
+    said = scripted(write, full=RuntimeEstimate(1.0, hardware=("same", "full's")),
+                    probe=RuntimeEstimate(1.0, hardware=("same",)))
     assert "Hardware: bert: same bert: full's (full) Computed once:" in said
 
 

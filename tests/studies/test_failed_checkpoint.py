@@ -45,9 +45,9 @@ class Anything:
 class Runs:
     def __init__(self) -> None:
         self.display, self.report, self.attempts = Anything(), "test/accuracy", {}
-        from ftlab.studies.run_job import Outcome
+        from ftlab.studies.run_job import StudyOutcome
 
-        self.outcome, self.queue = Outcome(), Anything()
+        self.outcome, self.queue = StudyOutcome(), Anything()
 
     def ended(self, cell_id: str, claim: object) -> None:
         return None

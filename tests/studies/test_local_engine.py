@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, Share
+from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, MachineShare
 from ftlab.studies.fork_server import END, END_HANGING, GRACE
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 
 TIMEOUT = 12.0
@@ -37,20 +37,20 @@ def specify(write: Callable[..., Path], tmp_path: Path) -> Specify:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Workers]:
+def engine() -> Iterator[LocalEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        made = Workers([Share(1)], TIMEOUT)
+        made = LocalEngine([MachineShare(1)], TIMEOUT)
         yield made  # a second server wants the same environment
     made.close()
 
 
-def run(engine: Workers, folder: Path) -> list[Event]:
+def run(engine: LocalEngine, folder: Path) -> list[Event]:
     engine.start(folder)
     return to_the_end(engine, folder)
 
 
-def to_the_end(engine: Workers, folder: Path) -> list[Event]:
+def to_the_end(engine: LocalEngine, folder: Path) -> list[Event]:
     events: list[Event] = []
     until = time.monotonic() + 120
     while not events or events[-1]["event"] != "exit":
@@ -71,13 +71,13 @@ def children(pid: int) -> list[int]:
             for word in file.read_text().split()]
 
 
-def reach(engine: Workers, phase: str) -> None:
+def reach(engine: LocalEngine, phase: str) -> None:
     """Wait for a run's phase."""
     while not any(event.get("phase") == phase for _, event in engine.events(0.1)):
         pass
 
 
-def test_run__of_one_process_reports_to_the_end(engine: Workers, specify: Specify) -> None:
+def test_run__of_one_process_reports_to_the_end(engine: LocalEngine, specify: Specify) -> None:
     events = run(engine, specify())
     assert events[-2]["event"] == "done"
     assert events[-1] == {"event": "exit", "code": 0, "lost": False}
@@ -88,7 +88,7 @@ def test_run__of_one_process_reports_to_the_end(engine: Workers, specify: Specif
     ("exit", 7, None), ("kill", -signal.SIGKILL, None),
 ])
 def test_run__that_fails_says_why(
-    engine: Workers, specify: Specify, how: str, code: int, reason: str | None
+    engine: LocalEngine, specify: Specify, how: str, code: int, reason: str | None
 ) -> None:
     events = run(engine, specify(how=how))
     assert events[-1] == {"event": "exit", "code": code, "lost": code < 0}
@@ -98,7 +98,7 @@ def test_run__that_fails_says_why(
 
 @pytest.mark.parametrize("how", ["stop", "hang"])
 def test_run__that_falls_silent_is_ended_and_writes_where_it_stood(
-    engine: Workers, specify: Specify, how: str
+    engine: LocalEngine, specify: Specify, how: str
 ) -> None:
     folder = specify(how=how, when="3")
     exit_ = run(engine, folder)[-1]
@@ -109,7 +109,7 @@ def test_run__that_falls_silent_is_ended_and_writes_where_it_stood(
     assert said in (folder / OUTPUT).read_text()
 
 
-def test_sigterm__ends_a_run_as_a_signal(engine: Workers, specify: Specify) -> None:
+def test_sigterm__ends_a_run_as_a_signal(engine: LocalEngine, specify: Specify) -> None:
     folder = specify(epochs=10_000)
     engine.start(folder)
     reach(engine, "fit")
@@ -118,7 +118,7 @@ def test_sigterm__ends_a_run_as_a_signal(engine: Workers, specify: Specify) -> N
     assert to_the_end(engine, folder)[-1] == {"event": "exit", "code": -signal.SIGTERM, "lost": True}
 
 
-def test_exit__is_heard_at_once(engine: Workers, specify: Specify) -> None:
+def test_exit__is_heard_at_once(engine: LocalEngine, specify: Specify) -> None:
     folder = specify(how="hang", when="0")
     engine.start(folder)
     reach(engine, "load")
@@ -130,7 +130,7 @@ def test_exit__is_heard_at_once(engine: Workers, specify: Specify) -> None:
 
 
 def test_server__that_is_killed_is_replaced_and_its_runs_are_lost(
-    engine: Workers, specify: Specify
+    engine: LocalEngine, specify: Specify
 ) -> None:
     folder = specify(how="hang", when="0")
     engine.start(folder)
@@ -147,7 +147,7 @@ def test_server__that_is_killed_is_replaced_and_its_runs_are_lost(
 
 def test_close__leaves_no_process(specify: Specify, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-    engine = Workers([Share(1)])
+    engine = LocalEngine([MachineShare(1)])
     engine.start(specify(how="hang", when="adapt"))
     events: list[Event] = []
     while not events:

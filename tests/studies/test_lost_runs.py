@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlab.studies.engine import SPECIFICATION, Engine, Event, Need
+from ftlab.studies.engine import SPECIFICATION, Engine, Event, Requirements
 from ftlab.studies.provenance import TAG
 from ftlab.studies.run_job import ATTEMPTS
 from ftlab.studies.study import load_study
@@ -26,7 +26,7 @@ class Losing(Engine):
         self.times = times
         self.begun: list[int] = []
 
-    def prepare(self, need: Need, workers: int | None, timeout: float | None) -> None:
+    def prepare(self, need: Requirements, workers: int | None, timeout: float | None) -> None:
         self.need = need
 
     def start(self, directory: Path) -> None:

@@ -13,7 +13,7 @@ from processes import TESTS, records
 from scripted import HereEngine, ScriptedEngine, ended, write_sweep
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event
-from ftlab.studies.run_job import Outcome
+from ftlab.studies.run_job import StudyOutcome
 from ftlab.studies.shared_process import together_of
 from ftlab.studies.study import Study, load_study
 from ftlab.sweeps.coordinator import run_sweep
@@ -27,9 +27,9 @@ PROBE = {"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03}}}
 
 
 @pytest.fixture
-def go(tmp_path: Path, empty_store: Path) -> Callable[..., Outcome]:
+def go(tmp_path: Path, empty_store: Path) -> Callable[..., StudyOutcome]:
     """`go(study, engine)` in a store of its own."""
-    def run(study: Study, engine: ScriptedEngine, name: str = "mlflow") -> Outcome:
+    def run(study: Study, engine: ScriptedEngine, name: str = "mlflow") -> StudyOutcome:
         if not (tmp_path / f"{name}.db").exists():
             shutil.copy(empty_store, tmp_path / f"{name}.db")
         return run_study(study, f"sqlite:///{tmp_path}/{name}.db", tmp_path / "results", engine=engine)
@@ -64,7 +64,7 @@ def test_together_of__is_what_a_class_says_itself(write: Write) -> None:
 
 
 def test_study__packs_the_seeds_of_a_cell_at_its_first(
-    write: Write, tmp_path: Path, go: Callable[..., Outcome]
+    write: Write, tmp_path: Path, go: Callable[..., StudyOutcome]
 ) -> None:
     study = load_study(write(techniques={"full": "FullFineTuning", **PROBE}, seeds=[4, 1, 2]))
     engine = ScriptedEngine(good, 1)
@@ -80,7 +80,7 @@ def test_study__packs_the_seeds_of_a_cell_at_its_first(
 
 
 def test_study__tells_the_planner_how_many_runs_to_come_read_the_same(
-    write: Write, go: Callable[..., Outcome]
+    write: Write, go: Callable[..., StudyOutcome]
 ) -> None:
     other = {"class_path": "LinearProbe", "init_args": {"lr": 0.3}}
     study = load_study(write(techniques={"full": "FullFineTuning", **PROBE, "other": other},
@@ -92,7 +92,7 @@ def test_study__tells_the_planner_how_many_runs_to_come_read_the_same(
 
 
 def test_study__a_crash_costs_the_run_that_crashes_alone(
-    write: Write, tmp_path: Path, go: Callable[..., Outcome]
+    write: Write, tmp_path: Path, go: Callable[..., StudyOutcome]
 ) -> None:
     def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
         (folder / "checkpoint").mkdir()
@@ -119,7 +119,7 @@ def test_study__a_crash_costs_the_run_that_crashes_alone(
 
 
 def test_study__a_lost_machine_takes_what_was_done_there(
-    write: Write, tmp_path: Path, go: Callable[..., Outcome]
+    write: Write, tmp_path: Path, go: Callable[..., StudyOutcome]
 ) -> None:
     def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
         yield from good(said, folder)
@@ -132,7 +132,7 @@ def test_study__a_lost_machine_takes_what_was_done_there(
 
 
 def test_study__of_heads_is_what_it_is_without_packs(
-    write: Write, tmp_path: Path, go: Callable[..., Outcome]
+    write: Write, tmp_path: Path, go: Callable[..., StudyOutcome]
 ) -> None:
     """Really trained, in float64: metrics, checkpoints and predictions of three seeds."""
     trainer = {"max_epochs": 2, "precision": "64-true", "accelerator": "cpu"}

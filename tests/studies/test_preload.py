@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ftlab.studies.preload import LONGEST, Learned, _parts
+from ftlab.studies.preload import LONGEST, ImportsSeen, _parts
 
 NEW = ("json.tool", "this")  # of a package that is here, and a module that is not
 
@@ -13,7 +13,7 @@ NEW = ("json.tool", "this")  # of a package that is here, and a module that is n
 def test_learned__takes_submodules_of_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NEW:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    learned = Learned()
+    learned = ImportsSeen()
     for name in NEW:  # as if a run's process had imported them
         monkeypatch.setitem(sys.modules, name, os)
     learned.tell()
@@ -25,7 +25,7 @@ def test_learned__takes_submodules_of_what_is_here(monkeypatch: pytest.MonkeyPat
 
 
 def test_learned__outlives_a_module_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    learned = Learned()
+    learned = ImportsSeen()
     monkeypatch.setitem(sys.modules, "json.no_such_module", os)
     learned.tell()
     monkeypatch.delitem(sys.modules, "json.no_such_module")

@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 from ftlab import cli
 from ftlab.errors import InputError
 from ftlab.studies.display import Display
-from ftlab.studies.engine import SPECIFICATION, Engine, Machine, Need, make_engine
+from ftlab.studies.engine import SPECIFICATION, Engine, Machine, Requirements, make_engine
 from ftlab.studies.ray_cluster import portion, room
 from ftlab.studies.ray_engine import RayEngine
 from ftlab.studies.study import load_study
@@ -107,15 +107,15 @@ def machines(*said: tuple[int, int]) -> list[Machine]:
 
 
 PORTIONS = {  # (cores, GPUs) of the nodes, what a run wants, workers -> CPUs and GPUs of each, room
-    "a core a process": ([(4, 0), (2, 0)], Need(), None, (1, 0), 6),
-    "fewer runs get more cores": ([(4, 0), (2, 0)], Need(), 2, (2, 0), 3),
-    "one run gets the largest node": ([(4, 0), (2, 0)], Need(), 1, (4, 0), 1),
-    "no run is spread over nodes": ([(3, 0), (3, 0)], Need(2), None, (3, 0), 2),
-    "more than there is room for wait": ([(2, 0)], Need(), 9, (1, 0), 2),
-    "GPUs are not shared": ([(8, 4), (8, 1), (4, 0)], Need(2), None, (4, 2), 2),
-    "cores go to the GPUs": ([(8, 4)], Need(), None, (2, 1), 4),
-    "few cores hold GPUs back": ([(2, 4)], Need(), None, (1, 1), 2),
-    "asked for the CPU": ([(8, 4)], Need(1, "cpu"), None, (1, 0), 8),
+    "a core a process": ([(4, 0), (2, 0)], Requirements(), None, (1, 0), 6),
+    "fewer runs get more cores": ([(4, 0), (2, 0)], Requirements(), 2, (2, 0), 3),
+    "one run gets the largest node": ([(4, 0), (2, 0)], Requirements(), 1, (4, 0), 1),
+    "no run is spread over nodes": ([(3, 0), (3, 0)], Requirements(2), None, (3, 0), 2),
+    "more than there is room for wait": ([(2, 0)], Requirements(), 9, (1, 0), 2),
+    "GPUs are not shared": ([(8, 4), (8, 1), (4, 0)], Requirements(2), None, (4, 2), 2),
+    "cores go to the GPUs": ([(8, 4)], Requirements(), None, (2, 1), 4),
+    "few cores hold GPUs back": ([(2, 4)], Requirements(), None, (1, 1), 2),
+    "asked for the CPU": ([(8, 4)], Requirements(1, "cpu"), None, (1, 0), 8),
 }
 
 
@@ -127,11 +127,11 @@ def test_portion__of_a_cluster(case: str) -> None:
 
 
 @pytest.mark.parametrize(("need", "workers", "said"), [
-    (Need(3), None, "wants 3 devices, and no node of the Ray cluster has CPU cores for it"),
-    (Need(1, "gpu"), None, "no node of the Ray cluster has GPUs"),
-    (Need(), 0, "--workers 0"),
+    (Requirements(3), None, "wants 3 devices, and no node of the Ray cluster has CPU cores for it"),
+    (Requirements(1, "gpu"), None, "no node of the Ray cluster has GPUs"),
+    (Requirements(), 0, "--workers 0"),
 ])  # fmt: skip
-def test_portion__refuses_what_no_node_holds(need: Need, workers: int | None, said: str) -> None:
+def test_portion__refuses_what_no_node_holds(need: Requirements, workers: int | None, said: str) -> None:
     with pytest.raises(InputError, match=said):
         portion(machines((2, 0), (2, 0)), need, workers)
 
@@ -266,7 +266,7 @@ def attempts(folder: Path) -> list[tuple[str, str, str]]:
 @pytest.fixture
 def engine(cluster: Cluster) -> Iterator[Engine]:
     made = RayEngine(cluster.address)
-    made.prepare(Need(1, "cpu"), None, 60.0)
+    made.prepare(Requirements(1, "cpu"), None, 60.0)
     yield made
     made.close()
 

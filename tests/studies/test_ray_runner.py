@@ -21,7 +21,7 @@ HERE = {"event": "environment", "said": {"device": "a node"}}
 
 
 class Script:
-    """In place of `Workers`: a run that says and writes what a test wants."""
+    """In place of `LocalEngine`: a run that says and writes what a test wants."""
 
     says: list[list[Event]] = []
     files: dict[str, bytes] = {}
@@ -52,7 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(ray_runner, "Workers", Script)
+    monkeypatch.setattr(ray_runner, "LocalEngine", Script)
     asked = [sys.executable, "-c", """print('{"device": "a node"}')"""]
     monkeypatch.setattr(ray_runner, "_ask_for_environment", lambda: ask(asked))
     return tmp_path / "temporary"

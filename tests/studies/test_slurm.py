@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ftlab.studies.engine import SPECIFICATION, Share
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.engine import SPECIFICATION, MachineShare
+from ftlab.studies.local_engine import LocalEngine
 
 PEEK = """
 import os
@@ -38,7 +38,7 @@ def test_workers__runs_do_not_take_slurms_tasks_for_ranks(
     run.mkdir()
     run.joinpath(SPECIFICATION).write_text(json.dumps({
         "trainer": {"devices": 1}, "backbone": {"class_path": "peek.Nothing", "init_args": {}}}))
-    workers = Workers([Share()])
+    workers = LocalEngine([MachineShare()])
     workers.start(run)
     while "exit" not in [event["event"] for _, event in workers.events(1.0)]:
         pass

@@ -14,7 +14,7 @@ import yaml
 
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep, load_sweep
-from ftlab.sweeps.trial_queue import Board
+from ftlab.sweeps.trial_queue import TrialQueue
 
 STUDY = {
     "name": "small", "question": "Which?",
@@ -47,14 +47,14 @@ def make_sweep(_sweep: Sweep) -> Callable[..., Sweep]:
 
 
 @pytest.fixture
-def make_board(make_sweep: Callable[..., Sweep]) -> Iterator[Callable[..., Board]]:
+def make_board(make_sweep: Callable[..., Sweep]) -> Iterator[Callable[..., TrialQueue]]:
     """A coordinator's board at an address: `make_board(address, lease=1.0, trials=3)`."""
     opened: list[Storage] = []
 
     def make(address: str, lease: float = 60.0, hold: float = 60.0, patience: float = 60.0,
-             **fields: Any) -> Board:
+             **fields: Any) -> TrialQueue:
         opened.append(Storage(address, patience=patience, hold=hold))
-        return Board(make_sweep(**fields), opened[-1], ["maximize"], lease)
+        return TrialQueue(make_sweep(**fields), opened[-1], ["maximize"], lease)
 
     yield make
     for storage in opened:
@@ -70,7 +70,7 @@ WRITES = ("create_new_study", "set_study_user_attr", "set_study_system_attr", "c
 def at_write() -> Callable[..., SimpleNamespace]:
     """Something happens at a board's n-th write from now on, before or after it: `.left` to go."""
 
-    def arm(board: Board, number: int, act: Callable[[], None], after: bool) -> SimpleNamespace:
+    def arm(board: TrialQueue, number: int, act: Callable[[], None], after: bool) -> SimpleNamespace:
         count = SimpleNamespace(left=number)
 
         def wrap(write: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,17 +20,17 @@ from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 from ftlab.errors import FtlabError, InputError
 from ftlab.studies.dispatch import Interrupted, Job, Jobs, Signals, dispatch
 from ftlab.studies.engine import Event
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.local_engine import LocalEngine
 from ftlab.sweeps import coordinator, trial_job
-from ftlab.sweeps.coordinator import Outcome, run_sweep
+from ftlab.sweeps.coordinator import SweepOutcome, run_sweep
 from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import load_sweep
-from ftlab.sweeps.trial_queue import Board
+from ftlab.sweeps.trial_queue import TrialQueue
 from ftlab.tracking.outbox import Outbox
 from ftlab.tracking.sweeps import SweepTracker
 
-Sweep = Callable[..., Outcome]
+Sweep = Callable[..., SweepOutcome]
 pytestmark = pytest.mark.usefixtures("store")
 KEYS = {"techniques": {"lora": "LoRA"}}
 
@@ -39,7 +39,7 @@ KEYS = {"techniques": {"lora": "LoRA"}}
 def sweep(tmp_path: Path, tiny_bert: Path, reviews: Path) -> Sweep:
     """A sweep in a folder of its own: `sweep(play, trials=3)`; again, it is the same command."""
 
-    def run(play: Play, slots: int = 2, study: dict[str, Any] | None = None, **keys: Any) -> Outcome:
+    def run(play: Play, slots: int = 2, study: dict[str, Any] | None = None, **keys: Any) -> SweepOutcome:
         path = write_sweep(tmp_path, tiny_bert, reviews, study, **keys)
         run.engine = ScriptedEngine(play, slots)
         # packs have tests of their own
@@ -57,11 +57,11 @@ def number(folder: Path) -> int:
     return int(folder.name.split("-")[2])
 
 
-def trials(outcome: Outcome) -> list[FrozenTrial]:
+def trials(outcome: SweepOutcome) -> list[FrozenTrial]:
     return [trial_job for standing in outcome.standings for trial_job in standing.trials]
 
 
-def states(outcome: Outcome) -> Counter[str]:
+def states(outcome: SweepOutcome) -> Counter[str]:
     return Counter(trial_job.state.name for trial_job in trials(outcome))
 
 
@@ -307,8 +307,8 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
         with pytest.raises(Killed):
             sweep(good, 1, trials=2)
     assert ("", "RUNNING") in recorded()
-    monkeypatch.setattr(Board, "over", lambda self: True)  # nothing but the catching up
-    monkeypatch.setattr(Board, "take_together", lambda self, room, more: [])
+    monkeypatch.setattr(TrialQueue, "over", lambda self: True)  # nothing but the catching up
+    monkeypatch.setattr(TrialQueue, "take_together", lambda self, room, more: [])
     sweep(good, 1, trials=2)
     assert recorded() == [("COMPLETE", "FINISHED")]
     tracker = SweepTracker()
@@ -372,11 +372,11 @@ def test_second_signal__kills_the_server_of_this_machine_s_engine(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its runs die with it; otherwise they have five seconds, and it has ten."""
-    def deaf(self: Workers) -> subprocess.Popen[bytes]:
+    def deaf(self: LocalEngine) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["sleep", "3600"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    monkeypatch.setattr(Workers, "_serve", deaf)
-    engine, signals = Workers(), Signals()
+    monkeypatch.setattr(LocalEngine, "_serve", deaf)
+    engine, signals = LocalEngine(), Signals()
     server, engine._running = engine._server, {Path("run"): None}  # type: ignore[dict-item]  # it is only counted
     threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
     try:
@@ -476,7 +476,7 @@ def test_two_coordinators__share_the_trials(
             done.append((threading.current_thread().name, number(folder)))
         yield from good(said, folder)
 
-    outcomes: list[Outcome] = []
+    outcomes: list[SweepOutcome] = []
 
     def work() -> None:
         outcomes.append(run_sweep(load_sweep(path).with_shortcuts(False), engine=ScriptedEngine(play, 1)))

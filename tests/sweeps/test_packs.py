@@ -14,14 +14,14 @@ from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 from ftlab.studies.dispatch import Interrupted
 from ftlab.studies.engine import OUTPUT, Event
 from ftlab.sweeps import trial_job
-from ftlab.sweeps.coordinator import Outcome, run_sweep
+from ftlab.sweeps.coordinator import SweepOutcome, run_sweep
 from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import load_sweep
-from ftlab.sweeps.trial_queue import Board
+from ftlab.sweeps.trial_queue import TrialQueue
 from ftlab.tracking.sweeps import SweepTracker
 
-Sweep = Callable[..., Outcome]
+Sweep = Callable[..., SweepOutcome]
 pytestmark = pytest.mark.usefixtures("store")
 
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("store")
 def sweep(tmp_path: Path, tiny_bert: Path, reviews: Path) -> Sweep:
     """`sweep(play, trials=6)`; with `plain` no two trials share a process."""
 
-    def run(play: Play, slots: int = 1, plain: bool = False, **keys: Any) -> Outcome:
+    def run(play: Play, slots: int = 1, plain: bool = False, **keys: Any) -> SweepOutcome:
         loaded = load_sweep(write_sweep(tmp_path, tiny_bert, reviews, **keys))
         run.engine = ScriptedEngine(play, slots)
         return run_sweep(loaded.with_shortcuts(not plain), engine=run.engine)
@@ -41,11 +41,11 @@ def good(said: dict[str, Any], folder: Path) -> Iterator[Event]:
     yield from epochs(folder, [0.5, said["technique"]["init_args"]["lr"], 0.4])
 
 
-def trials(outcome: Outcome) -> list[FrozenTrial]:
+def trials(outcome: SweepOutcome) -> list[FrozenTrial]:
     return [trial_job for standing in outcome.standings for trial_job in standing.trials]
 
 
-def states(outcome: Outcome) -> Counter[str]:
+def states(outcome: SweepOutcome) -> Counter[str]:
     return Counter(trial_job.state.name for trial_job in trials(outcome))
 
 
@@ -94,7 +94,7 @@ def test_sweep__finds_what_it_finds_without_packs(sweep: Sweep) -> None:
     ({"class_path": "QMC", "init_args": {"independent_sampler": "TPE"}}, [1, 4, 4, 1, *[1] * 4]),
 ])
 def test_values__are_those_of_one_after_another(
-    make_sweep: Callable[..., Any], make_board: Callable[..., Board], tmp_path: Path,
+    make_sweep: Callable[..., Any], make_board: Callable[..., TrialQueue], tmp_path: Path,
     sampler: Any, sizes: list[int],
 ) -> None:
     """Every sampler: whatever is drawn at once is what would be drawn of known results."""
@@ -113,7 +113,7 @@ def test_values__are_those_of_one_after_another(
 
 
 def test_grid__visits_every_point_once(
-    make_sweep: Callable[..., Any], make_board: Callable[..., Board], tmp_path: Path
+    make_sweep: Callable[..., Any], make_board: Callable[..., TrialQueue], tmp_path: Path
 ) -> None:
     points = CategoricalDistribution([0.005, 0.01, 0.02, 0.03, 0.04])
     drawn = []
@@ -293,7 +293,7 @@ def test_killed_coordinator__s_trials_share_a_process_again(
         with pytest.raises(Killed):
             sweep(play, trials=4)
     assert work(), "what it left"
-    monkeypatch.setattr("ftlab.sweeps.liveness.Watch.gone", lambda *arguments: True)
+    monkeypatch.setattr("ftlab.sweeps.liveness.LivenessWatch.gone", lambda *arguments: True)
     outcome = sweep(good, trials=4)
     assert sizes(sweep.engine) == [4]
     assert states(outcome) == {"COMPLETE": 4}
@@ -321,7 +321,7 @@ def test_error_of_ours__while_a_member_begins_gives_all_back(
     assert sizes(sweep.engine) == [4]
 
 
-def test_board__lost_attempts_share_no_process(make_board: Callable[..., Board], tmp_path: Path) -> None:
+def test_board__lost_attempts_share_no_process(make_board: Callable[..., TrialQueue], tmp_path: Path) -> None:
     board = make_board(str(tmp_path / "journal"), trials=5)
     taken = board.take_together(lambda cell: 3)
     assert [held.number for held in taken] == [0, 1, 2]

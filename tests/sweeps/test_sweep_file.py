@@ -17,7 +17,7 @@ from ftlab.sweeps.check_sampler import rehearse
 from ftlab.sweeps.progress import Direction
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep, load_sweep
-from ftlab.sweeps.trial_queue import Board
+from ftlab.sweeps.trial_queue import TrialQueue
 
 Load = Callable[..., Sweep]
 CHOICES = {"lora": {"lr": {"choices": [1e-3, 2e-3]}, "rank": {"choices": [4, 8]}}}
@@ -115,7 +115,7 @@ def test_sampler__works_by_its_short_name(which: str, load: Load, tmp_path: Path
 
 def search(sweep: Sweep, journal: Path, score: Callable[[dict[str, Any]], float]) -> list[dict]:
     """All trials of a sweep without a run: their values, by number."""
-    board, found = Board(sweep, Storage(str(journal)), BETTER), []
+    board, found = TrialQueue(sweep, Storage(str(journal)), BETTER), []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         while held := board.take():
@@ -155,7 +155,7 @@ def test_several_objectives__give_a_front(load: Load, tmp_path: Path) -> None:
                  objective=["val/accuracy", "cost/trainable_parameters"])
     both: list[Direction] = ["maximize", "minimize"]
     rehearse(sweep, both)
-    board = Board(sweep, Storage(str(tmp_path / "j")), both)
+    board = TrialQueue(sweep, Storage(str(tmp_path / "j")), both)
     while held := board.take():
         assert board.complete(held, [held.values["lr"], held.values["rank"]])
     assert all(len(trial.values) == 2 for trial in board.standing()[0].trials)
@@ -181,7 +181,7 @@ def test_pruner__stops_bad_trials_by_its_short_name(which: str, load: Load, tmp_
     pruner, seeds = PRUNERS[which]
     sweep = load(pruner=pruner, seeds=seeds, trials=30, sampler="Random", spaces=NUMBERS)
     rehearse(sweep, BETTER)
-    board, draw = Board(sweep, Storage(str(tmp_path / "j")), BETTER), random.Random(0)
+    board, draw = TrialQueue(sweep, Storage(str(tmp_path / "j")), BETTER), random.Random(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         while held := board.take():

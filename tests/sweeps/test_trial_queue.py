@@ -13,9 +13,9 @@ from optuna.distributions import CategoricalDistribution
 from ftlab.errors import InputError
 from ftlab.sweeps import liveness as owner_module
 from ftlab.sweeps import storage as storage_module
-from ftlab.sweeps.liveness import Owner, Watch
+from ftlab.sweeps.liveness import LivenessWatch, Owner
 from ftlab.sweeps.search_space import own_values
-from ftlab.sweeps.trial_queue import ATTEMPTS, Board
+from ftlab.sweeps.trial_queue import ATTEMPTS, TrialQueue
 
 
 def trials(board):
@@ -149,7 +149,7 @@ def test_board__a_changed_sweep_of_the_same_name_is_refused(make_board, tmp_path
         direction = "minimize"
     before = len((tmp_path / "j").read_bytes())
     with pytest.raises(InputError, match="another sweep called sweep"):
-        Board(sweep, first.storage, [direction])
+        TrialQueue(sweep, first.storage, [direction])
     assert len((tmp_path / "j").read_bytes()) == before
 
 
@@ -292,7 +292,7 @@ def record(beat):
 
 
 def test_watch__a_lease_of_silence(monkeypatch):
-    clock, watch = _ticking(monkeypatch), Watch(60.0)
+    clock, watch = _ticking(monkeypatch), LivenessWatch(60.0)
     for _ in range(5):
         assert not watch.gone("a", record(1))
         clock.now += 15
@@ -302,7 +302,7 @@ def test_watch__a_lease_of_silence(monkeypatch):
 
 @pytest.mark.parametrize("away", [70.0, 600.0, 86400.0])
 def test_watch__what_it_did_not_see_shows_little(monkeypatch, away):
-    clock, watch = _ticking(monkeypatch), Watch(60.0)
+    clock, watch = _ticking(monkeypatch), LivenessWatch(60.0)
     watch.look("a", record(1))
     clock.now += 15
     watch.look("a", record(1))
@@ -315,7 +315,7 @@ def test_watch__what_it_did_not_see_shows_little(monkeypatch, away):
 
 
 def test_watch__an_owner_that_never_beat(monkeypatch):
-    clock, watch = _ticking(monkeypatch), Watch(1.0)
+    clock, watch = _ticking(monkeypatch), LivenessWatch(1.0)
     assert not watch.gone("a", None)
     for _ in range(4):
         clock.now += 0.3
@@ -325,7 +325,7 @@ def test_watch__an_owner_that_never_beat(monkeypatch):
 
 def test_watch__a_process_hidden_by_its_user_counts_as_alive(monkeypatch):
     here = Owner.this()
-    watch = Watch(60.0)
+    watch = LivenessWatch(60.0)
     gone = {**here.record(1), "process": "1 1"}
     assert watch.gone("a", gone)  # number 1 was started at another time
     monkeypatch.setattr(owner_module, "_started", lambda pid: "")

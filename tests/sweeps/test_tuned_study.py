@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from ftlab.errors import InputError
 from ftlab.studies.study import load_study
-from ftlab.sweeps.progress import Standing
+from ftlab.sweeps.progress import CellProgress
 from ftlab.sweeps.search_space import own_values, put
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.sweeps.tuned_study import _nested, write_tuned
@@ -70,7 +70,7 @@ def spent(sweep, value):
                 params=params, distributions=space, value=gave,
                 state=TrialState.FAIL if gave is None else TrialState.COMPLETE))
             trials[-1].number = number
-        found.append(Standing(cell, sweep.trials_of(cell), trials))
+        found.append(CellProgress(cell, sweep.trials_of(cell), trials))
     return found
 
 
@@ -133,7 +133,7 @@ def test_write_tuned__without_a_complete_trial_a_cell_keeps_its_own(sweep):
 
 
 def test_write_tuned__without_any_trial_it_is_the_study_itself(sweep):
-    path, study = write(sweep, [Standing(c, 5, []) for c in sweep.study.cells])
+    path, study = write(sweep, [CellProgress(c, 5, []) for c in sweep.study.cells])
     assert [c.technique for c in study.cells] == [c.technique for c in sweep.study.cells]
     assert path.read_text().count("no trial completed (no trial)") == 3
     assert yaml.safe_load(path.read_text()) == {**STUDY, "name": "small.tuned"}

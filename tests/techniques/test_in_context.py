@@ -7,7 +7,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.in_context import InContext
-from ftlab.techniques.label_likelihood import Continuations, Prompts, tokenise
+from ftlab.techniques.label_likelihood import LabelLikelihoods, PromptBuilder, tokenise
 
 TEMPLATE = "the film was {text} score {label}"
 
@@ -94,7 +94,7 @@ def test_calibration__makes_a_text_without_content_undecided(decoder):
 
 def test_query__cuts_the_text_from_the_left_and_nothing_else(decoder):
     tokenizer = decoder[1].preprocessing.tokenizer
-    prompts = Prompts(tokenizer, "the film was ", " score", "bad plot ", [[5, 6], [7]], 13)
+    prompts = PromptBuilder(tokenizer, "the film was ", " score", "bad plot ", [[5, 6], [7]], 13)
     assert prompts.room == 13 - 2 - 2
     words = "a very good cast and plot of the film"
     query, dropped = prompts.query(tokenizer(words)["input_ids"])
@@ -166,7 +166,7 @@ def test_begun__is_computed_once(decoder):
     with torch.no_grad():
         first, second = model(batch), model(batch)
     torch.testing.assert_close(first, second)
-    assert isinstance(model.reading, Continuations)
+    assert isinstance(model.reading, LabelLikelihoods)
     assert len(lengths) == 3  # demonstrations, and each batch once: labels have one token
     assert lengths[0] == (1, len(model.reading.prompts.prefix))
     assert isinstance(data, TextClassification)

@@ -6,7 +6,7 @@ import pytest
 from postgresql_server import postgresql  # noqa: F401  a fixture
 
 from ftlab.reports.columns import grid, parse
-from ftlab.reports.study_results import Source
+from ftlab.reports.study_results import StudyResults
 from ftlab.reports.table import formatted, write
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey
@@ -71,7 +71,7 @@ def test_table__the_same_bytes_as_from_sqlite(both, tmp_path):
 def test_chosen_columns__the_same_bytes_as_from_sqlite(both):
     def every(keys, tracker):
         records = {record.key: record for record in tracker.cells("study")}
-        source = Source("study", "test/accuracy", keys, records, {"bbc": Classification()}, {},
+        source = StudyResults("study", "test/accuracy", keys, records, {"bbc": Classification()}, {},
                         tracker)
         made = grid([source], parse("test/accuracy,val/accuracy,cost/train_seconds"))
         return formatted("x", made.sheet(), *made.numbers())

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ftlab.backbones.task_model import TaskModel
-from ftlab.data.train_batches import JoinedBatches, Share, leaves_one, with_shares
+from ftlab.data.train_batches import BatchShare, JoinedBatches, leaves_one, with_shares
 from ftlab.errors import InputError
 from ftlab.training import batches
 from ftlab.training.trainer_settings import TrainerSettings
@@ -89,9 +89,9 @@ def test_shares__are_of_their_window_and_load_no_more_than_it() -> None:
 
     found = with_shares(numbered(), 2, lambda batch: batch["units"])
     first = next(found)
-    assert first["share"] == Share(0.0, 1.0, 2) and asked == [0, 1]
+    assert first["share"] == BatchShare(0.0, 1.0, 2) and asked == [0, 1]
     rest = [batch["share"] for batch in found]
     assert [share.part for share in rest] == [1.0, 2 / 5, 3 / 5, 1.0]
     assert [float(share.of(torch.tensor(6.0))) for share in rest] == pytest.approx(
         [12.0, 24 / 5, 36 / 5, 12.0])
-    assert Share(0.0, 0.0).part == 0
+    assert BatchShare(0.0, 0.0).part == 0

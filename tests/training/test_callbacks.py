@@ -12,7 +12,7 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training.callbacks import BestEpoch, Pruning
 from ftlab.training.costs import flops, latency
-from ftlab.training.rank_consistency import Agreement
+from ftlab.training.rank_consistency import RankConsistency
 
 
 def trainer(epoch: int = 0, **metrics: float) -> Any:
@@ -86,7 +86,7 @@ def test_pruning__never_after_the_last_epoch() -> None:
 
 
 def test_agreement__of_one_process_asks_nobody() -> None:
-    Agreement({"model": {}}).on_train_start(trainer(), module())
+    RankConsistency({"model": {}}).on_train_start(trainer(), module())
 
 
 def test_costs__are_measured_in_the_precision_of_the_run() -> None:

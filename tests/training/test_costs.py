@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.transforms.v2 import InterpolationMode
 
 from ftlab.backbones.task_model import TaskModel
-from ftlab.data.image_cache import KeptImages
+from ftlab.data.image_cache import ImageCache
 from ftlab.data.image_dataset import FitSize
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
@@ -67,7 +67,7 @@ def test_memory__sees_a_peak_that_is_gone_and_forgets_it() -> None:
 
 def test_memory__leaves_out_images_that_are_kept() -> None:
     images = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 64
-    kept = KeptImages(images, FitSize((512, 512), InterpolationMode.BILINEAR), 3)
+    kept = ImageCache(images, FitSize((512, 512), InterpolationMode.BILINEAR), 3)
     meter = MemoryMeter(torch.device("cpu"))
     meter.start()
     for index in range(len(images)):

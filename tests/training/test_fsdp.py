@@ -11,8 +11,8 @@ from torch import nn
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import InputError
-from ftlab.studies.engine import SPECIFICATION, Event, Share
-from ftlab.studies.local_engine import Workers
+from ftlab.studies.engine import SPECIFICATION, Event, MachineShare
+from ftlab.studies.local_engine import LocalEngine
 from ftlab.training import checkpoint, fsdp
 from ftlab.training.trainer_settings import TrainerSettings
 
@@ -20,10 +20,10 @@ Component = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Workers]:
+def engine() -> Iterator[LocalEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        made = Workers([Share(2)], 60.0)
+        made = LocalEngine([MachineShare(2)], 60.0)
     yield made
     made.close()
 
@@ -32,7 +32,7 @@ def component(path: str, **arguments: object) -> Component:
     return {"class_path": f"ftlab.{path}", "init_args": arguments}
 
 
-def run(engine: Workers, folder: Path, said: dict[str, Any]) -> list[Event]:
+def run(engine: LocalEngine, folder: Path, said: dict[str, Any]) -> list[Event]:
     folder.mkdir()
     (folder / SPECIFICATION).write_text(json.dumps(said))
     engine.start(folder)
@@ -60,7 +60,7 @@ def texts(tiny_bert: Path, reviews: Path) -> tuple[Component, Component]:
 
 @pytest.mark.parametrize("name", ["full_fine_tuning.FullFineTuning", "lora.LoRA"])
 def test_fsdp__gives_what_ddp_gives(
-    engine: Workers, texts: tuple[Component, Component], tmp_path: Path, name: str
+    engine: LocalEngine, texts: tuple[Component, Component], tmp_path: Path, name: str
 ) -> None:
     found = {}
     for strategy in ("ddp", "fsdp"):
@@ -98,7 +98,7 @@ def translations(request: pytest.FixtureRequest, batch_size: int, **subset: obje
 
 @pytest.mark.parametrize("mean_over", ["examples", "tokens", "weighted classes"])
 def test_ddp__gives_what_one_device_gives(
-    engine: Workers, texts: tuple[Component, Component], tmp_path: Path,
+    engine: LocalEngine, texts: tuple[Component, Component], tmp_path: Path,
     request: pytest.FixtureRequest, reviews: Path, mean_over: str,
 ) -> None:  # fmt: skip
     """Also where the parts of an update count unequally: ranks' shares, and accumulated batches."""
@@ -131,7 +131,7 @@ def test_ddp__gives_what_one_device_gives(
 
 
 def test_fsdp__generates_with_ranks_of_unequal_length(
-    engine: Workers, tmp_path: Path, request: pytest.FixtureRequest
+    engine: LocalEngine, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     found = {}
     for strategy in ("ddp", "fsdp"):

@@ -11,7 +11,7 @@ from matrix import make_technique, make_world
 from safetensors.torch import load_file
 from torch import nn
 
-from ftlab.data.image_cache import KeptImages
+from ftlab.data.image_cache import ImageCache
 from ftlab.training import costs, hardware
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.execute import execute
@@ -153,13 +153,13 @@ def test_images__on_the_device_give_what_those_in_memory_give(
     monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., Run], world: str, precision: str
 ) -> None:
     found, moved = [], []
-    gather = KeptImages.gather
+    gather = ImageCache.gather
 
-    def counted(self: KeptImages, index: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def counted(self: ImageCache, index: torch.Tensor, device: torch.device) -> torch.Tensor:
         moved.append(len(index))
         return gather(self, index, device)
 
-    monkeypatch.setattr(KeptImages, "gather", counted)
+    monkeypatch.setattr(ImageCache, "gather", counted)
     for folder, room in (("memory", 0), ("device", 2**30)):
         monkeypatch.setattr(hardware, "room_for_images", lambda device, room=room: room)
         events: list[dict[str, Any]] = []

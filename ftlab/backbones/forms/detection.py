@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from ftlab.backbones.base import TaskSpec
-from ftlab.backbones.export_code import Lines
+from ftlab.backbones.export_code import CodeLines
 from ftlab.backbones.find_blocks import find_blocks
 from ftlab.backbones.forms.detection_model import DetectionModel, Keep, wanted
 from ftlab.backbones.forms.pooled import renew
@@ -69,13 +69,13 @@ class TransformersDetector(DetectionModel):
             found = detections(output.logits, boxes, config.num_labels)
         return {"losses": losses, "raw": [output.logits, output.pred_boxes], "detections": found}
 
-    def detect_lines(self, outputs: Outputs) -> Lines:
+    def detect_lines(self, outputs: Outputs) -> CodeLines:
         """Defines `detect`, which picks as `detections` does; `outputs` are those of a batch."""
         config: Any = self.network.config
         classes = config.num_labels
         every = outputs["raw"][0].shape[-1] == classes
         choose = _PAIRS.format(classes=classes) if every else _QUERIES
-        return Lines(_DETECT.format(choose=choose, most=KEEP.most),
+        return CodeLines(_DETECT.format(choose=choose, most=KEEP.most),
                      ["from torchvision.ops import box_convert"], ["torchvision"])
 
 

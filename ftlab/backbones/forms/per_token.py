@@ -18,7 +18,7 @@ from ftlab.errors import Incompatible
 _DROPOUT = 0.1  # before the linear head, as in BERT's own
 
 
-class TokensModel(TaskModel):
+class PerTokenModel(TaskModel):
     """Outputs are logits (B, T, C) for the T tokens that the batch has."""
 
     def read(self, output: Any, batch: Batch) -> Outputs:
@@ -65,7 +65,7 @@ def build_tokens(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
         for path in head:
             renew(network, path)
     head = with_dropout(network, head)
-    return TokensModel(network, find_blocks(network, head), head)
+    return PerTokenModel(network, find_blocks(network, head), head)
 
 
 def _with_linear_head(checkpoint: Checkpoint, outputs: int) -> TaskModel:

@@ -19,7 +19,7 @@ LEVELS: tuple[Level, ...] = ("problem", "warning", "hint")
 
 
 @dataclass(frozen=True)
-class Course:
+class RunHistory:
     """One run of a cell, as it went.
 
     Attributes:
@@ -62,20 +62,20 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Watched:
+class CellHistory:
     """A cell with its runs, by seed."""
 
     key: CellKey
-    runs: tuple[Course, ...]
+    runs: tuple[RunHistory, ...]
 
     @property
-    def finished(self) -> list[Course]:
+    def finished(self) -> list[RunHistory]:
         """The runs that count."""
         return [run for run in self.runs if run.finished]
 
 
 @dataclass(frozen=True)
-class Observed:
+class StudyHistory:
     """A study's runs.
 
     Attributes:
@@ -87,7 +87,7 @@ class Observed:
         curves: whether the runs' histories were read.
     """
 
-    cells: tuple[Watched, ...]
+    cells: tuple[CellHistory, ...]
     comparisons: tuple[Comparison, ...] = ()
     metric: str = "test/accuracy"
     select_by: str = "val/accuracy"
@@ -127,11 +127,11 @@ class Diagnosis(ABC):
     """When it is said, with the reason of the threshold; for readers of the report."""
 
     @abstractmethod
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         """What there is of it; nothing for healthy runs."""
 
 
-def seeds_of(runs: Sequence[Course]) -> tuple[int, ...]:
+def seeds_of(runs: Sequence[RunHistory]) -> tuple[int, ...]:
     """Their seeds."""
     return tuple(run.seed for run in runs)
 

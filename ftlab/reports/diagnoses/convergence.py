@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ftlab.reports.diagnoses.base import (
-    Course,
     Diagnosis,
     Finding,
-    Observed,
+    RunHistory,
+    StudyHistory,
     each,
     matters,
     mean,
@@ -26,7 +26,7 @@ class Convergence(Diagnosis):
         "than two hundredths of the selecting metric (of its value, where it is no share): the "
         "standard error of an accuracy of 0.9 over 225 examples. One epoch alone says nothing.")
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         name, sign = observed.select_by, 1 if observed.select_upwards else -1
         found = []
         for cell in observed.cells:
@@ -47,6 +47,6 @@ class Convergence(Diagnosis):
         return found
 
 
-def _last(run: Course, metric: str) -> bool:
+def _last(run: RunHistory, metric: str) -> bool:
     count = len(run.epochs(metric))
     return count > 1 and run.best_epoch == count

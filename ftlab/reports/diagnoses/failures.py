@@ -9,7 +9,7 @@ from ftlab.reports.diagnoses.base import (
     Diagnosis,
     Finding,
     Level,
-    Observed,
+    StudyHistory,
     seeds_of,
 )
 
@@ -22,7 +22,7 @@ class Failures(Diagnosis):
     title: ClassVar[str] = "Runs that did not finish"
     rule: ClassVar[str] = "A run ended without a result; a non-finite loss is said elsewhere."
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         found = []
         for cell in observed.cells:
             others = [run for run in cell.runs

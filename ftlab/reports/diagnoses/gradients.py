@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from ftlab.reports.diagnoses.base import Course, Diagnosis, Finding, Observed, each, seeds_of
+from ftlab.reports.diagnoses.base import (
+    Diagnosis,
+    Finding,
+    RunHistory,
+    StudyHistory,
+    each,
+    seeds_of,
+)
 
 BLOCK = "train/grad_norm/"
 VANISHED = 1e-4
@@ -24,7 +31,7 @@ class Gradients(Diagnosis):
         "(before clipping) is no number, or after the first epoch more than a hundred times that "
         "epoch's largest, when the new head made them largest.")
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         found = []
         for cell in observed.cells:
             faint = [run for run in cell.finished if _faint(run)]
@@ -46,18 +53,18 @@ class Gradients(Diagnosis):
         return found
 
 
-def _blocks(run: Course) -> dict[str, float]:
+def _blocks(run: RunHistory) -> dict[str, float]:
     return {name.removeprefix(BLOCK): value for name, value in run.metrics.items()
             if name.startswith(BLOCK) and math.isfinite(value)}
 
 
-def _faint(run: Course) -> list[str]:
+def _faint(run: RunHistory) -> list[str]:
     norms = _blocks(run)
     largest = max(norms.values(), default=0.0)
     return [name for name, norm in norms.items() if norm < VANISHED * largest]
 
 
-def _burst(run: Course) -> str:
+def _burst(run: RunHistory) -> str:
     """What was seen; empty where nothing was."""
     norms = run.steps("train/grad_norm")
     broken = [step for step, norm in norms if not math.isfinite(norm)]

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from ftlab.reports.diagnoses.base import (
     NON_FINITE,
-    Course,
     Diagnosis,
     Finding,
-    Observed,
+    RunHistory,
+    StudyHistory,
     each,
     seeds_of,
 )
@@ -31,7 +31,7 @@ class LearningRate(Diagnosis):
         "last epoch's mean is more than 20% above the lowest epoch's, and that by more than a "
         "tenth of the first epoch's (small batches make less noise than that).")
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         found = []
         for cell in observed.cells:
             rates = sorted({rate for run in cell.runs if (rate := _rate(run)) > 0})
@@ -49,11 +49,11 @@ class LearningRate(Diagnosis):
         return found
 
 
-def _rate(run: Course) -> float:
+def _rate(run: RunHistory) -> float:
     return max((value for _, value in run.steps("train/lr")), default=math.nan)
 
 
-def _jumps(run: Course) -> list[tuple[int, float]]:
+def _jumps(run: RunHistory) -> list[tuple[int, float]]:
     """Steps and losses of the jumps."""
     ends = run.steps("train/epoch_loss")
     if not ends or ends[0][1] <= 0:
@@ -62,7 +62,7 @@ def _jumps(run: Course) -> list[tuple[int, float]]:
     return [(at, loss) for at, loss in run.steps("train/loss") if at > step and loss > JUMP * first]
 
 
-def _rises(run: Course) -> bool:
+def _rises(run: RunHistory) -> bool:
     losses = run.epochs("train/epoch_loss")
     if len(losses) < 2 or losses[0] <= 0:
         return False
@@ -70,7 +70,7 @@ def _rises(run: Course) -> bool:
     return last > RISE * lowest and last - lowest > LEAST * losses[0]
 
 
-def _said(run: Course) -> str:
+def _said(run: RunHistory) -> str:
     losses = run.epochs("train/epoch_loss")
     if jumps := _jumps(run):
         step, loss = max(jumps, key=lambda jump: jump[1])

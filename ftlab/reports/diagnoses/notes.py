@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ftlab.reports.diagnoses.base import Diagnosis, Finding, Observed
+from ftlab.reports.diagnoses.base import Diagnosis, Finding, StudyHistory
 
 
 class Notes(Diagnosis):
@@ -13,7 +13,7 @@ class Notes(Diagnosis):
     title: ClassVar[str] = "Notes of the runs"
     rule: ClassVar[str] = "A run, or its data, recorded a note (duplicates between splits, say)."
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         said: dict[str, dict[str, None]] = {}
         for cell in observed.cells:
             for run in cell.runs:

@@ -8,7 +8,14 @@ from typing import ClassVar
 
 from scipy import stats
 
-from ftlab.reports.diagnoses.base import Course, Diagnosis, Finding, Observed, each, seeds_of
+from ftlab.reports.diagnoses.base import (
+    Diagnosis,
+    Finding,
+    RunHistory,
+    StudyHistory,
+    each,
+    seeds_of,
+)
 
 LEVEL = 0.05
 
@@ -56,7 +63,7 @@ class NothingLearned(Diagnosis):
         "5%) than by chance, for one who names each class as often as the run does; or, where "
         "accuracy is compared, than by always naming the most frequent class.")
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         found = []
         accuracy = observed.metric.rpartition("/")[2] == "accuracy"
         for cell in observed.cells:
@@ -80,7 +87,7 @@ class NothingLearned(Diagnosis):
         return found
 
 
-def weigh(run: Course) -> Guess | None:
+def weigh(run: RunHistory) -> Guess | None:
     """Count a run's predictions; None where it has none."""
     if run.named is None or not len(run.named["target"]):
         return None

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ftlab.reports.diagnoses.base import Course, Diagnosis, Finding, Observed, each, mean, seeds_of
+from ftlab.reports.diagnoses.base import (
+    Diagnosis,
+    Finding,
+    RunHistory,
+    StudyHistory,
+    each,
+    mean,
+    seeds_of,
+)
 
 GAP = 0.5
 """Of the first epoch's training loss, which is about all there is to learn."""
@@ -22,7 +30,7 @@ class Overfitting(Diagnosis):
         "ends more than 20% above its own lowest value while the training loss still falls. A "
         "training loss is an epoch's mean, with dropout, so that the true gap is larger.")
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         found = []
         for cell in observed.cells:
             sick = [run for run in cell.finished if _gap(run) > GAP or _rises(run)]
@@ -46,27 +54,27 @@ class Overfitting(Diagnosis):
         return found
 
 
-def _training(run: Course) -> float:
+def _training(run: RunHistory) -> float:
     return run.epochs("train/epoch_loss")[(run.best_epoch or 1) - 1]
 
 
-def _validation(run: Course) -> float:
+def _validation(run: RunHistory) -> float:
     return run.epochs("val/loss")[(run.best_epoch or 1) - 1]
 
 
-def _whole(run: Course) -> bool:
+def _whole(run: RunHistory) -> bool:
     lengths = {len(run.epochs(name)) for name in ("train/epoch_loss", "val/loss")}
     return len(lengths) == 1 and 1 <= (run.best_epoch or 0) <= min(lengths)
 
 
-def _gap(run: Course) -> float:
+def _gap(run: RunHistory) -> float:
     """Validation less training loss, in units of the first epoch's training loss."""
     if not _whole(run) or (first := run.epochs("train/epoch_loss")[0]) <= 0:
         return 0.0
     return (_validation(run) - _training(run)) / first
 
 
-def _rises(run: Course) -> bool:
+def _rises(run: RunHistory) -> bool:
     if not _whole(run):
         return False
     losses, training = run.epochs("val/loss"), run.epochs("train/epoch_loss")

@@ -8,9 +8,9 @@ from typing import ClassVar
 from scipy import stats
 
 from ftlab.reports.comparison import Compared, Comparison
-from ftlab.reports.diagnoses.base import Diagnosis, Finding, Observed, each
+from ftlab.reports.diagnoses.base import Diagnosis, Finding, StudyHistory, each
 from ftlab.reports.statistics.multiple_testing import FEWEST, LEVEL
-from ftlab.reports.statistics.paired import Tested
+from ftlab.reports.statistics.paired import PairedResult
 
 POWER = 0.8
 MOST = 200
@@ -28,7 +28,7 @@ class TooFewSeeds(Diagnosis):
         "level that Holm's correction begins with; from few seeds it may be far off. A larger test "
         "split is asked for where these trained models do not differ significantly over examples.")
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         found = []
         for comparison in observed.comparisons:
             backbone, dataset = comparison.group
@@ -64,7 +64,7 @@ def _needs(comparison: Comparison) -> list[str]:
     return found
 
 
-def _needed(pair: Compared, seen: Tested, level: float) -> str:
+def _needed(pair: Compared, seen: PairedResult, level: float) -> str:
     count = needed(seen, level)
     if count is None:
         return "no number of seeds, since their means are the same"
@@ -80,7 +80,7 @@ def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def needed(seen: Tested, level: float, power: float = POWER) -> int | None:
+def needed(seen: PairedResult, level: float, power: float = POWER) -> int | None:
     """Seeds with which a paired t test would find a difference like the observed one.
 
     By the noncentral t distribution (Cohen 1988, chapter 2); None where there is no difference,

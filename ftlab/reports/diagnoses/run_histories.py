@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftlab.reports.comparison import Comparison
-from ftlab.reports.diagnoses.base import Course, Diagnosis, Finding, Observed, Watched
+from ftlab.reports.diagnoses.base import CellHistory, Diagnosis, Finding, RunHistory, StudyHistory
 from ftlab.reports.evidence import Evidence
 from ftlab.studies.discover import members
 from ftlab.tracking.records import RunRecord
@@ -16,14 +16,14 @@ MOST_RUNS = 2000
 """Curves are read one by one, some milliseconds each; of more runs they are not."""
 
 
-def diagnose(observed: Observed) -> dict[Diagnosis, list[Finding]]:
+def diagnose(observed: StudyHistory) -> dict[Diagnosis, list[Finding]]:
     """What every diagnosis finds; the room is walked."""
     found: list[Diagnosis] = [made() for made in members(Diagnosis).values()]
     return {diagnosis: diagnosis.find(observed) for diagnosis in found}
 
 
 def observe(evidence: Evidence, comparisons: Sequence[Comparison], select_by: str,
-            select_upwards: bool) -> Observed:
+            select_upwards: bool) -> StudyHistory:
     """Read what a study's runs recorded.
 
     Args:
@@ -40,15 +40,15 @@ def observe(evidence: Evidence, comparisons: Sequence[Comparison], select_by: st
         runs = [] if record is None else record.runs
         task = evidence.tasks.get(row.key.dataset)
         named = task is not None and task.one_class
-        cells.append(Watched(row.key, tuple(_course(evidence, run, wanted, named)
+        cells.append(CellHistory(row.key, tuple(_course(evidence, run, wanted, named)
                                             for run in runs)))
-    return Observed(tuple(cells), tuple(comparisons), evidence.metric, select_by, select_upwards,
+    return StudyHistory(tuple(cells), tuple(comparisons), evidence.metric, select_by, select_upwards,
                     bool(wanted))
 
 
-def _course(evidence: Evidence, run: RunRecord, wanted: Sequence[str], named: bool) -> Course:
+def _course(evidence: Evidence, run: RunRecord, wanted: Sequence[str], named: bool) -> RunHistory:
     names = [name for name in dict.fromkeys(wanted) if name in run.metrics]
     predictions = evidence.predictions(run) if named and run.status == "FINISHED" else None
-    return Course(run.seed, run.status, run.reason, run.metrics,
+    return RunHistory(run.seed, run.status, run.reason, run.metrics,
                   {name: evidence.history(run, name) for name in names},
                   run.tags.get("ftlab.note", ""), predictions)

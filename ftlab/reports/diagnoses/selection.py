@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.base import (
-    Course,
+    CellHistory,
     Diagnosis,
     Finding,
-    Observed,
-    Watched,
+    RunHistory,
+    StudyHistory,
     each,
     matters,
     mean,
@@ -34,7 +34,7 @@ class Selection(Diagnosis):
         "plateau with noise); or the technique that validation puts first is significantly worse "
         "than the best on the test split.")
 
-    def find(self, observed: Observed) -> list[Finding]:
+    def find(self, observed: StudyHistory) -> list[Finding]:
         found = [each_ for cell in observed.cells if (each_ := _epochs(cell, observed)) is not None]
         for comparison in observed.comparisons:
             cells = [cell for cell in observed.cells
@@ -45,7 +45,7 @@ class Selection(Diagnosis):
         return found
 
 
-def _epochs(cell: Watched, observed: Observed) -> Finding | None:
+def _epochs(cell: CellHistory, observed: StudyHistory) -> Finding | None:
     name, sign = observed.select_by, 1 if observed.select_upwards else -1
     runs = [run for run in cell.finished if run.best_epoch and run.epochs(name)]
     if len(runs) < 2:
@@ -66,16 +66,16 @@ def _epochs(cell: Watched, observed: Observed) -> Finding | None:
         "more validation examples, a lower learning rate or a schedule that decays, more seeds")
 
 
-def _at(run: Course, metric: str, epoch: int) -> float:
+def _at(run: RunHistory, metric: str, epoch: int) -> float:
     values = run.epochs(metric)
     return values[min(epoch, len(values)) - 1]
 
 
-def _best(run: Course, metric: str, sign: int) -> float:
+def _best(run: RunHistory, metric: str, sign: int) -> float:
     return sign * max(sign * value for value in run.epochs(metric))
 
 
-def _contrary(comparison: Comparison, cells: list[Watched], observed: Observed) -> Finding | None:
+def _contrary(comparison: Comparison, cells: list[CellHistory], observed: StudyHistory) -> Finding | None:
     """Validation's first choice, where the test split refutes it."""
     name, sign = observed.select_by, 1 if observed.select_upwards else -1
     if observed.metric.partition("/")[2] != name.partition("/")[2]:

@@ -14,10 +14,10 @@ from ftlab.errors import InputError
 from ftlab.reports.csv_files import to_csv, write_file
 from ftlab.reports.drift import drift_table
 from ftlab.reports.drift.costs import CostChange, cost_changes
-from ftlab.reports.drift.metric_changes import Movement, chosen, movements
+from ftlab.reports.drift.metric_changes import MetricChange, chosen, movements
 from ftlab.reports.drift.provenance_diff import suspects, unknown
-from ftlab.reports.drift.rank_changes import Order, orders
-from ftlab.reports.drift.read_results import Measurements, Names, measurements, title
+from ftlab.reports.drift.rank_changes import RankChange, orders
+from ftlab.reports.drift.read_results import ComparedStudy, Names, measurements, title
 from ftlab.tracking.mlflow_values import name_of
 
 
@@ -35,10 +35,10 @@ class Drift:
         unknown: what a side does not say of that.
     """
 
-    old: Measurements
-    new: Measurements
-    movements: tuple[Movement, ...]
-    orders: tuple[Order, ...]
+    old: ComparedStudy
+    new: ComparedStudy
+    movements: tuple[MetricChange, ...]
+    orders: tuple[RankChange, ...]
     costs: tuple[CostChange, ...]
     only_old: tuple[Names, ...]
     only_new: tuple[Names, ...]
@@ -56,7 +56,7 @@ class Drift:
         return all(m.equal for m in self.movements)
 
     @property
-    def untested(self) -> list[Movement]:
+    def untested(self) -> list[MetricChange]:
         """Where a side has fewer than three seeds, and the numbers differ."""
         return [m for m in self.movements if m.verdict == "untested"]
 
@@ -119,7 +119,7 @@ def compare(old: str | Path, new: str | Path, metrics: Sequence[str] = ()) -> Dr
     return drift(measurements(old), measurements(new), metrics)
 
 
-def drift(old: Measurements, new: Measurements, metrics: Sequence[str] = ()) -> Drift:
+def drift(old: ComparedStudy, new: ComparedStudy, metrics: Sequence[str] = ()) -> Drift:
     """`compare`, of what has been read.
 
     Raises:
@@ -142,5 +142,5 @@ def drift(old: Measurements, new: Measurements, metrics: Sequence[str] = ()) -> 
     )
 
 
-def _some(side: Measurements) -> str:
+def _some(side: ComparedStudy) -> str:
     return next(iter(map(title, side.cells)), "none")

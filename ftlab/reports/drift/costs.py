@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from ftlab.reports.drift.read_results import Measured, Measurements, Names
+from ftlab.reports.drift.read_results import CellResult, ComparedStudy, Names
 
 COUNTED = 1.01
 """Parameters, FLOPs and bytes of a checkpoint are counted."""
@@ -42,13 +42,13 @@ class CostChange:
         return self.new / self.old if self.old else math.inf
 
 
-def cost_changes(old: Measurements, new: Measurements) -> list[CostChange]:
+def cost_changes(old: ComparedStudy, new: ComparedStudy) -> list[CostChange]:
     """All costs beyond their tolerance, of the cells that both have."""
     return [change for names, cell in old.cells.items() if names in new.cells
             for change in _changes(names, cell, new.cells[names])]
 
 
-def _changes(names: Names, old: Measured, new: Measured) -> list[CostChange]:
+def _changes(names: Names, old: CellResult, new: CellResult) -> list[CostChange]:
     found = []
     for name in sorted(old.values.keys() & new.values.keys()):
         # what a cache cost depends on who came first, and is no property of the cell

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ftlab.reports.drift.metric_changes import Movement
+from ftlab.reports.drift.metric_changes import MetricChange
 from ftlab.reports.drift.rank_changes import tau_of
 from ftlab.reports.drift.read_results import title
 from ftlab.reports.formats import escape_markdown
@@ -109,11 +109,11 @@ def _heading(metric: str, drift: Drift) -> str:
     return f"{metric}{unit}: mean ± std{over}"
 
 
-def _counts(members: Iterable[Movement]) -> set[int]:
+def _counts(members: Iterable[MetricChange]) -> set[int]:
     return {n for m in members for n in (m.old.n, m.new.n)}
 
 
-Lines = list[tuple[Movement, list[str]]]
+Lines = list[tuple[MetricChange, list[str]]]
 
 
 def _tables(drift: Drift) -> Iterable[tuple[str, list[tuple[str, Lines]]]]:
@@ -127,7 +127,7 @@ def _tables(drift: Drift) -> Iterable[tuple[str, list[tuple[str, Lines]]]]:
         yield metric, groups if len(groups) > 1 else [("", groups[0][1])]
 
 
-def _line(m: Movement, number: Callable[[float], str], counts: bool) -> list[str]:
+def _line(m: MetricChange, number: Callable[[float], str], counts: bool) -> list[str]:
     def signed(value: float) -> str:
         return ("+" if value > 0 else "") + number(value)
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ftlab.errors import InputError
-from ftlab.reports.drift.read_results import Measured, Measurements, Names
+from ftlab.reports.drift.read_results import CellResult, ComparedStudy, Names
 from ftlab.reports.statistics.multiple_testing import LEVEL, corrected
-from ftlab.reports.statistics.paired import Tested
+from ftlab.reports.statistics.paired import PairedResult
 from ftlab.reports.statistics.two_studies import moved, same, step
 from ftlab.studies.discover import did_you_mean
 from ftlab.tracking.aggregate import Summary, summarise
 
 
 @dataclass(frozen=True)
-class Movement:
+class MetricChange:
     """One metric of one cell, in two studies.
 
     Attributes:
@@ -31,7 +31,7 @@ class Movement:
     metric: str
     old: Summary
     new: Summary
-    test: Tested | None
+    test: PairedResult | None
     p: float = math.nan
     equal: bool = False
     lost: str = ""
@@ -58,7 +58,7 @@ class Movement:
         return "moved" if self.moved else "noise"
 
 
-def movements(old: Measurements, new: Measurements, metrics: Sequence[str]) -> list[Movement]:
+def movements(old: ComparedStudy, new: ComparedStudy, metrics: Sequence[str]) -> list[MetricChange]:
     """Of the cells that both have, in the order of the old.
 
     Args:
@@ -76,7 +76,7 @@ def movements(old: Measurements, new: Measurements, metrics: Sequence[str]) -> l
     return [replace(m, p=p) for m, p in zip(found, adjusted, strict=True)]
 
 
-def chosen(old: Measurements, new: Measurements, asked: Sequence[str]) -> list[str]:
+def chosen(old: ComparedStudy, new: ComparedStudy, asked: Sequence[str]) -> list[str]:
     """The metrics to test: those asked for, else what the studies report, else all of the test.
 
     Raises:
@@ -96,23 +96,23 @@ def chosen(old: Measurements, new: Measurements, asked: Sequence[str]) -> list[s
     return found
 
 
-def _step(old: Measurements, new: Measurements, dataset: str, metric: str) -> float:
+def _step(old: ComparedStudy, new: ComparedStudy, dataset: str, metric: str) -> float:
     return step(value for side in (old, new) for names, cell in side.cells.items()
                 if names[1] == dataset for value in cell.values.get(metric, {}).values())
 
 
-def _movement(names: Names, metric: str, old: Measured, new: Measured, least: float) -> Movement:
+def _movement(names: Names, metric: str, old: CellResult, new: CellResult, least: float) -> MetricChange:
     a, b = (cell.values.get(metric, {}) for cell in (old, new))
     equal = a.keys() == b.keys() and all(same(a[seed], b[seed]) for seed in a)
     test = moved(a, b, least)
-    return Movement(names, metric, summarise(a.values(), metric), summarise(b.values(), metric),
+    return MetricChange(names, metric, summarise(a.values(), metric), summarise(b.values(), metric),
                     None if test is None else test.within(metric), equal=equal,
                     lost=_lost(old, new, a, b))
 
 
-def _lost(old: Measured, new: Measured, a: Mapping[int, float], b: Mapping[int, float]) -> str:
+def _lost(old: CellResult, new: CellResult, a: Mapping[int, float], b: Mapping[int, float]) -> str:
     """What a side lacks that ran there: seeds of the other that failed, or gave no number."""
-    def gone(there: Mapping[int, float], here: Mapping[int, float], cell: Measured) -> list[int]:
+    def gone(there: Mapping[int, float], here: Mapping[int, float], cell: CellResult) -> list[int]:
         return [s for s in there if s not in here and cell.status.get(s, "MISSING") != "MISSING"]
 
     if seeds := gone(a, b, new):

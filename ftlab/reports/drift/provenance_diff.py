@@ -6,17 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ftlab.reports.drift.read_results import Measurements
+from ftlab.reports.drift.read_results import ComparedStudy
 
 NOTHING = "-"
 
 
-def suspects(old: Measurements, new: Measurements) -> list[str]:
+def suspects(old: ComparedStudy, new: ComparedStudy) -> list[str]:
     """One line a difference: data and weights first, then settings, versions, commit, device."""
     return [*_fingerprints(old, new), *_settings(old, new), *_environments(old, new)]
 
 
-def unknown(old: Measurements, new: Measurements) -> list[str]:
+def unknown(old: ComparedStudy, new: ComparedStudy) -> list[str]:
     """One line a side that does not say where it comes from."""
     found = []
     for side in {side.label: side for side in (old, new)}.values():
@@ -34,13 +34,13 @@ def fingerprints(side: Mapping[str, Any]) -> dict[str, str]:
             for name, value in dict(side.get(axis, {})).items() if value}
 
 
-def _fingerprints(old: Measurements, new: Measurements) -> list[str]:
+def _fingerprints(old: ComparedStudy, new: ComparedStudy) -> list[str]:
     a, b = fingerprints(old.provenance), fingerprints(new.provenance)
     return [f"{what}: other {'data' if what.startswith('data') else 'weights'} "
             f"({a[what][:8]} -> {b[what][:8]})" for what in a if what in b and a[what] != b[what]]
 
 
-def _settings(old: Measurements, new: Measurements) -> list[str]:
+def _settings(old: ComparedStudy, new: ComparedStudy) -> list[str]:
     a, b = old.settings, new.settings
     if not a or not b:
         return []
@@ -58,7 +58,7 @@ def _settings(old: Measurements, new: Measurements) -> list[str]:
             for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key) and concerns(key)]
 
 
-def _environments(old: Measurements, new: Measurements) -> list[str]:
+def _environments(old: ComparedStudy, new: ComparedStudy) -> list[str]:
     sides = [_flat(side.provenance.get("environments", [])) for side in (old, new)]
     if not all(sides):
         return []

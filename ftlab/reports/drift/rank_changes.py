@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from scipy import stats
 
-from ftlab.reports.drift.read_results import Measurements
+from ftlab.reports.drift.read_results import ComparedStudy
 from ftlab.reports.statistics.multiple_testing import FEWEST, LEVEL, corrected, pairs
 from ftlab.reports.statistics.paired import over_seeds
 from ftlab.reports.statistics.two_studies import same, step
@@ -36,7 +36,7 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class Order:
+class RankChange:
     """The techniques of one backbone and data set, by one metric's means.
 
     Attributes:
@@ -52,7 +52,7 @@ class Order:
     swaps: tuple[Swap, ...]
 
 
-def orders(old: Measurements, new: Measurements, metric: str) -> list[Order]:
+def orders(old: ComparedStudy, new: ComparedStudy, metric: str) -> list[RankChange]:
     """Compare the rankings of every backbone and data set with two techniques or more."""
     groups = list(dict.fromkeys(names[:2] for names in old.cells))
     made = [_order(old, new, group, metric) for group in groups]
@@ -68,8 +68,8 @@ def orders(old: Measurements, new: Measurements, metric: str) -> list[Order]:
     return orders
 
 
-def _order(old: Measurements, new: Measurements, group: tuple[str, str], metric: str
-           ) -> tuple[Order, dict[tuple[str, str], float]]:
+def _order(old: ComparedStudy, new: ComparedStudy, group: tuple[str, str], metric: str
+           ) -> tuple[RankChange, dict[tuple[str, str], float]]:
     sides = []
     for side in (old, new):
         sides.append({names[2]: cell.values[metric] for names, cell in side.cells.items()
@@ -86,7 +86,7 @@ def _order(old: Measurements, new: Measurements, group: tuple[str, str], metric:
         was, now = (0.0 if same(m[x], m[y]) else m[x] - m[y] for m in (before, after))
         if was * now < 0:
             swaps.append(Swap(*((x, y) if was > 0 else (y, x)), math.nan))
-    return Order(group, tau, len(names), tuple(swaps)), tests
+    return RankChange(group, tau, len(names), tuple(swaps)), tests
 
 
 def _both(least: float, *values: dict[int, float]) -> float:
@@ -104,7 +104,7 @@ def _both(least: float, *values: dict[int, float]) -> float:
     return max(found)
 
 
-def tau_of(orders: Sequence[Order]) -> float:
+def tau_of(orders: Sequence[RankChange]) -> float:
     """The mean over groups; nan where no group has one."""
     known = [order.tau for order in orders if math.isfinite(order.tau)]
     return math.fsum(known) / len(known) if known else math.nan

@@ -31,7 +31,7 @@ _HOW = "give results/STUDY, a runs.csv, or a store and its study: sqlite:///mlfl
 
 
 @dataclass(frozen=True)
-class Measured:
+class CellResult:
     """One cell.
 
     Attributes:
@@ -42,15 +42,15 @@ class Measured:
     status: dict[int, str]
     values: dict[str, dict[int, float]]
 
-    def restricted(self, seeds: tuple[int, ...]) -> Measured:
+    def restricted(self, seeds: tuple[int, ...]) -> CellResult:
         """With some of its seeds."""
-        return Measured({s: word for s, word in self.status.items() if s in seeds},
+        return CellResult({s: word for s, word in self.status.items() if s in seeds},
                         {name: {s: v for s, v in by_seed.items() if s in seeds}
                          for name, by_seed in self.values.items()})
 
 
 @dataclass(frozen=True)
-class Measurements:
+class ComparedStudy:
     """One side of a comparison.
 
     Attributes:
@@ -64,23 +64,23 @@ class Measurements:
 
     label: str
     study: str
-    cells: dict[Names, Measured]
+    cells: dict[Names, CellResult]
     reported: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
 
-    def labelled(self, label: str) -> Measurements:
+    def labelled(self, label: str) -> ComparedStudy:
         """Under another name."""
         return replace(self, label=label)
 
-    def restricted(self, study: Study) -> Measurements:
+    def restricted(self, study: Study) -> ComparedStudy:
         """The cells and seeds of a study alone."""
         wanted = {(c.key.backbone, c.key.dataset, c.key.technique) for c in study.cells}
         return replace(self, cells={names: cell.restricted(study.seeds)
                                     for names, cell in self.cells.items() if names in wanted})
 
 
-def measurements(source: str | Path) -> Measurements:
+def measurements(source: str | Path) -> ComparedStudy:
     """Read one side.
 
     Args:
@@ -101,7 +101,7 @@ def measurements(source: str | Path) -> Measurements:
     known = _json(folder / "provenance.json")
     recorded = _recorded(folder / FILE)
     said = flatten(settings(recorded)) if recorded else {}
-    return Measurements(text, study, cells, recorded.get("report", "") or _metric(folder), known, said)
+    return ComparedStudy(text, study, cells, recorded.get("report", "") or _metric(folder), known, said)
 
 
 def _recorded(path: Path) -> dict[str, Any]:
@@ -127,14 +127,14 @@ def _metric(folder: Path) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
-def _runs(path: Path) -> tuple[str, dict[Names, Measured]]:
-    cells: dict[Names, Measured] = {}
+def _runs(path: Path) -> tuple[str, dict[Names, CellResult]]:
+    cells: dict[Names, CellResult] = {}
     studies = set()
     for number, line in _lines(path):
         place = f"{path}:{number}"
         studies.add(line["study"])
         names = line["backbone"], line["dataset"], line["technique"]
-        cell = cells.setdefault(names, Measured({}, {}))
+        cell = cells.setdefault(names, CellResult({}, {}))
         seed = _seed(line["seed"], f"{place}: seed")
         if seed in cell.status:
             raise InputError(f"{place}: {title(names)}, seed {seed}: stands twice",
@@ -184,7 +184,7 @@ def _number(text: str, place: str) -> float:
                          _AGAIN) from None
 
 
-def _add(cell: Measured, seed: int, metrics: Mapping[str, float]) -> None:
+def _add(cell: CellResult, seed: int, metrics: Mapping[str, float]) -> None:
     if cell.status[seed] != "FINISHED":
         return
     for name, value in metrics.items():
@@ -192,7 +192,7 @@ def _add(cell: Measured, seed: int, metrics: Mapping[str, float]) -> None:
             cell.values.setdefault(name, {})[seed] = value
 
 
-def _of_store(address: str) -> Measurements:
+def _of_store(address: str) -> ComparedStudy:
     uri, sign, study = address.rpartition("#")  # a password may hold another
     label = f"{shown(uri if sign else study)}{sign}{study * bool(sign)}"
     if not sign or not study:
@@ -200,7 +200,7 @@ def _of_store(address: str) -> Measurements:
     tracker = Tracker(uri)
     records = tracker.cells(study)
     tracker.close()
-    cells: dict[Names, Measured] = {}
+    cells: dict[Names, CellResult] = {}
     said: dict[str, str] = {}
     for record in records:
         names = record.key.backbone, record.key.dataset, record.key.technique
@@ -209,13 +209,13 @@ def _of_store(address: str) -> Measurements:
                 f"{label}: {record.key.title} is there with several settings",
                 f"choose by a study file: ftlab table STUDY, then compare results/{study}")
         runs = {run.seed: run for run in record.runs}
-        cells[names] = Measured({seed: runs[seed].status if seed in runs else "MISSING"
+        cells[names] = CellResult({seed: runs[seed].status if seed in runs else "MISSING"
                                  for seed in sorted({*record.seeds, *runs})}, {})
         for run in record.finished:
             _add(cells[names], run.seed, run.metrics)
         said |= _settings(record)
     known = provenance.collect(study, "", records)
-    return Measurements(label, study, cells, "", known, said)
+    return ComparedStudy(label, study, cells, "", known, said)
 
 
 def _settings(record: CellRecord) -> dict[str, str]:

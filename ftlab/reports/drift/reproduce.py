@@ -18,7 +18,7 @@ from ftlab.errors import InputError
 from ftlab.reports.csv_files import write_file
 from ftlab.reports.drift.compare import Drift, drift
 from ftlab.reports.drift.provenance_diff import fingerprints
-from ftlab.reports.drift.read_results import Measurements, measurements
+from ftlab.reports.drift.read_results import ComparedStudy, measurements
 from ftlab.reports.study_table import table
 from ftlab.studies.display import Display
 from ftlab.studies.plan import Plan
@@ -129,7 +129,7 @@ def reproduce(
 
 
 def _both(what: Path, results: Path, overrides: Sequence[str], allow: Sequence[str]
-          ) -> tuple[Study, Measurements]:
+          ) -> tuple[Study, ComparedStudy]:
     """The study to run, and the numbers that it gave."""
     file = what / FILE if what.is_dir() else what
     if what.is_dir() and not file.is_file():
@@ -143,7 +143,7 @@ def _both(what: Path, results: Path, overrides: Sequence[str], allow: Sequence[s
     return study, measurements(folder)
 
 
-def _comparable(made: Plan, old: Measurements) -> None:
+def _comparable(made: Plan, old: ComparedStudy) -> None:
     """Refuse other data or weights than those of the results.
 
     Raises:
@@ -162,7 +162,7 @@ def _comparable(made: Plan, old: Measurements) -> None:
 
 
 @contextmanager
-def _folder(into: str | Path | None, old: Measurements) -> Iterator[tuple[Path, bool]]:
+def _folder(into: str | Path | None, old: ComparedStudy) -> Iterator[tuple[Path, bool]]:
     """Where the new runs go, and whether it is temporary: gone again where nothing was run."""
     if into is None:
         folder = Path(tempfile.mkdtemp(prefix="ftlab-reproduce-"))

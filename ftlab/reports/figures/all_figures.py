@@ -32,7 +32,7 @@ def drawings() -> list[Drawing]:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnFigure:
     """A figure that a study has.
 
     Attributes:
@@ -72,7 +72,7 @@ class Drawn:
         return self.drawing.plot(self.data, self.evidence)
 
 
-def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[Drawn]:
+def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[DrawnFigure]:
     """The figures that a study has something for, in their order.
 
     Args:
@@ -94,7 +94,7 @@ def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[Drawn]:
         if not only or drawing.name in only:
             data = drawing.data(shown)
             if data is not None and len(data):
-                yield Drawn(drawing, data, shown, note)
+                yield DrawnFigure(drawing, data, shown, note)
 
 
 def write(evidence: Evidence, folder: Path, only: Sequence[str] = ()) -> list[Path]:

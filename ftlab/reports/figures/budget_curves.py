@@ -16,8 +16,8 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, legend
-from ftlab.reports.figures.plotly_axes import Screen, line
-from ftlab.reports.trial_scores import Tried, tried
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, line
+from ftlab.reports.trial_scores import CellTrials, tried
 from ftlab.tracking.mlflow_values import shorten
 from ftlab.tracking.records import TrialRecord
 from ftlab.tracking.sweeps import SweepTracker
@@ -65,7 +65,7 @@ class BudgetCurves(Drawing):
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         panels = parts(data, "sweep", "group")
         look, shown = styles(evidence.techniques), set(data["technique"])
-        screen = Screen([_heading(sweep, group) for (sweep, group), _ in panels], 260, 2,
+        screen = PlotlyGrid([_heading(sweep, group) for (sweep, group), _ in panels], 260, 2,
                         legend=[name for name in look if name in shown])
         for n, (_, lines) in enumerate(panels):
             most = int(lines["k"].max())
@@ -120,7 +120,7 @@ def _settled(records: list[TrialRecord]) -> set[str]:
     return {record.key.technique for record in records} - searched
 
 
-def _entries(sweep: str, row: Tried, rows: list[Tried], objective: str) -> list[dict[str, Any]]:
+def _entries(sweep: str, row: CellTrials, rows: list[CellTrials], objective: str) -> list[dict[str, Any]]:
     most = max(len(other.curve) for other in rows if other.group == row.group)
     by, found = scale(objective), []
     for k in range(1, most + 1):

@@ -17,7 +17,7 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, labels
 from ftlab.reports.figures.matplotlib_axes import canvas, legend, names
-from ftlab.reports.figures.plotly_axes import Screen, categories, marker
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker
 from ftlab.reports.figures.predictions import best, classes, confusions
 
 _SINGLE = 30  # classes up to which each has its line; beyond, ten bins of equally many classes
@@ -67,7 +67,7 @@ class ClassEffect(Drawing):
                   for kind in _PANELS]
         look, shown = styles(evidence.techniques), set(data["technique"])
         lines, most = int(data["place"].max()) + 1, data["technique"].nunique()
-        screen = Screen([group_title(group) for group, _, _ in panels],
+        screen = PlotlyGrid([group_title(group) for group, _, _ in panels],
                         int(20 + lines * max(26, 5 * most)), 3, least=170,
                         legend=[name for name in look if name in shown])
         for n, (_, cells, kind) in enumerate(panels):

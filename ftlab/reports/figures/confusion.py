@@ -15,7 +15,7 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of
 from ftlab.reports.figures.labels import group_title, labels
 from ftlab.reports.figures.matplotlib_axes import canvas, ink, leftmost
-from ftlab.reports.figures.plotly_axes import Screen, shades, text
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, shades, text
 from ftlab.reports.figures.predictions import best, classes, confusions
 
 _NUMBERED, _NAMED = 12, 30  # classes up to which each cell has its number, and each class its name
@@ -62,7 +62,7 @@ class ConfusionMatrices(Drawing):
         several = data["group"].nunique() > 1
         largest = max(len(names) for names in data["classes"])
         side = 170 + 10 * largest if largest <= _NAMED else 260
-        screen = Screen([_heading(panel, several) for panel in lines_of(data)], side, 4,
+        screen = PlotlyGrid([_heading(panel, several) for panel in lines_of(data)], side, 4,
                         least=side - 60, need=14 * largest if largest <= _NAMED else 150, widest=int(1.2 * side),
                         matrix=True)
         for n, panel in enumerate(lines_of(data)):

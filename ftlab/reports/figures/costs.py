@@ -16,7 +16,7 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import COSTS, Cost, group_title, labels, short
 from ftlab.reports.figures.matplotlib_axes import SPREAD, canvas, leftmost, names
-from ftlab.reports.figures.plotly_axes import Screen, categories, logarithmic
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, logarithmic
 
 _HATCHES = {"o": "", "s": "//", "^": "..", "D": "xx", "v": "\\\\", "P": "++", "X": "oo"}
 
@@ -65,7 +65,7 @@ class Costs(Drawing):
         most = max(len(lines) for _, lines in panels)
         look = styles(evidence.techniques)
         several, units = data["group"].nunique() > 1, [_unit(str(of), data) for (_, of), _ in panels]
-        screen = Screen([f"{title} ({group_title(group)})" if several else title
+        screen = PlotlyGrid([f"{title} ({group_title(group)})" if several else title
                          for ((group, _), _), (title, _) in zip(panels, units, strict=True)],
                         14 + 24 * most, 3)
         for n, ((_, lines), (_, size)) in enumerate(zip(panels, units, strict=True)):

@@ -15,7 +15,7 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import labels, metric_title
 from ftlab.reports.figures.matplotlib_axes import canvas
-from ftlab.reports.figures.plotly_axes import Screen, marker, text, whole
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, marker, text, whole
 from ftlab.reports.statistics.multiple_testing import LEVEL
 from ftlab.reports.statistics.ranks import FEWEST, rank
 from ftlab.tracking.mlflow_values import shorten
@@ -55,7 +55,7 @@ class CriticalDifference(Drawing):
         panels = parts(data, "backbone")
         most = max(len(lines) for _, lines in panels)
         look = styles(evidence.techniques)
-        screen = Screen([_title(str(backbone), lines) for backbone, lines in panels],
+        screen = PlotlyGrid([_title(str(backbone), lines) for backbone, lines in panels],
                         20 + 28 * most)
         for n, (_, lines) in enumerate(panels):
             called, far = labels(lines["technique"]), len(lines)

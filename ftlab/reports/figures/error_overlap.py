@@ -24,7 +24,7 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import group_title, labels
 from ftlab.reports.figures.matplotlib_axes import canvas, names
-from ftlab.reports.figures.plotly_axes import Screen, categories, marker, text
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker, text
 from ftlab.reports.figures.predictions import Mistakes, mistakes
 
 MOST = 20  # sets that are drawn of a group
@@ -70,7 +70,7 @@ class ErrorOverlap(Drawing):
         groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
         rows = max(len(sets["names"].iloc[0]) for _, sets in groups)
         columns = max(len(sets) for _, sets in groups)
-        screen = Screen([group_title(group) for group, _ in groups],
+        screen = PlotlyGrid([group_title(group) for group, _ in groups],
                         int(40 + 22 * (rows + _tall(rows))), 2, least=22 * columns,
                         need=17 * columns, widest=40 * columns)
         look = styles(evidence.techniques)
@@ -193,7 +193,7 @@ def _heights(sets: pd.DataFrame) -> list[float]:
     return (_tall(len(sets["names"].iloc[0])) * sets["many"] / sets["many"].max()).tolist()
 
 
-def _dots(screen: Screen, n: int, sets: pd.DataFrame, look: dict[str, Style]) -> None:
+def _dots(screen: PlotlyGrid, n: int, sets: pd.DataFrame, look: dict[str, Style]) -> None:
     """Grey where a technique is not of the set, its own mark where it is, and lines between."""
     called = list(sets["names"].iloc[0])
     inside = {(name, column) for column, members in enumerate(sets["members"]) for name in members}

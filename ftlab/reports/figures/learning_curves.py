@@ -17,7 +17,7 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, legend
-from ftlab.reports.figures.plotly_axes import Screen, line, whole
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, line, whole
 from ftlab.tracking.records import RunRecord
 
 MOST_RUNS = 2000
@@ -65,7 +65,7 @@ class LearningCurves(Drawing):
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         panels = parts(data, "group", "metric")
         look, shown = styles(evidence.techniques), set(data["technique"])
-        screen = Screen([group_title(group) for (group, _), _ in panels], 240,
+        screen = PlotlyGrid([group_title(group) for (group, _), _ in panels], 240,
                         data["metric"].nunique(),
                         [name for name in look if name in shown])
         for n, ((_, metric), lines) in enumerate(panels):

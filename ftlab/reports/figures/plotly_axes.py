@@ -66,7 +66,7 @@ def shades(name: str) -> list[list[Any]]:
     return [[n / 8, to_hex(colormaps[name](n / 8))] for n in range(9)]
 
 
-class Screen:
+class PlotlyGrid:
     """A grid of axes.
 
     The page arranges it again for the width it has (`page/arrange.js`), which needs `meta`.

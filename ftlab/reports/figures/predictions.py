@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ftlab.reports.cell_summary import Row
+from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.evidence import Evidence
 from ftlab.tasks.class_names import name_order
 from ftlab.tracking.records import CellKey
@@ -92,7 +92,7 @@ def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
     return sorted({*named, *evidence.class_counts(group)}, key=name_order) if named else []
 
 
-def best(evidence: Evidence, group: tuple[str, str], most: int) -> list[Row]:
+def best(evidence: Evidence, group: tuple[str, str], most: int) -> list[CellSummary]:
     """The group's rows in the study's order; of more than `most` those with the best means."""
     sign = -1 if evidence.higher_is_better else 1
     rows = [row for row in evidence.rows if row.group == group]

@@ -15,7 +15,7 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import group_title, labels, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, names
-from ftlab.reports.figures.plotly_axes import Screen, categories, marker, text
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker, text
 from ftlab.tracking.mlflow_values import shorten
 
 
@@ -58,7 +58,7 @@ class Scores(Drawing):
     def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
         groups = parts(data, "group")
         most = max(len(cells) for _, cells in groups)
-        screen = Screen([group_title(group) for group, _ in groups], 20 + 26 * most, 2)
+        screen = PlotlyGrid([group_title(group) for group, _ in groups], 20 + 26 * most, 2)
         look = styles(evidence.techniques)
         for n, (_, cells) in enumerate(groups):
             screen.axis("y", n, "", **categories(list(labels(cells["technique"]).values())))

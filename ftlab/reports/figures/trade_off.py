@@ -27,7 +27,7 @@ from ftlab.reports.figures.labels import (
     scale,
 )
 from ftlab.reports.figures.matplotlib_axes import canvas, legend, spread
-from ftlab.reports.figures.plotly_axes import Screen, logarithmic, marker
+from ftlab.reports.figures.plotly_axes import PlotlyGrid, logarithmic, marker
 from ftlab.reports.pareto_front import pareto_front
 
 _FRONT = {"color": "#333333", "linestyle": "--", "linewidth": 1.0}
@@ -85,7 +85,7 @@ class TradeOff(Drawing):
         panels = parts(data, "group", "of")
         shown = set(data["technique"])
         look = {name: style for name, style in styles(evidence.techniques).items() if name in shown}
-        screen = Screen([group_title(group) for (group, _), _ in panels], 240,
+        screen = PlotlyGrid([group_title(group) for (group, _), _ in panels], 240,
                         data["of"].nunique(), look)
         for n, ((_, of), points) in enumerate(panels):
             title, size = _unit(of, data)

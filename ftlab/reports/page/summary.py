@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 from ftlab.reports import against_baseline
-from ftlab.reports.cell_summary import Row
+from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison, ranked
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
 from ftlab.reports.sentences import answer
 from ftlab.reports.statistics.multiple_testing import LEVEL
-from ftlab.reports.statistics.ranks import Ranked
+from ftlab.reports.statistics.ranks import RankComparison
 
 MOST = 6  # sentences on one data set each
 NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
@@ -58,7 +58,7 @@ def at_what_cost(evidence: Evidence, comparison: Comparison) -> list[str]:
     return [f"{least}, not significantly worse, trains {cheapest} where {comparison.best} trains {best}."]
 
 
-def _trains(row: Row) -> str:
+def _trains(row: CellSummary) -> str:
     share = f" ({row.percent:.3g}% of all)" if math.isfinite(row.percent) else ""
     return f"{row.trainable:,.0f} parameters{share}"
 
@@ -85,7 +85,7 @@ def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) ->
             for backbone, each in ranked(comparisons, higher_is_better).items()]
 
 
-def _ranking(found: Ranked, where: str) -> str:
+def _ranking(found: RankComparison, where: str) -> str:
     order = sorted(found.ranks, key=lambda name: found.ranks[name])
     best = order[0]
     text = (f"Over {found.data_sets} data sets{where} {best} has the best mean rank, "
@@ -104,7 +104,7 @@ def _ranking(found: Ranked, where: str) -> str:
     return f"{text}: {'; '.join(parts)} (Nemenyi's test)."
 
 
-def _listed(found: Ranked, names: Sequence[str]) -> str:
+def _listed(found: RankComparison, names: Sequence[str]) -> str:
     said = [f"{name} ({found.ranks[name]:.2f})" for name in names]
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
 

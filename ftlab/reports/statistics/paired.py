@@ -24,7 +24,7 @@ DRAWS = 9999
 
 
 @dataclass(frozen=True)
-class Tested:
+class PairedResult:
     """A difference of two techniques, and how sure it is.
 
     Attributes:
@@ -46,7 +46,7 @@ class Tested:
     examples: int
     test: str
 
-    def within(self, metric: str) -> Tested:
+    def within(self, metric: str) -> PairedResult:
         """The same, its interval cut where a difference of two such metrics ends (+-1 of shares).
 
         Args:
@@ -59,7 +59,7 @@ class Tested:
         return replace(self, low=max(self.low, -most), high=min(self.high, most))
 
 
-def over_both(table: Array, confidence: float = 0.95) -> Tested:
+def over_both(table: Array, confidence: float = 0.95) -> PairedResult:
     """Seeds and examples both drawn at random: would other seeds and another test set agree?
 
     The variance of the mean of a table with random rows and columns is
@@ -83,7 +83,7 @@ def over_both(table: Array, confidence: float = 0.95) -> Tested:
     low, high = _interval(mean, errors, weights, confidence)
     p = _beyond(abs(mean), errors, weights)
     seeds, examples = table.shape
-    return Tested(mean, low, high, p, _effect(mean, table.mean(axis=0)), seeds, examples,
+    return PairedResult(mean, low, high, p, _effect(mean, table.mean(axis=0)), seeds, examples,
                   "t test over seeds and examples")
 
 
@@ -143,7 +143,7 @@ def _interval(mean: float, errors: Array, weights: Array,
 
 
 def over_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
-               confidence: float = 0.95) -> Tested:
+               confidence: float = 0.95) -> PairedResult:
     """Student's paired t test of the metrics of the same seeds (Student 1908).
 
     Args:
@@ -156,11 +156,11 @@ def over_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
     mean, n = float(differences.mean()), len(differences)
     spread = max(float(differences.std(ddof=1)), resolution)
     effect = mean / spread if spread > 0 else math.nan
-    return Tested(mean, *_t(mean, spread / math.sqrt(n), n - 1, confidence), effect, n, 0,
+    return PairedResult(mean, *_t(mean, spread / math.sqrt(n), n - 1, confidence), effect, n, 0,
                   "t test over seeds")
 
 
-def over_examples(table: Array) -> Tested:
+def over_examples(table: Array) -> PairedResult:
     """These trained models, on other examples: McNemar's test, or the paired bootstrap.
 
     With one seed and differences of -1, 0 and 1 it is McNemar's exact test (McNemar 1947), a
@@ -181,7 +181,7 @@ def over_examples(table: Array) -> Tested:
     else:
         beyond = int((apart >= abs(mean)).sum())
         p, test = (beyond + 1) / (DRAWS + 1), "paired bootstrap over examples"
-    return Tested(mean, mean - half, mean + half, p, _effect(mean, by_example), seeds, examples,
+    return PairedResult(mean, mean - half, mean + half, p, _effect(mean, by_example), seeds, examples,
                   test)
 
 

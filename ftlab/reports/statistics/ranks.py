@@ -16,7 +16,7 @@ FEWEST = 2  # data sets, and techniques: below, there is nothing to rank or comp
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankComparison:
     """Techniques compared over data sets.
 
     Attributes:
@@ -35,7 +35,7 @@ class Ranked:
     data_sets: int
 
 
-def rank(scores: Mapping[str, Mapping[str, float]], higher_is_better: bool) -> Ranked | None:
+def rank(scores: Mapping[str, Mapping[str, float]], higher_is_better: bool) -> RankComparison | None:
     """Compare techniques over data sets as Demšar (2006) advises.
 
     https://jmlr.org/papers/v7/demsar06a.html; Friedman (1937) by permutation, Nemenyi (1963) for
@@ -56,7 +56,7 @@ def rank(scores: Mapping[str, Mapping[str, float]], higher_is_better: bool) -> R
     ranked = frame.rank(axis="columns", ascending=not higher_is_better)
     means = {str(name): float(value) for name, value in ranked.mean().items()}
     q = float(stats.studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2)
-    return Ranked(means, _friedman(ranked), _nemenyi(frame), q * math.sqrt(k * (k + 1) / (6 * n)),
+    return RankComparison(means, _friedman(ranked), _nemenyi(frame), q * math.sqrt(k * (k + 1) / (6 * n)),
                   n)
 
 

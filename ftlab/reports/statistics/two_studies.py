@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from ftlab.reports.statistics.multiple_testing import FEWEST
-from ftlab.reports.statistics.paired import Tested
+from ftlab.reports.statistics.paired import PairedResult
 
 ROUNDING = 1e-6
 """Relative difference below which two numbers are one: metrics come as float32."""
@@ -37,7 +37,7 @@ def step(values: Iterable[float]) -> float:
 
 
 def moved(old: Mapping[int, float], new: Mapping[int, float], resolution: float = 0.0,
-          confidence: float = 0.95) -> Tested | None:
+          confidence: float = 0.95) -> PairedResult | None:
     """Test whether the mean over seeds has changed.
 
     Where both have the same seeds, Student's paired t test (Student 1908): a seed that draws the
@@ -70,9 +70,9 @@ def moved(old: Mapping[int, float], new: Mapping[int, float], resolution: float 
             if error else 1.0
         name = "Welch's t test over seeds"
     if error == 0:  # zero on both sides: nothing to test
-        return Tested(mean, mean, mean, 1.0, math.nan, len(a), 0, name)
+        return PairedResult(mean, mean, mean, 1.0, math.nan, len(a), 0, name)
     half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
     pooled = math.sqrt(((len(a) - 1) * spread_a**2 + (len(b) - 1) * spread_b**2)
                        / (len(a) + len(b) - 2))
-    return Tested(mean, mean - half, mean + half, p, mean / pooled, min(len(a), len(b)), 0, name)
+    return PairedResult(mean, mean - half, mean + half, p, mean / pooled, min(len(a), len(b)), 0, name)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ftlab.data.examples import SPLITS, SplitName
 from ftlab.techniques.base import Technique
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.evaluate import placing
 from ftlab.training.guards import close
 from ftlab.training.prefix.use_cache import named
@@ -76,7 +76,7 @@ def find_head(run: Run, trainer: Trainer) -> CachedHead:
         Declined: the run needs the Trainer, says why.
     """
     if not run.plain and not named(run, SPLITS[:2]).keys() <= run.data.handed.keys():
-        raise Declined("its features are not cached")
+        raise NotApplicable("its features are not cached")
     head = head_alone(run)
     _check(run, trainer, head)
     return head
@@ -94,21 +94,21 @@ def head_alone(run: Run) -> CachedHead:
            if hasattr(Technique, name) and name not in SAME_LOOP
            and not name.startswith(("__", "_abc_"))]
     if run.plain:
-        raise Declined("--plain")
+        raise NotApplicable("--plain")
     if run.data.task.form != "vector":
-        raise Declined("its outputs are no vector an example")
+        raise NotApplicable("its outputs are no vector an example")
     if own:
-        raise Declined(f"{type(technique).__name__} has its own {own[0]}")
+        raise NotApplicable(f"{type(technique).__name__} has its own {own[0]}")
     if run.settings.devices > 1:
-        raise Declined("it has several devices")
+        raise NotApplicable("it has several devices")
     if run.settings.precision not in PRECISIONS:
-        raise Declined(f"precision {run.settings.precision}")
+        raise NotApplicable(f"precision {run.settings.precision}")
     leaves = [m for _, m in model.head.named_modules() if not any(True for _ in m.children())]
     *dropouts, linear = leaves or [model]
     trains = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if (not isinstance(linear, nn.Linear) or not all(isinstance(m, nn.Dropout) for m in dropouts)
             or set(trains.values()) != set(linear.parameters())):
-        raise Declined("more trains than a linear layer on the features")
+        raise NotApplicable("more trains than a linear layer on the features")
     names = [next(name for name, p in trains.items() if p is own) for own in linear.parameters()]
     views = tuple(named(run, SPLITS[:1]))
     return CachedHead(linear, names, dropouts, {}, {}, PRECISIONS[run.settings.precision], views)
@@ -121,7 +121,7 @@ def _check(run: Run, trainer: Trainer, head: CachedHead) -> None:
         (features,) = data.handed[name].rows(torch.arange(len(data.splits[split])), [None])
         target = data.task.stack(data.splits[split].targets)
         if not isinstance(target, Tensor) or features.ndim != 2:
-            raise Declined("what the head reads is no vector an example")
+            raise NotApplicable("what the head reads is no vector an example")
         head.features[name], head.target[split] = features.to(device), target.to(device)
     batch: Any = placing(trainer, device)(next(iter(data.train_dataloader())))
     features = head.features[batch["prefix"]][batch["index"]]
@@ -134,9 +134,9 @@ def _check(run: Run, trainer: Trainer, head: CachedHead) -> None:
         with torch.random.fork_rng(_cuda(device)), torch.no_grad(), context():
             alone = head.linear(head.dropped(features))
         if not isinstance(whole, Tensor) or not close([whole], [alone]):
-            raise Declined("its outputs are not those of its linear layer on the features")
+            raise NotApplicable("its outputs are not those of its linear layer on the features")
     if data.task.slope(whole[None], batch["target"][None]) is None:
-        raise Declined("its loss states no gradient in closed form")
+        raise NotApplicable("its loss states no gradient in closed form")
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -11,12 +11,12 @@ from lightning import Trainer
 from ftlab.data.examples import SPLITS
 from ftlab.training import hardware
 from ftlab.training.callbacks import Report
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.execute import finish
 from ftlab.training.fit import Run, adapt, best_epoch, load, make_trainer
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead, find_head
-from ftlab.training.heads.head_members import Member, Seed, random_state
+from ftlab.training.heads.head_members import SeedGroup, StackedRun, random_state
 from ftlab.training.heads.stacked_heads import train_stack
 from ftlab.training.prefix import use_cache
 from ftlab.training.trial import found
@@ -33,7 +33,7 @@ def fit_heads(
     begin = time.perf_counter()
     try:
         stack = _Stack(runs, reports, whole=stops is None)
-    except Declined:
+    except NotApplicable:
         for run in runs:
             run.data.handed = {}
         raise
@@ -71,7 +71,7 @@ class _Stack:
         self.head: CachedHead = find_head(first, self.trainer)
         self.model = model
         self.seeds = {first.seed: self._seed(first, guard)}
-        self.members: list[Member] = []
+        self.members: list[StackedRun] = []
         for run, report in zip(runs, reports, strict=True):
             if run.seed not in self.seeds:
                 self.seeds[run.seed] = self._another(run, first, report)
@@ -83,15 +83,15 @@ class _Stack:
             # of its own: what it clears at its end the others still need
             run.data = copy.copy(seed.data)
             run.data.handed = dict(first.data.handed)
-            self.members.append(Member(run, seed, best_epoch(run, model, whole), report))
+            self.members.append(StackedRun(run, seed, best_epoch(run, model, whole), report))
             report({"event": "shortcut", "text": f"trained as one of {len(runs)} heads by one "
                                                  "matrix product"})
 
-    def _seed(self, run: Run, guard: TensorGuard) -> Seed:
-        return Seed(run.data, guard, self.head.parameters(),
+    def _seed(self, run: Run, guard: TensorGuard) -> SeedGroup:
+        return SeedGroup(run.data, guard, self.head.parameters(),
                     random_state(self.trainer.strategy.root_device))
 
-    def _another(self, run: Run, first: Run, report: Report) -> Seed:
+    def _another(self, run: Run, first: Run, report: Report) -> SeedGroup:
         """Another seed's start: its model is built as that of the first, and only its head kept."""
         run.backbone, run.data = first.backbone, copy.copy(first.data)
         run.data.handed = {}
@@ -101,17 +101,17 @@ class _Stack:
         if {n: value for n, value in guard.before.items() if n not in names} != {
             n: value for n, value in before.items() if n not in names
         }:
-            raise Declined("the frozen weights are not the same for every seed")
+            raise NotApplicable("the frozen weights are not the same for every seed")
         start = [model.get_parameter(name).detach().clone() for name in names]
-        return Seed(run.data, guard, start, random_state(self.trainer.strategy.root_device))
+        return SeedGroup(run.data, guard, start, random_state(self.trainer.strategy.root_device))
 
-    def by_seed(self) -> list[Member]:
+    def by_seed(self) -> list[StackedRun]:
         """The members, a seed's together."""
         return [member for seed in self.seeds.values() for member in self.members
                 if member.seed is seed]
 
     def result(
-        self, member: Member, measured: dict[str, float], prepared: float, everything: bool
+        self, member: StackedRun, measured: dict[str, float], prepared: float, everything: bool
     ) -> dict[str, float]:
         """The final metrics of a member whose head has been trained."""
         begin, run = time.perf_counter(), member.run

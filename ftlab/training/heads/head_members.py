@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Seed:
+class SeedGroup:
     """What runs of one seed share.
 
     Attributes:
@@ -37,7 +37,7 @@ class Seed:
 
 
 @dataclass(eq=False)
-class Member:
+class StackedRun:
     """One run of a stack.
 
     Attributes:
@@ -54,7 +54,7 @@ class Member:
     """
 
     run: Run
-    seed: Seed
+    seed: SeedGroup
     best: BestEpoch
     report: Report
     stop: Callable[[], bool] = lambda: False

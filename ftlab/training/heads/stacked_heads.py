@@ -18,13 +18,13 @@ from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs
 from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT
 from ftlab.training.heads.cached_head import CachedHead
-from ftlab.training.heads.head_members import Member, Seed, put_random, random_state
-from ftlab.training.heads.stacked_linear import Heads
+from ftlab.training.heads.head_members import SeedGroup, StackedRun, put_random, random_state
+from ftlab.training.heads.stacked_linear import StackedLinear
 from ftlab.training.step_log import Losses, StepLog, mean_of
 
 
 def train_stack(
-    members: Sequence[Member], head: CachedHead, memory: costs.MemoryMeter, cached: float
+    members: Sequence[StackedRun], head: CachedHead, memory: costs.MemoryMeter, cached: float
 ) -> dict[str, float]:
     """Train the heads of several runs, those of one optimizer in one stack.
 
@@ -64,7 +64,7 @@ class StackedFit:
         step_seconds: of each step of the stack.
     """
 
-    def __init__(self, head: CachedHead, members: Sequence[Member]) -> None:
+    def __init__(self, head: CachedHead, members: Sequence[StackedRun]) -> None:
         settings, task = members[0].run.settings, members[0].run.data.task
         self.head, self.task, self.settings = head, task, settings
         self.alive = list(members)
@@ -78,7 +78,7 @@ class StackedFit:
                  for optim in optims}
         self.factors = [known[optim.schedule, optim.warmup] for optim in optims]
         starts = [member.seed.start for member in members]
-        self.heads = Heads(
+        self.heads = StackedLinear(
             [start[0].to(self.device) for start in starts],
             [start[1].to(self.device) for start in starts] if len(starts[0]) > 1 else None,
             [self.seeds.index(member.seed) for member in members],
@@ -170,7 +170,7 @@ class StackedFit:
                                     slice(group, group + 1))
             for group, (each, target, part) in enumerate(zip(drawn, targets, parts, strict=True))])
 
-    def _draw(self, seed: Seed, features: Tensor) -> Tensor:
+    def _draw(self, seed: SeedGroup, features: Tensor) -> Tensor:
         """A batch's features (B, D) with the dropout that the seed's runs have alone."""
         if len(self.seeds) == 1 or not self.head.dropouts:
             return self.head.dropped(features)
@@ -217,7 +217,7 @@ class StackedFit:
                                "time": time.time_ns() // 1_000_000})
                 self._judge(member, number, found, epoch)
 
-    def _scores(self, member: Member, outputs: Tensor) -> dict[str, float]:
+    def _scores(self, member: StackedRun, outputs: Tensor) -> dict[str, float]:
         """As the technique's own validation, in one batch."""
         target = self.head.target["validation"]
         batch = {"target": target, "index": torch.arange(len(target), device=self.device)}
@@ -230,7 +230,7 @@ class StackedFit:
         return {f"val/{name}": float(torch.tensor(value, dtype=torch.float32))
                 for name, value in scalars.items()}
 
-    def _judge(self, member: Member, number: int, found: dict[str, float], epoch: int) -> None:
+    def _judge(self, member: StackedRun, number: int, found: dict[str, float], epoch: int) -> None:
         try:
             better = member.best.judge(found, epoch)
         except GuardFailed as error:
@@ -266,7 +266,7 @@ class StackedFit:
         self._settle()
 
 
-def _distinct(seeds: Sequence[Seed]) -> list[Seed]:
+def _distinct(seeds: Sequence[SeedGroup]) -> list[SeedGroup]:
     return list({id(seed): seed for seed in seeds}.values())
 
 

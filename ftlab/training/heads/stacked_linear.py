@@ -24,7 +24,7 @@ EPSILON = 1e-8
 MOST = 2**26  # outputs that are in memory at a time
 
 
-class Heads:
+class StackedLinear:
     """G groups of M heads; a group with fewer is filled up with heads that never move.
 
     Args:

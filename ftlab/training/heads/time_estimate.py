@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftlab.data.examples import SPLITS, SplitName
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.fit import best_epoch
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead, head_alone
-from ftlab.training.heads.head_members import Member, Seed, random_state
+from ftlab.training.heads.head_members import SeedGroup, StackedRun, random_state
 from ftlab.training.heads.stacked_heads import StackedFit, order_of
 from ftlab.training.prefix.use_cache import named
 
@@ -62,7 +62,7 @@ def foresee_heads(run: Run, guard: TensorGuard, runs: int) -> HeadForecast:
         _make_up(run, head, name, split)
     outputs = head.target["train"].new_zeros(1, 1, head.linear.out_features, dtype=torch.float32)
     if run.data.task.slope(outputs, head.target["train"][None, :1]) is None:
-        raise Declined("its loss states no gradient in closed form")
+        raise NotApplicable("its loss states no gradient in closed form")
     alone = _loop(run, head, guard, 1)
     return HeadForecast(runs, alone, _loop(run, head, guard, runs) if runs > 1 else alone)
 
@@ -70,7 +70,7 @@ def foresee_heads(run: Run, guard: TensorGuard, runs: int) -> HeadForecast:
 def _make_up(run: Run, head: CachedHead, name: str, split: SplitName) -> None:
     target = run.data.task.stack(run.data.splits[split].targets)
     if not isinstance(target, Tensor):
-        raise Declined("what the head reads is no vector an example")
+        raise NotApplicable("what the head reads is no vector an example")
     device, width = head.linear.weight.device, head.linear.in_features
     rows = min(len(target), max(1, FEATURES // width))
     head.features[name] = torch.rand(rows, width, device=device)
@@ -110,9 +110,9 @@ def _epoch(run: Run, head: CachedHead, guard: TensorGuard, runs: int, order: lis
     return time.perf_counter() - begin
 
 
-def _member(run: Run, head: CachedHead, guard: TensorGuard) -> Member:
-    seed = Seed(run.data, guard, head.parameters(), random_state(head.linear.weight.device))
-    return Member(run, seed, best_epoch(run, run.technique.model, whole=False), _unheard)
+def _member(run: Run, head: CachedHead, guard: TensorGuard) -> StackedRun:
+    seed = SeedGroup(run.data, guard, head.parameters(), random_state(head.linear.weight.device))
+    return StackedRun(run, seed, best_epoch(run, run.technique.model, whole=False), _unheard)
 
 
 def _unheard(event: dict[str, Any]) -> None:

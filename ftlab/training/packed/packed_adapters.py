@@ -16,7 +16,7 @@ from typing import Any
 from ftlab.errors import FtlabError, GuardFailed
 from ftlab.training import costs
 from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT, Report
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.fit import Run, adapt, load
 from ftlab.training.packed import packing_check
 from ftlab.training.packed.pack import Pack
@@ -43,10 +43,10 @@ def fit_packed(
         Declined: it would not be exact, or not be faster. Nothing has trained.
     """
     if reason := _why_not(runs):
-        raise Declined(reason)
+        raise NotApplicable(reason)
     members, failed, memory = adapted(runs, reports, stops)
     if len(members) < 2:
-        raise Declined("there is no other run that can be trained")
+        raise NotApplicable("there is no other run that can be trained")
     pack = Pack(list(members.values()))
     cached = pack.attach()
     for member in pack.alive:
@@ -120,7 +120,7 @@ def share_frozen(first: Member, other: Member) -> None:
     for name, parameter in other.model.named_parameters():
         if not parameter.requires_grad:
             if first.guard.before.get(name) != other.guard.before[name]:
-                raise Declined(f"{name} is frozen and differs from run to run")
+                raise NotApplicable(f"{name} is frozen and differs from run to run")
             parameter.data = theirs[name].data
 
 

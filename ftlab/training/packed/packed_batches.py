@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from ftlab.backbones.task_model import Batch
 from ftlab.data.base import DataModule
-from ftlab.data.train_batches import Share, set_epoch, shares
-from ftlab.training.declined import Declined
+from ftlab.data.train_batches import BatchShare, set_epoch, shares
+from ftlab.training.declined import NotApplicable
 
 
 def tiled(value: Any, times: int, size: int) -> Any:
@@ -26,7 +26,7 @@ def tiled(value: Any, times: int, size: int) -> Any:
         return {name: tiled(each, times, size) for name, each in value.items()}
     if isinstance(value, Tensor):
         if not value.ndim or len(value) != size:
-            raise Declined("a batch holds a tensor that has no row an example")
+            raise NotApplicable("a batch holds a tensor that has no row an example")
         return value.repeat(times, *[1] * (value.ndim - 1))
     return value * times if isinstance(value, list) else value
 
@@ -47,7 +47,7 @@ def parts(outputs: Any, slots: int, size: int) -> list[Any]:
     """
     for leaf in pytree.tree_leaves(outputs):
         if isinstance(leaf, Tensor) and (not leaf.ndim or len(leaf) != slots * size):
-            raise Declined("the model's outputs are not a row an example")
+            raise NotApplicable("the model's outputs are not a row an example")
     return [pytree.tree_map_only(Tensor, partial(part, slot=slot, size=size), outputs)
             for slot in range(slots)]
 
@@ -69,7 +69,7 @@ class Batches:
             for loader in self.loaders:
                 loader.collate_fn = list
         if len({len(loader) for loader in self.loaders}) > 1:
-            raise Declined("the runs have unequally many batches")
+            raise NotApplicable("the runs have unequally many batches")
 
     def __len__(self) -> int:
         return len(self.loaders[0])
@@ -94,10 +94,10 @@ class Batches:
 class Rows:
     """The rows that each order has drawn for one step, and what they count in its update."""
 
-    def __init__(self, batches: Batches, drawn: Sequence[Any], parts: Sequence[Share]) -> None:
+    def __init__(self, batches: Batches, drawn: Sequence[Any], parts: Sequence[BatchShare]) -> None:
         self.batches, self.drawn, self.parts = batches, drawn, parts
 
-    def shares(self, data: Sequence[DataModule]) -> list[Share]:
+    def shares(self, data: Sequence[DataModule]) -> list[BatchShare]:
         """The share of each of those runs."""
         by_data = {id(each): part for each, part
                    in zip(self.batches.orders, self.parts, strict=True)}
@@ -116,6 +116,6 @@ class Rows:
                    in zip(self.batches.orders, self.drawn, strict=True)}
         rows = [by_data[id(each)] for each in data]
         if len({len(each) for each in rows}) > 1:
-            raise Declined("the runs' batches are not of one size")
+            raise NotApplicable("the runs' batches are not of one size")
         # together, so that all are padded to the widest
         return self.batches.collate([row for each in rows for row in each]), len(rows[0])

@@ -10,7 +10,7 @@ import torch
 
 from ftlab.backbones.task_model import Batch
 from ftlab.training import guards
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.packed.pack import Pack
 from ftlab.training.packed.packed_batches import part
 from ftlab.training.packed.slot_dropout import SlotDropout, drawing_from
@@ -40,7 +40,7 @@ def check(pack: Pack) -> None:
     pack.said.append(f"{len(pack.alive)} runs packed on one network: a step of all takes "
                      f"{1e3 * together:.1f} ms, of one alone {1e3 * alone:.1f} ms")
     if not worth(pays):
-        raise Declined(f"a step of {len(pack.alive)} runs takes {1 / pays:.2f} times as long "
+        raise NotApplicable(f"a step of {len(pack.alive)} runs takes {1 / pays:.2f} times as long "
                        f"packed as one after another, and has to take {1 / WORTH:.2f} times at most")
 
 
@@ -68,14 +68,14 @@ def alike(pack: Pack, batch: Batch, size: int) -> None:
                 alone = member.model(part(batch, slot, size))
             if not guards.close(member.model.comparable(alone),
                                 member.model.comparable(packed[slot])):
-                raise Declined("the network gives something else for rows of several runs")
+                raise NotApplicable("the network gives something else for rows of several runs")
     if pack.dropping.strayed:
-        raise Declined("the network draws random numbers otherwise than by dropout")
+        raise NotApplicable("the network draws random numbers otherwise than by dropout")
     _restore(pack, saved)
     if not pack.dropping.draws:
         pack.dropping = None
     elif len(pack.batches.orders) > 1 and pack.run.data.lengths("train") is not None:
-        raise Declined("with dropout, runs of several seeds would be padded to other widths, "
+        raise NotApplicable("with dropout, runs of several seeds would be padded to other widths, "
                        "and drop out otherwise")
 
 

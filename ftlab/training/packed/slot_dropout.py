@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 
 
 def generator_of(device: torch.device) -> torch.Generator:
@@ -100,7 +100,7 @@ class SlotDropout(TorchFunctionMode):
 
     def _size(self, tensor: Tensor) -> int:
         if len(tensor) % len(self.states):
-            raise Declined("something drops out that has no rows of the examples")
+            raise NotApplicable("something drops out that has no rows of the examples")
         return len(tensor) // len(self.states)
 
     def _drawing(self, slot: int, act: Callable[[int], Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
 from ftlab.backbones.block import lies_below
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.packed.slot_dropout import SlotDropout
 
 
@@ -40,7 +40,7 @@ class Stack:
 
         own = [turned(parameter.detach()) for parameter in parameters]
         if len({each.shape[-1] for each in own}) > 1:
-            raise Declined("a layer has other widths in another run")
+            raise NotApplicable("a layer has other widths in another run")
         longest = max(own, key=len)
         self.tensor = longest.new_zeros(len(own), *longest.shape)
         self.gradient = torch.zeros_like(self.tensor)
@@ -180,7 +180,7 @@ def _stack(layers: Sequence[nn.Module]) -> Stacked:
         return StackedLora(loras)
     if len(linears) == len(layers):
         return StackedLinear(linears)
-    raise Declined("a layer is of another kind in another run")
+    raise NotApplicable("a layer is of another kind in another run")
 
 
 def _trained(models: Sequence[nn.Module]) -> list[str]:
@@ -189,7 +189,7 @@ def _trained(models: Sequence[nn.Module]) -> list[str]:
     trainable = {name for name, p in first.named_parameters() if p.requires_grad}
     for other in others:
         if trainable != {name for name, p in other.named_parameters() if p.requires_grad}:
-            raise Declined("other layers train in another run")
+            raise NotApplicable("other layers train in another run")
     found: list[str] = []
     for path, module in first.named_modules():
         if isinstance(module, LoraLinear) and _is_plain(module):
@@ -200,7 +200,7 @@ def _trained(models: Sequence[nn.Module]) -> list[str]:
                 found.append(path)
     for name in sorted(trainable):
         if not lies_below(name, found):
-            raise Declined(f"{name} trains, which is part neither of LoRA on a linear layer nor "
+            raise NotApplicable(f"{name} trains, which is part neither of LoRA on a linear layer nor "
                            "of a linear layer")
     return found
 

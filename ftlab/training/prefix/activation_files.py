@@ -56,7 +56,7 @@ def path_of(key: str) -> Path:
 
 
 class Activations:
-    """What the prefix hands on for each example of a split (see `Rows`).
+    """What the prefix hands on for each example of a split (see `CachedRows`).
 
     Args:
         path: of the file.
@@ -117,7 +117,7 @@ def in_memory(handed: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Activ
 
 
 Recorded = Iterator[tuple[Tensor, Sequence[Tensor | None], Sequence[Tensor]]]
-"""Of each batch, on the CPU: positions in the split (B,), masks, what is handed on (see `Rows`)."""
+"""Of each batch, on the CPU: positions in the split (B,), masks, what is handed on (see `CachedRows`)."""
 
 
 def obtain(

@@ -52,7 +52,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Passes:
+class ForwardPasses:
     """How often the examples of a split pass through the network in one run.
 
     Attributes:
@@ -65,26 +65,26 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class Part:
+class CacheFile:
     """A file of the cache: one split, or one view of it.
 
     Attributes:
         examples: in the split.
         passes: of one run.
-        training, evaluation: work of one pass in that order, in units of `Measured.compute`:
+        training, evaluation: work of one pass in that order, in units of `BatchTiming.compute`:
             tokens with their padding, or examples.
         there: whether it is on disk.
     """
 
     examples: int
-    passes: Passes
+    passes: ForwardPasses
     training: float
     evaluation: float
     there: bool
 
 
 @dataclass(frozen=True)
-class Measured:
+class BatchTiming:
     """Of one batch.
 
     Attributes:
@@ -98,7 +98,7 @@ class Measured:
     bytes: float
 
 
-def foresee(measured: Measured, parts: Sequence[Part], runs: int) -> Forecast:
+def foresee(measured: BatchTiming, parts: Sequence[CacheFile], runs: int) -> Forecast:
     """What the parts of a cache cost and save over so many runs."""
     each = sum(part.passes.training * part.training + part.passes.evaluation * part.evaluation
                for part in parts)

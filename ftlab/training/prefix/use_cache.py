@@ -16,23 +16,23 @@ from torch import nn
 
 from ftlab.backbones import cache_folder
 from ftlab.backbones.block import Block
-from ftlab.backbones.forward_trace import Unplayable
-from ftlab.backbones.prefix_replay import Prefix, leading
+from ftlab.backbones.forward_trace import NotReplayable
+from ftlab.backbones.prefix_replay import FrozenPrefix, leading
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
 from ftlab.techniques.base import is_norm
 from ftlab.training.callbacks import ALIVE, Report
 from ftlab.training.costs import typical_batch
-from ftlab.training.declined import Declined
+from ftlab.training.declined import NotApplicable
 from ftlab.training.evaluate import Placing, placing
 from ftlab.training.guards import TensorGuard
 from ftlab.training.precision import Context
 from ftlab.training.prefix import activation_files
 from ftlab.training.prefix.cache_estimate import (
+    BatchTiming,
+    CacheFile,
     Forecast,
-    Measured,
-    Part,
-    Passes,
+    ForwardPasses,
     fastest,
     foresee,
     padded,
@@ -68,7 +68,7 @@ def attach(
         try:
             report({"event": "shortcut", "text": _attach(run, trainer, guard, splits, report)})
             return time.perf_counter() - begin
-        except (Unplayable, Declined) as error:
+        except (NotReplayable, NotApplicable) as error:
             reason = str(error)
         except OSError as error:
             reason = f"{activation_files.folder()}: {error.strerror or error}"
@@ -101,7 +101,7 @@ def _attach(
 ) -> str:
     model, data, device = run.technique.model, run.data, trainer.strategy.root_device
     model.to(device)
-    source = Source(run, guard.before, placing(trainer, device),
+    source = PrefixSource(run, guard.before, placing(trainer, device),
                     trainer.precision_plugin.forward_context)
     wanted = named(run, splits)
     keys = {name: source.key(name) for name in wanted}
@@ -125,7 +125,7 @@ def _attach(
 
 
 def _worth_making(
-    source: Source, splits: Sequence[SplitName], report: Report
+    source: PrefixSource, splits: Sequence[SplitName], report: Report
 ) -> Forecast:
     """What making the files will cost and save.
 
@@ -136,15 +136,15 @@ def _worth_making(
     report({"event": "forecast", **asdict(forecast)})
     room = min(cache_folder.limit(), activation_files.free() - SPARE)
     if forecast.bytes > room:
-        raise Declined(f"it would take {forecast.bytes / 1e6:,.0f} MB, and there is room for "
+        raise NotApplicable(f"it would take {forecast.bytes / 1e6:,.0f} MB, and there is room for "
                         f"{max(0, room) / 1e6:,.0f}")
     if not forecast.pays:
-        raise Declined(f"{source.prefix.blocks} of "
+        raise NotApplicable(f"{source.prefix.blocks} of "
                         f"{len(source.run.technique.model.blocks)} blocks are frozen, but it would not pay: {forecast}")
     return forecast
 
 
-def _playing(prefix: Prefix, data: DataModule, name: str, batch: Any) -> AbstractContextManager[None]:
+def _playing(prefix: FrozenPrefix, data: DataModule, name: str, batch: Any) -> AbstractContextManager[None]:
     return prefix.playing(data.handed[name], batch)
 
 
@@ -156,7 +156,7 @@ def named(run: Run, splits: Sequence[SplitName]) -> dict[str, SplitName]:
 
 
 @dataclass
-class Source:
+class PrefixSource:
     """What computes a run's prefix, and what its results follow from.
 
     Attributes:
@@ -172,7 +172,7 @@ class Source:
     context: Context
 
     @cached_property
-    def prefix(self) -> Prefix:
+    def prefix(self) -> FrozenPrefix:
         """Of the adapted model.
 
         Raises:
@@ -180,10 +180,10 @@ class Source:
         """
         model = self.run.technique.model
         if _looks_up(model.blocks[: leading(model)]):
-            raise Unplayable("only embeddings are frozen, which are as fast to look up as to read")
+            raise NotReplayable("only embeddings are frozen, which are as fast to look up as to read")
         sample = self.place(next(iter(self.run.data.val_dataloader())))
         with self.context():
-            return Prefix(model, sample)
+            return FrozenPrefix(model, sample)
 
     @cached_property
     def _parts(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class Source:
             yield (raw["index"], [each if each is None else each.cpu() for each in masks],
                    [tensor.cpu() for tensor in handed])
 
-    def measure(self) -> Measured:
+    def measure(self) -> BatchTiming:
         """The cost of the prefix, of one training batch."""
         batch = typical_batch(self.run.data)
         placed, count = self.place(batch), len(batch["index"])
@@ -235,7 +235,7 @@ class Source:
         reading = fastest(lambda: [each.to(handed[0].device) for each in memory.rows(rows, masks)])
         lengths = self.run.data.lengths("train")
         work = count if lengths is None else padded(lengths, batch["index"].tolist(), count)
-        return Measured(seconds / work, reading / count, stored_bytes(here, masks) / count)
+        return BatchTiming(seconds / work, reading / count, stored_bytes(here, masks) / count)
 
     def foresee(self, splits: Sequence[SplitName]) -> Forecast:
         """What a cache would cost and save this run and those that will read it too."""
@@ -243,14 +243,14 @@ class Source:
         whole = "test" in splits  # a trial has no evaluation after its fit
         parts = []
         for name, split in named(self.run, splits).items():
-            passes = {"train": Passes(training=epochs),
-                      "validation": Passes(evaluation=epochs + whole),
-                      "test": Passes(evaluation=1)}[split]
+            passes = {"train": ForwardPasses(training=epochs),
+                      "validation": ForwardPasses(evaluation=epochs + whole),
+                      "test": ForwardPasses(evaluation=1)}[split]
             if data.views and split == "train":
-                passes = Passes(training=len(range(int(name[6:]), epochs, data.views)))
+                passes = ForwardPasses(training=len(range(int(name[6:]), epochs, data.views)))
             training, evaluation = _work(data, split)
             there = activation_files.path_of(self.key(name)).exists()
-            parts.append(Part(len(data.splits[split]), passes, training, evaluation, there))
+            parts.append(CacheFile(len(data.splits[split]), passes, training, evaluation, there))
         return foresee(self.measure(), parts, int(self.run.record.get("runs_to_come", 1)))
 
 

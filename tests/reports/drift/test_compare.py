@@ -15,7 +15,7 @@ import ftlab
 from ftlab.errors import InputError
 from ftlab.reports.drift.compare import Drift
 from ftlab.reports.drift.metric_changes import movements
-from ftlab.reports.drift.read_results import Measured, Measurements
+from ftlab.reports.drift.read_results import CellResult, ComparedStudy
 from ftlab.reports.statistics.paired import over_seeds
 from ftlab.reports.statistics.two_studies import moved, step
 
@@ -24,19 +24,19 @@ ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = sorted(path.parent for path in ROOT.glob("results/*/runs.csv"))
 
 
-def claims(old: Measurements, new: Measurements) -> bool:
+def claims(old: ComparedStudy, new: ComparedStudy) -> bool:
     return any(m.moved for m in movements(old, new, ["test/accuracy"]))
 
 
-def study(table: np.ndarray, seeds: range) -> Measurements:
+def study(table: np.ndarray, seeds: range) -> ComparedStudy:
     """Test accuracies (techniques, seeds) as a side of a comparison."""
     cells = {
-        ("b", "d", f"t{number}"): Measured(
+        ("b", "d", f"t{number}"): CellResult(
             dict.fromkeys(seeds, "FINISHED"),
             {"test/accuracy": dict(zip(seeds, map(float, row), strict=True))})
         for number, row in enumerate(table)
     }
-    return Measurements("x", "small", cells, "test/accuracy")
+    return ComparedStudy("x", "small", cells, "test/accuracy")
 
 
 def accuracies(generator: np.random.Generator, techniques: int, seeds: int, lift: float = 0.0,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ftlab.reports.drift import reproduce as reproducing
-from ftlab.studies.run_job import Outcome
+from ftlab.studies.run_job import StudyOutcome
 
 Here = Callable[..., tuple[int, str, str]]
 
@@ -72,11 +72,11 @@ def test_reproduce__a_study_comes_out_again(measured: Path, here: Here, tmp_path
 @pytest.fixture
 def ran(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs give what they gave before, at once."""
-    def again(study: object, store: str, *_: object, **__: object) -> Outcome:
+    def again(study: object, store: str, *_: object, **__: object) -> StudyOutcome:
         with (closing(sqlite3.connect(measured / "mlflow.db")) as old,
               closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as new):
             old.backup(new)  # what is still in its log among it
-        return Outcome()
+        return StudyOutcome()
 
     monkeypatch.setattr(reproducing, "run_study", again)
 

@@ -5,7 +5,7 @@ import pytest
 from simulated import study
 
 from ftlab.reports.comparison import compare
-from ftlab.reports.evidence import Measured
+from ftlab.reports.evidence import CellMetric
 from ftlab.reports.statistics import paired
 from ftlab.reports.statistics.multiple_testing import LEVEL, holm, pairs
 from ftlab.reports.statistics.paired import over_examples, over_seeds, p_over_both
@@ -104,7 +104,7 @@ def test_a_baseline_is_claimed_to_be_beaten_in_at_most_5_percent():
         for _ in range(STUDIES if lift == 0 else 100):
             scores = 0.8 + 0.01 * generator.normal(size=(4, 5))
             scores[0] -= lift * 0.1
-            cells = [Measured(CellKey("s", "b", "d", str(n), str(n)), dict(enumerate(row)))
+            cells = [CellMetric(CellKey("s", "b", "d", str(n), str(n)), dict(enumerate(row)))
                      for n, row in enumerate(scores.tolist())]
             any_claim = any(p.differs for p in compare(("b", "d"), cells, True, "0").against.values())
             false, found = false + any_claim * (lift == 0), found + any_claim * (lift > 0)

@@ -40,9 +40,9 @@ from ftlab.training.execute import execute
 from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead
-from ftlab.training.heads.head_members import Member, Seed
+from ftlab.training.heads.head_members import SeedGroup, StackedRun
 from ftlab.training.heads.stacked_heads import StackedFit
-from ftlab.training.heads.stacked_linear import Heads
+from ftlab.training.heads.stacked_linear import StackedLinear
 from ftlab.training.prefix import use_cache
 from ftlab.training.prefix.activation_files import Recorded
 from ftlab.training.prefix.cache_estimate import Forecast
@@ -230,9 +230,9 @@ def test_views__that_an_interrupted_run_left_undone_are_made(
     texts: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
-    record = use_cache.Source.record
+    record = use_cache.PrefixSource.record
 
-    def interrupted(source: use_cache.Source, name: str, report: Report) -> Recorded:
+    def interrupted(source: use_cache.PrefixSource, name: str, report: Report) -> Recorded:
         if name == "train/1":
             raise KeyboardInterrupt
         return record(source, name, report)
@@ -242,7 +242,7 @@ def test_views__that_an_interrupted_run_left_undone_are_made(
     for run in runs:
         viewed(run)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(use_cache.Source, "record", interrupted)
+        patch.setattr(use_cache.PrefixSource, "record", interrupted)
         search(runs[0], lambda event: None)
     said: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
@@ -351,7 +351,7 @@ def test_outputs__of_autocast_are_rounded_as_torch_rounds_them() -> None:
     draw = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(2, 3, 16, generator=draw), torch.randn(2, 3, generator=draw)
     features = torch.randn(5, 16, generator=draw)
-    heads = Heads(list(weight), list(bias), [0, 0], [0.1, 0.1], [0.0, 0.0], "sgd", torch.bfloat16)
+    heads = StackedLinear(list(weight), list(bias), [0, 0], [0.1, 0.1], [0.0, 0.0], "sgd", torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         expected = torch.stack([nn.functional.linear(features, *each)
                                 for each in zip(weight, bias, strict=True)])
@@ -377,9 +377,9 @@ def test_seeds__whose_batches_differ_in_length_train_as_each_alone() -> None:
             task=task, train_dataloader=lambda order=order: DataLoader(range(11), batch_sampler=order))
         run: Any = SimpleNamespace(data=data, settings=settings, technique=SimpleNamespace(
             lr=1e-2, optim=optim, model=linear))
-        seed = Seed(data, TensorGuard(linear), head.parameters(), torch.get_rng_state())
+        seed = SeedGroup(data, TensorGuard(linear), head.parameters(), torch.get_rng_state())
         best = BestEpoch("val/loss", False, None, set(), {})
-        members.append(Member(run, seed, best, lambda event: None))
+        members.append(StackedRun(run, seed, best, lambda event: None))
     StackedFit(head, members).train()
     for order, member in zip(orders, members, strict=True):
         alone = copy.deepcopy(linear)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ftlab.backbones.digest import Damaged
-from ftlab.backbones.prefix_replay import Prefix
+from ftlab.backbones.prefix_replay import FrozenPrefix
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.image_dataset import ImageDataset
 from ftlab.data.text_augment import TextAugment
@@ -258,10 +258,10 @@ def test_planner__declines_and_says_why(
 def test_run__goes_on_where_its_network_cannot_be_tried_out(
     texts: World, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def narrow(self: Prefix, batch: Any, examples: int, fewer: int) -> Any:
+    def narrow(self: FrozenPrefix, batch: Any, examples: int, fewer: int) -> Any:
         raise IndexError("this network takes 32 examples at a time")
 
-    monkeypatch.setattr(Prefix, "_shaped", narrow)
+    monkeypatch.setattr(FrozenPrefix, "_shaped", narrow)
     events: list[dict[str, Any]] = []
     metrics = execute(run_in(texts, "last1", tmp_path / "one", plain=False), events.append)
     assert "cannot be tried out (IndexError: this network takes 32 examples" in note_of(events)

@@ -11,18 +11,18 @@ from ftlab.training.prefix.cache_estimate import (
     CHECK,
     MARGIN,
     WRITE,
+    BatchTiming,
+    CacheFile,
     Forecast,
-    Measured,
-    Part,
-    Passes,
+    ForwardPasses,
     foresee,
     padded,
     stored_bytes,
 )
 
-COSTLY = Measured(compute=1e-2, read=1e-5, bytes=1000.0)
-TRAIN = Part(1000, Passes(training=5), 1200.0, 1000.0, there=False)
-VALIDATION = Part(100, Passes(evaluation=6), 0.0, 100.0, there=False)
+COSTLY = BatchTiming(compute=1e-2, read=1e-5, bytes=1000.0)
+TRAIN = CacheFile(1000, ForwardPasses(training=5), 1200.0, 1000.0, there=False)
+VALIDATION = CacheFile(100, ForwardPasses(evaluation=6), 0.0, 100.0, there=False)
 
 
 def test_forecast__is_the_sum_of_its_passes() -> None:
@@ -38,7 +38,7 @@ def test_forecast__is_the_sum_of_its_passes() -> None:
 def test_forecast__grows_with_the_runs_to_come_and_building_does_not(
     runs: int, compute: float, read: float
 ) -> None:
-    measured = Measured(compute, read, 1000.0)
+    measured = BatchTiming(compute, read, 1000.0)
     one, many = (foresee(measured, [TRAIN, VALIDATION], n) for n in (1, runs))
     assert many.build == one.build
     assert many.plain == pytest.approx(runs * one.plain)
@@ -51,7 +51,7 @@ def test_forecast__of_what_is_there_builds_nothing() -> None:
 
 
 def test_forecast__declines_one_epoch_alone_and_not_with_others_to_come() -> None:
-    once = dataclasses.replace(TRAIN, passes=Passes(training=1), training=1000.0)
+    once = dataclasses.replace(TRAIN, passes=ForwardPasses(training=1), training=1000.0)
     assert not foresee(COSTLY, [once], 1).pays and foresee(COSTLY, [once], 3).pays
 
 

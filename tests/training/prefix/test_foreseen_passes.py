@@ -15,7 +15,7 @@ from ftlab.training.costs import typical_batch
 from ftlab.training.execute import execute
 from ftlab.training.fit import Run
 from ftlab.training.prefix import use_cache
-from ftlab.training.prefix.cache_estimate import Forecast, Measured, Part
+from ftlab.training.prefix.cache_estimate import BatchTiming, CacheFile, Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
@@ -31,7 +31,7 @@ def texts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
 class Asked:
     """Stands where the planner's formula does, and keeps what it was asked."""
 
-    def __call__(self, measured: Measured, parts: Sequence[Part], runs: int) -> Forecast:
+    def __call__(self, measured: BatchTiming, parts: Sequence[CacheFile], runs: int) -> Forecast:
         self.measured, self.parts, self.runs = measured, list(parts), runs
         return Forecast(runs, 2.0, 1.0, 0.0, 1000)
 
