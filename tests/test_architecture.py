@@ -5,17 +5,19 @@ and on planted violations.
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOMS = (
-    "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
+    "statistics", "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
     "reports", "exports",
 )
-LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange"}
-ALONE = {"tracking", "backbones"}
+LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording"}
+APART = {"backbones": {"tracking"}}  # a room above which it does not import
+PURE = {"statistics": {"numpy", "scipy"}}  # the libraries that a room imports, and no other
 OUTSIDE = {"__init__", "cli", "commands", "options", "__main__"}
 ONLY_IN = {"mlflow": "tracking", "optuna": "sweeps", "jsonargparse": "studies/components.py"}
 FORBIDDEN = ("utils", "helpers", "common", "manager")
@@ -67,7 +69,8 @@ def rooms_in_order(package: Path) -> list[str]:
         if room not in LEAVES and room not in ROOMS:
             found.append(f"{path}: {room} is not a room")
             continue
-        above = set() if room in ALONE | LEAVES else set(ROOMS[: ROOMS.index(room)])
+        above = set() if room in LEAVES else set(ROOMS[: ROOMS.index(room)])
+        above -= APART.get(room, set())
         for name in own(path, tree):
             if name.split(".")[0] not in above | {room} | LEAVES:
                 found.append(f"{path}: imports ftlab.{name}")
@@ -82,6 +85,54 @@ def one_importer(package: Path) -> list[str]:
         if (library := name.split(".")[0]) in ONLY_IN
         and not path.is_relative_to(ONLY_IN[library])
     ]
+
+
+def pure_rooms(package: Path) -> list[str]:
+    """Libraries in rooms of pure functions that have no business there."""
+    return [
+        f"{path}: imports {name}, where {path.parts[0]}/ takes {', '.join(sorted(allowed))} alone"
+        for path, tree in sources(package)
+        if (allowed := PURE.get(path.parts[0])) is not None
+        for name in imported(path, tree)
+        if name.split(".")[0] not in allowed | sys.stdlib_module_names | {"ftlab"}
+    ]
+
+
+def cycles(package: Path) -> list[str]:
+    """Modules that import one another in a circle, imports for type checkers included.
+
+    One line per strongly connected component (Tarjan 1972) of more than one module.
+    """
+    trees = {dotted(path): (path, tree) for path, tree in sources(package)}
+    edges: dict[str, set[str]] = {}
+    for module, (path, tree) in trees.items():
+        names = {name if name in trees else name.rpartition(".")[0] for name in own(path, tree)}
+        edges[module] = {name for name in names if name in trees and name != module}
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    circles: list[str] = []
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        stack.append(module)
+        for other in sorted(edges[module]):
+            if other not in number:
+                visit(other)
+                lowest[module] = min(lowest[module], lowest[other])
+            elif other in stack:
+                lowest[module] = min(lowest[module], number[other])
+        if lowest[module] == number[module]:
+            members = [stack.pop()]
+            while members[-1] != module:
+                members.append(stack.pop())
+            if len(members) > 1:
+                circles.append(f"{trees[module][0]}: a circle of {', '.join(sorted(members))}")
+
+    for module in sorted(edges):
+        if module not in number:
+            visit(module)
+    return circles
 
 
 def families(package: Path) -> dict[str, set[str]]:
@@ -160,7 +211,8 @@ def one_door(package: Path) -> list[str]:
     ]
 
 
-CHECKS = (rooms_in_order, one_importer, members_apart, file_sizes, forbidden_names, one_door)
+CHECKS = (rooms_in_order, one_importer, pure_rooms, cycles, members_apart, file_sizes,
+          forbidden_names, one_door)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -213,6 +265,15 @@ OTHER = "from ftlab.tasks.base import Task\n"
             "tasks/base.py": BASE, "tasks/one.py": MEMBER,
             "tasks/two.py": "from . import base, one\nclass Two(base.Task): ...",
         }),
+        (pure_rooms, {"statistics/a.py": "def f():\n    import pandas"}),
+        (rooms_in_order, {"statistics/a.py": "from ftlab.tracking.tags import KIND"}),
+        (cycles, {"tasks/b.py": "from ftlab.tasks import a", "tasks/a.py": "import ftlab.tasks.b"}),
+        (cycles, {
+            "training/c.py": "from typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n    from ftlab.training.a import A",
+            "training/b.py": "def f():\n    from ftlab.training import c",
+            "training/a.py": "from .b import f\nclass A: ...",
+        }),
         (file_sizes, {"tasks/a.py": "\n" * (LONGEST + 1)}),
         (forbidden_names, {"tasks/utils.py": ""}),
         (forbidden_names, {"tasks/text_helpers.py": ""}),
@@ -237,6 +298,8 @@ def test_checks__allow_what_is_allowed(tmp_path):
         "cli.py": "from ftlab.reports.table import table\nfrom ftlab.sweeps import x",
         "__init__.py": "from ftlab.studies.study import load_study",
         "errors.py": "class FtlabError(Exception): ...",
+        "statistics/a.py": "import math\nimport numpy as np\nfrom ftlab.errors import InputError",
+        "tracking/records.py": "from ftlab.statistics.a import x",
         "tracking/store.py": "import mlflow\nfrom ftlab.errors import InputError",
         "tasks/base.py": BASE,
         "tasks/one.py": MEMBER + "from ftlab.tasks.class_names import class_name",

@@ -28,7 +28,7 @@ from torch import tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
-from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 
@@ -70,7 +70,7 @@ class Ordinal(Task):
         return MetricCollection({"ranks_off": MeanAbsoluteError()})
 
     def outside(self):
-        return PlainOutputs(Lines("def tell(outputs):\\n    "
+        return PlainOutputs(CodeLines("def tell(outputs):\\n    "
                                   f"return (outputs.sigmoid() > {self.threshold}).sum(1).tolist()"))
 
     def records(self, predictions, target):
@@ -78,7 +78,7 @@ class Ordinal(Task):
         return {"target": target.tolist(), "prediction": found, "scores": [[x] for x in found]}
 '''
 DATA = '''
-"""Lines with a rank each."""
+"""CodeLines with a rank each."""
 
 import hashlib
 from pathlib import Path

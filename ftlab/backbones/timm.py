@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +21,7 @@ from ftlab.backbones.source import check_sha256
 from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.weight_files import fingerprint, read_state, weight_file
 from ftlab.errors import Incompatible, InputError
+from ftlab.wording import closest
 
 _FILE = re.compile(r"[/\\:.]")
 _MISFIT = (RuntimeError, ValueError, AssertionError, TypeError, KeyError)
@@ -118,7 +118,7 @@ class Timm(Backbone):
         architecture, _, tag = self.name.partition(".")
         names = timm.list_models()
         if architecture not in names:
-            near = get_close_matches(architecture.lower(), names, n=3)
+            near = closest(architecture, names, 3)
             raise InputError(f"{self.label}: timm has no network {architecture!r}",
                              f"did you mean {' or '.join(near)}?" if near else
                              "timm.list_models('*word*') finds names")

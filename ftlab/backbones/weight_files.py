@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from difflib import get_close_matches
 from hashlib import sha256 as hash_of
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +19,7 @@ from torchvision import models
 
 from ftlab.backbones.source import DAMAGED_WEIGHTS, check_sha256, reason, resolve_path, sha256_of
 from ftlab.errors import InputError
+from ftlab.wording import closest
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch.hub names its files
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training-time heads of GoogLeNet and Inception
@@ -42,7 +42,7 @@ def check_name(name: str, label: str, module: ModuleType = models) -> str:
     names = models.list_models(module=module)
     if name in names:
         return name
-    near = get_close_matches(name.lower(), names, n=3)
+    near = closest(name, names, 3)
     kind = "classification" if module is models else module.__name__.rpartition(".")[2]
     raise InputError(f"{label}: torchvision has no {kind} network {name!r}",
                      f"did you mean {' or '.join(near)}?" if near else

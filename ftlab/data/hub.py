@@ -6,7 +6,6 @@ NAME may be a local folder, for instance one that `save_to_disk` wrote.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ from ftlab.data.dataset_card import CARDS, check_card
 from ftlab.data.examples import SPLITS, SplitName
 from ftlab.data.folder_files import check_files
 from ftlab.errors import InputError
+from ftlab.wording import closest
 
 PREFIX = "hf:"
 _UNLABELLED = -1  # what a hub writes where the labels are kept secret
@@ -41,7 +41,7 @@ def read_hub(source: str, split: SplitName, columns: Sequence[str | int],
     name, data = _split(source, split)
     for column in columns:
         if column not in data.column_names and column not in optional:
-            close = difflib.get_close_matches(str(column), data.column_names, n=1)
+            close = closest(column, data.column_names)
             guess = f"did you mean {close[0]!r}? " if close else ""
             raise InputError(f"{source} has no column {column!r}",
                              f"{guess}it has: {', '.join(data.column_names)}")

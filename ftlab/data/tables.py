@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -14,6 +13,7 @@ from unicodedata import normalize
 from ftlab.data.utf8 import Cleaner, read_decoded
 from ftlab.errors import InputError
 from ftlab.interchange import Parquet, parse_json
+from ftlab.wording import closest
 
 Column = str | int
 """A column by name, or by number (from 0) in a file without header."""
@@ -211,7 +211,7 @@ def _no_column(column: Column, header: Sequence[Column], path: Path, place: str,
         return InputError(f"{path.name}{place} has no column {column}",
                           f"its columns are 0 to {len(header) - 1}{quote}")
     names = [_short(Cleaner()(str(name))) for name in header]
-    close = difflib.get_close_matches(column, names, n=1)
+    close = closest(column, names)
     guess = f"did you mean {close[0]!r}? " if close else ""
     hint = "" if path.suffix in (".jsonl", ".parquet") else "; without header, name them 0, 1, ..."
     return InputError(f"{path.name}{place} has no column {column!r}",

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import digits
-from ftlab.reports.sentences import FEW_SEEDS, least, listed, p_text, ranged
+from ftlab.reports.sentences import FEW_SEEDS, least, p_text, ranged
 from ftlab.tracking.metric_range import is_percent
+from ftlab.wording import listed
 
 FEW_GROUPS = 3
 """Of so many backbones and data sets each has a sentence; of more it is counted."""

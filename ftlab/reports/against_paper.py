@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ftlab.reports.averages import Values, over_tasks
 from ftlab.reports.cell_summary import gaps
 from ftlab.reports.metric_text import digits
 from ftlab.reports.sheet import NONE, SELECTION, Line, Quantity, Sheet, interval, quantity
+from ftlab.statistics.averages import Values, over_tasks
+from ftlab.statistics.seed_summary import Summary, summarise
 from ftlab.studies.paper_numbers import Paper, PaperNumber
-from ftlab.tracking.aggregate import Summary, summarise
-from ftlab.tracking.metric_range import is_percent
+from ftlab.tracking.metric_range import is_percent, limits
 from ftlab.tracking.records import CellKey, CellRecord
 
 INSIDE, OUTSIDE = "inside the interval", "outside the interval"
@@ -80,9 +80,9 @@ def _beside(number: PaperNumber, cells: Sequence[CellRecord | None], paper: Pape
     if not any(values):
         return PaperComparison(number, summarise([]), ABSENT, why or f"no finished run has {paper.metric}")
     if not all(values) or why:
-        ours = over_tasks(values, paper.metric)
+        ours = over_tasks(values, limits(paper.metric))
         return PaperComparison(number, ours, PART, why or f"some run lacks {paper.metric}")
-    ours = over_tasks(values, paper.metric)
+    ours = over_tasks(values, limits(paper.metric))
     return PaperComparison(number, ours, verdict(number.value, ours, paper.tolerance))
 
 

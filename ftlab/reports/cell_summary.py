@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ftlab.errors import InputError
-from ftlab.tracking.aggregate import Summary, summarise
+from ftlab.statistics.seed_summary import Summary, summarise
+from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey, CellRecord
 
 _WORDS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "running", "SCHEDULED": "waiting"}
@@ -112,7 +113,7 @@ def _row(key: CellKey, record: CellRecord | None, metric: str) -> CellSummary:
     return CellSummary(
         key=key,
         cell_id=record.cell_id,
-        summary=summarise(values, metric),
+        summary=summarise(values, limits(metric)),
         seeds=len(record.seeds),
         trainable=mean("cost/trainable_parameters"),
         total=mean("cost/total_parameters"),

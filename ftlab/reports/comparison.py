@@ -10,11 +10,12 @@ import numpy as np
 
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.evidence import CellMetric, Contributions, measured
-from ftlab.reports.statistics.multiple_testing import FEWEST, LEVEL, Pair, holm, pairs, standing
-from ftlab.reports.statistics.paired import PairedResult, over_both, over_examples, over_seeds
-from ftlab.reports.statistics.ranks import RankComparison, rank
-from ftlab.reports.statistics.two_studies import step
+from ftlab.statistics.multiple_testing import FEWEST, LEVEL, Pair, holm, pairs, standing
+from ftlab.statistics.paired import PairedResult, over_both, over_examples, over_seeds
+from ftlab.statistics.ranks import RankComparison, rank
+from ftlab.statistics.two_studies import step
 from ftlab.tracking import gc_pause
+from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -184,9 +185,9 @@ def _pair(a: CellMetric, b: CellMetric, resolution: float, metric: str) -> Compa
     seeds = None
     if len(common) >= FEWEST:
         seeds = over_seeds([a.values[s] for s in common], [b.values[s] for s in common],
-                           resolution).within(metric)
+                           resolution).within(limits(metric))
     if not a.same_examples(b) or any(s not in c.examples for s in common for c in (a, b)):
         return Compared(seeds, seeds, None)
     table = np.stack([a.examples[s].to_numpy() - b.examples[s].to_numpy() for s in common])
-    examples = over_examples(table).within(metric)
-    return Compared(None if seeds is None else over_both(table).within(metric), seeds, examples)
+    examples = over_examples(table).within(limits(metric))
+    return Compared(None if seeds is None else over_both(table).within(limits(metric)), seeds, examples)

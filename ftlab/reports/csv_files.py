@@ -14,8 +14,8 @@ from ftlab.files import write
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.formats import escape_csv
-from ftlab.reports.statistics.bootstrap import bootstrap_interval
-from ftlab.reports.statistics.multiple_testing import FEWEST
+from ftlab.statistics.bootstrap import bootstrap_interval
+from ftlab.statistics.multiple_testing import FEWEST
 from ftlab.tracking.records import CellKey, CellRecord
 
 _TEST = ("backbone", "dataset", "a", "b", "difference", "ci_low", "ci_high", "effect", "test",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ftlab.reports.metric_text import cost, digits
 from ftlab.reports.sheet import NONE, Line, Quantity, Sheet, quantity
-from ftlab.tracking.aggregate import Summary
+from ftlab.statistics.seed_summary import Summary
 from ftlab.tracking.metric_range import is_percent
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from ftlab.reports.comparison import Compared, Comparison, ranked
 from ftlab.reports.metric_text import digits
-from ftlab.reports.statistics.ranks import RankComparison
+from ftlab.statistics.ranks import RankComparison
 from ftlab.tracking.metric_range import is_percent
+from ftlab.wording import listed
 
 FEW_SEEDS = ("with fewer than three seeds in common it is these trained models that are compared, "
              "and nothing is claimed of the techniques")
@@ -151,8 +152,3 @@ def least(pairs: Sequence[Compared]) -> str:
     """The smallest of their p-values: `p = 0.614 or more`."""
     lowest = min(pairs, key=lambda pair: pair.p)
     return p_text(lowest) if lowest.p == 1 else f"{p_text(lowest)} or more"
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -13,7 +13,7 @@ from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import cost, digits
 from ftlab.reports.sentences import across, bold, ranged, ties
-from ftlab.tracking.aggregate import Summary
+from ftlab.statistics.seed_summary import Summary
 from ftlab.tracking.metric_range import is_percent
 
 NONE = "-"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ftlab.reports.averages import Values, over_groups, over_tasks
 from ftlab.reports.grid import TableBlock
-from ftlab.tracking.aggregate import Summary
+from ftlab.statistics.averages import Values, over_groups, over_tasks
+from ftlab.statistics.seed_summary import Summary
+from ftlab.tracking.metric_range import limits
 
 TASKS, GROUPS = "mean over tasks", "mean over groups"
 
@@ -32,10 +33,10 @@ def means(values: Mapping[str, Values], datasets: Sequence[str],
     if len(datasets) < 2:
         return {}
     each = {group: [values.get(name, {}) for name in members] for group, members in groups.items()}
-    found = {f"mean of {group}": over_tasks(tasks, metric) for group, tasks in each.items()}
+    found = {f"mean of {group}": over_tasks(tasks, limits(metric)) for group, tasks in each.items()}
     if groups:
-        found[GROUPS] = over_groups(list(each.values()), metric)
-    return found | {TASKS: over_tasks([values.get(name, {}) for name in datasets], metric)}
+        found[GROUPS] = over_groups(list(each.values()), limits(metric))
+    return found | {TASKS: over_tasks([values.get(name, {}) for name in datasets], limits(metric))}
 
 
 def rule(study: str, datasets: Sequence[str], groups: Mapping[str, Sequence[str]],

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ftlab.reports.budget_curve import ExpectedBest, budget_curve
+from ftlab.statistics.budget_curve import ExpectedBest, budget_curve
 from ftlab.tracking.records import CellKey, TrialRecord
 from ftlab.tracking.sweeps import objective
 

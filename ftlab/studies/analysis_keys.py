@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
 from ftlab.studies.yaml_schema import text_of
+from ftlab.wording import did_you_mean
 
 
 def check_selection(metric: Any, defaults: Mapping[str, str], place: Place) -> str:

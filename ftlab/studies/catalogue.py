@@ -9,7 +9,8 @@ from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies.components import component_of, schema
-from ftlab.studies.discover import FAMILIES, did_you_mean, family, members
+from ftlab.studies.discover import FAMILIES, family, members
+from ftlab.wording import did_you_mean
 
 
 def catalogue(room: str | None, allow: Sequence[str] = ()) -> Iterator[str]:

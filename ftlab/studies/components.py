@@ -20,8 +20,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from ftlab.errors import InputError
 from ftlab.studies.argument_values import as_shown, built, sealed, unsealed
-from ftlab.studies.discover import did_you_mean, find
+from ftlab.studies.discover import find
 from ftlab.studies.yaml_file import Place, typed
+from ftlab.wording import did_you_mean
 
 _WORDS = {"True": "true", "False": "false", "None": "null"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -12,6 +11,7 @@ from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies.allowed_packages import admit
+from ftlab.wording import did_you_mean
 
 FAMILIES = {
     "techniques": "ftlab.techniques.base.Technique",
@@ -102,14 +102,3 @@ def _at(name: str) -> Any:
         return getattr(importlib.import_module(module), last, None)
     except ImportError:
         return None
-
-
-def did_you_mean(word: Any, choices: Sequence[str]) -> str:
-    """One line: the closest choice if one is close, then all."""
-    folded = {choice.lower(): choice for choice in choices}
-    close = [
-        folded[found]
-        for found in difflib.get_close_matches(str(word).lower(), folded, n=1, cutoff=0.5)
-    ]
-    listed = "one of: " + ", ".join(choices) if choices else "it takes none"
-    return f"did you mean {close[0]!r}? ({listed})" if close else listed

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place, typed
 from ftlab.studies.yaml_schema import text_of
 from ftlab.tracking.mlflow_values import name_of
+from ftlab.wording import did_you_mean
 
 UNITS = {"percent": 0.01, "fraction": 1.0, "plain": 1.0}
 """What a number is multiplied by to be in the metric's own unit: ftlab's shares are fractions."""

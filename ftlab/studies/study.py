@@ -14,13 +14,13 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.analysis_keys import check_baseline, check_groups, check_selection
 from ftlab.studies.components import Component
-from ftlab.studies.discover import did_you_mean
 from ftlab.studies.paper_numbers import Paper, check_paper
 from ftlab.studies.study_entries import AXES, checked, mapping
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.studies.yaml_schema import DEEPEST, text_of
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
+from ftlab.wording import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 KEYS = ["name", "question", *AXES, "seeds", "select_by", "report", "trainer", "baseline", "groups",

@@ -9,9 +9,10 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.check_cache import remembered
 from ftlab.studies.components import Component, check, check_plain, task_of
-from ftlab.studies.discover import did_you_mean, family
+from ftlab.studies.discover import family
 from ftlab.studies.yaml_file import Place
 from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.wording import did_you_mean
 
 AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
 """The study's axes and the rooms of their classes."""

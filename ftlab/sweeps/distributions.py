@@ -15,9 +15,9 @@ from optuna.distributions import (
 )
 
 from ftlab.errors import InputError
-from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Choice, LogUniform
+from ftlab.wording import did_you_mean
 
 Space = dict[str, BaseDistribution]
 """Distributions by hyperparameter: an argument of the technique, or `part.argument` of a part."""

@@ -13,8 +13,8 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, QMCSampler
 
 from ftlab.errors import InputError
-from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place
+from ftlab.wording import did_you_mean
 
 _SUFFIXES: dict[type, str] = {BaseSampler: "Sampler", BasePruner: "Pruner"}
 _NESTED: dict[str, type] = {"wrapped_pruner": BasePruner, "independent_sampler": BaseSampler}

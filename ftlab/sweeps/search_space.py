@@ -18,10 +18,10 @@ from optuna.distributions import (
 from ftlab.errors import InputError
 from ftlab.studies.argument_values import as_shown
 from ftlab.studies.components import Component, check, class_of, component_of, schema
-from ftlab.studies.discover import did_you_mean
 from ftlab.studies.yaml_file import Place, typed
 from ftlab.sweeps.distributions import Space, as_written, distribution, hold
 from ftlab.techniques.base import Choice, LogUniform, Technique
+from ftlab.wording import did_you_mean
 
 
 def make_space(

@@ -15,13 +15,13 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, BruteForceSampler
 
 from ftlab.errors import InputError
-from ftlab.studies.discover import did_you_mean
 from ftlab.studies.study import Cell, Study, check_name, check_seeds, load_study
 from ftlab.studies.yaml_file import Place, read, typed
 from ftlab.sweeps.distributions import Space, points
 from ftlab.sweeps.samplers import make_pruner, make_sampler
 from ftlab.sweeps.search_space import make_space, put
 from ftlab.tracking.mlflow_values import name_of
+from ftlab.wording import did_you_mean
 
 KEYS = ["name", "study", "trials", "seeds", "sampler", "pruner", "objective", "spaces",
         "max_seconds", "storage"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +21,7 @@ from ftlab.tasks.class_names import metric_keys
 from ftlab.tasks.same_prediction import alike
 from ftlab.tasks.spelling import renamed
 from ftlab.tracking.mlflow_values import name_of
+from ftlab.wording import closest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -268,7 +268,7 @@ def direction(metric: str, known: Mapping[str, bool], task: Task,
     every = [*known, *added, *(f"{prefix}/{key}" for prefix in families for key in keys)]
     close = [f"{family}/{key}" for key, label in zip(keys, classes, strict=True)
              if family in families and name_of(label) == name]  # which stands under another key
-    close += difflib.get_close_matches(metric, every, n=1)
+    close += closest(metric, every)
     hint = f"did you mean {close[0]!r}? " if close else ""
     choices = [*known, *added, *(f"{prefix}/<class>" for prefix in families)]
     raise InputError(f"unknown metric {metric!r}",

@@ -13,10 +13,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from ftlab.redaction import redact
+from ftlab.statistics.seed_summary import summarise
 from ftlab.tracking import ui_layout
-from ftlab.tracking.aggregate import summarise
 from ftlab.tracking.election import elect, elected
 from ftlab.tracking.experiments import Experiments
+from ftlab.tracking.metric_range import limits
 from ftlab.tracking.metrics import as_metrics
 from ftlab.tracking.mlflow_values import numbers, tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
@@ -135,7 +136,7 @@ class MlflowRuns(Experiments):
         names = {name for run in record.finished for name in run.metrics}
         for name in sorted(names, key=lambda name: (not name.startswith("test/"), name)):
             summary = summarise(
-                (run.metrics[name] for run in record.finished if name in run.metrics), name)
+                (run.metrics[name] for run in record.finished if name in run.metrics), limits(name))
             values |= summary.as_metrics(name)
         values |= numbers(cell.data.params)
         self._set(cell, values, ended)

@@ -6,8 +6,9 @@ from scipy import stats
 from ftlab.reports.against_paper import beside, layout, lines, verdict
 from ftlab.reports.formats import markdown
 from ftlab.reports.table import write
+from ftlab.statistics.seed_summary import summarise
 from ftlab.studies.paper_numbers import PROTOCOL, Paper, PaperNumber
-from ftlab.tracking.aggregate import summarise
+from ftlab.tracking.metric_range import limits
 
 
 def paper(*numbers, tolerance=None, metric="test/accuracy"):
@@ -67,7 +68,7 @@ def test_beside__a_group_is_its_mean_over_tasks(store):
     records = {r.key: r for r in store.records}
     one = paper(number("full", 0.75, "", "both"))
     (found,) = beside(one, keys, records, {"both": ["a", "b"]})
-    assert found.ours == summarise([0.7, 0.8], "test/accuracy") and found.verdict == "inside the interval"
+    assert found.ours == summarise([0.7, 0.8], limits("test/accuracy")) and found.verdict == "inside the interval"
     assert found.what == "mean of both from minilm"
     del records[keys[1]]
     (found,) = beside(one, keys, records, {"both": ["a", "b"]})

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from ftlab.errors import InputError
-from ftlab.reports.averages import over_groups, over_tasks
 from ftlab.reports.columns import grid, parse
 from ftlab.reports.csv_files import to_csv
 from ftlab.reports.formats import markdown, page, terminal
 from ftlab.reports.latex import latex
 from ftlab.reports.sheet import Line, Sheet
 from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.averages import over_groups, over_tasks
 from ftlab.tasks.classification import Classification
 from tests.reports.conftest import Store
 

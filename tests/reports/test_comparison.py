@@ -17,8 +17,8 @@ from ftlab.reports.cell_summary import build
 from ftlab.reports.comparison import compare, compared, ranked
 from ftlab.reports.evidence import CellMetric, measured
 from ftlab.reports.sentences import answer, bold, ties
-from ftlab.reports.statistics.paired import over_both, over_examples, over_seeds
-from ftlab.reports.statistics.two_studies import step
+from ftlab.statistics.paired import over_both, over_examples, over_seeds
+from ftlab.statistics.two_studies import step
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey
 

@@ -19,9 +19,9 @@ from ftlab.reports.comparison import Compared, Comparison
 from ftlab.reports.diagnoses.base import LEVELS, RunHistory, StudyHistory, matters
 from ftlab.reports.diagnoses.notes import Notes
 from ftlab.reports.diagnoses.nothing_learned import weigh
-from ftlab.reports.diagnoses.power import MOST, needed
 from ftlab.reports.diagnoses.run_histories import diagnose
-from ftlab.reports.statistics.paired import over_seeds
+from ftlab.statistics.paired import over_seeds
+from ftlab.statistics.power import MOST, needed
 
 LAST = EPOCHS * STEPS
 

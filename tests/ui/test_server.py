@@ -108,8 +108,8 @@ def begun(store: str, tmp_path: Path) -> subprocess.Popen[bytes]:
     """`ftlab ui` with a stand-in for MLflow's server that has a child, as that one has."""
     port = free_port()
     program = (
-        "import sys; from ftlab import cli; from ftlab.tracking import ui\n"
-        f"ui.ui_command = lambda *_: [sys.executable, '-c', {STAND_IN!r}, '{port}']\n"
+        "import sys; from ftlab import cli; from ftlab.tracking import ui_server\n"
+        f"ui_server.ui_command = lambda *_: [sys.executable, '-c', {STAND_IN!r}, '{port}']\n"
         f"sys.argv = ['ftlab', 'ui', '--tracking-uri', {store!r}, '--port', '{port}']\n"
         "cli.main()"
     )

@@ -154,8 +154,3 @@ def matters(metric: str, difference: float, value: float) -> bool:
 def shown(metric: str, value: float) -> str:
     """A metric's value for people: shares in percent."""
     return f"{100 * value:.1f}%" if is_percent(metric) else f"{value:.4g}"
-
-
-def each(values: Sequence[str]) -> str:
-    """Values of several seeds: `a, b and c`."""
-    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"

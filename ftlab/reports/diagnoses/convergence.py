@@ -9,12 +9,12 @@ from ftlab.reports.diagnoses.base import (
     Finding,
     RunHistory,
     StudyHistory,
-    each,
     matters,
     mean,
     seeds_of,
     shown,
 )
+from ftlab.wording import listed
 
 
 class Convergence(Diagnosis):
@@ -40,7 +40,7 @@ class Convergence(Diagnosis):
             courses = [f"{shown(name, before)} to {shown(name, after)}" for before, after in ends]
             found.append(Finding(
                 "warning", cell.key.title, seeds_of(late),
-                f"{name} still went from {each(courses)} in the last of "
+                f"{name} still went from {listed(courses)} in the last of "
                 f"{max(len(run.epochs(name)) for run in late)} epochs",
                 "more epochs (trainer.max_epochs, of this technique alone if the others have "
                 "converged), or a higher learning rate"))

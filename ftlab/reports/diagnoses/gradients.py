@@ -10,9 +10,9 @@ from ftlab.reports.diagnoses.base import (
     Finding,
     RunHistory,
     StudyHistory,
-    each,
     seeds_of,
 )
+from ftlab.wording import listed
 
 BLOCK = "train/grad_norm/"
 VANISHED = 1e-4
@@ -41,14 +41,14 @@ class Gradients(Diagnosis):
                 most = max(value for run in faint for value in _blocks(run).values())
                 found.append(Finding(
                     "warning", cell.key.title, seeds_of(faint),
-                    f"gradient norm {least:.2g} in {each(list(names))}, {most:.2g} in the block "
+                    f"gradient norm {least:.2g} in {listed(list(names))}, {most:.2g} in the block "
                     "with the largest",
                     "a higher rate for these blocks (DiscriminativeLR), precision 32-true or "
                     "bf16-mixed, normalisation before what was added"))
             wild = [run for run in cell.runs if _burst(run)]
             if wild:
                 found.append(Finding(
-                    "warning", cell.key.title, seeds_of(wild), each([_burst(run) for run in wild]),
+                    "warning", cell.key.title, seeds_of(wild), listed([_burst(run) for run in wild]),
                     "gradient_clip of the trainer, a lower learning rate, a longer warm-up"))
         return found
 

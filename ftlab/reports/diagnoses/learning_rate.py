@@ -11,9 +11,9 @@ from ftlab.reports.diagnoses.base import (
     Finding,
     RunHistory,
     StudyHistory,
-    each,
     seeds_of,
 )
+from ftlab.wording import listed
 
 JUMP = 2.0
 """A logged loss after the first epoch, in units of that epoch's mean."""
@@ -41,11 +41,11 @@ class LearningRate(Diagnosis):
             broken = [run for run in cell.runs if run.reason.startswith(NON_FINITE)]
             if broken:
                 found.append(Finding("problem", cell.key.title, seeds_of(broken),
-                                     each([run.reason for run in broken]), advice))
+                                     listed([run.reason for run in broken]), advice))
             wild = [run for run in cell.finished if _jumps(run) or _rises(run)]
             if wild:
                 found.append(Finding("warning", cell.key.title, seeds_of(wild),
-                                     each([_said(run) for run in wild]), advice))
+                                     listed([_said(run) for run in wild]), advice))
         return found
 
 

@@ -13,9 +13,9 @@ from ftlab.reports.diagnoses.base import (
     Finding,
     RunHistory,
     StudyHistory,
-    each,
     seeds_of,
 )
+from ftlab.wording import listed
 
 LEVEL = 0.05
 
@@ -72,7 +72,7 @@ class NothingLearned(Diagnosis):
             if lost:
                 found.append(Finding(
                     "problem", cell.key.title, seeds_of([run for run, _ in lost]),
-                    each([_said(guess, guess.chance) for _, guess in lost]) + " by chance",
+                    listed([_said(guess, guess.chance) for _, guess in lost]) + " by chance",
                     "a higher learning rate, more epochs, or look whether labels and inputs "
                     "belong together"))
             poor = [pair for pair in weighed
@@ -80,7 +80,7 @@ class NothingLearned(Diagnosis):
             if poor:
                 found.append(Finding(
                     "warning", cell.key.title, seeds_of([run for run, _ in poor]),
-                    each([_said(guess, guess.largest) for _, guess in poor])
+                    listed([_said(guess, guess.largest) for _, guess in poor])
                     + f" by always naming {poor[0][1].name}",
                     "report test/f1_macro or test/balanced_accuracy, which count every class alike, "
                     "or train longer"))

@@ -9,10 +9,10 @@ from ftlab.reports.diagnoses.base import (
     Finding,
     RunHistory,
     StudyHistory,
-    each,
     mean,
     seeds_of,
 )
+from ftlab.wording import listed
 
 GAP = 0.5
 """Of the first epoch's training loss, which is about all there is to learn."""
@@ -38,8 +38,8 @@ class Overfitting(Diagnosis):
                 continue
             gaps = [run for run in sick if _gap(run) > GAP]
             runs = gaps or sick
-            seen = (f"training loss {each([f'{_training(run):.3g}' for run in runs])}, validation "
-                    f"loss {each([f'{_validation(run):.3g}' for run in runs])} at the restored "
+            seen = (f"training loss {listed([f'{_training(run):.3g}' for run in runs])}, validation "
+                    f"loss {listed([f'{_validation(run):.3g}' for run in runs])} at the restored "
                     "epoch")
             rises = [run for run in sick if _rises(run)]
             if rises:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
-from scipy import stats
-
 from ftlab.reports.comparison import Compared, Comparison
-from ftlab.reports.diagnoses.base import Diagnosis, Finding, StudyHistory, each
-from ftlab.reports.statistics.multiple_testing import FEWEST, LEVEL
-from ftlab.reports.statistics.paired import PairedResult
-
-POWER = 0.8
-MOST = 200
-"""Seeds beyond which nobody goes."""
+from ftlab.reports.diagnoses.base import Diagnosis, Finding, StudyHistory
+from ftlab.statistics.multiple_testing import FEWEST, LEVEL
+from ftlab.statistics.paired import PairedResult
+from ftlab.statistics.power import MOST, needed
+from ftlab.wording import listed
 
 
 class TooFewSeeds(Diagnosis):
@@ -40,7 +35,7 @@ class TooFewSeeds(Diagnosis):
             if few:
                 found.append(Finding(
                     "warning", where, (),
-                    f"{each([f'{name} has {_seeds(count)}' for name, count in few.items()])}; a "
+                    f"{listed([f'{name} has {_seeds(count)}' for name, count in few.items()])}; a "
                     "claim on techniques needs at least three",
                     "ftlab run with --seeds 0,1,2"))
             if needs := _needs(comparison):
@@ -78,24 +73,3 @@ def _needed(pair: Compared, seen: PairedResult, level: float) -> str:
 
 def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
-
-
-def needed(seen: PairedResult, level: float, power: float = POWER) -> int | None:
-    """Seeds with which a paired t test would find a difference like the observed one.
-
-    By the noncentral t distribution (Cohen 1988, chapter 2); None where there is no difference,
-    `MOST` + 1 for more than that.
-
-    Args:
-        seen: the test over seeds, with its effect.
-        level: of the test, two-sided.
-        power: chance to find it.
-    """
-    if seen.difference == 0:
-        return None
-    for count in range(FEWEST, MOST + 1):
-        limit = float(stats.t.ppf(1 - level / 2, count - 1))
-        shift = abs(seen.effect) * math.sqrt(count)
-        if float(stats.nct.sf(limit, count - 1, shift)) >= power:
-            return count
-    return MOST + 1

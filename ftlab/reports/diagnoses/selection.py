@@ -13,12 +13,12 @@ from ftlab.reports.diagnoses.base import (
     Finding,
     RunHistory,
     StudyHistory,
-    each,
     matters,
     mean,
     seeds_of,
     shown,
 )
+from ftlab.wording import listed
 
 FAR = 0.5
 """Distance of best epochs, of all epochs."""
@@ -61,7 +61,7 @@ def _epochs(cell: CellHistory, observed: StudyHistory) -> Finding | None:
         return None
     return Finding(
         "hint", cell.key.title, seeds_of(runs),
-        f"best epochs {each([str(epoch) for epoch in best])} of {count}; with epoch {middle} in all "
+        f"best epochs {listed([str(epoch) for epoch in best])} of {count}; with epoch {middle} in all "
         f"of them {name} would be {shown(name, mean(losses))} worse on average",
         "more validation examples, a lower learning rate or a schedule that decays, more seeds")
 

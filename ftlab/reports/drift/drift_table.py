@@ -16,9 +16,10 @@ from ftlab.reports.drift.rank_changes import tau_of
 from ftlab.reports.drift.read_results import title
 from ftlab.reports.formats import escape_markdown
 from ftlab.reports.metric_text import digits
+from ftlab.statistics.seed_summary import Summary
 from ftlab.terminal import plain_text
-from ftlab.tracking.aggregate import Summary
 from ftlab.tracking.metric_range import is_percent
+from ftlab.wording import listed
 
 if TYPE_CHECKING:
     from ftlab.reports.drift.compare import Drift
@@ -246,4 +247,4 @@ def _count(number: int, noun: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     shown = list(names[:6]) + ([f"{len(names) - 6} more"] if len(names) > 6 else [])
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return listed(shown)

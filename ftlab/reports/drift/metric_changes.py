@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 from ftlab.errors import InputError
 from ftlab.reports.drift.read_results import CellResult, ComparedStudy, Names
-from ftlab.reports.statistics.multiple_testing import LEVEL, corrected
-from ftlab.reports.statistics.paired import PairedResult
-from ftlab.reports.statistics.two_studies import moved, same, step
-from ftlab.studies.discover import did_you_mean
-from ftlab.tracking.aggregate import Summary, summarise
+from ftlab.statistics.multiple_testing import LEVEL, corrected
+from ftlab.statistics.paired import PairedResult
+from ftlab.statistics.seed_summary import Summary, summarise
+from ftlab.statistics.two_studies import moved, same, step
+from ftlab.tracking.metric_range import limits
+from ftlab.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def _step(old: ComparedStudy, new: ComparedStudy, dataset: str, metric: str) -> 
 def _movement(names: Names, metric: str, old: CellResult, new: CellResult, least: float) -> MetricChange:
     a, b = (cell.values.get(metric, {}) for cell in (old, new))
     equal = a.keys() == b.keys() and all(same(a[seed], b[seed]) for seed in a)
-    test = moved(a, b, least)
-    return MetricChange(names, metric, summarise(a.values(), metric), summarise(b.values(), metric),
-                    None if test is None else test.within(metric), equal=equal,
+    test, ends = moved(a, b, least), limits(metric)
+    return MetricChange(names, metric, summarise(a.values(), ends), summarise(b.values(), ends),
+                    None if test is None else test.within(ends), equal=equal,
                     lost=_lost(old, new, a, b))
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from scipy import stats
 
 from ftlab.reports.drift.read_results import ComparedStudy
-from ftlab.reports.statistics.multiple_testing import FEWEST, LEVEL, corrected, pairs
-from ftlab.reports.statistics.paired import over_seeds
-from ftlab.reports.statistics.two_studies import same, step
+from ftlab.statistics.multiple_testing import FEWEST, LEVEL, corrected, pairs
+from ftlab.statistics.paired import over_seeds
+from ftlab.statistics.two_studies import same, step
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.matplotlib_axes import files, paper
 from ftlab.reports.formats import escape_markdown
 from ftlab.studies.discover import members
+from ftlab.wording import closest
 
 MOST_TECHNIQUES, MOST_GROUPS = 40, 20
 """What a figure can show; of more techniques those with the best ranks, of groups the first."""
@@ -86,7 +86,7 @@ def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[DrawnFigure]
     for name in only:
         names = [drawing.name for drawing in known]
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
+            near = closest(name, names)
             raise InputError(f"figure {name!r}: there is none of that name",
                              f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}")
     shown, note = _narrowed(evidence)

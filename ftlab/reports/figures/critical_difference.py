@@ -16,8 +16,8 @@ from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import labels, metric_title
 from ftlab.reports.figures.matplotlib_axes import canvas
 from ftlab.reports.figures.plotly_axes import PlotlyGrid, marker, text, whole
-from ftlab.reports.statistics.multiple_testing import LEVEL
-from ftlab.reports.statistics.ranks import FEWEST, rank
+from ftlab.statistics.multiple_testing import LEVEL
+from ftlab.statistics.ranks import FEWEST, rank
 from ftlab.tracking.mlflow_values import shorten
 
 _STEP = 0.32  # inches from one name to the next
@@ -98,10 +98,10 @@ def _lines(evidence: Evidence, backbone: str) -> list[dict[str, Any]]:
     if ranked is None:
         return []
     ordered = sorted(ranked.ranks, key=lambda name: ranked.ranks[name])
-    found, p = [], ranked.pairs.loc[ordered, ordered].to_numpy()
+    found = []
     for place, name in enumerate(ordered):
         last = place
-        while last + 1 < len(ordered) and p[place, last + 1] > LEVEL:
+        while last + 1 < len(ordered) and ranked.pairs[name][ordered[last + 1]] > LEVEL:
             last += 1
         found.append({"backbone": backbone, "technique": name, "rank": ranked.ranks[name],
                       "last": last, "difference": ranked.difference, "p": ranked.p,

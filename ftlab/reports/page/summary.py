@@ -11,8 +11,9 @@ from ftlab.reports.comparison import Comparison, ranked
 from ftlab.reports.evidence import Evidence
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
 from ftlab.reports.sentences import answer
-from ftlab.reports.statistics.multiple_testing import LEVEL
-from ftlab.reports.statistics.ranks import RankComparison
+from ftlab.statistics.multiple_testing import LEVEL
+from ftlab.statistics.ranks import RankComparison
+from ftlab.wording import listed
 
 MOST = 6  # sentences on one data set each
 NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
@@ -93,7 +94,7 @@ def _ranking(found: RankComparison, where: str) -> str:
     if found.p > LEVEL:  # nan with two techniques, for which Nemenyi's test alone decides
         return (f"{text}, but the techniques' ranks do not differ significantly (Friedman's test, "
                 f"p = {found.p:.2g}).")
-    to_best = {str(name): float(p) for name, p in found.pairs[best].items()}
+    to_best = found.pairs[best]
     worse = [name for name in order[1:] if to_best[name] <= LEVEL]
     beside = [name for name in order[1:] if name not in worse]
     parts = []
@@ -106,7 +107,7 @@ def _ranking(found: RankComparison, where: str) -> str:
 
 def _listed(found: RankComparison, names: Sequence[str]) -> str:
     said = [f"{name} ({found.ranks[name]:.2f})" for name in names]
-    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    return listed(said)
 
 
 def tests(comparisons: Sequence[Comparison]) -> Markup:

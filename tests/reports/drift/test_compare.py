@@ -16,8 +16,8 @@ from ftlab.errors import InputError
 from ftlab.reports.drift.compare import Drift
 from ftlab.reports.drift.metric_changes import movements
 from ftlab.reports.drift.read_results import CellResult, ComparedStudy
-from ftlab.reports.statistics.paired import over_seeds
-from ftlab.reports.statistics.two_studies import moved, step
+from ftlab.statistics.paired import over_seeds
+from ftlab.statistics.two_studies import moved, step
 
 Make = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[3]

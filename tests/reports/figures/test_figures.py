@@ -19,14 +19,14 @@ from invented import METRIC, Invented
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, recall_score
 
 from ftlab.errors import InputError
-from ftlab.reports.budget_curve import budget_curve
 from ftlab.reports.colours import styles
 from ftlab.reports.figures import all_figures
 from ftlab.reports.figures.error_overlap import overlap
 from ftlab.reports.figures.labels import labels, short
 from ftlab.reports.figures.matplotlib_axes import paper
 from ftlab.reports.figures.predictions import mistakes
-from ftlab.reports.statistics.ranks import rank
+from ftlab.statistics.budget_curve import budget_curve
+from ftlab.statistics.ranks import rank
 
 NASTY = ["_hidden", "$\\frac{$ 50% <b>x</b> &amp;", "中文", "a" * 80 + "1", "a" * 80 + "2", "1e5"]
 NAMES = [drawing.name for drawing in all_figures.drawings()]
@@ -152,8 +152,8 @@ def inflated(pdf):
 
 
 def test_files__do_not_depend_on_the_hash_seed():
-    code = ("import hashlib; from invented import Invented; from ftlab.reports.figures import room\n"
-            "(each,) = room.drawn(Invented().evidence(), ['error_overlap'])\n"
+    code = ("import hashlib; from invented import Invented; from ftlab.reports.figures import all_figures\n"
+            "(each,) = all_figures.drawn(Invented().evidence(), ['error_overlap'])\n"
             "print([hashlib.sha256(content).hexdigest() for content in each.files().values()])")
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
                           env={"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}).stdout
@@ -436,7 +436,7 @@ def test_critical_difference__is_that_of_the_ranks(study):
     assert data["rank"].is_monotonic_increasing
     for place, line in enumerate(data.itertuples()):
         told = [name for name in data["technique"].iloc[place + 1:]
-                if found.pairs.loc[line.technique, name] <= 0.05]
+                if found.pairs[line.technique][name] <= 0.05]
         assert line.last == len(data) - 1 - len(told)
     assert data_of("critical_difference", Invented(3).evidence()) is None, "one data set"
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import stats
 
-from ftlab.reports.statistics.multiple_testing import FEWEST
-from ftlab.reports.statistics.paired import PairedResult
+from ftlab.statistics.multiple_testing import FEWEST
+from ftlab.statistics.paired import PairedResult
 
 ROUNDING = 1e-6
 """Relative difference below which two numbers are one: metrics come as float32."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from ftlab.tracking.metric_range import limits
+Range = tuple[float, float]
+"""The least and the greatest value that a number can have."""
+
+UNBOUNDED: Range = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,17 @@ class Summary:
         return {f"{metric}.{name}": float(f"{value:.12g}") for name, value in values.items()}
 
 
-def summarise(values: Iterable[float], metric: str = "", confidence: float = 0.95) -> Summary:
+def summarise(
+    values: Iterable[float], limits: Range = UNBOUNDED, confidence: float = 0.95
+) -> Summary:
     """Mean, standard deviation (ddof=1) and Student t interval (Student 1908) of the mean.
 
     A value that is not finite makes all of it nan: a broken seed is never averaged away. The
-    interval does not leave the metric's range, see `_within`.
+    interval does not leave the range, see `_within`.
 
     Args:
         values: one per seed.
-        metric: its name, which says its range; without one there is none.
+        limits: of what is measured.
         confidence: of the interval.
     """
     numbers = [float(value) for value in values]
@@ -61,9 +66,9 @@ def summarise(values: Iterable[float], metric: str = "", confidence: float = 0.9
         return Summary(mean, nan, n, nan, nan)
     std = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (n - 1))
     half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * std / math.sqrt(n)
-    low, high = limits(metric)
-    if not all(low <= number <= high for number in numbers):  # the name promised too much
-        low, high = -math.inf, math.inf
+    low, high = limits
+    if not all(low <= number <= high for number in numbers):  # a range that was promised in vain
+        low, high = UNBOUNDED
     return Summary(mean, std, n, *_within(low, high, mean, half))
 
 

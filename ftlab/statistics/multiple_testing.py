@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 LEVEL = 0.05
 """Chance of any false claim within a family of tests."""
@@ -24,13 +23,15 @@ def corrected(p: Sequence[float]) -> list[float]:
 
     What could not be tested (nan) stays so, and counts for nothing.
     """
-    known = [place for place, value in enumerate(p) if math.isfinite(value)]
-    found = list(p)
-    if known:
-        adjusted = multipletests(np.array([p[place] for place in known]), method="holm")[1]
-        for place, value in zip(known, adjusted, strict=True):
-            found[place] = float(value)
-    return found
+    tested = [place for place, value in enumerate(p) if math.isfinite(value)]
+    adjusted = list(p)
+    if tested:
+        values = np.array([p[place] for place in tested])
+        order = np.argsort(values)
+        steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+        for place, value in zip(order, np.minimum(steps, 1.0), strict=True):
+            adjusted[tested[place]] = float(value)
+    return adjusted
 
 
 def holm(p: Mapping[Pair, float]) -> dict[Pair, float]:

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from ftlab.reports.statistics.bootstrap import bootstrap_interval
-from ftlab.reports.statistics.multiple_testing import LEVEL, holm, standing
-from ftlab.reports.statistics.paired import (
+from ftlab.statistics.bootstrap import bootstrap_interval
+from ftlab.statistics.multiple_testing import LEVEL, holm, standing
+from ftlab.statistics.paired import (
     DRAWS,
     over_both,
     over_examples,
     over_seeds,
     p_over_both,
 )
-from ftlab.reports.statistics.ranks import rank
+from ftlab.statistics.ranks import rank
 
 RANDOM = np.random.default_rng(5)
 
@@ -175,7 +175,7 @@ def test_demsars_example():
     # F = 3.69 with 3 and 39 degrees of freedom, ties not corrected for; a row here is all ties
     assert found.p == pytest.approx(stats.f.sf(3.69, 3, 39), rel=0.5)
     assert found.difference == pytest.approx(1.25, abs=0.005)
-    assert found.pairs.loc["a", "d"] > LEVEL  # 3.143 - 1.964 < 1.25: Nemenyi sees nothing
+    assert found.pairs["a"]["d"] > LEVEL  # 3.143 - 1.964 < 1.25: Nemenyi sees nothing
 
 
 def test_friedmans_test_is_exact_for_few_data_sets():

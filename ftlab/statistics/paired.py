@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from ftlab.tracking.metric_range import limits
+from ftlab.statistics.seed_summary import Range
 
 Array = NDArray[np.float64]
 
@@ -46,15 +46,15 @@ class PairedResult:
     examples: int
     test: str
 
-    def within(self, metric: str) -> PairedResult:
+    def within(self, limits: Range) -> PairedResult:
         """The same, its interval cut where a difference of two such metrics ends (+-1 of shares).
 
         Args:
-            metric: its name, which says its range.
+            limits: of the metric.
         """
-        low, high = limits(metric)
+        low, high = limits
         most = high - low
-        if not abs(self.difference) <= most:  # the name promised too much
+        if not abs(self.difference) <= most:  # a range that was promised in vain
             return self
         return replace(self, low=max(self.low, -most), high=min(self.high, most))
 

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from ftlab.reports import task_means
-from ftlab.reports.averages import over_groups, over_tasks
 from ftlab.reports.columns import grid, parse
 from ftlab.reports.csv_files import to_csv
 from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.averages import over_groups, over_tasks
 from ftlab.tasks.classification import Classification
 from tests.reports.conftest import Store
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ftlab.tracking.aggregate import summarise
+from ftlab.statistics.seed_summary import summarise
+from ftlab.tracking.metric_range import limits
 
 values = st.floats(-1e6, 1e6).map(lambda x: round(x, 6))
 
@@ -61,7 +62,7 @@ def test_summarise__a_share_stays_one():
 
     logit(0.95) = 2.944439; its half width 4.302653 * 0.05 / sqrt(3) / (0.95 * 0.05) = 2.614881.
     """
-    summary = summarise([0.9, 0.95, 1.0], "test/accuracy")
+    summary = summarise([0.9, 0.95, 1.0], limits("test/accuracy"))
     assert summary.ci_low == pytest.approx(1 / (1 + math.exp(-(2.944439 - 2.614881))), abs=1e-6)
     assert summary.ci_high == pytest.approx(1 / (1 + math.exp(-(2.944439 + 2.614881))), abs=1e-6)
     assert summarise([0.9, 0.95, 1.0]).ci_high > 1, "without a name there is no range"
@@ -72,7 +73,7 @@ def test_summarise__of_a_correlation_it_is_fishers_z():
     mean, error = np.mean(numbers), np.std(numbers, ddof=1) / math.sqrt(3)
     half = stats.t.ppf(0.975, 2) * error / (1 - mean**2)  # the derivative of artanh
     expected = np.tanh([np.arctanh(mean) - half, np.arctanh(mean) + half])
-    summary = summarise(numbers, "test/pearson")
+    summary = summarise(numbers, limits("test/pearson"))
     assert (summary.ci_low, summary.ci_high) == pytest.approx(tuple(expected))
 
 
@@ -85,11 +86,11 @@ def test_summarise__of_a_correlation_it_is_fishers_z():
 @pytest.mark.parametrize("numbers", [
     [0.01, 0.9], [0.0, 0.0, 0.0001], [1.0, 1.0, 0.99], [0.0, 0.0], [1.0, 1.0], [0.5, 0.5, 0.5]])
 def test_summarise__no_interval_leaves_its_metrics_range(metric, low, high, numbers):
-    summary = summarise(numbers, metric)
+    summary = summarise(numbers, limits(metric))
     assert low <= summary.ci_low <= summary.mean <= summary.ci_high <= high
     if len(set(numbers)) == 1:
         assert (summary.ci_low, summary.ci_high) == (numbers[0], numbers[0])
 
 
 def test_summarise__a_name_that_promises_too_much_is_not_believed():
-    assert summarise([30.0, 32.0, 34.0], "test/bleu") == summarise([30.0, 32.0, 34.0])
+    assert summarise([30.0, 32.0, 34.0], limits("test/bleu")) == summarise([30.0, 32.0, 34.0])

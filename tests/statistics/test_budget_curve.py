@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlab.reports.budget_curve import budget_curve
 from ftlab.reports.pareto_front import dominates, pareto_front
+from ftlab.statistics.budget_curve import budget_curve
 
 SCORES = st.lists(st.floats(-1e6, 1e6) | st.none(), min_size=1, max_size=12)
 
