@@ -1,7 +1,7 @@
-"""Which technique goes with which task: found out on tiny models, shown in the README.
+"""Which technique goes with which task: found out on tiny models, shown in docs/tasks.md.
 
 A world is a file in `tests/worlds`: `make(fixture)` gives a function that makes a fresh backbone
-and data module. The contract tests and the README's matrix walk the same worlds.
+and data module. The contract tests and the page's matrix walk the same worlds.
 """
 
 import functools
@@ -21,7 +21,7 @@ from ftlab.errors import Incompatible
 from ftlab.studies.discover import members
 from ftlab.techniques.base import Technique
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
 TECHNIQUES = members(Technique)
 WORLDS = sorted(info.name for info in pkgutil.iter_modules(worlds.__path__))
 World = Callable[[], tuple[Backbone, DataModule]]
@@ -98,10 +98,10 @@ def general(reason: str) -> str:
 
 
 def shown() -> str:
-    """The matrix that the README has."""
-    return re.search(f"{BEGIN}(.*){END}", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    """The matrix that the page has."""
+    return re.search(f"{BEGIN}(.*){END}", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
 
 
 def write(matrix: str) -> None:
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    README.write_text(before + BEGIN + matrix + END + rest.partition(END)[2], encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + matrix + END + rest.partition(END)[2], encoding="utf-8")

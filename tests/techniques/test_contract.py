@@ -155,7 +155,7 @@ def test_matrix__is_the_readme_s(request: pytest.FixtureRequest) -> None:
     matrix = render(found)
     if os.environ.get("FTLAB_WRITE_MATRIX"):
         write(matrix)
-    assert matrix == shown(), "FTLAB_WRITE_MATRIX=1 pytest -k matrix writes it into the README"
+    assert matrix == shown(), "FTLAB_WRITE_MATRIX=1 pytest -k matrix writes it into docs/tasks.md"
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
