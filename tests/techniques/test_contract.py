@@ -149,7 +149,7 @@ def test_start(name: str, world: World) -> None:
         assert trains or modes == {False}, block
 
 
-def test_matrix__is_the_readme_s(request: pytest.FixtureRequest) -> None:
+def test_matrix__is_the_page_s(request: pytest.FixtureRequest) -> None:
     found = {(name, w): refusal(name, make_world(w, request.getfixturevalue))
              for name in TECHNIQUES for w in WORLDS}
     matrix = render(found)
