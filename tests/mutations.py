@@ -1,5 +1,6 @@
 """Damaged files: bytes flipped, cut, doubled; values of structured files replaced by others."""
 
+import contextlib
 import copy
 import io
 import json
@@ -131,7 +132,8 @@ def yaml_file(data: bytes, draw: Draw) -> bytes:
     value = altered(yaml.safe_load(data), draw)
     text = _dumped(value, draw).decode("utf-8", "surrogatepass")
     if draw.random() < 0.5:
-        text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+        with contextlib.suppress(RecursionError):  # PyYAML's own, over what is nested deep
+            text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
     if draw.random() < 0.3:
         words = ("!!int ", "!!map ", "!!str ", "!!binary ", "&a ", "*a", "<<: ", "? ", "- ", "%YAML 9\n",
                  "!!timestamp ", "---\n", "!!set ", "!!python/name:os.system ", '"\\U00110000"', "|\n", "@")

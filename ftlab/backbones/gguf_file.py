@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 
 from ftlab.backbones.cache_folder import damaged
@@ -100,7 +101,7 @@ def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> 
                 os.replace(new / name, whole)
         # after them: what a killed process leaves has no record, and is made again
         write_file(folder / f"{names[-1]}{_SHA256}", json.dumps(recorded))
-    except DAMAGED_WEIGHTS as error:
+    except (*DAMAGED_WEIGHTS, StrictDataclassError) as error:
         if is_full(error):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -113,8 +114,13 @@ def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> 
 
 def _unpack_settings(file: Path, new: Path) -> list[str]:
     with _alone(file) as (parent, name), closed():
-        transformers.AutoTokenizer.from_pretrained(
-            parent, gguf_file=name, trust_remote_code=False).save_pretrained(new)
+        try:
+            transformers.AutoTokenizer.from_pretrained(
+                parent, gguf_file=name, trust_remote_code=False).save_pretrained(new)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            raise ValueError(error) from error  # tokenizers has no kind of its own
         transformers.AutoConfig.from_pretrained(
             parent, gguf_file=name, trust_remote_code=False).save_pretrained(new)
     others = sorted(path.name for path in new.iterdir() if path.name != _SETTINGS)

@@ -24,6 +24,7 @@ _OFFSET_POSITIONS = frozenset({
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta",
     "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"})
 _FALLBACK_LONGEST = 512  # relative positions and no limit in the tokenizer: what T5 was trained on
+_UNLIMITED = 10**9  # tokens; a longest text of more stands for no limit
 
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model",
@@ -59,18 +60,27 @@ def load_tokenizer(folder: Path, label: str, config: Any, fast: bool = True) -> 
         with closed():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 os.fspath(folder), padding_side=side, trust_remote_code=False)
-            tokenizer.encode("text"), tokenizer.pad_token_id, tokenizer.model_max_length > 0
+            tokenizer.encode("text"), tokenizer.pad_token_id, tokenizer.model_max_length >= 1
     except Exception as error:  # transformers documents none, and tokenizers raises this one itself
         raise InputError(f"{label}: the tokenizer in {folder} cannot be read ({reason(error)})",
                          mend) from error
     if fast and not tokenizer.is_fast:
         raise InputError(f"{label}: the tokenizer in {folder} has no fast version", mend)
+    _check_length(tokenizer, folder, label)
     _check_case(tokenizer, folder, label)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise InputError(f"{label}: its tokenizer has no padding and no end token", mend)
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _check_length(tokenizer: Any, folder: Path, label: str) -> None:
+    """Refuse a longest text that is not a number of tokens; 1e30, say, stands for no limit."""
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not longest >= 1 or (longest < _UNLIMITED and longest % 1):
+        raise InputError(f"{label}: model_max_length in {folder / 'tokenizer_config.json'} is "
+                         f"{longest!r}", "write a number of tokens, 1 or more, or take it out")
 
 
 def _check_case(tokenizer: Any, folder: Path, label: str) -> None:
@@ -96,8 +106,8 @@ def _makes_small(tokenizer: Tokenizer) -> bool:
 
 def longest_text(config: Any, tokenizer: Any) -> int:
     """Tokens the network can read: by its positions, and by what its tokenizer says."""
-    longest: int = min(tokenizer.model_max_length, positions(config) or tokenizer.model_max_length)
-    return longest if longest < 10**9 else _FALLBACK_LONGEST  # 1e30 stands for no limit
+    longest = min(tokenizer.model_max_length, positions(config) or tokenizer.model_max_length)
+    return int(longest) if longest < _UNLIMITED else _FALLBACK_LONGEST
 
 
 def positions(config: Any) -> int | None:

@@ -166,6 +166,26 @@ def test_build__head_depends_on_the_seed_alone(family, pooling, backbone, task):
     assert all(torch.equal(first[name], other[name]) for name in first if name not in head)
 
 
+@pytest.mark.parametrize(("longest", "read"), [
+    (-3, None), (0, None), (0.5, None), (7.5, None), (float("nan"), None), (True, None),
+    ("many", None), (7, 7), (7.0, 7), (1e30, 32), (10**30, 32)])  # which the positions end
+def test_longest_text__is_a_number_of_tokens_or_refused(longest, read, tmp_path, save):
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(save("bert") / name, tmp_path)
+    written = tmp_path / "tokenizer_config.json"
+    settings = json.loads(written.read_text())
+    written.write_text(json.dumps(settings | {"model_max_length": longest}))
+    if read is None:
+        with pytest.raises(InputError, match="model_max_length|cannot be read"):
+            HuggingFace(str(tmp_path)).preprocessing  # noqa: B018
+        return
+    text = HuggingFace(str(tmp_path)).preprocessing
+    assert text.longest == read
+    ids, cut = text.encode(["a b c d e f g h i j k"], read)
+    assert len(ids[0]) <= read
+    assert cut == (read == 7)
+
+
 @pytest.mark.parametrize("outputs", [3, 5])
 def test_build__shipped_classifier_is_not_used(outputs, backbone, task, tmp_path, save):
     torch.manual_seed(1)
