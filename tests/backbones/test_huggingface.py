@@ -176,7 +176,7 @@ def test_longest_text__is_a_number_of_tokens_or_refused(longest, read, tmp_path,
     settings = json.loads(written.read_text())
     written.write_text(json.dumps(settings | {"model_max_length": longest}))
     if read is None:
-        with pytest.raises(InputError, match="model_max_length|cannot be read"):
+        with pytest.raises(InputError, match=r"model_max_length|cannot be read"):
             HuggingFace(str(tmp_path)).preprocessing  # noqa: B018
         return
     text = HuggingFace(str(tmp_path)).preprocessing
