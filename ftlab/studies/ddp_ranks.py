@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ftlab.studies.engine import OUTPUT, Event
+from ftlab.studies.forked import die_with, leave, redirect
 from ftlab.studies.json_lines import LineReader
 from ftlab.studies.run_process import die_of, execute, journal
 
@@ -138,8 +139,6 @@ def _fork(directory: Path, specification: dict[str, Any], rank: int, world: int,
 
 def _be_rank(directory: Path, specification: dict[str, Any], rank: int, world: int,
              listening: socket.socket, threads: int, parent: int, pipe: int) -> NoReturn:
-    from ftlab.studies.fork_server import die_with, leave, redirect
-
     die_with(parent)
     host, port = listening.getsockname()
     listening.close()

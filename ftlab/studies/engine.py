@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.addresses import shown
 from ftlab.errors import InputError
 
 SPECIFICATION, EVENTS, OUTPUT, STOP = "run.json", "events.jsonl", "output.log", "stop"
@@ -114,32 +113,6 @@ def died(code: int, done: bool) -> str:
     if code == UNWRITABLE:
         return "the run cannot write what it reports into its folder: the disk is full, perhaps"
     return f"the run's process ended with exit code {code}"
-
-
-def make_engine(name: str, address: str | None = None) -> Engine:
-    """The engine of a name.
-
-    Args:
-        name: `local` or `ray`.
-        address: of the Ray cluster; None for the one that this machine belongs to.
-
-    Raises:
-        InputError: there is no such cluster, or Ray is not installed.
-    """
-    if name == "ray":
-        try:
-            from ftlab.studies.ray_engine import RayEngine
-        except ModuleNotFoundError as error:
-            if error.name != "ray":
-                raise
-            raise InputError("--engine ray: Ray is not installed",
-                             'pip install "ftlab[ray]"') from error
-        return RayEngine(address or "auto")
-    if address is not None:
-        raise InputError(f"--address {shown(address)}: only a Ray cluster has one", "--engine ray")
-    from ftlab.studies.local_engine import LocalEngine
-
-    return LocalEngine()
 
 
 @dataclass(frozen=True)

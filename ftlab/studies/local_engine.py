@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Machine, MachineShare, Requirements
-from ftlab.studies.fork_server import GRACE
+from ftlab.studies.forked import GRACE
 from ftlab.studies.json_lines import LineReader
 
 POLL = 0.05  # seconds from one look at the runs' files to the next

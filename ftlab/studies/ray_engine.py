@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Requirements
-from ftlab.studies.fork_server import GRACE
+from ftlab.studies.forked import GRACE
 from ftlab.studies.ray_cluster import connect, nodes, portion, room
 from ftlab.studies.ray_runner import Runner
 

@@ -16,25 +16,13 @@ from typing import TYPE_CHECKING, Any
 from ftlab.backbones import cache_folder
 from ftlab.errors import FtlabError
 from ftlab.redaction import redact
-from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, UNWRITABLE, Event
+from ftlab.studies.engine import EVENTS, STOP, UNWRITABLE, Event
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run
 
 
 _CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch hands on an error of a loader's process
-
-
-def main(directory: Path, threads: int | None) -> int:
-    """Execute the run of a folder, with its ranks where it has several; the exit code."""
-    specification = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
-    if "members" in specification:
-        return execute_pack(directory, specification["members"], threads, journal(directory))
-    if specification["trainer"]["devices"] > 1:
-        from ftlab.studies.ddp_ranks import supervise
-
-        return supervise(directory, specification, threads)
-    return execute(directory, specification, threads, journal(directory))
 
 
 def execute(
