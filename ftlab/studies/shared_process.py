@@ -1,6 +1,6 @@
 """Several runs of one cell in one process: to an engine one run, to its members a run each.
 
-What a pack saves is never paid with a result: a member is done, or it fails for a reason of its
+What sharing saves is never paid with a result: a member is done, or it fails for a reason of its
 own, or it is run again alone, as where the process died, fell silent or ran out of memory.
 """
 
@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from ftlab.studies import provenance
 from ftlab.studies.components import class_of
-from ftlab.studies.dispatch import Job
+from ftlab.studies.dispatch import Job, JobOutcome
 from ftlab.studies.engine import EVENTS, OUTPUT, SPECIFICATION, Event, died
+from ftlab.studies.run_job import RunJob
 from ftlab.studies.study import Cell
 
 LARGEST = {"heads": 64, "adapters": 8}
@@ -53,46 +51,20 @@ def seeds_together(cell: Cell, seeds: Sequence[int], shortcuts: bool = True) -> 
     return [list(seeds[start : start + most]) for start in range(0, len(seeds), most)]
 
 
-class SharedJob(Job):
-    """A job that may share its process with others; in a pack its folder lies in the pack's.
-
-    Attributes:
-        specification: what its process is told.
-        remarks: what its process has said so far, by tag.
-    """
-
-    specification: dict[str, Any]
-    remarks: dict[str, list[str]]
-
-    def tags(self, event: Event) -> dict[str, str]:
-        """Of an event that says something about the run; each text is a line below earlier ones."""
-        if event["event"] == "environment":
-            return {provenance.TAG: json.dumps(event["said"], sort_keys=True)}
-        name = f"ftlab.{event['event']}"
-        said = self.remarks.setdefault(name, [])
-        if event["text"] not in said:
-            said.append(event["text"])
-        return {name: "\n".join(said)}
-
-    @abstractmethod
-    def alone(self, why: str) -> None:
-        """Have it run again by itself: the process that it shared gave no result of it."""
-
-
-def gather(directory: Path, makers: Sequence[Callable[[Path, float], SharedJob]],
+def gather(directory: Path, makers: Sequence[Callable[[Path, float], RunJob]],
            say: Callable[[str], None]) -> SharedProcess:
     """Several runs as one job.
 
     Args:
         directory: of the pack; nobody else works there.
         makers: each makes a member, of a folder and its share.
-        say: hears what the user should know.
+        say: shows what the user should know.
 
     Raises:
-        Exception: what a maker raises; the members made before it hear that they are interrupted.
+        Exception: what a maker raises; the members made before it are interrupted.
     """
     shutil.rmtree(directory, ignore_errors=True)  # a killed coordinator's
-    members: list[SharedJob] = []
+    members: list[RunJob] = []
     try:
         for number, make in enumerate(makers):
             members.append(make(directory / str(number), 1 / len(makers)))
@@ -112,10 +84,10 @@ class SharedProcess(Job):
     Args:
         directory: holds the members' folders, by number.
         members: at least two.
-        say: hears what the user should know.
+        say: shows what the user should know.
     """
 
-    def __init__(self, directory: Path, members: Sequence[SharedJob], say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, members: Sequence[RunJob], say: Callable[[str], None]) -> None:
         self.directory, self.members, self._say = directory, members, say
         self._told: dict[int, Event] = {}  # which members have said `done` or `failed`
         self._reason = ""
@@ -137,27 +109,28 @@ class SharedProcess(Job):
         if not event.get("alone"):
             self.members[number].event(event)
 
-    def end(self, event: Event) -> None:
+    def end(self, event: Event) -> Iterator[tuple[Job, JobOutcome]]:
         """End the members that have ended, each as if its process were its own."""
         self._share_out()
-        undecided: dict[SharedJob, str] = {}
+        undecided: dict[RunJob, str] = {}
         why = event.get("reason") or self._reason or died(event["code"], False)
         for number, member in enumerate(self.members):
             told = self._told.get(number, {"event": "nothing"})
             if told["event"] == "nothing" or told.get("alone"):
                 undecided[member] = str(told.get("reason", why))
             elif told["event"] == "failed":
-                member.end({"event": "exit", "code": 1, "lost": False})
+                yield from member.end({"event": "exit", "code": 1, "lost": False})
             elif event.get("machine_lost"):  # with its files
                 undecided[member] = why
             else:
-                member.end({"event": "exit", "code": 0, "lost": False})
+                yield from member.end({"event": "exit", "code": 0, "lost": False})
         for why in dict.fromkeys(undecided.values()):
             count = list(undecided.values()).count(why)
             self._say(f"{count} of {len(self.members)} runs in one process are run again, "
                       f"each by itself: {why}")
         for member, why in undecided.items():
-            member.alone(f"shared its process with {len(self.members) - 1} others: {why}")
+            why = f"shared its process with {len(self.members) - 1} others: {why}"
+            yield member, JobOutcome("alone", why)
         self._tidy()
 
     def _share_out(self) -> None:

@@ -78,6 +78,7 @@ class TrialQueue:
         roll = self._searches[sweep.study.cells[0].key.config]
         self._leases = Leases(storage, roll, lease)
         self.owner, self.beat = self._leases.owner, self._leases.beat
+        self.held: dict[int, LeasedTrial] = {}  # by Optuna's id
 
     def _open(self, directions: list[Direction]) -> None:
         self._check(directions)
@@ -142,6 +143,7 @@ class TrialQueue:
         taken = self.storage.exclusively(lambda: self._take(more, room))
         for held in taken:
             self._leases.know(held.trial_id, held.token)
+            self.held[held.trial_id] = held
         return taken
 
     def _take(self, more: bool, room: Callable[[Cell], int]) -> list[LeasedTrial]:
@@ -221,7 +223,7 @@ class TrialQueue:
             return True
 
         done = self._if_ours(held, act, ended=True)
-        self._leases.forget(held.trial_id, held.token)
+        self._forget(held)
         return done
 
     def release(self, held: LeasedTrial, attempted: bool = False) -> bool:
@@ -237,8 +239,12 @@ class TrialQueue:
             return True
 
         done = self._if_ours(held, act)
-        self._leases.forget(held.trial_id, held.token)
+        self._forget(held)
         return done
+
+    def _forget(self, held: LeasedTrial) -> None:
+        self.held.pop(held.trial_id, None)
+        self._leases.forget(held.trial_id, held.token)
 
     def _if_ours(self, held: LeasedTrial, act: Callable[[FrozenTrial], bool], ended: bool = False,
                  otherwise: bool = False) -> bool:

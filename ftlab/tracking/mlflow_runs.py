@@ -181,24 +181,18 @@ class MlflowRuns(Experiments):
         return latest_per_seed(
             [run_record(run) for run in self._children(self._client.get_run(cell_id))])
 
-    def log_dataset(
-        self,
-        run_id: str,
-        name: str,
-        digest: str,
-        source: str,
-        context: str,
-        profile: Mapping[str, Any],
-    ) -> None:
-        """Add a data set to the run's inputs."""
-        text = json.dumps({**profile, "fingerprint": digest}, sort_keys=True, default=str)
-        where = json.dumps({"uri": redact(source)})
-        data = Dataset(name[:500], digest[:_DIGEST], "local", where, profile=redact(text))
-        used = [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
-        self._client.log_inputs(run_id, used)
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str,
+                    profiles: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add a data set to the run's inputs, its profiles by context."""
+        where, inputs = json.dumps({"uri": redact(source)}), []
+        for context, profile in profiles.items():
+            text = json.dumps({**profile, "fingerprint": digest}, sort_keys=True, default=str)
+            data = Dataset(name[:500], digest[:_DIGEST], "local", where, profile=redact(text))
+            inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", context)]))
+        self._client.log_inputs(run_id, inputs)
 
     def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
-        """What `log_dataset` was told, by context."""
+        """The profiles that `log_dataset` stored, by context."""
         inputs = self._client.get_run(run_id).inputs
         used = inputs.dataset_inputs if inputs is not None else []
         return {tag.value: json.loads(each.dataset.profile or "{}") for each in used

@@ -38,21 +38,26 @@ _RIVALS = 20  # tries at a row that other processes write
 _RIVAL = re.compile(r"IntegrityError|UNIQUE constraint|duplicate (key|entry)|deadlock|"
                     r"could not serialize|UniqueViolation|row\(s\); 0 were matched", re.IGNORECASE)
 T = TypeVar("T")
+_NOWHERE = logging.NullHandler()
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs"}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence MLflow's and Alembic's chatter inside the block, and put their levels back."""
+    """Silence MLflow's and Alembic's chatter inside the block, and put their handlers back.
+
+    Handlers and not levels: a change of a level empties what every logger of the process has
+    cached, which takes longer than many a write.
+    """
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
     try:
         for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
+            logger.handlers, logger.propagate = [_NOWHERE], False
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
 
 
 def past_rivals(act: Callable[..., T], *arguments: object) -> T:

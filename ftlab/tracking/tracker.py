@@ -156,8 +156,8 @@ class Tracker:
         """Replace metrics of a cell, whatever the clock of who wrote them before."""
         self._write("metrics", "set_metrics", run_id, dict(metrics), int(time.time() * 1000))
 
-    def log_dataset(self, run_id: str, name: str, digest: str, source: str, context: str,
-                    profile: Mapping[str, Any]) -> None:
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str,
+                    profiles: Mapping[str, Mapping[str, Any]]) -> None:
         """Say which data a run used.
 
         Args:
@@ -165,11 +165,10 @@ class Tracker:
             name: the data set's name in the study.
             digest: our own over every row; MLflow shows 36 characters, the profile holds all.
             source: where it came from.
-            context: `train`, `validation` or `test`.
-            profile: sizes and the like.
+            profiles: sizes and the like of `train`, `validation` and `test`.
         """
-        self._write(f"data set {name}", "data_set", run_id, name, digest, redact(source), context,
-                    dict(profile))
+        self._write(f"data set {name}", "data_sets", run_id, name, digest, redact(source),
+                    {context: dict(profile) for context, profile in profiles.items()})
 
     def log_artifacts(self, run_id: str, directory: Path, artifact_path: str = "") -> None:
         """Copy the files in a folder to the run; during an outage the folder must stay.

@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.studies.dispatch import Interrupted, Job, Jobs, Signals, dispatch
+from ftlab.studies import run_job
+from ftlab.studies.dispatch import Interrupted, Job, JobOutcome, Jobs, Signals, dispatch
 from ftlab.studies.engine import Event
 from ftlab.studies.local_engine import LocalEngine
 from ftlab.sweeps import coordinator, trial_job
@@ -203,8 +204,8 @@ def test_seeds__an_interruption_between_two_gives_the_trial_back(
     """At that moment the trial is with no slot, and was forgotten: leased, and RUNNING in MLflow."""
     ends, before = [], trial_job.Trial.end
 
-    def end(self: trial_job.Trial, event: Event) -> None:
-        before(self, event)
+    def end(self: trial_job.Trial, event: Event) -> Iterator[tuple[Job, JobOutcome]]:
+        yield from before(self, event)
         ends.append(event)
         if len(ends) == 3:
             signal.raise_signal(signal.SIGTERM)
@@ -261,7 +262,7 @@ def test_error_of_ours__while_a_trial_begins_gives_it_back(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_job, "write_specification", full)
+        patch.setattr(run_job, "write_specification", full)
         with pytest.raises(OSError, match="No space left"):
             sweep(good, trials=3)
     assert holders() == {None}
@@ -298,12 +299,13 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
     def kill(self: SweepTracker, *arguments: Any) -> None:
         raise Killed
 
-    def later(self: trial_job.Trial, why: str) -> None:
+    def later(self: object, why: str) -> None:
         pass  # a killed process tells nobody
 
     with monkeypatch.context() as patch:
         patch.setattr(SweepTracker, "end_run", kill)
         patch.setattr(trial_job.Trial, "interrupted", later)
+        patch.setattr(coordinator._Trials, "interrupted", later)
         with pytest.raises(Killed):
             sweep(good, 1, trials=2)
     assert ("", "RUNNING") in recorded()
@@ -338,6 +340,9 @@ def test_second_signal__waits_for_no_process(sweep: Sweep) -> None:
         def next(self) -> Job | None:
             return self.waiting.pop() if self.waiting else None
 
+        def ended(self, run: Job, outcome: JobOutcome) -> None:
+            pass
+
         def over(self) -> bool:
             return not self.waiting
 
@@ -350,8 +355,8 @@ def test_second_signal__waits_for_no_process(sweep: Sweep) -> None:
         def event(self, event: Event) -> None:
             pass
 
-        def end(self, event: Event) -> None:
-            pass
+        def end(self, event: Event) -> Iterator[tuple[Job, JobOutcome]]:
+            yield self, JobOutcome("done")
 
         def interrupted(self, why: str) -> None:
             self.heard = why
