@@ -35,8 +35,7 @@ from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_job import Trial, pack_folder, title_of
 from ftlab.sweeps.trial_queue import ATTEMPTS, LEASE, LeasedTrial, TrialQueue
 from ftlab.tracking.spool import FOLDER as UNSENT
-from ftlab.tracking.sweeps import SweepTracker
-from ftlab.tracking.tracker import Status
+from ftlab.tracking.tracker import Status, Tracker
 
 AGAIN = 1.0  # seconds until trials that others hold are looked at again
 PARTING = 5.0  # seconds that an outage of the storage may last once we stop
@@ -89,7 +88,7 @@ def run_sweep(
         better = directions(sweep)
         rehearse(sweep, better)
         writable(Path(results))
-        tracker = SweepTracker(tracking_uri, unsent=Path(results) / sweep.study.name / UNSENT)
+        tracker = Tracker(tracking_uri, unsent=Path(results) / sweep.study.name / UNSENT)
         sweep = sweep.on([f for p in made.cells for f in (p.data_fingerprint, p.backbone_fingerprint)])
         storage = Storage(sweep.storage)
         board = TrialQueue(sweep, storage, better, lease)
@@ -126,7 +125,7 @@ def directions(sweep: Sweep) -> list[Direction]:
 class _Trials(Jobs):
     """The trials of a sweep as jobs: each seed of a trial is one."""
 
-    def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: SweepTracker,
+    def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: Tracker,
                  engine: Engine, results: Path, display: Display) -> None:
         self.sweep, self.board, self.tracker = sweep, board, tracker
         self.engine, self.display = engine, display
@@ -177,7 +176,7 @@ class _Trials(Jobs):
     def _job(self, taken: list[LeasedTrial]) -> Job:
         planned = self.planned[taken[0].cell.key.config]
         parent, to_come = self.parents[planned.cell.key.config], self._to_come(planned)
-        makers = [partial(Trial, self.space, self.tracker, self.sweep, held, planned, parent, to_come,
+        makers = [partial(Trial, self.space, self.sweep, held, planned, parent, to_come,
                           self._report) for held in taken]
         try:
             if len(makers) == 1:

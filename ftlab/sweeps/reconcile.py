@@ -8,10 +8,10 @@ from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_job import STATUS
 from ftlab.sweeps.trial_queue import TrialQueue
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 
-def catch_up(sweep: Sweep, board: TrialQueue, tracker: SweepTracker, parents: Mapping[str, str]
+def catch_up(sweep: Sweep, board: TrialQueue, tracker: Tracker, parents: Mapping[str, str]
              ) -> None:
     """Write what the store lacks of ended trials.
 

@@ -13,7 +13,6 @@ from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_job import RunJob, Workspace
 from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_queue import LeasedTrial
-from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status
 
 STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "FAIL": "FAILED"}
@@ -24,7 +23,6 @@ class Trial(RunJob):
 
     Args:
         space: where it writes.
-        tracker: the same store.
         sweep: its sweep.
         held: the trial.
         planned: its cell.
@@ -39,12 +37,9 @@ class Trial(RunJob):
         values: of each seed that has ended, of each objective.
     """
 
-    tracker: SweepTracker
-
-    def __init__(self, space: Workspace, tracker: SweepTracker, sweep: Sweep, held: LeasedTrial,
-                 planned: PlannedCell, parent: str, runs_to_come: int,
-                 report: Callable[[Trial, int, float], None], directory: Path | None = None,
-                 share: float = 1.0) -> None:
+    def __init__(self, space: Workspace, sweep: Sweep, held: LeasedTrial, planned: PlannedCell,
+                 parent: str, runs_to_come: int, report: Callable[[Trial, int, float], None],
+                 directory: Path | None = None, share: float = 1.0) -> None:
         self.sweep, self.held, self._report = sweep, held, report
         self._work, self._runs_to_come = space.work, runs_to_come
         self.parts = len(sweep.seeds)
@@ -53,7 +48,8 @@ class Trial(RunJob):
             shutil.rmtree(left, ignore_errors=True)  # an earlier attempt's, which nobody holds
         self.next_seed(directory)
         config = sweep.config(held.cell, held.values, sweep.seeds[0])
-        run_id = tracker.open_trial(parent, held.number, held.attempts, held.values, config)
+        run_id = space.tracker.open_trial(
+            parent, held.number, held.attempts, held.values, config)
         super().__init__(space, planned, title_of(held), run_id, share, {})
 
     def next_seed(self, directory: Path | None = None) -> None:

@@ -139,3 +139,12 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_secrets(inner) for inner in value]
     return value
+
+
+def objective(name: str) -> str:
+    """The metric that holds what a trial gave for an objective.
+
+    Not the objective's own name: of `val/accuracy` MLflow calls the last epoch's value the latest,
+    and what counts is the best epoch's, or the mean over seeds.
+    """
+    return f"objective/{name}"

@@ -29,7 +29,7 @@ from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.sweeps.trial_queue import TrialQueue
 from ftlab.tracking.outbox import Outbox
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 Sweep = Callable[..., SweepOutcome]
 pytestmark = pytest.mark.usefixtures("store")
@@ -76,7 +76,7 @@ def holders() -> set[str | None]:
 
 def recorded(kind: str = "trial") -> list[tuple[str, str]]:
     """(state, MLflow's status) of all runs of a kind."""
-    tracker = SweepTracker()
+    tracker = Tracker()
     found = tracker._runs.search(tracker._runs.experiment("small"), f"tags.`ftlab.kind` = '{kind}'")
     return sorted((run.data.tags.get("ftlab.state", ""), run.info.status) for run in found)
 
@@ -296,14 +296,14 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
     class Killed(BaseException):
         pass
 
-    def kill(self: SweepTracker, *arguments: Any) -> None:
+    def kill(self: Tracker, *arguments: Any) -> None:
         raise Killed
 
     def later(self: object, why: str) -> None:
         pass  # a killed process tells nobody
 
     with monkeypatch.context() as patch:
-        patch.setattr(SweepTracker, "end_run", kill)
+        patch.setattr(Tracker, "end_run", kill)
         patch.setattr(trial_job.Trial, "interrupted", later)
         patch.setattr(coordinator._Trials, "interrupted", later)
         with pytest.raises(Killed):
@@ -313,7 +313,7 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
     monkeypatch.setattr(TrialQueue, "take_together", lambda self, room, more: [])
     sweep(good, 1, trials=2)
     assert recorded() == [("COMPLETE", "FINISHED")]
-    tracker = SweepTracker()
+    tracker = Tracker()
     (record,) = tracker.trials("small", "sweep")
     tracker._client.delete_run(record.run_id)
     sweep(good, 1, trials=2)

@@ -20,7 +20,7 @@ from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.sweeps.trial_queue import TrialQueue
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 Sweep = Callable[..., SweepOutcome]
 pytestmark = pytest.mark.usefixtures("store")
@@ -52,7 +52,7 @@ def states(outcome: SweepOutcome) -> Counter[str]:
 
 def recorded() -> Counter[tuple[str, str]]:
     """(state, MLflow's status) of all trials' runs."""
-    tracker = SweepTracker()
+    tracker = Tracker()
     found = tracker._runs.search(tracker._runs.experiment("small"), "tags.`ftlab.kind` = 'trial'")
     return Counter((run.data.tags.get("ftlab.state", ""), run.info.status) for run in found)
 
