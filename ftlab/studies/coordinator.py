@@ -38,7 +38,7 @@ FLUSH = 3.0  # seconds from a metric to the UI; with a run's own wait below 5, w
 
 
 def need(study: Study) -> Requirements:
-    """What the largest run of a study wants."""
+    """The requirements of a study's largest run."""
     devices = max(cell.trainer["devices"] for cell in study.cells)
     accelerators = {cell.trainer["accelerator"] for cell in study.cells}
     return Requirements(devices, accelerators.pop() if len(accelerators) == 1 else "auto")
@@ -237,7 +237,7 @@ class StudyRuns(Jobs):
             self.tracker.end_cell(cell_id)
 
     def _to_come(self, planned: PlannedCell) -> int:
-        """How many runs that have not ended read the frozen prefix of a cell; at least one."""
+        """Count the runs that have not ended and read the frozen prefix of a cell; at least one."""
         return max(1, sum(count for cell_id, count in self.unfinished.items()
                           if planned.shares_prefix(self.cells[cell_id])))
 

@@ -36,7 +36,7 @@ class Interrupted(BaseException):
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
         kind: `done`; `failed`; `again`, where it vanished through no fault of its own that is known,
@@ -64,7 +64,7 @@ class Job(ABC):
 
     @abstractmethod
     def end(self, event: Event) -> Iterator[tuple[Job, JobOutcome]]:
-        """Take the event `exit`; what came of each run, one at a time."""
+        """Take the event `exit`; gives the outcome of each run, one at a time."""
 
     @abstractmethod
     def interrupted(self, why: str) -> None:
@@ -80,7 +80,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def ended(self, run: Job, outcome: JobOutcome) -> None:
-        """Take what came of a run."""
+        """Take the outcome of a run."""
 
     @abstractmethod
     def over(self) -> bool:
@@ -130,7 +130,7 @@ def dispatch(engine: Engine, jobs: Jobs, signals: Signals) -> None:
 
 
 def cause(error: BaseException) -> str:
-    """Why we stop, as the runs' records say it."""
+    """The reason why we stop, for the runs' records."""
     if isinstance(error, Interrupted):
         return f"interrupted by {error.name}"
     return f"the coordinator failed: {type(error).__name__}: {error}".splitlines()[0]

@@ -1,4 +1,4 @@
-"""`python -m ftlab.studies.fork_server`: forks a process for every run that it is told to start.
+"""`python -m ftlab.studies.fork_server`: forks a process for every run that it is asked to start.
 
 Messages come as JSON lines on the standard input: `{"start": DIRECTORY, "threads": N, "gpus": []}`
 and `{"kill": DIRECTORY}`; answers go out as `{"directory": ..., "started": true}` and
@@ -155,7 +155,7 @@ def _fork(message: dict[str, Any], learned: ImportsSeen) -> int:
     def body() -> int:
         code = execute_folder(directory, message["threads"])
         if code == 0:
-            learned.tell()
+            learned.send()
         return code
 
     leave(body)

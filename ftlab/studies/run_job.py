@@ -1,4 +1,4 @@
-"""A run on its way: its events, what came of it, and its record in the store."""
+"""A run on its way: its events, its outcome, and its record in the store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PART = 1_000_000  # steps from the first of a fit to the first of the next one o
 
 @dataclass
 class StudyOutcome:
-    """What became of a study's runs.
+    """The outcome of a study's runs.
 
     Attributes:
         finished, failed: how many runs; the finished ones of earlier commands are counted.
@@ -42,7 +42,7 @@ class StudyOutcome:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the runs of a command write.
+    """The places that the runs of a command write to.
 
     Attributes:
         tracker: the store.
@@ -60,8 +60,8 @@ class Workspace:
 class RunJob(Job):
     """One fit on its way, or several one after another in one MLflow run.
 
-    It reads what the process reports and writes the record. It holds no queue: `end` says what
-    came of the run, and whoever made the job calls `close` or `drop`.
+    It reads what the process reports and writes the record. It holds no queue: `end` gives the
+    outcome of the run, and whoever made the job calls `close` or `drop`.
 
     Args:
         space: where it writes.
@@ -73,7 +73,7 @@ class RunJob(Job):
 
     Attributes:
         directory: of the present fit.
-        specification: what its process is told.
+        specification: of the run, for its process.
         part, parts: the number of the present fit, from 0, and how many there are.
         metrics: that the fit ended with; empty before.
         curves: names of metrics that were logged step by step.
@@ -139,7 +139,7 @@ class RunJob(Job):
         """Take `metrics` as the fit's last ones."""
 
     def lacking(self) -> str:
-        """Why the metrics of a fit that ended well are of no use; empty where they are."""
+        """The reason why a fit that ended well has metrics of no use; empty where there is none."""
         return ""
 
     def end(self, event: Event) -> Iterator[tuple[Job, JobOutcome]]:

@@ -1,4 +1,4 @@
-"""What the process of a run does: build what the specification says, execute, report."""
+"""The work of a run's process: build what the specification says, execute, report."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ftlab.training.fit import Run
 
 
-_CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch hands on an error of a loader's process
+_CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch raises an error of a loader's process
 
 
 def execute(
-    directory: Path, said: dict[str, Any], threads: int | None, report: Callable[[Event], None]
+    directory: Path, specification: dict[str, Any], threads: int | None, report: Callable[[Event], None]
 ) -> int:
     """Execute a run, or one rank of it.
 
@@ -43,8 +43,8 @@ def execute(
         torch.set_num_threads(threads)
     _note_caches([report])
     try:
-        task = _built(directory, said)
-        if said.get("search"):
+        task = _built(directory, specification)
+        if specification.get("search"):
             metrics = trial.search(task, report, (directory / STOP).exists)
         else:
             metrics = execute.execute(task, report)
@@ -75,10 +75,10 @@ def execute_pack(
         torch.set_num_threads(threads)
     try:
         runs, reports, stops = [], [], []
-        for number, said in enumerate(members):
+        for number, specification in enumerate(members):
             folder = directory / str(number)
             folder.mkdir(exist_ok=True)  # a node has none
-            runs.append(_built(folder, said))
+            runs.append(_built(folder, specification))
             reports.append(_of(number, report))
             stops.append((folder / STOP).exists)
         _note_caches(reports)
@@ -89,14 +89,14 @@ def execute_pack(
     # as in `execute`, but of all: the coordinator has them run again, each by itself
     except BaseException as error:  # noqa: BLE001
         return _end(report, error)
-    for tell, result in zip(reports, results, strict=True):
+    for send, result in zip(reports, results, strict=True):
         if isinstance(result, Exception):
             # short of memory that others took too, or of what was done for all: no fault of its own
             shared = isinstance(result, MemoryError | torch.OutOfMemoryError)
             shared |= sum(result is other for other in results) > 1
-            tell(_failed(result) | ({"alone": True} if shared else {}))
+            send(_failed(result) | ({"alone": True} if shared else {}))
         else:
-            tell({"event": "done", "metrics": result})
+            send({"event": "done", "metrics": result})
     return 0
 
 
@@ -120,23 +120,23 @@ def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]
     return lambda event: report({**event, "member": member})
 
 
-def _built(directory: Path, said: dict[str, Any]) -> Run:
+def _built(directory: Path, specification: dict[str, Any]) -> Run:
     from ftlab.studies.allowed_packages import admit
     from ftlab.studies.components import build
     from ftlab.training.fit import Run
     from ftlab.training.trainer_settings import TrainerSettings
 
-    admit(said.get("allow", ()))
+    admit(specification.get("allow", ()))
     return Run(
-        backbone=build(said["backbone"]),
-        data=build(said["data"]),
-        technique=build(said["technique"]),
-        settings=TrainerSettings(**said["trainer"]),
-        seed=said["seed"],
-        select_by=said["select_by"],
+        backbone=build(specification["backbone"]),
+        data=build(specification["data"]),
+        technique=build(specification["technique"]),
+        settings=TrainerSettings(**specification["trainer"]),
+        seed=specification["seed"],
+        select_by=specification["select_by"],
         directory=directory,
-        record=said,
-        plain=said.get("plain", False),
+        record=specification,
+        plain=specification.get("plain", False),
     )
 
 
@@ -167,7 +167,7 @@ def journal(directory: Path) -> Callable[[Event], None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What to say of an error in a table."""
+    """An error in one line, for a table."""
     what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
     lines = what.splitlines() or [type(error).__name__]
     if _CAUGHT.match(lines[0]):  # a traceback follows, and what it was stands at its end
@@ -178,11 +178,11 @@ def first_line(error: BaseException) -> str:
 
 
 def blames_peer(error: BaseException) -> bool:
-    """Whether an error says that another rank has gone, not that this one is at fault."""
+    """Tell if an error says that another rank has gone, not that this one is at fault."""
     from torch.distributed import DistError
 
-    said = str(error)
-    return isinstance(error, DistError) or "gloo/transport" in said or "NCCL" in said
+    text = str(error)
+    return isinstance(error, DistError) or "gloo/transport" in text or "NCCL" in text
 
 
 def die_of(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Which of a study's runs a command may do, beside others that do the same study."""
+"""The queue of a study's runs, of which a command may do some beside others that do the same study."""
 
 from __future__ import annotations
 

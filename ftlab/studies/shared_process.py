@@ -89,11 +89,11 @@ class SharedProcess(Job):
 
     def __init__(self, directory: Path, members: Sequence[RunJob], say: Callable[[str], None]) -> None:
         self.directory, self.members, self._say = directory, members, say
-        self._told: dict[int, Event] = {}  # which members have said `done` or `failed`
+        self._last: dict[int, Event] = {}  # of members that have reported `done` or `failed`
         self._reason = ""
-        said = {"members": [member.specification for member in members],
+        specification = {"members": [member.specification for member in members],
                 "trainer": members[0].specification["trainer"]}
-        (directory / SPECIFICATION).write_text(json.dumps(said, indent=1), encoding="utf-8")
+        (directory / SPECIFICATION).write_text(json.dumps(specification, indent=1), encoding="utf-8")
 
     def event(self, event: Event) -> None:
         number = event.get("member")
@@ -105,7 +105,7 @@ class SharedProcess(Job):
                 member.event(event)
             return
         if event["event"] in ("done", "failed"):
-            self._told[number] = event
+            self._last[number] = event
         if not event.get("alone"):
             self.members[number].event(event)
 
@@ -115,10 +115,10 @@ class SharedProcess(Job):
         undecided: dict[RunJob, str] = {}
         why = event.get("reason") or self._reason or died(event["code"], False)
         for number, member in enumerate(self.members):
-            told = self._told.get(number, {"event": "nothing"})
-            if told["event"] == "nothing" or told.get("alone"):
-                undecided[member] = str(told.get("reason", why))
-            elif told["event"] == "failed":
+            last = self._last.get(number, {"event": "nothing"})
+            if last["event"] == "nothing" or last.get("alone"):
+                undecided[member] = str(last.get("reason", why))
+            elif last["event"] == "failed":
                 yield from member.end({"event": "exit", "code": 1, "lost": False})
             elif event.get("machine_lost"):  # with its files
                 undecided[member] = why
@@ -139,9 +139,9 @@ class SharedProcess(Job):
         path = self.directory / EVENTS
         for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
             with contextlib.suppress(ValueError):  # torn, on a full disk
-                said = json.loads(line)
-                for number in (said.pop("member"),) if "member" in said else events:
-                    events[number].append(json.dumps(said))
+                record = json.loads(line)
+                for number in (record.pop("member"),) if "member" in record else events:
+                    events[number].append(json.dumps(record))
         for number, member in enumerate(self.members):
             if member.directory.is_dir():
                 (member.directory / EVENTS).write_text("\n".join([*events[number], ""]))

@@ -1,4 +1,4 @@
-"""Runs a sweep: asks for trials, gives them to the engine, and says what came of them."""
+"""Runs a sweep: asks for trials, gives them to the engine, and decides what becomes of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PARTING = 5.0  # seconds that an outage of the storage may last once we stop
 
 @dataclass
 class SweepOutcome:
-    """What became of a sweep.
+    """The outcome of a sweep.
 
     Attributes:
         standings: of every cell.
@@ -105,21 +105,21 @@ def run_sweep(
 
 
 def directions(sweep: Sweep) -> list[Direction]:
-    """Of each objective: costs are minimised, of a metric the task knows.
+    """The direction of each objective: costs are minimised, of a metric the task decides.
 
     Raises:
         InputError: a task has no such metric, or it is better higher in one and lower in another.
     """
     tasks = [build(cell.data).task for cell in sweep.study.cells]
-    found: list[Direction] = []
+    result: list[Direction] = []
     for name in sweep.objectives:
         metric = name.removeprefix("val/")
         upwards = {metric != name and task.higher_is_better(metric) for task in tasks}
         if len(upwards) > 1:
             raise InputError(f"{sweep.place / 'objective'}: more {name} is better in one task of the "
                              "study and worse in another", "sweep them apart")
-        found.append("maximize" if upwards.pop() else "minimize")
-    return found
+        result.append("maximize" if upwards.pop() else "minimize")
+    return result
 
 
 class _Trials(Jobs):
@@ -280,7 +280,7 @@ class _Trials(Jobs):
                 folder.rmdir()
 
     def _end(self, standing: CellProgress) -> None:
-        """What the search of a cell found, onto its parent run."""
+        """Record what the search of a cell found with its parent run."""
         status: Status = "FINISHED" if standing.over else "KILLED"
         metrics = {
             "trials.complete": float(standing.count(TrialState.COMPLETE)),

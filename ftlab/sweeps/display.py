@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: all its trials, whoever does them, and the best so far."""
+"""Shows a sweep while it runs: all its trials, whoever does them, and the best so far."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class SweepDisplay(Display):
         self.done = sum(s.ended for s in standings)
         self.failed = sum(s.count(TrialState.FAIL) for s in standings)
         others = sum(s.count(TrialState.RUNNING) for s in standings) - len(self.running)
-        own = sum(run.share for run in self.running.values())
-        self.slots = max(self.own_slots, others + round(own))
+        shares = sum(run.share for run in self.running.values())
+        self.slots = max(self.own_slots, others + round(shares))
         self.clock.waiting = dict.fromkeys(self.clock.waiting, 0)
         pairs = {(s.cell.key.dataset, s.cell.key.backbone) for s in standings}
         for s in standings:

@@ -1,4 +1,4 @@
-"""Who holds trials: a coordinator's name, and whether it still lives."""
+"""The coordinators that hold trials: a coordinator's name, and whether it still lives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Owner:
                    socket.gethostname())
 
     def record(self, beat: int) -> dict[str, Any]:
-        """What the storage holds of it."""
+        """Its record in the storage."""
         return {"beat": beat, "machine": self.machine, "process": self.process, "host": self.host}
 
 
@@ -78,7 +78,7 @@ class LivenessWatch:
         return self._seen[name].beats > 0
 
     def gone(self, name: str, record: Mapping[str, Any] | None) -> bool:
-        """Whether an owner is gone, by its present record."""
+        """Tell if an owner is gone, by its present record."""
         self.look(name, record)
         if record and self.here(record):
             pid, started = record["process"].split()
@@ -107,7 +107,7 @@ def _machine() -> str:
 
 
 def _lives(pid: int, started: str) -> bool:
-    """Whether a process of our machine lives; in doubt it does."""
+    """Tell if a process of our machine lives; in doubt it does."""
     now = _started(pid)
     if now:
         return now == started
@@ -123,8 +123,8 @@ def _lives(pid: int, started: str) -> bool:
 def _started(pid: int) -> str:
     """Start time of a live process, in clock ticks since boot; empty where there is none."""
     try:
-        said = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    fields = said.rpartition(")")[2].split()
+    fields = status.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]

@@ -1,4 +1,4 @@
-"""How a sweep stands: each cell's trials, and the best of them."""
+"""The progress of a sweep: each cell's trials, and the best of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True)
 class CellProgress:
-    """How a cell's trials stand.
+    """The trials of a cell so far.
 
     Attributes:
         cell: the cell.
@@ -27,7 +27,7 @@ class CellProgress:
     trials: list[FrozenTrial] = field(repr=False)
 
     def count(self, *states: TrialState) -> int:
-        """How many trials are in one of the states."""
+        """Count the trials that are in one of the states."""
         return sum(trial.state in states for trial in self.trials)
 
     @property
@@ -37,7 +37,7 @@ class CellProgress:
 
     @property
     def over(self) -> bool:
-        """Whether the budget is spent."""
+        """Tell if the budget is spent."""
         return self.ended >= self.budget
 
     def best(self, direction: Direction) -> FrozenTrial | None:

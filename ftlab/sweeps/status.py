@@ -1,4 +1,4 @@
-"""How a sweep stands, as a table; reads the storage alone, from any terminal."""
+"""The progress of a sweep, as a table; reads the storage alone, from any terminal."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def status(sweep: Sweep) -> list[CellProgress]:
         raise missing  # opening the journal would make the file
 
     def look(storage: Storage) -> list[CellProgress]:
-        found = []
+        standings = []
         for cell in sweep.study.cells:
             name = f"{sweep.name}: {cell.key.title}"
             search = optuna.load_study(study_name=name, storage=storage.backend)
-            found.append(CellProgress(cell, sweep.trials_of(cell), search.get_trials(deepcopy=False)))
-        return found
+            standings.append(CellProgress(cell, sweep.trials_of(cell), search.get_trials(deepcopy=False)))
+        return standings
 
     storage = Storage(sweep.storage)
     try:
@@ -94,12 +94,12 @@ def rich(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> T
 
 def _line(standing: CellProgress, states: list[TrialState], direction: Direction) -> list[str]:
     best = standing.best(direction)
-    own = [t.values[0] for t in standing.trials
+    unchanged = [t.values[0] for t in standing.trials
            if t.number == 0 and t.state == TrialState.COMPLETE]
     counts = [str(standing.count(state) or _NONE) for state in states]
     return [
         standing.cell.key.technique, f"{standing.ended}/{standing.budget}", *counts,
-        f"{own[0]:.4f}" if own else _NONE,
+        f"{unchanged[0]:.4f}" if unchanged else _NONE,
         _NONE if best is None else f"{best.values[0]:.4f}",
         _NONE if best is None else "the study's own" if best.number == 0 else _setting(best.params),
     ]

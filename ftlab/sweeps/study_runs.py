@@ -151,7 +151,7 @@ class RunQueue(Queue):
         for claim in claims:
             self._held[claim.run] = claim
             self._seen[claim.run] = claim.token
-            self._leases.know(self._ids[claim.run], claim.token)
+            self._leases.add(self._ids[claim.run], claim.token)
         return claims
 
     def _grant(self, run: str, trial: FrozenTrial | None) -> Claim:

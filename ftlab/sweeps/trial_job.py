@@ -113,7 +113,7 @@ def title_of(held: LeasedTrial) -> str:
 
 
 def pack_folder(work: Path, last: LeasedTrial) -> Path:
-    """Of trials that share a process; whoever takes the last one over removes it."""
+    """The folder of trials that share a process; whoever takes the last one over removes it."""
     return work / f"{last.cell.key.technique}-{last.cell.key.config}-together-{last.number}-{last.token}"
 
 

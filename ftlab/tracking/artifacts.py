@@ -33,12 +33,12 @@ class DamagedArtifact(InputError):
 def sha256_tags(directory: Path) -> dict[str, str]:
     """A tag per file below a folder whose files become a run's artifacts."""
     files = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    found = {}
+    tags = {}
     for path in files:
         with path.open("rb") as stream:
-            found[_tag(path.relative_to(directory).as_posix())] = hashlib.file_digest(
+            tags[_tag(path.relative_to(directory).as_posix())] = hashlib.file_digest(
                 stream, "sha256").hexdigest()
-    return found
+    return tags
 
 
 def whole(tracker: Tracker, run: RunRecord, name: str) -> bytes | None:
@@ -76,8 +76,8 @@ def _tag(name: str) -> str:
     return name_of(f"ftlab.sha256.{name}")
 
 
-def _hold(run: RunRecord, name: str, found: str | None, recorded: str) -> None:
-    if found is None:
+def _hold(run: RunRecord, name: str, digest: str | None, recorded: str) -> None:
+    if digest is None:
         raise DamagedArtifact(run, name, "it is gone")
-    if found != recorded:
+    if digest != recorded:
         raise DamagedArtifact(run, name, "its sha256 is not the one that the run recorded")

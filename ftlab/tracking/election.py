@@ -1,4 +1,4 @@
-"""One run where several processes would make one each: MLflow knows no unique names for runs."""
+"""One run where several processes would make one each: MLflow has no unique names for runs."""
 
 from __future__ import annotations
 

@@ -195,10 +195,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _sqlite_file(uri: str) -> Path:
-    said = addresses.shown(uri)
+    shown = addresses.shown(uri)
     name = uri.partition("sqlite:///")[2].partition("?")[0]
     if not name or name == ":memory:":
-        raise InputError(f"tracking store {said}: no file name", f"use {DEFAULT}")
+        raise InputError(f"tracking store {shown}: no file name", f"use {DEFAULT}")
     return Path(os.path.abspath(name))
 
 
@@ -215,7 +215,7 @@ def _advice(uri: str, error: Exception) -> tuple[str, str]:
 
 
 def _check_sqlite(path: Path) -> None:
-    """MLflow retries for 100 s on a file that is no database; look first."""
+    """MLflow retries for 100 s on a file that is not a database; look first."""
     try:
         if path.exists() and path.stat().st_size:
             with contextlib.closing(sqlite3.connect(path, timeout=20)) as database:
@@ -252,7 +252,7 @@ def _check_database(uri: str) -> None:
 
 
 def _on_network(path: Path) -> bool:
-    """Whether a file lies on a network file system, where SQLite's WAL is unsafe."""
+    """Tell if a file lies on a network file system, where SQLite's WAL is unsafe."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return False

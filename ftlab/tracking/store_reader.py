@@ -57,7 +57,7 @@ class StoreReader:
         return self._writer.send(write, run)  # connects at the first write
 
     def flush(self) -> bool:
-        """Send what waits, unless the store failed a moment ago; whether all has been stored."""
+        """Send what waits, unless the store failed a moment ago; tell if all has been stored."""
         with self._lock:
             self._stage()
             self._outbox.deliver()
@@ -112,7 +112,7 @@ class StoreReader:
         return sorted((value.step, value.value) for value in values)
 
     def trials(self, study: str, sweep: str) -> list[TrialRecord]:
-        """Of each trial of a sweep the last attempt, by cell and number.
+        """The last attempt at each trial of a sweep, by cell and number.
 
         Raises:
             InputError: there is no such study.
@@ -137,11 +137,11 @@ class StoreReader:
             self._runs.experiment(study), "tags.`ftlab.kind` = 'sweep'"))
 
     def view_path(self, study: str) -> str:
-        """Where the UI shows the study, after `http://127.0.0.1:PORT`."""
+        """The path of the study in the UI, after `http://127.0.0.1:PORT`."""
         return ui_layout.path(self._read(lambda: self._runs.experiment(study)))
 
     def view_paths(self, study: str | None = None) -> dict[str, str]:
-        """Where the UI shows each study (or this one), its curves and its sweeps: what -> path.
+        """The paths of each study (or this one), its curves and its sweeps in the UI: what -> path.
 
         Raises:
             InputError: there is no such study.
@@ -149,5 +149,5 @@ class StoreReader:
         return self._read(lambda: self._runs.view_paths(study))
 
     def sweep_view_path(self, study: str, sweep: str) -> str:
-        """Where the UI shows the sweep, after `http://127.0.0.1:PORT`."""
+        """The path of the sweep in the UI, after `http://127.0.0.1:PORT`."""
         return ui_layout.sweep_path(self._read(lambda: self._runs.experiment(study)), sweep)

@@ -69,7 +69,7 @@ def open_trial(runs: MlflowRuns, client: MlflowClient, parent: str, number: int,
 
 
 def trials(runs: MlflowRuns, study: str, sweep: str) -> list[TrialRecord]:
-    """Of each trial of a sweep the last attempt, by cell and number."""
+    """The last attempt at each trial of a sweep, by cell and number."""
     last: dict[tuple[str, int], TrialRecord] = {}
     attempts = runs.search(runs.experiment(study), "tags.`ftlab.kind` = 'trial'")
     for run in sorted(attempts, key=_rank):

@@ -94,12 +94,12 @@ class Tracker(StoreReader):
             FtlabError: the store does not answer, and this tracker never knew the cell.
         """
         try:
-            known = {run.seed for run in self.latest_runs(cell_id) if run.status == "FINISHED"}
+            seeds = {run.seed for run in self.latest_runs(cell_id) if run.status == "FINISHED"}
         except FtlabError:
             if cell_id not in self._done:
                 raise
-            known = set()  # an outage: what this process saw is enough to go on
-        self._done[cell_id] = known | self._done.get(cell_id, set())
+            seeds = set()  # an outage: what this process saw is enough to go on
+        self._done[cell_id] = seeds | self._done.get(cell_id, set())
         return set(self._done[cell_id])
 
     def open_run(self, cell_id: str, seed: int, params: Mapping[str, Any]) -> str:
