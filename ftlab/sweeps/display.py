@@ -72,10 +72,8 @@ class SweepDisplay(Display):
 
     def _said(self, standing: CellProgress) -> str:
         """`3 of 16, 1 running, 1 pruned, best 0.9432`."""
-        states = ((TrialState.RUNNING, "running"), (TrialState.PRUNED, "pruned"),
-                  (TrialState.FAIL, "failed"))
         parts = [f"{standing.ended} of {standing.budget}"]
-        parts += [f"{n} {word}" for state, word in states if (n := standing.count(state))]
+        parts += standing.in_words(TrialState.RUNNING, TrialState.PRUNED, TrialState.FAIL)
         best = standing.best(self.direction)
         if best is not None:
             parts.append(f"best {best.values[0]:.4f}")

@@ -10,6 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from ftlab.studies.study import Cell
 
 Direction = Literal["maximize", "minimize"]
+WORDS = {TrialState.RUNNING: "running", TrialState.COMPLETE: "complete",
+         TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class CellProgress:
     def count(self, *states: TrialState) -> int:
         """Count the trials that are in one of the states."""
         return sum(trial.state in states for trial in self.trials)
+
+    def in_words(self, *states: TrialState) -> list[str]:
+        """The number of trials in each of the states, `3 running`, where there are any."""
+        return [f"{count} {WORDS[state]}" for state in states if (count := self.count(state))]
 
     @property
     def ended(self) -> int:

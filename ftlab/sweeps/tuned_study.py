@@ -18,8 +18,6 @@ from ftlab.sweeps.sweep import Sweep
 
 _SUFFIX = ".tuned"
 _LONGEST = 80 - len(_SUFFIX)  # of the study's name, so that the tuned one's is a name too
-_STATES = ((TrialState.COMPLETE, "complete"), (TrialState.PRUNED, "pruned"),
-           (TrialState.FAIL, "failed"))
 
 
 def write_tuned(sweep: Sweep, standings: Sequence[CellProgress], direction: Direction,
@@ -74,8 +72,8 @@ def _header(sweep: Sweep, standings: Sequence[CellProgress], direction: Directio
     ]
     for standing in standings:
         best = standing.best(direction)
-        counts = ", ".join(f"{standing.count(state)} {word}" for state, word in _STATES
-                           if standing.count(state)) or "no trial"
+        counts = ", ".join(standing.in_words(
+            TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)) or "no trial"
         unchanged = [t.values[0] for t in standing.trials
                if t.number == 0 and t.state == TrialState.COMPLETE]
         before = f"own setting {unchanged[0]:.4f}" if unchanged else "own setting without a score"

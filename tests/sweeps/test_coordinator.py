@@ -530,7 +530,7 @@ def test_run__leaves_a_sweep_s_folders_alone(tmp_path: Path) -> None:
     for name in ("probe-1-seed0", "sweep/probe-1-0-1-seed0"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / SPECIFICATION).touch()
-    studies._tidy(tmp_path, studies.Outcome())
+    studies.tidy(tmp_path, studies.StudyOutcome())
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["sweep"]
     assert (tmp_path / "sweep/probe-1-0-1-seed0").is_dir()
 
