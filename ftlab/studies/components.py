@@ -221,7 +221,8 @@ def _explained(error: ArgumentError, place: Place) -> InputError:
         return InputError(f"{place}: {' '.join(text.split())}", "change the value")
     value = got[1].strip() if got else ""
     actual = f", got {_WORDS.get(value, value)}" if got else ""
-    return InputError(f"{place}: expected {' or '.join(dict.fromkeys(expected))}{actual}", "change the value")
+    wanted = " or ".join(dict.fromkeys(expected))
+    return InputError(f"{place}: expected {wanted}{actual}", "change the value")
 
 
 def _readable(kind: str) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +80,7 @@ class StudyRuns(Jobs):
         self.outcome = StudyOutcome(finished=sum(map(len, done.values())))
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.solitary: set[tuple[str, int]] = set()
+        self.going: dict[tuple[str, int], Claim] = {}
         self.unsent: list[Claim] = []
         self.begun = self.outcome.finished
         self.looked = self.flushed = time.monotonic()
@@ -152,18 +153,16 @@ class StudyRuns(Jobs):
         for run in claims:
             self.waiting.remove(run)
             self.attempts[run] += 1
+        self.going |= claims
         (cell_id, seed), first = next(iter(claims.items()))
         planned = self.cells[cell_id]
-        makers = [partial(StudyRun, self.space, self.study, cell_id, planned, s, claim,
-                          self._to_come(planned)) for (_, s), claim in claims.items()]
+        makers = [partial(StudyRun, self.space, self.study, cell_id, planned, s,
+                          claim.token, self._to_come(planned)) for (_, s), claim in claims.items()]
+        shared = folder_of(self.space.work, planned, seed, first.token, "-together")
         try:
-            if len(makers) == 1:
-                return makers[0]()
-            shared = folder_of(self.space.work, planned, seed, first.token, "-together")
             return gather(shared, makers, self.display.note)
         except BaseException:
-            for claim in claims.values():
-                self.queue.release(claim)
+            self._give_back(claims)
             raise
 
     def _together(self, free: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -178,10 +177,11 @@ class StudyRuns(Jobs):
     def ended(self, run: Job, outcome: JobOutcome) -> None:
         assert isinstance(run, StudyRun)
         place, reason = (run.cell_id, run.seed), outcome.reason
+        claim = self.going[place]
         if outcome.kind == "alone":
             self.attempts[place] -= 1
             self.solitary.add(place)
-        elif not self._ours(run.claim):
+        elif not self._ours(claim):
             reason = "another command took the run over; this result is refused"
         elif outcome.kind == "again" and self.attempts[place] < ATTEMPTS:
             self.display.note(f"{run.title}: {reason}; it will be begun again")
@@ -189,8 +189,12 @@ class StudyRuns(Jobs):
             self._close(run, reason)
             return
         run.drop(reason)
-        self.queue.release(run.claim)
+        self._give_back([place])
         self.waiting.append(place)
+
+    def _give_back(self, runs: Iterable[tuple[str, int]]) -> None:
+        for run in list(runs):
+            self.queue.release(self.going.pop(run))
 
     def _ours(self, claim: Claim) -> bool:
         try:
@@ -206,7 +210,8 @@ class StudyRuns(Jobs):
             self.outcome.failures.append(f"{run.title}: {reason} (output: {where})")
         else:
             self.outcome.finished += 1
-        self.unsent.append(run.claim)  # until the store has it, others would do it again
+        # until the store has it, others would do it again
+        self.unsent.append(self.going.pop((run.cell_id, run.seed)))
         self._release_sent()
         self._count(run.cell_id)
 
@@ -243,6 +248,8 @@ class StudyRuns(Jobs):
 
     def interrupted(self, why: str) -> None:
         self.queue.hurry()
+        with contextlib.suppress(FtlabError):  # others take them over where they see us gone
+            self._give_back(self.going)
 
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""

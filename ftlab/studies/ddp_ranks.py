@@ -231,7 +231,8 @@ def to_blame(ranks: Sequence[_Rank]) -> RankFailure | None:
             continue
         how = (f"was killed by {signal.Signals(-code).name}" if code < 0 else
                f"exited with code {code} before the end")
-        failures.append((False, when, RankFailure(rank.number, code or 1, f"rank {rank.number} {how}")))
+        failure = RankFailure(rank.number, code or 1, f"rank {rank.number} {how}")
+        failures.append((False, when, failure))
     return min(failures)[2] if failures else None
 
 

@@ -1,4 +1,4 @@
-"""Finds the classes that a study may name: those that lie in ftlab's rooms, and in allowed packages."""
+"""Finds the classes that a study may name: those in ftlab's rooms, and in allowed packages."""
 
 from __future__ import annotations
 

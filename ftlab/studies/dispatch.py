@@ -1,4 +1,4 @@
-"""Keeps an engine busy: takes jobs as slots come free, gives each its events, and stops in order."""
+"""Keeps an engine busy: takes jobs as slots come free, gives each its events, stops in order."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class JobOutcome:
     """The outcome of a run.
 
     Attributes:
-        kind: `done`; `failed`; `again`, where it vanished through no fault of its own that is known,
-            so that another attempt makes sense; `alone`, where the process that it shared gave no
-            result of it, and a process of its own shall.
+        kind: `done`; `failed`; `again`, where it vanished through no fault of its own that is
+            known, so that another attempt makes sense; `alone`, where the process that it shared
+            gave no result of it, and a process of its own shall.
         reason: why it is not done.
     """
 
@@ -91,7 +91,7 @@ class Jobs(ABC):
         """Called a few times a second."""
 
     def interrupted(self, why: str) -> None:  # noqa: B027  # most have nothing to do
-        """Stop early; `Job.interrupted` of each job that goes on is called afterwards."""
+        """Stop early, and give back what is held; each job's `interrupted` comes afterwards."""
 
 
 def dispatch(engine: Engine, jobs: Jobs, signals: Signals) -> None:

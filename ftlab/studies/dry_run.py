@@ -1,4 +1,4 @@
-"""The answer of `--dry-run`: cells, what trains, what is computed once, and about how long it takes."""
+"""The answer of `--dry-run`: cells, what trains, what is computed once, and about how long."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Estimate:
     @property
     def plain_seconds(self) -> float:
         """The seconds of all runs, one after another, with nothing cached."""
-        return sum(runtime.plain_seconds for runtime in self.foreseen.values()) * len(self.plan.study.seeds)
+        once = sum(runtime.plain_seconds for runtime in self.foreseen.values())
+        return once * len(self.plan.study.seeds)
 
     @property
     def total_seconds(self) -> float:

@@ -20,7 +20,7 @@ TAG = "ftlab.provenance"
 
 
 def here() -> dict[str, Any]:
-    """The provenance of this process: package versions, ftlab's commit if it runs from a checkout, device."""
+    """Of this process: package versions, ftlab's commit where it runs from a checkout, device."""
     return {
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -62,7 +62,7 @@ def _commit() -> str:
 
 
 def collect(study: str, question: str, cells: Iterable[CellRecord]) -> dict[str, Any]:
-    """The provenance of a study's finished runs, as the store holds it: each distinct environment once."""
+    """The provenance of a study's finished runs, as stored: each distinct environment once."""
     environments: list[Any] = []
     fingerprints: dict[str, dict[str, str]] = {"datasets": {}, "backbones": {}}
     for cell in cells:

@@ -16,7 +16,6 @@ from ftlab.studies.dispatch import Job, JobOutcome
 from ftlab.studies.display import Display
 from ftlab.studies.engine import SPECIFICATION, Event, died
 from ftlab.studies.plan import PlannedCell
-from ftlab.studies.run_queue import Claim
 from ftlab.studies.study import Study
 from ftlab.tracking.artifacts import sha256_tags
 from ftlab.tracking.tracker import Status, Tracker
@@ -83,8 +82,8 @@ class RunJob(Job):
     """The key of the event `exit` that makes another attempt worth while."""
     part, parts = 0, 1
 
-    def __init__(self, space: Workspace, planned: PlannedCell, title: str, run_id: str, share: float,
-                 remarks: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, space: Workspace, planned: PlannedCell, title: str, run_id: str,
+                 share: float, remarks: Mapping[str, Sequence[str]]) -> None:
         self.tracker, self.display = space.tracker, space.display
         self.planned, self.title, self.run_id, self.share = planned, title, run_id, share
         self.remarks = {name: list(texts) for name, texts in remarks.items()}
@@ -108,8 +107,9 @@ class RunJob(Job):
     def event(self, event: Event) -> None:
         match event["event"]:
             case "progress":
-                done, total = self.part * event["total"] + event["done"], self.parts * event["total"]
-                self.display.progress(self.title, event["phase"], done, total)
+                total = event["total"]
+                self.display.progress(self.title, event["phase"], self.part * total + event["done"],
+                                      self.parts * total)
             case "metrics":
                 self.step = self.part * PART + event["step"]
                 self.curves |= event["metrics"].keys()
@@ -173,7 +173,7 @@ class StudyRun(RunJob):
         cell_id: MLflow's parent run.
         planned: the cell.
         seed: of the run.
-        claim: by which this command holds it.
+        token: of the claim by which this command holds it.
         runs_to_come: how many runs read the frozen prefix of the cell, this one included.
         directory: in a shared process; a run by itself has one of its own.
         share: of its process's time that counts as this run's.
@@ -181,14 +181,14 @@ class StudyRun(RunJob):
 
     vanished = "machine_lost"
 
-    def __init__(self, space: Workspace, study: Study, cell_id: str, planned: PlannedCell, seed: int,
-                 claim: Claim, runs_to_come: int, directory: Path | None = None, share: float = 1.0,
-                 ) -> None:
-        self.cell_id, self.seed, self.claim, self.report = cell_id, seed, claim, study.report
+    def __init__(self, space: Workspace, study: Study, cell_id: str, planned: PlannedCell,
+                 seed: int, token: int, runs_to_come: int, directory: Path | None = None,
+                 share: float = 1.0) -> None:
+        self.cell_id, self.seed, self.report = cell_id, seed, study.report
         for left in leftovers(space.work, planned, seed):  # which nobody holds
             shutil.rmtree(left, ignore_errors=True)
         config = study.specification(planned.cell, seed)
-        self.prepare(directory or folder_of(space.work, planned, seed, claim.token), {
+        self.prepare(directory or folder_of(space.work, planned, seed, token), {
             **config, "study": planned.cell.key.study, "fingerprints": fingerprints(planned),
             "runs_to_come": runs_to_come})
         run_id = space.tracker.open_run(cell_id, seed, config)

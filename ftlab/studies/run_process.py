@@ -26,7 +26,8 @@ _CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch raises an error of 
 
 
 def execute(
-    directory: Path, specification: dict[str, Any], threads: int | None, report: Callable[[Event], None]
+    directory: Path, specification: dict[str, Any], threads: int | None,
+    report: Callable[[Event], None],
 ) -> int:
     """Execute a run, or one rank of it.
 

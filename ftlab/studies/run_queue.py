@@ -1,4 +1,4 @@
-"""The queue of a study's runs, of which a command may do some beside others that do the same study."""
+"""The queue of a study's runs, which several commands may do beside each other."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class RuntimeEstimate:
 
     @property
     def plain_seconds(self) -> float:
-        """The seconds of a run with nothing cached: never less than what its frozen prefix was timed to take."""
+        """The seconds of a run with nothing cached: at least what its frozen prefix was timed."""
         if self.cache is None:
             return self.seconds
         return max(self.seconds, START + self.cache.plain / self.cache.runs)

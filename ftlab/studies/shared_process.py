@@ -51,18 +51,20 @@ def seeds_together(cell: Cell, seeds: Sequence[int], shortcuts: bool = True) -> 
     return [list(seeds[start : start + most]) for start in range(0, len(seeds), most)]
 
 
-def gather(directory: Path, makers: Sequence[Callable[[Path, float], RunJob]],
-           say: Callable[[str], None]) -> SharedProcess:
-    """Several runs as one job.
+def gather(directory: Path, makers: Sequence[Callable[..., RunJob]],
+           say: Callable[[str], None]) -> Job:
+    """One run, or several as one job.
 
     Args:
-        directory: of the pack; nobody else works there.
-        makers: each makes a member, of a folder and its share.
+        directory: of the shared process; nobody else works there.
+        makers: each makes a run, of a folder and its share where there are several.
         say: shows what the user should know.
 
     Raises:
         Exception: what a maker raises; the members made before it are interrupted.
     """
+    if len(makers) == 1:
+        return makers[0]()
     shutil.rmtree(directory, ignore_errors=True)  # a killed coordinator's
     members: list[RunJob] = []
     try:
@@ -87,13 +89,15 @@ class SharedProcess(Job):
         say: shows what the user should know.
     """
 
-    def __init__(self, directory: Path, members: Sequence[RunJob], say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, members: Sequence[RunJob], say: Callable[[str], None]
+                 ) -> None:
         self.directory, self.members, self._say = directory, members, say
         self._last: dict[int, Event] = {}  # of members that have reported `done` or `failed`
         self._reason = ""
         specification = {"members": [member.specification for member in members],
                 "trainer": members[0].specification["trainer"]}
-        (directory / SPECIFICATION).write_text(json.dumps(specification, indent=1), encoding="utf-8")
+        text = json.dumps(specification, indent=1)
+        (directory / SPECIFICATION).write_text(text, encoding="utf-8")
 
     def event(self, event: Event) -> None:
         number = event.get("member")

@@ -179,8 +179,6 @@ class _Trials(Jobs):
         makers = [partial(Trial, self.space, self.sweep, held, planned, parent, to_come,
                           self._report) for held in taken]
         try:
-            if len(makers) == 1:
-                return makers[0]()
             return gather(pack_folder(self.space.work, taken[-1]), makers, self.display.note)
         except BaseException:
             for held in taken:

@@ -15,7 +15,7 @@ def catch_up(sweep: Sweep, board: TrialQueue, tracker: Tracker, parents: Mapping
              ) -> None:
     """Write what the store lacks of ended trials.
 
-    A coordinator writes to Optuna first and to the store second. One that was killed between the two
+    A coordinator writes to Optuna first, then to the store. One that was killed between the two
     left a run that says RUNNING; one in an outage of the store, none. What it had measured beside
     the objectives is lost. `parents` are the store's runs of the cells' searches, by config.
     """

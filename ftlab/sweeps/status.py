@@ -38,7 +38,8 @@ def status(sweep: Sweep) -> list[CellProgress]:
         for cell in sweep.study.cells:
             name = f"{sweep.name}: {cell.key.title}"
             search = optuna.load_study(study_name=name, storage=storage.backend)
-            standings.append(CellProgress(cell, sweep.trials_of(cell), search.get_trials(deepcopy=False)))
+            trials = search.get_trials(deepcopy=False)
+            standings.append(CellProgress(cell, sweep.trials_of(cell), trials))
         return standings
 
     storage = Storage(sweep.storage)

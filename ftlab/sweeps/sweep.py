@@ -77,7 +77,7 @@ class Sweep:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def trials_of(self, cell: Cell) -> int:
-        """The trials of a cell: one where there is nothing to search, of a grid its points at most."""
+        """The trials of a cell: one where nothing is searched, of a grid its points at most."""
         space = self.spaces[cell.key.technique]
         if isinstance(self.make_sampler(0), BruteForceSampler):
             return int(min(self.trials, points(space)))

@@ -56,6 +56,7 @@ class Trial(RunJob):
         """Make the folder of the next seed."""
         held, self.part = self.held, len(self.values)
         seed = self.sweep.seeds[self.part]
+        self.remarks = {}
         config = self.sweep.config(held.cell, held.values, seed)
         self.prepare(directory or self._work / f"{_folder(held)}-{held.token}-seed{seed}",
                      {**config, "runs_to_come": self._runs_to_come})
@@ -89,7 +90,8 @@ class Trial(RunJob):
             shutil.rmtree(self.directory, ignore_errors=True)
         self.tracker.end_run(self.run_id, STATUS.get(state, "KILLED"), reason)
         gave = self.metrics if state != "FAIL" else {}
-        self.tracker.settle(self.run_id, state, {  # last: what lacks it is made good by the next command
+        # last: what lacks it is made good by the next command
+        self.tracker.settle(self.run_id, state, {
             name: gave[name] for name in self.sweep.objectives if name in gave})
         self.show(state, self.sweep.objectives[0], reason)
 

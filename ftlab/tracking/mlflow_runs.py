@@ -252,7 +252,7 @@ class MlflowRuns(Experiments):
                 return
 
     def _say(self, cell: Run, reason: str) -> None:
-        """Store the reason why a cell is not complete; an empty tag would stand there as a name without a value."""
+        """Store why a cell is not complete; an empty tag would stand there without a value."""
         if reason:
             self._client.log_batch(cell.info.run_id, tags=[RunTag("ftlab.reason", reason)])
         elif "ftlab.reason" in cell.data.tags:

@@ -47,7 +47,8 @@ def cell_record(cell: Run, runs: Sequence[RunRecord]) -> CellRecord:
     """A parent run with its children, of each seed the run that counts."""
     key = CellKey(*(cell.data.tags[f"ftlab.{name}"] for name in _NAMES))
     metrics = dict(cell.data.metrics)
-    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), latest_per_seed(list(runs)), metrics)
+    counted = latest_per_seed(list(runs))
+    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), counted, metrics)
 
 
 def run_record(run: Run, shared: dict[str, str] | None = None) -> RunRecord:

@@ -53,7 +53,8 @@ class Writer:
         self._incomplete: set[str] = set()  # runs whose files the store did not take
         self._actions: dict[str, Callable[..., object]] = {
             "open_cell": self._open_cell, "open_run": runs.open_run, "log": self._log,
-            "data_set": self._data_set, "data_sets": runs.log_dataset, "end": runs.end, "end_cell": runs.end_cell,
+            "data_set": self._data_set, "data_sets": runs.log_dataset,
+            "end": runs.end, "end_cell": runs.end_cell,
             "artifacts": self._artifacts, "file": self._file, "text": client.log_text,
             "tag_experiment": runs.tag_experiment, "discard": self._discard,
             "open_sweep": self._open_sweep, "open_trial": self._open_trial,
