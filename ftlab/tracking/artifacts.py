@@ -8,7 +8,7 @@ from pathlib import Path
 from ftlab.errors import InputError
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import RunRecord
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.store_reader import StoreReader
 
 _MEND = "put its artifacts back from a copy, or run its cell again in another store"
 
@@ -41,7 +41,7 @@ def sha256_tags(directory: Path) -> dict[str, str]:
     return tags
 
 
-def whole(tracker: Tracker, run: RunRecord, name: str) -> bytes | None:
+def whole(reader: StoreReader, run: RunRecord, name: str) -> bytes | None:
     """One of a run's files; None where it has none of that name, and never had.
 
     A run of a store from before its files were recorded is read as it is.
@@ -49,7 +49,7 @@ def whole(tracker: Tracker, run: RunRecord, name: str) -> bytes | None:
     Raises:
         DamagedArtifact: it is not what the run wrote, or gone.
     """
-    content = tracker.file(run, name)
+    content = reader.file(run, name)
     if (recorded := run.tags.get(_tag(name))) is not None:
         _hold(run, name, None if content is None else hashlib.sha256(content).hexdigest(), recorded)
     return content

@@ -14,8 +14,8 @@ from ftlab.redaction import redact
 from ftlab.tracking import store
 from ftlab.tracking.outbox import OUTAGE, one_line
 from ftlab.tracking.records import RunRecord
+from ftlab.tracking.store_reader import StoreReader
 from ftlab.tracking.tags import run_record
-from ftlab.tracking.tracker import Tracker
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 _MEND = "results/STUDY/runs.csv and `ftlab ui` show the ids of runs"
@@ -27,7 +27,7 @@ _NO_MODEL = {
 }
 
 
-class RunReader(Tracker):
+class RunReader(StoreReader):
     """Looks at runs that are over."""
 
     def find(self, run: str) -> RunRecord:

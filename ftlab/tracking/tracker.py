@@ -183,7 +183,7 @@ class Tracker(StoreReader):
         self._write("aggregate", "end_cell", cell_id, interrupted, ended)
 
     def set_view(self, study: str, metric: str, names: Iterable[str] = ()) -> None:
-        """Prepare the study's pages in the UI; see `view.study_tags` and `view_paths`."""
+        """Prepare the study's pages in the UI; see `ui_layout.study_tags`, `view_paths`."""
         self._write("view", "tag_experiment", study, ui_layout.study_tags(study, metric, names))
 
     def describe_study(self, study: str, note: str) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
 from ftlab.tracking import store
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.store_reader import StoreReader
 
 HOST = "127.0.0.1"
 PATIENCE = 180.0  # seconds until the server answers; its imports alone take ten on a busy machine
@@ -77,8 +77,8 @@ def addresses(uri: str | None, port: int = 5000, study: str | None = None) -> di
     Raises:
         InputError: no such study.
     """
-    tracker = Tracker(uri)
-    return {name: f"http://{HOST}:{port}{path}" for name, path in tracker.view_paths(study).items()}
+    reader = StoreReader(uri)
+    return {name: f"http://{HOST}:{port}{path}" for name, path in reader.view_paths(study).items()}
 
 
 def serve(
