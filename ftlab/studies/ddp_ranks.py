@@ -66,13 +66,13 @@ class _Rank:
 
     @property
     def failed(self) -> bool:
-        """Tell if it has ended otherwise than it should."""
+        """Return whether it has ended otherwise than it should."""
         done = self.last is not None and self.last[1]["event"] == "done"
         return self.code is not None and not (self.code[1] == 0 and done)
 
     @property
     def stopped(self) -> bool:
-        """Tell if a signal keeps it from running (Linux)."""
+        """Return whether a signal keeps it from running (Linux)."""
         with contextlib.suppress(OSError):  # it has just ended
             stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
             return stat.rpartition(")")[2].split()[0] in "Tt"

@@ -84,7 +84,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def over(self) -> bool:
-        """Tell if no job will ever come again, once those that go on have ended."""
+        """Return whether no job will ever come again, once those that go on have ended."""
 
     @abstractmethod
     def tick(self) -> None:

@@ -56,7 +56,7 @@ def serve() -> None:
     learned = ImportsSeen()
     children: dict[int, _Child] = {}
     commands = LineReader(sys.stdin.fileno())
-    deaths = _hear_deaths()
+    deaths = _watch_deaths()
     closing = False
     while children or not closing:
         hurried = closing or any(child.due for child in children.values())
@@ -128,7 +128,7 @@ def _signal_rest(pid: int) -> None:
         os.killpg(pid, signal.SIGTERM)
 
 
-def _hear_deaths() -> int:
+def _watch_deaths() -> int:
     """A descriptor that can be read once a child has died, until `LineReader.read` empties it."""
     reading, writing = os.pipe()
     for descriptor in (reading, writing):

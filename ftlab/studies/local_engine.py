@@ -69,7 +69,7 @@ class LocalEngine(Engine):
     def start(self, directory: Path) -> None:
         share = self._shares.pop(0)
         self._running[directory] = _Running(_Tail(directory / EVENTS), share)
-        self._tell({"start": str(directory), "threads": share.threads, "gpus": share.gpus})
+        self._send({"start": str(directory), "threads": share.threads, "gpus": share.gpus})
 
     def prune(self, directory: Path) -> None:
         (directory / STOP).touch()
@@ -108,7 +108,7 @@ class LocalEngine(Engine):
             silent = time.monotonic() - run.last_sign
             if silent > self._timeout:
                 run.reason = f"no sign of life for {silent:.0f} s"
-                self._tell({"kill": str(directory)})
+                self._send({"kill": str(directory)})
 
     def _answers(self, patience: float) -> list[tuple[Path, Event]]:
         """Runs that have ended, as the server says; all of them where it has died."""
@@ -135,7 +135,7 @@ class LocalEngine(Engine):
             stream.close()
         self._server = self._serve()
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         assert self._server.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died: `_answers` sees it
             os.write(self._server.stdin.fileno(), f"{json.dumps(message)}\n".encode())

@@ -51,7 +51,7 @@ class PlannedCell:
     notes: tuple[str, ...] = ()
 
     def shares_prefix(self, other: PlannedCell) -> bool:
-        """Tell if the frozen blocks give both cells the same activations."""
+        """Return whether the frozen blocks give both cells the same activations."""
         mine, theirs = ((c.cell.key.backbone, c.cell.key.dataset, c.frozen_blocks)
                         for c in (self, other))
         return mine == theirs and self.frozen_blocks > 0

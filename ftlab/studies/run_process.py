@@ -179,7 +179,7 @@ def first_line(error: BaseException) -> str:
 
 
 def blames_peer(error: BaseException) -> bool:
-    """Tell if an error says that another rank has gone, not that this one is at fault."""
+    """Return whether an error says that another rank has gone, not that this one is at fault."""
     from torch.distributed import DistError
 
     text = str(error)

@@ -88,7 +88,7 @@ class Leases:
                 for name, record in self._roll.user_attrs.items() if name.startswith(_OWNER)}
 
     def free(self, trial: FrozenTrial, owners: Mapping[str, Any]) -> bool:
-        """Tell if a running trial has nobody who works at it."""
+        """Return whether a running trial has nobody who works at it."""
         lease = Lease.of(trial)
         if lease.owner is None:
             return True
@@ -123,6 +123,6 @@ class Leases:
         self._working.discard((trial_id, token))
 
     def ours(self, trial: FrozenTrial, token: int) -> bool:
-        """Tell if a trial, as stored, is ours under a token."""
+        """Return whether a trial, as stored, is ours under a token."""
         lease = Lease.of(trial)
         return lease.owner == self.owner.name and lease.token == token

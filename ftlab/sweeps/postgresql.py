@@ -114,7 +114,7 @@ class Server:
             self._release()
 
     def _acquire(self) -> bool:
-        """Take the lock, and tell if it is ours; a second's wait at most."""
+        """Take the lock, and return whether it is ours; a second's wait at most."""
         try:
             with self._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(

@@ -43,7 +43,7 @@ class CellProgress:
 
     @property
     def over(self) -> bool:
-        """Tell if the budget is spent."""
+        """Return whether the budget is spent."""
         return self.ended >= self.budget
 
     def best(self, direction: Direction) -> FrozenTrial | None:

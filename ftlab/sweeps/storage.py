@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 def is_file(where: str) -> bool:
-    """Tell if trials are in a journal file; else they are in PostgreSQL.
+    """Return whether trials are in a journal file; else they are in PostgreSQL.
 
     Raises:
         InputError: neither, or an address that cannot be read.

@@ -119,7 +119,7 @@ class TrialQueue:
         return self.storage.patiently(self._standing)
 
     def over(self) -> bool:
-        """Tell if every cell's budget is spent."""
+        """Return whether every cell's budget is spent."""
         return all(standing.over for standing in self.standing())
 
     def take(self, more: bool = True) -> LeasedTrial | None:

@@ -23,7 +23,7 @@ _TRIES = 20
 
 
 def elected(run: Run) -> bool:
-    """Tell if a run is one that counts; those of earlier versions were never candidates."""
+    """Return whether a run is one that counts; those of earlier versions were never candidates."""
     return CANDIDATE not in run.data.tags or run.data.params.get(VERDICT) == "yes"
 
 

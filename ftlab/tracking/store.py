@@ -252,7 +252,7 @@ def _check_database(uri: str) -> None:
 
 
 def _on_network(path: Path) -> bool:
-    """Tell if a file lies on a network file system, where SQLite's WAL is unsafe."""
+    """Return whether a file lies on a network file system, where SQLite's WAL is unsafe."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return False

@@ -57,7 +57,7 @@ class StoreReader:
         return self._writer.send(write, run)  # connects at the first write
 
     def flush(self) -> bool:
-        """Send what waits, unless the store failed a moment ago; tell if all has been stored."""
+        """Send what waits, unless the store failed a moment ago; return whether all is stored."""
         with self._lock:
             self._stage()
             self._outbox.deliver()
