@@ -97,7 +97,7 @@ def run_sweep(
         for note in (*made.notes, *sweep.notes):
             display.note(note)
         signals.deferred = True
-        trials = _Trials(sweep, made, board, tracker, executor, Path(results), display)
+        trials = _Trials(sweep, made, board, tracker, executor, Path(results), display, better[0])
         with closing(trials.close, display.note):
             trials.open()
             dispatch(executor, trials, signals)
@@ -126,9 +126,9 @@ class _Trials(Jobs):
     """The trials of a sweep as jobs: each seed of a trial is one."""
 
     def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: Tracker,
-                 engine: Engine, results: Path, display: Display) -> None:
+                 engine: Engine, results: Path, display: Display, better: Direction) -> None:
         self.sweep, self.board, self.tracker = sweep, board, tracker
-        self.engine, self.display = engine, display
+        self.engine, self.display, self.better = engine, display, better
         self.planned = {p.cell.key.config: p for p in made.cells}
         work = (results / sweep.study.name / ".work" / sweep.name).absolute()
         self.space = Workspace(tracker, display, work)
@@ -139,7 +139,6 @@ class _Trials(Jobs):
         self.look = self.flushed = 0.0
         self.steps = isinstance(sweep.make_pruner(), WilcoxonPruner)
         self.parents: dict[str, str] = {}
-        self.better = directions(sweep)[0]
         self.cells = [planned.cell.key for planned in made.cells]
 
     def open(self) -> None:
