@@ -13,12 +13,12 @@ from ftlab.reports.cell_summary import build
 from ftlab.reports.evidence import Evidence
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, TrialRecord
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 METRIC = "test/accuracy"
 
 
-class Book(SweepTracker):
+class Book(Tracker):
     """A tracker that holds in memory what figures read."""
 
     def __init__(self) -> None:  # connects to nothing

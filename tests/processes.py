@@ -11,7 +11,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from ftlab.sweeps.storage import Storage
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 TESTS = Path(__file__).resolve().parent
 
@@ -68,6 +68,6 @@ def trials(folder: Path) -> dict[str, list[FrozenTrial]]:
 
 def records(folder: Path, kind: str = "trial") -> Counter[tuple[str, str]]:
     """How many runs of a kind have which state and which of MLflow's statuses."""
-    tracker = SweepTracker(f"sqlite:///{folder}/mlflow.db")
+    tracker = Tracker(f"sqlite:///{folder}/mlflow.db")
     found = tracker._runs.search(tracker._runs.experiment("small"), f"tags.`ftlab.kind` = '{kind}'")
     return Counter((run.data.tags.get("ftlab.state", ""), run.info.status) for run in found)

@@ -55,7 +55,7 @@ def begin_study(uri: str, study: str, folder: Path) -> Callable[[int], None]:
             cell = tracker.open_cell(key, {"technique": {"lr": 0.1}}, [number], place, place)
             run = tracker.open_run(cell, number, {"seed": number})
             tracker.set_tags(run, {"ftlab.backbone_sha256": "b" * 64})
-            tracker.log_dataset(run, "reviews", "d" * 64, "a.csv", "train", {"rows": 3})
+            tracker.log_dataset(run, "reviews", "d" * 64, "a.csv", {"train": {"rows": 3}})
             for epoch in range(EPOCHS):
                 tracker.log_metrics(run, {"val/accuracy": epoch / 10}, epoch, 1000 + epoch)
             tracker.log_metrics(run, {"test/accuracy": number / 10}, 0, 2000)

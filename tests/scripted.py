@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, Engine, Event, Requirements
-from ftlab.studies.run_process import main
+from ftlab.studies.fork_server import execute_folder
 
 Play = Callable[[dict[str, Any], Path], Iterator[Event]]
 """(specification, folder) -> the run's events; without an `exit` of its own it ends well."""
@@ -75,7 +75,7 @@ class HereEngine(ScriptedEngine):
 
     def start(self, directory: Path) -> None:
         self.started.append(json.loads((directory / SPECIFICATION).read_text()))
-        code = main(directory, None)
+        code = execute_folder(directory, None)
         said = (directory / EVENTS).read_text().splitlines()
         self.playing[directory] = iter([*map(json.loads, said), ended(code)])
 

@@ -94,7 +94,7 @@ def test_sweep__refuses_a_changed_study_under_the_old_name(
     def play(said: dict[str, Any], folder: Path) -> Iterator[Event]:
         yield from epochs(folder, [0.5])
 
-    monkeypatch.setattr("ftlab.studies.engine.make_engine", lambda *_: ScriptedEngine(play))
+    monkeypatch.setattr("ftlab.studies.engines.make_engine", lambda *_: ScriptedEngine(play))
     write_sweep(tmp_path, tiny_bert, reviews, trials=2)
     code, _, errors = here("sweep", "sweep.yaml")
     assert code == 0, errors

@@ -35,11 +35,11 @@ def compare(
     """
     from ftlab.reports.drift.compare import compare as make
 
-    found = make(old, new, metric or ())
-    console().print(found.rich())
+    drift = make(old, new, metric or ())
+    console().print(drift.rich())
     for path in out or ():
-        say(f"File: {found.write(path)}")
-    if found.moved:
+        say(f"File: {drift.write(path)}")
+    if drift.moved:
         raise typer.Exit(1)
 
 
@@ -70,16 +70,16 @@ def reproduce(
     """
     from ftlab.reports.drift.reproduce import reproduce as make
 
-    found = make(what, into, results, set_ or (), only or (),
+    outcome = make(what, into, results, set_ or (), only or (),
                  None if seeds is None else numbers(seeds), allow or (), metric or (),
                  workers, timeout)
-    console().print(found.drift.rich())
-    for failure in found.failures:
+    console().print(outcome.drift.rich())
+    for failure in outcome.failures:
         say(failure, error=True)
     for path in out or ():
-        say(f"File: {found.drift.write(path)}")
-    if found.folder is not None:
-        say(f"The new runs: {found.folder}")
-    console().say(found.sentence, style="bold")
-    if not found.reproduced:
+        say(f"File: {outcome.drift.write(path)}")
+    if outcome.folder is not None:
+        say(f"The new runs: {outcome.folder}")
+    console().say(outcome.sentence, style="bold")
+    if not outcome.reproduced:
         raise typer.Exit(1)

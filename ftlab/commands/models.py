@@ -60,15 +60,15 @@ def predict(
 
     if out is not None:
         check_kind(out)
-    said = make(run, source, tracking_uri, allow or ())
+    predictions = make(run, source, tracking_uri, allow or ())
     if out is None:
-        console().print(said.rich())
+        console().print(predictions.rich())
     else:
-        say(f"{said.write(out)}: {len(said)} predictions")
-    scored = sum(target is not None for target in said.columns.get("target", []))
-    if 0 < scored < len(said):
+        say(f"{predictions.write(out)}: {len(predictions)} predictions")
+    scored = sum(target is not None for target in predictions.columns.get("target", []))
+    if 0 < scored < len(predictions):
         say(f"Of the {scored} that have labels:")
-    for name, value in said.metrics.items():
+    for name, value in predictions.metrics.items():
         say(f"{name} {value:.4f}")
-    for note in said.notes:
+    for note in predictions.notes:
         say(f"note: {note}")

@@ -83,7 +83,8 @@ def report(
     from ftlab.reports.study_report import report as make_report
     from ftlab.studies.study import load_study
 
-    words = [w for o, said in (("--set", set_), ("--allow", allow)) for v in said or () for w in (o, v)]
+    words = [word for option, values in (("--set", set_), ("--allow", allow))
+             for value in values or () for word in (option, value)]
     whole = load_study(study, set_ or (), allow or ())
     path = make_report(whole, tracking_uri, results, out, ["ftlab", "run", str(study), *words])
     say(f"Open in a browser: {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Prints what commands have to say."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def files(paths: Sequence[Path], view: str, tracking_uri: str | None) -> None:
 
 def disk_error(error: BaseException) -> FtlabError:
     """The two lines of an error for which something could not be written (`files.is_of_disk`)."""
-    said = error.strerror if isinstance(error, OSError) else None
+    system = error.strerror if isinstance(error, OSError) else None
     where = error.filename if isinstance(error, OSError) else None
-    reason = said or (str(error).splitlines() or [type(error).__name__])[0]
+    reason = system or (str(error).splitlines() or [type(error).__name__])[0]
     return FtlabError(f"{where}: {reason}" if where else f"a file cannot be written: {reason}",
                       "free space there, or let it be written, and give the same command again: it "
                       "repeats only what is missing")
 
 
 def complain(error: FtlabError) -> None:
-    """What is wrong, and how to mend it, on stderr."""
+    """Print what is wrong, and how to mend it, on stderr."""
     say(f"error: {error.what}", error=True, colour=typer.colors.RED)
     if error.mend:
         say(f"  mend: {error.mend}", error=True)

@@ -65,7 +65,7 @@ def run(
         console().print(estimate(chosen).rich())
         return
     from ftlab.reports.study_table import table as make_table
-    from ftlab.studies.engine import make_engine
+    from ftlab.studies.engines import make_engine
     from ftlab.sweeps.study_runs import run_study
 
     workers = 1 if workers is None and engine == "local" else workers

@@ -40,7 +40,7 @@ def sweep(
     tables and figures of what the budget bought.
     """
     from ftlab.reports.sweep_report import report
-    from ftlab.studies.engine import make_engine
+    from ftlab.studies.engines import make_engine
     from ftlab.sweeps.coordinator import directions, run_sweep
     from ftlab.sweeps.status import rich
     from ftlab.sweeps.sweep import load_sweep

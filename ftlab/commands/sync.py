@@ -19,12 +19,12 @@ def sync(results: Results = Path("results"), tracking_uri: Uri = None) -> None:
     from ftlab.tracking.sync import sync as send_all
 
     sent = send_all(results, tracking_uri)
-    for each in sent:
-        study = each.path.parent.parent.name
-        say(f"{study}: {each.stored} writes stored")
-        if each.problem:
-            say(f"{study}: {each.problem}", error=True)
+    for file in sent:
+        study = file.path.parent.parent.name
+        say(f"{study}: {file.stored} writes stored")
+        if file.problem:
+            say(f"{study}: {file.problem}", error=True)
     if not sent:
         say(f"Nothing waits below {results}.")
-    if any(each.waiting or each.refused for each in sent):
+    if any(file.waiting or file.refused for file in sent):
         raise typer.Exit(1)

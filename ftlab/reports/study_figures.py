@@ -9,7 +9,7 @@ from pathlib import Path
 from ftlab.reports.figures import all_figures
 from ftlab.reports.study_results import gather, read
 from ftlab.studies.study import Study
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "r
     Raises:
         InputError: nothing of the study is tracked, or there is no figure of a name.
     """
-    tracker = SweepTracker(tracking_uri)
+    tracker = Tracker(tracking_uri)
     source = read(study, tracker)
     evidence, _ = gather(source, source.upwards)
     folder = Path(results) / study.name / "figures"

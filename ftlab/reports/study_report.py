@@ -21,7 +21,7 @@ from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.study_results import gather, read
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 
 def report(study: Study, tracking_uri: str | None = None, results: str | Path = "results",
@@ -42,7 +42,7 @@ def report(study: Study, tracking_uri: str | None = None, results: str | Path = 
         InputError: nothing of the study is tracked, no run has the metric, or the file cannot be
             written.
     """
-    tracker = SweepTracker(tracking_uri)  # figures show the study's sweeps
+    tracker = Tracker(tracking_uri)
     source = read(study, tracker)
     evidence, comparisons = gather(source, source.upwards)
     html = render(study, evidence, comparisons, command or ("ftlab", "run", f"{study.name}.yaml"))

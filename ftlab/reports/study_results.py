@@ -67,7 +67,7 @@ def read(study: Study, tracker: Tracker) -> StudyResults:
 
     Args:
         study: from `load_study`; cells that the store lacks show as missing.
-        tracker: a `SweepTracker` where budget curves are wanted.
+        tracker: of the store.
 
     Raises:
         InputError: nothing of the study is tracked, or nothing with these settings.

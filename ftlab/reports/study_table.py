@@ -20,7 +20,7 @@ from ftlab.reports.to_mlflow import publish
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
 from ftlab.studies.study_snapshot import FILE, record
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 _LONGEST = 80  # bytes of a file's name
 
@@ -36,7 +36,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     Raises:
         InputError: nothing of the study is tracked.
     """
-    tracker = SweepTracker(tracking_uri)  # figures show the study's sweeps
+    tracker = Tracker(tracking_uri)
     source = read(study, tracker)
     records = list(source.records.values())
     report = write(
@@ -97,7 +97,7 @@ def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str 
     reports = list(dict.fromkeys(study.report for study in studies))
     text = columns or ",".join([*reports, *DEFAULT_COSTS])
     chosen = parse(text)
-    tracker = SweepTracker(tracking_uri)
+    tracker = Tracker(tracking_uri)
     made = grid([read(study, tracker) for study in studies], chosen)
     tracker.close()
     sheet = made.sheet()

@@ -13,7 +13,7 @@ from ftlab.reports.sweep_figures import draw_budget, draw_front
 from ftlab.reports.trial_scores import CellTrials, tried
 from ftlab.sweeps.coordinator import directions
 from ftlab.sweeps.sweep import Sweep
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def report(sweep: Sweep, tracking_uri: str | None = None,
         InputError: nothing of the study is tracked, or the folder cannot be written.
     """
     upwards = [direction == "maximize" for direction in directions(sweep)]
-    tracker = SweepTracker(tracking_uri)
+    tracker = Tracker(tracking_uri)
     study = sweep.study.name
     rows = tried([cell.key for cell in sweep.study.cells], tracker.trials(study, sweep.name),
                  sweep.objectives, upwards[0],

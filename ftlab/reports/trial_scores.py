@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ftlab.statistics.budget_curve import ExpectedBest, budget_curve
+from ftlab.tracking.mlflow_values import objective
 from ftlab.tracking.records import CellKey, TrialRecord
-from ftlab.tracking.sweeps import objective
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Summary:
     def as_metrics(self, metric: str) -> dict[str, float]:
         """`<metric>.mean`, `.n`, and where two seeds allow it `.std`, `.ci_low`, `.ci_high`.
 
-        In twelve digits: the UI shows all there are, and 0.72 is no 0.7200000000000001.
+        In twelve digits: the UI shows all there are, and 0.72 is not 0.7200000000000001.
         """
         values = {"mean": self.mean, "n": float(self.n)}
         if self.n > 1:

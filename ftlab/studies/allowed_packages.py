@@ -18,14 +18,14 @@ from ftlab.errors import InputError
 
 
 class _Finder:
-    """The last of Python's finders: knows the allowed packages that no other one has found."""
+    """The last of Python's finders: finds the allowed packages that no other one has found."""
 
     def __init__(self) -> None:
         self.folders: dict[str, str] = {}
 
     def find_spec(self, name: str, path: Sequence[str] | None = None,
                   target: ModuleType | None = None) -> ModuleSpec | None:
-        """Where an allowed package is; its modules are found in the package itself."""
+        """Find an allowed package; its modules are found in the package itself."""
         folder = self.folders.get(name)
         return None if folder is None else PathFinder.find_spec(name, [folder])
 

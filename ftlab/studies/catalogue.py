@@ -1,4 +1,4 @@
-"""What `ftlab list` prints: the classes of a room and their constructors' arguments."""
+"""The lines of `ftlab list`: the classes of a room and their constructors' arguments."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def catalogue(room: str | None, allow: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _arguments(cls: type) -> Iterator[str]:
-    said = _documented(cls)
+    texts = _documented(cls)
     for name, parameter in schema(cls).items():
         required = parameter.default is inspect.Parameter.empty
         value = "required" if required else f"= {_readable(parameter.default)}"
         kind = component_of(parameter)
         choices = f" [{' | '.join(members(kind))}]" if kind and name != "technique" else ""
-        yield f"      {name} {value}{choices}: {said.get(name, '')}"
+        yield f"      {name} {value}{choices}: {texts.get(name, '')}"
 
 
 def _readable(default: Any) -> str:
@@ -48,14 +48,14 @@ def _readable(default: Any) -> str:
 def _documented(cls: type) -> dict[str, str]:
     """Arguments and what the class's docstring says of them."""
     _, _, section = (inspect.getdoc(cls) or "").partition("Args:\n")
-    said: dict[str, str] = {}
+    texts: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
         if start := re.match(r" {4}(\w+(?:, \w+)*): (.*)", line):
             name = start[1]
-            said |= dict.fromkeys(name.split(", "), start[2])
+            texts |= dict.fromkeys(name.split(", "), start[2])
         elif line.startswith("     ") and name:
-            said |= {part: f"{said[part]} {line.strip()}" for part in name.split(", ")}
+            texts |= {part: f"{texts[part]} {line.strip()}" for part in name.split(", ")}
         elif line.strip():
             break
-    return said
+    return texts

@@ -149,8 +149,8 @@ def _written(value: Any, place: Place, beside: Sequence[str]) -> tuple[str, Mapp
         )
     for key in value:
         if key not in ("class_path", "init_args"):
-            known = ["class_path", "init_args", *beside]
-            raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, known))
+            allowed = ["class_path", "init_args", *beside]
+            raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, allowed))
     given = value.get("init_args") or {}
     if not isinstance(given, Mapping):
         raise InputError(f"{place / 'init_args'}: expected a mapping of arguments", "key: value")
@@ -158,7 +158,7 @@ def _written(value: Any, place: Place, beside: Sequence[str]) -> tuple[str, Mapp
 
 
 def _default(parameter: inspect.Parameter) -> Any:
-    """What stands for a component that the file leaves out: its class, with its defaults."""
+    """Stand in for a component that the file leaves out: its class, with its defaults."""
     if parameter.default is None:
         return None
     return f"{type(parameter.default).__module__}.{type(parameter.default).__qualname__}"
@@ -187,19 +187,19 @@ def _plain(cls: type, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
 def _parsed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     parameters = schema(cls)
     hidden = {key: sealed(parameters[key].annotation, value) for key, value in values.items()}
-    found: dict[str, Any] = unsealed(_parser(cls).parse_object(hidden).as_dict())
-    return found
+    arguments: dict[str, Any] = unsealed(_parser(cls).parse_object(hidden).as_dict())
+    return arguments
 
 
 def _values(cls: type, plain: Mapping[str, Any]) -> dict[str, Any]:
     """Checked arguments as the constructor takes them."""
-    found = _parsed(cls, plain)
-    if any(isinstance(value, Mapping) and "class_path" in value for value in found.values()):
+    arguments = _parsed(cls, plain)
+    if any(isinstance(value, Mapping) and "class_path" in value for value in arguments.values()):
         # an object of a class that is neither a dataclass nor of a family of ours
         parser = _parser(cls)
         return dict(vars(parser.instantiate(parser.parse_object(dict(plain)))))
     parameters = schema(cls)
-    return {key: built(parameters[key].annotation, value) for key, value in found.items()}
+    return {key: built(parameters[key].annotation, value) for key, value in arguments.items()}
 
 
 def _explained(error: ArgumentError, place: Place) -> InputError:
@@ -221,8 +221,9 @@ def _explained(error: ArgumentError, place: Place) -> InputError:
     if not expected:
         return InputError(f"{place}: {' '.join(text.split())}", "change the value")
     value = got[1].strip() if got else ""
-    said = f", got {_WORDS.get(value, value)}" if got else ""
-    return InputError(f"{place}: expected {' or '.join(dict.fromkeys(expected))}{said}", "change the value")
+    actual = f", got {_WORDS.get(value, value)}" if got else ""
+    wanted = " or ".join(dict.fromkeys(expected))
+    return InputError(f"{place}: expected {wanted}{actual}", "change the value")
 
 
 def _readable(kind: str) -> str:

@@ -1,25 +1,31 @@
-"""Runs what a plan says and records it; holds no model itself."""
+"""The runs of a study as jobs: which are to do, who may do them, what became of them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.studies import provenance
-from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
+from ftlab.studies.dispatch import Job, JobOutcome, Jobs
 from ftlab.studies.display import Display
-from ftlab.studies.engine import SPECIFICATION, Engine, Requirements
+from ftlab.studies.engine import OUTPUT, SPECIFICATION, Requirements
 from ftlab.studies.held_elsewhere import HeldElsewhere
-from ftlab.studies.local_engine import LocalEngine
-from ftlab.studies.plan import Plan, PlannedCell, plan
-from ftlab.studies.run_job import StudyOutcome, StudyRun, fingerprints, folder_of, leftovers
+from ftlab.studies.plan import Plan, PlannedCell
+from ftlab.studies.run_job import (
+    ATTEMPTS,
+    StudyOutcome,
+    StudyRun,
+    Workspace,
+    fingerprints,
+    folder_of,
+    leftovers,
+    title_of,
+)
 from ftlab.studies.run_queue import Claim, Queue, run_name
 from ftlab.studies.shared_process import gather, seeds_together
 from ftlab.studies.study import Study
@@ -31,73 +37,33 @@ AGAIN = 1.0  # seconds until runs that others hold are looked at again
 FLUSH = 3.0  # seconds from a metric to the UI; with a run's own wait below 5, which a kill may cost
 
 
-def coordinate(
-    study: Study,
-    make_queue: Callable[[], Queue],
-    tracking_uri: str | None,
-    results: str | Path,
-    display: Display | None,
-    workers: int | None,
-    timeout: float | None,
-    engine: Engine | None,
-    approve: Callable[[Plan], None] | None,
-) -> StudyOutcome:
-    """Do every run of a study that is not finished yet; see `ftlab.sweeps.study_runs.run_study`.
-
-    Args:
-        study: from `load_study`.
-        make_queue: opens the queue that tells who does which run; called once nothing speaks
-            against the study.
-        tracking_uri: as there, and so are the others.
-        results: folder of results.
-        display: shows progress.
-        workers: runs at a time.
-        timeout: seconds without a sign of life.
-        engine: executes the runs.
-        approve: looks at the plan.
-    """
-    engine = engine or LocalEngine()  # imports while we read the data
-    display = display or Display()
-    signals = Signals()
-    try:
-        engine.prepare(need(study), workers, timeout)
-        made = plan(study)
-        if approve is not None:
-            approve(made)
-        tracker = Tracker(tracking_uri, unsent=Path(results) / study.name / UNSENT)
-        work = Path(results) / study.name / ".work"
-        made.check_space([work])
-        for note in made.notes:
-            display.note(note)
-        signals.deferred = True
-        queue = make_queue()
-        with closing(queue.close, display.note):
-            runs = _Runs(made, tracker, queue, work.absolute(), display, engine.slots)
-            with closing(runs.close, display.note):
-                dispatch(engine, runs, signals)
-            queue.exclusively(lambda: None if queue.held() else _tidy(work, runs.outcome))
-        return runs.outcome
-    finally:
-        signals.restore()
-        engine.close()
-
-
 def need(study: Study) -> Requirements:
-    """What the largest run of a study wants."""
+    """The requirements of a study's largest run."""
     devices = max(cell.trainer["devices"] for cell in study.cells)
     accelerators = {cell.trainer["accelerator"] for cell in study.cells}
     return Requirements(devices, accelerators.pop() if len(accelerators) == 1 else "auto")
 
 
-class _Runs(Jobs):
-    """The runs of a study that are not finished."""
+class StudyRuns(Jobs):
+    """The runs of a study that are not finished.
+
+    Args:
+        made: the plan.
+        tracker: the store.
+        queue: says who does which run.
+        work: folder of the runs' folders, absolute.
+        display: shows progress.
+        slots: runs at a time.
+
+    Attributes:
+        outcome: counts the ends.
+    """
 
     def __init__(self, made: Plan, tracker: Tracker, queue: Queue, work: Path, display: Display,
                  slots: int) -> None:
         study = self.study = made.study
-        self.tracker, self.queue, self.work = tracker, queue, work
-        self.display, self.report = display, study.report
-        self.environment = json.dumps(provenance.here(), sort_keys=True)
+        self.tracker, self.queue, self.display = tracker, queue, display
+        self.space = Workspace(tracker, display, work)
         names = [run_name(p.cell, seed) for p in made.cells for seed in study.seeds]
         queue.look(names)
         self.cells = self._open_cells(made)
@@ -110,17 +76,18 @@ class _Runs(Jobs):
         done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}
         # seed by seed, so that an early look at the study compares all its cells
         self.waiting = deque((c, s) for s in study.seeds for c in self.cells if s not in done[c])
+        self.unfinished = Counter(cell_id for cell_id, _ in self.waiting)
         self.outcome = StudyOutcome(finished=sum(map(len, done.values())))
-        self.open = Counter(cell_id for cell_id, _ in self.waiting)
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.solitary: set[tuple[str, int]] = set()
+        self.going: dict[tuple[str, int], Claim] = {}
         self.unsent: list[Claim] = []
         self.begun = self.outcome.finished
         self.looked = self.flushed = time.monotonic()
         left = Counter(self.cells[cell_id].cell.key.technique for cell_id, _ in self.waiting)
         display.start(study.name, self.outcome.finished, left, slots)
         self.elsewhere.greet(names)
-        for cell_id in self.cells.keys() - self.open.keys():
+        for cell_id in self.cells.keys() - self.unfinished.keys():
             self._end_cell(cell_id)
 
     def _open_cells(self, made: Plan) -> dict[str, PlannedCell]:
@@ -169,34 +136,33 @@ class _Runs(Jobs):
             return False
         self.queue.release(claim, done=True)
         self.waiting.remove(run)
-        key = self.cells[run[0]].cell.key
-        title = f"{key.title}, seed {run[1]}"
+        planned, seed = self.cells[run[0]], run[1]
+        title = title_of(planned, seed)
         if ended.status == "FINISHED":
             self.outcome.finished += 1
         else:
             self.outcome.failed += 1
-            left = [str(path) for path in leftovers(self.work, self.cells[run[0]], run[1])]
+            left = [str(path) for path in leftovers(self.space.work, planned, seed)]
             where = f", output: {left[-1]}" if left else ""
             self.outcome.failures.append(f"{title}: {ended.reason} (in another command{where})")
-        self.display.run_ended_elsewhere(title, key.technique, ended.status)
-        self.ended(run[0])
+        self.display.run_ended_elsewhere(title, planned.cell.key.technique, ended.status)
+        self._count(run[0])
         return True
 
     def _job(self, claims: Mapping[tuple[str, int], Claim]) -> Job:
         for run in claims:
             self.waiting.remove(run)
             self.attempts[run] += 1
+        self.going |= claims
         (cell_id, seed), first = next(iter(claims.items()))
         planned = self.cells[cell_id]
+        makers = [partial(StudyRun, self.space, self.study, cell_id, planned, s,
+                          claim.token, self._to_come(planned)) for (_, s), claim in claims.items()]
+        shared = folder_of(self.space.work, planned, seed, first.token, "-together")
         try:
-            if len(claims) == 1:
-                return StudyRun(self, cell_id, planned, seed, first)
-            return gather(folder_of(self.work, planned, seed, first.token, "-together"),
-                          [partial(StudyRun, self, cell_id, planned, s, claim)
-                           for (_, s), claim in claims.items()], self.display.note)
+            return gather(shared, makers, self.display.note)
         except BaseException:
-            for claim in claims.values():
-                self.queue.release(claim)
+            self._give_back(claims)
             raise
 
     def _together(self, free: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -207,6 +173,47 @@ class _Runs(Jobs):
         seeds = [s for c, s in free if c == cell_id and (c, s) not in self.solitary]
         together = seeds_together(self.cells[cell_id].cell, seeds, self.study.shortcuts)
         return [(cell_id, seed) for seed in together[0]]
+
+    def ended(self, run: Job, outcome: JobOutcome) -> None:
+        assert isinstance(run, StudyRun)
+        place, reason = (run.cell_id, run.seed), outcome.reason
+        claim = self.going[place]
+        if outcome.kind == "alone":
+            self.attempts[place] -= 1
+            self.solitary.add(place)
+        elif not self._ours(claim):
+            reason = "another command took the run over; this result is refused"
+        elif outcome.kind == "again" and self.attempts[place] < ATTEMPTS:
+            self.display.note(f"{run.title}: {reason}; it will be begun again")
+        else:
+            self._close(run, reason)
+            return
+        run.drop(reason)
+        self._give_back([place])
+        self.waiting.append(place)
+
+    def _give_back(self, runs: Iterable[tuple[str, int]]) -> None:
+        for run in list(runs):
+            self.queue.release(self.going.pop(run))
+
+    def _ours(self, claim: Claim) -> bool:
+        try:
+            return self.queue.ours(claim)
+        except FtlabError:  # an outage of the queue: a result is not thrown away for that
+            return True
+
+    def _close(self, run: StudyRun, reason: str) -> None:
+        run.close(reason)
+        if reason:
+            self.outcome.failed += 1
+            where = run.directory / OUTPUT
+            self.outcome.failures.append(f"{run.title}: {reason} (output: {where})")
+        else:
+            self.outcome.finished += 1
+        # until the store has it, others would do it again
+        self.unsent.append(self.going.pop((run.cell_id, run.seed)))
+        self._release_sent()
+        self._count(run.cell_id)
 
     def over(self) -> bool:
         return not self.waiting
@@ -223,13 +230,10 @@ class _Runs(Jobs):
             while self.unsent:
                 self.queue.release(self.unsent.pop(), done=True)
 
-    def ended(self, cell_id: str, claim: Claim | None = None) -> None:
-        """One of a cell's runs has ended, by which we held it or in another command."""
-        if claim is not None:  # until the store has it, others would do it again
-            self.unsent.append(claim)
-            self._release_sent()
-        self.open[cell_id] -= 1
-        if not self.open[cell_id]:
+    def _count(self, cell_id: str) -> None:
+        """Count a run of a cell that has ended, here or in another command."""
+        self.unfinished[cell_id] -= 1
+        if not self.unfinished[cell_id]:
             self._end_cell(cell_id)
 
     def _end_cell(self, cell_id: str) -> None:
@@ -237,24 +241,26 @@ class _Runs(Jobs):
         if not self.elsewhere.work(self.cells[cell_id].cell):
             self.tracker.end_cell(cell_id)
 
-    def to_come(self, planned: PlannedCell) -> int:
-        """How many runs that have not ended read the frozen prefix of a cell; at least one."""
-        return max(1, sum(count for cell_id, count in self.open.items()
+    def _to_come(self, planned: PlannedCell) -> int:
+        """Count the runs that have not ended and read the frozen prefix of a cell; at least one."""
+        return max(1, sum(count for cell_id, count in self.unfinished.items()
                           if planned.shares_prefix(self.cells[cell_id])))
 
     def interrupted(self, why: str) -> None:
         self.queue.hurry()
+        with contextlib.suppress(FtlabError):  # others take them over where they see us gone
+            self._give_back(self.going)
 
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
         self.display.close()
-        if +self.open and not self.elsewhere.work():  # others may come to these cells yet
-            for cell_id in +self.open:
+        if +self.unfinished and not self.elsewhere.work():  # others may come to these cells yet
+            for cell_id in +self.unfinished:
                 self.tracker.end_cell(cell_id, interrupted=True)
         self.tracker.close()
 
 
-def _tidy(work: Path, outcome: StudyOutcome) -> None:
+def tidy(work: Path, outcome: StudyOutcome) -> None:
     """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them.
 
     Where writes of a command that is gone still wait for the store, their files stay.

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ftlab.studies.engine import OUTPUT, Event
+from ftlab.studies.forked import die_with, leave, redirect
 from ftlab.studies.json_lines import LineReader
 from ftlab.studies.run_process import die_of, execute, journal
 
@@ -39,8 +40,8 @@ class _Rank:
     Attributes:
         number: from 0.
         pid: of its process.
-        pipe: what it says.
-        heard: when it last said something.
+        pipe: its messages.
+        last_sign: when its last message came.
         last: its event `failed` or `done`, and when it came.
         code: of its exit, and when that was seen.
     """
@@ -48,16 +49,16 @@ class _Rank:
     number: int
     pid: int
     pipe: LineReader
-    heard: float
+    last_sign: float
     last: tuple[float, Event] | None = None
     code: tuple[float, int] | None = None
 
     def look(self) -> None:
-        """Take what it has said, and whether it has ended."""
+        """Read its messages, and see if it has ended."""
         ended, status = os.waitpid(self.pid, os.WNOHANG)
         now = time.monotonic()
         for event in self.pipe.read(0.0):  # after `waitpid`, so that nothing is missed
-            self.heard = now
+            self.last_sign = now
             if event["event"] in ("failed", "done"):
                 self.last = now, event
         if ended:
@@ -65,13 +66,13 @@ class _Rank:
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended otherwise than it should."""
+        """Return whether it has ended otherwise than it should."""
         done = self.last is not None and self.last[1]["event"] == "done"
         return self.code is not None and not (self.code[1] == 0 and done)
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal keeps it from running (Linux)."""
+        """Return whether a signal keeps it from running (Linux)."""
         with contextlib.suppress(OSError):  # it has just ended
             stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
             return stat.rpartition(")")[2].split()[0] in "Tt"
@@ -85,7 +86,7 @@ class _Rank:
 
 
 class RankFailure(NamedTuple):
-    """Why a run of several ranks failed; the exit code is negative for a signal."""
+    """The reason why a run of several ranks failed; the exit code is negative for a signal."""
 
     rank: int
     code: int
@@ -102,8 +103,8 @@ def supervise(directory: Path, specification: dict[str, Any], threads: int | Non
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.listen(128)
-    each = max(1, threads // world) if threads else 1
-    ranks = [_fork(directory, specification, n, world, listening, each) for n in range(world)]
+    share = max(1, threads // world) if threads else 1
+    ranks = [_fork(directory, specification, n, world, listening, share) for n in range(world)]
     asked = _Asked(ranks)
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, not in __all__
 
@@ -138,14 +139,12 @@ def _fork(directory: Path, specification: dict[str, Any], rank: int, world: int,
 
 def _be_rank(directory: Path, specification: dict[str, Any], rank: int, world: int,
              listening: socket.socket, threads: int, parent: int, pipe: int) -> NoReturn:
-    from ftlab.studies.fork_server import die_with, leave, redirect
-
     die_with(parent)
     host, port = listening.getsockname()
     listening.close()
     if rank:
         redirect(directory / output_of(rank))
-    # as torchrun tells its processes; the store is the supervisor's
+    # as torchrun sets them for its processes; the store is the supervisor's
     os.environ |= {
         "MASTER_ADDR": host, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
         "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
@@ -161,9 +160,9 @@ def _be_rank(directory: Path, specification: dict[str, Any], rank: int, world: i
         ends = event["event"] in ("failed", "done")
         if write is not None and event["event"] != "failed":
             write(event)
-        said = {key: event[key] for key in ("event", "reason", "peer") if key in event}
+        message = {key: event[key] for key in ("event", "reason", "peer") if key in event}
         with contextlib.suppress(BlockingIOError):  # full: the supervisor does not listen
-            os.write(pipe, f"{json.dumps(said if ends else {'event': 'alive'})}\n".encode())
+            os.write(pipe, f"{json.dumps(message if ends else {'event': 'alive'})}\n".encode())
 
     leave(lambda: execute(directory, specification, threads, report))
 
@@ -174,7 +173,7 @@ def output_of(rank: int) -> str:
 
 
 class _Asked:
-    """What the supervisor is told by signals.
+    """The signals that the supervisor has received.
 
     SIGUSR1 (each rank then writes where it stands): see who is stopped, before the server lets
     them all continue. SIGTERM: end, and name the rank that kept the others waiting.
@@ -184,7 +183,7 @@ class _Asked:
         self.ranks = ranks
         self.to_look = self.to_end = False
         self.blame: RankFailure | None = None
-        faulthandler.unregister(signal.SIGUSR1)  # the supervisor's own stack tells nothing
+        faulthandler.unregister(signal.SIGUSR1)  # the supervisor's own stack is of no use
         signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "to_look", True))
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "to_end", True))
 
@@ -219,7 +218,7 @@ def to_blame(ranks: Sequence[_Rank]) -> RankFailure | None:
     A rank that complains of another's silence is to blame only where nobody else is: it may do
     so before the other's end is seen.
     """
-    found: list[tuple[bool, float, RankFailure]] = []
+    failures: list[tuple[bool, float, RankFailure]] = []
     for rank in ranks:
         if not rank.failed:
             continue
@@ -228,12 +227,13 @@ def to_blame(ranks: Sequence[_Rank]) -> RankFailure | None:
         if rank.last is not None and rank.last[1]["event"] == "failed":
             when, event = rank.last
             blame = RankFailure(rank.number, max(code, 1), f"rank {rank.number}: {event['reason']}")
-            found.append((bool(event.get("peer")), when, blame))
+            failures.append((bool(event.get("peer")), when, blame))
             continue
         how = (f"was killed by {signal.Signals(-code).name}" if code < 0 else
                f"exited with code {code} before the end")
-        found.append((False, when, RankFailure(rank.number, code or 1, f"rank {rank.number} {how}")))
-    return min(found)[2] if found else None
+        failure = RankFailure(rank.number, code or 1, f"rank {rank.number} {how}")
+        failures.append((False, when, failure))
+    return min(failures)[2] if failures else None
 
 
 def who_is_silent(ranks: Sequence[_Rank]) -> RankFailure | None:
@@ -244,7 +244,7 @@ def who_is_silent(ranks: Sequence[_Rank]) -> RankFailure | None:
             return RankFailure(rank.number, 1, f"rank {rank.number} was stopped by a signal")
     if not there:
         return None
-    first, *others = sorted(there, key=lambda rank: rank.heard)
-    if not others or others[0].heard - first.heard < FIRST:
+    first, *others = sorted(there, key=lambda rank: rank.last_sign)
+    if not others or others[0].last_sign - first.last_sign < FIRST:
         return None
     return RankFailure(first.number, 1, f"rank {first.number} fell silent first")

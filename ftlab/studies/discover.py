@@ -1,4 +1,4 @@
-"""Which classes a study may name: those that lie in ftlab's rooms, and in allowed packages."""
+"""Finds the classes that a study may name: those in ftlab's rooms, and in allowed packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES = {
     "data": "ftlab.data.base.DataModule",
     "backbones": "ftlab.backbones.base.Backbone",
 }
-"""What `ftlab list` shows: room, and the class its members are subclasses of."""
+"""Rooms of `ftlab list`, and the base class of each one's members."""
 
 
 def family(room: str) -> type:
@@ -40,20 +40,20 @@ def members(base: type, allow: Sequence[str] = ()) -> dict[str, type]:
         InputError: an allowed package cannot be imported, or brings a name that exists.
     """
     admit(allow)
-    found: dict[str, type] = {}
+    classes: dict[str, type] = {}
     for package in (base.__module__.rpartition(".")[0], *allow):
         for module in _modules(package):
             for name, value in vars(module).items():
-                own = inspect.isclass(value) and value.__module__ == module.__name__
-                if not own or not issubclass(value, base) or inspect.isabstract(value):
+                defined_here = inspect.isclass(value) and value.__module__ == module.__name__
+                if not defined_here or not issubclass(value, base) or inspect.isabstract(value):
                     continue
-                if name in found:
+                if name in classes:
                     raise InputError(
-                        f"{value.__module__}.{name} has the name of {found[name].__module__}.{name}",
+                        f"{value.__module__}.{name} has the name of {classes[name].__module__}.{name}",
                         "rename one of the two classes",
                     )
-                found[name] = value
-    return dict(sorted(found.items()))
+                classes[name] = value
+    return dict(sorted(classes.items()))
 
 
 def _modules(package: str) -> Iterator[ModuleType]:
@@ -75,10 +75,10 @@ def find(base: type, name: str, allow: Sequence[str], place: object) -> type:
     Raises:
         InputError: there is none, or it lies in a package that is not allowed.
     """
-    known = members(base, allow)
+    classes = members(base, allow)
     short = name.rpartition(".")[2]
-    if short in known and name in (short, f"{known[short].__module__}.{short}"):
-        return known[short]
+    if short in classes and name in (short, f"{classes[short].__module__}.{short}"):
+        return classes[short]
     if any(name.startswith(f"{package}.") for package in allow):
         cls = _at(name)
         if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls):
@@ -91,7 +91,7 @@ def find(base: type, name: str, allow: Sequence[str], place: object) -> type:
         )
     raise InputError(
         f"{place}: there is no {base.__name__} called {name!r}",
-        f"{did_you_mean(short, list(known))}; a class of yours needs --allow MODULE, where it is",
+        f"{did_you_mean(short, list(classes))}; a class of yours needs --allow MODULE, where it is",
     )
 
 

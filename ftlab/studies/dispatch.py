@@ -1,4 +1,4 @@
-"""Keeps an engine busy: takes jobs as slots come free, hands each its events, and stops in order."""
+"""Keeps an engine busy: takes jobs as slots come free, gives each its events, stops in order."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from ftlab.errors import FtlabError
-from ftlab.studies.engine import Engine, Event
+from ftlab.studies.engine import Engine, Event, Requirements
+from ftlab.studies.local_engine import LocalEngine
 
 LATEST = 10.0  # seconds that a signal waits for a write; whoever sends SIGTERM often kills after 30
 PATIENCE = 0.1  # seconds that nothing may happen before the display and the signals get a look
@@ -32,8 +34,23 @@ class Interrupted(BaseException):
         return signal.Signals(self.number).name
 
 
+@dataclass(frozen=True)
+class JobOutcome:
+    """The outcome of a run.
+
+    Attributes:
+        kind: `done`; `failed`; `again`, where it vanished through no fault of its own that is
+            known, so that another attempt makes sense; `alone`, where the process that it shared
+            gave no result of it, and a process of its own shall.
+        reason: why it is not done.
+    """
+
+    kind: Literal["done", "failed", "again", "alone"]
+    reason: str = ""
+
+
 class Job(ABC):
-    """One run on its way through an engine.
+    """A process on its way through an engine: one run, or several that share it.
 
     Attributes:
         directory: holds the specification; absolute.
@@ -46,39 +63,43 @@ class Job(ABC):
         """Take an event that is not the end."""
 
     @abstractmethod
-    def end(self, event: Event) -> None:
-        """Take the event `exit`."""
+    def end(self, event: Event) -> Iterator[tuple[Job, JobOutcome]]:
+        """Take the event `exit`; gives the outcome of each run, one at a time."""
 
     @abstractmethod
     def interrupted(self, why: str) -> None:
-        """The run was stopped because we are: by a signal, or by an error of our own."""
+        """Record that the run was stopped because we are: by a signal, or an error of our own."""
 
 
 class Jobs(ABC):
-    """Where jobs come from."""
+    """The source of jobs, which alone decides what becomes of one that has ended."""
 
     @abstractmethod
     def next(self) -> Job | None:
         """Another job, or None where there is none at present."""
 
     @abstractmethod
+    def ended(self, run: Job, outcome: JobOutcome) -> None:
+        """Take the outcome of a run."""
+
+    @abstractmethod
     def over(self) -> bool:
-        """Whether no job will ever come again, once those that go on have ended."""
+        """Return whether no job will ever come again, once those that go on have ended."""
 
     @abstractmethod
     def tick(self) -> None:
         """Called a few times a second."""
 
     def interrupted(self, why: str) -> None:  # noqa: B027  # most have nothing to do
-        """We stop early; each job that goes on hears of it afterwards."""
+        """Stop early, and give back what is held; each job's `interrupted` comes afterwards."""
 
 
 def dispatch(engine: Engine, jobs: Jobs, signals: Signals) -> None:
     """Run all jobs, as many at a time as the engine has slots.
 
     Raises:
-        Interrupted: by Ctrl-C or SIGTERM. Whatever is raised, the engine is closed, and every job
-            that went on knows.
+        Interrupted: by Ctrl-C or SIGTERM. Whatever is raised, the engine is closed, and
+            `Job.interrupted` was called of every job that went on.
     """
     going: dict[Path, Job] = {}
     try:
@@ -92,7 +113,8 @@ def dispatch(engine: Engine, jobs: Jobs, signals: Signals) -> None:
                 return
             for directory, event in _wait(engine, bool(going)):
                 if event["event"] == "exit":
-                    going.pop(directory).end(event)
+                    for run, outcome in going.pop(directory).end(event):
+                        jobs.ended(run, outcome)
                 else:
                     going[directory].event(event)
                 signals.check()
@@ -108,10 +130,31 @@ def dispatch(engine: Engine, jobs: Jobs, signals: Signals) -> None:
 
 
 def cause(error: BaseException) -> str:
-    """Why we stop, as the runs' records say it."""
+    """The reason why we stop, for the runs' records."""
     if isinstance(error, Interrupted):
         return f"interrupted by {error.name}"
     return f"the coordinator failed: {type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextmanager
+def engaged(engine: Engine | None, need: Requirements, workers: int | None,
+            timeout: float | None) -> Iterator[tuple[Engine, Signals]]:
+    """An engine with room for runs, and the signals that end them; closed and put back at the end.
+
+    Args:
+        engine: None for this machine.
+        need: of the largest run.
+        workers: runs at a time; None for as many as there is room for.
+        timeout: seconds without a sign of life after which a run is ended.
+    """
+    engine = engine or LocalEngine()  # imports while we read the data
+    signals = Signals()
+    try:
+        engine.prepare(need, workers, timeout)
+        yield engine, signals
+    finally:
+        signals.restore()
+        engine.close()
 
 
 @contextmanager
@@ -120,7 +163,7 @@ def closing(close: Callable[[], None], say: Callable[[str], None]) -> Iterator[N
 
     Args:
         close: leaves store and terminal in order.
-        say: hears what `close` could not do, where something else is raised already.
+        say: shows what `close` could not do, where something else is raised already.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: bars on a terminal, plain lines elsewhere."""
+"""Shows a study while it runs: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Clock:
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def ended(self, technique: str, seconds: float | None) -> None:
-        if seconds is not None:  # None: another command knows
+        if seconds is not None:  # None: another command measured it
             self.seconds[technique].append(seconds)
         self.waiting[technique] -= 1
 
     def expected(self, technique: str) -> float | None:
         """Seconds that a run of the technique takes; None before any run has ended."""
-        known = self.seconds.get(technique) or [s for all_ in self.seconds.values() for s in all_]
-        return sum(known) / len(known) if known else None
+        seconds = self.seconds.get(technique) or [s for all_ in self.seconds.values() for s in all_]
+        return sum(seconds) / len(seconds) if seconds else None
 
     def left(self, running: Sequence[RunningJob] = (), slots: int = 1) -> float | None:
-        """Seconds until the study ends; None where nothing is known yet.
+        """Seconds until the study ends; None where nothing has been measured yet.
 
         Args:
             running: what goes on; counted as waiting until it has ended.
@@ -120,7 +120,7 @@ class Display:
         self._draw()
 
     def progress(self, title: str, phase: str, done: int, total: int) -> None:
-        """Of a run: `phase`, `done` of `total` steps."""
+        """Show how far a run is: `done` of `total` steps of its `phase`."""
         run = self.running[title]
         run.phase = phase
         # Loading and testing take about a tenth of a run each.
@@ -142,8 +142,8 @@ class Display:
         self._count(technique, status, seconds)
         left = self.clock.left(list(self.running.values()), self.slots)
         more = f", {clock(left)} left" if left and self.done < self.total else ""
-        said = score if not reason else f"{status}: {reason}"
-        line = f"[{self.done}/{self.total}] {title}: {said}"
+        result = score if not reason else f"{status}: {reason}"
+        line = f"[{self.done}/{self.total}] {title}: {result}"
         self.console.say(f"{line} ({clock(seconds)}{more})")
         self.bars.update(self.all, completed=self.done)
 
@@ -179,16 +179,16 @@ class Display:
             still = "all ended"
         if self.live is not None:
             failed = f", {self.failed} failed" if self.failed else ""
-            said = f"{self.done} of {self.total} {self.noun}{failed}, {still}"
+            summary = f"{self.done} of {self.total} {self.noun}{failed}, {still}"
             going = sum(run.fraction for run in self.running.values())
-            self.bars.update(self.all, said=said, completed=self.done + going)
+            self.bars.update(self.all, said=summary, completed=self.done + going)
             for title, run in self.running.items():
                 self.bars.update(self.tasks[title], completed=run.fraction, said=run.phase)
         elif self.running and time.monotonic() - self.spoke > 30:  # a sign of life in long runs
             self.spoke = time.monotonic()
-            each = "; ".join(f"{title}: {run.phase} {run.fraction:.0%}"
+            states = "; ".join(f"{title}: {run.phase} {run.fraction:.0%}"
                              for title, run in self.running.items())
-            self.console.say(f"{each}, {still}")
+            self.console.say(f"{states}, {still}")
 
 
 def clock(seconds: float) -> str:

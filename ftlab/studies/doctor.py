@@ -1,4 +1,4 @@
-"""What `ftlab doctor` looks at: can this installation run studies?"""
+"""The checks of `ftlab doctor`: can this installation run studies?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--dry-run` says: cells, what trains, what is computed once, and about how long it takes."""
+"""The answer of `--dry-run`: cells, what trains, what is computed once, and about how long."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ class Estimate:
 
     @property
     def plain_seconds(self) -> float:
-        """Of all runs, one after another, with nothing cached."""
-        return sum(each.plain_seconds for each in self.foreseen.values()) * len(self.plan.study.seeds)
+        """The seconds of all runs, one after another, with nothing cached."""
+        once = sum(runtime.plain_seconds for runtime in self.foreseen.values())
+        return once * len(self.plan.study.seeds)
 
     @property
     def total_seconds(self) -> float:
@@ -42,7 +43,7 @@ class Estimate:
         for planned in self.plan.cells:
             here = self.foreseen[planned.cell.key.config]
             total += here.cached_seconds * len(self.plan.study.seeds)
-            if here.cache is not None and not any(planned.shares_prefix(each) for each in made):
+            if here.cache is not None and not any(planned.shares_prefix(other) for other in made):
                 made.append(planned)
                 total += here.cache.build
         return total
@@ -57,7 +58,7 @@ class Estimate:
             here = self.foreseen[planned.cell.key.config]
             first, *others = _shortcuts(planned, here, self.plan.study)
             parts.append(_indented(f"{planned.cell.key.title}: {first}"))
-            parts += [_indented(each, 4) for each in others]
+            parts += [_indented(line, 4) for line in others]
         return Group(*parts)  # type: ignore[arg-type]  # all are renderable
 
     def _table(self) -> Table:
@@ -90,15 +91,15 @@ class Estimate:
         return table
 
     def _hardware(self) -> Iterator[str]:
-        """What was decided, once a backbone; with the techniques, where not all have it."""
+        """The decisions, once per backbone; with the techniques, where not all have them."""
         for backbone in dict.fromkeys(planned.cell.key.backbone for planned in self.plan.cells):
             cells = [planned.cell.key for planned in self.plan.cells
                      if planned.cell.key.backbone == backbone]
-            said: dict[str, list[str]] = {}
+            techniques_by_text: dict[str, list[str]] = {}
             for key in cells:
                 for text in self.foreseen[key.config].hardware:
-                    said.setdefault(text, []).append(key.technique)
-            for text, techniques in said.items():
+                    techniques_by_text.setdefault(text, []).append(key.technique)
+            for text, techniques in techniques_by_text.items():
                 some = f" ({', '.join(dict.fromkeys(techniques))})"
                 yield f"{backbone}: {text}{some if len(techniques) < len(cells) else ''}"
 

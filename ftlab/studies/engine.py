@@ -1,4 +1,4 @@
-"""Where runs are executed: the contract of engines, and how a machine is shared out."""
+"""The contract of engines, which execute runs, and how a machine is shared out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.addresses import shown
 from ftlab.errors import InputError
 
 SPECIFICATION, EVENTS, OUTPUT, STOP = "run.json", "events.jsonl", "output.log", "stop"
@@ -18,7 +17,7 @@ UNWRITABLE = 74
 """The exit code of a run whose reports cannot be written; sysexits(3) calls it EX_IOERR."""
 
 Event = dict[str, Any]
-"""What a run reports, with the key `event`.
+"""A report of a run, with the key `event`.
 
 `progress` (phase, done, total), `metrics` (step, time, metrics), `note` (text), `shortcut` (text:
 what is not computed anew, or why all is), `forecast` (what a cache is foreseen to save),
@@ -35,7 +34,7 @@ comes from engines whose runs are on other machines than the coordinator.
 
 @dataclass(frozen=True)
 class MachineShare:
-    """What one run may use of a machine.
+    """The part of a machine that one run may use.
 
     Attributes:
         threads: of the CPU, over all its processes; None for the libraries' own choice.
@@ -48,7 +47,7 @@ class MachineShare:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What the largest run of a study wants.
+    """The requirements of a study's largest run.
 
     Attributes:
         devices: one for each of its processes.
@@ -89,7 +88,7 @@ class Engine(ABC):
 
     @abstractmethod
     def events(self, patience: float) -> list[tuple[Path, Event]]:
-        """What the runs reported since the last call, in order, each run's `exit` last.
+        """The runs' reports since the last call, in order, each run's `exit` last.
 
         Args:
             patience: seconds to wait at most where nothing has happened.
@@ -105,7 +104,7 @@ class Engine(ABC):
 
 
 def died(code: int, done: bool) -> str:
-    """Why a process that gave no reason has ended; empty where it did what it should."""
+    """The reason why a process that gave none has ended; empty where it did what it should."""
     if code == 0 and done:
         return ""
     if code < 0:
@@ -116,35 +115,9 @@ def died(code: int, done: bool) -> str:
     return f"the run's process ended with exit code {code}"
 
 
-def make_engine(name: str, address: str | None = None) -> Engine:
-    """The engine of a name.
-
-    Args:
-        name: `local` or `ray`.
-        address: of the Ray cluster; None for the one that this machine belongs to.
-
-    Raises:
-        InputError: there is no such cluster, or Ray is not installed.
-    """
-    if name == "ray":
-        try:
-            from ftlab.studies.ray_engine import RayEngine
-        except ModuleNotFoundError as error:
-            if error.name != "ray":
-                raise
-            raise InputError("--engine ray: Ray is not installed",
-                             'pip install "ftlab[ray]"') from error
-        return RayEngine(address or "auto")
-    if address is not None:
-        raise InputError(f"--address {shown(address)}: only a Ray cluster has one", "--engine ray")
-    from ftlab.studies.local_engine import LocalEngine
-
-    return LocalEngine()
-
-
 @dataclass(frozen=True)
 class Machine:
-    """What may be shared out.
+    """A machine as it is shared out.
 
     Attributes:
         cores: CPU cores of this process.

@@ -1,4 +1,4 @@
-"""`python -m ftlab.studies.fork_server`: forks a process for every run that it is told to start.
+"""`python -m ftlab.studies.fork_server`: forks a process for every run that it is asked to start.
 
 Messages come as JSON lines on the standard input: `{"start": DIRECTORY, "threads": N, "gpus": []}`
 and `{"kill": DIRECTORY}`; answers go out as `{"directory": ..., "started": true}` and
@@ -16,19 +16,17 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ftlab.studies.engine import OUTPUT
+from ftlab.studies.engine import OUTPUT, SPECIFICATION
+from ftlab.studies.forked import GRACE, die_with, leave, redirect
 from ftlab.studies.json_lines import LineReader
 from ftlab.studies.preload import ImportsSeen, preload
-from ftlab.visible import guard_streams
 
-GRACE = 5.0  # seconds from the first signal to SIGKILL
 POLL = 0.02  # seconds from one look at the children to the next, while some are being ended
 END = ((0.0, signal.SIGTERM), (GRACE, signal.SIGKILL))
 """Seconds and signals by which a run is ended."""
@@ -58,7 +56,7 @@ def serve() -> None:
     learned = ImportsSeen()
     children: dict[int, _Child] = {}
     commands = LineReader(sys.stdin.fileno())
-    deaths = _hear_deaths()
+    deaths = _watch_deaths()
     closing = False
     while children or not closing:
         hurried = closing or any(child.due for child in children.values())
@@ -130,7 +128,7 @@ def _signal_rest(pid: int) -> None:
         os.killpg(pid, signal.SIGTERM)
 
 
-def _hear_deaths() -> int:
+def _watch_deaths() -> int:
     """A descriptor that can be read once a child has died, until `LineReader.read` empties it."""
     reading, writing = os.pipe()
     for descriptor in (reading, writing):
@@ -153,47 +151,28 @@ def _fork(message: dict[str, Any], learned: ImportsSeen) -> int:
     redirect(directory / OUTPUT)
     if message["gpus"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message["gpus"])
-    from ftlab.studies.run_process import main
 
     def body() -> int:
-        code = main(directory, message["threads"])
+        code = execute_folder(directory, message["threads"])
         if code == 0:
-            learned.tell()
+            learned.send()
         return code
 
     leave(body)
 
 
-def leave(body: Callable[[], int]) -> NoReturn:
-    """Run the body of a forked process and end it there, so that it never becomes its parent."""
-    code = 1
-    try:
-        code = body()
-    except BaseException:  # noqa: BLE001  # the fork's end: nothing above may see it
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):  # the disk of its output is full
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+def execute_folder(directory: Path, threads: int | None) -> int:
+    """Execute the run of a folder, with its ranks where it has several; the exit code."""
+    from ftlab.studies.run_process import execute, execute_pack, journal
 
+    specification = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
+    if "members" in specification:
+        return execute_pack(directory, specification["members"], threads, journal(directory))
+    if specification["trainer"]["devices"] > 1:
+        from ftlab.studies.ddp_ranks import supervise
 
-def redirect(output: Path) -> None:
-    """Give this process a file for what it prints, and nothing to read."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    guard_streams()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-
-def die_with(parent: int) -> None:
-    """Be killed when the parent is (Linux; elsewhere a killed server leaves its runs)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died before
-            os._exit(1)
+        return supervise(directory, specification, threads)
+    return execute(directory, specification, threads, journal(directory))
 
 
 def adopt_orphans() -> None:

@@ -80,7 +80,7 @@ class HeldElsewhere:
             self._display.note(f"waiting for {len(runs)} runs, held by {who}")
 
     def work(self, cell: Cell | None = None) -> bool:
-        """Tell if another command holds a run of a cell, or any; in an outage none is known."""
+        """Return whether another command holds a run of a cell, or any; False in an outage."""
         try:
             held = self._queue.held()
         except FtlabError:

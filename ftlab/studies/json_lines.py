@@ -19,7 +19,7 @@ class LineReader:
         self.descriptor, self.rest, self.ended = descriptor, b"", False
 
     def read(self, patience: float | None, other: int | None = None) -> list[dict[str, Any]]:
-        """What has come; waits at most `patience` seconds for something, None for ever.
+        """The messages that have come; waits at most `patience` seconds for one, None for ever.
 
         Args:
             patience: in seconds.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Machine, MachineShare, Requirements
-from ftlab.studies.fork_server import GRACE
+from ftlab.studies.forked import GRACE
 from ftlab.studies.json_lines import LineReader
 
 POLL = 0.05  # seconds from one look at the runs' files to the next
@@ -25,7 +25,7 @@ POLL = 0.05  # seconds from one look at the runs' files to the next
 class _Running:
     tail: _Tail
     share: MachineShare
-    heard: float | None = None  # not before the server, which may still import, has started it
+    last_sign: float | None = None  # not before the server, which may still import, has started it
     reason: str = ""  # why it is being ended
     blame: str = ""  # which of its processes, as its supervisor says
 
@@ -69,7 +69,7 @@ class LocalEngine(Engine):
     def start(self, directory: Path) -> None:
         share = self._shares.pop(0)
         self._running[directory] = _Running(_Tail(directory / EVENTS), share)
-        self._tell({"start": str(directory), "threads": share.threads, "gpus": share.gpus})
+        self._send({"start": str(directory), "threads": share.threads, "gpus": share.gpus})
 
     def prune(self, directory: Path) -> None:
         (directory / STOP).touch()
@@ -78,7 +78,7 @@ class LocalEngine(Engine):
         until = time.monotonic() + patience
         while True:
             ended = self._answers(min(POLL, max(0.0, until - time.monotonic())))
-            news = [each for directory in self._running for each in self._read(directory)]
+            news = [entry for directory in self._running for entry in self._read(directory)]
             for directory, event in ended:
                 news += self._read(directory)
                 run = self._running.pop(directory)
@@ -95,7 +95,7 @@ class LocalEngine(Engine):
         run = self._running[directory]
         events = list(run.tail.read())
         if events:
-            run.heard = time.monotonic()
+            run.last_sign = time.monotonic()
         for event in events:
             if run.reason and event["event"] == "failed":
                 run.blame = event["reason"]
@@ -103,28 +103,28 @@ class LocalEngine(Engine):
 
     def _end_silent(self) -> None:
         for directory, run in self._running.items():
-            if self._timeout is None or run.heard is None or run.reason:
+            if self._timeout is None or run.last_sign is None or run.reason:
                 continue
-            silent = time.monotonic() - run.heard
+            silent = time.monotonic() - run.last_sign
             if silent > self._timeout:
                 run.reason = f"no sign of life for {silent:.0f} s"
-                self._tell({"kill": str(directory)})
+                self._send({"kill": str(directory)})
 
     def _answers(self, patience: float) -> list[tuple[Path, Event]]:
         """Runs that have ended, as the server says; all of them where it has died."""
         ended: list[tuple[Path, Event]] = []
-        for said in self._answers_of.read(patience):
-            directory = Path(said["directory"])
-            if "started" in said:
-                self._running[directory].heard = time.monotonic()
+        for answer in self._answers_of.read(patience):
+            directory = Path(answer["directory"])
+            if "started" in answer:
+                self._running[directory].last_sign = time.monotonic()
             else:
-                exit_ = {"event": "exit", "code": said["code"], "lost": said["code"] < 0}
+                exit_ = {"event": "exit", "code": answer["code"], "lost": answer["code"] < 0}
                 ended.append((directory, exit_))
         if self._answers_of.ended:
             self._reap()
-            known = dict(ended)
+            answered = dict(ended)
             ended += [(directory, {"event": "exit", "code": -signal.SIGKILL, "lost": True})
-                      for directory in self._running if directory not in known]
+                      for directory in self._running if directory not in answered]
         return ended
 
     def _reap(self) -> None:
@@ -135,7 +135,7 @@ class LocalEngine(Engine):
             stream.close()
         self._server = self._serve()
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         assert self._server.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died: `_answers` sees it
             os.write(self._server.stdin.fileno(), f"{json.dumps(message)}\n".encode())

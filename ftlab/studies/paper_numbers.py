@@ -46,7 +46,7 @@ class PaperNumber:
 
 @dataclass(frozen=True)
 class Paper:
-    """What is published, where, and how it was measured.
+    """A publication's numbers, where they stand and how they were measured.
 
     Attributes:
         citation, url, where: authors and year, address, table and row.
@@ -55,7 +55,7 @@ class Paper:
         tolerance: in the metric's own unit; None where only an interval can tell.
         protocol: split, metric, averaging, preprocessing and initialisation, in words.
         numbers: as printed, in the metric's own unit, in the file's order.
-        said: all of it, as the study file has it.
+        written: all of it, as the study file has it.
     """
 
     citation: str
@@ -66,7 +66,7 @@ class Paper:
     tolerance: float | None
     protocol: Mapping[str, str]
     numbers: tuple[PaperNumber, ...]
-    said: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_paper(value: Any, report: str, axes: Mapping[str, Sequence[str]],
@@ -85,26 +85,26 @@ def check_paper(value: Any, report: str, axes: Mapping[str, Sequence[str]],
     """
     if value is None:
         return None
-    said = _known(value, _KEYS, place)
-    texts = {name: _text(said.get(name), place / name) for name in _TEXTS}
-    protocol = _known(said.get("protocol"), PROTOCOL, place / "protocol")
+    entry = _known(value, _KEYS, place)
+    texts = {name: _text(entry.get(name), place / name) for name in _TEXTS}
+    protocol = _known(entry.get("protocol"), PROTOCOL, place / "protocol")
     words = {name: _text(protocol.get(name), place / "protocol" / name) for name in PROTOCOL}
-    metric = name_of(str(said.get("metric", report)))
+    metric = name_of(str(entry.get("metric", report)))
     if not metric.startswith(("test/", "val/")):
         raise InputError(f"{place / 'metric'}: {metric!r} is no metric of a split",
                          "test/accuracy, val/f1_macro, ...")
-    unit = said.get("unit")
+    unit = entry.get("unit")
     if unit not in UNITS:
         raise InputError(f"{place / 'unit'}: in which unit are the numbers, {unit!r}?",
                          "percent (95.1), fraction (0.951), or plain for a metric without unit")
-    tolerance = said.get("tolerance")
+    tolerance = entry.get("tolerance")
     if tolerance is not None:
         tolerance = _number(tolerance, place / "tolerance") * UNITS[unit]
         if tolerance < 0:
             raise InputError(f"{place / 'tolerance'}: below zero", "a distance in the same unit")
-    numbers = _numbers(said.get("numbers"), unit, axes, groups, place / "numbers")
+    numbers = _numbers(entry.get("numbers"), unit, axes, groups, place / "numbers")
     return Paper(**texts, metric=metric, unit=unit, tolerance=tolerance, protocol=words,
-                 numbers=numbers, said=said)
+                 numbers=numbers, written=entry)
 
 
 def _numbers(value: Any, unit: str, axes: Mapping[str, Sequence[str]], groups: Sequence[str],
@@ -114,7 +114,7 @@ def _numbers(value: Any, unit: str, axes: Mapping[str, Sequence[str]], groups: S
                for backbone in backbones for name in (*axes["datasets"], *groups)}
     if len(backbones) == 1:  # its name need not be said
         targets |= {target[0]: target for target in targets.values()}
-    found = []
+    numbers = []
     for technique, entries in _mapping(value, place).items():
         here = place / str(technique)
         if technique not in axes["techniques"]:
@@ -129,18 +129,18 @@ def _numbers(value: Any, unit: str, axes: Mapping[str, Sequence[str]], groups: S
             number = _in_unit(one.get("value"), unit, there)
             name, backbone, is_data = targets[str(target)]
             where = str(one.get("where", ""))
-            found.append(PaperNumber(str(technique), backbone, name if is_data else "",
+            numbers.append(PaperNumber(str(technique), backbone, name if is_data else "",
                                    "" if is_data else name, number, where))
     seen: set[tuple[str, str, str, str]] = set()
-    for number_ in found:
+    for number_ in numbers:
         key = (number_.technique, number_.backbone, number_.dataset, number_.group)
         if key in seen:
             raise InputError(f"{place / number_.technique}: a number stands twice, with and "
                              "without `from`", "remove one of the two")
         seen.add(key)
-    if not found:
+    if not numbers:
         raise InputError(f"{place}: at least one is needed", "numbers: {lora: {sst2: 95.1}}")
-    return tuple(found)
+    return tuple(numbers)
 
 
 def _in_unit(value: Any, unit: str, place: Place) -> float:
@@ -177,8 +177,8 @@ def _mapping(value: Any, place: Place) -> dict[Any, Any]:
 
 
 def _known(value: Any, keys: Sequence[str], place: Place) -> dict[Any, Any]:
-    said = _mapping(value, place)
-    for key in said:
+    entries = _mapping(value, place)
+    for key in entries:
         if key not in keys:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, list(keys)))
-    return said
+    return entries

@@ -51,7 +51,7 @@ class PlannedCell:
     notes: tuple[str, ...] = ()
 
     def shares_prefix(self, other: PlannedCell) -> bool:
-        """Whether what the frozen blocks hand on is the same in both cells."""
+        """Return whether the frozen blocks give both cells the same activations."""
         mine, theirs = ((c.cell.key.backbone, c.cell.key.dataset, c.frozen_blocks)
                         for c in (self, other))
         return mine == theirs and self.frozen_blocks > 0
@@ -64,7 +64,7 @@ class PlannedCell:
 
 @dataclass
 class Plan:
-    """What a study comes to.
+    """The cells of a study as they will run.
 
     Attributes:
         study: the study.
@@ -201,9 +201,9 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
             except Incompatible as error:
                 raise Incompatible(f"dataset {d}, backbone {b}: {error.what}",
                                    error.mend) from error
-            own = [c for c in study.cells if (c.key.dataset, c.key.backbone) == (d, b)]
-            if own:
-                yield backbone, data, own
+            cells = [c for c in study.cells if (c.key.dataset, c.key.backbone) == (d, b)]
+            if cells:
+                yield backbone, data, cells
         made.note(*(f"{d}: {note}" for note in data.notes))
 
 

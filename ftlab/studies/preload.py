@@ -1,4 +1,4 @@
-"""What the server does once so that no run has to: imports, tables, and a heap that stays shared.
+"""Done once in the server so that no run has to: imports, tables, and a heap that stays shared.
 
 No tensor is computed before the fork, which OpenMP's threads would not survive.
 """
@@ -64,7 +64,7 @@ def settle() -> None:
 
 
 class ImportsSeen:
-    """What runs had to import beyond the preloaded: told through a pipe, imported once.
+    """Modules that runs had to import beyond the preloaded: sent through a pipe, imported once.
 
     Which network a run has, say, is known from its files alone. Only submodules of packages that
     are here already are taken, from runs that ended well.
@@ -75,19 +75,19 @@ class ImportsSeen:
         self._lines = LineReader(descriptor)
         self._before = set(sys.modules)
 
-    def tell(self) -> None:
-        """In a run's process, at its end: say what it has imported."""
-        known = {name.partition(".")[0] for name in self._before}
+    def send(self) -> None:
+        """In a run's process, at its end: send the names of what it has imported."""
+        packages = {name.partition(".")[0] for name in self._before}
         new = [name for name in sys.modules
-               if name not in self._before and name.partition(".")[0] in known]
+               if name not in self._before and name.partition(".")[0] in packages]
         os.set_blocking(self._write, False)
-        with contextlib.suppress(BlockingIOError):  # the server is far behind: another run tells it
+        with contextlib.suppress(BlockingIOError):  # the server is far behind: another run sends it
             for part in _parts(new):
                 os.write(self._write, f"{json.dumps({'modules': part})}\n".encode())
 
     def take(self) -> None:
         """In the server: import it too."""
-        names = {name for said in self._lines.read(0.0) for name in said["modules"]}
+        names = {name for message in self._lines.read(0.0) for name in message["modules"]}
         for name in sorted(names - self._before):
             with contextlib.suppress(Exception):  # whoever needs it will say what is wrong
                 importlib.import_module(name)
@@ -99,7 +99,7 @@ class ImportsSeen:
 def _parts(names: list[str]) -> Iterator[list[str]]:
     part: list[str] = []
     for name in names:
-        if part and sum(len(each) + 4 for each in (*part, name)) > LONGEST:
+        if part and sum(len(module) + 4 for module in (*part, name)) > LONGEST:
             yield part
             part = []
         part.append(name)

@@ -1,4 +1,4 @@
-"""Where a number came from: versions, commit, machine."""
+"""The provenance of a number: versions, commit, machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAG = "ftlab.provenance"
 
 
 def here() -> dict[str, Any]:
-    """Of this process: package versions, ftlab's commit if it runs from a checkout, device."""
+    """Of this process: package versions, ftlab's commit where it runs from a checkout, device."""
     return {
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -50,7 +50,7 @@ def _commit() -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        said = [
+        outputs = [
             subprocess.run(
                 ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
             ).stdout.strip()
@@ -58,18 +58,18 @@ def _commit() -> str:
         ]
     except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
         return ""
-    return said[0] + ("+" if said[1] else "")
+    return outputs[0] + ("+" if outputs[1] else "")
 
 
 def collect(study: str, question: str, cells: Iterable[CellRecord]) -> dict[str, Any]:
-    """Of a study's finished runs, as the store holds it: each distinct environment once."""
+    """The provenance of a study's finished runs, as stored: each distinct environment once."""
     environments: list[Any] = []
     fingerprints: dict[str, dict[str, str]] = {"datasets": {}, "backbones": {}}
     for cell in cells:
         for run in cell.finished:
-            said = json.loads(run.tags.get(TAG, "{}"))
-            if said and said not in environments:
-                environments.append(said)
+            environment = json.loads(run.tags.get(TAG, "{}"))
+            if environment and environment not in environments:
+                environments.append(environment)
             for kind, name in (("dataset", cell.key.dataset), ("backbone", cell.key.backbone)):
                 fingerprints[kind + "s"][name] = run.tags.get(f"ftlab.{kind}_sha256", "")
     return {"study": study, "question": question, "environments": environments, **fingerprints}

@@ -52,7 +52,7 @@ def portion(machines: Sequence[Machine], need: Requirements, workers: int | None
 
 
 def room(machines: Sequence[Machine], cpus: int, gpus: int) -> int:
-    """How many runs of so many CPUs and GPUs the nodes hold at a time."""
+    """Count the runs of so many CPUs and GPUs that the nodes hold at a time."""
     return sum(
         min(node.cores // cpus, len(node.gpus) // gpus if gpus else node.cores) for node in machines)
 
@@ -73,13 +73,13 @@ def connect(address: str) -> None:
     Raises:
         InputError: there is no such cluster.
     """
-    said = shown(address)  # it may hold a password
+    place = shown(address)  # it may hold a password
     if "://" in address:
         raise InputError(
-            f"--address {said}: Ray's client does not carry a study",
+            f"--address {place}: Ray's client does not carry a study",
             "start ftlab on a machine of the cluster: --address HOST:PORT, or ray job submit",
         )
-    # Ray's own SIGTERM handler leaves without telling anyone; ours stops in order.
+    # Ray's own SIGTERM handler leaves at once; ours stops in order.
     ours = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     if address == "local":
@@ -90,7 +90,7 @@ def connect(address: str) -> None:
                      include_dashboard=False if address == "local" else None)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--address {said}: {redact(first)}",
+        raise InputError(f"--address {place}: {redact(first)}",
                          "start a cluster: ray start --head; give its address") from error
     finally:
         if ours:

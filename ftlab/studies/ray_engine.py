@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Requirements
-from ftlab.studies.fork_server import GRACE
+from ftlab.studies.forked import GRACE
 from ftlab.studies.ray_cluster import connect, nodes, portion, room
 from ftlab.studies.ray_runner import Runner
 
@@ -34,13 +34,13 @@ class _Going:
     Attributes:
         runner: its actor.
         places: tried so far, this one included.
-        heard: when it last answered; 0 before it has begun the run.
+        last_sign: when it last answered; 0 before it has begun the run.
         node: where.
     """
 
     runner: Any
     places: int = 1
-    heard: float = 0.0
+    last_sign: float = 0.0
     node: str = "a node that was to start it"
 
 
@@ -124,12 +124,12 @@ class RayEngine(Engine):
         """The events of an answer; asks for more unless the run has ended."""
         going = self._running[directory]
         try:
-            said: list[Event] = ray.get(answer)
+            events: list[Event] = ray.get(answer)
         except RayError as error:
             return self._broken(directory, error)
-        going.heard = time.monotonic()
+        going.last_sign = time.monotonic()
         news = []
-        for event in said:
+        for event in events:
             if event["event"] == "file":
                 path = directory / event["name"]
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ class RayEngine(Engine):
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             reason = f"on the Ray cluster: {last}"
             return [self._gone(directory, str(error), code=1, lost=False, reason=reason[:500])]
-        if not going.heard and going.places < PLACES:
+        if not going.last_sign and going.places < PLACES:
             # Ray takes a while to see that a node is dead, and gives its places away until then.
             ray.kill(going.runner)
             self._place(directory, going.places + 1)
@@ -177,15 +177,15 @@ class RayEngine(Engine):
         news = []
         for answer, directory in list(self._awaited.items()):
             going = self._running[directory]
-            silent = time.monotonic() - going.heard
-            if self._timeout is not None and going.heard and silent > self._timeout:
+            silent = time.monotonic() - going.last_sign
+            if self._timeout is not None and going.last_sign and silent > self._timeout:
                 del self._awaited[answer]
                 news.append((directory, self._lost(directory, f"no answer for {silent:.0f} s")))
         return news
 
     def _let_go(self) -> None:
         """Give places back that no run has wanted for a while, or that another waits for."""
-        wanted = any(not going.heard for going in self._running.values())
+        wanted = any(not going.last_sign for going in self._running.values())
         for runner, since in list(self._idle):
             if wanted or time.monotonic() - since > IDLE:
                 self._idle.remove((runner, since))

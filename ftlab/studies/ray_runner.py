@@ -1,4 +1,4 @@
-"""What happens on a node of a Ray cluster: one run after the other, as the coordinator asks.
+"""Executes runs on a node of a Ray cluster, one after the other, as the coordinator asks.
 
 A node shares no file system with the coordinator. The specification comes in a call, and what the
 run reports and writes goes back in the answers of others. Knows nothing of Ray itself.
@@ -34,7 +34,7 @@ class Runner:
 
     A file comes back as events `file` (name, data: the next bytes of it), before `exit`; the first
     event is `node` (name). `environment` comes when it is known, some seconds into the first run,
-    so that nobody waits for it who has to hear of the run or speak to it.
+    so that no event of the run and no call to it has to wait for it.
 
     Args:
         folder: where the study's relative paths start, if this machine has it.
@@ -56,7 +56,7 @@ class Runner:
         self._directory = self._home / name
         self._directory.mkdir()
         (self._directory / SPECIFICATION).write_text(specification, encoding="utf-8")
-        self._leaving, self._told = None, False
+        self._leaving, self._environment_sent = None, False
         self._workers.start(self._directory)
         return [{"event": "node", "name": platform.node()}]
 
@@ -67,19 +67,19 @@ class Runner:
         if self._asked.returncode:
             last = (errors.strip().splitlines() or ["no reason given"])[-1]
             raise RuntimeError(f"ftlab does not work on {platform.node()}: {last}")
-        said: dict[str, Any] = json.loads(output)
-        return said
+        environment: dict[str, Any] = json.loads(output)
+        return environment
 
     def more(self) -> list[Event]:
-        """What the run has reported since, its files, and its `exit` last; waits a second."""
+        """The run's reports since the last call, its files, and its `exit` last; waits a second."""
         with self._busy:
             if self._leaving is not None:
                 return [next(self._leaving)]
             news = [event for _, event in self._workers.events(PATIENCE)]
             ended = bool(news) and news[-1]["event"] == "exit"
-            if not self._told and (ended or self._asked.poll() is not None):
+            if not self._environment_sent and (ended or self._asked.poll() is not None):
                 news.insert(0, {"event": "environment", "said": self._environment})
-                self._told = True
+                self._environment_sent = True
             if ended:
                 self._leaving = self._leave(news.pop())
             return news

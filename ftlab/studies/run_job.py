@@ -1,36 +1,33 @@
-"""One run of a study on its way: its events, its end, and what the store hears of it."""
+"""A run on its way: its events, its outcome, and its record in the store."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ftlab.errors import FtlabError
 from ftlab.files import write
 from ftlab.studies import provenance
+from ftlab.studies.dispatch import Job, JobOutcome
 from ftlab.studies.display import Display
-from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, died
+from ftlab.studies.engine import SPECIFICATION, Event, died
 from ftlab.studies.plan import PlannedCell
-from ftlab.studies.run_queue import Claim, Queue
-from ftlab.studies.shared_process import SharedJob
 from ftlab.studies.study import Study
 from ftlab.tracking.artifacts import sha256_tags
 from ftlab.tracking.tracker import Status, Tracker
 from ftlab.training.manifest import FAILED, MANIFEST
 
 ATTEMPTS = 3  # at a run whose machine vanishes
+PART = 1_000_000  # steps from the first of a fit to the first of the next one of the same job
 
 
 @dataclass
 class StudyOutcome:
-    """What became of a study's runs.
+    """The outcome of a study's runs.
 
     Attributes:
         finished, failed: how many runs; the finished ones of earlier commands are counted.
@@ -42,113 +39,172 @@ class StudyOutcome:
     failures: list[str] = field(default_factory=list)
 
 
-class RunContext(Protocol):
-    """What a run needs of the study's coordinator.
+@dataclass(frozen=True)
+class Workspace:
+    """The places that the runs of a command write to.
 
     Attributes:
-        queue: of which the runs are held.
+        tracker: the store.
+        display: the terminal.
         work: folder of the runs' folders.
         environment: provenance, as JSON.
-        report: the metric that is shown.
-        waiting: cells and seeds to do.
-        attempts: at each of them.
-        solitary: those that share no process.
-        outcome: counts the ends.
     """
 
-    study: Study
     tracker: Tracker
-    queue: Queue
     display: Display
     work: Path
-    environment: str
-    report: str
-    waiting: deque[tuple[str, int]]
-    attempts: Counter[tuple[str, int]]
-    solitary: set[tuple[str, int]]
-    outcome: StudyOutcome
-
-    def ended(self, cell_id: str, claim: Claim) -> None:
-        """One of a cell's runs has ended, which we held by a claim."""
-
-    def to_come(self, planned: PlannedCell) -> int:
-        """How many runs that have not ended read the frozen prefix of a cell; at least one."""
+    environment: str = field(default_factory=lambda: json.dumps(provenance.here(), sort_keys=True))
 
 
-class StudyRun(SharedJob):
-    """One run, as the coordinator sees it.
+class RunJob(Job):
+    """One fit on its way, or several one after another in one MLflow run.
+
+    It reads what the process reports and writes the record. It holds no queue: `end` gives the
+    outcome of the run, and whoever made the job calls `close` or `drop`.
 
     Args:
-        runs: the coordinator's.
-        cell_id: MLflow's parent run.
-        planned: the cell.
-        seed: of the run.
-        claim: by which this command holds it.
-        directory: in a pack; a run by itself has one of its own.
+        space: where it writes.
+        planned: its cell.
+        title: names it to people.
+        run_id: of the store.
         share: of its process's time that counts as this run's.
+        remarks: tags that later remarks of the process are added to.
+
+    Attributes:
+        directory: of the present fit.
+        specification: of the run, for its process.
+        part, parts: the number of the present fit, from 0, and how many there are.
+        metrics: that the fit ended with; empty before.
+        curves: names of metrics that were logged step by step.
     """
 
-    def __init__(self, runs: RunContext, cell_id: str, planned: PlannedCell, seed: int,
-                 claim: Claim, directory: Path | None = None, share: float = 1.0) -> None:
-        key, self.tracker = planned.cell.key, runs.tracker
-        self.runs, self.cell_id, self.planned, self.seed = runs, cell_id, planned, seed
-        self.claim = claim
-        self.title, self.share = f"{key.title}, seed {seed}", share
-        for left in leftovers(runs.work, planned, seed):  # which nobody holds
-            shutil.rmtree(left, ignore_errors=True)
-        self.directory = directory or folder_of(runs.work, planned, seed, claim.token)
-        self.metrics: dict[str, float] = {}
+    vanished = "lost"
+    """The key of the event `exit` that makes another attempt worth while."""
+    part, parts = 0, 1
+
+    def __init__(self, space: Workspace, planned: PlannedCell, title: str, run_id: str,
+                 share: float, remarks: Mapping[str, Sequence[str]]) -> None:
+        self.tracker, self.display = space.tracker, space.display
+        self.planned, self.title, self.run_id, self.share = planned, title, run_id, share
+        self.remarks = {name: list(texts) for name, texts in remarks.items()}
+        self.curves: set[str] = set()
         self.measured: dict[str, float] = {}  # so far; of a run that fails it is all there is
         self.step = 0
-        self.course: set[str] = set()  # metrics that have one
-        self.reason = ""
-        self.remarks = {"ftlab.note": list(planned.notes)} if planned.notes else {}
-        said = runs.study.specification(planned.cell, seed)
-        self.specification = {**said, "study": key.study, "fingerprints": fingerprints(planned),
-                              "runs_to_come": runs.to_come(planned)}
-        write_specification(self.directory, self.specification)
-        self.run_id = self.tracker.open_run(cell_id, seed, said)
-        tags = {provenance.TAG: runs.environment, **fingerprints(planned),
+        tags = {provenance.TAG: space.environment, **fingerprints(planned),
                 **{name: "\n".join(texts) for name, texts in self.remarks.items()}}
-        self.tracker.set_tags(self.run_id, tags)
-        log_data(self.tracker, self.run_id, planned)
+        self.tracker.set_tags(run_id, tags)
+        log_data(self.tracker, run_id, planned)
         self.begin = time.monotonic()
-        runs.display.run_started(self.title, key.technique, share)
+        self.display.run_started(title, planned.cell.key.technique, share)
+
+    def prepare(self, directory: Path, specification: Mapping[str, Any]) -> None:
+        """Make the folder of the next fit."""
+        self.directory, self.specification = directory, dict(specification)
+        self.metrics: dict[str, float] = {}
+        self.reason = ""
+        write_specification(directory, specification)
 
     def event(self, event: Event) -> None:
         match event["event"]:
             case "progress":
-                self.runs.display.progress(
-                    self.title, event["phase"], event["done"], event["total"])
+                total = event["total"]
+                self.display.progress(self.title, event["phase"], self.part * total + event["done"],
+                                      self.parts * total)
             case "metrics":
-                self.step, now = event["step"], event["time"]
-                self.course |= event["metrics"].keys()
-                self.tracker.log_metrics(self.run_id, event["metrics"], self.step, now)
-            case "note" | "shortcut" | "precision" | "hardware" | "compile" | "environment":
-                self.tracker.set_tags(self.run_id, self.tags(event))
+                self.step = self.part * PART + event["step"]
+                self.curves |= event["metrics"].keys()
+                self.tracker.log_metrics(self.run_id, event["metrics"], self.step, event["time"])
+                if "epoch" in event["metrics"]:
+                    self.epoch_ended(event["metrics"])
+            case "note" | "shortcut" | "precision" | "hardware" | "compile":
+                texts = self.remarks.setdefault(f"ftlab.{event['event']}", [])
+                if event["text"] not in texts:
+                    texts.append(event["text"])
+                self.tracker.set_tags(self.run_id, {f"ftlab.{event['event']}": "\n".join(texts)})
+            case "environment":
+                environment = json.dumps(event["said"], sort_keys=True)
+                self.tracker.set_tags(self.run_id, {provenance.TAG: environment})
             case "measured":
                 self.measured |= event["metrics"]
             case "failed":
                 self.reason = event["reason"]
             case "done":
-                self.metrics, now = event["metrics"], int(time.time() * 1000)
-                # MLflow's value of a metric is the one of the highest step: the restored epoch's.
-                # What was measured once is at step 0, where the UI draws bars; later, empty lines.
-                for again in (True, False):
-                    last = {k: v for k, v in self.metrics.items() if (k in self.course) is again}
-                    step = self.step + 1 if again else 0
-                    self.tracker.log_metrics(self.run_id, last, step, now)
+                self.metrics = event["metrics"]
+                self.fit_ended()
 
-    def end(self, event: Event) -> None:
-        runs, outcome = self.runs, self.runs.outcome
-        reason = event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
-        if not self._ours():
-            self._again("another command took the run over; this result is refused")
-            return
-        if event.get("machine_lost") and runs.attempts[self.cell_id, self.seed] < ATTEMPTS:
-            self._again(reason)
-            runs.display.note(f"{self.title}: {reason}; it will be begun again")
-            return
+    def epoch_ended(self, metrics: Mapping[str, float]) -> None:  # a study's runs are not pruned
+        """Take an epoch's validation metrics, as they were logged."""
+
+    def fit_ended(self) -> None:  # a trial's metrics are logged with its last seed's
+        """Take `metrics` as the fit's last ones."""
+
+    def lacking(self) -> str:
+        """The reason why a fit that ended well has metrics of no use; empty where there is none."""
+        return ""
+
+    def end(self, event: Event) -> Iterator[tuple[Job, JobOutcome]]:
+        reason = (event.get("reason") or self.reason or died(event["code"], bool(self.metrics))
+                  or self.lacking())
+        again = bool(event.get(self.vanished))
+        yield self, JobOutcome("again" if again else "failed" if reason else "done", reason)
+
+    def show(self, status: str, metric: str, reason: str) -> None:
+        """Show the end of the job, with its value of a metric."""
+        score = f"{metric} {self.metrics[metric]:.4f}" if metric in self.metrics else ""
+        seconds = self.share * (time.monotonic() - self.begin)
+        self.display.run_ended(self.title, status, seconds, score, reason)
+
+    def drop(self, reason: str) -> None:
+        """Record that this attempt gives nothing and another will be made."""
+        self.interrupted(reason)
+        self.display.run_dropped(self.title)
+
+    def interrupted(self, why: str) -> None:
+        self.tracker.end_run(self.run_id, "KILLED", why)
+        shutil.rmtree(self.directory, ignore_errors=True)  # whoever took it over has removed it
+
+
+class StudyRun(RunJob):
+    """One run of a study.
+
+    Args:
+        space: where it writes.
+        study: its study.
+        cell_id: MLflow's parent run.
+        planned: the cell.
+        seed: of the run.
+        token: of the claim by which this command holds it.
+        runs_to_come: how many runs read the frozen prefix of the cell, this one included.
+        directory: in a shared process; a run by itself has one of its own.
+        share: of its process's time that counts as this run's.
+    """
+
+    vanished = "machine_lost"
+
+    def __init__(self, space: Workspace, study: Study, cell_id: str, planned: PlannedCell,
+                 seed: int, token: int, runs_to_come: int, directory: Path | None = None,
+                 share: float = 1.0) -> None:
+        self.cell_id, self.seed, self.report = cell_id, seed, study.report
+        for left in leftovers(space.work, planned, seed):  # which nobody holds
+            shutil.rmtree(left, ignore_errors=True)
+        config = study.specification(planned.cell, seed)
+        self.prepare(directory or folder_of(space.work, planned, seed, token), {
+            **config, "study": planned.cell.key.study, "fingerprints": fingerprints(planned),
+            "runs_to_come": runs_to_come})
+        run_id = space.tracker.open_run(cell_id, seed, config)
+        remarks = {"ftlab.note": planned.notes} if planned.notes else {}
+        super().__init__(space, planned, title_of(planned, seed), run_id, share, remarks)
+
+    def fit_ended(self) -> None:
+        now = int(time.time() * 1000)
+        # MLflow's value of a metric is the one of the highest step: the restored epoch's.
+        # What was measured once is at step 0, where the UI draws bars; later, empty lines.
+        for again in (True, False):
+            last = {k: v for k, v in self.metrics.items() if (k in self.curves) is again}
+            self.tracker.log_metrics(self.run_id, last, self.step + 1 if again else 0, now)
+
+    def close(self, reason: str) -> None:
+        """Record the end of the run, and its files; `reason` where it failed."""
         status: Status = "FAILED" if reason else "FINISHED"
         if reason:
             mark_failed(self.directory / "checkpoint", reason)
@@ -160,42 +216,12 @@ class StudyRun(SharedJob):
             self.tracker.end_run(self.run_id, status, reason)
             if not reason:
                 self.tracker.discard(self.run_id, self.directory)
-        known = runs.report in self.metrics
-        score = f"{runs.report} {self.metrics[runs.report]:.4f}" if known else ""
-        seconds = self.share * (time.monotonic() - self.begin)
-        runs.display.run_ended(self.title, status, seconds, score, reason)
-        if reason:
-            outcome.failed += 1
-            where = self.directory / OUTPUT
-            outcome.failures.append(f"{self.title}: {reason} (output: {where})")
-        else:
-            outcome.finished += 1
-        runs.ended(self.cell_id, self.claim)
+        self.show(status, self.report, reason)
 
-    def _ours(self) -> bool:
-        try:
-            return self.runs.queue.ours(self.claim)
-        except FtlabError:  # an outage of the queue: a result is not thrown away for that
-            return True
 
-    def _again(self, reason: str) -> None:
-        """Let another attempt be made; this one stays in the store as KILLED."""
-        self.tracker.end_run(self.run_id, "KILLED", reason)
-        shutil.rmtree(self.directory, ignore_errors=True)  # whoever took it over has removed it
-        self.runs.queue.release(self.claim)
-        self.runs.display.run_dropped(self.title)
-        self.runs.waiting.append((self.cell_id, self.seed))
-
-    def alone(self, why: str) -> None:
-        self.runs.attempts[self.cell_id, self.seed] -= 1
-        self.runs.solitary.add((self.cell_id, self.seed))
-        self._again(why)
-
-    def interrupted(self, why: str) -> None:
-        self.tracker.end_run(self.run_id, "KILLED", why)
-        shutil.rmtree(self.directory, ignore_errors=True)
-        with contextlib.suppress(FtlabError):  # others take it over where they see us gone
-            self.runs.queue.release(self.claim)
+def title_of(planned: PlannedCell, seed: int) -> str:
+    """The name of a run for people."""
+    return f"{planned.cell.key.title}, seed {seed}"
 
 
 def folder_of(work: Path, planned: PlannedCell, seed: int, token: object, end: str = "") -> Path:
@@ -226,22 +252,22 @@ def mark_failed(checkpoint: Path, reason: str) -> None:
     if not manifest.exists():
         shutil.rmtree(checkpoint, ignore_errors=True)
         return
-    said = {FAILED: reason, **json.loads(manifest.read_text(encoding="utf-8"))}
-    write(manifest, json.dumps(said, indent=1) + "\n")
+    marked = {FAILED: reason, **json.loads(manifest.read_text(encoding="utf-8"))}
+    write(manifest, json.dumps(marked, indent=1) + "\n")
     for rest in checkpoint.glob("*.tmp"):
         rest.unlink()
 
 
-def write_specification(directory: Path, said: Mapping[str, Any]) -> None:
+def write_specification(directory: Path, specification: Mapping[str, Any]) -> None:
     """Make a run's folder anew, with its specification."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    (directory / SPECIFICATION).write_text(json.dumps(said, indent=1), encoding="utf-8")
+    (directory / SPECIFICATION).write_text(
+        json.dumps(specification, indent=1), encoding="utf-8")
 
 
 def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:
     """Say in the store which data a run used."""
     source = str(planned.cell.data["init_args"].get("train", ""))
-    for split, counts in planned.data_profile.items():
-        name, digest = planned.cell.key.dataset, planned.data_fingerprint
-        tracker.log_dataset(run_id, name, digest, source, split, counts)
+    tracker.log_dataset(run_id, planned.cell.key.dataset, planned.data_fingerprint, source,
+                        planned.data_profile)

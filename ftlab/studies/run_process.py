@@ -1,4 +1,4 @@
-"""What the process of a run does: build what the specification says, execute, report."""
+"""The work of a run's process: build what the specification says, execute, report."""
 
 from __future__ import annotations
 
@@ -16,29 +16,18 @@ from typing import TYPE_CHECKING, Any
 from ftlab.backbones import cache_folder
 from ftlab.errors import FtlabError
 from ftlab.redaction import redact
-from ftlab.studies.engine import EVENTS, SPECIFICATION, STOP, UNWRITABLE, Event
+from ftlab.studies.engine import EVENTS, STOP, UNWRITABLE, Event
 
 if TYPE_CHECKING:
     from ftlab.training.fit import Run
 
 
-_CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch hands on an error of a loader's process
-
-
-def main(directory: Path, threads: int | None) -> int:
-    """Execute the run of a folder, with its ranks where it has several; the exit code."""
-    specification = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
-    if "members" in specification:
-        return execute_pack(directory, specification["members"], threads, journal(directory))
-    if specification["trainer"]["devices"] > 1:
-        from ftlab.studies.ddp_ranks import supervise
-
-        return supervise(directory, specification, threads)
-    return execute(directory, specification, threads, journal(directory))
+_CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch raises an error of a loader's process
 
 
 def execute(
-    directory: Path, said: dict[str, Any], threads: int | None, report: Callable[[Event], None]
+    directory: Path, specification: dict[str, Any], threads: int | None,
+    report: Callable[[Event], None],
 ) -> int:
     """Execute a run, or one rank of it.
 
@@ -55,8 +44,8 @@ def execute(
         torch.set_num_threads(threads)
     _note_caches([report])
     try:
-        task = _built(directory, said)
-        if said.get("search"):
+        task = _built(directory, specification)
+        if specification.get("search"):
             metrics = trial.search(task, report, (directory / STOP).exists)
         else:
             metrics = execute.execute(task, report)
@@ -87,10 +76,10 @@ def execute_pack(
         torch.set_num_threads(threads)
     try:
         runs, reports, stops = [], [], []
-        for number, said in enumerate(members):
+        for number, specification in enumerate(members):
             folder = directory / str(number)
             folder.mkdir(exist_ok=True)  # a node has none
-            runs.append(_built(folder, said))
+            runs.append(_built(folder, specification))
             reports.append(_of(number, report))
             stops.append((folder / STOP).exists)
         _note_caches(reports)
@@ -101,14 +90,14 @@ def execute_pack(
     # as in `execute`, but of all: the coordinator has them run again, each by itself
     except BaseException as error:  # noqa: BLE001
         return _end(report, error)
-    for tell, result in zip(reports, results, strict=True):
+    for send, result in zip(reports, results, strict=True):
         if isinstance(result, Exception):
             # short of memory that others took too, or of what was done for all: no fault of its own
             shared = isinstance(result, MemoryError | torch.OutOfMemoryError)
             shared |= sum(result is other for other in results) > 1
-            tell(_failed(result) | ({"alone": True} if shared else {}))
+            send(_failed(result) | ({"alone": True} if shared else {}))
         else:
-            tell({"event": "done", "metrics": result})
+            send({"event": "done", "metrics": result})
     return 0
 
 
@@ -132,23 +121,23 @@ def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]
     return lambda event: report({**event, "member": member})
 
 
-def _built(directory: Path, said: dict[str, Any]) -> Run:
+def _built(directory: Path, specification: dict[str, Any]) -> Run:
     from ftlab.studies.allowed_packages import admit
     from ftlab.studies.components import build
     from ftlab.training.fit import Run
     from ftlab.training.trainer_settings import TrainerSettings
 
-    admit(said.get("allow", ()))
+    admit(specification.get("allow", ()))
     return Run(
-        backbone=build(said["backbone"]),
-        data=build(said["data"]),
-        technique=build(said["technique"]),
-        settings=TrainerSettings(**said["trainer"]),
-        seed=said["seed"],
-        select_by=said["select_by"],
+        backbone=build(specification["backbone"]),
+        data=build(specification["data"]),
+        technique=build(specification["technique"]),
+        settings=TrainerSettings(**specification["trainer"]),
+        seed=specification["seed"],
+        select_by=specification["select_by"],
         directory=directory,
-        record=said,
-        plain=said.get("plain", False),
+        record=specification,
+        plain=specification.get("plain", False),
     )
 
 
@@ -179,7 +168,7 @@ def journal(directory: Path) -> Callable[[Event], None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What to say of an error in a table."""
+    """An error in one line, for a table."""
     what = error.what if isinstance(error, FtlabError) else f"{type(error).__name__}: {error}"
     lines = what.splitlines() or [type(error).__name__]
     if _CAUGHT.match(lines[0]):  # a traceback follows, and what it was stands at its end
@@ -190,11 +179,11 @@ def first_line(error: BaseException) -> str:
 
 
 def blames_peer(error: BaseException) -> bool:
-    """Whether an error says that another rank has gone, not that this one is at fault."""
+    """Return whether an error says that another rank has gone, not that this one is at fault."""
     from torch.distributed import DistError
 
-    said = str(error)
-    return isinstance(error, DistError) or "gloo/transport" in said or "NCCL" in said
+    text = str(error)
+    return isinstance(error, DistError) or "gloo/transport" in text or "NCCL" in text
 
 
 def die_of(number: int) -> int:

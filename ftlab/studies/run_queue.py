@@ -1,4 +1,4 @@
-"""Which of a study's runs a command may do, beside others that do the same study."""
+"""The queue of a study's runs, which several commands may do beside each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run_name(cell: Cell, seed: int) -> str:
 
 
 def is_of(run: str, cell: Cell) -> bool:
-    """Tell if a run, by its name, is one of a cell's."""
+    """Return whether a run, by its name, is one of a cell's."""
     return run.startswith(f"{cell.key.digest} ")
 
 
@@ -77,7 +77,7 @@ class Queue(ABC):
 
     @abstractmethod
     def ours(self, claim: Claim) -> bool:
-        """Tell if nobody has taken a run over from us."""
+        """Return whether nobody has taken a run over from us."""
 
     @abstractmethod
     def release(self, claim: Claim, done: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What a run of a cell will take, about: some of its steps, timed as a run would take them."""
+"""Estimates the time of a cell's runs: some of its steps, timed as a run would take them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROUNDS = 3  # of a pack's step and steps alone; the first warms up
 
 @dataclass(frozen=True)
 class RuntimeEstimate:
-    """What a run of a cell takes, about.
+    """The estimated time of a cell's run.
 
     Attributes:
         seconds: with nothing cached, as timed; see `plain_seconds`.
@@ -62,14 +62,14 @@ class RuntimeEstimate:
 
     @property
     def plain_seconds(self) -> float:
-        """Of a run with nothing cached: never less than what its frozen prefix was timed to take."""
+        """The seconds of a run with nothing cached: at least what its frozen prefix was timed."""
         if self.cache is None:
             return self.seconds
         return max(self.seconds, START + self.cache.plain / self.cache.runs)
 
     @property
     def cached_seconds(self) -> float:
-        """Of a run once the cache is there, a stack's seconds shared among its runs."""
+        """The seconds of a run once the cache is there, a stack's seconds shared among its runs."""
         if self.cache is None:
             return self.plain_seconds
         less = self.plain_seconds - (self.cache.plain - self.cache.read) / self.cache.runs
@@ -90,16 +90,16 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
         backbone: of the cell.
         runs: of the study that share the cell's frozen prefix.
     """
-    said = {**study.specification(planned.cell, study.seeds[0]), "runs_to_come": runs}
+    record = {**study.specification(planned.cell, study.seeds[0]), "runs_to_come": runs}
     run = Run(backbone, data, build(planned.cell.technique), TrainerSettings(**planned.cell.trainer),
-              study.seeds[0], study.select_by, Path(), said, plain=not study.shortcuts)
+              study.seeds[0], study.select_by, Path(), record, plain=not study.shortcuts)
     decided: list[str] = []
 
-    def hear(event: dict[str, Any]) -> None:
+    def take(event: dict[str, Any]) -> None:
         if event["event"] == "hardware":
             decided.append(event["text"])
 
-    _, guard = adapt(run, hear)
+    _, guard = adapt(run, take)
     if run.technique.trains and run.settings.compile != "never":
         reason = hardware.why_not_compiled(run)
         decided.append(f"compile: no, {reason}" if reason else "compile: the blocks that train")
@@ -160,7 +160,7 @@ class _Clock:
         return precision.convert_inputs(moved, self.run.settings.precision)
 
     def run_seconds(self) -> float:
-        """Of a run with nothing cached."""
+        """The seconds of a run with nothing cached."""
         data, technique, task = self.data, self.technique, self.data.task
         train, validation, test = (
             data.train_dataloader(), data.val_dataloader(), data.test_dataloader())

@@ -89,7 +89,7 @@ class Study:
     place: Place = field(default=Place("the study"), compare=False)
 
     def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
-        """What a run of a cell is told."""
+        """The specification of a run of a cell."""
         plain = {} if self.shortcuts else {"plain": True}
         allow = {"allow": list(self.allow)} if self.allow else {}
         return {**cell.config, "seed": seed, **plain, **allow}

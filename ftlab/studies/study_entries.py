@@ -24,7 +24,7 @@ def checked(
     axes: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], place: Place,
     allow: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    """What the entries of a study are, by axis, then name; what was once checked needs no class.
+    """The checked entries of a study by axis, then name; what was once checked needs no class.
 
     Args:
         axes: from the file.
@@ -43,10 +43,10 @@ def checked(
         return _parts(axes, common, place, allow)
 
     if not allow:
-        found: dict[str, dict[str, Any]] = remembered(("parts", axes, common), parts)
+        entries: dict[str, dict[str, Any]] = remembered(("parts", axes, common), parts)
         # others may write to a shared cache, and a class that is named there would run here
-        if all(name.startswith("ftlab.") for name in _classes(found)):
-            return found
+        if all(name.startswith("ftlab.") for name in _classes(entries)):
+            return entries
     # code of others' packages is not watched for changes, and is asked each time
     plain: dict[str, dict[str, Any]] = json.loads(json.dumps(parts()))  # as what is remembered
     return plain
@@ -57,11 +57,11 @@ def _classes(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         if "class_path" in value:
             yield str(value["class_path"])
-        for each in value.values():
-            yield from _classes(each)
+        for part in value.values():
+            yield from _classes(part)
     elif isinstance(value, list):
-        for each in value:
-            yield from _classes(each)
+        for part in value:
+            yield from _classes(part)
 
 
 def _parts(
@@ -88,12 +88,12 @@ def _parts(
     return parts
 
 
-def _trainer(common: Mapping[str, Any], own: Any, place: Place, here: Place) -> dict[str, Any]:
+def _trainer(common: Mapping[str, Any], given: Any, place: Place, here: Place) -> dict[str, Any]:
     """A technique's trainer settings: the study's, overridden by its own."""
     check_plain(TrainerSettings, common, place / "trainer")
-    own = mapping(own, here / "trainer")
-    check_plain(TrainerSettings, own, here / "trainer")
-    return check_plain(TrainerSettings, {**common, **own}, here / "trainer")
+    given = mapping(given, here / "trainer")
+    check_plain(TrainerSettings, given, here / "trainer")
+    return check_plain(TrainerSettings, {**common, **given}, here / "trainer")
 
 
 def _elsewhere(
@@ -101,15 +101,15 @@ def _elsewhere(
     allow: Sequence[str],
 ) -> dict[str, Component]:
     """A technique's other arguments on some pairs of data set and backbone."""
-    found: dict[str, Component] = {}
+    components: dict[str, Component] = {}
     for pair, arguments in on.items():
         place = here / "on" / str(pair)
         if pair not in pairs:
             raise InputError(f"{place}: the study has no such pair", did_you_mean(pair, pairs))
         changed = merged(value.get("init_args") or {}, mapping(arguments, place))
-        said = {**value, "init_args": changed}
-        found[str(pair)] = check(family("techniques"), said, place, allow, BESIDE)
-    return found
+        changed_entry = {**value, "init_args": changed}
+        components[str(pair)] = check(family("techniques"), changed_entry, place, allow, BESIDE)
+    return components
 
 
 def merged(under: Any, over: Any) -> Any:

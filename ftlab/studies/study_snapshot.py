@@ -29,11 +29,11 @@ def record(study: Study) -> str:
         key = cell.key
         data["backbones"].setdefault(key.backbone, cell.backbone)
         data["datasets"].setdefault(key.dataset, cell.data)
-        said = data["techniques"].setdefault(
+        entry = data["techniques"].setdefault(
             key.technique, {**cell.technique, "trainer": cell.trainer})
-        if said["init_args"] != cell.technique["init_args"]:
+        if entry["init_args"] != cell.technique["init_args"]:
             pair = f"{key.dataset} from {key.backbone}"
-            said.setdefault("on", {})[pair] = cell.technique["init_args"]
+            entry.setdefault("on", {})[pair] = cell.technique["init_args"]
     data |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
     data |= _about(study, list(data["techniques"]))
     plain = json.loads(json.dumps(data))  # tuples become lists, and nothing is shared
@@ -42,17 +42,17 @@ def record(study: Study) -> str:
 
 def _about(study: Study, techniques: Sequence[str]) -> dict[str, Any]:
     """Baseline, groups and paper, as far as they speak of techniques that the study has."""
-    said: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     if study.baseline in techniques:
-        said["baseline"] = study.baseline
+        keys["baseline"] = study.baseline
     if study.groups:
-        said["groups"] = dict(study.groups)
+        keys["groups"] = dict(study.groups)
     if study.paper is not None:
-        numbers = {name: each for name, each in study.paper.said["numbers"].items()
+        numbers = {name: values for name, values in study.paper.written["numbers"].items()
                    if name in techniques}
         if numbers:
-            said["paper"] = {**study.paper.said, "numbers": numbers}
-    return said
+            keys["paper"] = {**study.paper.written, "numbers": numbers}
+    return keys
 
 
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Study files as plain data that knows the line of every key."""
+"""Study files as plain data, with the line of every key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Path_ = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value stands, for messages: `quickstart.yaml:12: techniques.lora.init_args.rank`."""
+    """The place of a value, for messages: `quickstart.yaml:12: techniques.lora.init_args.rank`."""
 
     file: str
     lines: dict[Path_, int] = field(default_factory=dict, compare=False)
@@ -45,7 +45,7 @@ class Place:
 
 
 def study_name(given: str) -> str:
-    """Of a study file the name in it; anything else is a name.
+    """The name in a study file; anything else is a name.
 
     Raises:
         InputError: no such file, or it has no name.

@@ -52,8 +52,8 @@ def _rehearse(sweep: Sweep, space: Space, directions: Sequence[Direction]) -> No
 
 
 def _refusal(sweep: Sweep, sampler: BaseSampler, error: Exception) -> InputError:
-    said = (str(error).strip() or repr(error)).splitlines()[0]
+    reason = (str(error).strip() or repr(error)).splitlines()[0]
     mend = "change its arguments, or choose another"
     if isinstance(error, ImportError):
         mend = f"install what it needs (pip install {error.name or 'PACKAGE'}), or choose another"
-    return InputError(f"{sweep.place / 'sampler'}: {type(sampler).__name__}: {said}", mend)
+    return InputError(f"{sweep.place / 'sampler'}: {type(sampler).__name__}: {reason}", mend)

@@ -1,12 +1,14 @@
-"""Runs a sweep: asks for trials, gives them to the engine, tells what came of them."""
+"""Runs a sweep: asks for trials, gives them to the engine, and decides what becomes of them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+import shutil
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,15 +16,14 @@ from pathlib import Path
 from optuna.pruners import WilcoxonPruner
 from optuna.trial import TrialState
 
-from ftlab.errors import InputError
-from ftlab.studies import provenance
+from ftlab.errors import FtlabError, InputError
 from ftlab.studies.components import build
 from ftlab.studies.coordinator import FLUSH, need
-from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
+from ftlab.studies.dispatch import Job, JobOutcome, Jobs, closing, dispatch, engaged
 from ftlab.studies.display import Display
-from ftlab.studies.engine import Engine
-from ftlab.studies.local_engine import LocalEngine
+from ftlab.studies.engine import OUTPUT, Engine
 from ftlab.studies.plan import Plan, PlannedCell, plan, writable
+from ftlab.studies.run_job import Workspace
 from ftlab.studies.shared_process import LARGEST, gather, together_of
 from ftlab.studies.study import Cell
 from ftlab.sweeps.check_sampler import rehearse
@@ -31,11 +32,10 @@ from ftlab.sweeps.progress import CellProgress, Direction
 from ftlab.sweeps.reconcile import catch_up
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
-from ftlab.sweeps.trial_job import Trial, pack_folder
-from ftlab.sweeps.trial_queue import LEASE, LeasedTrial, TrialQueue
+from ftlab.sweeps.trial_job import Trial, pack_folder, title_of
+from ftlab.sweeps.trial_queue import ATTEMPTS, LEASE, LeasedTrial, TrialQueue
 from ftlab.tracking.spool import FOLDER as UNSENT
-from ftlab.tracking.sweeps import SweepTracker
-from ftlab.tracking.tracker import Status
+from ftlab.tracking.tracker import Status, Tracker
 
 AGAIN = 1.0  # seconds until trials that others hold are looked at again
 PARTING = 5.0  # seconds that an outage of the storage may last once we stop
@@ -43,7 +43,7 @@ PARTING = 5.0  # seconds that an outage of the storage may last once we stop
 
 @dataclass
 class SweepOutcome:
-    """What became of a sweep.
+    """The outcome of a sweep.
 
     Attributes:
         standings: of every cell.
@@ -82,16 +82,13 @@ def run_sweep(
         InputError: the sweep cannot run; no trial was begun.
         Interrupted: by Ctrl-C or SIGTERM.
     """
-    engine = engine or LocalEngine()  # imports while we read the data
-    signals = Signals()
-    try:
-        engine.prepare(need(sweep.study), workers, timeout)
+    with engaged(engine, need(sweep.study), workers, timeout) as (executor, signals):
         made = plan(sweep.study, {name: sweep.place / "objective" for name in sweep.objectives
                                   if name.startswith("val/")})
         better = directions(sweep)
         rehearse(sweep, better)
         writable(Path(results))
-        tracker = SweepTracker(tracking_uri, unsent=Path(results) / sweep.study.name / UNSENT)
+        tracker = Tracker(tracking_uri, unsent=Path(results) / sweep.study.name / UNSENT)
         sweep = sweep.on([f for p in made.cells for f in (p.data_fingerprint, p.backbone_fingerprint)])
         storage = Storage(sweep.storage)
         board = TrialQueue(sweep, storage, better, lease)
@@ -100,59 +97,55 @@ def run_sweep(
         for note in (*made.notes, *sweep.notes):
             display.note(note)
         signals.deferred = True
-        trials = _Trials(sweep, made, board, tracker, engine, Path(results), display)
+        trials = _Trials(sweep, made, board, tracker, executor, Path(results), display, better[0])
         with closing(trials.close, display.note):
             trials.open()
-            dispatch(engine, trials, signals)
+            dispatch(executor, trials, signals)
         return SweepOutcome(board.standing(), trials.failures, board.over())
-    finally:
-        signals.restore()
-        engine.close()
 
 
 def directions(sweep: Sweep) -> list[Direction]:
-    """Of each objective: costs are minimised, of a metric the task knows.
+    """The direction of each objective: costs are minimised, of a metric the task decides.
 
     Raises:
         InputError: a task has no such metric, or it is better higher in one and lower in another.
     """
     tasks = [build(cell.data).task for cell in sweep.study.cells]
-    found: list[Direction] = []
+    result: list[Direction] = []
     for name in sweep.objectives:
         metric = name.removeprefix("val/")
         upwards = {metric != name and task.higher_is_better(metric) for task in tasks}
         if len(upwards) > 1:
             raise InputError(f"{sweep.place / 'objective'}: more {name} is better in one task of the "
                              "study and worse in another", "sweep them apart")
-        found.append("maximize" if upwards.pop() else "minimize")
-    return found
+        result.append("maximize" if upwards.pop() else "minimize")
+    return result
 
 
 class _Trials(Jobs):
     """The trials of a sweep as jobs: each seed of a trial is one."""
 
-    def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: SweepTracker,
-                 engine: Engine, results: Path, display: Display) -> None:
+    def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: Tracker,
+                 engine: Engine, results: Path, display: Display, better: Direction) -> None:
         self.sweep, self.board, self.tracker = sweep, board, tracker
-        self.engine, self.display = engine, display
+        self.engine, self.display, self.better = engine, display, better
         self.planned = {p.cell.key.config: p for p in made.cells}
-        self.work = (results / sweep.study.name / ".work" / sweep.name).absolute()
+        work = (results / sweep.study.name / ".work" / sweep.name).absolute()
+        self.space = Workspace(tracker, display, work)
         self.failures: list[str] = []
         self.begun: deque[Trial] = deque()
         self.solitary: deque[LeasedTrial] = deque()
         self.until = time.monotonic() + (sweep.max_seconds or float("inf"))
         self.look = self.flushed = 0.0
         self.steps = isinstance(sweep.make_pruner(), WilcoxonPruner)
-        self.environment = json.dumps(provenance.here(), sort_keys=True)
         self.parents: dict[str, str] = {}
-        self.better = directions(sweep)[0]
         self.cells = [planned.cell.key for planned in made.cells]
 
     def open(self) -> None:
         """Make the store's parent runs, and good what an earlier command left unwritten."""
         # under the lock, or coordinators that start at once make two of each
         self.board.storage.exclusively(self._open_parents)
-        catch_up(self)
+        catch_up(self.sweep, self.board, self.tracker, self.parents)
         standings = self.board.standing()
         waiting = Counter({s.cell.key.technique: 0 for s in standings})
         for s in standings:
@@ -181,12 +174,11 @@ class _Trials(Jobs):
 
     def _job(self, taken: list[LeasedTrial]) -> Job:
         planned = self.planned[taken[0].cell.key.config]
+        parent, to_come = self.parents[planned.cell.key.config], self._to_come(planned)
+        makers = [partial(Trial, self.space, self.sweep, held, planned, parent, to_come,
+                          self._report) for held in taken]
         try:
-            if len(taken) == 1:
-                return Trial(self, taken[0], planned)
-            return gather(pack_folder(self.work, taken[-1]),
-                          [partial(Trial, self, held, planned) for held in taken],
-                          self.display.note)
+            return gather(pack_folder(self.space.work, taken[-1]), makers, self.display.note)
         except BaseException:
             for held in taken:
                 self.board.release(held)
@@ -199,10 +191,58 @@ class _Trials(Jobs):
             return 1
         return min(LARGEST[way], math.ceil(self.sweep.trials_of(cell) / self.engine.slots))
 
-    def to_come(self, planned: PlannedCell) -> int:
-        """How many runs of the whole sweep read the frozen prefix of a cell; at least one."""
+    def _to_come(self, planned: PlannedCell) -> int:
+        """Count the runs of the whole sweep that read the frozen prefix of a cell; at least one."""
         cells = sum(planned.shares_prefix(other) for other in self.planned.values())
         return max(1, cells) * self.sweep.trials * len(self.sweep.seeds)
+
+    def _report(self, trial: Trial, step: int, value: float) -> None:
+        """Take an epoch's validation score."""
+        if not self.steps and self.board.report(trial.held, step, value):
+            self.engine.prune(trial.directory)
+
+    def ended(self, run: Job, outcome: JobOutcome) -> None:
+        assert isinstance(run, Trial)
+        held, reason = run.held, outcome.reason
+        if outcome.kind == "alone":
+            run.drop(reason)
+            self.solitary.append(held)
+        elif outcome.kind == "done":
+            self._seed_ended(run)
+        elif outcome.kind == "again" and held.attempts < ATTEMPTS:
+            self.board.release(held, attempted=True)
+            self._lose(run, reason)
+        else:
+            reason += f", in {held.attempts} attempts" if outcome.kind == "again" else ""
+            if self._close(run, "FAIL", self.board.fail(held, reason), reason):
+                self.failures.append(f"{run.title}: {reason} (output: {run.directory / OUTPUT})")
+
+    def _seed_ended(self, trial: Trial) -> None:
+        board, held, means = self.board, trial.held, trial.means()
+        count = len(trial.values)
+        if trial.metrics["pruned"] or (
+            self.steps and board.report(held, count, trial.values[-1][0])
+        ):
+            self._close(trial, "PRUNED", board.prune(held), "pruned", means)
+        elif count < len(self.sweep.seeds):
+            shutil.rmtree(trial.directory)
+            trial.next_seed()
+            self.begun.append(trial)
+        else:
+            self._close(trial, "COMPLETE", board.complete(held, means), "", means)
+
+    def _close(self, trial: Trial, state: str, ours: bool, reason: str,
+               values: Sequence[float] = ()) -> bool:
+        """Record the end of a trial; False where it is no longer ours."""
+        if ours:
+            trial.close(state, reason, values)
+        else:
+            self._lose(trial, "another coordinator took the trial over; this result is refused")
+        return ours
+
+    def _lose(self, trial: Trial, reason: str) -> None:
+        self.display.note(f"{trial.title}: {reason}")
+        trial.drop(reason)
 
     def over(self) -> bool:
         return not self.begun and not self.solitary and (time.monotonic() > self.until or self.board.over())
@@ -216,10 +256,13 @@ class _Trials(Jobs):
 
     def interrupted(self, why: str) -> None:
         self.board.storage.hurry(PARTING)
+        for held in list(self.board.held.values()):
+            try:
+                self.board.release(held)
+            except FtlabError as error:  # others take it over where they see us gone, a lease later
+                self.display.note(f"{title_of(held)} could not be given back: {error.what}")
         for trial in self.begun:
             trial.interrupted(why)
-        for held in self.solitary:
-            self.board.release(held)
 
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
@@ -229,12 +272,12 @@ class _Trials(Jobs):
                 self._end(standing)
         finally:
             self.tracker.close()
-        for folder in (self.work, self.work.parent):
+        for folder in (self.space.work, self.space.work.parent):
             with contextlib.suppress(OSError):  # it holds others' trials, or a failed one's output
                 folder.rmdir()
 
     def _end(self, standing: CellProgress) -> None:
-        """What the search of a cell found, onto its parent run."""
+        """Record what the search of a cell found with its parent run."""
         status: Status = "FINISHED" if standing.over else "KILLED"
         metrics = {
             "trials.complete": float(standing.count(TrialState.COMPLETE)),

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: all its trials, whoever does them, and the best so far."""
+"""Shows a sweep while it runs: all its trials, whoever does them, and the best so far."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class SweepDisplay(Display):
         self.done = sum(s.ended for s in standings)
         self.failed = sum(s.count(TrialState.FAIL) for s in standings)
         others = sum(s.count(TrialState.RUNNING) for s in standings) - len(self.running)
-        own = sum(run.share for run in self.running.values())
-        self.slots = max(self.own_slots, others + round(own))
+        shares = sum(run.share for run in self.running.values())
+        self.slots = max(self.own_slots, others + round(shares))
         self.clock.waiting = dict.fromkeys(self.clock.waiting, 0)
         pairs = {(s.cell.key.dataset, s.cell.key.backbone) for s in standings}
         for s in standings:
@@ -72,10 +72,8 @@ class SweepDisplay(Display):
 
     def _said(self, standing: CellProgress) -> str:
         """`3 of 16, 1 running, 1 pruned, best 0.9432`."""
-        states = ((TrialState.RUNNING, "running"), (TrialState.PRUNED, "pruned"),
-                  (TrialState.FAIL, "failed"))
         parts = [f"{standing.ended} of {standing.budget}"]
-        parts += [f"{n} {word}" for state, word in states if (n := standing.count(state))]
+        parts += standing.in_words(TrialState.RUNNING, TrialState.PRUNED, TrialState.FAIL)
         best = standing.best(self.direction)
         if best is not None:
             parts.append(f"best {best.values[0]:.4f}")

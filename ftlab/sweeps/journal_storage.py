@@ -1,4 +1,4 @@
-"""Optuna's journal file, made to survive crashes, and a lock that says who holds it."""
+"""Optuna's journal file, made to survive crashes, and a lock that names its holder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which coordinator works at which trial.
+"""Leases: which coordinator works at which trial.
 
 A trial belongs to the coordinator that its lease names. A coordinator shows that it lives by a
 beat; where one is gone, another takes its trials over under the next token, and what the first
@@ -27,7 +27,7 @@ _OWNER = "ftlab.owner."
 
 @dataclass(frozen=True)
 class Lease:
-    """Who holds a trial; one record, so that no crash leaves half of it.
+    """The holder of a trial; one record, so that no crash leaves half of it.
 
     Attributes:
         owner: the coordinator's name; None where it was given back.
@@ -63,7 +63,7 @@ class Leases:
         self.owner = Owner.this()
         self._roll, self._watch = roll, LivenessWatch(seconds)
         self._beat, self._beaten, self._showing = 0, 0.0, Lock()
-        self._known: set[tuple[int, int]] = set()
+        self._working: set[tuple[int, int]] = set()
         storage.waiting = self.beat  # who waits for another's lock lives all the same
         self.beat(now=True)
 
@@ -88,13 +88,13 @@ class Leases:
                 for name, record in self._roll.user_attrs.items() if name.startswith(_OWNER)}
 
     def free(self, trial: FrozenTrial, owners: Mapping[str, Any]) -> bool:
-        """Whether a running trial has nobody who works at it."""
+        """Return whether a running trial has nobody who works at it."""
         lease = Lease.of(trial)
         if lease.owner is None:
             return True
         if lease.owner == self.owner.name:
-            # not known: an outage hid from us that it became ours
-            return (trial._trial_id, lease.token) not in self._known
+            # not in work: an outage hid from us that it became ours
+            return (trial._trial_id, lease.token) not in self._working
         return self._watch.gone(lease.owner, owners.get(lease.owner))
 
     def holder(self, name: str, owners: Mapping[str, Any]) -> Holder:
@@ -114,15 +114,15 @@ class Leases:
         lease.store(self.storage.backend, trial._trial_id)
         return lease
 
-    def know(self, trial_id: int, token: int) -> None:
+    def add(self, trial_id: int, token: int) -> None:
         """Remember that we work at a trial."""
-        self._known.add((trial_id, token))
+        self._working.add((trial_id, token))
 
     def forget(self, trial_id: int, token: int) -> None:
         """Work at a trial no more."""
-        self._known.discard((trial_id, token))
+        self._working.discard((trial_id, token))
 
     def ours(self, trial: FrozenTrial, token: int) -> bool:
-        """Whether a trial, as stored, is ours under a token."""
+        """Return whether a trial, as stored, is ours under a token."""
         lease = Lease.of(trial)
         return lease.owner == self.owner.name and lease.token == token

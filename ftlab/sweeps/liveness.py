@@ -1,4 +1,4 @@
-"""Who holds trials: a coordinator's name, and whether it still lives."""
+"""The coordinators that hold trials: a coordinator's name, and whether it still lives."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Owner:
                    socket.gethostname())
 
     def record(self, beat: int) -> dict[str, Any]:
-        """What the storage holds of it."""
+        """Its record in the storage."""
         return {"beat": beat, "machine": self.machine, "process": self.process, "host": self.host}
 
 
 class LivenessWatch:
-    """Tells which owners are gone, without comparing clocks of different machines.
+    """Finds which owners are gone, without comparing clocks of different machines.
 
     An owner is gone when its process is (on our machine), or when we have watched its beat for
     `lease` seconds of our own clock and it did not change. A time in which we did not look shows
@@ -57,7 +57,7 @@ class LivenessWatch:
         self._seen: dict[str, _Seen] = {}
 
     def here(self, record: Mapping[str, Any]) -> bool:
-        """Tell if an owner works on our machine, by its record."""
+        """Return whether an owner works on our machine, by its record."""
         return bool(self._machine) and record["machine"] == self._machine
 
     def look(self, name: str, record: Mapping[str, Any] | None) -> None:
@@ -71,14 +71,14 @@ class LivenessWatch:
             seen.at = now
 
     def lives(self, name: str, record: Mapping[str, Any]) -> bool:
-        """Tell if an owner is known to live: its process does, or we have seen it beat."""
+        """Return whether an owner is known to live: its process does, or we have seen it beat."""
         if self.here(record):
             return not self.gone(name, record)
         self.look(name, record)
         return self._seen[name].beats > 0
 
     def gone(self, name: str, record: Mapping[str, Any] | None) -> bool:
-        """Whether an owner is gone, by its present record."""
+        """Return whether an owner is gone, by its present record."""
         self.look(name, record)
         if record and self.here(record):
             pid, started = record["process"].split()
@@ -107,7 +107,7 @@ def _machine() -> str:
 
 
 def _lives(pid: int, started: str) -> bool:
-    """Whether a process of our machine lives; in doubt it does."""
+    """Return whether a process of our machine lives; in doubt it does."""
     now = _started(pid)
     if now:
         return now == started
@@ -123,8 +123,8 @@ def _lives(pid: int, started: str) -> bool:
 def _started(pid: int) -> str:
     """Start time of a live process, in clock ticks since boot; empty where there is none."""
     try:
-        said = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    fields = said.rpartition(")")[2].split()
+    fields = status.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]

@@ -1,4 +1,4 @@
-"""How many trials can be drawn at once without a result that one of them might have changed."""
+"""Counts the trials that can be drawn at once, since no result of one could change another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 def independent(sampler: BaseSampler, begun: Sequence[FrozenTrial]) -> float:
-    """How many more trials of a search get the values that they would get one after another.
+    """Count the further trials of a search that get the same values as one after another.
 
     Args:
         sampler: of the search.

@@ -53,7 +53,7 @@ class Server:
                              "postgresql://user@host/database, which takes psycopg")
         self.patience, self._ours = patience, False
         idle = f"{hold * 1000:.0f}"  # milliseconds; in the middle of a transaction and between two
-        own = (f"-c idle_session_timeout={idle} -c idle_in_transaction_session_timeout={idle} "
+        options = (f"-c idle_session_timeout={idle} -c idle_in_transaction_session_timeout={idle} "
                f"-c lock_timeout={_LOOK}")
         kwargs: dict[str, Any] = {
             "connect_args": {
@@ -61,7 +61,7 @@ class Server:
                 # a server that vanishes without a word is noticed within 30 s, not hours
                 "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4,
                 "tcp_user_timeout": 30_000,
-                "options": " ".join([*_listed(made.query.get("options")), own]),
+                "options": " ".join([*_listed(made.query.get("options")), options]),
             },
         }
         plain = url.replace("{", "{{").replace("}", "}}")  # Optuna fills templates
@@ -114,7 +114,7 @@ class Server:
             self._release()
 
     def _acquire(self) -> bool:
-        """Whether the lock is ours; a second's wait at most."""
+        """Take the lock, and return whether it is ours; a second's wait at most."""
         try:
             with self._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(

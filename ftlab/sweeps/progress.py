@@ -1,4 +1,4 @@
-"""How a sweep stands: each cell's trials, and the best of them."""
+"""The progress of a sweep: each cell's trials, and the best of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from optuna.trial import FrozenTrial, TrialState
 from ftlab.studies.study import Cell
 
 Direction = Literal["maximize", "minimize"]
+WORDS = {TrialState.RUNNING: "running", TrialState.COMPLETE: "complete",
+         TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 @dataclass(frozen=True)
 class CellProgress:
-    """How a cell's trials stand.
+    """The trials of a cell so far.
 
     Attributes:
         cell: the cell.
@@ -27,8 +29,12 @@ class CellProgress:
     trials: list[FrozenTrial] = field(repr=False)
 
     def count(self, *states: TrialState) -> int:
-        """How many trials are in one of the states."""
+        """Count the trials that are in one of the states."""
         return sum(trial.state in states for trial in self.trials)
+
+    def in_words(self, *states: TrialState) -> list[str]:
+        """The number of trials in each of the states, `3 running`, where there are any."""
+        return [f"{count} {WORDS[state]}" for state in states if (count := self.count(state))]
 
     @property
     def ended(self) -> int:
@@ -37,7 +43,7 @@ class CellProgress:
 
     @property
     def over(self) -> bool:
-        """Whether the budget is spent."""
+        """Return whether the budget is spent."""
         return self.ended >= self.budget
 
     def best(self, direction: Direction) -> FrozenTrial | None:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ftlab.sweeps.leases import Lease
-from ftlab.sweeps.trial_job import STATUS, TrialContext
+from ftlab.sweeps.sweep import Sweep
+from ftlab.sweeps.trial_job import STATUS
+from ftlab.sweeps.trial_queue import TrialQueue
+from ftlab.tracking.tracker import Tracker
 
 
-def catch_up(trials: TrialContext) -> None:
+def catch_up(sweep: Sweep, board: TrialQueue, tracker: Tracker, parents: Mapping[str, str]
+             ) -> None:
     """Write what the store lacks of ended trials.
 
-    A coordinator tells Optuna first and the store second. One that was killed between the two
+    A coordinator writes to Optuna first, then to the store. One that was killed between the two
     left a run that says RUNNING; one in an outage of the store, none. What it had measured beside
-    the objectives is lost.
+    the objectives is lost. `parents` are the store's runs of the cells' searches, by config.
     """
-    sweep, tracker = trials.sweep, trials.tracker
-    known = {(record.key.config, record.number): record
+    records = {(record.key.config, record.number): record
              for record in tracker.trials(sweep.study.name, sweep.name)}
-    for standing in trials.board.standing():
+    for standing in board.standing():
         cell = standing.cell
         for trial in standing.trials:
-            record = known.get((cell.key.config, trial.number))
+            record = records.get((cell.key.config, trial.number))
             if not trial.state.is_finished() or (record and record.state == trial.state.name):
                 continue
             if record is None or record.state != "RUNNING":
                 run_id = tracker.open_trial(
-                    trials.parents[cell.key.config], trial.number, Lease.of(trial).attempts,
+                    parents[cell.key.config], trial.number, Lease.of(trial).attempts,
                     trial.params, sweep.config(cell, trial.params, sweep.seeds[0]))
             else:
                 run_id = record.run_id

@@ -24,42 +24,42 @@ _NEEDLESS = {
 }
 
 
-def make_sampler(said: Any, seed: int, place: Place) -> BaseSampler:
+def make_sampler(written: Any, seed: int, place: Place) -> BaseSampler:
     """A sampler from `TPE` or `{class_path: TPE, init_args: {...}}`.
 
     Args:
-        said: from the sweep file; None for Optuna's multivariate TPE. A `seed` in it changes
+        written: from the sweep file; None for Optuna's multivariate TPE. A `seed` in it changes
             every draw through the sweep's digest, from which `seed` comes: used as it stands it
             would repeat one draw in all trials.
         seed: of one trial, for samplers that draw.
-        place: of `said`.
+        place: of `written`.
 
     Raises:
         InputError: no such class or argument, or values that it refuses.
     """
-    given = "TPE" if said is None else said
+    given = "TPE" if written is None else written
     sampler: BaseSampler = _make(BaseSampler, given, place, seed)
     return sampler
 
 
-def make_pruner(said: Any, place: Place) -> BasePruner:
+def make_pruner(written: Any, place: Place) -> BasePruner:
     """A pruner, as `make_sampler`; None never prunes.
 
     Raises:
         InputError: no such class or argument, or values that it refuses.
     """
-    pruner: BasePruner = _make(BasePruner, "Nop" if said is None else said, place)
+    pruner: BasePruner = _make(BasePruner, "Nop" if written is None else written, place)
     return pruner
 
 
-def _make(base: type, said: Any, place: Place, seed: int = 0) -> Any:
-    named = isinstance(said, Mapping) and isinstance(said.get("class_path"), str)
-    if not isinstance(said, str) and not (named and set(said) <= {"class_path", "init_args"}):
+def _make(base: type, written: Any, place: Place, seed: int = 0) -> Any:
+    named = isinstance(written, Mapping) and isinstance(written.get("class_path"), str)
+    if not isinstance(written, str) and not (named and set(written) <= {"class_path", "init_args"}):
         raise InputError(f"{place}: expected a class of optuna.{base.__name__[4:].lower()}s",
                          "write NAME, or {class_path: NAME, init_args: {...}}")
-    name = said if isinstance(said, str) else said["class_path"]
+    name = written if isinstance(written, str) else written["class_path"]
     cls = _find(base, name, place)
-    given = {} if isinstance(said, str) else said.get("init_args") or {}
+    given = {} if isinstance(written, str) else written.get("init_args") or {}
     if not isinstance(given, Mapping):
         raise InputError(f"{place / 'init_args'}: expected a mapping of arguments", "key: value")
     parameters = inspect.signature(cls).parameters
@@ -72,12 +72,12 @@ def _make(base: type, said: Any, place: Place, seed: int = 0) -> Any:
         nested = key in _NESTED and value is not None
         values[key] = _make(_NESTED[key], value, here, seed) if nested else value
     if "seed" in parameters:
-        own = values.get("seed")
-        if own is not None and type(own) is not int:
-            raise InputError(f"{place / 'init_args' / 'seed'}: expected a whole number, got {own}",
+        chosen = values.get("seed")
+        if chosen is not None and type(chosen) is not int:
+            raise InputError(f"{place / 'init_args' / 'seed'}: expected a whole number, got {chosen}",
                              "seed: 1")
         # one sequence for all trials: Optuna remembers in the storage how far it is
-        values["seed"] = (own or 0) if cls is QMCSampler else seed
+        values["seed"] = (chosen or 0) if cls is QMCSampler else seed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # the user's choice
@@ -89,7 +89,7 @@ def _make(base: type, said: Any, place: Place, seed: int = 0) -> Any:
 def _find(base: type, name: str, place: Place) -> type:
     room = optuna.samplers if base is BaseSampler else optuna.pruners
     suffix = _SUFFIXES[base]
-    known = {
+    classes = {
         cls.__name__.removesuffix(suffix): cls
         for cls in map(room.__dict__.get, room.__all__)
         if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
@@ -98,7 +98,7 @@ def _find(base: type, name: str, place: Place) -> type:
     if short in _NEEDLESS and base is BaseSampler:
         raise InputError(f"{place}: {name} is not offered: {_NEEDLESS[short]}", "sampler: BruteForce"
                          if short == "Grid" else "spaces: {TECHNIQUE: {KEY: null}}")
-    if short not in known:
+    if short not in classes:
         raise InputError(f"{place}: optuna has no {suffix.lower()} called {name!r}",
-                         did_you_mean(short, sorted(known.keys() - _NEEDLESS.keys())))
-    return known[short]
+                         did_you_mean(short, sorted(classes.keys() - _NEEDLESS.keys())))
+    return classes[short]

@@ -1,4 +1,4 @@
-"""Where a sweep looks: checked ranges and choices, and how they enter a technique's config."""
+"""The space of a sweep: checked ranges and choices, and how they enter a technique's config."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ def make_space(
     written = {key: value for key, value in brought.items() if key not in given}
     space: Space = {}
     notes: list[str] = []
-    for key, said in {**written, **given}.items():
+    for key, entry in {**written, **given}.items():
         key, here = str(key), place / str(key)
         annotation, value = _argument(technique, key, here)
-        if said is None:
+        if entry is None:
             continue
-        if isinstance(said, LogUniform | Choice):
-            said = as_written(said)
-        elif not isinstance(said, Mapping):
-            raise InputError(f"{here}: expected a range, choices or null, got {said}",
+        if isinstance(entry, LogUniform | Choice):
+            entry = as_written(entry)
+        elif not isinstance(entry, Mapping):
+            raise InputError(f"{here}: expected a range, choices or null, got {entry}",
                              "{low: 1.0e-4, high: 1.0e-2, log: true}, or {choices: [...]}")
-        said = typed(_texts(said, annotation, here), here)
-        made = widened = distribution(said, _whole(annotation), here)
-        for own in (value, *(_argument(other, key, here)[1] for other in elsewhere)):
-            held = hold(widened, own, here)
+        entry = typed(_texts(entry, annotation, here), here)
+        made = widened = distribution(entry, _whole(annotation), here)
+        for setting in (value, *(_argument(other, key, here)[1] for other in elsewhere)):
+            held = hold(widened, setting, here)
             if held != widened:
-                notes.append(f"{here.keys[-2]}.{key}: widened to hold the study's own {own}")
+                notes.append(f"{here.keys[-2]}.{key}: widened to hold the study's own {setting}")
             widened = held
         _try_ends(technique, key, made, here, allow)
         space[key] = widened
@@ -95,13 +95,13 @@ def own_values(technique: Component, space: Space) -> dict[str, Any]:
 def _brought(technique: Component) -> dict[str, LogUniform | Choice]:
     """The class's own space, and that of a technique inside it as `technique.lr`."""
     cls = class_of(technique)
-    found = dict(cls.search_space)
+    space = dict(cls.search_space)
     for name, parameter in schema(cls).items():
         kind = component_of(parameter)
         if kind is not None and issubclass(kind, Technique):
             inner = _brought(technique["init_args"][name])
-            found |= {f"{name}.{key}": value for key, value in inner.items()}
-    return found
+            space |= {f"{name}.{key}": value for key, value in inner.items()}
+    return space
 
 
 def _walk(technique: Component, key: str) -> tuple[Any, Any]:
@@ -120,11 +120,11 @@ def _walk(technique: Component, key: str) -> tuple[Any, Any]:
     return schema(cls)[last].annotation, node[last]
 
 
-def _texts(said: Mapping[str, Any], annotation: Any, place: Place) -> Mapping[str, Any]:
+def _texts(entry: Mapping[str, Any], annotation: Any, place: Place) -> Mapping[str, Any]:
     """A space as the sweep file has it, with choices that are texts as the file shows them."""
-    if not isinstance(said.get("choices"), list):
-        return dict(said)
-    return {**said, "choices": as_shown(list[annotation], said["choices"], place)}
+    if not isinstance(entry.get("choices"), list):
+        return dict(entry)
+    return {**entry, "choices": as_shown(list[annotation], entry["choices"], place)}
 
 
 def _whole(annotation: Any) -> bool:
@@ -170,5 +170,5 @@ def _try_ends(technique: Component, key: str, made: BaseDistribution, place: Pla
         try:
             check(Technique, put(technique, {key: value}), place, allow)
         except InputError as error:
-            said = error.what.removeprefix(f"{place}: ")
-            raise InputError(f"{place}: {value!r} is refused: {said}", "change the space") from error
+            reason = error.what.removeprefix(f"{place}: ")
+            raise InputError(f"{place}: {value!r} is refused: {reason}", "change the space") from error

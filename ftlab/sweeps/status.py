@@ -1,4 +1,4 @@
-"""How a sweep stands, as a table; reads the storage alone, from any terminal."""
+"""The progress of a sweep, as a table; reads the storage alone, from any terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from rich.table import Table
 from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.studies.display import Clock, clock
-from ftlab.sweeps.progress import CellProgress, Direction
+from ftlab.sweeps.progress import WORDS, CellProgress, Direction
 from ftlab.sweeps.storage import Storage, is_file
 from ftlab.sweeps.sweep import Sweep
 from ftlab.terminal import plain_text
 
 _NONE = "-"
-_STATES = ((TrialState.RUNNING, "running"), (TrialState.PRUNED, "pruned"),
-           (TrialState.FAIL, "failed"))
+_STATES = (TrialState.RUNNING, TrialState.PRUNED, TrialState.FAIL)
 
 
 def status(sweep: Sweep) -> list[CellProgress]:
@@ -35,12 +34,13 @@ def status(sweep: Sweep) -> list[CellProgress]:
         raise missing  # opening the journal would make the file
 
     def look(storage: Storage) -> list[CellProgress]:
-        found = []
+        standings = []
         for cell in sweep.study.cells:
             name = f"{sweep.name}: {cell.key.title}"
             search = optuna.load_study(study_name=name, storage=storage.backend)
-            found.append(CellProgress(cell, sweep.trials_of(cell), search.get_trials(deepcopy=False)))
-        return found
+            trials = search.get_trials(deepcopy=False)
+            standings.append(CellProgress(cell, sweep.trials_of(cell), trials))
+        return standings
 
     storage = Storage(sweep.storage)
     try:
@@ -71,14 +71,14 @@ def rich(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> T
 
     Columns in which nothing stands are left out.
     """
-    states = [(state, word) for state, word in _STATES if any(s.count(state) for s in standings)]
+    states = [state for state in _STATES if any(s.count(state) for s in standings)]
     table = Table(
         title=plain_text(f"{sweep.name}: {sweep.trials} trials a cell of {sweep.study.name}"),
         caption=plain_text(_caption(sweep, standings, direction)), title_justify="left",
         caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
     )
     table.add_column("technique", overflow="fold")
-    for heading in ("ended", *(word for _, word in states), "own", "best"):
+    for heading in ("ended", *(WORDS[state] for state in states), "own", "best"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("best setting", overflow="fold")
     groups = [(pair, list(members)) for pair, members in groupby(
@@ -88,18 +88,18 @@ def rich(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> T
             table.add_section()
             table.add_row(plain_text(pair, style="italic"))
         for standing in members:
-            table.add_row(*map(plain_text, _line(standing, [state for state, _ in states], direction)))
+            table.add_row(*map(plain_text, _line(standing, states, direction)))
     return table
 
 
 def _line(standing: CellProgress, states: list[TrialState], direction: Direction) -> list[str]:
     best = standing.best(direction)
-    own = [t.values[0] for t in standing.trials
+    unchanged = [t.values[0] for t in standing.trials
            if t.number == 0 and t.state == TrialState.COMPLETE]
     counts = [str(standing.count(state) or _NONE) for state in states]
     return [
         standing.cell.key.technique, f"{standing.ended}/{standing.budget}", *counts,
-        f"{own[0]:.4f}" if own else _NONE,
+        f"{unchanged[0]:.4f}" if unchanged else _NONE,
         _NONE if best is None else f"{best.values[0]:.4f}",
         _NONE if best is None else "the study's own" if best.number == 0 else _setting(best.params),
     ]

@@ -1,4 +1,4 @@
-"""Where trials live: Optuna's journal file or PostgreSQL, with a lock over several steps."""
+"""The storage of trials: Optuna's journal file or PostgreSQL, with a lock over several steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 def is_file(where: str) -> bool:
-    """Tell if trials are in a journal file; else they are in PostgreSQL.
+    """Return whether trials are in a journal file; else they are in PostgreSQL.
 
     Raises:
         InputError: neither, or an address that cannot be read.
@@ -63,7 +63,7 @@ class Storage:
     Attributes:
         backend: Optuna's; read it through `patiently`, change it through `exclusively`.
         waiting: called now and then while another holds the lock.
-        note: hears one line when an outage begins, and one when it ends.
+        note: takes one line when an outage begins, and one when it ends.
         close: ends connections; the end of the process does as well.
 
     Raises:
@@ -73,7 +73,7 @@ class Storage:
     def __init__(self, where: str, patience: float = 600.0, hold: float = 60.0) -> None:
         self.where, self.patience = where, patience
         self.waiting: Callable[[], None] = lambda: None
-        self.note: Callable[[str], None] = lambda said: None
+        self.note: Callable[[str], None] = lambda text: None
         self.close: Callable[[], object] = lambda: None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._hurry: Callable[[float], None]
@@ -161,13 +161,13 @@ class Storage:
                     mend = "free space there; the same command continues"
                 if mend is not None:
                     raise FtlabError(f"storage {redact(self.where)}: {_said(error)}", mend) from error
-                said = f"the storage {redact(self.where)} does not answer: {_said(error)}"
+                reason = f"the storage {redact(self.where)} does not answer: {_said(error)}"
                 if time.monotonic() - begin > self.patience:
                     raise FtlabError(
-                        said, "mend it and give the same command again: nothing finished is repeated",
+                        reason, "mend it and give the same command again: nothing finished is repeated",
                     ) from error
                 if not out:
-                    self.note(said)
+                    self.note(reason)
                 out = True
                 time.sleep(PAUSE)
         if out:

@@ -12,16 +12,19 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.studies.coordinator import coordinate
+from ftlab.studies.coordinator import StudyRuns, need, tidy
+from ftlab.studies.dispatch import closing, dispatch, engaged
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
-from ftlab.studies.plan import Plan
+from ftlab.studies.plan import Plan, plan
 from ftlab.studies.run_job import StudyOutcome
 from ftlab.studies.run_queue import Claim, Holder, Queue
 from ftlab.studies.study import Study
 from ftlab.sweeps.leases import Lease, Leases
 from ftlab.sweeps.storage import OUTAGE, Storage
 from ftlab.sweeps.trial_queue import LEASE
+from ftlab.tracking.spool import FOLDER as UNSENT
+from ftlab.tracking.tracker import Tracker
 
 PARTING = 5.0  # seconds that an outage of the storage may last once we stop
 _RUN = "ftlab.run"
@@ -61,11 +64,24 @@ def run_study(
         FtlabError: another command holds all that is left.
         Interrupted: by Ctrl-C or SIGTERM.
     """
-    def queue() -> Queue:
+    display, folder = display or Display(), Path(results) / study.name
+    with engaged(engine, need(study), workers, timeout) as (executor, signals):
+        made = plan(study)
+        if approve is not None:
+            approve(made)
+        tracker, work = Tracker(tracking_uri, unsent=folder / UNSENT), folder / ".work"
+        made.check_space([work])
+        for note in made.notes:
+            display.note(note)
+        signals.deferred = True
         where = storage or str(_beside(Path(results) / ".queue") / f"{study.name}.journal")
-        return RunQueue(study.name, Storage(where), lease)
-
-    return coordinate(study, queue, tracking_uri, results, display, workers, timeout, engine, approve)
+        queue = RunQueue(study.name, Storage(where), lease)
+        with closing(queue.close, display.note):
+            runs = StudyRuns(made, tracker, queue, work.absolute(), display, executor.slots)
+            with closing(runs.close, display.note):
+                dispatch(executor, runs, signals)
+            queue.exclusively(lambda: None if queue.held() else tidy(work, runs.outcome))
+        return runs.outcome
 
 
 def _beside(folder: Path) -> Path:
@@ -135,7 +151,7 @@ class RunQueue(Queue):
         for claim in claims:
             self._held[claim.run] = claim
             self._seen[claim.run] = claim.token
-            self._leases.know(self._ids[claim.run], claim.token)
+            self._leases.add(self._ids[claim.run], claim.token)
         return claims
 
     def _grant(self, run: str, trial: FrozenTrial | None) -> Claim:

@@ -55,6 +55,6 @@ def complete(search: Search, sweep: Sweep, cell: Cell, trial: FrozenTrial) -> Fr
 
 
 def _seed(sweep: Sweep, cell: Cell, number: int) -> int:
-    """Of the sampler for one trial: the same whoever asks, whenever."""
-    said = f"{sweep.digest} {cell.key.config} {number}"
-    return int.from_bytes(hashlib.sha256(said.encode()).digest()[:4], "big")
+    """The seed of the sampler for one trial: the same whoever asks, whenever."""
+    text = f"{sweep.digest} {cell.key.config} {number}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -72,12 +72,12 @@ class Sweep:
         """Hash of all that makes trials comparable; a sweep may get more trials or time later."""
         spaces = {name: {key: repr(d) for key, d in space.items()}
                   for name, space in self.spaces.items()}
-        said = [self.study.name, [cell.key.config for cell in self.study.cells], spaces, self.seeds,
+        parts = [self.study.name, [cell.key.config for cell in self.study.cells], spaces, self.seeds,
                 self.objectives, self.sampler, self.pruner, self.stands_on]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def trials_of(self, cell: Cell) -> int:
-        """Of a technique that has nothing to search one trial says all; of a grid its points."""
+        """The trials of a cell: one where nothing is searched, of a grid its points at most."""
         space = self.spaces[cell.key.technique]
         if isinstance(self.make_sampler(0), BruteForceSampler):
             return int(min(self.trials, points(space)))
@@ -86,8 +86,8 @@ class Sweep:
     def config(self, cell: Cell, values: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """A trial's frozen specification."""
         technique = put(cell.technique, values)
-        said = self.study.specification(cell, seed)
-        return {**said, "technique": technique, "search": True}
+        specification = self.study.specification(cell, seed)
+        return {**specification, "technique": technique, "search": True}
 
     def with_shortcuts(self, shortcuts: bool) -> Sweep:
         """The sweep with or without shortcuts."""
@@ -182,8 +182,8 @@ def _check_pruner(pruner: BasePruner, sweep: Sweep) -> None:
                          "leave out pruner, or raise trainer: {max_epochs: ...}")
 
 
-def _objectives(said: Any, study: Study, place: Place) -> tuple[str, ...]:
-    names = said if isinstance(said, list) else [said]
+def _objectives(written: Any, study: Study, place: Place) -> tuple[str, ...]:
+    names = written if isinstance(written, list) else [written]
     if not names or len(set(map(str, names))) < len(names):
         raise InputError(f"{place}: expected a metric, or a list of different ones",
                          f"objective: {study.select_by}")
@@ -195,10 +195,10 @@ def _objectives(said: Any, study: Study, place: Place) -> tuple[str, ...]:
 
 
 def _spaces(
-    said: Any, study: Study, place: Place, allow: tuple[str, ...]
+    written: Any, study: Study, place: Place, allow: tuple[str, ...]
 ) -> tuple[dict[str, Space], list[str]]:
     techniques = {cell.key.technique: cell.technique for cell in study.cells}
-    given = {} if said is None else said
+    given = {} if written is None else written
     if not isinstance(given, Mapping):
         raise InputError(f"{place}: expected a mapping of techniques", "lora: {rank: {choices: [4, 8]}}")
     for name, space in given.items():

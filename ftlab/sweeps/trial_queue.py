@@ -1,4 +1,4 @@
-"""The trials of a sweep, as all its coordinators share them: asked, leased, told, re-queued.
+"""The trials of a sweep, as all its coordinators share them: suggested, leased, ended, re-queued.
 
 Every decision that depends on the present state is made under the storage's lock, and begins with
 what it finds: a try before it may have succeeded although an outage hid it.
@@ -78,6 +78,7 @@ class TrialQueue:
         roll = self._searches[sweep.study.cells[0].key.config]
         self._leases = Leases(storage, roll, lease)
         self.owner, self.beat = self._leases.owner, self._leases.beat
+        self.held: dict[int, LeasedTrial] = {}  # by Optuna's id
 
     def _open(self, directions: list[Direction]) -> None:
         self._check(directions)
@@ -95,11 +96,11 @@ class TrialQueue:
 
     def _check(self, directions: list[Direction]) -> None:
         """Before anything is written: a changed study may share no cell with the old one."""
-        for known in self.storage.backend.get_all_studies():
-            if not known.study_name.startswith(f"{self.sweep.name}: "):
+        for search in self.storage.backend.get_all_studies():
+            if not search.study_name.startswith(f"{self.sweep.name}: "):
                 continue
-            same = known.user_attrs.get(_DIGEST, self.sweep.digest) == self.sweep.digest
-            if not same or [d.name.lower() for d in known.directions] != directions:
+            same = search.user_attrs.get(_DIGEST, self.sweep.digest) == self.sweep.digest
+            if not same or [d.name.lower() for d in search.directions] != directions:
                 raise InputError(
                     f"storage {redact(self.storage.where)} holds another sweep called "
                     f"{self.sweep.name}: its study, spaces, seeds, objective, sampler or pruner "
@@ -118,7 +119,7 @@ class TrialQueue:
         return self.storage.patiently(self._standing)
 
     def over(self) -> bool:
-        """Whether every cell's budget is spent."""
+        """Return whether every cell's budget is spent."""
         return all(standing.over for standing in self.standing())
 
     def take(self, more: bool = True) -> LeasedTrial | None:
@@ -141,7 +142,8 @@ class TrialQueue:
         """
         taken = self.storage.exclusively(lambda: self._take(more, room))
         for held in taken:
-            self._leases.know(held.trial_id, held.token)
+            self._leases.add(held.trial_id, held.token)
+            self.held[held.trial_id] = held
         return taken
 
     def _take(self, more: bool, room: Callable[[Cell], int]) -> list[LeasedTrial]:
@@ -192,36 +194,36 @@ class TrialQueue:
         return self._if_ours(held, act, otherwise=True)
 
     def complete(self, held: LeasedTrial, values: Sequence[float]) -> bool:
-        """Tell a trial's values; False where it is no longer ours."""
+        """End a trial with its values; False where it is no longer ours."""
         for name, value in zip(self.sweep.objectives, values, strict=True):
             if not math.isfinite(value):
                 return self.fail(held, f"{name} is {value}")
-        return self._tell(held, TrialState.COMPLETE, list(values), "")
+        return self._end(held, TrialState.COMPLETE, list(values), "")
 
     def prune(self, held: LeasedTrial) -> bool:
         """End a trial whose last report counts as its value; False where it is no longer ours."""
-        return self._tell(held, TrialState.PRUNED, None, "pruned")
+        return self._end(held, TrialState.PRUNED, None, "pruned")
 
     def fail(self, held: LeasedTrial, reason: str) -> bool:
         """End a trial that gave no value; False where it is no longer ours."""
-        return self._tell(held, TrialState.FAIL, None, reason)
+        return self._end(held, TrialState.FAIL, None, reason)
 
-    def _tell(self, held: LeasedTrial, state: TrialState, values: list[float] | None,
+    def _end(self, held: LeasedTrial, state: TrialState, values: list[float] | None,
               reason: str) -> bool:
         # not by Study.tell: it lets samplers that have tried everything stop Study.optimize,
         # which fails where there is none
         def act(trial: FrozenTrial) -> bool:
-            backend, told = self.storage.backend, values
+            backend, given = self.storage.backend, values
             if reason:
                 backend.set_trial_user_attr(held.trial_id, "ftlab.reason", reason)
             if state == TrialState.PRUNED and trial.last_step is not None:
                 last = trial.intermediate_values[trial.last_step]
-                told = None if math.isnan(last) else [last]
-            backend.set_trial_state_values(held.trial_id, state, told)
+                given = None if math.isnan(last) else [last]
+            backend.set_trial_state_values(held.trial_id, state, given)
             return True
 
         done = self._if_ours(held, act, ended=True)
-        self._leases.forget(held.trial_id, held.token)
+        self._forget(held)
         return done
 
     def release(self, held: LeasedTrial, attempted: bool = False) -> bool:
@@ -237,14 +239,18 @@ class TrialQueue:
             return True
 
         done = self._if_ours(held, act)
-        self._leases.forget(held.trial_id, held.token)
+        self._forget(held)
         return done
+
+    def _forget(self, held: LeasedTrial) -> None:
+        self.held.pop(held.trial_id, None)
+        self._leases.forget(held.trial_id, held.token)
 
     def _if_ours(self, held: LeasedTrial, act: Callable[[FrozenTrial], bool], ended: bool = False,
                  otherwise: bool = False) -> bool:
         """`act(trial)` under the lock while the trial runs and is ours, else `otherwise`.
 
-        `ended`, where it has ended under our own lease: we told it, in a try that seemed to fail.
+        `ended`, where it has ended under our own lease: we ended it, in a try that seemed to fail.
         """
         def locked() -> bool:
             trial = self.storage.backend.get_trial(held.trial_id)

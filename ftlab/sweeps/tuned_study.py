@@ -18,8 +18,6 @@ from ftlab.sweeps.sweep import Sweep
 
 _SUFFIX = ".tuned"
 _LONGEST = 80 - len(_SUFFIX)  # of the study's name, so that the tuned one's is a name too
-_STATES = ((TrialState.COMPLETE, "complete"), (TrialState.PRUNED, "pruned"),
-           (TrialState.FAIL, "failed"))
 
 
 def write_tuned(sweep: Sweep, standings: Sequence[CellProgress], direction: Direction,
@@ -64,8 +62,8 @@ def _header(sweep: Sweep, standings: Sequence[CellProgress], direction: Directio
             command: str) -> list[str]:
     """The command, the budget, and of each cell what was found against the study's own setting."""
     seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
-    said = {"sampler": sweep.sampler, "pruner": sweep.pruner}
-    chosen = "".join(f", {name} {_class(value)}" for name, value in said.items() if value)
+    classes = {"sampler": sweep.sampler, "pruner": sweep.pruner}
+    chosen = "".join(f", {name} {_class(value)}" for name, value in classes.items() if value)
     better = "highest" if direction == "maximize" else "lowest"
     lines = [
         f"Written by: {command}",
@@ -74,38 +72,38 @@ def _header(sweep: Sweep, standings: Sequence[CellProgress], direction: Directio
     ]
     for standing in standings:
         best = standing.best(direction)
-        counts = ", ".join(f"{standing.count(state)} {word}" for state, word in _STATES
-                           if standing.count(state)) or "no trial"
-        own = [t.values[0] for t in standing.trials
+        counts = ", ".join(standing.in_words(
+            TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)) or "no trial"
+        unchanged = [t.values[0] for t in standing.trials
                if t.number == 0 and t.state == TrialState.COMPLETE]
-        before = f"own setting {own[0]:.4f}" if own else "own setting without a score"
+        before = f"own setting {unchanged[0]:.4f}" if unchanged else "own setting without a score"
         if best is None:
-            found = "own setting kept, no trial completed"
+            result = "own setting kept, no trial completed"
         elif best.number == 0:
-            found = f"{best.values[0]:.4f} with the own setting, which no trial beat"
+            result = f"{best.values[0]:.4f} with the own setting, which no trial beat"
         else:
-            found = f"{best.values[0]:.4f} in trial {best.number}, {before}"
-        lines.append(f"  {standing.cell.key.title}: {found} ({counts})")
+            result = f"{best.values[0]:.4f} in trial {best.number}, {before}"
+        lines.append(f"  {standing.cell.key.title}: {result} ({counts})")
     return lines
 
 
-def _class(said: Any) -> str:
-    return str(said.get("class_path", said) if isinstance(said, Mapping) else said)
+def _class(written: Any) -> str:
+    return str(written.get("class_path", written) if isinstance(written, Mapping) else written)
 
 
 def _nested(values: Mapping[str, Any], technique: Mapping[str, Any]) -> dict[str, Any]:
     """`{"optim.warmup": 0.1}` as a study file writes it; parts that are classes keep their form."""
-    found: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for key, value in values.items():
         *parts, last = key.split(".")
-        node, known = found, technique["init_args"]
+        node, config = nested, technique["init_args"]
         for part in parts:
-            node, known = node.setdefault(part, {}), known[part]
-            if "class_path" in known:
-                node.setdefault("class_path", _written(known["class_path"]))
-                node, known = node.setdefault("init_args", {}), known["init_args"]
+            node, config = node.setdefault(part, {}), config[part]
+            if "class_path" in config:
+                node.setdefault("class_path", _written(config["class_path"]))
+                node, config = node.setdefault("init_args", {}), config["init_args"]
         node[last] = value
-    return found
+    return nested
 
 
 def _written(class_path: str) -> str:

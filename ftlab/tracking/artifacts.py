@@ -8,7 +8,7 @@ from pathlib import Path
 from ftlab.errors import InputError
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import RunRecord
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.store_reader import StoreReader
 
 _MEND = "put its artifacts back from a copy, or run its cell again in another store"
 
@@ -33,15 +33,15 @@ class DamagedArtifact(InputError):
 def sha256_tags(directory: Path) -> dict[str, str]:
     """A tag per file below a folder whose files become a run's artifacts."""
     files = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    found = {}
+    tags = {}
     for path in files:
         with path.open("rb") as stream:
-            found[_tag(path.relative_to(directory).as_posix())] = hashlib.file_digest(
+            tags[_tag(path.relative_to(directory).as_posix())] = hashlib.file_digest(
                 stream, "sha256").hexdigest()
-    return found
+    return tags
 
 
-def whole(tracker: Tracker, run: RunRecord, name: str) -> bytes | None:
+def whole(reader: StoreReader, run: RunRecord, name: str) -> bytes | None:
     """One of a run's files; None where it has none of that name, and never had.
 
     A run of a store from before its files were recorded is read as it is.
@@ -49,7 +49,7 @@ def whole(tracker: Tracker, run: RunRecord, name: str) -> bytes | None:
     Raises:
         DamagedArtifact: it is not what the run wrote, or gone.
     """
-    content = tracker.file(run, name)
+    content = reader.file(run, name)
     if (recorded := run.tags.get(_tag(name))) is not None:
         _hold(run, name, None if content is None else hashlib.sha256(content).hexdigest(), recorded)
     return content
@@ -76,8 +76,8 @@ def _tag(name: str) -> str:
     return name_of(f"ftlab.sha256.{name}")
 
 
-def _hold(run: RunRecord, name: str, found: str | None, recorded: str) -> None:
-    if found is None:
+def _hold(run: RunRecord, name: str, digest: str | None, recorded: str) -> None:
+    if digest is None:
         raise DamagedArtifact(run, name, "it is gone")
-    if found != recorded:
+    if digest != recorded:
         raise DamagedArtifact(run, name, "its sha256 is not the one that the run recorded")

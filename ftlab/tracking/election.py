@@ -1,4 +1,4 @@
-"""One run where several processes would make one each: MLflow knows no unique names for runs."""
+"""One run where several processes would make one each: MLflow has no unique names for runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRIES = 20
 
 
 def elected(run: Run) -> bool:
-    """Tell if a run is one that counts; those of earlier versions were never candidates."""
+    """Return whether a run is one that counts; those of earlier versions were never candidates."""
     return CANDIDATE not in run.data.tags or run.data.params.get(VERDICT) == "yes"
 
 

@@ -25,17 +25,17 @@ class Experiments:
 
     def open_experiment(self, study: str, root: str | None, tags: Mapping[str, str]) -> None:
         """Get or make the experiment; `root` is where its artifacts go (None: the server's)."""
-        found = self._client.get_experiment_by_name(study)
-        if found is not None and found.lifecycle_stage != "active":
+        experiment = self._client.get_experiment_by_name(study)
+        if experiment is not None and experiment.lifecycle_stage != "active":
             raise InputError(
                 f"study {study}: its MLflow experiment was deleted",
-                f"mlflow experiments restore --experiment-id {found.experiment_id}, "
+                f"mlflow experiments restore --experiment-id {experiment.experiment_id}, "
                 "or name the study otherwise",
             )
-        if found is None:
-            found = self._make_experiment(study, root)
-        self._experiments[study] = found.experiment_id
-        note = found.tags.get(ui_layout.NOTE, "")
+        if experiment is None:
+            experiment = self._make_experiment(study, root)
+        self._experiments[study] = experiment.experiment_id
+        note = experiment.tags.get(ui_layout.NOTE, "")
         # the table that an earlier run put below the question stays until the next one
         kept = {ui_layout.NOTE} if note.startswith(tags.get(ui_layout.NOTE, "")) and note else set()
         self.tag_experiment(study, {k: v for k, v in tags.items() if k not in kept})
@@ -63,29 +63,29 @@ class Experiments:
             InputError: there is none.
         """
         if study not in self._experiments:
-            found = self._client.get_experiment_by_name(study)
-            if found is None or found.lifecycle_stage != "active":
+            experiment = self._client.get_experiment_by_name(study)
+            if experiment is None or experiment.lifecycle_stage != "active":
                 raise InputError(
                     f"study {study}: nothing is tracked of it", "run it first: ftlab run STUDY"
                 )
-            self._experiments[study] = found.experiment_id
+            self._experiments[study] = experiment.experiment_id
         return self._experiments[study]
 
     def view_paths(self, study: str | None) -> dict[str, str]:
-        """Where the prepared views of one study or of all are; see `view.paths`."""
-        found: dict[str, str] = {}
+        """The paths of the prepared views of one study or of all; see `ui_layout.paths`."""
+        chosen: dict[str, str] = {}
         token, names = None, []
         while True:
             page = self._client.search_experiments(page_token=token)
-            for each in page:
-                paths = ui_layout.paths(each.name, each.experiment_id, each.tags)
-                names += [each.name] if paths else []
-                if study in (None, each.name):
-                    found |= paths
+            for experiment in page:
+                paths = ui_layout.paths(experiment.name, experiment.experiment_id, experiment.tags)
+                names += [experiment.name] if paths else []
+                if study in (None, experiment.name):
+                    chosen |= paths
             token = page.token
             if not token:
                 break
         if study is not None and study not in names:
             there = f"there are: {', '.join(names)}" if names else "run it first: ftlab run STUDY"
             raise InputError(f"study {study}: nothing is tracked of it", there)
-        return found
+        return chosen

@@ -14,8 +14,8 @@ from ftlab.redaction import redact
 from ftlab.tracking import store
 from ftlab.tracking.outbox import OUTAGE, one_line
 from ftlab.tracking.records import RunRecord
+from ftlab.tracking.store_reader import StoreReader
 from ftlab.tracking.tags import run_record
-from ftlab.tracking.tracker import Tracker
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 _MEND = "results/STUDY/runs.csv and `ftlab ui` show the ids of runs"
@@ -27,7 +27,7 @@ _NO_MODEL = {
 }
 
 
-class RunReader(Tracker):
+class RunReader(StoreReader):
     """Looks at runs that are over."""
 
     def find(self, run: str) -> RunRecord:
@@ -43,15 +43,15 @@ class RunReader(Tracker):
         if not _ID.fullmatch(wanted):
             raise InputError(f"run {run!r}: not an id of MLflow, nor at least 4 characters of one",
                              _MEND)
-        found = self._outbox.read(lambda: self._beginning_with(wanted))
-        if not found:
+        runs = self._outbox.read(lambda: self._beginning_with(wanted))
+        if not runs:
             raise InputError(f"no run {run} in {redact(self.uri)}", _MEND)
-        if len(found) > 1:
-            shown = ", ".join(f"{each.info.run_id} ({each.info.run_name})" for each in found[:5])
-            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-            raise InputError(f"{len(found)} runs begin with {run}: {shown}{more}",
+        if len(runs) > 1:
+            shown = ", ".join(f"{match.info.run_id} ({match.info.run_name})" for match in runs[:5])
+            more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
+            raise InputError(f"{len(runs)} runs begin with {run}: {shown}{more}",
                              "give more of the id")
-        return self._with_model(found[0])
+        return self._with_model(runs[0])
 
     def _beginning_with(self, wanted: str) -> list[Run]:
         if len(wanted) == 32:
@@ -62,8 +62,8 @@ class RunReader(Tracker):
                     return []
                 raise
         experiments = self._client.search_experiments()
-        return [run for each in experiments for run in self._runs.search(
-            each.experiment_id, f"attributes.run_id LIKE '{wanted}%'")]
+        return [run for experiment in experiments for run in self._runs.search(
+            experiment.experiment_id, f"attributes.run_id LIKE '{wanted}%'")]
 
     def _with_model(self, run: Run) -> RunRecord:
         name, kind = run.info.run_id, run.data.tags.get("ftlab.kind", "")
@@ -71,8 +71,8 @@ class RunReader(Tracker):
             raise InputError(f"run {name} was deleted", f"mlflow runs restore --run-id {name}")
         if kind == "cell":
             runs = self._outbox.read(lambda: self._runs._children(run))
-            ids = ", ".join(f"{each.info.run_id} (seed {each.data.tags['ftlab.seed']})"
-                            for each in runs if each.info.status == "FINISHED")
+            ids = ", ".join(f"{child.info.run_id} (seed {child.data.tags['ftlab.seed']})"
+                            for child in runs if child.info.status == "FINISHED")
             raise InputError(f"{name} is a cell, whose runs have a model each",
                              f"name one of them: {ids or 'none is finished'}")
         if kind in _NO_MODEL:
@@ -82,8 +82,8 @@ class RunReader(Tracker):
             raise InputError(f"run {name} is not ftlab's", _MEND)
         record = run_record(run)
         if record.status != "FINISHED":
-            said = f": {record.reason}" if record.reason else ""
-            raise InputError(f"run {name} is {record.status}{said}",
+            reason = f": {record.reason}" if record.reason else ""
+            raise InputError(f"run {name} is {record.status}{reason}",
                              "run its study again: what is finished is not repeated (what it had "
                              "trained is among its artifacts, its checkpoint marked as failed)")
         return record

@@ -55,7 +55,7 @@ class MlflowRuns(Experiments):
         wanted = f"tags.`ftlab.kind` = 'cell' and tags.`ftlab.cell` = '{key.digest}'"
         cell, made = elect(self._client, lambda: self.search(experiment, wanted), make)
         cell_id = str(cell.info.run_id)
-        self._log_params(cell_id, params, known=cell.data.params)
+        self._log_params(cell_id, params, present=cell.data.params)
         if made:
             return cell_id
         tags = more_seeds(cell, seeds) | {"ftlab.order": str(order)}
@@ -149,11 +149,11 @@ class MlflowRuns(Experiments):
         self._set(self._client.get_run(run_id), values, now)
 
     def _set(self, run: Run, values: Mapping[str, float], now: int) -> None:
-        known = {metric.key: metric for metric in run.data._metric_objs}
-        now = max([now, *(metric.timestamp + 1 for metric in known.values())])
+        present = {metric.key: metric for metric in run.data._metric_objs}
+        now = max([now, *(metric.timestamp + 1 for metric in present.values())])
         metrics, _ = as_metrics(values, 0, now)
-        new = [metric for metric in metrics if metric.key not in known
-               or not _same(known[metric.key].value, metric.value)]
+        new = [metric for metric in metrics if metric.key not in present
+               or not _same(present[metric.key].value, metric.value)]
         for start in range(0, len(new), 500):
             self._client.log_batch(run.info.run_id, metrics=new[start : start + 500])
 
@@ -182,28 +182,22 @@ class MlflowRuns(Experiments):
         return latest_per_seed(
             [run_record(run) for run in self._children(self._client.get_run(cell_id))])
 
-    def log_dataset(
-        self,
-        run_id: str,
-        name: str,
-        digest: str,
-        source: str,
-        context: str,
-        profile: Mapping[str, Any],
-    ) -> None:
-        """Add a data set to the run's inputs."""
-        text = json.dumps({**profile, "fingerprint": digest}, sort_keys=True, default=str)
-        where = json.dumps({"uri": redact(source)})
-        data = Dataset(name[:500], digest[:_DIGEST], "local", where, profile=redact(text))
-        used = [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
-        self._client.log_inputs(run_id, used)
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str,
+                    profiles: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add a data set to the run's inputs, its profiles by context."""
+        where, inputs = json.dumps({"uri": redact(source)}), []
+        for context, profile in profiles.items():
+            text = json.dumps({**profile, "fingerprint": digest}, sort_keys=True, default=str)
+            data = Dataset(name[:500], digest[:_DIGEST], "local", where, profile=redact(text))
+            inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", context)]))
+        self._client.log_inputs(run_id, inputs)
 
     def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
-        """What `log_dataset` was told, by context."""
+        """The profiles that `log_dataset` stored, by context."""
         inputs = self._client.get_run(run_id).inputs
         used = inputs.dataset_inputs if inputs is not None else []
-        return {tag.value: json.loads(each.dataset.profile or "{}") for each in used
-                for tag in each.tags if tag.key == "mlflow.data.context"}
+        return {tag.value: json.loads(data_set.dataset.profile or "{}") for data_set in used
+                for tag in data_set.tags if tag.key == "mlflow.data.context"}
 
     def file(self, run_id: str, name: str) -> bytes | None:
         """One of a run's files; None where it has none of that name."""
@@ -259,7 +253,7 @@ class MlflowRuns(Experiments):
                 return
 
     def _say(self, cell: Run, reason: str) -> None:
-        """Why a cell is not complete; an empty tag would stand there as a name without a value."""
+        """Store why a cell is not complete; an empty tag would stand there without a value."""
         if reason:
             self._client.log_batch(cell.info.run_id, tags=[RunTag("ftlab.reason", reason)])
         elif "ftlab.reason" in cell.data.tags:
@@ -270,10 +264,10 @@ class MlflowRuns(Experiments):
                     raise
 
     def _log_params(
-        self, run_id: str, params: Mapping[str, str], known: Mapping[str, str] | None = None
+        self, run_id: str, params: Mapping[str, str], present: Mapping[str, str] | None = None
     ) -> None:
-        """Add the params that are not known yet; MLflow refuses to change one."""
-        flat = [Param(k, v) for k, v in params.items() if k not in (known or {})]
+        """Add the params that are not there yet; MLflow refuses to change one."""
+        flat = [Param(k, v) for k, v in params.items() if k not in (present or {})]
         for start in range(0, len(flat), _BATCH):
             self._client.log_batch(run_id, params=flat[start : start + _BATCH])
 

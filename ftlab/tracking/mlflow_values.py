@@ -106,12 +106,12 @@ def numbers(params: Mapping[str, str]) -> dict[str, float]:
     Returns:
         `param/lr`, `param/optim.weight_decay`, of a wrapped one `param/technique.rank`.
     """
-    found = {}
+    values = {}
     for path, text in params.items():
         if path.startswith("technique.") and _NUMBER.fullmatch(text):
             name = ".".join(part for part in path.split(".")[1:] if part != "init_args")
-            found[name_of(PARAM + name)] = float(text)
-    return found
+            values[name_of(PARAM + name)] = float(text)
+    return values
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -139,3 +139,12 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_secrets(inner) for inner in value]
     return value
+
+
+def objective(name: str) -> str:
+    """The metric that holds what a trial gave for an objective.
+
+    Not the objective's own name: of `val/accuracy` MLflow calls the last epoch's value the latest,
+    and what counts is the best epoch's, or the mean over seeds.
+    """
+    return f"objective/{name}"

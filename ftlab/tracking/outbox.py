@@ -41,7 +41,7 @@ OUTAGE = (MlflowException, OSError)  # requests' errors are OSErrors
 
 
 def is_final(error: Exception) -> bool:
-    """Whether another try is pointless: the store refused, or the local file is gone."""
+    """Return whether another try is pointless: the store refused, or the local file is gone."""
     if isinstance(error, FileNotFoundError | NotADirectoryError | InputError):
         return True
     return isinstance(error, MlflowException) and error.error_code in _FINAL

@@ -1,4 +1,4 @@
-"""What the tracking store holds of a study, read back: cells and their runs."""
+"""A study as the tracking store holds it, read back: cells and their runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CellKey:
 
     @property
     def digest(self) -> str:
-        """What the store is searched by; names may hold quotes, a digest cannot."""
+        """The text that the store is searched by; names may hold quotes, a digest cannot."""
         return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()[:32]
 
     @property
@@ -95,7 +95,7 @@ class CellRecord:
     Attributes:
         cell_id: MLflow's id of the parent run.
         seeds: those expected.
-        runs: one a seed at most, by seed: the FINISHED one, else the latest attempt.
+        runs: one per seed at most, by seed: the FINISHED one, else the latest attempt.
         metrics: of the cell itself: aggregates and what the table said.
     """
 
@@ -112,7 +112,7 @@ class CellRecord:
 
 
 def latest_per_seed(runs: list[RunRecord]) -> tuple[RunRecord, ...]:
-    """One run a seed: FINISHED wins over others, then the later attempt."""
+    """One run per seed: FINISHED wins over others, then the later attempt."""
     best: dict[int, RunRecord] = {}
     for run in sorted(runs, key=lambda r: (r.status == "FINISHED", r.attempt, r.started, r.run_id)):
         best[run.seed] = run

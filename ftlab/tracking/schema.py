@@ -27,25 +27,25 @@ def check_schema(uri: str) -> None:
     """
     engine = utils.create_sqlalchemy_engine(uri)
     try:
-        found = utils._get_schema_version(engine)
+        version = utils._get_schema_version(engine)
     finally:
         engine.dispose()
-    newest, known = _revisions()
-    if found in (None, newest):
+    newest, revisions = _revisions()
+    if version in (None, newest):
         return
-    if found in known:
+    if version in revisions:
         raise InputError(
             f"tracking store {redact(uri)}: its tables are those of an older MLflow "
-            f"(schema {found}, the installed one needs {newest})",
+            f"(schema {version}, the installed one needs {newest})",
             "stop all that writes to it and back it up, then: mlflow db upgrade " + redact(uri))
     raise InputError(
-        f"tracking store {redact(uri)}: its tables are those of a newer MLflow (schema {found}, "
+        f"tracking store {redact(uri)}: its tables are those of a newer MLflow (schema {version}, "
         f"the installed one has {newest})", "install that version: pip install --upgrade mlflow")
 
 
 @cache
 def _revisions() -> tuple[str, frozenset[str]]:
-    """The newest schema that the installed MLflow knows, and all."""
+    """The newest schema of the installed MLflow, and all of them."""
     script = ScriptDirectory(str(utils._get_alembic_config("").get_main_option("script_location")))
     return (utils._get_latest_schema_revision(),
             frozenset(revision.revision for revision in script.walk_revisions()))

@@ -38,21 +38,26 @@ _RIVALS = 20  # tries at a row that other processes write
 _RIVAL = re.compile(r"IntegrityError|UNIQUE constraint|duplicate (key|entry)|deadlock|"
                     r"could not serialize|UniqueViolation|row\(s\); 0 were matched", re.IGNORECASE)
 T = TypeVar("T")
+_NOWHERE = logging.NullHandler()
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs"}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence MLflow's and Alembic's chatter inside the block, and put their levels back."""
+    """Silence MLflow's and Alembic's chatter inside the block, and put their handlers back.
+
+    Handlers and not levels: a change of a level empties what every logger of the process has
+    cached, which takes longer than many a write.
+    """
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
     try:
         for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
+            logger.handlers, logger.propagate = [_NOWHERE], False
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
 
 
 def past_rivals(act: Callable[..., T], *arguments: object) -> T:
@@ -190,10 +195,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _sqlite_file(uri: str) -> Path:
-    said = addresses.shown(uri)
+    shown = addresses.shown(uri)
     name = uri.partition("sqlite:///")[2].partition("?")[0]
     if not name or name == ":memory:":
-        raise InputError(f"tracking store {said}: no file name", f"use {DEFAULT}")
+        raise InputError(f"tracking store {shown}: no file name", f"use {DEFAULT}")
     return Path(os.path.abspath(name))
 
 
@@ -210,7 +215,7 @@ def _advice(uri: str, error: Exception) -> tuple[str, str]:
 
 
 def _check_sqlite(path: Path) -> None:
-    """MLflow retries for 100 s on a file that is no database; look first."""
+    """MLflow retries for 100 s on a file that is not a database; look first."""
     try:
         if path.exists() and path.stat().st_size:
             with contextlib.closing(sqlite3.connect(path, timeout=20)) as database:
@@ -247,7 +252,7 @@ def _check_database(uri: str) -> None:
 
 
 def _on_network(path: Path) -> bool:
-    """Whether a file lies on a network file system, where SQLite's WAL is unsafe."""
+    """Return whether a file lies on a network file system, where SQLite's WAL is unsafe."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return False

@@ -10,7 +10,7 @@ from mlflow.entities import Param, Run, RunTag
 from ftlab.tracking.election import elect
 from ftlab.tracking.mlflow_runs import CLOCKS, MlflowRuns
 from ftlab.tracking.mlflow_values import name_of
-from ftlab.tracking.records import CellKey
+from ftlab.tracking.records import CellKey, TrialRecord
 from ftlab.tracking.tags import ORIGIN, cell_names
 
 _BATCH = 100  # params in one log_batch, MLflow's limit
@@ -66,3 +66,27 @@ def open_trial(runs: MlflowRuns, client: MlflowClient, parent: str, number: int,
     for start in range(0, len(entities), _BATCH):
         client.log_batch(run.info.run_id, params=entities[start : start + _BATCH])
     return str(run.info.run_id)
+
+
+def trials(runs: MlflowRuns, study: str, sweep: str) -> list[TrialRecord]:
+    """The last attempt at each trial of a sweep, by cell and number."""
+    last: dict[tuple[str, int], TrialRecord] = {}
+    attempts = runs.search(runs.experiment(study), "tags.`ftlab.kind` = 'trial'")
+    for run in sorted(attempts, key=_rank):
+        tags = run.data.tags
+        if tags.get("ftlab.sweep") != sweep:
+            continue
+        key = CellKey(*(tags[f"ftlab.{name}"]
+                        for name in ("study", "backbone", "dataset", "technique", "config")))
+        number = int(tags["ftlab.trial"])
+        last[key.digest, number] = TrialRecord(
+            run.info.run_id, key, number, tags.get("ftlab.state", "RUNNING"),
+            tags.get("ftlab.reason", ""), dict(run.data.metrics), dict(run.data.params))
+    return sorted(last.values(), key=lambda t: (t.key.title, t.number))
+
+
+def _rank(run: Run) -> tuple[bool, int, int, str]:
+    """Orders attempts at a trial: what ended it comes last, wherever the clock says it began."""
+    tags = run.data.tags
+    over = tags.get("ftlab.state", "RUNNING") not in ("RUNNING", "LOST")
+    return over, int(tags.get("ftlab.attempt", "1")), run.info.start_time, run.info.run_id

@@ -1,4 +1,4 @@
-"""Which tags a cell and a run carry, and how they are read back."""
+"""The tags that a cell and a run carry, and how they are read back."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def cell_names(key: CellKey) -> dict[str, str]:
 
 
 def cell_tags(key: CellKey, seeds: Sequence[int], order: int, place: int) -> dict[str, str]:
-    """What a new parent run is tagged with; `place` is its technique's in the study."""
-    own = {
+    """The tags of a new parent run; `place` is its technique's in the study."""
+    tags = {
         COLOUR: COLOURS[place % len(COLOURS)],
         "ftlab.kind": "cell",
         "ftlab.cell": key.digest,
@@ -39,15 +39,16 @@ def cell_tags(key: CellKey, seeds: Sequence[int], order: int, place: int) -> dic
         "ftlab.order": str(order),
     }
     # as they are: cells are found by them
-    return {name: shorten(value, LONGEST_TAG) for name, value in (cell_names(key) | own).items()
+    return {name: shorten(value, LONGEST_TAG) for name, value in (cell_names(key) | tags).items()
             } | ORIGIN
 
 
 def cell_record(cell: Run, runs: Sequence[RunRecord]) -> CellRecord:
     """A parent run with its children, of each seed the run that counts."""
     key = CellKey(*(cell.data.tags[f"ftlab.{name}"] for name in _NAMES))
-    own = dict(cell.data.metrics)
-    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), latest_per_seed(list(runs)), own)
+    metrics = dict(cell.data.metrics)
+    counted = latest_per_seed(list(runs))
+    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), counted, metrics)
 
 
 def run_record(run: Run, shared: dict[str, str] | None = None) -> RunRecord:
@@ -55,12 +56,12 @@ def run_record(run: Run, shared: dict[str, str] | None = None) -> RunRecord:
 
     Args:
         run: MLflow's.
-        shared: every text seen so far; what many runs say alike is then in memory once.
+        shared: every text seen so far; what many runs have in common is then in memory once.
     """
     once = {} if shared is None else shared
 
-    def texts(found: Mapping[str, str]) -> dict[str, str]:
-        return {once.setdefault(k, k): once.setdefault(v, v) for k, v in found.items()}
+    def texts(entries: Mapping[str, str]) -> dict[str, str]:
+        return {once.setdefault(k, k): once.setdefault(v, v) for k, v in entries.items()}
 
     tags = texts(run.data.tags)
     return RunRecord(

@@ -1,35 +1,33 @@
-"""Writes a study's cells and runs to MLflow, and reads them back."""
+"""Writes the cells, runs, sweeps and trials of studies to MLflow."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
-from functools import cached_property
 from pathlib import Path
-from threading import RLock
 from typing import Any, Literal
 from uuid import uuid4
 
-from mlflow import MlflowClient
-
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
-from ftlab.tracking import gc_pause, store, ui_layout
-from ftlab.tracking.metrics import MetricBuffer, as_metrics, plain
-from ftlab.tracking.mlflow_runs import MlflowRuns
-from ftlab.tracking.mlflow_values import flatten, tag_values
-from ftlab.tracking.outbox import OUTAGE, Outbox, T, one_line
-from ftlab.tracking.records import CellKey, CellRecord, RunRecord
+from ftlab.tracking import store, ui_layout
+from ftlab.tracking.metrics import as_metrics, plain
+from ftlab.tracking.mlflow_values import flatten, name_of, objective, tag_values
+from ftlab.tracking.outbox import OUTAGE, one_line
+from ftlab.tracking.records import CellKey
+from ftlab.tracking.store_reader import StoreReader
 from ftlab.tracking.sync import send_kept
-from ftlab.tracking.writes import Write, Writer
+from ftlab.tracking.writes import Write
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
-class Tracker:
+class Tracker(StoreReader):
     """A study's record in an MLflow store: experiment = study, parent run = cell, child = run.
+
+    Of a sweep the parent run is the search of a cell, and the children are its trials.
 
     After `open_study` an outage of the store stops nothing: writes wait in order, later calls try
     them again, and `close` says what was not stored. What is opened during an outage gets an id
@@ -46,28 +44,9 @@ class Tracker:
     """
 
     def __init__(self, uri: str | None = None, unsent: Path | None = None) -> None:
-        self.uri, self.unsent = store.resolve(uri), unsent
-        self._lock = RLock()
-        self._outbox, self._metrics = Outbox(self._send, unsent, redact(self.uri)), MetricBuffer()
+        super().__init__(uri, unsent)
         self._opened: dict[str, tuple[str, int]] = {}  # run -> cell and seed
         self._done: dict[str, set[int]] = {}  # cell -> seeds known to be finished
-        if store.sqlite_path(self.uri) is None:
-            self._runs  # noqa: B018  connects, so that a dead server is found before training
-
-    @cached_property
-    def _client(self) -> MlflowClient:
-        return store.connect(self.uri)
-
-    @cached_property
-    def _runs(self) -> MlflowRuns:
-        return MlflowRuns(self._client)
-
-    @cached_property
-    def _writer(self) -> Writer:
-        return Writer(self._client, self._runs)
-
-    def _send(self, write: Write, run: str) -> str:
-        return self._writer.send(write, run)  # connects at the first write
 
     def open_study(self, study: str, tags: Mapping[str, str]) -> None:
         """Get or make the study's experiment, and send what earlier processes kept for it.
@@ -115,18 +94,13 @@ class Tracker:
             FtlabError: the store does not answer, and this tracker never knew the cell.
         """
         try:
-            known = {run.seed for run in self.latest_runs(cell_id) if run.status == "FINISHED"}
+            seeds = {run.seed for run in self.latest_runs(cell_id) if run.status == "FINISHED"}
         except FtlabError:
             if cell_id not in self._done:
                 raise
-            known = set()  # an outage: what this process saw is enough to go on
-        self._done[cell_id] = known | self._done.get(cell_id, set())
+            seeds = set()  # an outage: what this process saw is enough to go on
+        self._done[cell_id] = seeds | self._done.get(cell_id, set())
         return set(self._done[cell_id])
-
-    def latest_runs(self, cell_id: str) -> tuple[RunRecord, ...]:
-        """The run that counts of each seed of a cell; raises FtlabError in an outage."""
-        self.flush()
-        return self._read(lambda: self._runs.latest(self._outbox.id(cell_id)))
 
     def open_run(self, cell_id: str, seed: int, params: Mapping[str, Any]) -> str:
         """Make the run of a seed; every attempt is a run of its own, so metrics never mix.
@@ -156,8 +130,8 @@ class Tracker:
         """Replace metrics of a cell, whatever the clock of who wrote them before."""
         self._write("metrics", "set_metrics", run_id, dict(metrics), int(time.time() * 1000))
 
-    def log_dataset(self, run_id: str, name: str, digest: str, source: str, context: str,
-                    profile: Mapping[str, Any]) -> None:
+    def log_dataset(self, run_id: str, name: str, digest: str, source: str,
+                    profiles: Mapping[str, Mapping[str, Any]]) -> None:
         """Say which data a run used.
 
         Args:
@@ -165,11 +139,10 @@ class Tracker:
             name: the data set's name in the study.
             digest: our own over every row; MLflow shows 36 characters, the profile holds all.
             source: where it came from.
-            context: `train`, `validation` or `test`.
-            profile: sizes and the like.
+            profiles: sizes and the like of `train`, `validation` and `test`.
         """
-        self._write(f"data set {name}", "data_set", run_id, name, digest, redact(source), context,
-                    dict(profile))
+        self._write(f"data set {name}", "data_sets", run_id, name, digest, redact(source),
+                    {context: dict(profile) for context, profile in profiles.items()})
 
     def log_artifacts(self, run_id: str, directory: Path, artifact_path: str = "") -> None:
         """Copy the files in a folder to the run; during an outage the folder must stay.
@@ -209,62 +182,75 @@ class Tracker:
         ended = int(time.time() * 1000)
         self._write("aggregate", "end_cell", cell_id, interrupted, ended)
 
-    def cells(self, study: str) -> list[CellRecord]:
-        """The study's cells with the run that counts of each seed, in the study's order.
-
-        Raises:
-            InputError: there is no such study, or no store.
-        """
-        path = store.sqlite_path(self.uri)
-        if path is not None and not path.exists():
-            raise InputError(f"no tracking store at {path}", "run a study first: ftlab run STUDY")
-        with self._lock, gc_pause.none_is_made():
-            self.flush()
-            return self._outbox.read(lambda: self._runs.cells(study))
-
-    def file(self, run: RunRecord, name: str) -> bytes | None:
-        """One of a run's files; None where it has none of that name."""
-        local = store.local_path(run.artifacts)
-        if local is not None:
-            path = local / name
-            return path.read_bytes() if path.is_file() else None
-        return self._read(lambda: self._runs.file(run.run_id, name))
-
-    def data_sets(self, run_id: str) -> dict[str, dict[str, Any]]:
-        """The profiles of a run's data sets by context: `train`, `validation`, `test`."""
-        return self._read(lambda: self._runs.data_sets(run_id))
-
-    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        """All values of a metric as (step, value), by step."""
-        found = self._read(lambda: self._client.get_metric_history(run_id, metric))
-        return sorted((value.step, value.value) for value in found)
-
     def set_view(self, study: str, metric: str, names: Iterable[str] = ()) -> None:
-        """Prepare the study's pages in the UI; see `view.study_tags` and `view_paths`."""
+        """Prepare the study's pages in the UI; see `ui_layout.study_tags`, `view_paths`."""
         self._write("view", "tag_experiment", study, ui_layout.study_tags(study, metric, names))
 
     def describe_study(self, study: str, note: str) -> None:
         """Set the experiment's description, Markdown; the UI shows it above the runs."""
         self._write("note", "tag_experiment", study, tag_values({ui_layout.NOTE: note}))
 
-    def view_path(self, study: str) -> str:
-        """Where the UI shows the study, after `http://127.0.0.1:PORT`."""
-        return ui_layout.path(self._read(lambda: self._runs.experiment(study)))
+    def open_sweep(self, key: CellKey, sweep: str) -> str:
+        """Get or make the parent run of a cell's search; its id."""
+        values = (astuple(key), sweep)
+        return self._create(Write(f"sweep of {key.title}", "open_sweep", values=values))
 
-    def view_paths(self, study: str | None = None) -> dict[str, str]:
-        """Where the UI shows each study (or this one), its curves and its sweeps: what -> path.
+    def open_trial(
+        self, sweep_id: str, number: int, attempt: int,
+        searched: Mapping[str, Any], config: Mapping[str, Any],
+    ) -> str:
+        """Make the run of one attempt at a trial; its id.
 
-        Raises:
-            InputError: there is no such study.
+        Args:
+            sweep_id: of the parent.
+            number: of the trial.
+            attempt: 1 for the first.
+            searched: the hyperparameters, logged as `<technique>.<name>`, so that the UI's
+                parallel coordinates show each technique's own.
+            config: the trial's whole config.
         """
-        return self._read(lambda: self._runs.view_paths(study))
+        values = (number, attempt, flatten(searched), flatten(config), uuid4().hex,
+                  int(time.time() * 1000))
+        return self._create(Write(f"trial {number}", "open_trial", sweep_id, values))
 
-    def flush(self) -> bool:
-        """Send what waits, unless the store failed a moment ago; whether all has been stored."""
-        with self._lock:
-            self._stage()
-            self._outbox.deliver()
-            return not len(self._outbox)
+    def settle(self, run_id: str, state: str, values: Mapping[str, float]) -> None:
+        """Say how a trial ended, and what it gave.
+
+        Args:
+            run_id: of the trial.
+            state: COMPLETE, PRUNED, FAIL or LOST.
+            values: by objective; of a pruned trial what it had reached.
+        """
+        metrics, _ = as_metrics({objective(name): value for name, value in values.items()}, 0,
+                                int(time.time() * 1000))
+        self._write(f"state {state}", "log", run_id, plain(metrics), {"ftlab.state": state})
+
+    def end_sweep(self, sweep_id: str, status: Status, metrics: Mapping[str, float],
+                  tags: Mapping[str, str]) -> None:
+        """End a parent run with what the search found."""
+        ended = int(time.time() * 1000)
+        values, _ = as_metrics(metrics, 0, ended)
+        self._write("end of the sweep", "end_sweep", sweep_id, plain(values), tag_values(tags),
+                    status, ended)
+
+    def set_sweep_view(
+        self, study: str, sweep: str, searched: Mapping[str, Sequence[str]],
+        objectives: Sequence[str], higher_is_better: bool,
+    ) -> None:
+        """Prepare the sweep's page in the UI: its trials alone, and their parallel coordinates.
+
+        Args:
+            study: its name.
+            sweep: its name.
+            searched: by technique, its hyperparameters.
+            objectives: of the sweep.
+            higher_is_better: of the first objective.
+        """
+        axes = {technique: [name_of(f"{technique}.{name}") for name in names]
+                for technique, names in searched.items() if names}
+        values = [objective(name) for name in objectives]
+        text = ui_layout.sweep_state(sweep, axes, objectives, values, higher_is_better)
+        self._write("view", "tag_experiment", study, {ui_layout.sweep_tag(sweep): text})
 
     def close(self) -> None:
         """Send what waits, for some seconds.
@@ -275,15 +261,6 @@ class Tracker:
         with self._lock:
             self._stage()
             self._outbox.drain()
-
-    def _read(self, read: Callable[[], T]) -> T:
-        with self._lock:
-            return self._outbox.read(read)
-
-    def _stage(self) -> None:
-        for run_id, batch in self._metrics.take():
-            what = f"{len(batch)} metrics of {run_id}"
-            self._outbox.add(Write(what, "log", run_id, (plain(batch), {})))
 
     def _create(self, write: Write) -> str:
         with self._lock:

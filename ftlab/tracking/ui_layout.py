@@ -1,4 +1,4 @@
-"""What MLflow's UI shows of a study and of a sweep, prepared: columns, filter, charts."""
+"""The pages of a study and of a sweep in MLflow's UI, prepared: columns, filter, charts."""
 
 from __future__ import annotations
 
@@ -94,29 +94,29 @@ def _runs(study: str, metric: str, sections: Sequence[str]) -> dict[str, Any]:
 
 
 def path(experiment_id: str) -> str:
-    """Where the study's view is, after `http://127.0.0.1:PORT`."""
+    """The path of the study's view, after `http://127.0.0.1:PORT`."""
     return _path(experiment_id, KEY)
 
 
 def paths(study: str, experiment_id: str, tags: Mapping[str, str]) -> dict[str, str]:
-    """Where the views are that an experiment has: what each shows -> its path.
+    """The paths of an experiment's views: what each shows -> its path.
 
     Args:
         study: its name, for people.
         experiment_id: MLflow's.
         tags: of the experiment.
     """
-    found = {}
+    by_title = {}
     if TAG in tags:
-        found[study] = path(experiment_id)
+        by_title[study] = path(experiment_id)
     if RUNS_TAG in tags:
-        found[f"{study}, learning curves"] = _path(experiment_id, RUNS_KEY) + _AS_CHARTS
+        by_title[f"{study}, learning curves"] = _path(experiment_id, RUNS_KEY) + _AS_CHARTS
     prefix = f"{TAG}-"
     for tag in sorted(tags):
         if tag.startswith(prefix):
             sweep = tag.removeprefix(prefix)
-            found[f"{study}, sweep {sweep}"] = sweep_path(experiment_id, sweep)
-    return found
+            by_title[f"{study}, sweep {sweep}"] = sweep_path(experiment_id, sweep)
+    return by_title
 
 
 def sweep_tag(sweep: str) -> str:
@@ -125,7 +125,7 @@ def sweep_tag(sweep: str) -> str:
 
 
 def sweep_path(experiment_id: str, sweep: str) -> str:
-    """Where the sweep's charts are, after `http://127.0.0.1:PORT`."""
+    """The path of the sweep's charts, after `http://127.0.0.1:PORT`."""
     return _path(experiment_id, f"{KEY}-{sweep}") + _AS_CHARTS
 
 
@@ -185,7 +185,7 @@ def _charts(name: str, charts: Sequence[dict[str, Any]], folded: Iterable[str] =
         "isAccordionReordered": True,  # else the sections that the UI adds come before ours
         "compareRunCharts": list(charts),
         "compareRunSections": [section("ftlab", name, True),
-                               *(section(f"folded {each}", each, False) for each in folded)],
+                               *(section(f"folded {folder}", folder, False) for folder in folded)],
     }
 
 

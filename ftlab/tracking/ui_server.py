@@ -1,4 +1,4 @@
-"""Starts MLflow's own user interface, on this machine only, and says where each study is."""
+"""Starts MLflow's own user interface, on this machine only, and prints where each study is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
 from ftlab.tracking import store
-from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.store_reader import StoreReader
 
 HOST = "127.0.0.1"
 PATIENCE = 180.0  # seconds until the server answers; its imports alone take ten on a busy machine
@@ -51,15 +51,15 @@ def ui_command(uri: str | None, port: int = 5000) -> list[str]:
 
 
 def environment(uri: str | None) -> dict[str, str]:
-    """What the server's process finds around it.
+    """The environment of the server's process.
 
     Settings for servers of a person's own (no security, other addresses) do not reach this one,
     and MLflow's eight processes for jobs of language agents stay away.
     """
-    own = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_SERVER_")}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_SERVER_")}
     for name in ("MLFLOW_STATIC_PREFIX", "MLFLOW_UVICORN_OPTS", "MLFLOW_GUNICORN_OPTS"):
-        own.pop(name, None)
-    return own | {
+        variables.pop(name, None)
+    return variables | {
         "MLFLOW_BACKEND_STORE_URI": store.resolve(uri),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONSAFEPATH": "1",  # no file of the current folder is a module to it
@@ -67,7 +67,7 @@ def environment(uri: str | None) -> dict[str, str]:
 
 
 def addresses(uri: str | None, port: int = 5000, study: str | None = None) -> dict[str, str]:
-    """Where the UI shows each study and sweep of a store: its name -> the address.
+    """The addresses of each study and sweep of a store in the UI, by name.
 
     Args:
         uri: the store.
@@ -77,8 +77,8 @@ def addresses(uri: str | None, port: int = 5000, study: str | None = None) -> di
     Raises:
         InputError: no such study.
     """
-    tracker = Tracker(uri)
-    return {name: f"http://{HOST}:{port}{path}" for name, path in tracker.view_paths(study).items()}
+    reader = StoreReader(uri)
+    return {name: f"http://{HOST}:{port}{path}" for name, path in reader.view_paths(study).items()}
 
 
 def serve(
@@ -89,7 +89,7 @@ def serve(
     Args:
         uri: the store.
         port: on the loopback address.
-        say: hears each line for people, once the server answers.
+        say: takes each line for people, once the server answers.
         study: whose address is said; None for all.
 
     Raises:
@@ -97,7 +97,7 @@ def serve(
         FtlabError: the server ended.
     """
     command = ui_command(uri, port)
-    found = addresses(uri, port, study)
+    places = addresses(uri, port, study)
     _check_free(port)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         parent = os.getpid()
@@ -109,7 +109,7 @@ def serve(
         )
         try:
             _wait(server, port)
-            for line in _lines(found, port):
+            for line in _lines(places, port):
                 say(line)
             server.wait()
         finally:
@@ -123,10 +123,10 @@ def serve(
     )
 
 
-def _lines(found: dict[str, str], port: int) -> list[str]:
-    if not found:
+def _lines(addresses: dict[str, str], port: int) -> list[str]:
+    if not addresses:
         return [f"No study is in this store yet: http://{HOST}:{port}"]
-    return [*(f"{name}: {address}" for name, address in found.items()), "Ctrl-C ends it."]
+    return [*(f"{name}: {address}" for name, address in addresses.items()), "Ctrl-C ends it."]
 
 
 def _check_free(port: int) -> None:

@@ -53,7 +53,8 @@ class Writer:
         self._incomplete: set[str] = set()  # runs whose files the store did not take
         self._actions: dict[str, Callable[..., object]] = {
             "open_cell": self._open_cell, "open_run": runs.open_run, "log": self._log,
-            "data_set": runs.log_dataset, "end": runs.end, "end_cell": runs.end_cell,
+            "data_set": self._data_set, "data_sets": runs.log_dataset,
+            "end": runs.end, "end_cell": runs.end_cell,
             "artifacts": self._artifacts, "file": self._file, "text": client.log_text,
             "tag_experiment": runs.tag_experiment, "discard": self._discard,
             "open_sweep": self._open_sweep, "open_trial": self._open_trial,
@@ -85,6 +86,11 @@ class Writer:
     def _open_cell(self, run: str, key: Sequence[str], params: Mapping[str, str],
                    seeds: Sequence[int], order: int, place: int) -> str:
         return self._runs.open_cell(CellKey(*key), params, seeds, order, place)
+
+    def _data_set(self, run: str, name: str, digest: str, source: str, context: str,
+                  profile: Mapping[str, Any]) -> None:
+        """One split of a data set, as versions up to 0.1.0 kept it on disk."""
+        self._runs.log_dataset(run, name, digest, source, {context: profile})
 
     def _log(self, run: str, metrics: Sequence[Sequence[Any]], tags: Mapping[str, str]) -> None:
         named = [RunTag(name, value) for name, value in tags.items()]

@@ -30,7 +30,7 @@ from ftlab.data.text import TextClassification
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.tracking.records import CellKey
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 from ftlab.training.fit import Run
 from ftlab.training.shared_fit import execute_together
 from ftlab.training.trainer_settings import TrainerSettings
@@ -64,7 +64,7 @@ def the_runs(chosen: list[tuple[float, float]], folder: Path) -> list[Run]:
 
 
 def ours(chosen: list[tuple[float, float]], folder: Path, name: str,
-         tracker: SweepTracker) -> tuple[float, list[Tensor]]:
+         tracker: Tracker) -> tuple[float, list[Tensor]]:
     """Seconds until all is in the store; the last trial's weight and bias."""
     begin = time.perf_counter()
     runs = the_runs(chosen, folder)
@@ -165,7 +165,7 @@ def main() -> int:
     chosen = settings(said.settings)
     with tempfile.TemporaryDirectory() as name:
         os.environ["FTLAB_CACHE"] = str(Path(name) / "cache")
-        tracker = SweepTracker(f"sqlite:///{name}/mlflow.db")
+        tracker = Tracker(f"sqlite:///{name}/mlflow.db")
         tracker.open_study("probes", {})  # once a study: making the database takes seconds
         filling, found = ours(chosen, Path(name), "filling", tracker)
         epochs, expected = reference(*chosen[-1])

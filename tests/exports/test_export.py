@@ -319,9 +319,9 @@ def test_changed_since__refused(case: str, stored: Stored, tmp_path: Path) -> No
 def unfit(stored: Stored) -> dict[str, str]:
     """Runs without a model, by what is wrong with them."""
     from ftlab.tracking.records import CellKey
-    from ftlab.tracking.sweeps import SweepTracker
+    from ftlab.tracking.tracker import Tracker
 
-    tracker = SweepTracker(stored.uri)
+    tracker = Tracker(stored.uri)
     tracker.open_study("broken", {})
     key = CellKey("broken", "b", "d", "t", "c")
     cell = tracker.open_cell(key, {}, [0, 1], 0)

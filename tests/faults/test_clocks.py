@@ -16,7 +16,6 @@ from scripted import write_sweep
 
 from ftlab.sweeps.leases import Lease
 from ftlab.tracking.records import CellKey
-from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Tracker
 
 KEY = CellKey("s", "b", "d", "t", "c")
@@ -82,7 +81,7 @@ def test_trial__the_attempt_that_ended_it_counts(
 ) -> None:
     def attempt(ahead: float, number: int, state: str) -> None:
         clock(ahead)
-        tracker = SweepTracker(store_uri)
+        tracker = Tracker(store_uri)
         tracker.open_study("s", {})
         run = tracker.open_trial(tracker.open_sweep(KEY, "w"), 0, number, {"lr": 0.1}, {})
         tracker.end_run(run, "KILLED" if state == "LOST" else "FINISHED")
@@ -91,7 +90,7 @@ def test_trial__the_attempt_that_ended_it_counts(
 
     attempt(AHEAD, 1, "LOST")
     attempt(0, 1, "COMPLETE")  # its machine was lost, which does not count as an attempt
-    (record,) = SweepTracker(store_uri).trials("s", "w")
+    (record,) = Tracker(store_uri).trials("s", "w")
     assert record.state == "COMPLETE"
 
 
@@ -121,7 +120,7 @@ def test_two_machines__trials_of_a_killed_one_go_to_the_other_once(
     (done,) = trials(tmp_path).values()
     assert [each.state for each in done] == [TrialState.COMPLETE] * 6
     assert max(Lease.of(each).token for each in done) == 2
-    found = SweepTracker(f"sqlite:///{tmp_path}/mlflow.db")
+    found = Tracker(f"sqlite:///{tmp_path}/mlflow.db")
     (sweep,) = found.sweeps("small")
     assert [trial.state for trial in found.trials("small", sweep)] == ["COMPLETE"] * 6
     wait_for(lambda: not alive(tmp_path), 60)

@@ -25,7 +25,7 @@ from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.errors import InputError
 from ftlab.files import is_full, is_of_disk, replacing
 from ftlab.reports.csv_files import write_file
-from ftlab.studies import fork_server, run_process
+from ftlab.studies import forked, run_process
 from ftlab.studies.check_cache import remembered
 from ftlab.studies.engine import EVENTS, UNWRITABLE, died
 from ftlab.studies.local_engine import _Tail
@@ -246,9 +246,9 @@ def test_a_forked_run_ends_where_its_output_cannot_be_written(disk: Disk) -> Non
     disk.fill(leave=0)
     child = os.fork()
     if not child:
-        fork_server.redirect(disk.folder / "output.log")
+        forked.redirect(disk.folder / "output.log")
         print("x" * 100_000)  # waits in a buffer
-        fork_server.leave(lambda: 3)
+        forked.leave(lambda: 3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 

@@ -15,7 +15,7 @@ from scripted import ScriptedEngine, epochs, write_sweep
 
 from ftlab.sweeps.coordinator import run_sweep
 from ftlab.sweeps.sweep import load_sweep
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 TRIALS = 200
 MEGABYTE = 2**20
@@ -44,8 +44,8 @@ def test_two_hundred_trials__memory_and_open_files_stay(
                         engine=ScriptedEngine(play, 2))
     assert outcome.over
     assert len(seen) == TRIALS
-    (sweep,) = SweepTracker(store_uri).sweeps("small")
-    states = [trial.state for trial in SweepTracker(store_uri).trials("small", sweep)]
+    (sweep,) = Tracker(store_uri).sweeps("small")
+    states = [trial.state for trial in Tracker(store_uri).trials("small", sweep)]
     assert states == ["COMPLETE"] * TRIALS
     memory, files, times = zip(*seen, strict=True)
     early, late = statistics.fmean(memory[40:60]), statistics.fmean(memory[-20:])

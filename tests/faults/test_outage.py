@@ -284,7 +284,7 @@ def test_sync__another_store_is_refused_and_no_password_is_kept(
     tracker, run = open_run(store_uri, tmp_path)
     tracker._outbox._store = "http://other:5000"
     outage.on = True
-    tracker.log_dataset(run, "d", "f" * 64, "s3://me:s3cr3t@h/x", "train", {})
+    tracker.log_dataset(run, "d", "f" * 64, "s3://me:s3cr3t@h/x", {"train": {}})
     tracker.end_run(run, "FAILED", "no https://me:s3cr3t@h")
     with pytest.raises(FtlabError):
         tracker.close()

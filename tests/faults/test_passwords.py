@@ -18,7 +18,7 @@ from ftlab.addresses import parse, shown
 from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.studies import run_process
-from ftlab.studies.engine import make_engine
+from ftlab.studies.engines import make_engine
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tags import cell_tags
 from ftlab.visible import VisibleStream

@@ -67,7 +67,7 @@ def test_answers__of_any_kind_lose_nothing_and_make_nothing_twice(
         cell = tracker.open_cell(CellKey(study, "b", "d", f"t{number // 2}", "c"), {"p": 1}, [0, 1],
                                  number // 2)
         run = tracker.open_run(cell, number % 2, {"seed": number % 2})
-        tracker.log_dataset(run, "d", "f" * 64, "a.csv", "train", {"rows": 3})
+        tracker.log_dataset(run, "d", "f" * 64, "a.csv", {"train": {"rows": 3}})
         for step in range(20):
             if draw.random() < 0.2:
                 proxy.mode = mode if draw.random() < 0.6 else ""

@@ -17,7 +17,7 @@ from ftlab.backbones import cache_folder, gguf_file
 from ftlab.data import token_cache
 from ftlab.data.token_cache import Tokenised
 from ftlab.reports.csv_files import write_file
-from ftlab.studies import check_cache, fork_server, run_process
+from ftlab.studies import check_cache, forked, run_process
 from ftlab.studies.run_job import mark_failed
 from ftlab.sweeps import tuned_study
 from ftlab.training import checkpoint
@@ -73,7 +73,7 @@ def events(folder: Path) -> None:
 
 
 def output(folder: Path) -> None:
-    child = fork.Process(target=fork_server.redirect, args=(folder / "output.log",))
+    child = fork.Process(target=forked.redirect, args=(folder / "output.log",))
     child.start()
     child.join()
 

@@ -142,7 +142,7 @@ class Memory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     made = Memory()
-    monkeypatch.setattr(study_report, "SweepTracker", lambda uri: made)
+    monkeypatch.setattr(study_report, "Tracker", lambda uri: made)
     return made
 
 

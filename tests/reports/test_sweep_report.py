@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from ftlab.errors import InputError
 from ftlab.reports.sweep_report import report
 from ftlab.sweeps.sweep import load_sweep
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 SIZE = "cost/trainable_parameters"
 
@@ -32,7 +32,7 @@ def sweep(tmp_path_factory):
 
 def fill(sweep, uri, trials=2):
     """Every cell's trials: lora gets better, probe stays."""
-    tracker = SweepTracker(uri)
+    tracker = Tracker(uri)
     tracker.open_study(sweep.study.name, {})
     for cell in sweep.study.cells:
         parent = tracker.open_sweep(cell.key, sweep.name)
@@ -61,7 +61,7 @@ def test_report__files_artifacts_and_view(sweep, tmp_path):
     assert sentence.endswith("is the same after any number of trials from 1 to 2: lora > probe.")
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("small")
-    for parent in SweepTracker(uri).parents("small", "first").values():
+    for parent in Tracker(uri).parents("small", "first").values():
         found = {file.path.removeprefix("sweep/") for file in client.list_artifacts(parent, "sweep")}
         assert found == names
     state = json.loads(experiment.tags["mlflow.sharedViewState.ftlab-first"])

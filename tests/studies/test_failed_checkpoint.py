@@ -32,24 +32,10 @@ class Kept:
         self.tags = tags
 
 
-class Anything:
-    """Takes every call and attribute."""
+class Shown:
+    """Stands in for a display."""
 
-    def __getattr__(self, name: str) -> "Anything":
-        return Anything()
-
-    def __call__(self, *arguments: object) -> bool:
-        return True
-
-
-class Runs:
-    def __init__(self) -> None:
-        self.display, self.report, self.attempts = Anything(), "test/accuracy", {}
-        from ftlab.studies.run_job import StudyOutcome
-
-        self.outcome, self.queue = StudyOutcome(), Anything()
-
-    def ended(self, cell_id: str, claim: object) -> None:
+    def run_ended(self, *arguments: object) -> None:
         return None
 
 
@@ -60,13 +46,14 @@ def write(folder: Path) -> None:
 def test_failed_run__keeps_its_checkpoint_marked_and_what_it_measured(tmp_path: Path) -> None:
     write(tmp_path)
     run = StudyRun.__new__(StudyRun)
-    vars(run).update(runs=Runs(), tracker=Kept(), cell_id="c", seed=0, claim=None, title="t", share=1.0, begin=0.0,
-                     run_id="r", directory=tmp_path, metrics={}, measured={}, reason="", step=3,
-                     course=set())
+    vars(run).update(display=Shown(), tracker=Kept(), report="test/accuracy", title="t", share=1.0,
+                     begin=0.0, run_id="r", directory=tmp_path, metrics={}, measured={}, reason="")
     run.event({"event": "measured", "metrics": {"cost/train_seconds": 36000.0}})
     run.event({"event": "measured", "metrics": {"test/accuracy": 0.5}})
     run.event({"event": "failed", "reason": "merged and unmerged outputs differ by 1"})
-    run.end({"event": "exit", "code": 1})
+    ((_, outcome),) = run.end({"event": "exit", "code": 1})
+    assert outcome.kind == "failed"
+    run.close(outcome.reason)
     kept = run.tracker
     assert kept.status == "FAILED: merged and unmerged outputs differ by 1"
     assert kept.metrics == {"cost/train_seconds": 36000.0, "test/accuracy": 0.5}

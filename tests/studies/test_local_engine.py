@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Event, MachineShare
-from ftlab.studies.fork_server import END, END_HANGING, GRACE
+from ftlab.studies.fork_server import END, END_HANGING
+from ftlab.studies.forked import GRACE
 from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 

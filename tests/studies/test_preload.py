@@ -16,7 +16,7 @@ def test_learned__takes_submodules_of_what_is_here(monkeypatch: pytest.MonkeyPat
     learned = ImportsSeen()
     for name in NEW:  # as if a run's process had imported them
         monkeypatch.setitem(sys.modules, name, os)
-    learned.tell()
+    learned.send()
     for name in NEW:
         monkeypatch.delitem(sys.modules, name)
     learned.take()
@@ -27,7 +27,7 @@ def test_learned__takes_submodules_of_what_is_here(monkeypatch: pytest.MonkeyPat
 def test_learned__outlives_a_module_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     learned = ImportsSeen()
     monkeypatch.setitem(sys.modules, "json.no_such_module", os)
-    learned.tell()
+    learned.send()
     monkeypatch.delitem(sys.modules, "json.no_such_module")
     learned.take()
     learned.take()  # nothing has come

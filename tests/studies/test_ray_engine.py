@@ -19,7 +19,8 @@ from ray.cluster_utils import Cluster
 from ftlab import cli
 from ftlab.errors import InputError
 from ftlab.studies.display import Display
-from ftlab.studies.engine import SPECIFICATION, Engine, Machine, Requirements, make_engine
+from ftlab.studies.engine import SPECIFICATION, Engine, Machine, Requirements
+from ftlab.studies.engines import make_engine
 from ftlab.studies.ray_cluster import portion, room
 from ftlab.studies.ray_engine import RayEngine
 from ftlab.studies.study import load_study

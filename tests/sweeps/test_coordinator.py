@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.studies.dispatch import Interrupted, Job, Jobs, Signals, dispatch
+from ftlab.studies import run_job
+from ftlab.studies.dispatch import Interrupted, Job, JobOutcome, Jobs, Signals, dispatch
 from ftlab.studies.engine import Event
 from ftlab.studies.local_engine import LocalEngine
 from ftlab.sweeps import coordinator, trial_job
@@ -28,7 +29,7 @@ from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.sweeps.trial_queue import TrialQueue
 from ftlab.tracking.outbox import Outbox
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 Sweep = Callable[..., SweepOutcome]
 pytestmark = pytest.mark.usefixtures("store")
@@ -75,7 +76,7 @@ def holders() -> set[str | None]:
 
 def recorded(kind: str = "trial") -> list[tuple[str, str]]:
     """(state, MLflow's status) of all runs of a kind."""
-    tracker = SweepTracker()
+    tracker = Tracker()
     found = tracker._runs.search(tracker._runs.experiment("small"), f"tags.`ftlab.kind` = '{kind}'")
     return sorted((run.data.tags.get("ftlab.state", ""), run.info.status) for run in found)
 
@@ -203,8 +204,8 @@ def test_seeds__an_interruption_between_two_gives_the_trial_back(
     """At that moment the trial is with no slot, and was forgotten: leased, and RUNNING in MLflow."""
     ends, before = [], trial_job.Trial.end
 
-    def end(self: trial_job.Trial, event: Event) -> None:
-        before(self, event)
+    def end(self: trial_job.Trial, event: Event) -> Iterator[tuple[Job, JobOutcome]]:
+        yield from before(self, event)
         ends.append(event)
         if len(ends) == 3:
             signal.raise_signal(signal.SIGTERM)
@@ -261,7 +262,7 @@ def test_error_of_ours__while_a_trial_begins_gives_it_back(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_job, "write_specification", full)
+        patch.setattr(run_job, "write_specification", full)
         with pytest.raises(OSError, match="No space left"):
             sweep(good, trials=3)
     assert holders() == {None}
@@ -295,15 +296,16 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
     class Killed(BaseException):
         pass
 
-    def kill(self: SweepTracker, *arguments: Any) -> None:
+    def kill(self: Tracker, *arguments: Any) -> None:
         raise Killed
 
-    def later(self: trial_job.Trial, why: str) -> None:
+    def later(self: object, why: str) -> None:
         pass  # a killed process tells nobody
 
     with monkeypatch.context() as patch:
-        patch.setattr(SweepTracker, "end_run", kill)
+        patch.setattr(Tracker, "end_run", kill)
         patch.setattr(trial_job.Trial, "interrupted", later)
+        patch.setattr(coordinator._Trials, "interrupted", later)
         with pytest.raises(Killed):
             sweep(good, 1, trials=2)
     assert ("", "RUNNING") in recorded()
@@ -311,7 +313,7 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
     monkeypatch.setattr(TrialQueue, "take_together", lambda self, room, more: [])
     sweep(good, 1, trials=2)
     assert recorded() == [("COMPLETE", "FINISHED")]
-    tracker = SweepTracker()
+    tracker = Tracker()
     (record,) = tracker.trials("small", "sweep")
     tracker._client.delete_run(record.run_id)
     sweep(good, 1, trials=2)
@@ -338,6 +340,9 @@ def test_second_signal__waits_for_no_process(sweep: Sweep) -> None:
         def next(self) -> Job | None:
             return self.waiting.pop() if self.waiting else None
 
+        def ended(self, run: Job, outcome: JobOutcome) -> None:
+            pass
+
         def over(self) -> bool:
             return not self.waiting
 
@@ -350,8 +355,8 @@ def test_second_signal__waits_for_no_process(sweep: Sweep) -> None:
         def event(self, event: Event) -> None:
             pass
 
-        def end(self, event: Event) -> None:
-            pass
+        def end(self, event: Event) -> Iterator[tuple[Job, JobOutcome]]:
+            yield self, JobOutcome("done")
 
         def interrupted(self, why: str) -> None:
             self.heard = why
@@ -525,7 +530,7 @@ def test_run__leaves_a_sweep_s_folders_alone(tmp_path: Path) -> None:
     for name in ("probe-1-seed0", "sweep/probe-1-0-1-seed0"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / SPECIFICATION).touch()
-    studies._tidy(tmp_path, studies.Outcome())
+    studies.tidy(tmp_path, studies.StudyOutcome())
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["sweep"]
     assert (tmp_path / "sweep/probe-1-0-1-seed0").is_dir()
 

@@ -11,15 +11,16 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 
+from ftlab.studies import run_job
 from ftlab.studies.dispatch import Interrupted
 from ftlab.studies.engine import OUTPUT, Event
-from ftlab.sweeps import trial_job
+from ftlab.sweeps import coordinator, trial_job
 from ftlab.sweeps.coordinator import SweepOutcome, run_sweep
 from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.sweeps.trial_queue import TrialQueue
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 Sweep = Callable[..., SweepOutcome]
 pytestmark = pytest.mark.usefixtures("store")
@@ -51,7 +52,7 @@ def states(outcome: SweepOutcome) -> Counter[str]:
 
 def recorded() -> Counter[tuple[str, str]]:
     """(state, MLflow's status) of all trials' runs."""
-    tracker = SweepTracker()
+    tracker = Tracker()
     found = tracker._runs.search(tracker._runs.experiment("small"), "tags.`ftlab.kind` = 'trial'")
     return Counter((run.data.tags.get("ftlab.state", ""), run.info.status) for run in found)
 
@@ -284,11 +285,12 @@ def test_killed_coordinator__s_trials_share_a_process_again(
             raise Killed
         yield from good(said, folder)
 
-    def later(self: trial_job.Trial, why: str) -> None:
+    def later(self: object, why: str) -> None:
         pass  # a killed process tells nobody
 
     with monkeypatch.context() as patch:
         patch.setattr(trial_job.Trial, "interrupted", later)
+        patch.setattr(coordinator._Trials, "interrupted", later)
         patch.setattr("shutil.rmtree", lambda *arguments, **named: None)
         with pytest.raises(Killed):
             sweep(play, trials=4)
@@ -305,7 +307,7 @@ def test_killed_coordinator__s_trials_share_a_process_again(
 def test_error_of_ours__while_a_member_begins_gives_all_back(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, count = trial_job.write_specification, Counter[str]()
+    write, count = run_job.write_specification, Counter[str]()
 
     def full(*arguments: Any) -> None:
         count["all"] += 1
@@ -314,7 +316,7 @@ def test_error_of_ours__while_a_member_begins_gives_all_back(
         write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_job, "write_specification", full)
+        patch.setattr(run_job, "write_specification", full)
         with pytest.raises(OSError, match="No space left"):
             sweep(good, trials=4)
     assert states(sweep(good, trials=4)) == {"COMPLETE": 4}

@@ -13,7 +13,7 @@ from ftlab.studies.engine import Event
 from ftlab.sweeps.coordinator import run_sweep
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.tracking.records import TrialRecord
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 
 GIVES = "objective/val/accuracy"
 SCORES = {0: [0.5, 0.9, 0.4], 1: [0.6, 0.7, 0.8], 2: [0.1, 0.2, 0.3]}
@@ -34,7 +34,7 @@ def here(tmp_path: Path, tiny_bert: Path, reviews: Path, monkeypatch: pytest.Mon
                            trials=3, **keys)
         run.sweep = load_sweep(path).with_shortcuts(False)  # each in a folder of its own
         run_sweep(run.sweep, engine=ScriptedEngine(play, 1))
-        return SweepTracker().trials("small", run.sweep.name)
+        return Tracker().trials("small", run.sweep.name)
 
     return run
 
@@ -42,7 +42,7 @@ def here(tmp_path: Path, tiny_bert: Path, reviews: Path, monkeypatch: pytest.Mon
 def test_trial__gives_its_best_epoch_and_its_curve_is_the_epochs_alone(here: Any) -> None:
     found = here()
     assert [trial.metrics[GIVES] for trial in found] == [0.9, 0.8, 0.3]
-    history = MlflowClient(SweepTracker().uri).get_metric_history(found[0].run_id, "val/accuracy")
+    history = MlflowClient(Tracker().uri).get_metric_history(found[0].run_id, "val/accuracy")
     assert [point.value for point in history] == SCORES[0]
     assert found[0].metrics["val/accuracy"] == 0.4, "MLflow's latest is no use"
     written = report(here.sweep)

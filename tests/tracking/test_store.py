@@ -1,6 +1,7 @@
 import logging
 import os
 import sqlite3
+import sys
 
 import pytest
 
@@ -81,10 +82,16 @@ def test_connect__a_kill_while_tables_are_made_leaves_no_half_store(tmp_path, mo
     assert [each.name for each in tmp_path.glob("*.db")] == ["mlflow.db"]
 
 
-def test_quiet__levels_come_back():
-    logger = logging.getLogger("mlflow")
-    before = logger.level
+def test_quiet__silences_what_is_below_and_handlers_come_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger, below = logging.getLogger("mlflow"), logging.getLogger("mlflow.store.db.utils")
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(sys.stderr)])
+    before = logger.level, logger.handlers, logger.propagate
     with pytest.raises(KeyError), store.quiet():
-        assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.ERROR)
+        below.critical("of no use to anybody")
         raise KeyError
-    assert logger.level == before
+    assert capsys.readouterr() == ("", "")
+    assert (logger.level, logger.handlers, logger.propagate) == before
+    below.critical("heard again")
+    assert capsys.readouterr().err == "heard again\n"

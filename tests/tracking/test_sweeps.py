@@ -7,22 +7,23 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from ftlab.tracking import ui_layout
+from ftlab.tracking.mlflow_values import objective
 from ftlab.tracking.records import CellKey
-from ftlab.tracking.sweeps import SweepTracker, objective
+from ftlab.tracking.tracker import Tracker
 
 Key = Callable[[str], CellKey]
 CONFIG = {"technique": {"class_path": "LoRA", "init_args": {"lr": 0.01, "rank": 4}}, "seed": 0}
 
 
 @pytest.fixture
-def tracker(uri: str, study: str) -> Iterator[SweepTracker]:
-    tracker = SweepTracker(uri)
+def tracker(uri: str, study: str) -> Iterator[Tracker]:
+    tracker = Tracker(uri)
     tracker.open_study(study, {})
     yield tracker
     tracker.close()
 
 
-def runs(tracker: SweepTracker, study: str, wanted: str = "") -> list[Run]:
+def runs(tracker: Tracker, study: str, wanted: str = "") -> list[Run]:
     client = MlflowClient(tracker.uri)
     experiment = client.get_experiment_by_name(study)
     assert experiment is not None
@@ -30,7 +31,7 @@ def runs(tracker: SweepTracker, study: str, wanted: str = "") -> list[Run]:
                                    order_by=["attributes.start_time ASC"]))
 
 
-def one(tracker: SweepTracker, parent: str, number: int, value: float | None, state: str) -> str:
+def one(tracker: Tracker, parent: str, number: int, value: float | None, state: str) -> str:
     run_id = tracker.open_trial(parent, number, 1, {"lr": 0.01 * (number + 1)}, CONFIG)
     for epoch, score in enumerate((0.4, 0.9, 0.6)):
         tracker.log_metrics(run_id, {"val/accuracy": score, "epoch": epoch}, 10 * (epoch + 1), 1)
@@ -40,7 +41,7 @@ def one(tracker: SweepTracker, parent: str, number: int, value: float | None, st
 
 
 def test_trials__what_counts_is_the_best_epoch_not_the_latest(
-    tracker: SweepTracker, key: Key, study: str
+    tracker: Tracker, key: Key, study: str
 ) -> None:
     parent = tracker.open_sweep(key("lora"), "first")
     one(tracker, parent, 0, 0.9, "COMPLETE")
@@ -55,7 +56,7 @@ def test_trials__what_counts_is_the_best_epoch_not_the_latest(
 
 
 def test_open_trial__searched_values_are_params_of_their_technique(
-    tracker: SweepTracker, key: Key, study: str
+    tracker: Tracker, key: Key, study: str
 ) -> None:
     for technique in ("lora", "probe"):
         parent = tracker.open_sweep(key(technique), "first")
@@ -68,7 +69,7 @@ def test_open_trial__searched_values_are_params_of_their_technique(
 
 
 def test_trials__the_last_attempt_counts_and_the_earlier_one_is_closed(
-    tracker: SweepTracker, key: Key, study: str
+    tracker: Tracker, key: Key, study: str
 ) -> None:
     parent = tracker.open_sweep(key("lora"), "first")
     left = tracker.open_trial(parent, 0, 1, {"lr": 0.1}, CONFIG)
@@ -80,7 +81,7 @@ def test_trials__the_last_attempt_counts_and_the_earlier_one_is_closed(
 
 
 def test_parents__of_one_sweep_and_the_same_when_opened_again(
-    tracker: SweepTracker, key: Key, study: str
+    tracker: Tracker, key: Key, study: str
 ) -> None:
     ids = {key(t).digest: tracker.open_sweep(key(t), "first") for t in ("lora", "probe")}
     other = tracker.open_sweep(key("lora"), "second")
@@ -93,7 +94,7 @@ def test_parents__of_one_sweep_and_the_same_when_opened_again(
 
 
 def test_set_view__shows_the_study_without_its_trials(
-    tracker: SweepTracker, key: Key, study: str
+    tracker: Tracker, key: Key, study: str
 ) -> None:
     cell = tracker.open_cell(key("lora"), CONFIG, [0], 0)
     run_id = tracker.open_run(cell, 0, CONFIG)
@@ -110,7 +111,7 @@ def test_set_view__shows_the_study_without_its_trials(
 
 
 def test_set_sweep_view__the_trials_with_a_chart_a_technique(
-    tracker: SweepTracker, key: Key, study: str
+    tracker: Tracker, key: Key, study: str
 ) -> None:
     for sweep in ("first", "second"):
         parent = tracker.open_sweep(key("lora"), sweep)

@@ -12,6 +12,7 @@ from ftlab.errors import FtlabError, InputError
 from ftlab.tracking.election import VERDICT
 from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.tracker import Tracker
+from ftlab.tracking.writes import Write
 
 
 def run(tracker, cell, seed, status="FINISHED", reason="", **metrics):
@@ -227,7 +228,7 @@ def test_log_metrics__nan_stays_nan_and_infinity_is_not_a_number(tracker, study,
 def test_log__secrets_never_reach_the_store(tracker, uri, key, tmp_path):
     cell = tracker.open_cell(key("lora"), {"hub": {"token": "s3cr3t"}}, [0], 0)
     run_id = tracker.open_run(cell, 0, {"source": "https://me:s3cr3t@host/x"})
-    tracker.log_dataset(run_id, "bbc", "d" * 64, "s3://me:s3cr3t@h/x", "train", {"n": 3})
+    tracker.log_dataset(run_id, "bbc", "d" * 64, "s3://me:s3cr3t@h/x", {"train": {"n": 3}})
     tracker.set_tags(run_id, {"api_key": "s3cr3t", "origin": "git+https://me:s3cr3t@h/r"})
     tracker.end_run(run_id, "FAILED", "could not fetch https://me:s3cr3t@host/x")
     database = sqlite3.connect(uri.removeprefix("sqlite:///"))
@@ -237,9 +238,16 @@ def test_log__secrets_never_reach_the_store(tracker, uri, key, tmp_path):
     assert "s3cr3t" not in dump
 
 
+def test_log__a_data_set_as_earlier_versions_kept_it_on_disk_is_stored(tracker, key):
+    run_id = tracker.open_run(tracker.open_cell(key("lora"), {}, [0], 0), 0, {})
+    kept = Write("data set", "data_set", run_id, ("bbc", "d" * 64, "package:x", "train", {"rows": 3}))
+    tracker._writer.send(kept, run_id)
+    assert tracker.data_sets(run_id) == {"train": {"rows": 3, "fingerprint": "d" * 64}}
+
+
 def test_log__data_set_artifacts_and_text(tracker, uri, key, tmp_path):
     run_id = tracker.open_run(tracker.open_cell(key("lora"), {}, [0], 0), 0, {})
-    tracker.log_dataset(run_id, "bbc", "d" * 64, "package:x", "train", {"rows": 3})
+    tracker.log_dataset(run_id, "bbc", "d" * 64, "package:x", {"train": {"rows": 3}})
     (tmp_path / "a.txt").write_text("a")
     tracker.log_artifacts(run_id, tmp_path, "files")
     tracker.log_text(run_id, "| row |", "table_row.md")

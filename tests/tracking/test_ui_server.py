@@ -7,7 +7,7 @@ import pytest
 from ftlab.errors import InputError
 from ftlab.tracking import ui_layout
 from ftlab.tracking.mlflow_values import LONGEST_TAG
-from ftlab.tracking.sweeps import SweepTracker
+from ftlab.tracking.tracker import Tracker
 from ftlab.tracking.ui_server import addresses, environment, ui_command
 
 
@@ -75,7 +75,7 @@ def test_view__is_where_the_experiment_is(tracker, uri, study):
 
 
 def test_addresses__of_each_study_its_curves_and_sweeps(tracker, uri, study, key):
-    with_sweep = SweepTracker(uri)
+    with_sweep = Tracker(uri)
     with_sweep.open_study("other", {})
     with_sweep.set_view("other", "test/mse")
     with_sweep.set_sweep_view("other", "quick", {"lora": ["lr"]}, ["val/mse"], False)

@@ -20,7 +20,6 @@ from ftlab.reports.figures.plotly_axes import PlotlyGrid, line
 from ftlab.reports.trial_scores import CellTrials, tried
 from ftlab.tracking.mlflow_values import shorten
 from ftlab.tracking.records import TrialRecord
-from ftlab.tracking.sweeps import SweepTracker
 
 _OBJECTIVE = "objective/"
 
@@ -34,8 +33,6 @@ class BudgetCurves(Drawing):
 
     def data(self, evidence: Evidence) -> pd.DataFrame | None:
         """A line a sweep, group, technique and k: expected, low, high; and the objective."""
-        if not isinstance(evidence.tracker, SweepTracker):
-            return None
         keys = [row.key for row in evidence.rows]
         found: list[dict[str, Any]] = []
         for sweep in evidence.tracker.sweeps(evidence.study):

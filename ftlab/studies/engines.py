@@ -1,0 +1,33 @@
+"""The engines by name."""
+
+from __future__ import annotations
+
+from ftlab.addresses import shown
+from ftlab.errors import InputError
+from ftlab.studies.engine import Engine
+
+
+def make_engine(name: str, address: str | None = None) -> Engine:
+    """The engine of a name.
+
+    Args:
+        name: `local` or `ray`.
+        address: of the Ray cluster; None for the one that this machine belongs to.
+
+    Raises:
+        InputError: there is no such cluster, or Ray is not installed.
+    """
+    if name == "ray":
+        try:
+            from ftlab.studies.ray_engine import RayEngine
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise InputError("--engine ray: Ray is not installed",
+                             'pip install "ftlab[ray]"') from error
+        return RayEngine(address or "auto")
+    if address is not None:
+        raise InputError(f"--address {shown(address)}: only a Ray cluster has one", "--engine ray")
+    from ftlab.studies.local_engine import LocalEngine
+
+    return LocalEngine()
