@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ftlab.commands import drift, models, results, studies, sweeps, sync
-from ftlab.commands.show import complain, disk_error, say
+from ftlab.commands.show import FRESH, complain, disk_error, say
 from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full, is_of_disk
 from ftlab.visible import guard_streams, presentable_line
@@ -62,6 +63,7 @@ def main() -> None:
 
     signals = Signals()  # from the first moment: the imports alone take seconds
     guard_streams()
+    FRESH.set("torch" not in sys.modules and threading.active_count() == 1)
     try:
         app(standalone_mode=True)
     except FtlabError as error:

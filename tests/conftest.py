@@ -33,6 +33,34 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def warm_servers() -> Iterator[Callable[[], Any]]:
+    """Starts fork servers as copies of a process that has the imports done."""
+    made: list[Any] = []
+
+    def start() -> Any:
+        from warm_servers import WarmServers
+
+        if not made:
+            made.append(WarmServers())
+        return made[0].start()
+
+    yield start
+    for servers in made:
+        servers.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engines_start_at_once(
+    request: pytest.FixtureRequest, warm_servers: Callable[[], Any]
+) -> Iterator[None]:
+    """Engines of this process take warm servers, save in modules that say `SPAWNED = True`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "SPAWNED", False):
+            patch.setattr("ftlab.studies.server_process.spawned", warm_servers)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _imports_are_no_garbage() -> None:
     """Each run collects garbage several times to measure memory: not among modules, which stay."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 import typer
 
 from ftlab.errors import FtlabError
 from ftlab.visible import beneath, presentable_line
+
+FRESH = ContextVar("FRESH", default=False)
+"""Set where this process was started for one command, and has computed nothing yet."""
 
 
 def console():  # type: ignore[no-untyped-def]  # rich is imported where it is used

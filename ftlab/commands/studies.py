@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ftlab.commands.show import complain, console, say, show
+from ftlab.commands.show import FRESH, complain, console, say, show
 from ftlab.errors import FtlabError
 from ftlab.options import (
     Address,
@@ -70,7 +70,7 @@ def run(
 
     workers = 1 if workers is None and engine == "local" else workers
     outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address), storage=storage)
+                        engine=make_engine(engine, address, FRESH.get()), storage=storage)
     report = make_table(chosen, tracking_uri, results)
     show(report, tracking_uri)
     for failure in outcome.failures:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from ftlab.commands.show import console, files, say
+from ftlab.commands.show import FRESH, console, files, say
 from ftlab.options import (
     Address,
     Allow,
@@ -48,7 +48,7 @@ def sweep(
 
     searched = load_sweep(file, allow or (), storage).with_shortcuts(not plain)
     outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address))
+                        engine=make_engine(engine, address, FRESH.get()))
     first = directions(searched)[0]
     console().print(rich(searched, outcome.standings, first))
     for failure in outcome.failures:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.studies.engine import Engine
 
 
-def make_engine(name: str, address: str | None = None) -> Engine:
+def make_engine(name: str, address: str | None = None, fresh: bool = False) -> Engine:
     """The engine of a name.
 
     Args:
         name: `local` or `ray`.
         address: of the Ray cluster; None for the one that this machine belongs to.
+        fresh: promises that this process has imported and checked, computed and connected nothing,
+            and runs no other thread, so that the server can be a copy of it.
 
     Raises:
         InputError: there is no such cluster, or Ray is not installed.
@@ -29,5 +33,6 @@ def make_engine(name: str, address: str | None = None) -> Engine:
     if address is not None:
         raise InputError(f"--address {shown(address)}: only a Ray cluster has one", "--engine ray")
     from ftlab.studies.local_engine import LocalEngine
+    from ftlab.studies.server_process import forked, spawned
 
-    return LocalEngine()
+    return LocalEngine(start_server=forked if fresh and hasattr(os, "fork") else spawned)

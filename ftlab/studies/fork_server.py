@@ -55,7 +55,7 @@ def serve() -> None:
     preload()
     learned = ImportsSeen()
     children: dict[int, _Child] = {}
-    commands = LineReader(sys.stdin.fileno())
+    commands = LineReader(0)
     deaths = _watch_deaths()
     closing = False
     while children or not closing:
@@ -98,7 +98,7 @@ def _leave_slurm() -> None:
 
 
 def _answer(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
+    os.write(1, f"{json.dumps(message)}\n".encode())
 
 
 def _ended() -> Iterator[tuple[int, int]]:

@@ -7,16 +7,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftlab.studies import server_process
 from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Machine, MachineShare, Requirements
 from ftlab.studies.forked import GRACE
 from ftlab.studies.json_lines import LineReader
+from ftlab.studies.server_process import ServerProcess
 
 POLL = 0.05  # seconds from one look at the runs' files to the next
 
@@ -36,13 +37,16 @@ class LocalEngine(Engine):
     Args:
         shares: of the machine; one run at a time with all of it unless given.
         timeout: seconds without a sign of life after which a run is ended; None waits for ever.
+        start_server: starts the first server; `spawned` unless given, as is one that takes its place.
     """
 
-    def __init__(self, shares: Sequence[MachineShare] = (MachineShare(),), timeout: float | None = None) -> None:
+    def __init__(self, shares: Sequence[MachineShare] = (MachineShare(),),
+                 timeout: float | None = None,
+                 start_server: Callable[[], ServerProcess] | None = None) -> None:
         self._shares = list(shares)
         self._timeout = timeout
         self._running: dict[Path, _Running] = {}
-        self._server = self._serve()
+        self._server = self._serve(start_server or server_process.spawned)
 
     @property
     def slots(self) -> int:  # type: ignore[override]  # an attribute to those who read it
@@ -54,14 +58,8 @@ class LocalEngine(Engine):
         self._shares = Machine.this().shares(workers, need.devices, need.accelerator)
         self._timeout = timeout
 
-    def _serve(self) -> subprocess.Popen[bytes]:
-        # A session of its own, so that Ctrl-C reaches the coordinator alone.
-        server = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ftlab.studies.fork_server"],  # no file here is a module
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+    def _serve(self, start: Callable[[], ServerProcess]) -> ServerProcess:
+        server = start()
         assert server.stdout is not None
         self._answers_of = LineReader(server.stdout.fileno())
         return server
@@ -133,7 +131,7 @@ class LocalEngine(Engine):
         for stream in (self._server.stdin, self._server.stdout):
             assert stream is not None
             stream.close()
-        self._server = self._serve()
+        self._server = self._serve(server_process.spawned)
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._server.stdin is not None

@@ -18,6 +18,7 @@ from ftlab.studies.study import load_study
 
 TIMEOUT = 12.0
 Specify = Callable[..., Path]
+SPAWNED = True  # servers as users have them
 
 
 @pytest.fixture

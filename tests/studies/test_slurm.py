@@ -22,6 +22,7 @@ environment = trainer._accelerator_connector.cluster_environment
 said = [type(environment).__name__, rank_zero_only.rank]
 Path(__file__).with_name("said").write_text(" ".join(map(str, said)))
 """
+SPAWNED = True  # servers as users have them
 
 
 def test_workers__runs_do_not_take_slurms_tasks_for_ranks(

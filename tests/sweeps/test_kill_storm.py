@@ -121,7 +121,7 @@ def kinds(folder: Path, coordinator: int) -> list[tuple[str, int, str]]:
     """Our processes: kind, number, and of those of a trial which attempt at which trial."""
     found = [("coordinator", coordinator, "")]
     for pid, command in alive(folder).items():
-        if "ftlab.studies.fork_server" not in command:
+        if "ftlab" not in command or output_of(pid).endswith("said.log"):  # a coordinator
             continue
         attempt = re.search(r"/((?:one|two)-\w+-\d+-\d+)-seed0/", output_of(pid))
         if attempt is None:
