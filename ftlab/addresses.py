@@ -60,12 +60,12 @@ def parse(text: str, role: str) -> Address:
     scheme, separator, rest = text.partition("://")
     plain = scheme.split("+")[0].lower()
     # until it is understood, all that may be a secret is taken for one
-    said = shown(text)
+    public = shown(text)
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        raise InputError(f"{role} {said}: not an address", MEND)
+        raise InputError(f"{role} {public}: not an address", MEND)
     parts = (_SERVER if plain in _SERVERS else _DATABASE).fullmatch(rest)
     if parts is None or not _is_host(parts["host"]):
-        raise InputError(f"{role} {said}: no host can be read from it", MEND)
+        raise InputError(f"{role} {public}: no host can be read from it", MEND)
     if parts["password"]:
         know(parts["password"], parts["user"])
     for name, value in parse_qsl(parts["query"] or ""):
@@ -73,24 +73,24 @@ def parse(text: str, role: str) -> Address:
             know(value)
     port = parts["port"]
     if port and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-        raise InputError(f"{role} {said}: the port is not a number from 1 to 65535",
+        raise InputError(f"{role} {public}: the port is not a number from 1 to 65535",
                          _FAILOVER if "," in port else MEND)
-    said = f"{scheme}://{parts['host']}{f':{port}' if port else ''}{parts['path'] or ''}"
-    know_address(text, said)
-    return Address(text, plain, parts["host"].strip("[]"), int(port) if port else None, said)
+    public = f"{scheme}://{parts['host']}{f':{port}' if port else ''}{parts['path'] or ''}"
+    know_address(text, public)
+    return Address(text, plain, parts["host"].strip("[]"), int(port) if port else None, public)
 
 
 def shown(text: str) -> str:
     """The part without secrets of a text that should be an address or a file, whatever it is."""
     scheme, separator, rest = text.partition("://")
     if scheme.split("+")[0].lower() == "sqlite" and rest.startswith("/"):  # a path may have an @
-        said = text.partition("?")[0]
-        know_address(text, said)
-        return said
-    said = f"{scheme}{separator}{_behind(rest, scheme)}" if separator else _behind(text, "")
-    know_address(text, said)
+        public = text.partition("?")[0]
+        know_address(text, public)
+        return public
+    public = f"{scheme}{separator}{_behind(rest, scheme)}" if separator else _behind(text, "")
+    know_address(text, public)
     _know_userinfo(rest if separator else text)
-    return said
+    return public
 
 
 def _behind(text: str, scheme: str) -> str:

@@ -19,7 +19,7 @@ class FtlabError(Exception):
 
 
 class InputError(FtlabError):
-    """What the user gave cannot be used: a study file, an option, a data file (exit code 2)."""
+    """Input that cannot be used: a study file, an option, a data file (exit code 2)."""
 
 
 class Incompatible(InputError):

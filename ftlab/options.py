@@ -71,7 +71,7 @@ Outs = Annotated[
 
 
 def numbers(text: str) -> list[int]:
-    """What `--seeds` says.
+    """The numbers of `--seeds`.
 
     Raises:
         InputError: it does not.

@@ -61,6 +61,33 @@ def _engines_start_at_once(
         yield
 
 
+@pytest.fixture(scope="session")
+def bare_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which nothing is, made when it is first copied."""
+    return tmp_path_factory.mktemp("bare") / "mlflow.db"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stores_are_copied(request: pytest.FixtureRequest, bare_store: Path) -> Iterator[None]:
+    """New stores of this process are copies of one, save in modules that say `MADE = True`.
+
+    MLflow makes its tables in two seconds.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "MADE", False):
+            from ftlab.tracking import store
+
+            make = store._make
+
+            def copy(path: Path) -> None:
+                if not bare_store.exists():
+                    make(bare_store)
+                shutil.copy(bare_store, path)
+
+            patch.setattr(store, "_make", copy)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _imports_are_no_garbage() -> None:
     """Each run collects garbage several times to measure memory: not among modules, which stay."""

@@ -77,6 +77,17 @@ def call(tmp_path: Path) -> Call:
 Here = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture
+def quick(here: Here, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """`call` in this process, where the imports are done."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(arguments, *here(*arguments))
+
+    return run
+
+
 def runs(folder: Path) -> list[dict[str, str]]:
     with (folder / "results" / "small" / "runs.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -98,7 +109,9 @@ def test_help__is_fast() -> None:
         assert f" {heavy}\n" not in loaded
 
 
-def test_run__table_store_and_nothing_twice(study: Path, call: Call, tmp_path: Path) -> None:
+def test_run__table_store_and_nothing_twice(
+    study: Path, call: Call, quick: Call, tmp_path: Path
+) -> None:
     first = call("run", study)
     assert first.returncode == 0, first.stderr
     assert "probe on reviews from bert, seed 1" in first.stdout
@@ -129,7 +142,7 @@ def test_run__table_store_and_nothing_twice(study: Path, call: Call, tmp_path: P
     figures = tmp_path / "results" / "small" / "figures"
     drawn = (figures / "scores.pdf").read_bytes()
     (figures / "scores.pdf").unlink()
-    plot = call("plot", study, "--only", "scores")
+    plot = quick("plot", study, "--only", "scores")
     assert plot.returncode == 0, plot.stderr
     assert "95% t interval" in " ".join(plot.stdout.split())
     assert (figures / "scores.pdf").read_bytes() == drawn
@@ -140,15 +153,15 @@ def test_run__table_store_and_nothing_twice(study: Path, call: Call, tmp_path: P
     assert "torch" in provenance["environments"][0]["versions"]
 
 
-def test_run__a_third_seed_is_added_to_the_others(study: Path, call: Call, tmp_path: Path) -> None:
-    assert call("run", study, "--only", "probe", "--seeds", "0").returncode == 0
-    more = call("run", study, "--only", "probe", "--seeds", "0,5")
+def test_run__a_third_seed_is_added_to_the_others(study: Path, quick: Call, tmp_path: Path) -> None:
+    assert quick("run", study, "--only", "probe", "--seeds", "0").returncode == 0
+    more = quick("run", study, "--only", "probe", "--seeds", "0,5")
     assert "1 of 2 runs are finished already" in more.stdout
     assert [row["seed"] for row in runs(tmp_path)] == ["0", "5"]
 
 
-def test_run__a_failed_run_fails_alone(study: Path, call: Call, tmp_path: Path) -> None:
-    done = call(
+def test_run__a_failed_run_fails_alone(study: Path, quick: Call, tmp_path: Path) -> None:
+    done = quick(
         "run", study, "--set", "techniques.lora.init_args.lr=1e30", "--set",
         "trainer.gradient_clip=null", "--set", "techniques.lora.init_args.optim.warmup=0",
         "--seeds", "0",
@@ -162,8 +175,8 @@ def test_run__a_failed_run_fails_alone(study: Path, call: Call, tmp_path: Path) 
     assert "GuardFailed" in Path(output).read_text()
 
 
-def test_run__all_failed_still_shows_the_gaps(study: Path, call: Call) -> None:
-    done = call(
+def test_run__all_failed_still_shows_the_gaps(study: Path, quick: Call) -> None:
+    done = quick(
         "run", study, "--only", "probe", "--seeds", "0", "--set", "trainer.gradient_clip=null",
         "--set", "techniques.probe.init_args.lr=1e38", "--set", "trainer.max_epochs=3",
     )  # fmt: skip
@@ -173,7 +186,7 @@ def test_run__all_failed_still_shows_the_gaps(study: Path, call: Call) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_run__interrupted_continues(
-    study: Path, call: Call, tmp_path: Path, number: signal.Signals, code: int
+    study: Path, quick: Call, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     command = [*FTLAB, "run", str(study), "--only", "lora", "--set", "trainer.max_epochs=150"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -186,11 +199,11 @@ def test_run__interrupted_continues(
     assert statuses(tmp_path) == ["KILLED"]
     assert not list(tmp_path.glob("results/small/.work/*"))
     assert not children(tmp_path)
-    assert call("run", study, "--only", "probe", "--seeds", "0").returncode == 0
+    assert quick("run", study, "--only", "probe", "--seeds", "0").returncode == 0
 
 
-def test_run__kill_costs_the_run_in_progress_alone(study: Path, call: Call, tmp_path: Path) -> None:
-    assert call("run", study, "--seeds", "0", "--only", "probe").returncode == 0
+def test_run__kill_costs_the_run_in_progress_alone(study: Path, quick: Call, tmp_path: Path) -> None:
+    assert quick("run", study, "--seeds", "0", "--only", "probe").returncode == 0
     finished = runs(tmp_path)[0]["run_id"]
     command = [*FTLAB, "run", str(study), "--only", "probe", "--seeds", "0,1"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE)
@@ -198,7 +211,7 @@ def test_run__kill_costs_the_run_in_progress_alone(study: Path, call: Call, tmp_
     process.kill()
     process.communicate()
     wait_for(lambda: not children(tmp_path), None)  # the workers end with their coordinator
-    done = call("run", study, "--only", "probe", "--seeds", "0,1")
+    done = quick("run", study, "--only", "probe", "--seeds", "0,1")
     assert done.returncode == 0, done.stderr
     rows = runs(tmp_path)
     assert [(row["seed"], row["status"]) for row in rows] == [("0", "FINISHED"), ("1", "FINISHED")]
@@ -221,20 +234,20 @@ def test_run__a_killed_worker_fails_its_run_alone(study: Path, tmp_path: Path) -
 
 
 def test_run__changed_data_does_not_join_old_runs(
-    study: Path, call: Call, tmp_path: Path, reviews: Path
+    study: Path, quick: Call, tmp_path: Path, reviews: Path
 ) -> None:
     own = tmp_path / "own.csv"
     own.write_text(reviews.read_text())
     option = f"datasets.reviews.init_args.train={own}"
-    assert call("run", study, "--only", "probe", "--seeds", "0", "--set", option).returncode == 0
+    assert quick("run", study, "--only", "probe", "--seeds", "0", "--set", option).returncode == 0
     own.write_text(reviews.read_text() + "a very good film,good\n")
-    done = call("run", study, "--only", "probe", "--seeds", "0,1", "--set", option)
+    done = quick("run", study, "--only", "probe", "--seeds", "0,1", "--set", option)
     assert done.returncode == 2
     assert "the dataset has changed since seed 0 ran" in done.stderr
 
 
-def test_run__ddp_on_two_processes(study: Path, call: Call, tmp_path: Path) -> None:
-    done = call(
+def test_run__ddp_on_two_processes(study: Path, quick: Call, tmp_path: Path) -> None:
+    done = quick(
         "run", study, "--seeds", "0", "--set", "trainer.devices=2", "--set",
         "trainer.accelerator=cpu", "--set", "techniques.lora=GradualUnfreezing",
     )  # fmt: skip

@@ -29,6 +29,7 @@ def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tup
         return math.nan, math.nan
     if (numbers == numbers[0]).all():
         return float(numbers[0]), float(numbers[0])
-    found = stats.bootstrap((numbers,), np.mean, confidence_level=confidence, method="BCa",
-                            rng=np.random.default_rng(0), vectorized=True).confidence_interval
-    return float(found.low), float(found.high)
+    interval = stats.bootstrap(
+        (numbers,), np.mean, confidence_level=confidence, method="BCa",
+        rng=np.random.default_rng(0), vectorized=True).confidence_interval
+    return float(interval.low), float(interval.high)

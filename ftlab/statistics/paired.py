@@ -194,9 +194,9 @@ def _drawn_means(values: Array) -> Array:
     """Means of DRAWS samples with replacement (Efron 1979), the same draws for the same size."""
     generator = np.random.default_rng(0)
     size = len(values)
-    found = [generator.integers(0, size, (part, size), dtype=np.int32)
+    draws = [generator.integers(0, size, (part, size), dtype=np.int32)
              for part in _parts(DRAWS, max(1, 2**22 // size))]
-    return np.concatenate([values[chosen].mean(axis=1) for chosen in found])
+    return np.concatenate([values[chosen].mean(axis=1) for chosen in draws])
 
 
 def _parts(whole: int, most: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Has a number moved between two studies by more than their seeds explain?"""
+"""Tests that tell a number that moved between two studies from the scatter of its seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ library rounds otherwise is the same in every seed, and no drift."""
 
 
 def same(a: float, b: float) -> bool:
-    """Whether two numbers differ by rounding at most."""
+    """Return whether two numbers differ by rounding at most."""
     return math.isclose(a, b, rel_tol=ROUNDING, abs_tol=1e-12)
 
 

@@ -10,6 +10,8 @@ from rivals import EPOCHS, TECHNIQUES, at_once, begin_study
 
 from ftlab.tracking.tracker import Tracker
 
+MADE = True  # stores as users have them
+
 
 def held(uri: str, study: str, count: int) -> None:
     """The store has everything of every process, once."""

@@ -35,6 +35,8 @@ from ftlab.training import checkpoint
 from ftlab.training.evaluate import write_predictions
 from ftlab.training.prefix.activation_files import obtain
 
+MADE = True  # stores as users have them
+
 Disk = SimpleNamespace
 ROOM = 64 * 1024
 

@@ -9,6 +9,8 @@ from ftlab.errors import InputError
 from ftlab.tracking import store
 from ftlab.tracking.tracker import Tracker
 
+MADE = True  # stores as users have them
+
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "mlruns", "ftp://h/x", "sqlite://"])
 def test_resolve__what_cannot_hold_runs_is_refused_with_the_mend(uri):

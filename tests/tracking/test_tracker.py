@@ -14,6 +14,8 @@ from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.tracker import Tracker
 from ftlab.tracking.writes import Write
 
+MADE = True  # stores as users have them
+
 
 def run(tracker, cell, seed, status="FINISHED", reason="", **metrics):
     run_id = tracker.open_run(cell, seed, {"seed": seed})
