@@ -28,7 +28,7 @@ from torch import tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
-from ftlab.backbones.export_code import Lines, PlainOutputs
+from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 
@@ -69,8 +69,8 @@ class Ordinal(Task):
     def metrics(self):
         return MetricCollection({"ranks_off": MeanAbsoluteError()})
 
-    def outside(self):
-        return PlainOutputs(Lines("def tell(outputs):\\n    "
+    def export_code(self):
+        return PlainOutputs(CodeLines("def tell(outputs):\\n    "
                                   f"return (outputs.sigmoid() > {self.threshold}).sum(1).tolist()"))
 
     def records(self, predictions, target):
@@ -134,7 +134,7 @@ class RankedLines(DataModule):
     def collate(self, training):
         return Collate(self.text.pad, self.task.stack)
 
-    def outside(self, preprocessing, model):
+    def export_code(self, preprocessing, model):
         return PlainExamples(with_tokenizer(PREDICT), "lines", "line")
 
 
