@@ -5,14 +5,18 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from matrix import World, make_technique
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from ftlab.exports.export import write_model
 from ftlab.exports.restore_run import Restored
+from ftlab.exports.transformers_folder import network_of
 from ftlab.exports.verify import Sample, samples
 from ftlab.tracking.records import RunRecord
 from ftlab.training import checkpoint, fit
@@ -60,6 +64,26 @@ def restored(world: World, technique: str, directory: Path, **cell: float) -> Re
     return Restored(record, said, again, directory, cell)
 
 
+def finding(world: World) -> World:
+    """The same with every detection kept: a model that never trained is sure of nothing."""
+    def make() -> Any:
+        backbone, data = world()
+        if hasattr(backbone, "keep"):
+            backbone.keep = replace(backbone.keep, score=0.0)
+        return backbone, data
+    return make
+
+
+def exports_code(restored: Restored, merged: bool) -> bool:
+    """Return whether network, task and data module have lines from raw examples to predictions."""
+    model, run = restored.model, restored.run
+    adapted = not merged and (isinstance(model.network, PeftModel) or any(
+        isinstance(module, BaseTunerLayer) for module in model.modules()))
+    built = network_of(model) is not None or (
+        not adapted and run.backbone.export_code(model, run.data.task, None) is not None)
+    return built and run.data.export_code(run.backbone.preprocessing, model) is not None
+
+
 def without_ftlab(folders: Mapping[Any, Path], samples: Mapping[Any, Any],
                   directory: Path) -> dict[Any, Any]:
     """What the lines of each folder's card give, in one process that cannot import ftlab.
@@ -92,7 +116,8 @@ def every_export(cases: Sequence[tuple[str, str, bool]], world: Callable[[str], 
         inputs: whether the lines are tried on the network's inputs too.
 
     Returns:
-        By case; `error` alone where it could not be exported, for the test of the case to show.
+        By case; `error` alone where it could not be exported, for the test of the case to show;
+        `silent` alone where its parts export no code.
     """
     folders: dict[Any, Path] = {}
     tried: dict[Any, Any] = {}
@@ -103,6 +128,9 @@ def every_export(cases: Sequence[tuple[str, str, bool]], world: Callable[[str], 
         work.mkdir()
         folder.mkdir()
         model = restored(world(name), technique, work)
+        if not exports_code(model, merged):
+            found[case] = {"silent": True}
+            continue
         chosen = samples(model)
         told = known(model, work, chosen)
         try:

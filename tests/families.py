@@ -62,7 +62,7 @@ PROCESSORS = {
 
 
 class _Task:
-    form = "vector"
+    output_type = "vector"
     auto_classes = ("AutoModelForSequenceClassification", "AutoModelForImageClassification")
     outputs = 3
 

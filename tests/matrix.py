@@ -66,7 +66,7 @@ def refusal(name: str, world: World) -> str | None:
     technique = make_technique(name)
     try:
         technique.prepare(data)
-        technique.attach(backbone.build(data.task, technique.form), data.task)
+        technique.bind(backbone.build(data.task, technique.output_type), data.task)
     except Incompatible as error:
         return error.what
     return None

@@ -69,7 +69,7 @@ class Ordinal(Task):
     def metrics(self):
         return MetricCollection({"ranks_off": MeanAbsoluteError()})
 
-    def outside(self):
+    def export_code(self):
         return PlainOutputs(CodeLines("def tell(outputs):\\n    "
                                   f"return (outputs.sigmoid() > {self.threshold}).sum(1).tolist()"))
 
@@ -134,7 +134,7 @@ class RankedLines(DataModule):
     def collate(self, training):
         return Collate(self.text.pad, self.task.stack)
 
-    def outside(self, preprocessing, model):
+    def export_code(self, preprocessing, model):
         return PlainExamples(with_tokenizer(PREDICT), "lines", "line")
 
 

@@ -99,7 +99,7 @@ class _Waveform:
     extractor: Any
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        # without a mask, as some extractors give it, what is padding would be heard
+        # without a mask, as some extractors give it, what is padding would be read as sound
         features = self.extractor(list(waveforms), sampling_rate=self.extractor.sampling_rate,
                                   padding=True, return_attention_mask=True, return_tensors="pt")
         # int32 as it comes; transformers sums the mask into lengths
@@ -117,11 +117,11 @@ class _WhisperLabels:
         """Ids behind the start token, which the network puts in front itself."""
         # Whisper was trained on transcripts with a space in front, and writes them so
         tokenizer = self.tokenizer()
-        found = tokenizer([" " + _spaced(text) for text in transcripts])["input_ids"]
+        rows = tokenizer([" " + _spaced(text) for text in transcripts])["input_ids"]
         vocabulary = self.vocabulary(tokenizer)
         if vocabulary is not None:
-            vocabulary.check(chain.from_iterable(found), "transcripts")
-        return [ids[1:] if ids[0] == self.start else ids for ids in found]
+            vocabulary.check(chain.from_iterable(rows), "transcripts")
+        return [ids[1:] if ids[0] == self.start else ids for ids in rows]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class _Characters:
 class _Unknown:
     tokenizer: Callable[[], Any]
     lacks: dict[str, bool] = field(default_factory=lambda: {" ": False}, compare=False)
-    """Of each character seen so far: a tokenizer of characters takes 0.1 ms to tell."""
+    """Remember of each character whether it is unknown: a lookup takes a tokenizer 0.1 ms."""
 
     def __call__(self, transcript: str) -> set[str]:
         characters = set(_spaced(transcript))

@@ -1,4 +1,4 @@
-"""What every backbone is: a pre-trained network with its preprocessing and ordered blocks."""
+"""The base class of backbones: a pre-trained network with its preprocessing and ordered blocks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ftlab.backbones.export_code import Origin, PlainNetwork
 from ftlab.backbones.preprocessing import Preprocessing
 from ftlab.backbones.task_model import TaskModel
 
-Form = Literal["vector", "tokens", "boxes", "text", "embedding"]
-"""What a model gives for an example, which is all that a backbone knows of a task.
+OutputType = Literal["vector", "tokens", "boxes", "text", "embedding"]
+"""The type of a model's output for an example: all that a backbone depends on of a task.
 
 - `vector`: one vector, from a new head;
 - `tokens`: one vector a token, from a new head;
@@ -21,9 +21,9 @@ Form = Literal["vector", "tokens", "boxes", "text", "embedding"]
 
 
 class TaskSpec(Protocol):
-    """What a backbone needs to know of a task to build its model."""
+    """The facts of a task from which a backbone builds its model."""
 
-    form: ClassVar[Form]
+    output_type: ClassVar[OutputType]
     auto_classes: ClassVar[tuple[str, ...]]
     """transformers Auto classes whose own head fits the task, the preferred first."""
 
@@ -46,19 +46,20 @@ class Backbone(ABC):
         """sha256 of the weights: what `build` starts from."""
 
     @abstractmethod
-    def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
-        """The task's model with the pre-trained weights and, where its form has one, a new head.
+    def build(self, task: TaskSpec, output_type: OutputType | None = None,
+              meta: bool = False) -> TaskModel:
+        """The task's model with the pre-trained weights and a new head, where it has one.
 
         Args:
-            task: gives the form, the width of the head and the architectures that fit.
-            form: another form than the task's, for techniques that read the same examples in
+            task: gives the output type, the width of the head and the architectures that fit.
+            output_type: another than the task's, for techniques that read the same examples in
                 another way (by similarity to descriptions, in context).
             meta: build the shape alone, on the meta device, without reading weights; for
                 planning (what trains, how many parameters, does a technique suit).
 
         Raises:
             InputError: the source is missing or damaged.
-            Incompatible: the architecture does not give the form.
+            Incompatible: the architecture does not give the output type.
         """
 
     @property
@@ -66,8 +67,8 @@ class Backbone(ABC):
         """The pre-trained network as transformers names it; None where it does not."""
         return None
 
-    def outside(self, model: TaskModel, task: TaskSpec,
-                image_size: tuple[int, int] | None) -> PlainNetwork | None:
+    def export_code(self, model: TaskModel, task: TaskSpec,
+                    image_size: tuple[int, int] | None) -> PlainNetwork | None:
         """How a library other than transformers builds a model's network.
 
         Args:

@@ -30,7 +30,7 @@ class Block:
         self._shells = shells
 
     def holds(self, path: str) -> bool:
-        """Whether the parameter or module at `path` (from the model) is in this group."""
+        """Return whether the parameter or module at `path` (from the model) is in this group."""
         return lies_below(path, self.paths)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -61,5 +61,5 @@ class Block:
 
 
 def lies_below(path: str, roots: Sequence[str]) -> bool:
-    """Whether a dotted path is one of `roots` or lies below one."""
+    """Return whether a dotted path is one of `roots` or lies below one."""
     return any(path == root or path.startswith(root + ".") for root in roots)

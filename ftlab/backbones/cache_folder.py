@@ -34,7 +34,7 @@ def untouched() -> Iterator[None]:
 
 
 def may_add() -> bool:
-    """Whether files may be made."""
+    """Return whether files may be made."""
     return not _untouched.get()
 
 
@@ -87,14 +87,14 @@ def mark_read(path: Path) -> None:
 
 def make_room(needed: int) -> None:
     """Remove what was read longest ago, of whatever kind; who has it mapped keeps it."""
-    found = []
+    files = []
     for kind in KINDS:
         for path in folder(kind).glob("*.safetensors"):
             with contextlib.suppress(FileNotFoundError):  # another process has removed it
                 status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+                files.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
         if total + needed <= limit():
             return
         total -= size

@@ -123,6 +123,24 @@ def _ssdlite(trunk: ExtraLayers, classes: int, levels: Levels, image_size: int) 
     return SSD(trunk, boxes, (image_size, image_size), classes + 1, head=head)
 
 
+def configure(network: Any, score: float, overlap: float, most: int, proposals: int) -> None:
+    """Set which detections are kept, and the same number of proposals in every mode.
+
+    Args:
+        network: a detector.
+        score: the smallest score.
+        overlap: intersection over union above which the weaker of two boxes of a class is dropped.
+        most: detections an image.
+        proposals: of a Faster R-CNN.
+    """
+    heads = getattr(network, "roi_heads", network)
+    heads.score_thresh, heads.nms_thresh = score, overlap
+    heads.detections_per_img = most
+    if hasattr(network, "rpn"):
+        counts = {"training": proposals, "testing": proposals}
+        network.rpn._pre_nms_top_n = network.rpn._post_nms_top_n = counts
+
+
 def parts_of(network: Any) -> Parts:
     """The parts of a detector that `assemble` or torchvision made."""
     ours = isinstance(network.backbone, Pyramid | ExtraLayers)

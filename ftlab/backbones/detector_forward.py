@@ -3,7 +3,7 @@
 Torchvision's own `forward` gives the one in training and the other in evaluation; the parts it is
 made of are called here in the same order (a test holds losses and detections to it).
 
-Boxes are at least float32 whatever the network computes in: bfloat16 tells pixels apart up to 256
+Boxes are at least float32 whatever the network computes in: bfloat16 distinguishes pixels up to 256
 only.
 """
 
@@ -23,7 +23,7 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
-from ftlab.backbones.forms.detection_model import Targets, repeatable
+from ftlab.backbones.heads.detection_model import Targets, repeatable
 
 Outputs = dict[str, Any]
 
@@ -42,15 +42,15 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor, targets: Targets | None = None,
                 detect: bool = True) -> Outputs:
-        """See `ftlab.backbones.forms.detection_model`; images are (B, 3, H, W)."""
+        """See `ftlab.backbones.heads.detection_model`; images are (B, 3, H, W)."""
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
         offset = 1 if isinstance(self.network, FasterRCNN | SSD) else 0  # 0 is the background
         if targets is not None:
             targets = [{**target, "labels": target["labels"] + offset} for target in targets]
         with repeatable(detect, images.device):
             outputs = _PASSES[type(self.network)](self.network, batch, targets, detect)
-        for found in outputs["detections"]:
-            found["labels"] = found["labels"] - offset
+        for detection in outputs["detections"]:
+            detection["labels"] = detection["labels"] - offset
         return outputs
 
 
@@ -106,9 +106,9 @@ def _box_losses(heads: Any, features: Any, proposals: list[Tensor], sizes: list[
 def _boxes(heads: Any, features: Any, proposals: list[Tensor],
            sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
     logits, deltas = _box_head(heads, features, proposals, sizes)
-    found = heads.postprocess_detections(logits, deltas, proposals, sizes)
+    detections = heads.postprocess_detections(logits, deltas, proposals, sizes)
     return [{"boxes": boxes, "scores": scores, "labels": labels}
-            for boxes, scores, labels in zip(*found, strict=True)]
+            for boxes, scores, labels in zip(*detections, strict=True)]
 
 
 def _retinanet(network: Any, images: ImageList, targets: Targets | None, detect: bool) -> Outputs:
@@ -136,8 +136,9 @@ def _ssd(network: Any, images: ImageList, targets: Targets | None, detect: bool)
                    if len(target["boxes"]) else boxes.new_full((len(boxes),), -1, dtype=torch.long)
                    for target, boxes in zip(targets, anchors, strict=True)]
         losses = network.compute_loss(targets, heads, anchors, matched)
-    found = network.postprocess_detections(heads, anchors, images.image_sizes) if detect else []
-    return {"losses": losses, "raw": heads, "detections": found}
+    detections = (network.postprocess_detections(heads, anchors, images.image_sizes) if detect
+                  else [])
+    return {"losses": losses, "raw": heads, "detections": detections}
 
 
 def _one_stage(network: Any, images: ImageList) -> tuple[list[Tensor], dict[str, Tensor], Any]:
@@ -159,7 +160,7 @@ def _wide(x: Tensor) -> Tensor:
 def _by_level(network: Any, heads: dict[str, Tensor], anchors: Sequence[Tensor],
               counts: list[int], images: ImageList) -> Any:
     levels = {name: list(values.split(counts, dim=1)) for name, values in heads.items()}
-    boxes = [list(each.split(counts)) for each in anchors]
+    boxes = [list(part.split(counts)) for part in anchors]
     return network.postprocess_detections(levels, boxes, images.image_sizes)
 
 

@@ -51,12 +51,12 @@ def in_execution_order(network: nn.Module, blocks: Sequence[tuple[str, Sequence[
 
 
 def _merged(blocks: list[tuple[tuple[int, int], str, list[str]]]) -> list[tuple[str, list[str]]]:
-    found: list[tuple[str, list[str]]] = []
+    groups: list[tuple[str, list[str]]] = []
     end = -1
     for (begin, last), name, paths in sorted(blocks, key=lambda block: block[0][0]):
         if begin < end:
-            found[-1][1].extend(paths)
+            groups[-1][1].extend(paths)
         else:
-            found.append((name, paths))
+            groups.append((name, paths))
         end = max(end, last)
-    return found
+    return groups

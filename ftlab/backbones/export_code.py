@@ -1,4 +1,4 @@
-"""What a run's parts say of themselves to programs without ftlab: data, and lines of Python.
+"""The parts of a run as programs without ftlab read them: data, and lines of Python.
 
 A backbone says how another library builds its network (`PlainNetwork`, `Origin`), a data module how
 raw examples become inputs (`PlainExamples`), a task what the outputs mean (`PlainOutputs`). The
@@ -76,7 +76,7 @@ class PlainNetwork:
 
 @dataclass(frozen=True)
 class PlainOutputs:
-    """What raw outputs mean.
+    """The meaning of raw outputs.
 
     Attributes:
         lines: defines `tell`.

@@ -102,7 +102,7 @@ class _Walk:
             return True
         if not _holds_elements(module, _PLAIN):
             return _is_stage(module) and any(_is_compound(child) for child in module.children())
-        # two towers of one class (T5's encoder and decoder) are no blocks, but hold a ModuleList
+        # two towers of one class (T5's encoder and decoder) are not blocks, but hold a ModuleList
         return (_is_stage(module) or not repeated
                 or (not listed and _holds_elements(module, (nn.ModuleList,))))
 
@@ -163,7 +163,7 @@ def _is_container(module: nn.Module) -> bool:
 
 
 def _is_compound(module: nn.Module) -> bool:
-    """Has parameters in modules of its own: neither a layer nor a plain container."""
+    """Return whether it has parameters in modules of its own: no layer, and no plain container."""
     return type(module) not in _PLAIN and any(
         True for child in module.children() for _ in child.parameters())
 
@@ -173,7 +173,7 @@ def _is_dropout(module: nn.Module) -> bool:
 
 
 def _matters(module: nn.Module) -> bool:
-    """Whether it has tensors, or behaves differently in training."""
+    """Return whether it has tensors, or behaves differently in training."""
     return (any(True for _ in module.parameters()) or any(True for _ in module.buffers())
             or any(_is_dropout(part) for part in module.modules()))
 

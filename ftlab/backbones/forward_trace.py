@@ -1,4 +1,4 @@
-"""What passes through the modules of a model in a forward pass, and what does so in every one."""
+"""The values that pass through a model's modules in a forward pass, and their signatures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sizes = Mapping[str, int]
 
 
 class NotReplayable(Exception):
-    """There is no frozen prefix, or what it hands on cannot be told; says why."""
+    """There is no frozen prefix, or its outputs cannot be identified; says why."""
 
 
 class TracePoint(NamedTuple):
@@ -38,7 +38,7 @@ class TracePoint(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorSignature:
-    """What every batch has in a place: a tensor of that dtype and those axes, or a constant."""
+    """The value of every batch in a place: a tensor of that dtype and those axes, or a constant."""
 
     dtype: torch.dtype | None = None
     axes: tuple[int | str, ...] = ()
@@ -69,7 +69,7 @@ class TensorSignature:
         return cls(one.dtype, tuple(axes))
 
     def fits(self, value: Any, sizes: Sizes) -> bool:
-        """Whether a value is of this kind, in a batch of those sizes."""
+        """Return whether a value has this signature, in a batch of those sizes."""
         if not isinstance(value, Tensor):
             return self.dtype is None
         return value.dtype == self.dtype and list(value.shape) == self._shape(sizes)
@@ -87,7 +87,7 @@ class TensorSignature:
 
 @dataclass
 class ForwardTrace:
-    """What has passed in a forward pass.
+    """The record of a forward pass.
 
     Attributes:
         values: in order.
@@ -156,7 +156,7 @@ def kept(value: Any) -> Any:
 def some_rows(value: Any, chosen: Sequence[int]) -> Any:
     """Those examples of a batch, whatever is nested in it."""
     if isinstance(value, Mapping):
-        return {name: some_rows(each, chosen) for name, each in value.items()}
+        return {name: some_rows(item, chosen) for name, item in value.items()}
     if isinstance(value, Tensor):
         return value[list(chosen)]
     return [value[i] for i in chosen]

@@ -34,7 +34,7 @@ _SHA256 = ".sha256"  # of files that were unpacked together, beside the last of 
 
 
 def is_gguf(source: str) -> bool:
-    """Whether `source` names a .gguf file."""
+    """Return whether `source` names a .gguf file."""
     return source.lower().endswith(".gguf")
 
 
@@ -87,7 +87,7 @@ def _whole(folder: Path, last: str) -> bool:
 
 
 def _fill(folder: Path, source: str, write: Callable[[Path], Sequence[str]]) -> None:
-    """Have files written beside and moved into place in the given order, each whole."""
+    """Write files beside and move them into place in the given order, each whole."""
     if importlib.util.find_spec("gguf") is None:
         raise InputError(f"{source}: reading a .gguf file needs the package gguf",
                          'pip install "ftlab[gguf]"')

@@ -10,15 +10,15 @@ import torch
 import transformers
 
 from ftlab.backbones.audio_preprocessing import audio_preprocessing
-from ftlab.backbones.base import Backbone, Form, TaskSpec
+from ftlab.backbones.base import Backbone, OutputType, TaskSpec
 from ftlab.backbones.export_code import Origin
-from ftlab.backbones.forms.detection import build_boxes
-from ftlab.backbones.forms.embedding import build_embedding
-from ftlab.backbones.forms.per_token import build_tokens
-from ftlab.backbones.forms.pooled import build_vector
-from ftlab.backbones.forms.text_generation import build_text
 from ftlab.backbones.front_end import has_front_end
 from ftlab.backbones.gguf_file import gguf_files, is_gguf
+from ftlab.backbones.heads.detection import build_boxes
+from ftlab.backbones.heads.embedding import build_embedding
+from ftlab.backbones.heads.per_token import build_tokens
+from ftlab.backbones.heads.pooled import build_vector
+from ftlab.backbones.heads.text_generation import build_text
 from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
 from ftlab.backbones.image_preprocessing import image_preprocessing
 from ftlab.backbones.load_pretrained import Checkpoint, quiet, read_config
@@ -83,9 +83,9 @@ class HuggingFace(Backbone):
         tokenizer: folder or hub id of the tokenizer, where the source ships none; pin a hub id
             as NAME@REVISION.
         preprocessor: folder or hub id of the image processor or feature extractor, where the
-            source ships none; likewise.
+            source ships none; pinned as the tokenizer.
         sha256: what the fingerprint of the weights must be, or begin with.
-        speech: how a speech network hears and writes.
+        speech: how a speech network reads and writes.
         new_tokens: words or marks that the vocabulary lacks, or has without an embedding, each to
             be one token; their embeddings start near the mean of the pieces that they were, and
             train with every technique.
@@ -122,7 +122,7 @@ class HuggingFace(Backbone):
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The name in messages."""
         at = f"@{self.revision}" if self.revision else ""
         return f"HuggingFace({self.source}{at})"
 
@@ -135,9 +135,9 @@ class HuggingFace(Backbone):
                 case "image":
                     return image_preprocessing(self._front_end, config, self.label)
                 case "audio":
-                    known = self.speech.characters or self.tokenizer or has_tokenizer(folder)
+                    readable = self.speech.characters or self.tokenizer or has_tokenizer(folder)
                     return audio_preprocessing(self._front_end, config, self.label,
-                                               self._read_tokenizer if known else None,
+                                               self._read_tokenizer if readable else None,
                                                self._vocabulary_of, self.speech.seconds)
                 case "text":
                     return text_preprocessing(config, self._tokenizer,
@@ -151,12 +151,13 @@ class HuggingFace(Backbone):
     def origin(self) -> Origin:
         return Origin(self.source, self.revision)
 
-    def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
+    def build(self, task: TaskSpec, output_type: OutputType | None = None,
+              meta: bool = False) -> TaskModel:
         with quiet():
             checkpoint = self._checkpoint(meta)
             pooling = self.pooling or self._folder_pooling()
             pool_over = None if pooling == "own" else pooling
-            match form or task.form:
+            match output_type or task.output_type:
                 case "vector":
                     model = build_vector(checkpoint, task, pool_over, self.head_dropout)
                 case "tokens":
@@ -188,7 +189,7 @@ class HuggingFace(Backbone):
             settle_padding(network)
         if self.new_tokens:
             tokens = self._tokenizer.get_vocab()
-            pieces = {tokens[token]: own for token, own in self._pieces.items()}
+            pieces = {tokens[token]: pieces_of for token, pieces_of in self._pieces.items()}
             self._new_ids = add_embeddings(network, pieces, self.label)
             if self._tokenizer.pad_token_id in self._new_ids and not from_padding(network.config):
                 network.config.pad_token_id = self._tokenizer.pad_token_id

@@ -24,7 +24,7 @@ from ftlab.errors import Incompatible, InputError
 _INTERPOLATION = {0: "nearest", 1: "bicubic", 2: "bilinear", 3: "bicubic"}  # PIL's; 1 is Lanczos
 # these fit their position embeddings to any size themselves
 _INTERPOLATES = ("dinov2", "dinov3", "yolos")
-# what no class but the folder's own can tell, by the switch that makes it matter
+# settings of the folder's own class alone, by the switch that makes it matter
 _STATISTICS = {"do_normalize": ("image_mean", "image_std"), "do_resize": ("size", "resample")}
 
 
@@ -48,16 +48,16 @@ def image_preprocessing(folder: Path, config: Any, label: str) -> ImagePreproces
         raise Incompatible(f"{label}: it reads {config.num_channels} channels, images have 3",
                            "use another backbone")
     mean, std = statistics(processor, label)
-    own, alone = sizes_alone(processor, mean, std, label)
+    given, alone = sizes_alone(processor, mean, std, label)
     fixed = _fixed(config)
-    size = _pair(config.image_size) if fixed else own or _default_size(processor, config)
-    if fixed and own != size:  # the network cannot read another
-        processor, own = resized(processor, own, size, label), size
+    size = _pair(config.image_size) if fixed else given or _default_size(processor, config)
+    if fixed and given != size:  # the network cannot read another
+        processor, given = resized(processor, given, size, label), size
     resample: Any = getattr(processor, "resample", None)
     interpolation = resample if resample in _INTERPOLATION.values() else \
         _INTERPOLATION.get(resample, "bilinear")
     return ImagePreprocessing("pixel_values", size, mean, std, interpolation, fixed,
-                              fits=ProcessorFits(own, alone, mean, std, processor, label))
+                              fits=ProcessorFits(given, alone, mean, std, processor, label))
 
 
 def read_processor(folder: Path, config: Any, label: str) -> Any:

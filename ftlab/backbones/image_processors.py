@@ -135,20 +135,20 @@ def does_more(processor: Any, label: str) -> Incompatible:
                         "use another backbone")
 
 
-def resized(processor: Any, own: tuple[int, int] | None, size: tuple[int, int],
+def resized(processor: Any, given: tuple[int, int] | None, size: tuple[int, int],
              label: str) -> Any:
     """The processor for another size: all that it says in pixels in proportion.
 
     One whose size depends on the image stretches it to `size`.
     """
-    if own == size:
+    if given == size:
         return processor
     settings = processor.to_dict()
-    if own is None:
+    if given is None:
         settings |= {"do_resize": True, "size": dict(zip(("height", "width"), size, strict=True)),
                      "do_center_crop": False, "do_pad": False}
     else:
-        shares = {"height": size[0] / own[0], "width": size[1] / own[1]}
+        shares = {"height": size[0] / given[0], "width": size[1] / given[1]}
         settings |= {name: _scaled(settings[name], shares) for name in _IN_PIXELS
                      if settings.get(name) is not None}
     with _refusing(label):
@@ -178,7 +178,8 @@ def _processed(processor: Any, image: Tensor) -> Tensor:
 
 
 def _to_255(values: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    shift, scale = (torch.tensor(each, dtype=values.dtype)[:, None, None] for each in (mean, std))
+    shift, scale = (torch.tensor(channel, dtype=values.dtype)[:, None, None]
+                    for channel in (mean, std))
     return (values * scale + shift) * 255
 
 

@@ -30,12 +30,12 @@ _UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, ImportError, In
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One pre-trained network in Hugging Face's layout, on its way into a form.
+    """One pre-trained network in Hugging Face's layout, on its way into a task's model.
 
     Attributes:
         label: what messages call it.
         folder: with the configuration.
-        config: transformers' own, of this build alone: a form may change it.
+        config: transformers' own, of this build alone: heads may change it.
         dtype: of the weights in memory.
         weights: finds and checks the weight files.
         tokenizer: reads the fast tokenizer (raises InputError where there is none).
@@ -57,7 +57,7 @@ class Checkpoint:
     new_vocabulary: bool = False
 
     def own_class(self, auto_classes: Sequence[str]) -> Any:
-        """The first of transformers' Auto classes that knows the architecture, or None."""
+        """The first of transformers' Auto classes that has the architecture, or None."""
         autos = (getattr(transformers, name) for name in auto_classes)
         return next((auto for auto in autos if type(self.config) in auto._model_mapping), None)
 

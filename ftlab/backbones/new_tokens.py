@@ -37,9 +37,9 @@ def add_tokens(tokenizer: Any, tokens: Sequence[str], label: str,
     Raises:
         InputError: the vocabulary has one of them already.
     """
-    known = tokenizer.get_vocab()
+    vocabulary = tokenizer.get_vocab()
     for token in tokens:
-        if known.get(token, rows) < rows:
+        if vocabulary.get(token, rows) < rows:
             raise InputError(f"{label}: {token!r} of new_tokens is in its vocabulary already",
                              "leave it out of new_tokens")
     pieces = {token: [piece for piece in tokenizer(token, add_special_tokens=False)["input_ids"]
@@ -53,7 +53,7 @@ def add_embeddings(network: Any, pieces: Mapping[int, Sequence[int]], label: str
 
     Of a token that had no known pieces it is the mean of all, with which the other tokens'
     probabilities hardly change (Hewitt 2021,
-    https://nlp.stanford.edu/~johnhew/vocab-expansion.html). The noise that tells tokens of the same
+    https://nlp.stanford.edu/~johnhew/vocab-expansion.html). Noise that separates tokens of the same
     pieces apart depends on the token's id alone, so that a fresh build has the same rows.
 
     Args:
@@ -92,11 +92,11 @@ def add_embeddings(network: Any, pieces: Mapping[int, Sequence[int]], label: str
 def _start(tensor: Tensor, ids: Sequence[int], pieces: Mapping[int, Sequence[int]],
            old: int) -> None:
     """Fill rows of an embedding, or entries of an output layer's bias."""
-    known = tensor[:old].float()
-    mean, deviation = known.mean(dim=0), known.std(dim=0)
+    trained = tensor[:old].float()
+    mean, deviation = trained.mean(dim=0), trained.std(dim=0)
     for place in ids:
         known_pieces = [piece for piece in pieces.get(place, ()) if piece < old]
-        start = known[known_pieces].mean(dim=0) if known_pieces else mean
+        start = trained[known_pieces].mean(dim=0) if known_pieces else mean
         if tensor.ndim > 1:
             seed = int.from_bytes(hashlib.sha256(str(place).encode()).digest()[:7], "big")
             noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed))

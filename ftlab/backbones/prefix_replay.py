@@ -35,14 +35,14 @@ from ftlab.backbones.task_model import IGNORED, Batch, TaskModel, tensors
 
 RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
           ValueError)
-"""What networks raise at batches that they were not made for: other shapes, NaN."""
+"""The errors of networks at batches that they were not made for: other shapes, NaN."""
 
 
 class CachedRows(Protocol):
-    """What is known of a split's examples."""
+    """The cached activations of a split's examples."""
 
     def rows(self, index: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
-        """What the prefix hands on for those examples.
+        """The prefix's outputs for those examples.
 
         Args:
             index: positions in the split (B,).
@@ -60,12 +60,12 @@ class FrozenPrefix:
 
     Attributes:
         blocks: how many of the model's blocks it has.
-        places: of the tensors that it hands on, each with a row an example.
+        places: of its output tensors, each with a row an example.
         reads_inputs: whether the rest of the model looks at the values of inputs that are images
             or sound, too.
 
     Raises:
-        Unplayable: there is none, or what it hands on cannot be told.
+        NotReplayable: there is none, or its outputs cannot be identified.
     """
 
     def __init__(self, model: TaskModel, sample: Batch) -> None:
@@ -79,23 +79,24 @@ class FrozenPrefix:
         training = [module for module in model.modules() if module.training]
         model.eval()
         try:
-            with torch.enable_grad():  # a gradient tells what lies behind something that trains
+            with torch.enable_grad():  # a gradient shows what lies behind something that trains
                 self._find(sample)
         except RAISED as error:
-            said = (str(error).splitlines() or [""])[0][:200]
-            raise NotReplayable(f"it cannot be tried out ({type(error).__name__}: {said})") from error
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise NotReplayable(f"it cannot be tried out ({type(error).__name__}: "
+                                f"{reason})") from error
         finally:
             for module in training:
                 module.training = True
 
     def _find(self, sample: Batch) -> None:
-        # of two shapes, which tell the axes that are the batch's from those that are the network's
+        # two shapes separate the batch's axes from the network's
         samples = self._shaped(sample, 3, 0), self._shaped(sample, 2, 1)
         late = {place.path for place, value in self._watch(samples[0]).values.items()
                 if isinstance(value, Tensor) and value.requires_grad}
         # T5 has one dropout in front of its blocks and behind them
         self._giving = [path for path in self._giving if path not in late]
-        first, second = (self._watch(each) for each in samples)
+        first, second = (self._watch(case) for case in samples)
         if first.trees != second.trees or first.values.keys() != second.values.keys():
             raise NotReplayable("its modules are not called alike for every batch")
         sizes = self._sizes(samples[0]), self._sizes(samples[1])
@@ -104,24 +105,24 @@ class FrozenPrefix:
                        for place in first.values}
 
         def enough(places: Sequence[TracePoint]) -> bool:
-            return all(self._plays(places, *each)
-                       for each in zip(samples, (first, second), strict=True))
+            return all(self._plays(places, *case)
+                       for case in zip(samples, (first, second), strict=True))
 
-        found = next((each for each in self._candidates(first) if enough(each)), None)
-        if found is None:
+        needed = next((places for places in self._candidates(first) if enough(places)), None)
+        if needed is None:
             raise NotReplayable("the rest of the model reads more of it than its modules return")
-        for place in found:
-            if len(found) > 1 and enough(fewer := [each for each in found if each != place]):
-                found = fewer
-        for place in found:
+        for place in needed:
+            if len(needed) > 1 and enough(fewer := [other for other in needed if other != place]):
+                needed = fewer
+        for place in needed:
             axes = self._kinds[place].axes
             if axes[:1] != (EXAMPLES,) or any(isinstance(axis, str) for axis in axes[2:]):
                 raise NotReplayable(f"{place.path} hands on something that is no row an example")
-        self.places = tuple(found)
-        self.reads_inputs = not self._plays(found, _blank(samples[0]), first)
+        self.places = tuple(needed)
+        self.reads_inputs = not self._plays(needed, _blank(samples[0]), first)
 
     def _candidates(self, passed: ForwardTrace) -> Iterator[list[TracePoint]]:
-        """What may be enough, the smallest first."""
+        """Yield the sets of values that may be enough, the smallest first."""
         yield from ([place] for place in passed.values if place.leaf < 0)
         given = [place for place, value in passed.values.items()
                  if place.leaf >= 0 and isinstance(value, Tensor) and value.is_floating_point()]
@@ -142,7 +143,7 @@ class FrozenPrefix:
                    for played, plain in zip(outputs, passed.outputs, strict=True))
 
     def record(self, batch: Batch) -> tuple[list[Tensor], list[Tensor | None]]:
-        """What the prefix hands on for a batch, each (B, ...), and its masks (see `CachedRows`).
+        """The prefix's outputs for a batch, each (B, ...), and its masks (see `CachedRows`).
 
         Raises:
             Unplayable: the batch passes through in another way than the sample.
@@ -156,11 +157,11 @@ class FrozenPrefix:
         return [seen.values[place] for place in self.places], self._masks(batch)
 
     @contextmanager
-    def playing(self, known: CachedRows, batch: Batch) -> Iterator[None]:
+    def playing(self, cached: CachedRows, batch: Batch) -> Iterator[None]:
         """Within it the prefix computes nothing, and hands on what is known of the batch."""
         device = batch["index"].device
-        masks = [each if each is None else each.cpu() for each in self._masks(batch)]
-        handed = known.rows(batch["index"].cpu(), masks)
+        masks = [mask if mask is None else mask.cpu() for mask in self._masks(batch)]
+        handed = cached.rows(batch["index"].cpu(), masks)
         with self._playing(self.places, [tensor.to(device) for tensor in handed], batch):
             yield
 
@@ -168,7 +169,7 @@ class FrozenPrefix:
     def _playing(
         self, places: Sequence[TracePoint], handed: Sequence[Tensor], batch: Batch
     ) -> Iterator[None]:
-        known = {place: kept(value) for place, value in zip(places, handed, strict=True)}
+        values = {place: kept(value) for place, value in zip(places, handed, strict=True)}
         sizes, device = self._sizes(batch), handed[0].device
         calls: Counter[str] = Counter()
 
@@ -177,13 +178,13 @@ class FrozenPrefix:
             calls[path] += 1
             leaves = (TracePoint(path, call, leaf) for leaf in range(spec.num_leaves))
             return pytree.tree_unflatten(
-                [known[place] if place in known else self._kinds[place].absent(sizes, device)
+                [values[place] if place in values else self._kinds[place].absent(sizes, device)
                  for place in leaves], spec)
 
         def enter(path: str, inner: Callable[..., Any], first: Any, *rest: Any, **named: Any) -> Any:
             call = calls[path]
             calls[path] += 1
-            return inner(known.get(TracePoint(path, call, -1), first), *rest, **named)
+            return inner(values.get(TracePoint(path, call, -1), first), *rest, **named)
 
         giving = [(path, self.model.get_submodule(path)) for path in self._giving]
         reading = [(path, self.model.get_submodule(path)) for path in self._reading]
@@ -221,8 +222,8 @@ class FrozenPrefix:
                 masks.append(self._tokens(batch))
             elif LABELS in axes:
                 # what stands in front of a label counts, if only to the label
-                known = (batch["target"]["labels"] != IGNORED).flip(1)
-                masks.append(known.cummax(dim=1).values.flip(1))
+                response = (batch["target"]["labels"] != IGNORED).flip(1)
+                masks.append(response.cummax(dim=1).values.flip(1))
             else:
                 masks.append(None)
         return masks

@@ -1,4 +1,4 @@
-"""How raw examples become a network's inputs: what a backbone tells the data modules."""
+"""Preprocessing: how raw examples become a network's inputs, as data modules apply it."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def resolve_path(source: str) -> Path:
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether `source` reads as a hub's `name` or `organisation/name` and is no existing path."""
+    """Return whether `source` reads as a hub's `name` or `organisation/name`, not as a path."""
     return _HUB_ID.fullmatch(source) is not None and not Path(source).exists()
 
 
@@ -79,10 +79,10 @@ def check_sha256(files: Sequence[Path], expected: str | None, where: str) -> Non
     """
     if expected is None:
         return
-    found = sha256_of(files)
-    if not expected or not found.startswith(expected.lower()):
+    actual = sha256_of(files)
+    if not expected or not actual.startswith(expected.lower()):
         names = ", ".join(str(path) for path in files)
-        raise InputError(f"{where}: sha256 is {found}, not {expected} ({names})",
+        raise InputError(f"{where}: sha256 is {actual}, not {expected} ({names})",
                          "the file is damaged or another one: get it again, or correct sha256")
 
 

@@ -1,4 +1,4 @@
-"""How a speech network is told to hear and to write: Whisper's window and language, characters."""
+"""The settings of a speech network: Whisper's window and language, characters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ftlab.backbones.source import reason as first_line
 from ftlab.backbones.untrusted_settings import closed
 from ftlab.errors import Incompatible, InputError
 
-# what no class but the folder's own can tell, where an extractor has it
+# settings of the folder's own class alone, where an extractor has it
 _ONLY_ITS_CLASS = ("sampling_rate", "do_normalize", "feature_size", "hop_length", "n_fft")
 _ENGLISH_VOCABULARY = 51864  # OpenAI's own rule: more tokens are many languages
 
@@ -30,7 +30,7 @@ class Speech:
         seconds: of audio that Whisper reads, shorter recordings being padded to it; null for its
             own 30, which cost the same for a short recording as for a long one. Untuned, Whisper
             tends to repeat itself where it reads less.
-        language: that a multilingual Whisper hears and writes, for instance en; not needed where
+        language: that a multilingual Whisper reads and writes, for instance en; not needed where
             nothing is written.
         characters: that a speech encoder shall write with a new output layer, which is its head,
             for instance "abcdefghijklmnopqrstuvwxyz'"; spaces are understood. Null keeps the
@@ -115,7 +115,7 @@ def settle_characters(config: Any, characters: str) -> None:
 
 
 def settle_whisper(network: Any, folder: Path, label: str, speech: Speech) -> None:
-    """Shorten Whisper's encoder to `speech.seconds`, fix its positions, tell it the language.
+    """Shorten Whisper's encoder to `speech.seconds`, fix its positions, set the language.
 
     The encoder's positions are sinusoids that are never trained (Radford et al. 2022,
     https://arxiv.org/abs/2212.04356), so they become a buffer. Reading fewer of them is what

@@ -14,10 +14,10 @@ from ftlab.backbones.waveforms import over_frames
 from ftlab.errors import Incompatible
 
 Batch = Mapping[str, Any]
-"""What a data module yields: `inputs` (the network's keyword arguments), `target`, `index`."""
+"""A data module's batch: `inputs` (the network's keyword arguments), `target`, `index`."""
 
 Outputs = Any
-"""What a model returns: a tensor, or nested mappings and sequences of tensors."""
+"""A model's outputs: a tensor, or nested mappings and sequences of tensors."""
 
 Playing = Callable[[str, Batch], AbstractContextManager[None]]
 
@@ -51,7 +51,7 @@ class TaskModel(nn.Module):
 
     needs_target: ClassVar[bool] = False
     blank: int | None = None
-    """Of outputs that spell a text, a symbol a frame: the one that stands for none."""
+    """The symbol that stands for none, of outputs that spell a text with a symbol per frame."""
     inert: tuple[str, ...] = ()
     """Paths of modules on which the outputs do not depend at the start: no place for adapters."""
     batch_loss: str = ""
@@ -88,7 +88,7 @@ class TaskModel(nn.Module):
 
     @property
     def head(self) -> Block:
-        """What the task added, randomly initialised; empty where the output layer is kept."""
+        """The layers that the task added, at random; none where the output layer is kept."""
         if self.pooled_head is not None:
             return Block(self, "head", ["pooled_head"])
         return Block(self, "head", self._paths(self._head))
@@ -126,7 +126,7 @@ class TaskModel(nn.Module):
         return output
 
     def forward(self, batch: Batch) -> Outputs:
-        """What the task's loss reads; for the form `vector` one tensor (B, outputs)."""
+        """Compute what the task's loss reads; for the type `vector` one tensor (B, outputs)."""
         if "prefix" not in batch:
             return self._forward(batch)
         assert self.playing is not None
@@ -142,7 +142,7 @@ class TaskModel(nn.Module):
         return self.read(output, batch)
 
     def generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
-        """A text for each example of a batch (form `text` alone).
+        """Write a text for each example of a batch (output type `text` alone).
 
         Decoding is greedy, batched, with cached keys and values, and bounded.
 
@@ -158,11 +158,11 @@ class TaskModel(nn.Module):
         return max_new_tokens
 
     def texts(self, batch: Batch, max_new_tokens: int, outputs: Outputs | None = None) -> list[str]:
-        """As `generate`; a model whose `outputs` of the batch tell the texts reads them off."""
+        """As `generate`; a model whose `outputs` of the batch hold the texts reads them off."""
         return self.generate(batch, max_new_tokens)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings (N, D), comparable with those of a batch (form `embedding` alone)."""
+        """Embed texts as (N, D), comparable with a batch's (output type `embedding` alone)."""
         raise Incompatible(f"{type(self).__name__} does not embed texts",
                            "choose a sentence encoder or an image-text model as the backbone")
 
@@ -171,7 +171,7 @@ class TaskModel(nn.Module):
         return tensors(outputs)
 
     def features(self, batch: Batch) -> Tensor:
-        """What the head's last linear layer reads (B, D), for probes.
+        """The inputs (B, D) of the head's last linear layer, for probes.
 
         A head on every token (GPT-2) gives the last token's, a convolutional head (SqueezeNet)
         the mean over positions. Call it in eval mode: dropout acts as in `forward`.

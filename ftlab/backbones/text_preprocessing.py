@@ -32,7 +32,7 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", 
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether there are a tokenizer's files."""
+    """Return whether there are a tokenizer's files."""
     return any((folder / name).is_file() for name in _FILES)
 
 
@@ -93,8 +93,8 @@ def _check_case(tokenizer: Any, folder: Path, label: str) -> None:
     if "do_lower_case" in settings or settings.get("tokenizer_class") or not tokenizer.is_fast:
         return
     whole = folder / "tokenizer.json"
-    told = Tokenizer.from_file(os.fspath(whole)) if whole.is_file() else None
-    if _makes_small(tokenizer.backend_tokenizer) and (told is None or not _makes_small(told)):
+    saved = Tokenizer.from_file(os.fspath(whole)) if whole.is_file() else None
+    if _makes_small(tokenizer.backend_tokenizer) and (saved is None or not _makes_small(saved)):
         raise InputError(f"{label}: {written} lacks do_lower_case and names no tokenizer_class; "
                          f"{type(tokenizer).__name__} would make every letter small",
                          f'write {{"do_lower_case": true}} or false into {written.name}')
@@ -112,11 +112,11 @@ def longest_text(config: Any, tokenizer: Any) -> int:
 
 def positions(config: Any) -> int | None:
     """Tokens that a network has positions for; None where its config names no limit."""
-    found = next((value for name in ("max_position_embeddings", "n_positions")
+    count = next((value for name in ("max_position_embeddings", "n_positions")
                   if isinstance(value := getattr(config, name, None), int) and value > 0), None)
-    if found is not None and from_padding(config):
-        return found - config.pad_token_id - 1
-    return found
+    if count is not None and from_padding(config):
+        return count - config.pad_token_id - 1
+    return count
 
 
 def from_padding(config: Any) -> bool:
@@ -157,7 +157,7 @@ def check_vocabulary(vocabulary: Vocabulary | None, tokenizer: Any) -> None:
 
 def text_preprocessing(config: Any, tokenizer: Any,
                        vocabulary: Vocabulary | None = None) -> TextPreprocessing:
-    """What a data module needs of a tokenizer; it can be pickled for loader workers."""
+    """Make a tokenizer's preprocessing; it can be pickled for loader workers."""
     tokens = _Tokens(tokenizer, longest_text(config, tokenizer))
     types = ("token_type_ids" in tokenizer.model_input_names
              and (getattr(config, "type_vocab_size", None) or 0) > 1)
@@ -213,5 +213,5 @@ class _Tokens:
         inputs = self.pad([ids for ids, _ in batch])
         types = torch.full_like(inputs["input_ids"], self.tokenizer.pad_token_type_id)
         types[inputs["attention_mask"].bool()] = torch.tensor(
-            [each for _, types in batch for each in types])
+            [kind for _, types in batch for kind in types])
         return {**inputs, "token_type_ids": types}

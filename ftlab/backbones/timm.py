@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftlab.backbones.base import Backbone, Form, TaskSpec
+from ftlab.backbones.base import Backbone, OutputType, TaskSpec
 from ftlab.backbones.execution_order import in_execution_order
 from ftlab.backbones.export_code import CodeLines, PlainNetwork
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
@@ -41,7 +41,7 @@ class Timm(Backbone):
     Args:
         name: as timm lists it, with the tag of a set of weights (vit_tiny_patch16_224.dino_in1k)
             or without (its default one). The tag also says how images are prepared.
-        weights: DEFAULT for the set that the name tells (downloaded from the hub), a file
+        weights: DEFAULT for the set that the name gives (downloaded from the hub), a file
             (.safetensors or .pth, in timm's layout) or package:NAME/PATH; null starts at random.
         sha256: what the fingerprint of the weights must be, or begin with.
         dropout: replaces the probability of every dropout layer, of the one before the head too
@@ -64,7 +64,7 @@ class Timm(Backbone):
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The name in messages."""
         return f"Timm({self.name}, {self.weights})"
 
     @cached_property
@@ -80,10 +80,11 @@ class Timm(Backbone):
         """Sha256 of the weight file; of the name and the word random where there is none."""
         return fingerprint(self._weights(), self.name)
 
-    def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
-        if (form or task.form) != "vector":
-            raise Incompatible(f"{self.label} classifies images; it gives no {form or task.form}",
-                               "choose another backbone")
+    def build(self, task: TaskSpec, output_type: OutputType | None = None,
+              meta: bool = False) -> TaskModel:
+        if (output_type or task.output_type) != "vector":
+            raise Incompatible(f"{self.label} classifies images; it gives no "
+                               f"{output_type or task.output_type}", "choose another backbone")
         file = None if meta else self._weights()
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             empty = self._create()
@@ -96,11 +97,12 @@ class Timm(Backbone):
             self._new_head(network, task.outputs)
         return TaskModel(network.train(), blocks, head)
 
-    def outside(self, model: TaskModel, task: TaskSpec,
-                image_size: tuple[int, int] | None) -> PlainNetwork:
+    def export_code(self, model: TaskModel, task: TaskSpec,
+                    image_size: tuple[int, int] | None) -> PlainNetwork:
         options = {"num_classes": task.outputs, **self._size, "pretrained": False}
-        said = "".join(f", {name}={value!r}" for name, value in options.items())
-        build = CodeLines(f"model = timm.create_model({self.name!r}{said})", ["import timm"], ["timm"])
+        arguments = "".join(f", {name}={value!r}" for name, value in options.items())
+        build = CodeLines(f"model = timm.create_model({self.name!r}{arguments})", ["import timm"],
+                          ["timm"])
         state = {_unwrapped(name, model): tensor
                  for name, tensor in model.network.state_dict().items()}
         return PlainNetwork("timm", self.name, build, state, _CALL, {"options": options})
@@ -122,10 +124,11 @@ class Timm(Backbone):
             raise InputError(f"{self.label}: timm has no network {architecture!r}",
                              f"did you mean {' or '.join(near)}?" if near else
                              "timm.list_models('*word*') finds names")
-        known = timm.list_pretrained(f"{architecture}.*")
-        if tag and self.name not in known:
+        tagged = timm.list_pretrained(f"{architecture}.*")
+        if tag and self.name not in tagged:
             raise InputError(f"{self.label}: timm has no weights {tag!r} of {architecture}",
-                             f"choose one of {', '.join(known)}" if known else "leave the tag out")
+                             f"choose one of {', '.join(tagged)}" if tagged
+                             else "leave the tag out")
         return timm.get_pretrained_cfg(self.name)
 
     def _weights(self) -> Path | None:

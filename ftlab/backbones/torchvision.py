@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from ftlab.backbones.base import Backbone, Form, TaskSpec
+from ftlab.backbones.base import Backbone, OutputType, TaskSpec
 from ftlab.backbones.export_code import CodeLines, PlainNetwork
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.preprocessing import ImagePreprocessing
@@ -62,7 +62,7 @@ class Torchvision(Backbone):
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The name in messages."""
         return f"Torchvision({self.name}, {self.weights})"
 
     @cached_property
@@ -77,10 +77,11 @@ class Torchvision(Backbone):
         """Sha256 of the weight file; of the name and the word random where there is none."""
         return fingerprint(self._weights(), self.name)
 
-    def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> TaskModel:
-        if (form or task.form) != "vector":
-            raise Incompatible(f"{self.label} classifies images; it gives no {form or task.form}",
-                               "choose another backbone")
+    def build(self, task: TaskSpec, output_type: OutputType | None = None,
+              meta: bool = False) -> TaskModel:
+        if (output_type or task.output_type) != "vector":
+            raise Incompatible(f"{self.label} classifies images; it gives no "
+                               f"{output_type or task.output_type}", "choose another backbone")
         file = None if meta else self._weights()
         network = self._network(empty=meta or file is not None)
         path, layer = last_layer(network)
@@ -94,14 +95,14 @@ class Torchvision(Backbone):
         head = with_dropout(network, [path])
         return TaskModel(network, find_blocks(network, head), head)
 
-    def outside(self, model: TaskModel, task: TaskSpec,
-                image_size: tuple[int, int] | None) -> PlainNetwork:
+    def export_code(self, model: TaskModel, task: TaskSpec,
+                    image_size: tuple[int, int] | None) -> PlainNetwork:
         options: dict[str, Any] = {"num_classes": task.outputs, "weights": None, **self._size}
         if self.name in ("googlenet", "inception_v3"):
             options |= {"aux_logits": False, "init_weights": False,
                         "transform_input": self.weights is not None}
-        said = "".join(f", {name}={value!r}" for name, value in options.items())
-        build = CodeLines(f"model = torchvision.models.get_model({self.name!r}{said})",
+        arguments = "".join(f", {name}={value!r}" for name, value in options.items())
+        build = CodeLines(f"model = torchvision.models.get_model({self.name!r}{arguments})",
                       ["import torchvision"], ["torchvision"])
         return PlainNetwork("torchvision", self.name, build, model.network.state_dict(), _CALL,
                             {"options": options})

@@ -14,10 +14,17 @@ from torchvision import models
 from torchvision.models import detection
 from torchvision.models.detection.retinanet import RetinaNet
 
-from ftlab.backbones.base import Backbone, Form, TaskSpec
-from ftlab.backbones.detector_builders import FAMILIES, Levels, assemble, parts_of
+from ftlab.backbones.base import Backbone, OutputType, TaskSpec
+from ftlab.backbones.detector_builders import (
+    FAMILIES,
+    Levels,
+    assemble,
+    configure,
+    parts_of,
+)
 from ftlab.backbones.detector_export import (
     assembled_lines,
+    configure_lines,
     detect_lines,
     transform_lines,
     whole_lines,
@@ -26,7 +33,7 @@ from ftlab.backbones.detector_forward import Detector
 from ftlab.backbones.export_code import CodeLines, PlainNetwork
 from ftlab.backbones.feature_maps import Tap, choose_taps, cut, find_taps
 from ftlab.backbones.find_blocks import find_blocks
-from ftlab.backbones.forms.detection_model import DetectionModel, Keep
+from ftlab.backbones.heads.detection_model import DetectionModel, Keep
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.weight_files import (
@@ -89,7 +96,7 @@ class TorchvisionDetector(Backbone):
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The name in messages."""
         return f"TorchvisionDetector({self._name})"
 
     @property
@@ -118,7 +125,7 @@ class TorchvisionDetector(Backbone):
 
     @property
     def _multiple(self) -> int:
-        """What sizes must be multiples of, or anchors lie elsewhere than what the maps see.
+        """The divisor of image sizes, without which anchors would not lie where the maps see.
 
         Anchors divide the image by a map's size, rounded. Whole detectors take torchvision's own
         rule: 32 for pyramids, anything for SSD.
@@ -132,10 +139,11 @@ class TorchvisionDetector(Backbone):
         """Sha256 of the weight file; of the names and the word random where there is none."""
         return fingerprint(self._file(), self._name)
 
-    def build(self, task: TaskSpec, form: Form | None = None, meta: bool = False) -> DetectionModel:
-        if (form or task.form) != "boxes":
+    def build(self, task: TaskSpec, output_type: OutputType | None = None,
+              meta: bool = False) -> DetectionModel:
+        if (output_type or task.output_type) != "boxes":
             raise Incompatible(f"{self.label} finds objects in images; it gives no "
-                               f"{form or task.form}", "choose another backbone")
+                               f"{output_type or task.output_type}", "choose another backbone")
         self._check()
         file = None if meta else self._file()
         if self._whole:
@@ -149,7 +157,7 @@ class TorchvisionDetector(Backbone):
         parts = parts_of(network)
         if file is not None and self.detector_weights:
             load_state(network, read_state(file, self.label), parts.predictors, file, self.label)
-        self._configure(network)
+        configure(network, self.keep.score, self.keep.overlap, self.keep.most, self.proposals)
         inner = [(name, [f"{parts.trunk}.{path}" for path in paths]) for name, paths
                  in find_blocks(network.get_submodule(parts.trunk), ())]
         pretrained = bool(self.detector_weights)
@@ -162,17 +170,18 @@ class TorchvisionDetector(Backbone):
             model.batch_loss = ""
         return model
 
-    def outside(self, model: TaskModel, task: TaskSpec,
-                image_size: tuple[int, int] | None) -> PlainNetwork:
+    def export_code(self, model: TaskModel, task: TaskSpec,
+                    image_size: tuple[int, int] | None) -> PlainNetwork:
         """The detector as torchvision runs it, which normalises images by itself."""
         network: Any = model.get_submodule("network.network")
         wanted, size = self.preprocessing, image_size or self.preprocessing.size
-        built = (whole_lines(self.architecture, network, task.outputs, self.keep, self.proposals)
-                 if self._whole else assembled_lines(self.trunk, network, task.outputs, self.keep,
-                                                     self.proposals, size))
-        prepares = transform_lines(size, wanted.mean, wanted.std, wanted.multiple)
-        lines = CodeLines(f"{built.code.strip()}\n{prepares.code.strip()}",
-                      [*built.imports, *prepares.imports], built.packages)
+        built = whole_lines(self.architecture, network, task.outputs) if self._whole else \
+            assembled_lines(self.architecture, self.trunk, network, task.outputs, self.levels,
+                            self.image_size)
+        parts = (built, configure_lines(self.keep, self.proposals),
+                 transform_lines(size, wanted.mean, wanted.std, wanted.multiple))
+        lines = CodeLines("\n\n".join(part.code.strip() for part in parts),
+                          [line for part in parts for line in part.imports], built.packages)
         plain = dataclasses.replace(wanted, mean=(0.0,) * 3, std=(1.0,) * 3)
         return PlainNetwork("torchvision", self._name, lines, network.state_dict(),
                             detect_lines(network, size), {"image_size": size}, plain)
@@ -228,15 +237,6 @@ class TorchvisionDetector(Backbone):
         background = 0 if self.architecture.startswith(("retinanet", "fcos")) else 1
         return models.get_model(self.architecture, weights=None, weights_backbone=None,
                                 num_classes=classes + background)
-
-    def _configure(self, network: Any) -> None:
-        """Detections as `keep` says, and the same proposals in every mode."""
-        heads = getattr(network, "roi_heads", network)
-        heads.score_thresh, heads.nms_thresh = self.keep.score, self.keep.overlap
-        heads.detections_per_img = self.keep.most
-        if hasattr(network, "rpn"):
-            most = {"training": self.proposals, "testing": self.proposals}
-            network.rpn._pre_nms_top_n = network.rpn._post_nms_top_n = most
 
 
 @cache

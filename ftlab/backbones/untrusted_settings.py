@@ -102,7 +102,7 @@ def _values(settings: Mapping[str, Any], path: Path) -> Iterator[tuple[tuple[str
 
 
 def _check_class(keys: Sequence[str], name: str, path: Path) -> None:
-    """Refuse a class that reads no examples: an Auto class would load whatever it is told."""
+    """Refuse a class that reads no examples: an Auto class would load any that is named."""
     for spelling in {name, name.removesuffix("Fast")}:
         named = getattr(transformers, spelling, None)
         stands_in = type(named).__name__ == "DummyObject"  # for a class that lacks its package

@@ -82,7 +82,7 @@ class Silence:
 
 
 def settle_padding(network: Any) -> None:
-    """Have a network of waveforms hear nothing in the padding of a batch.
+    """Keep the padding of a batch out of what a network computes of its waveforms.
 
     transformers hides it from attention alone. Hooks are bound methods, which copies of the
     network bring along.

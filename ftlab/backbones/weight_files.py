@@ -29,7 +29,7 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def check_name(name: str, label: str, module: ModuleType = models) -> str:
-    """A name that torchvision knows.
+    """Return a name that torchvision has.
 
     Args:
         name: of a network.
@@ -79,7 +79,7 @@ def weight_file(name: str, weights: str | None, sha256: str | None, label: str) 
         label: what messages call the backbone.
 
     Raises:
-        InputError: there is no such file, or it is another.
+        InputError: the file does not exist, or it is another.
     """
     if weights is None:
         return None
@@ -194,9 +194,9 @@ def last_layer(network: nn.Module) -> tuple[str, nn.Module]:
     """The classification layer: the last linear one, or convolution (SqueezeNet)."""
     layers = list(network.named_modules())
     for kind in (nn.Linear, nn.Conv2d):
-        found = [(path, module) for path, module in layers if isinstance(module, kind)]
-        if found:
-            return found[-1]
+        matching = [(path, module) for path, module in layers if isinstance(module, kind)]
+        if matching:
+            return matching[-1]
     raise ValueError(f"{type(network).__name__} has no classification layer")
 
 

@@ -49,11 +49,11 @@ class AudioClassification(DataModule):
         test: source; carved from train when absent.
         audio: the column of the recording's path: a name, or a number (from 0) in a file without
             header; not needed for a folder.
-        label: the label's column, likewise, or its field in `pattern`.
+        label: the label's column, a name or a number, or its field in `pattern`.
         speaker: the speaker's column or field, read where `speakers` is given.
         pattern: names of the files in a folder, without ending, with a name in braces for each
             field, for instance "{label}_{speaker}_{index}".
-        speakers: who is heard in validation and test alone, to measure how well it goes with
+        speakers: those in validation and test alone, to measure how well it goes with
             strangers.
         batch_size: recordings a batch, over all devices.
         split: how absent splits are carved.
@@ -134,8 +134,8 @@ class AudioClassification(DataModule):
         return self._recordings.collate(self.task.stack, 0 if self.views else self.seed,
                                         self.augment if training else None)
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
-        if (self.task.form != "vector" or self.task.outside() is None
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if (self.task.output_type != "vector" or self.task.export_code() is None
                 or not isinstance(preprocessing, AudioPreprocessing)):
             return None
         code = _PREDICT.format(width=self.task.outputs)

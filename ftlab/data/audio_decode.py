@@ -34,7 +34,7 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
     """Samples (N,) between -1 and 1, channels averaged, and their rate in Hz.
 
     Raises:
-        InputError: it does not decode, is cut short or empty, or has samples that are no numbers.
+        InputError: it does not decode, is cut short or empty, or has samples that are not numbers.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -42,9 +42,9 @@ def decode_audio(data: bytes, place: str) -> tuple[np.ndarray, int]:
             samples = _streamed(data, most + 1) if file.frames == _ENDLESS else None
             frames = file.frames if samples is None else len(samples)
             if frames > most:
-                said = "announces" if samples is None else "lasts at least"
+                verb = "announces" if samples is None else "lasts at least"
                 raise InputError(
-                    f"{place} {said} {frames / rate / 60:.0f} minutes of "
+                    f"{place} {verb} {frames / rate / 60:.0f} minutes of "
                     f"{file.channels} channels, which is more than {MOST:,} values",
                     "cut it into pieces, or remove the example")
             if samples is None:
@@ -92,9 +92,9 @@ def _announced(file: soundfile.SoundFile, read: int, data: bytes) -> float:
         return file.frames if b"Xing" in data[:2**16] or b"Info" in data[:2**16] else read
     if (sizes := _CUT.search(file.extra_info)) is None:
         return read
-    said, there = int(sizes[1]), int(sizes[2])
-    # writers of streams do not know the size, and say 2 or 4 GiB
-    return read * said / there if there and said < _UNKNOWN else read
+    announced, there = int(sizes[1]), int(sizes[2])
+    # writers of streams put in place of an unknown size 2 or 4 GiB
+    return read * announced / there if there and announced < _UNKNOWN else read
 
 
 def resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -29,7 +29,7 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Speakers:
-    """Which speakers are heard in validation and in test, and there alone.
+    """The speakers of validation and of test, who are in no other split.
 
     A split for which none is named is carved from the training examples, or read from a source of
     its own.
@@ -71,17 +71,17 @@ class Speakers:
         Raises:
             InputError: a named speaker is not there, or nobody is left to train on.
         """
-        heard = list(map(key, speakers))
+        names = list(map(key, speakers))
         for name in (*self.validation, *self.test):
-            if key(name) not in heard:
-                found = ", ".join(sorted(set(speakers))[:20])
-                raise InputError(f"{source} has no speaker {name!r}", f"it has: {found}")
+            if key(name) not in names:
+                some = ", ".join(sorted(set(speakers))[:20])
+                raise InputError(f"{source} has no speaker {name!r}", f"it has: {some}")
         held_out = set(map(key, (*self.validation, *self.test)))
-        wanted = set(heard) - held_out if split == "train" else set(map(key, getattr(self, split)))
+        wanted = set(names) - held_out if split == "train" else set(map(key, getattr(self, split)))
         if not wanted:
             raise InputError(f"{source}: speakers leaves nobody to train on",
                              "name fewer speakers for validation and test")
-        return examples.take([i for i, name in enumerate(heard) if name in wanted])
+        return examples.take([i for i, name in enumerate(names) if name in wanted])
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class AudioSource:
         return examples
 
     def _says(self, folder: Path, files: Sequence[Path]) -> bool:
-        """Whether a folder says of any of its files what the label is."""
+        """Return whether a folder gives a label for any of its files."""
         if self.pattern is not None:
             return any(_expression(self.pattern).fullmatch(path.stem) for path in files)
         if self.bare == "classes":
@@ -168,13 +168,13 @@ class AudioSource:
             path = resolve_path(source)
             stem, base = path.stem, path.parent
             rows, replaced = read_table(path, columns, lacking)
-        found = [(row, f"{source}, row {number}") for number, row in enumerate(rows, 1)]
+        placed = [(row, f"{source}, row {number}") for number, row in enumerate(rows, 1)]
         labels = [None if optional and is_blank(row[1]) else _present(row[1], place, self.called)
-                  for row, place in found]
+                  for row, place in placed]
         return (Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
-                         gathered("rows", lambda row: _audio(row[0][0], base, row[1]), found),
+                         gathered("rows", lambda row: _audio(row[0][0], base, row[1]), placed),
                          labels),
-                [class_name(row[2], f"{place}: the speaker") for row, place in found
+                [class_name(row[2], f"{place}: the speaker") for row, place in placed
                  if len(row) > 2],
                 note_replaced(replaced, len(rows), "rows", source))
 

@@ -1,4 +1,4 @@
-"""The recordings of a data module: read, decoded once, and held to what a network hears."""
+"""The recordings of a data module: read, decoded once, and cut to what a network reads."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Wave = tuple[np.ndarray, int]
 
 
 class Recordings:
-    """What data modules of sound have in common.
+    """The recordings of all splits, as data modules of sound share them.
 
     Args:
         source: how a source describes its recordings.
-        speakers: who is heard in validation and test alone.
+        speakers: those in validation and test alone.
         sources: of each split, None where it is to be carved from train.
 
     Raises:
@@ -62,7 +62,7 @@ class Recordings:
         return named_splits(source) if source.startswith(PREFIX) else ()
 
     def read(self, split: SplitName, source: str) -> tuple[Examples, list[str]]:
-        """As `DataModule.read`, and what a user should know."""
+        """As `DataModule.read`, and notes for users."""
         examples, speakers, notes = self.source.read(source, split)
         if self.speakers is not None and source == self._train:
             examples = self.speakers.choose(examples, speakers, split, source)
@@ -97,7 +97,7 @@ class Recordings:
 
     def connect(self, splits: Mapping[SplitName, Examples],
                 preprocessing: AudioPreprocessing) -> list[str]:
-        """Take a network's rate and features; what a user should know of it.
+        """Take a network's rate and features, and return notes on it for users.
 
         Raises:
             InputError: a recording is too long or too short for the network.
@@ -111,11 +111,12 @@ class Recordings:
     def lengths(self, split: SplitName) -> list[int]:
         """Samples of each recording at the network's rate."""
         rate = self._connected.sampling_rate
-        return [-(-size * rate // own) for size, own in self._sizes[split]]  # as resample_poly
+        # as resample_poly
+        return [-(-size * rate // recorded) for size, recorded in self._sizes[split]]
 
     @property
     def alike(self) -> bool:
-        """Whether the network pads all recordings to one length."""
+        """Return whether the network pads all recordings to one length."""
         return self._connected.spectrogram
 
     def dataset(self, split: SplitName, targets: Sequence[Any], seed: int,
@@ -159,12 +160,13 @@ class Recordings:
         """The split's recordings at `rate`, or their files where they do not fit into memory."""
         if split not in self._waves:
             return list(inputs)
-        return [resample(wave, own, rate) for wave, own in self._waves[split]]
+        return [resample(wave, recorded, rate) for wave, recorded in self._waves[split]]
 
     def _resampled(self, rate: int) -> list[str]:
-        other = Counter(own for sizes in self._sizes.values() for _, own in sizes if own != rate)
+        other = Counter(recorded for sizes in self._sizes.values() for _, recorded in sizes
+                        if recorded != rate)
         if not other:
             return []
         count, total = sum(other.values()), sum(len(sizes) for sizes in self._sizes.values())
-        rates = ", ".join(f"{own}" for own in sorted(other))
+        rates = ", ".join(f"{recorded}" for recorded in sorted(other))
         return [f"{count} of {total} recordings are resampled from {rates} to {rate} Hz"]

@@ -91,11 +91,11 @@ def voc_list(folder: Path, split: SplitName) -> Path | None:
         InputError: it has lists, but not this one.
     """
     lists = folder / "ImageSets" / "Main"
-    found = lists / f"{LISTS[split]}.txt"
-    if found.is_file():
-        return found
+    path = lists / f"{LISTS[split]}.txt"
+    if path.is_file():
+        return path
     if any((lists / f"{name}.txt").is_file() for name in LISTS.values()):
-        raise InputError(f"{folder} has lists of images, but no {found.relative_to(folder)}",
+        raise InputError(f"{folder} has lists of images, but no {path.relative_to(folder)}",
                          "add the list, or name another source")
     return None
 
@@ -129,9 +129,9 @@ def read_voc(folder: Path, split: SplitName | None, check: BoxCheck) -> list[Ann
             raise InputError(f"{names}: {name} has no annotation {file}", "annotate or unlist it")
         return _voc_image(folder, name, file, check)
 
-    found = gathered("images", image, ids)
-    check_files([annotated.image for annotated in found], folder)
-    return found
+    annotations = gathered("images", image, ids)
+    check_files([annotated.image for annotated in annotations], folder)
+    return annotations
 
 
 def _listed(file: Path, annotations: Path) -> list[str]:
@@ -169,11 +169,13 @@ def _annotated_size(image: Path, written: Sequence[Any], place: str) -> tuple[in
         InputError: they differ, so that the boxes are of another image, or of this one as it lies.
     """
     size = picture_size(image)
-    said = tuple(_edge(value, edge, place) for value, edge in zip(written, _EDGES, strict=True))
-    if all(said) and said != size:
-        differ = (f"{place}: it annotates an image of {said[0]}x{said[1]}, and {image} has "
+    annotated = tuple(_edge(value, edge, place)
+                      for value, edge in zip(written, _EDGES, strict=True))
+    if all(annotated) and annotated != size:
+        differ = (f"{place}: it annotates an image of {annotated[0]}x{annotated[1]}, and "
+                  f"{image} has "
                   f"{size[0]}x{size[1]}")
-        if said == size[::-1] and lies_sideways(image):
+        if annotated == size[::-1] and lies_sideways(image):
             raise InputError(f"{differ}, turned upright as its EXIF data says",
                              "where the boxes are of the image as it lies, take the orientation "
                              "out of its EXIF data; else mend the annotation's size")
@@ -190,15 +192,15 @@ def _edge(value: Any, name: str, place: str) -> int:
                          f"mend or remove the {name}") from None
 
 
-def _voc_picture(folder: Path, name: str, said: str, file: Path) -> Path:
+def _voc_picture(folder: Path, name: str, written: str, file: Path) -> Path:
     images = folder / "JPEGImages"
     candidates = [images / f"{name}{suffix}" for suffix in _SUFFIXES]
-    candidates += [images / Path(said.replace("\\", "/")).name] if said else []
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
+    candidates += [images / Path(written.replace("\\", "/")).name] if written else []
+    picture = next((path for path in candidates if path.is_file()), None)
+    if picture is None:
         raise InputError(f"{file}: its image is missing from {images}",
                          "add the image or remove the annotation")
-    return found
+    return picture
 
 
 def read_coco(file: Path, folder: Path, check: BoxCheck,
@@ -263,18 +265,18 @@ def _by_id(content: Any, part: str, fields: Sequence[str], file: Path) -> dict[A
     entries = content.get(part) if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise InputError(f"{file} has no list {part!r}", "name a COCO file of instances")
-    found: dict[Any, Any] = {}
+    by_id: dict[Any, Any] = {}
     for place, entry in enumerate(entries, 1):
         lacking = [name for name in ("id", *fields)
                    if not isinstance(entry, dict) or name not in entry]
         if lacking:
             raise InputError(f"{file}, entry {place} of {part}: no {lacking[0]!r}", "add it")
         number = _id(entry["id"])
-        if number in found:
+        if number in by_id:
             raise InputError(f"{file}, entry {place} of {part}: the id {entry['id']} occurs "
                              "twice", "give each its own")
-        found[number] = entry
-    return found
+        by_id[number] = entry
+    return by_id
 
 
 def _id(value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 STRETCH = 50
 """Batches that are sorted together, at most."""
 STRETCHES = 4
-"""Of an epoch, at least: so small sets keep most of their mixture."""
+"""Pools per epoch, at least: so small sets keep most of their mixture."""
 
 
 class Buckets:

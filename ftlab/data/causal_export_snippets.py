@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftlab.backbones.export_code import CodeLines
-from ftlab.backbones.forms.causal import CausalModel
+from ftlab.backbones.heads.causal import CausalModel
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.export_snippets import with_tokenizer
 

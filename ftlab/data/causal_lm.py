@@ -233,7 +233,7 @@ class CausalLM(DataModule):
             return ChatCollate(self._preprocessing.tokenizer.pad_token_id)
         return Collate(self._preprocessing.pad, self.task.stack)
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
         if self.prompt is None or not isinstance(preprocessing, TextPreprocessing):
             return None
         turns = ("conversations" if self.messages is not None else

@@ -62,7 +62,7 @@ def pairs_of(examples: Examples, cache: TokenCache, longest: int, chat: bool,
 
 def conversations_of(examples: Examples, cache: TokenCache, longest: int,
                      where: str) -> tuple[Pairs, list[str]]:
-    """Conversations as token ids (see `chat_tokens.chats`), and what a user should know.
+    """Conversations as token ids (see `chat_tokens.chats`), and notes for users.
 
     Args:
         examples: messages and targets, the last answers.
@@ -142,20 +142,20 @@ def _pairs(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], lon
 
 
 def _chunks(tokenizer: Any, texts: Sequence[str], longest: int, begin: int) -> Tokenised:
-    """Of each chunk its first token, the others, their text in UTF-8, and which text it is of."""
+    """Cut into chunks: first token, other tokens, their text in UTF-8, and the text's number."""
     begins: list[list[int]] = []
     rests: list[list[int]] = []
-    said: list[bytes] = []
+    decoded: list[bytes] = []
     owners: list[list[int]] = []
-    for owner, own in enumerate(_ids(texts, tokenizer, special=False)):
-        ids = [begin, *own]
+    for owner, tokens in enumerate(_ids(texts, tokenizer, special=False)):
+        ids = [begin, *tokens]
         for start in range(0, len(ids) - 1, longest - 1):
             chunk = ids[start:start + longest]
             begins.append(chunk[:1])
             rests.append(chunk[1:])
-            said.append(tokenizer.decode(chunk[1:], skip_special_tokens=True).encode())
+            decoded.append(tokenizer.decode(chunk[1:], skip_special_tokens=True).encode())
             owners.append([owner])
-    return Tokenised({"begins": begins, "rests": rests, "texts": said, "owners": owners})
+    return Tokenised({"begins": begins, "rests": rests, "texts": decoded, "owners": owners})
 
 
 def _plain(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:

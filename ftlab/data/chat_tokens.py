@@ -133,22 +133,22 @@ def _rendered(tokenizer: Any, messages: Messages, ends: frozenset[int],
     ids: list[int] = []
     learned: list[int] = []
     for number, piece in enumerate(pieces):
-        said = len(_ended(tokenizer, piece, ends)) if number % 2 else 0
+        count = len(_ended(tokenizer, piece, ends)) if number % 2 else 0
         if number == len(pieces) - 1:
             border, piece = len(ids), _ended(tokenizer, piece, ends)
             if piece[-1:] and piece[-1] not in ends:
                 piece = [*piece, tokenizer.eos_token_id]
-            said = len(piece)
+            count = len(piece)
         ids += piece
-        learned += [1] * said + [0] * (len(piece) - said)
+        learned += [1] * count + [0] * (len(piece) - count)
     return _Rendered(ids, learned, border)
 
 
 def _marked(tokenizer: Any, messages: Messages, before: str, place: str) -> _Rendered:
     """As the template marks it."""
-    found = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True,
+    encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True,
                                           return_assistant_tokens_mask=True)
-    ids, learned = list(found["input_ids"]), list(found["assistant_masks"])
+    ids, learned = list(encoded["input_ids"]), list(encoded["assistant_masks"])
     prompt = _ids(tokenizer, before)
     stop = max((i + 1 for i, mark in enumerate(learned) if mark), default=0)
     if ids[:len(prompt)] != prompt or stop <= len(prompt):

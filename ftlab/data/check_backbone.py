@@ -1,4 +1,4 @@
-"""What a data module asks of the backbone that shall read its examples."""
+"""Checks that a backbone can read a data module's examples."""
 
 from __future__ import annotations
 
@@ -58,11 +58,12 @@ def image_reader(backbone: Backbone, module: object, size: tuple[int, int] | Non
     preprocessing = backbone.preprocessing
     if not isinstance(preprocessing, ImagePreprocessing):
         _refuse(backbone, module, "images", mend)
-    name, own = type(backbone).__name__, preprocessing.size
-    if size is not None and size != own and preprocessing.fixed_size:
-        raise Incompatible(f"image_size {_shown(size)}: {name} reads images of {_shown(own)} only",
+    name, given = type(backbone).__name__, preprocessing.size
+    if size is not None and size != given and preprocessing.fixed_size:
+        raise Incompatible(f"image_size {_shown(size)}: {name} reads images of "
+                           f"{_shown(given)} only",
                            "leave out image_size, or set the backbone's own where it has one")
-    height, width = size or own
+    height, width = size or given
     multiple = preprocessing.multiple
     if height % multiple or width % multiple:
         fit = tuple(max(multiple, round(edge / multiple) * multiple) for edge in (height, width))

@@ -44,11 +44,11 @@ def read_conll(path: Path, word: int, tag: int,
     Args:
         path: of the file.
         word: number of the word's column; negative numbers count from the last.
-        tag: number of the tag's column, likewise.
+        tag: number of the tag's column.
         optional: whether sentences may have no tags: no such column, or nothing in it.
 
     Returns:
-        The sentences, and what a user should know: comments skipped, a stray byte replaced that is
+        The sentences, and notes for users: comments skipped, a stray byte replaced that is
         not UTF-8.
 
     Raises:
@@ -86,7 +86,7 @@ def read_conll(path: Path, word: int, tag: int,
 
 
 def _between(columns: Sequence[str]) -> bool:
-    """Whether a line is blank or begins a document, and so ends a sentence."""
+    """Return whether a line is blank or begins a document, and so ends a sentence."""
     return not any(map(str.strip, columns)) or columns[0] == _DOCUMENT
 
 
@@ -141,7 +141,7 @@ def from_rows(stem: str, source: str, rows: Sequence[tuple[Any, Any]],
         optional: whether a sentence may have no tags.
 
     Raises:
-        InputError: with the row; a cell that is no list, a word that is no text, or lists of
+        InputError: with the row; a cell that is not a list, a word that is not a text, or lists of
             unequal length.
     """
     sentences = []

@@ -1,4 +1,4 @@
-"""Conversations: rows of messages, checked, and without what is no text."""
+"""Conversations: rows of messages, checked, and without what is not text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHAREGPT = ("write from and value as role and content, with user for human, ass
 
 def read_conversations(source: str, split: SplitName,
                        column: Column) -> tuple[Examples, list[str]]:
-    """Conversations up to their last answer, which is the label, and what a user should know.
+    """Conversations up to their last answer, which is the label, and notes for users.
 
     Messages of tools and calls of tools are left out, and so is what follows the last answer.
 

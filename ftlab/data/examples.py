@@ -21,7 +21,7 @@ class Examples:
         labels: raw labels.
         targets: labels as the task encodes them.
         beside: of examples to predict, what their source says of each, by column.
-        notes: of examples to predict, what a user should know of their source.
+        notes: on the source of examples to predict, for users.
     """
 
     ids: list[str]

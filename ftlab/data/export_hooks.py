@@ -1,4 +1,4 @@
-"""What a data module says of itself to programs without ftlab."""
+"""The hooks of a data module that exports and predictions call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class ExportHooks:
     """The part of a data module that exports ask; by default nothing is said."""
 
     pipeline: ClassVar[str] = ""
-    """What Hugging Face's hub calls a model of such examples (`pipeline_tag`)."""
+    """Hugging Face's name for a model of such examples (`pipeline_tag`)."""
 
     @property
     def image_fit(self) -> ImageFit | None:
         """How images get the size that the connected backbone reads; None without images."""
         return None
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
         """How raw examples become predictions, as lines without ftlab.
 
         Args:

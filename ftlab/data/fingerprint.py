@@ -1,4 +1,4 @@
-"""What a data set is, in one number."""
+"""The fingerprint of a data set: one hash over its rows and splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fingerprint(rows: Iterable[tuple[str, str, Any, bytes]]) -> str:
 
 
 def duplicates(digests: Iterable[tuple[str, Sequence[bytes]]]) -> list[str]:
-    """What to tell the user of inputs that are in train and in another split.
+    """Make the note on inputs that are in train and in another split.
 
     Args:
         digests: of the inputs of each split by its name, train first.

@@ -63,13 +63,13 @@ def all_columns(source: str, split: SplitName) -> dict[str, list[Any]]:
 
 
 def _split(source: str, split: SplitName) -> tuple[str, Any]:
-    found = _load(source)
+    splits = _load(source)
     _, _, chosen = _parts(source)
     name = chosen or split
-    if name not in found:
+    if name not in splits:
         raise InputError(f"{source} has no split {name!r}",
-                         f"name one as hf:NAME:CONFIG:SPLIT; it has: {', '.join(found)}")
-    return name, found[name]
+                         f"name one as hf:NAME:CONFIG:SPLIT; it has: {', '.join(splits)}")
+    return name, splits[name]
 
 
 def named_splits(source: str) -> Sequence[SplitName]:

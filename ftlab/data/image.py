@@ -56,7 +56,7 @@ class ImageClassification(DataModule):
         test: source; carved from train when absent.
         image: the column of the image's path: a name, or a number (from 0) in a file without
             header; not needed for a folder.
-        label: the label's column, likewise.
+        label: the label's column, a name or a number.
         image_size: height and width in pixels; the backbone's own when absent.
         batch_size: images a batch, over all devices.
         split: how absent splits are carved.
@@ -178,8 +178,8 @@ class ImageClassification(DataModule):
         fit = self._fit
         return ImageFit(fit.size, crops=True, processor=getattr(fit, "processor", None))
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
-        if (self.task.form != "vector" or self.task.outside() is None
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if (self.task.output_type != "vector" or self.task.export_code() is None
                 or not isinstance(preprocessing, ImagePreprocessing)):
             return None
         code = _PREDICT.format(name=preprocessing.input_name, size=AT_ONCE, width=self.task.outputs)

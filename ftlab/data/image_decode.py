@@ -106,7 +106,7 @@ def _eight_bits(image: Image.Image, place: str, conversions: Counter[str]) -> Im
     """The image in mode L where it is grey, else RGB."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # convert("RGB") would clip: everything bright becomes white
-        # the same scale for all, or images would lose what tells them apart
+        # the same scale for all, or images would lose their differences
         raise InputError(f"{place} has pixels of more than 8 bits (mode {image.mode})",
                          "save all images with 8 bits, scaled alike; for values up to 65535: "
                          "Image.fromarray((numpy.asarray(Image.open(path, formats=['PNG', "
@@ -136,7 +136,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """Width and height of an image, upright as its EXIF says, from its header.
 
     Raises:
-        InputError: it is no image.
+        InputError: it is not an image.
     """
     with _file(path, str(path)) as image:
         lies = _orientation(image) in _SIDEWAYS
@@ -147,7 +147,7 @@ def lies_sideways(path: Path) -> bool:
     """Return whether an image's EXIF data turns it by a quarter.
 
     Raises:
-        InputError: it is no image.
+        InputError: it is not an image.
     """
     with _file(path, str(path)) as image:
         return _orientation(image) in _SIDEWAYS

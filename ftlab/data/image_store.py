@@ -70,7 +70,7 @@ class DecodedImages:
         return [(height, width) for _, height, width in self._shapes[split]]
 
     def keep(self, fit: Fit, splits: Iterable[SplitName]) -> None:
-        """Keep what `fit` makes of those splits for which there is memory, until told otherwise.
+        """Keep what `fit` makes of those splits for which there is memory, until the next call.
 
         Nothing is made yet, and nothing resides on a device any more.
         """
@@ -90,14 +90,14 @@ class DecodedImages:
             kept.residence = None
 
     def kept(self, split: SplitName) -> ImageCache | None:
-        """The split's images as `keep` was told, if they are kept."""
+        """The split's images as `keep` has fitted them, if they are kept."""
         return self._kept.get(split)
 
     def all_kept(self, splits: Iterable[SplitName]) -> list[ImageCache]:
-        """Of several splits those that are kept."""
+        """The kept ones of several splits."""
         return [self._kept[split] for split in splits if split in self._kept]
 
     def notes(self) -> list[str]:
-        """What was done to images besides decoding."""
+        """Notes on what was done to images besides decoding."""
         return [f"{count} of {self._count} images are {conversion}"
                 for conversion, count in self._conversions.items()]

@@ -12,7 +12,7 @@ from ftlab.tasks.base import Task
 
 def keep_known(parts: dict[str, list[int]], labels: Sequence[Any], task: Task,
                where: str) -> None:
-    """Move into train the carved examples whose labels it would not know otherwise, in place.
+    """Move into train the carved examples whose labels it would lack otherwise, in place.
 
     For tasks without strata: several labels an example, boxes, tags. What occurs in few examples
     may be drawn into a carved split alone, where no model could predict it. (A rare label needs
@@ -32,11 +32,11 @@ def keep_known(parts: dict[str, list[int]], labels: Sequence[Any], task: Task,
         return
     try:
         whole = _fitted(task, labels)
-        known = _fitted(task, [labels[i] for i in parts["train"]])
+        fitted = _fitted(task, [labels[i] for i in parts["train"]])
     except InputError:  # a wrong label: `load` meets it where it is, and says so
         return
     for name in parts.keys() - {"train"}:
-        moved = [i for i in parts[name] if not _knows(known, labels[i])]
+        moved = [i for i in parts[name] if not _knows(fitted, labels[i])]
         if not all(_knows(whole, labels[i]) for i in moved):  # wrong, and not unknown: as above
             return
         if moved and len(moved) == len(parts[name]):

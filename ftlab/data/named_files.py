@@ -20,7 +20,7 @@ def named_file(cell: str, base: Path, place: str, kind: str) -> Path:
         kind: of the file, for messages: "image".
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file does not exist.
     """
     for written in dict.fromkeys((cell, cell.replace("\\", "/"))):
         try:

@@ -60,7 +60,7 @@ class ObjectDetection(DataModule):
     Args:
         train: source of the training images.
         validation: source; the training source's own list, else carved from train when absent.
-        test: source; likewise.
+        test: source; as `validation`.
         format: `voc` or `coco`; null takes voc for a folder, coco for a file.
         images: folder of a COCO file's images; beside the file when absent.
         image_size: height and width in pixels, or one number for both; the backbone's own when
@@ -141,14 +141,14 @@ class ObjectDetection(DataModule):
         """The images of a split, or all, with their objects."""
         path = resolve_path(source)
         if (self.format or ("voc" if path.is_dir() else "coco")) == "voc":
-            found = read_voc(path, split, self._check)
+            annotations = read_voc(path, split, self._check)
         elif path.is_file():
             folder = resolve_path(self.images) if self.images is not None else path.parent
-            found = read_coco(path, folder, self._check, optional=split is None)
+            annotations = read_coco(path, folder, self._check, optional=split is None)
         else:
             raise InputError(f"{source} is no file", "name a COCO .json file, or set format: voc")
-        return Examples([image.id for image in found], [image.image for image in found],
-                        [image.boxes for image in found])
+        return Examples([image.id for image in annotations], [image.image for image in annotations],
+                        [image.boxes for image in annotations])
 
     def read_new(self, source: str) -> Examples:
         """Annotated images, in whatever list they are; or a file, or the files of a folder."""
@@ -160,7 +160,7 @@ class ObjectDetection(DataModule):
                 examples.labels = [None] * len(examples)
             return examples
         examples = read_new(source, "image", "image", "label")
-        examples.labels = [None] * len(examples)  # folders are no boxes
+        examples.labels = [None] * len(examples)  # folders are not boxes
         return examples
 
     def stand_ins(self, examples: Examples) -> list[Any]:
@@ -219,8 +219,8 @@ class ObjectDetection(DataModule):
     def image_fit(self) -> ImageFit:
         return ImageFit(self._fit.size, crops=False)
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
-        if (self.task.form != "boxes" or self.task.outside() is None
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if (self.task.output_type != "boxes" or self.task.export_code() is None
                 or not isinstance(preprocessing, ImagePreprocessing)):
             return None
         height, width = self.image_fit.size

@@ -24,7 +24,7 @@ def put(data: DataModule, source: str) -> list[bool]:
         Of each example, whether it brings a label.
 
     Raises:
-        InputError: the source is no such thing; says why.
+        InputError: the source is not readable as such; says why.
     """
     with reading(data.encoding):
         examples = data.read_new(source)
@@ -32,9 +32,9 @@ def put(data: DataModule, source: str) -> list[bool]:
     if not len(examples):
         raise InputError(f"{source} has no examples", "give a file or folder with some")
     labelled = [label is not None for label in examples.labels]
-    known = [place for place, is_labelled in enumerate(labelled) if is_labelled]
+    places = [place for place, is_labelled in enumerate(labelled) if is_labelled]
     bare = [place for place, is_labelled in enumerate(labelled) if not is_labelled]
-    targets = {**dict(zip(known, _targets(data, examples.take(known), source), strict=True)),
+    targets = {**dict(zip(places, _targets(data, examples.take(places), source), strict=True)),
                **dict(zip(bare, _stand_ins(data, examples.take(bare), source), strict=True))}
     examples.labels = [targets[place][0] for place in range(len(examples))]
     examples.targets = [targets[place][1] for place in range(len(examples))]

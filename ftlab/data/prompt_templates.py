@@ -62,7 +62,7 @@ def _column(field: str) -> Column:
 def read_cells(source: str, split: SplitName, columns: Sequence[Column],
                optional: Collection[Column] = (),
                ) -> tuple[list[str], list[dict[Column, str]], list[str]]:
-    """Ids, the named columns of each row as text, and what a user should know of them.
+    """Ids, the named columns of each row as text, and notes on them for users.
 
     Args:
         source: a table (`package:NAME/PATH` and `hf:NAME[:CONFIG[:SPLIT]]` too); or a text file

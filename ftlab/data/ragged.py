@@ -50,8 +50,8 @@ class Ragged(LazySequence[list[int]]):
         return len(self.bounds) - 1
 
     def row(self, index: int) -> list[int]:
-        found: list[int] = self.values[self.bounds[index]:self.bounds[index + 1]].tolist()
-        return found
+        values: list[int] = self.values[self.bounds[index]:self.bounds[index + 1]].tolist()
+        return values
 
     def __iter__(self) -> Iterator[list[int]]:
         """All of them, in a fifth of the time that asking for each takes."""

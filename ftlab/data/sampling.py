@@ -32,8 +32,8 @@ class Sampling(ABC):
                              "use sampling: Natural")
         counts = Counter(strata)
         classes = self.class_probabilities(list(counts.values()))
-        each = {stratum: p / counts[stratum] for stratum, p in zip(counts, classes, strict=True)}
-        chances = np.array([each[stratum] for stratum in strata])
+        chance = {stratum: p / counts[stratum] for stratum, p in zip(counts, classes, strict=True)}
+        chances = np.array([chance[stratum] for stratum in strata])
         generator = np.random.default_rng([seed, epoch])
         return generator.choice(len(strata), size=len(strata), p=chances / chances.sum())
 
@@ -101,7 +101,7 @@ class TrainSampler(Sampler[int]):
         seed: of the run.
         rank: this process's number, from 0.
         world: number of processes.
-        on_epoch: told the epoch together with the sampler (augmentation follows it).
+        on_epoch: called with the epoch together with the sampler (augmentation follows it).
         buckets: rearrange the global order into batches of like length; None leaves it.
     """
 

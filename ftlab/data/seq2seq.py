@@ -50,7 +50,7 @@ class Seq2Seq(DataModule):
         validation: source; carved from train when absent.
         test: source; carved from train when absent.
         source: the source text's column: a name, or a number (from 0) in a file without header.
-        target: the target text's column, likewise.
+        target: the target text's column, a name or a number.
         prefix: put before every source text, for instance "translate English to German: ".
         max_source_length: tokens of a source, prefix and special tokens included.
         max_target_length: tokens of a target, its end token included.
@@ -164,7 +164,7 @@ class Seq2Seq(DataModule):
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return Collate(self._preprocessing.pad, self.task.stack)
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
         code = _PREDICT.format(prefix=self.prefix, length=self.max_source_length,
                                longest=self.task.max_new_tokens)
         return PlainExamples(with_tokenizer(code), "texts", "text", cut_at=self.max_source_length)

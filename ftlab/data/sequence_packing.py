@@ -1,7 +1,7 @@
 """Training rows of prompt and answer: several examples in one, or one alone.
 
 Packing saves the padding. It changes no result: the boundaries between examples are kept (see
-`ftlab.backbones.forms.causal`), and a batch has the same examples as without.
+`ftlab.backbones.heads.causal`), and a batch has the same examples as without.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def balanced(lengths: Sequence[int], width: int) -> list[list[int]]:
     high = _longest(rows, lengths)
     while low < high:
         middle = (low + high) // 2
-        found = first_fit(lengths, middle)
-        if len(found) <= len(rows):
-            rows, high = found, _longest(found, lengths)
+        packed = first_fit(lengths, middle)
+        if len(packed) <= len(rows):
+            rows, high = packed, _longest(packed, lengths)
         else:
             low = middle + 1
     return rows

@@ -29,7 +29,7 @@ _FILES: dict[Modality, tuple[str, ...]] = {
 def read(source: str, split: SplitName, modality: Modality, column: Column,
          label: Column, pair: Column | None = None,
          called: tuple[str, str] = ("text", "label")) -> tuple[Examples, list[str]]:
-    """All examples of a source, and what a user should know of them.
+    """All examples of a source, and notes on them for users.
 
     Texts come as strings, pairs of them as tuples, images as a `Path` or as the file's bytes. Ids are the path from the
     folder, or `<file stem>:<row>` with rows from 1.
@@ -153,11 +153,12 @@ def _read_folder(folder: Path, modality: Modality,
     if not classes:
         raise InputError(f"{folder} has no class folders",
                          "put the files of each class into a folder named after it")
-    for each in classes:
-        if not _suitable([each], modality)[0]:
-            nested = any(path.is_dir() for path in each.iterdir())
-            raise InputError(f"{each} has no {modality} files", f"name {each} itself as the source"
-                             if nested else "remove the folder or add files")
+    for directory in classes:
+        if not _suitable([directory], modality)[0]:
+            nested = any(path.is_dir() for path in directory.iterdir())
+            raise InputError(f"{directory} has no {modality} files",
+                             f"name {directory} itself as the source" if nested
+                             else "remove the folder or add files")
     files, skipped = _suitable(classes, modality)
     notes = _note_skipped(skipped, source, modality)
     check_files(files, folder)
@@ -193,7 +194,7 @@ def _inputs(rows: Sequence[tuple[Any, ...]], modality: Modality, base: Path,
 
 def _input(cells: tuple[Any, ...], modality: Modality, base: Path, place: str,
            called: str) -> Any:
-    """What an example's cells hold: an image, a text, or two texts."""
+    """Make an example's input of its cells: an image, a text, or two texts."""
     if modality == "image":
         return _image(cells[0], base, place)
     first = text_of(cells[0], place, called, called)

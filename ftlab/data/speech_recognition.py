@@ -63,11 +63,11 @@ class SpeechRecognition(DataModule):
         test: source; carved from train when absent.
         audio: the column of the recording's path: a name, or a number (from 0) in a file without
             header; not needed for a folder.
-        transcript: the transcript's column, likewise, or its field in `pattern`.
+        transcript: the transcript's column, a name or a number, or its field in `pattern`.
         speaker: the speaker's column or field, read where `speakers` is given.
         pattern: names of the files in a folder, without ending, with a name in braces for each
             field, for instance "{label}_{speaker}_{index}".
-        speakers: who is heard in validation and test alone, to measure how well it goes with
+        speakers: those in validation and test alone, to measure how well it goes with
             strangers.
         batch_size: recordings a batch, over all devices.
         split: how absent splits are carved.
@@ -196,7 +196,7 @@ class SpeechRecognition(DataModule):
         return self._recordings.collate(self.task.stack, 0 if self.views else self.seed,
                                         self.augment if training else None)
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
         if not isinstance(preprocessing, AudioPreprocessing):
             return None
         code = (_WRITE.format(longest=self.task.max_new_tokens) if model.blank is None

@@ -29,7 +29,7 @@ def read_table(path: Path, columns: Sequence[Column],
     Text stays text ("01", "NA" and "null" are strings); numbers of .jsonl and .parquet stay
     numbers. A stray byte that is not UTF-8 becomes U+FFFD (`ftlab.data.utf8`).
     A .csv is comma-separated unless its first row has no comma: then by semicolon, tab or runs of
-    spaces, whichever is first found there. A .tsv knows no quoting. Blank lines are no rows.
+    spaces, whichever is first found there. A .tsv has no quoting. Blank lines are not rows.
 
     Args:
         path: the file.

@@ -67,8 +67,8 @@ class TextClassification(DataModule):
         validation: source; carved from train when absent.
         test: source; carved from train when absent.
         text: the text's column: a name, or a number (from 0) in a file without header.
-        label: the label's column, likewise.
-        text_pair: the second text's column, likewise; null for one text an example.
+        label: the label's column, a name or a number.
+        text_pair: the second text's column, a name or a number; null for one text an example.
         max_length: tokens of a text or a pair, special ones included.
         batch_size: texts a batch, over all devices.
         split: how absent splits are carved.
@@ -190,8 +190,8 @@ class TextClassification(DataModule):
     def lengths(self, split: SplitName) -> Sequence[int]:
         return lengths(self._tokens[split])
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
-        if self.task.form != "vector" or self.task.outside() is None:
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if self.task.output_type != "vector" or self.task.export_code() is None:
             return None
         notes = [] if self.normalise is None else [
             f"Texts were changed first by {type(self.normalise).__name__}({vars(self.normalise)}), "
@@ -205,13 +205,13 @@ class TextClassification(DataModule):
 
     @property
     def token_types(self) -> bool:
-        """Whether the connected backbone is told to which text of a pair each token belongs."""
+        """Return whether the connected backbone reads which text of a pair a token belongs to."""
         pairs = self.preprocessing.pairs
         return self.text_pair is not None and pairs is not None and pairs.types
 
     @property
     def preprocessing(self) -> TextPreprocessing:
-        """Of the connected backbone."""
+        """The connected backbone's preprocessing."""
         if self._preprocessing is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return self._preprocessing
@@ -260,5 +260,5 @@ class _Augmented(SplitDataset):
         text = self.texts[index]
         if isinstance(text, str):
             return self.encode(self.augment(text, self.seed, self.epoch, index))
-        return self.encode(tuple(self.augment(each, self.seed, self.epoch, index, place)
-                                 for place, each in enumerate(text)))
+        return self.encode(tuple(self.augment(part, self.seed, self.epoch, index, place)
+                                 for place, part in enumerate(text)))

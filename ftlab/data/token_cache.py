@@ -43,7 +43,7 @@ _ENDS, _CUT = ".ends", ".cut"
 
 
 class Tokenised(NamedTuple):
-    """What a tokenizer makes of texts.
+    """The tokens of texts.
 
     Attributes:
         columns: by name, lists of integers: token ids and what belongs to them.
@@ -55,7 +55,7 @@ class Tokenised(NamedTuple):
 
 
 class TokenCache:
-    """What one tokenizer makes of the texts of a data module, from disk where it was made before.
+    """The tokens of a data module's texts, read from disk where they were made before.
 
     Two processes that want the same make it once. Nothing is kept without shortcuts, where there
     is no tokenizer to know it by, where there is little to tokenise, and where the disk refuses,
@@ -121,14 +121,14 @@ class TokenCache:
         where = folder("tokens")
         try:
             path = where / f"{self._key(code, asked)}.safetensors"
-            if found := _open(path):
-                return found
+            if kept := _open(path):
+                return kept
             if not may_add():
                 return make()
             where.mkdir(parents=True, exist_ok=True)
             with locked(path.with_suffix(".lock")):
-                if found := _open(path, say=True):  # another process has made it meanwhile
-                    return found
+                if kept := _open(path, say=True):  # another process has made it meanwhile
+                    return kept
                 made = make()
                 _write(path, made)
                 return made
@@ -137,19 +137,19 @@ class TokenCache:
             return make()
 
     def _key(self, code: Callable[..., Any], asked: str) -> str:
-        """Of all that the ids follow from."""
-        said = json.dumps([code.__qualname__, inspect.getsource(sys.modules[code.__module__]),
+        """Hash all that the ids follow from."""
+        facts = json.dumps([code.__qualname__, inspect.getsource(sys.modules[code.__module__]),
                            self._tokenizer, _hashed(asked)])
-        return _hashed(said)[:32]
+        return _hashed(facts)[:32]
 
     @cached_property
     def _tokenizer(self) -> str:
         """Hash of all that the tokenizer is."""
         tokenizer = self.tokenizer
-        said = tokenizer.backend_tokenizer.to_str()
+        described = tokenizer.backend_tokenizer.to_str()
         return _hashed(json.dumps([
             # in front of this stands how the last call wanted its texts cut and padded
-            said[said.index('"added_tokens"'):], type(tokenizer).__name__,
+            described[described.index('"added_tokens"'):], type(tokenizer).__name__,
             tokenizer.truncation_side, tokenizer.split_special_tokens,
             {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
             tokenizer.chat_template, getattr(tokenizer, "tgt_lang", None),

@@ -165,7 +165,7 @@ class TokenClassification(DataModule):
         return sentences
 
     def _checked(self, sentence: Sentence) -> list[str]:
-        """The tags, repaired where that is wanted; refused where they are no sequence."""
+        """The tags, repaired where that is wanted; refused where they are not a sequence."""
         scheme = self.task.scheme
         for tag, place in zip(sentence.tags, sentence.places, strict=True):
             if not is_tag(class_name(tag, f"{place}: the tag"), scheme):
@@ -219,10 +219,10 @@ class TokenClassification(DataModule):
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return _Collate(self._preprocessing.pad, self.task.stack)
 
-    def outside(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
-        if self.task.outside() is None or not isinstance(preprocessing, TextPreprocessing):
+    def export_code(self, preprocessing: Preprocessing, model: TaskModel) -> PlainExamples | None:
+        if self.task.export_code() is None or not isinstance(preprocessing, TextPreprocessing):
             return None
-        # these tell words apart by the space in front
+        # these separate words by the space in front
         bytes_ = "ByteLevel" in str(preprocessing.tokenizer.backend_tokenizer.pre_tokenizer)
         code = _PREDICT.format(length=self.max_length, word='" " + word' if bytes_ else "word")
         return PlainExamples(with_tokenizer(code), "sentences", "words", cut_at=self.max_length)

@@ -62,7 +62,7 @@ def decoded(data: bytes, path: object) -> str:
         path: for messages.
 
     Raises:
-        InputError: the bytes are of another encoding; names it where they tell.
+        InputError: the bytes are of another encoding; names it where they show it.
     """
     encoding = _ENCODING.get()
     if encoding is None:
@@ -178,9 +178,9 @@ class Cleaner:
         """
         limit = max(self._spared, self._spared * self.rows // ROWS_PER_BYTE)
         if self._bytes > limit:
-            said = "it is" if self.rows == 1 else f"{self._replaced} of {self.rows} {what} are"
+            subject = "it is" if self.rows == 1 else f"{self._replaced} of {self.rows} {what} are"
             first = f", {self._first} first" if self._first != source else ""
-            raise InputError(f"{source}: {said} not UTF-8 ({self._bytes} bytes{first})",
+            raise InputError(f"{source}: {subject} not UTF-8 ({self._bytes} bytes{first})",
                              self._mend())
         return self._replaced
 
@@ -202,7 +202,7 @@ def note_replaced(count: int, total: int, what: str, source: str) -> list[str]:
 
 
 def _two_byte(data: bytes) -> str | None:
-    """UTF-16 or UTF-32, told by its mark, or by the zeros that ASCII has in it."""
+    """UTF-16 or UTF-32, recognised by its mark, or by the zeros that ASCII has in it."""
     for mark, name in _MARKS.items():
         if data.startswith(mark):
             return name

@@ -51,7 +51,7 @@ class Alignment(LazySequence[AlignedSentence]):
 
     def lost(self) -> list[int]:
         """How many words of each sentence have no token."""
-        return [len(tags) - found for tags, (found,) in zip(self.tags, self.found, strict=True)]
+        return [len(tags) - covered for tags, (covered,) in zip(self.tags, self.found, strict=True)]
 
 
 def in_tokens(tokenizer: Any, sentences: Sequence[list[str]], max_length: int) -> Tokenised:
@@ -65,13 +65,13 @@ def in_tokens(tokenizer: Any, sentences: Sequence[list[str]], max_length: int) -
     if not sentences:
         return Tokenised({"tokens": [], "words": [], "found": []})
     if "ByteLevel" in str(tokenizer.backend_tokenizer.pre_tokenizer):
-        # GPT-2 and RoBERTa know words with the space before them; without, "dog" is a suffix
+        # GPT-2 and RoBERTa have words with the space before them; without, "dog" is a suffix
         sentences = [[f" {word}" for word in words] for words in sentences]
     encoded = tokenizer(list(sentences), is_split_into_words=True, truncation=True,
                         max_length=max_length)
     words = [_begun(encoding.word_ids) for encoding in encoded.encodings]
-    found = [[sum(word >= 0 for word in row)] for row in words]
-    return Tokenised({"tokens": encoded["input_ids"], "words": words, "found": found})
+    covered = [[sum(word >= 0 for word in row)] for row in words]
+    return Tokenised({"tokens": encoded["input_ids"], "words": words, "found": covered})
 
 
 def _begun(owners: Sequence[int | None]) -> list[int]:

@@ -40,10 +40,10 @@ def card(restored: Restored, loading: LoadingCode, form: str, cell: Mapping[str,
         loading: how the folder is loaded.
         form: what the folder is, for people.
         cell: the metrics of the run's cell, over its seeds.
-        notes: what a user has to know besides.
+        notes: for users of the folder.
     """
     head = yaml.safe_dump(_header(restored, loading), sort_keys=False, allow_unicode=True)
-    said, metrics = restored.said, restored.record.metrics
+    spec, metrics = restored.spec, restored.record.metrics
     study = restored.record.tags["ftlab.study"]
     scores = {name: value for name, value in metrics.items() if name.startswith("test/")}
     parts = [
@@ -59,8 +59,8 @@ def card(restored: Restored, loading: LoadingCode, form: str, cell: Mapping[str,
             if name in metrics]),
         "## Where it comes from", _table(["", ""], _origin(restored)),
         "The run's configuration:", _fenced("\n".join(
-            f"{name}: {value}" for name, value in flatten({key: said[key] for key in _CONFIG}).items()
-        ), "text"),
+            f"{name}: {value}" for name, value
+            in flatten({key: spec[key] for key in _CONFIG}).items()), "text"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -80,7 +80,7 @@ def _header(restored: Restored, loading: LoadingCode) -> dict[str, Any]:
     if train.startswith("hf:"):
         header["datasets"] = [train.removeprefix("hf:").split(":")[0]]
     header["tags"] = ["ftlab", tags["ftlab.technique"]]
-    found = [{"type": name.removeprefix("test/"), "name": name, "value": value}
+    scores = [{"type": name.removeprefix("test/"), "name": name, "value": value}
              for name, value in sorted(restored.record.metrics.items())
              if name.startswith("test/") and name.count("/") == 1]
     if data.pipeline:
@@ -89,26 +89,26 @@ def _header(restored: Restored, loading: LoadingCode) -> dict[str, Any]:
         header["model-index"] = [{"name": restored.title, "results": [{
             "task": {"type": data.pipeline},
             "dataset": {"name": tags["ftlab.dataset"], "type": tags["ftlab.dataset"]},
-            "metrics": found}]}]
+            "metrics": scores}]}]
     return header
 
 
 def _trained(restored: Restored) -> str:
     technique = restored.run.technique
     first = (type(technique).__doc__ or "").strip().splitlines()[0]
-    known = members(family("techniques")).get(type(technique).__name__)
+    shipped = members(family("techniques")).get(type(technique).__name__)
     link = re.search(r"https://arxiv\.org/abs/\S+?(?=[,.;)]?(\s|$))", technique.__doc__ or "")
-    paper = f" {link[0]}" if known is not None and link else ""
-    said = restored.said
+    paper = f" {link[0]}" if shipped is not None and link else ""
+    spec = restored.spec
     return (f"{escape_markdown(type(technique).__name__)}: {escape_markdown(first)}{paper}\n\n"
-            f"Seed {restored.record.seed}; the epoch (number {said.get('epoch', 0):g}) with the "
-            f"best {escape_markdown(said['select_by'])} was kept; precision "
+            f"Seed {restored.record.seed}; the epoch (number {spec.get('epoch', 0):g}) with the "
+            f"best {escape_markdown(spec['select_by'])} was kept; precision "
             f"{restored.run.settings.precision}.")
 
 
 def _seeds(restored: Restored, cell: Mapping[str, float]) -> str:
-    """What one seed is worth, said where its score stands."""
-    report = "test/" + restored.said["select_by"].removeprefix("val/")
+    """State beside a seed's score how little one seed shows."""
+    report = "test/" + restored.spec["select_by"].removeprefix("val/")
     count = int(cell.get(f"{report}.n", 1))
     begin = "Tested once, on the test split, with the epoch selected on validation. "
     if count < 2:
@@ -122,11 +122,11 @@ def _seeds(restored: Restored, cell: Mapping[str, float]) -> str:
 
 
 def _origin(restored: Restored) -> list[list[str]]:
-    tags, said = restored.record.tags, restored.said
+    tags, spec = restored.record.tags, restored.spec
     environment = json.loads(tags.get(provenance.TAG, "{}"))
     versions = environment.get("versions", {})
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
-    prints = said["fingerprints"]
+    prints = spec["fingerprints"]
     return [
         ["MLflow run", restored.record.run_id],
         ["sha256 of the backbone's weights", str(prints.get("ftlab.backbone_sha256"))],

@@ -17,17 +17,16 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.forms.causal import CausalModel
+from ftlab.backbones.heads.causal import CausalModel
 from ftlab.backbones.new_tokens import fold
 from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports import verify
 from ftlab.exports.card import card
-from ftlab.exports.example_code import add_examples
-from ftlab.exports.front_end import FrontEnd
 from ftlab.exports.loading_code import LoadingCode
-from ftlab.exports.restore_run import Restored, restored
+from ftlab.exports.preprocessors import write_preprocessor
+from ftlab.exports.restore_run import Restored, restore_run
 from ftlab.exports.state_dict import write_state
 from ftlab.exports.transformers_folder import (
     answers_pipelines,
@@ -44,7 +43,7 @@ _MERGE = "export it with --merged"
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export has written.
+    """The result of an export.
 
     Attributes:
         folder: of the model; None where it was registered alone.
@@ -89,25 +88,25 @@ def export_run(
     registry = Registry(tracking_uri) if register is not None else None
     if registry is not None:
         registry.check_name(str(register))
-    with restored(run, tracking_uri, allow) as found, _growing(folder) as growing:
-        loading, form = write_model(found, growing, merged, onnx, folder)
+    with restore_run(run, tracking_uri, allow) as restored, _growing(folder) as growing:
+        loading, form = write_model(restored, growing, merged, onnx, folder)
         files = tuple(sorted(str(p.relative_to(growing)) for p in growing.rglob("*") if p.is_file()))
         version = ""
         if registry is not None:
             from ftlab.exports.pyfunc import register_model
 
-            version = register_model(registry, str(register), found, loading, growing)
+            version = register_model(registry, str(register), restored, loading, growing)
     return Exported(folder, form, files, version)
 
 
 def write_model(
-    found: Restored, folder: Path, merged: bool = False, onnx: bool = False,
+    restored: Restored, folder: Path, merged: bool = False, onnx: bool = False,
     place: Path | None = None,
 ) -> tuple[LoadingCode, str]:
     """Fill an empty folder with a restored model, compared and with its card.
 
     Args:
-        found: the model.
+        restored: the model.
         folder: to write to.
         merged: as in `export_run`.
         onnx: as in `export_run`.
@@ -120,13 +119,13 @@ def write_model(
         Incompatible: no other library can hold this model; says why.
         FtlabError: the exported model would not be the run's.
     """
-    verify.reproduce(found)
-    loading, form, notes = _write(found, folder, merged, (place or folder).absolute())
+    verify.reproduce(restored)
+    loading, form, notes = _write(restored, folder, merged, (place or folder).absolute())
     if onnx:
         from ftlab.exports.onnx_file import write_onnx
 
-        notes.append(write_onnx(found, folder))
-    text = card(found, loading, form, found.cell, notes)
+        notes.append(write_onnx(restored, folder))
+    text = card(restored, loading, form, restored.cell, notes)
     (folder / "README.md").write_text(text, encoding="utf-8")
     mode = stat.S_IMODE(folder.stat().st_mode)
     for path in folder.rglob("*"):  # safetensors writes for its owner alone
@@ -168,34 +167,35 @@ def _growing(folder: Path | None) -> Iterator[Path]:
         raise
 
 
-def _write(found: Restored, folder: Path, merged: bool,
+def _write(restored: Restored, folder: Path, merged: bool,
            place: Path) -> tuple[LoadingCode, str, list[str]]:
     """Write the network and what goes with it, and hold both to the run's model."""
-    model, backbone, data = found.model, found.run.backbone, found.run.data
+    model, backbone, data = restored.model, restored.run.backbone, restored.run.data
     if model.reading is not None:
-        raise Incompatible(f"{type(found.run.technique).__name__} changes no weights and reads the "
-                           "model through prompts of its own", "take the pre-trained model itself")
-    chosen = verify.samples(found)
-    expected = verify.known(found, chosen)
+        raise Incompatible(f"{type(restored.run.technique).__name__} changes no weights and reads "
+                           "the model through prompts of its own",
+                           "take the pre-trained model itself")
+    chosen = verify.samples(restored)
+    expected = verify.expected_outputs(restored, chosen)
     adapted = isinstance(model.network, PeftModel) or any(
         isinstance(module, BaseTunerLayer) for module in model.modules())
     if merged and adapted:
-        _merge(found)
-        before, expected = expected, verify.known(found, chosen)
+        _merge(restored)
+        before, expected = expected, verify.expected_outputs(restored, chosen)
         for one, other in zip(before, expected, strict=True):
             guards.check_merge(one.outputs, other.outputs, model)
         adapted = False
     loading, inputs, notes = LoadingCode(), chosen[0].inputs, list[str]()
     if data.task.fold(output_layer(model)):
-        before, expected = expected, verify.known(found, chosen)
+        before, expected = expected, verify.expected_outputs(restored, chosen)
         verify.check_folded(data.task, chosen, before, expected)
     network, preprocessing, fit = network_of(model), backbone.preprocessing, data.image_fit
     size = None if fit is None else fit.size
-    base = f"base-{found.record.run_id[:8]}" if adapted else ""
-    plain = None if adapted else backbone.outside(model, data.task, size)
+    base = f"base-{restored.record.run_id[:8]}" if adapted else ""
+    plain = None if adapted else backbone.export_code(model, data.task, size)
     if plain is not None and plain.preprocessing is not None:
         preprocessing = plain.preprocessing
-    examples = data.outside(preprocessing, model)
+    examples = data.export_code(preprocessing, model)
     if network is None and plain is None:
         raise _not_ours_alone(backbone, model, adapted)
     fold(model)
@@ -214,8 +214,9 @@ def _write(found: Restored, folder: Path, merged: bool,
                     "an encoder of transformers.")
     if network is not None:
         within = [folder / base] if base else []
-        FrontEnd(preprocessing, fit, examples).write(data.task, network.config, folder, *within)
-    notes += [*_without_pipeline(model, preprocessing), *add_examples(loading, data, examples)]
+        write_preprocessor(preprocessing, fit, examples, data.task, network.config, folder,
+                           *within)
+    notes += [*_without_pipeline(model, preprocessing), *loading.add_examples(data.task, examples)]
     verify.check(loading, folder, data.task, chosen, expected)
     return loading, form, notes
 
@@ -253,16 +254,16 @@ def _not_ours_alone(backbone: Backbone, model: TaskModel, adapted: bool) -> Inco
                         f"{type(model.network).__name__} without ftlab", "use `ftlab predict`")
 
 
-def _merge(found: Restored) -> None:
+def _merge(restored: Restored) -> None:
     """Fold an adapter into the weights, and leave nothing of it.
 
     Raises:
         Incompatible: no weights can hold it.
     """
-    technique = found.run.technique
-    if not technique.merge(found.model):
+    technique = restored.run.technique
+    if not technique.merge(restored.model):
         raise Incompatible(f"{type(technique).__name__} adds what no weights of the network can "
                            "hold", "export it without --merged")
-    fold(found.model)  # before the layers around an embedding go
-    unload(found.model)
+    fold(restored.model)  # before the layers around an embedding go
+    unload(restored.model)
 

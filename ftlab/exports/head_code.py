@@ -16,9 +16,9 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ftlab.backbones.forms.detection import TransformersDetector
-from ftlab.backbones.forms.embedding import EmbeddingModel, SentenceEncoder
-from ftlab.backbones.forms.per_token import TokenHead
+from ftlab.backbones.heads.detection import TransformersDetector
+from ftlab.backbones.heads.embedding import EmbeddingModel, SentenceEncoder
+from ftlab.backbones.heads.per_token import TokenHead
 from ftlab.backbones.pooling import PooledHead
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible

@@ -1,18 +1,21 @@
-"""The lines that load an exported model where there is no ftlab, put together as the card shows them.
+"""The lines that load an exported model without ftlab, put together as the card shows them.
 
 A card's code defines `compute(**inputs)`, the network's raw outputs for tensors, and mostly
-`predict(examples)`, from raw examples to what the run's predictions hold. What the card shows is
-what `agreement` executes before an export counts, and what MLflow loads.
+`predict(examples)`, from raw examples to what the run's predictions hold. The same lines are
+executed by `ftlab.exports.verify` before an export counts, and by MLflow, whose registered models
+predict without ftlab by them, also where transformers has no pipeline (heads on pooled features,
+torchvision, timm).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftlab.backbones.export_code import CodeLines
+from ftlab.backbones.export_code import CodeLines, PlainExamples
+from ftlab.tasks.base import Task
 
 
 @dataclass
@@ -38,9 +41,29 @@ class LoadingCode:
     packages: set[str] = field(default_factory=lambda: {"torch", "safetensors"})
 
     def add(self, lines: CodeLines) -> None:
-        """Take over what lines import and need."""
+        """Take over the imports and packages of lines."""
         self.imports |= set(lines.imports)
         self.packages |= set(lines.packages)
+
+    def add_examples(self, task: Task, examples: PlainExamples | None) -> Sequence[str]:
+        """Add what leads from raw examples to predictions, where the data module exports it.
+
+        Returns:
+            Notes for users of the lines.
+        """
+        if examples is None:
+            return ()
+        outputs = task.export_code()
+        parts = [*([] if outputs is None else [outputs.lines]), examples.lines]
+        for lines in parts:
+            self.add(lines)
+        self.examples = "\n\n".join(lines.code.strip() for lines in parts)
+        self.column = examples.column
+        if outputs is not None and outputs.scores:
+            self.gives_scores = True
+            # a score for each name, unless an example has several predictions
+            self.score_names = list(task.names) if task.output_type == "vector" else []
+        return examples.notes
 
     @property
     def body(self) -> str:
@@ -59,7 +82,7 @@ class LoadingCode:
 
 
 def executed(imports: Iterable[str], body: str, names: dict[str, Any]) -> dict[str, Any]:
-    """What lines define, with the names that they were given."""
+    """Execute lines with `names` and return what they define."""
     code = f"{import_lines(imports)}\n\n{body}\n"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other libraries' about each other

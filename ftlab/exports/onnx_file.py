@@ -33,11 +33,11 @@ class _Positional(nn.Module):
         return outputs
 
 
-def write_onnx(found: Restored, folder: Path) -> str:
+def write_onnx(restored: Restored, folder: Path) -> str:
     """Write `model.onnx`, from inputs to raw outputs, for batches and texts of any size.
 
     Returns:
-        What a user has to know of it.
+        A note on it for users.
 
     Raises:
         InputError: the extra `onnx` is not installed.
@@ -50,13 +50,13 @@ def write_onnx(found: Restored, folder: Path) -> str:
     except ImportError as error:
         raise InputError(f"--onnx needs the packages onnx, onnxscript and onnxruntime ({error})",
                          "pip install 'ftlab[onnx]'") from error
-    model, task = found.model, found.run.data.task
-    if task.form not in ("vector", "tokens"):
-        raise Incompatible(f"--onnx: one graph holds no model of the form {task.form}, which is "
-                           "called again and again or picks boxes",
+    model, task = restored.model, restored.run.data.task
+    if task.output_type not in ("vector", "tokens"):
+        raise Incompatible(f"--onnx: one graph holds no model of the form {task.output_type}, "
+                           "which is called again and again or picks boxes",
                            "export it without --onnx, and give the folder to an exporter of its "
                            "own library")
-    chosen = verify.samples(found)
+    chosen = verify.samples(restored)
     names = list(chosen[0].inputs)
     wide = {name: torch.cat([chosen[0].inputs[name]] * 2) for name in names}
     path = folder / FILE

@@ -1,4 +1,4 @@
-"""What a run's model says of new examples, as a table."""
+"""Predictions of a run's model for new examples, as a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from ftlab.errors import InputError
-from ftlab.exports.restore_run import Restored, restored
+from ftlab.exports.restore_run import Restored, restore_run
 from ftlab.exports.verify import silent_trainer
 from ftlab.reports.csv_files import write_file
 from ftlab.reports.formats import escape_csv
@@ -43,7 +43,7 @@ class Predictions:
             and these stand the columns of a table that was given, or the `path` of files.
         metrics: of the examples that have labels.
         shown: the same as a flat table, of a detector with a row a box; `columns` unless said.
-        notes: what a user should know of the examples: bytes replaced, files skipped.
+        notes: on the examples, for users: bytes replaced, files skipped.
     """
 
     columns: dict[str, list[Any]]
@@ -92,7 +92,7 @@ class Predictions:
 
 
 def check_kind(path: Path) -> None:
-    """Refuse a file that is no table of ours.
+    """Refuse a file that is not a table of ours.
 
     Raises:
         InputError: its ending.
@@ -104,7 +104,7 @@ def check_kind(path: Path) -> None:
 
 def predict(run: str, source: str | Path, tracking_uri: str | None = None,
             allow: Sequence[str] = ()) -> Predictions:
-    """What a run's model says of the examples of a source.
+    """Predict the examples of a source with a run's model.
 
     They are read and prepared as the run's own test examples, and evaluated in the same way. Some
     or all labels may be lacking: their column, or what stands in it.
@@ -118,46 +118,46 @@ def predict(run: str, source: str | Path, tracking_uri: str | None = None,
     Raises:
         InputError: no such run or source; says why.
     """
-    with restored(run, tracking_uri, allow, test=str(source)) as found:
-        return predictions_of(found)
+    with restore_run(run, tracking_uri, allow, test=str(source)) as restored:
+        return predictions_of(restored)
 
 
-def predictions_of(found: Restored) -> Predictions:
-    """What a restored model says of its test split.
+def predictions_of(restored: Restored) -> Predictions:
+    """Predict the test split with a restored model.
 
     Raises:
         Incompatible: there is nothing that it predicts.
     """
-    data = found.run.data
+    data = restored.run.data
     data.check_predicts()
     examples = data.splits["test"]
-    labelled = [True] * len(examples) if found.labelled is None else list(found.labelled)
+    labelled = [True] * len(examples) if restored.labelled is None else list(restored.labelled)
     records: list[dict[str, Any]] = [{}] * len(examples)
     metrics: dict[str, float] = {}
     for is_labelled in sorted(set(labelled)):  # apart: metrics are over those that have labels
-        places = [place for place, known in enumerate(labelled) if known == is_labelled]
-        measured, answers = _evaluated(found, places)
+        places = [place for place, has_label in enumerate(labelled) if has_label == is_labelled]
+        measured, answers = _evaluated(restored, places)
         metrics = measured if is_labelled else {}
         for place, *values in zip(places, *answers.values(), strict=True):
             records[place] = dict(zip(answers, values, strict=True))
     columns = {name: [record[name] for record in records] for name in records[0]}
-    for name in ("target", *(["scores"] if data.task.form == "text" else [])):
+    for name in ("target", *(["scores"] if data.task.output_type == "text" else [])):
         if name in columns:  # of the label, which others stand in for
-            columns[name] = [value if known else None
-                             for value, known in zip(columns[name], labelled, strict=True)]
+            columns[name] = [value if has_label else None
+                             for value, has_label in zip(columns[name], labelled, strict=True)]
     columns = _columns(columns, data.task, any(labelled))
     rows = data.task.table({**columns, "id": list(range(len(examples)))})
     places = rows.pop("id")
     named = {"id": [columns["id"][place] for place in places], **rows}
     return Predictions(beside(columns, examples.beside), metrics,
-                       beside(named, examples.take(places).beside), found.notes)
+                       beside(named, examples.take(places).beside), restored.notes)
 
 
-def _evaluated(found: Restored,
+def _evaluated(restored: Restored,
                places: Sequence[int]) -> tuple[dict[str, float], dict[str, list[Any]]]:
     """Metrics and records of some of the test examples."""
-    data = found.run.data
-    trainer = silent_trainer(found.run)
+    data = restored.run.data
+    trainer = silent_trainer(restored.run)
     device = trainer.strategy.root_device
     whole = data.eval_loader("test")
     order = {place: number for number, place in enumerate(places)}
@@ -170,7 +170,7 @@ def _evaluated(found: Restored,
         numbers = [order[place] for place in batch["index"].tolist()]
         return move({**batch, "index": torch.tensor(numbers)})
 
-    return evaluate(found.model.to(device), loader, data.task,
+    return evaluate(restored.model.to(device), loader, data.task,
                     [data.splits["test"].ids[number] for number in places], place,
                     trainer.precision_plugin.forward_context)
 
@@ -182,10 +182,10 @@ def _columns(records: Mapping[str, list[Any]], task: Task,
     if labelled:
         columns["target"] = records["target"]
     columns["prediction"] = records["prediction"]
-    if task.form == "vector" and task.names:
+    if task.output_type == "vector" and task.names:
         for place, name in enumerate(task.names):
             columns[f"score {name}"] = [row[place] for row in records["scores"]]
-    elif "scores" in records and (labelled or task.form != "text"):
+    elif "scores" in records and (labelled or task.output_type != "text"):
         columns["scores"] = records["scores"]
     return columns
 

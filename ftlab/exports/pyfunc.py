@@ -32,13 +32,13 @@ def load(folder):
 
 class Exported(PythonModel):
     def load_context(self, context):
-        self.told = load(context.artifacts["model"])
+        self.predict_examples = load(context.artifacts["model"])
 
     def predict(self, context, model_input: pandas.DataFrame, params=None):
         examples = [io.BytesIO(value) if isinstance(value, bytes) else value
                     for value in model_input["{column}"]]
-        told = self.told(examples)
-        predictions, scores = told if {gives_scores} else (told, None)
+        answer = self.predict_examples(examples)
+        predictions, scores = answer if {gives_scores} else (answer, None)
         table = pandas.DataFrame({{"prediction": predictions}})
         if scores is not None and not score_names:
             table["scores"] = scores
@@ -51,7 +51,7 @@ set_model(Exported())
 '''
 
 
-def register_model(registry: Registry, name: str, found: Restored, loading: LoadingCode,
+def register_model(registry: Registry, name: str, restored: Restored, loading: LoadingCode,
                    folder: Path) -> str:
     """Register an exported folder; the version, as `NAME/3`.
 
@@ -59,15 +59,17 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
         Incompatible: there is no code from raw examples to predictions.
     """
     if not loading.examples:
-        raise Incompatible(f"{type(found.run.data).__name__} with {type(found.run.data.task).__name__}"
-                           " has no table of examples as its input", "export it with --out alone")
+        data = restored.run.data
+        raise Incompatible(f"{type(data).__name__} with {type(data.task).__name__} has no table of "
+                           "examples as its input", "export it with --out alone")
     column = loading.column
-    sample = verify.samples(found)[0]
+    sample = verify.samples(restored)[0]
     example = pd.DataFrame({column: [_value(sample.raw)]})
     with quiet():
-        told = loading.run(str(folder))["predict"]([_file(example[column][0])])
-    predictions, scores = told if loading.gives_scores else (told, [[]])
-    predictions = [[""] if each == [] else each for each in predictions]  # no type is read off []
+        answer = loading.run(str(folder))["predict"]([_file(example[column][0])])
+    predictions, scores = answer if loading.gives_scores else (answer, [[]])
+    # no type is read off []
+    predictions = [[""] if prediction == [] else prediction for prediction in predictions]
     given = pd.DataFrame({"prediction": predictions} | {
         f"score {label}": [row[place] for row in scores]
         for place, label in enumerate(loading.score_names)})
@@ -76,11 +78,11 @@ def register_model(registry: Registry, name: str, found: Restored, loading: Load
     with tempfile.TemporaryDirectory(prefix="ftlab-") as temporary:
         code = Path(temporary) / "model.py"
         code.write_text(_code(loading, column), encoding="utf-8")
-        tags = {f"ftlab.{key}": found.record.tags[f"ftlab.{key}"]
+        tags = {f"ftlab.{key}": restored.record.tags[f"ftlab.{key}"]
                 for key in ("study", "backbone", "dataset", "technique", "seed")}
-        return registry.register(name, found.record, Registrable(
+        return registry.register(name, restored.record, Registrable(
             code, folder, example, given, _requirements(loading),
-            f"{found.title}, of the study {tags['ftlab.study']}. See its README.md."), tags)
+            f"{restored.title}, of the study {tags['ftlab.study']}. See its README.md."), tags)
 
 
 def _code(loading: LoadingCode, column: str) -> str:

@@ -35,16 +35,16 @@ class Restored:
 
     Attributes:
         record: what the store says of the run.
-        said: the run's specification, as its checkpoint's manifest has it.
+        spec: the run's specification, as its checkpoint's manifest has it.
         run: backbone, data, technique and settings, connected.
         files: a folder with the run's `checkpoint` and `predictions`; it goes with the context.
         cell: the metrics of its cell, over the seeds.
         labelled: of each test example, whether it has a label of its own; None where all have.
-        notes: what a user should know of the source in the test split's place.
+        notes: on the source, for users, in the test split's place.
     """
 
     record: RunRecord
-    said: dict[str, Any]
+    spec: dict[str, Any]
     run: fit.Run
     files: Path
     cell: dict[str, float]
@@ -65,7 +65,7 @@ class Restored:
 
 
 @contextmanager
-def restored(
+def restore_run(
     run: str, tracking_uri: str | None = None, allow: Sequence[str] = (),
     test: str | None = None,
 ) -> Iterator[Restored]:
@@ -88,11 +88,11 @@ def restored(
         for name in ("checkpoint", "predictions"):
             reader.download(record.run_id, name, files)
         artifacts.check(record, files, "checkpoint")
-        said = _specification(files, record.run_id)
-        made = _checked(said, record.run_id, allow, Path(folder))
-        _hold("backbone", "weights have", made.backbone.fingerprint, said, record.run_id)
+        spec = _specification(files, record.run_id)
+        made = _checked(spec, record.run_id, allow, Path(folder))
+        _hold("backbone", "weights have", made.backbone.fingerprint, spec, record.run_id)
         made.data.load()
-        _hold("dataset", "data have", made.data.fingerprint, said, record.run_id)
+        _hold("dataset", "data have", made.data.fingerprint, spec, record.run_id)
         made.data.notes = []  # the run has said them
         labelled = None if test is None else put(made.data, test)
         notes = tuple(made.data.notes)
@@ -101,46 +101,47 @@ def restored(
         model = made.technique.model
         checkpoint.load(files / "checkpoint", model)
         model.requires_grad_(False).eval()
-        yield Restored(record, said, made, files, reader.cell(record), labelled, notes)
+        yield Restored(record, spec, made, files, reader.cell(record), labelled, notes)
 
 
 def _specification(files: Path, run_id: str) -> dict[str, Any]:
-    """What the run was told, from its checkpoint's manifest."""
+    """Read the run's specification from its checkpoint's manifest."""
     path = files / "checkpoint" / MANIFEST
     try:
-        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = {*_PARTS, "trainer", "seed", "select_by", "fingerprints"} - said.keys()
+        spec: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {*_PARTS, "trainer", "seed", "select_by", "fingerprints"} - spec.keys()
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"run {run_id}: its checkpoint has no readable manifest ({error})",
                          _AGAIN) from error
-    if FAILED in said:
-        raise InputError(f"run {run_id}: its checkpoint is that of a failed run: {said[FAILED]}",
+    if FAILED in spec:
+        raise InputError(f"run {run_id}: its checkpoint is that of a failed run: {spec[FAILED]}",
                          "run its study again; ftlab.training.checkpoint.load takes it as it is")
     if missing:
         raise InputError(f"run {run_id}: its checkpoint's manifest lacks {', '.join(sorted(missing))}",
                          _AGAIN)
-    return said
+    return spec
 
 
-def _checked(said: dict[str, Any], run_id: str, allow: Sequence[str], folder: Path) -> fit.Run:
+def _checked(spec: dict[str, Any], run_id: str, allow: Sequence[str], folder: Path) -> fit.Run:
     """The run's objects; a manifest names classes, so it is held to what a study may name."""
     place = Place(f"run {run_id}")
-    parts = {name: build(check(base, said[name], place / name, allow))
+    parts = {name: build(check(base, spec[name], place / name, allow))
              for name, base in _PARTS.items()}
-    known = {field.name for field in fields(TrainerSettings)}
+    settable = {field.name for field in fields(TrainerSettings)}
     settings = TrainerSettings(**check_plain(
-        TrainerSettings, {k: v for k, v in said["trainer"].items() if k in known}, place / "trainer"))
+        TrainerSettings, {k: v for k, v in spec["trainer"].items() if k in settable},
+        place / "trainer"))
     # one process evaluates, as at the end of every run; `auto` is what it became
-    settings = replace(settings, **said.get("became", {}), devices=1, strategy="auto")
+    settings = replace(settings, **spec.get("became", {}), devices=1, strategy="auto")
     directory = folder / "work"
     directory.mkdir()
-    return fit.Run(**parts, settings=settings, seed=said["seed"], select_by=said["select_by"],
-                   directory=directory, record={}, plain=said.get("plain", False))
+    return fit.Run(**parts, settings=settings, seed=spec["seed"], select_by=spec["select_by"],
+                   directory=directory, record={}, plain=spec.get("plain", False))
 
 
-def _hold(kind: str, what: str, found: str, said: dict[str, Any], run_id: str) -> None:
-    expected = said["fingerprints"].get(f"ftlab.{kind}_sha256")
-    if found != expected:
+def _hold(kind: str, what: str, actual: str, spec: dict[str, Any], run_id: str) -> None:
+    expected = spec["fingerprints"].get(f"ftlab.{kind}_sha256")
+    if actual != expected:
         raise InputError(
-            f"run {run_id}: the {kind}'s {what} changed since: sha256 {found[:12]}, and the run "
+            f"run {run_id}: the {kind}'s {what} changed since: sha256 {actual[:12]}, and the run "
             f"had {str(expected)[:12]}", f"put the {kind} of then back, or run its study again")

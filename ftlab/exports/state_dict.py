@@ -30,9 +30,9 @@ def write_state(loading: LoadingCode, plain: PlainNetwork, task: Task, folder: P
     check_stock(plain.state.keys(), stock.keys(), f"{plain.library}'s {plain.name}")
     save_file({name: tensor.detach().contiguous() for name, tensor in plain.state.items()},
               folder / WEIGHTS)
-    said: Mapping[str, object] = {"library": plain.library, "name": plain.name, **plain.settings,
+    config: Mapping[str, object] = {"library": plain.library, "name": plain.name, **plain.settings,
                                   "classes": list(task.names) or None}
-    (folder / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     loading.imports.add("from safetensors.torch import load_file")
     loading.network = (f'{build}\nmodel.load_state_dict(load_file(f"{{folder}}/{WEIGHTS}"))\n'
                        f"model.eval()\n\n{plain.call.strip()}")

@@ -75,18 +75,18 @@ def _save(network: Any, model: TaskModel, task: Task, folder: Path) -> None:
         network.save_pretrained(folder)
 
 
-def check_stock(own: AbstractSet[str], stock: AbstractSet[str], name: str) -> None:
+def check_stock(names: AbstractSet[str], stock: AbstractSet[str], name: str) -> None:
     """Refuse a network that no other library can build.
 
     Args:
-        own: names of its tensors.
+        names: of its tensors.
         stock: of those that the library's network has.
         name: of that, for messages.
 
     Raises:
         Incompatible: it has tensors that the library's lacks.
     """
-    if more := sorted(own - stock):
+    if more := sorted(names - stock):
         rest = f" and {len(more) - 2} more" if len(more) > 2 else ""
         raise Incompatible(f"the technique has put modules into the network that {name} lacks, and "
                            f"no other library knows: {', '.join(more[:2])}{rest}",
@@ -110,7 +110,7 @@ def write_adapter(loading: LoadingCode, model: TaskModel, task: Task, inputs: di
         place: where both will lie, for PEFT's config.
 
     Returns:
-        What a user has to know.
+        Notes for users.
 
     Raises:
         Incompatible: the network that was adapted is not what transformers loads.
@@ -235,11 +235,11 @@ def _without_pooler(network: Any) -> str:
 
 def _name_outputs(config: Any, model: TaskModel, task: Task) -> None:
     """Names of classes where transformers' own pipelines look for them."""
-    if model.pooled_head is not None or task.form not in ("vector", "tokens", "boxes"):
+    if model.pooled_head is not None or task.output_type not in ("vector", "tokens", "boxes"):
         return
-    if task.outside_names:
-        config.id2label = dict(enumerate(task.outside_names))
-        config.label2id = {name: number for number, name in enumerate(task.outside_names)}
+    if task.exported_names:
+        config.id2label = dict(enumerate(task.exported_names))
+        config.label2id = {name: number for number, name in enumerate(task.exported_names)}
     if task.problem_type is not None:
         config.problem_type = task.problem_type
 

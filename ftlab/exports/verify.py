@@ -1,4 +1,4 @@
-"""What a restored model and an exported one are held to before an export counts."""
+"""Checks of a restored model and of an exported one, before an export counts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ExpectedOutput:
-    """What our model gives for a sample: comparable tensors, and its prediction record."""
+    """Our model's output for a sample: comparable tensors, and its prediction record."""
 
     outputs: list[Tensor]
     record: dict[str, Any]
@@ -73,17 +73,17 @@ def samples(restored: Restored) -> list[Sample]:
                if stored.get(name, {}).get("prediction") not in (None, [], "")]
     places = telling or list(range(len(examples)))
     places = places[::max(1, len(places) // FEW)][:FEW]
-    found = []
+    chosen = []
     for place, row in zip(places, data.unlabelled(places) or [dataset[i] for i in places],
                           strict=True):
         batch = collate([row])
-        found.append(Sample(examples.ids[place], _raw(examples.inputs[place]), batch,
+        chosen.append(Sample(examples.ids[place], _raw(examples.inputs[place]), batch,
                             dict(model.arguments(_read(model, batch)))))
-    return found
+    return chosen
 
 
 def _read(model: TaskModel, batch: dict[str, Any]) -> Mapping[str, Any]:
-    """What a forward pass has to be given of a batch."""
+    """The part of a batch that a forward pass needs."""
     return batch if model.needs_target else without_target(batch)
 
 
@@ -91,19 +91,19 @@ def _raw(value: Any) -> Any:
     return io.BytesIO(value) if isinstance(value, bytes) else value
 
 
-def known(restored: Restored, chosen: Sequence[Sample]) -> list[ExpectedOutput]:
-    """What our model gives, in plain precision on the CPU."""
+def expected_outputs(restored: Restored, chosen: Sequence[Sample]) -> list[ExpectedOutput]:
+    """Compute our model's outputs, in plain precision on the CPU."""
     model, task = restored.model.cpu(), restored.run.data.task
-    found = []
+    expected = []
     for sample in chosen:
         with torch.no_grad():
             outputs = model.comparable(model(_read(model, sample.batch)))
             whole = model(sample.batch)
             predictions = in_single_precision(task.predict(model, sample.batch, whole))
-        said = task.records(predictions, sample.batch["target"])
-        found.append(ExpectedOutput([o.clone() for o in outputs], {
-            name: said[name][0] for name in ("prediction", "scores") if name in said}))
-    return found
+        records = task.records(predictions, sample.batch["target"])
+        expected.append(ExpectedOutput([o.clone() for o in outputs], {
+            name: records[name][0] for name in ("prediction", "scores") if name in records}))
+    return expected
 
 
 def reproduce(restored: Restored) -> None:
@@ -117,9 +117,9 @@ def reproduce(restored: Restored) -> None:
     seen, wrong = 0, []
     for name, row in _predicted(restored, SOME):
         seen += 1
-        said: dict[str, Any] = {key: row[key] for key in ("prediction", "scores") if key in row}
+        record: dict[str, Any] = {key: row[key] for key in ("prediction", "scores") if key in row}
         then = stored.get(name, {})
-        if not run.data.task.agrees(said, {key: then.get(key) for key in said},
+        if not run.data.task.agrees(record, {key: then.get(key) for key in record},
                                     2e-2 if half else 1e-4):
             wrong.append(name)
     if wrong:
@@ -199,22 +199,23 @@ def check(loading: LoadingCode, folder: Path, task: Task, chosen: Sequence[Sampl
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other libraries' about each other
             names = loading.run(str(folder))
-            given = [(_computed(names, sample), _told(loading, names, sample)) for sample in chosen]
+            given = [(_computed(names, sample), _prediction(loading, names, sample))
+                     for sample in chosen]
     except Exception as error:  # whatever another library raises, the export is none
         raise FtlabError(f"the exported model does not load or run without ftlab: "
                          f"{type(error).__name__}: {reason(error)}",
                          "try --merged, or tell ftlab's authors") from error
-    for sample, ours, (outputs, said) in zip(chosen, expected, given, strict=True):
+    for sample, ours, (outputs, predicted) in zip(chosen, expected, given, strict=True):
         if outputs is not None and not close(outputs, ours.outputs):
             raise FtlabError(f"the exported model gives other outputs than ours for {sample.name} "
                              f"(by up to {_gap(outputs, ours.outputs):.2g}), so nothing is written",
                              "try --merged, or tell ftlab's authors")
-        record = {key: ours.record[key] for key in said}
-        if said and not task.agrees(said, record, 1e-3):
-            raise FtlabError(f"the exported model predicts {_short(said['prediction'])} for "
+        record = {key: ours.record[key] for key in predicted}
+        if predicted and not task.agrees(predicted, record, 1e-3):
+            raise FtlabError(f"the exported model predicts {_short(predicted['prediction'])} for "
                              f"{sample.name}, and ours {_short(record['prediction'])}, so nothing "
                              "is written", "tell ftlab's authors")
-    if all(outputs is None and not said.get("prediction") for outputs, said in given):
+    if all(outputs is None and not predicted.get("prediction") for outputs, predicted in given):
         raise FtlabError("the model predicts nothing for any test example, so that nothing would "
                          "tell whether an export predicts the same",
                          "train it until it finds something, or keep lower scores")
@@ -228,7 +229,7 @@ def _computed(names: Mapping[str, Any], sample: Sample) -> list[Tensor] | None:
         return tensors(names["compute"](**sample.inputs))
 
 
-def _told(loading: LoadingCode, names: Mapping[str, Any], sample: Sample) -> dict[str, Any]:
+def _prediction(loading: LoadingCode, names: Mapping[str, Any], sample: Sample) -> dict[str, Any]:
     """The prediction record of a raw example; empty where no lines lead to it."""
     if not loading.examples:
         return {}

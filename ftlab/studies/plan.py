@@ -216,8 +216,8 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[TaskMode
         share_of_batch(data.batch_size, cell.trainer["devices"])
         _enough(data, cell.trainer["devices"])
         technique.prepare(data)
-        model = backbone.build(data.task, technique.form, meta=True)
-        technique.attach(model, data.task)
+        model = backbone.build(data.task, technique.output_type, meta=True)
+        technique.bind(model, data.task)
         if technique.trains:
             settings = TrainerSettings(**cell.trainer)
             notes = batches.foretell(data, backbone, technique, settings,

@@ -1,4 +1,4 @@
-"""What every task is: form, loss, metrics and prediction records."""
+"""The base class of tasks: output type, loss, metrics and prediction records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from ftlab.backbones.base import Form
+from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
@@ -37,7 +37,7 @@ class Task(ABC):
     `encode`, `loss`, `metrics` and `records` may be used.
     """
 
-    form: ClassVar[Form] = "vector"
+    output_type: ClassVar[OutputType] = "vector"
     """What a model gives for an example; the backbone builds by it."""
     auto_classes: ClassVar[tuple[str, ...]] = ()
     """transformers Auto classes whose own head fits, the preferred first."""
@@ -45,7 +45,7 @@ class Task(ABC):
     one_class: ClassVar[bool] = False
     """Whether an example has one class of several, which its records name."""
     problem_type: ClassVar[str | None] = None
-    """What transformers calls a task of the form `vector` in a network's config."""
+    """transformers' word in a network's config for a task of the output type `vector`."""
 
     @property
     def specimens(self) -> Sequence[Any]:
@@ -196,12 +196,12 @@ class Task(ABC):
         """Prediction records with their `id`, a row an example, as people want to see them."""
         return dict(columns)
 
-    def outside(self) -> PlainOutputs | None:
+    def export_code(self) -> PlainOutputs | None:
         """What a model's outputs mean, as lines without ftlab; None where nothing says it."""
         return None
 
     @property
-    def outside_names(self) -> Sequence[str]:
+    def exported_names(self) -> Sequence[str]:
         """Names of the raw outputs where other programs show them."""
         return self.names
 

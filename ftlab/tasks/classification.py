@@ -178,5 +178,5 @@ class Classification(Task):
         counts = dict(zip(self.classes, self._known.counts, strict=True))
         return {"classes": self.classes, "train_counts": counts}
 
-    def outside(self) -> PlainOutputs:
+    def export_code(self) -> PlainOutputs:
         return PlainOutputs(CodeLines(_TELL.format(classes=self.classes)), scores=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.base import Form
+from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
@@ -46,7 +46,7 @@ class Detection(Task):
     https://arxiv.org/abs/1405.0312
     """
 
-    form: ClassVar[Form] = "boxes"
+    output_type: ClassVar[OutputType] = "boxes"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForObjectDetection",)
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class Detection(Task):
         return {title: [row[place] for row in rows]
                 for place, title in enumerate(("id", "label", *corners, "score"))}
 
-    def outside(self) -> PlainOutputs:
+    def export_code(self) -> PlainOutputs:
         return PlainOutputs(CodeLines(_TELL.format(classes=self.classes)), scores=True)
 
     def agrees(self, given: Mapping[str, Any], expected: Mapping[str, Any],

@@ -41,7 +41,7 @@ class BoxPrecision(MeanAveragePrecision):
 
     def update(self, preds: Sequence[Mapping[str, Tensor]],
                target: Sequence[Mapping[str, Tensor]]) -> None:
-        """Detections and targets as `ftlab.backbones.forms.detection_model` describes them."""
+        """Detections and targets as `ftlab.backbones.heads.detection_model` describes them."""
         truth = [{"boxes": each["boxes"], "labels": each["labels"],
                   "iscrowd": each["ignored"].long()} for each in target]
         super().update([dict(found) for found in preds], truth)

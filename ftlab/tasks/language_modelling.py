@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.base import Form
+from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task, direction
@@ -35,7 +35,7 @@ class LanguageModelling(Task):
             `ftlab.tasks.numeric_answer` says; null for no such metric.
     """
 
-    form: ClassVar[Form] = "text"
+    output_type: ClassVar[OutputType] = "text"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForCausalLM",)
 
     def __init__(self, max_new_tokens: int = 16, final_number: Rule | None = None) -> None:

@@ -254,6 +254,6 @@ class MultiLabel(Task):
         """Targets (B, L) of 0 and 1."""
         return torch.tensor(targets, dtype=torch.float32)
 
-    def outside(self) -> PlainOutputs:
+    def export_code(self) -> PlainOutputs:
         code = _TELL.format(labels=self.labels, threshold=self.threshold)
         return PlainOutputs(CodeLines(code), scores=True)

@@ -172,11 +172,11 @@ class Regression(Task):
     def summary(self) -> dict[str, Any]:
         return {"train_mean": self.mean, "train_standard_deviation": self._std}
 
-    def outside(self) -> PlainOutputs:
+    def export_code(self) -> PlainOutputs:
         return PlainOutputs(CodeLines(_TELL.format(std=self._std, mean=self.mean)))
 
     @property
-    def outside_names(self) -> Sequence[str]:
+    def exported_names(self) -> Sequence[str]:
         """Where the network's own outputs are standard deviations, how they are read."""
         return () if (self.mean, self._std) == (0.0, 1.0) else (
             f"(number - {self.mean:.6g}) / {self._std:.6g}",)

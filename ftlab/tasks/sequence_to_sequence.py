@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.base import Form
+from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.exact_match import ExactMatch, matches
@@ -32,7 +32,7 @@ class SequenceToSequence(Task):
         bleu_tokenisation: of sacreBLEU: 13a, intl, zh, char, or none (whitespace).
     """
 
-    form: ClassVar[Form] = "text"
+    output_type: ClassVar[OutputType] = "text"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForSeq2SeqLM",)
 
     def __init__(self, max_new_tokens: int = 64, label_smoothing: float = 0.0,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.base import Form
+from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch
 from ftlab.errors import InputError
@@ -45,7 +45,7 @@ class Tagging(Task):
         scheme: IOB2, IOBES, or none where every word's tag stands alone (parts of speech).
     """
 
-    form: ClassVar[Form] = "tokens"
+    output_type: ClassVar[OutputType] = "tokens"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForTokenClassification",)
 
     def __init__(self, scheme: Scheme = "IOB2") -> None:
@@ -185,5 +185,5 @@ class Tagging(Task):
                 "words": torch.stack([target["words"] for target in targets]),
                 "tags": [target["tags"] for target in targets]}
 
-    def outside(self) -> PlainOutputs:
+    def export_code(self) -> PlainOutputs:
         return PlainOutputs(CodeLines(_TELL.format(tags=self.tags)))

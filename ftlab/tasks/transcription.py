@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss
 from torchmetrics import MetricCollection
 
-from ftlab.backbones.base import Form
+from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import IGNORED, Batch, Outputs, TaskModel
 from ftlab.tasks.base import Task, direction
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
@@ -40,7 +40,7 @@ class Transcription(Task):
             the labels of a transcript must fit into it with theirs.
     """
 
-    form: ClassVar[Form] = "text"
+    output_type: ClassVar[OutputType] = "text"
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForSpeechSeq2Seq", "AutoModelForCTC")
 
     def __init__(self, normalise: Literal["none", "basic", "english"] = "none",

@@ -1,4 +1,4 @@
-"""What every technique is: a LightningModule that adapts a backbone's model to a task."""
+"""The base class of techniques: a LightningModule that adapts a backbone's model to a task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from ftlab.backbones.base import Form
+from ftlab.backbones.base import OutputType
 from ftlab.backbones.new_tokens import thaw, train_rows
 from ftlab.backbones.task_model import Outputs, TaskModel
 from ftlab.data.base import DataModule
@@ -102,13 +102,13 @@ class Technique(LightningModule, ABC):
     search_space: ClassVar[SearchSpace] = {}
     """Where a sweep looks, from the literature; keys are constructor arguments."""
     identity_at_start: ClassVar[bool] = True
-    """Whether the adapted model computes what the unadapted one did, before training."""
+    """True where the adapted model computes what the unadapted one did, before training."""
     changes_freezing: ClassVar[bool] = False
-    """Whether `begin_epoch` freezes or unfreezes (DDP must then look for unused tensors)."""
+    """True where `begin_epoch` freezes or unfreezes (DDP must then look for unused tensors)."""
     trains: ClassVar[bool] = True
-    """Whether there is a fit; a technique without one is evaluated as `adapt` left the model."""
-    form: ClassVar[Form | None] = None
-    """The form of model that it needs instead of the task's own."""
+    """True where there is a fit; without one the model is evaluated as `adapt` left it."""
+    output_type: ClassVar[OutputType | None] = None
+    """The output type of the model that it needs, instead of the task's own."""
     together: ClassVar[Literal["heads", "adapters"] | None] = None
     """In what way several runs that differ in seed and arguments may train in one process."""
 
@@ -152,7 +152,7 @@ class Technique(LightningModule, ABC):
         return [lambda step: self.optim.factor(step, total)] * len(groups)
 
     def penalty(self, model: TaskModel) -> Tensor | float:
-        """What is added to the task's loss."""
+        """The term that is added to the task's loss."""
         return 0.0
 
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
@@ -164,7 +164,7 @@ class Technique(LightningModule, ABC):
 
     # What Lightning calls.
 
-    def attach(self, model: TaskModel, task: Task) -> Technique:
+    def bind(self, model: TaskModel, task: Task) -> Technique:
         """Adapt `model` to `task`; from then on this module trains it, and new tokens with it."""
         self.adapt(model)
         if self.trains and model.new_ids:
@@ -274,7 +274,7 @@ def require_new_head(model: TaskModel, technique: str) -> None:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises (batch, layer, group, RMS and the architectures' own).
+    """Return whether a module normalises (batch, layer, group, RMS, the architectures' own).
 
     A norm may hold an activation (timm's BatchNormAct2d), and no other layer.
     """
@@ -283,6 +283,6 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def trains_directly(module: nn.Module) -> bool:
-    """Whether a module's own parameters train; true where it has none."""
-    own = list(module.parameters(recurse=False))
-    return not own or any(parameter.requires_grad for parameter in own)
+    """Return whether a module's own parameters train; true where it has none."""
+    parameters = list(module.parameters(recurse=False))
+    return not parameters or any(parameter.requires_grad for parameter in parameters)

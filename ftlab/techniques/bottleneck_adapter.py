@@ -131,8 +131,8 @@ def _of_transformer(block: Block) -> list[tuple[nn.Module, int]]:
 
 
 def _of_convolutions(block: Block) -> list[tuple[nn.Module, int]]:
-    found = [(name, m) for name, m in _main(block) if isinstance(m, nn.Conv2d)]
-    trunk = [m for name, m in found if not re.search("downsample|shortcut", name)]
+    convolutions = [(name, m) for name, m in _main(block) if isinstance(m, nn.Conv2d)]
+    trunk = [m for name, m in convolutions if not re.search("downsample|shortcut", name)]
     return [(m, m.out_channels) for m in trunk[-1:]]
 
 

@@ -46,15 +46,15 @@ class InContext(Technique):
     """
 
     trains = False
-    form = "text"
+    output_type = "text"
 
     def __init__(self, template: str = "{text}\nCategory: {label}", shots: int = 0,
                  labels: dict[str, str] | None = None, separator: str = "\n\n",
                  per_token: bool = False, calibrate: bool = False) -> None:
         super().__init__()
         before, _, after = template.partition(TEXT)
-        tail, found, rest = after.partition(LABEL)
-        if TEXT not in template or not found or rest.strip() or LABEL in before:
+        tail, placeholder, rest = after.partition(LABEL)
+        if TEXT not in template or not placeholder or rest.strip() or LABEL in before:
             raise ValueError(f"template must have {TEXT} once and end in {LABEL}, got {template!r}")
         if shots < 0:
             raise ValueError(f"shots must not be negative, got {shots}")
@@ -104,12 +104,12 @@ class InContext(Technique):
         drawn: list[int] = []
         for c, word in enumerate(words):
             # by id, so that the draw does not depend on the order of the rows
-            own = sorted((i for i, target in enumerate(train.targets) if target == c),
+            examples = sorted((i for i, target in enumerate(train.targets) if target == c),
                          key=train.ids.__getitem__)
-            if len(own) < self.shots:
-                raise InputError(f"InContext: {self.shots} shots, and train has {len(own)} "
-                                 f"examples of {word.strip()!r}", f"set shots: {len(own)}")
-            drawn += [own[i] for i in generator.permutation(len(own))[:self.shots]]
+            if len(examples) < self.shots:
+                raise InputError(f"InContext: {self.shots} shots, and train has {len(examples)} "
+                                 f"examples of {word.strip()!r}", f"set shots: {len(examples)}")
+            drawn += [examples[i] for i in generator.permutation(len(examples))[:self.shots]]
         texts: Any = data.dataset("train", training=False)
         written = ""
         for i in generator.permutation(drawn).astype(int).tolist():

@@ -66,14 +66,14 @@ class PromptBuilder:
         Args:
             ids: tokens of the text; special ones are dropped.
         """
-        own = without_special(self.tokenizer, ids)
+        tokens = without_special(self.tokenizer, ids)
         dropped = 0
         while True:
             # tokenised as a whole: a word's token depends on the space before it
-            text = self.head + decode(self.tokenizer, own[dropped:]) + self.tail
+            text = self.head + decode(self.tokenizer, tokens[dropped:]) + self.tail
             prompt = tokenise(self.tokenizer, text)
             if len(prompt) <= self.room:
-                return prompt, min(dropped, len(own))
+                return prompt, min(dropped, len(tokens))
             dropped += len(prompt) - self.room
 
 
@@ -136,9 +136,9 @@ class LabelLikelihoods(nn.Module):
         begun.batch_repeat_interleave(len(several))
         mask = torch.cat([mask.repeat_interleave(len(several), dim=0), real], dim=1)
         output = _run(network, ids, mask, begun, last=0)
-        each = output.logits.float().log_softmax(dim=-1).gather(-1, wanted[..., None])[..., 0]
-        scores = each.new_zeros(texts, len(labels))
-        scores[:, several] = (each * real).sum(dim=1).unflatten(0, (texts, len(several)))
+        logs = output.logits.float().log_softmax(dim=-1).gather(-1, wanted[..., None])[..., 0]
+        scores = logs.new_zeros(texts, len(labels))
+        scores[:, several] = (logs * real).sum(dim=1).unflatten(0, (texts, len(several)))
         return scores
 
     def _prefix(self, network: nn.Module, device: torch.device) -> Any:

@@ -56,15 +56,15 @@ def adaptable_layers(model: TaskModel, last: int | None = None) -> dict[str, nn.
 
 
 def choose_targets(
-    model: TaskModel, technique: str, known: Mapping[str, Sequence[str]], targets: list[str] | None,
-    last: int | None = None,
+    model: TaskModel, technique: str, defaults: Mapping[str, Sequence[str]],
+    targets: list[str] | None, last: int | None = None,
 ) -> list[str]:
     """Paths from `model.network` of the layers to adapt.
 
     Args:
         model: the model before adaptation.
         technique: for messages.
-        known: PEFT's own choice by architecture (`config.model_type`).
+        defaults: PEFT's own choice by architecture (`config.model_type`).
         targets: endings of layer names chosen by the user; `["all"]` for every layer; None for
             PEFT's choice, which is every layer where it has none.
         last: so many blocks, counted from the output, are looked at alone; None for all.
@@ -76,8 +76,9 @@ def choose_targets(
     model_type = getattr(getattr(model.network, "config", None), "model_type", None)
     if targets is not None:
         endings = targets
-    elif model_type is not None and any(_ends(path, known.get(model_type, ())) for path in layers):
-        endings = list(known[model_type])
+    elif model_type is not None and any(
+            _ends(path, defaults.get(model_type, ())) for path in layers):
+        endings = list(defaults[model_type])
     else:
         endings = ["all"]
     chosen = [path for path in layers if endings == ["all"] or _ends(path, endings)]

@@ -7,8 +7,8 @@ from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 from ftlab.techniques.prompt_learning import (
     bounds,
+    note_token_types,
     refuse_packing,
-    tell_of_token_types,
     wrap_with_virtual_tokens,
 )
 
@@ -39,7 +39,7 @@ class PrefixTuning(Technique):
 
     def prepare(self, data: DataModule) -> None:
         refuse_packing(data, "PrefixTuning")
-        tell_of_token_types(data, "PrefixTuning")
+        note_token_types(data, "PrefixTuning")
         self.lengths = bounds(data, "max_length", "max_target_length")
         if "max_target_length" in self.lengths:  # what a decoder generates goes behind the prefix too
             self.lengths |= bounds(data, "max_new_tokens")

@@ -10,8 +10,8 @@ from typing import Any
 from peft import PromptLearningConfig, get_peft_model
 from torch import nn
 
-from ftlab.backbones.forms.causal import CausalModel
-from ftlab.backbones.forms.per_token import PerTokenModel
+from ftlab.backbones.heads.causal import CausalModel
+from ftlab.backbones.heads.per_token import PerTokenModel
 from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.text_preprocessing import positions
 from ftlab.data.base import DataModule
@@ -63,7 +63,7 @@ def wrap_with_virtual_tokens(
             "take LoRA or IA3 for it",
         )
     _require_room(technique, config.num_virtual_tokens, positions(settings), lengths)
-    # PEFT knows how to generate behind virtual tokens; a head of ours is outside it (see below)
+    # PEFT can generate behind virtual tokens; a head of ours is outside it (see below)
     writer = settings.is_encoder_decoder  # a prompt goes before the source, a prefix to the decoder
     config.task_type = ("SEQ_2_SEQ_LM" if writer else
                         "CAUSAL_LM" if generates else "FEATURE_EXTRACTION")
@@ -95,8 +95,8 @@ def _require_room(
 
 def bounds(data: DataModule, *settings: str) -> dict[str, int]:
     """Those of a data module's and its task's settings that bound texts, by name."""
-    found = {name: getattr(data, name, getattr(data.task, name, None)) for name in settings}
-    return {name: value for name, value in found.items() if value is not None}
+    limits = {name: getattr(data, name, getattr(data.task, name, None)) for name in settings}
+    return {name: value for name, value in limits.items() if value is not None}
 
 
 def refuse_packing(data: DataModule, technique: str) -> None:
@@ -111,7 +111,7 @@ def refuse_packing(data: DataModule, technique: str) -> None:
             "first example would see them as in evaluation", "set packing: false")
 
 
-def tell_of_token_types(data: DataModule, technique: str) -> None:
+def note_token_types(data: DataModule, technique: str) -> None:
     """Say that PEFT's virtual tokens come without token types, where the data have any."""
     if getattr(data, "token_types", False):
         data.note(f"{technique} reads both texts of a pair as the first: PEFT ignores token types "
@@ -131,12 +131,12 @@ def _sizes(settings: Any, argument: str) -> tuple[int, int, int]:
 
 
 def _takes(network: nn.Module, argument: str) -> bool:
-    """Whether an argument reaches the trunk: directly, or through keywords that are passed on."""
-    own = inspect.signature(network.forward).parameters
-    if argument in own:
+    """Return whether an argument reaches the trunk, directly or through passed keywords."""
+    parameters = inspect.signature(network.forward).parameters
+    if argument in parameters:
         return True
     trunk = getattr(network, "base_model", network)
-    passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own.values())
+    passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return passes_on and argument in inspect.signature(trunk.forward).parameters
 
 
@@ -152,5 +152,5 @@ def _knows_padding(network: nn.Module) -> bool:
 def _without_token_types(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    # PEFT ignores token types with a warning at every call; `tell_of_token_types` says it once.
+    # PEFT ignores token types with a warning at every call; `note_token_types` says it once.
     return args, {name: value for name, value in kwargs.items() if name != "token_type_ids"}

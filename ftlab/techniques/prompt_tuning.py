@@ -7,8 +7,8 @@ from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 from ftlab.techniques.prompt_learning import (
     bounds,
+    note_token_types,
     refuse_packing,
-    tell_of_token_types,
     wrap_with_virtual_tokens,
 )
 
@@ -38,7 +38,7 @@ class PromptTuning(Technique):
 
     def prepare(self, data: DataModule) -> None:
         refuse_packing(data, "PromptTuning")
-        tell_of_token_types(data, "PromptTuning")
+        note_token_types(data, "PromptTuning")
         self.lengths = bounds(data, "max_length", "max_source_length")
 
     def adapt(self, model: TaskModel) -> None:

@@ -1,4 +1,4 @@
-"""What metrics and losses are computed from."""
+"""Outputs in single precision, from which metrics and losses are computed."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ftlab.backbones.forms.embedding import EmbeddingModel, Scorer
+from ftlab.backbones.heads.embedding import EmbeddingModel, Scorer
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
@@ -12,7 +12,7 @@ from ftlab.techniques.base import Technique
 
 PLACE = "{label}"
 SCALE = 20.0
-"""Of cosine similarities, for networks that bring none: sentence-transformers' own."""
+"""The factor on cosine similarities, for networks that bring none: sentence-transformers' own."""
 
 
 class ZeroShot(Technique):
@@ -33,7 +33,7 @@ class ZeroShot(Technique):
     """
 
     trains = False
-    form = "embedding"
+    output_type = "embedding"
 
     def __init__(self, templates: list[str] | None = None,
                  descriptions: dict[str, str] | None = None, scale: float | None = None) -> None:
@@ -52,7 +52,7 @@ class ZeroShot(Technique):
 
     def prepare(self, data: DataModule) -> None:
         classes = getattr(data.task, "classes", None)
-        if classes is None or data.task.form != "vector":
+        if classes is None or data.task.output_type != "vector":
             raise Incompatible(f"ZeroShot compares with names of classes, and the task "
                                f"{type(data.task).__name__} does not choose one class of several",
                                "leave it out for this data set")
@@ -113,7 +113,7 @@ def class_embeddings(model: TaskModel, templates: Sequence[str], words: Sequence
     """Unit vectors (C, D): each the mean of a class's embedded templates.
 
     Args:
-        model: in eval mode, of the form `embedding`.
+        model: in eval mode, of the output type `embedding`.
         templates: T texts with `{label}` in them.
         words: what each of the C classes fills in.
     """

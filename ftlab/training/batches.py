@@ -97,11 +97,11 @@ def foretell(data: DataModule, backbone: Backbone, technique: Technique,
         return caveats(technique.model, settings)
     technique = again()
     technique.prepare(data)
-    model = backbone.build(data.task, technique.form).eval()
+    model = backbone.build(data.task, technique.output_type).eval()
     sample = first_examples(next(iter(data.val_dataloader())), 2)
     with torch.no_grad(), watched(model, len(sample["index"])) as single:
         model(sample)
-    technique.attach(model, data.task).train()
+    technique.bind(model, data.task).train()
     return settle(data, model, single, settings)
 
 

@@ -189,7 +189,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     """
     technique, task = run.technique, run.data.task
     technique.prepare(run.data)
-    model = run.backbone.build(task, technique.form).eval()
+    model = run.backbone.build(task, technique.output_type).eval()
     name = hardware.suit(run, model, report)
     precision.convert(model, name)
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
@@ -198,10 +198,10 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         if model.new_ids:
             report({"event": "note", "text": f"new_tokens stay as they started: "
                     f"{type(technique).__name__} trains nothing"})
-        technique.attach(model, task).eval()
+        technique.bind(model, task).eval()
         precision.convert(model, name)  # what the technique has added
-        # the target is the task's, and the technique may want a model of another form
-        _retire(model, costs.without_target(sample) if technique.form else sample, report)
+        # the target is the task's, and the technique may want a model of another output type
+        _retire(model, costs.without_target(sample) if technique.output_type else sample, report)
         return model, guards.TensorGuard(model)
     _retire(model, sample, report)
     if reads_padding(model, run.data, lambda batch: precision.convert_inputs(batch, name)):
@@ -210,7 +210,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     with torch.no_grad():
         with batches.watched(model, len(sample["index"])) as single:
             before = model.comparable(model(sample))
-        technique.attach(model, task).eval()
+        technique.bind(model, task).eval()
         precision.convert(model, name)
         hardware.lay_out(run, model)  # what the technique has added
         guards.check_identity(before, model.comparable(model(sample)), technique, model)

@@ -12,7 +12,7 @@ import transformers as hf
 from families import tokenizer
 
 from ftlab.backbones import gguf_file
-from ftlab.backbones.forms.causal import packs, restarting_positions
+from ftlab.backbones.heads.causal import packs, restarting_positions
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.batches import ExampleRow
 from ftlab.data.sequence_packing import PackedCollate
@@ -235,7 +235,7 @@ def test_new_tokens__start_near_the_mean_of_the_old_and_are_one_token_each(name,
 def test_new_tokens__survive_checkpoint_restore_and_merge(name, technique, folder, tmp_path,
                                                           prompts):
     backbone = HuggingFace(str(folder(name)), dropout=0.0, new_tokens=["<user>", "filmic"])
-    ours, fresh = (technique().attach(backbone.build(TASK), TASK) for _ in range(2))
+    ours, fresh = (technique().bind(backbone.build(TASK), TASK) for _ in range(2))
     rows = [torch.cat([prompt, torch.tensor([18, 19])]) for prompt in prompts]
     target = TASK.stack([{"labels": [19, 5], "text": ""}] * len(rows))
     batch = batch_of(rows, "left") | {"target": target}

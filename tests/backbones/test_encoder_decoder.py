@@ -10,7 +10,7 @@ import torch
 import transformers as hf
 from families import tokenizer
 
-from ftlab.backbones.forms.encoder_decoder import EncoderDecoderModel, shift_right
+from ftlab.backbones.heads.encoder_decoder import EncoderDecoderModel, shift_right
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.errors import InputError
 from ftlab.techniques.prefix_tuning import PrefixTuning
@@ -40,7 +40,7 @@ FAMILIES = sorted(TEXT | SPEECH)
 
 
 class Writing:
-    form = "text"
+    output_type = "text"
     auto_classes = ("AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq")
     outputs = 0
 

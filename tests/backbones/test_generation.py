@@ -4,7 +4,7 @@ import pytest
 import transformers as hf
 from tokenizers import Tokenizer, models
 
-from ftlab.backbones.forms.generation import written
+from ftlab.backbones.heads.generation import written
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.tasks.language_modelling import LanguageModelling
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence

@@ -46,9 +46,9 @@ class _Task:
     auto_classes = ("AutoModelForSequenceClassification",)
     outputs = 3
 
-    def __init__(self, form: str) -> None:
-        self.form = form
-        if form == "tokens":
+    def __init__(self, output_type: str) -> None:
+        self.output_type = output_type
+        if output_type == "tokens":
             self.auto_classes = ("AutoModelForTokenClassification",)
 
 
@@ -109,28 +109,28 @@ def test_forms__a_text_is_read_as_if_alone(
     backbone = padded_on(family, "left")
     built = {f"pooled {mode}": (HuggingFace(backbone.source, pooling=mode), "vector")
              for mode in ("mean", "first", "last", "max")}
-    built |= {form: (backbone, form) for form in ("tokens", "embedding")}
-    for what, (network, form) in built.items():
+    built |= {output_type: (backbone, output_type) for output_type in ("tokens", "embedding")}
+    for what, (network, output_type) in built.items():
         try:
-            model = network.build(_Task(form)).eval()
+            model = network.build(_Task(output_type)).eval()
         except Incompatible:
-            assert family == "bart" or (family, form) == ("t5", "tokens"), what
+            assert family == "bart" or (family, output_type) == ("t5", "tokens"), what
             continue
         alone, beside = first_alone_and_beside(model, network)
         torch.testing.assert_close(beside, alone, rtol=0, atol=1e-5, msg=lambda m, w=what: w + m)
-        if form == "embedding":
+        if output_type == "embedding":
             together = model.embed_texts([SHORT, LONG])
             torch.testing.assert_close(together[:1], model.embed_texts([SHORT]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["PromptTuning", "PrefixTuning"])
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "opt", "llama"])
-@pytest.mark.parametrize("form", ["vector", "tokens"])
+@pytest.mark.parametrize("output_type", ["vector", "tokens"])
 def test_virtual_tokens__a_text_is_read_as_if_alone(
-    form: str, family: str, name: str, padded_on: Callable[..., HuggingFace]
+    output_type: str, family: str, name: str, padded_on: Callable[..., HuggingFace]
 ) -> None:
     backbone = padded_on(family, "left", pooling="last")
-    model = backbone.build(_Task(form)).eval()
+    model = backbone.build(_Task(output_type)).eval()
     TECHNIQUES[name](tokens=3).adapt(model)
     alone, beside = first_alone_and_beside(model.eval(), backbone)
     torch.testing.assert_close(beside, alone, rtol=0, atol=1e-5)

@@ -98,7 +98,7 @@ def test_rows__train_as_those_of_a_whole_embedding_whose_other_rows_are_held(
     model = backbone.build(task).eval()
     plain = copy.deepcopy(model.network)
     batch = batch_of(backbone, [[20, 7, 3], [18, 3, -100]])
-    technique = TECHNIQUES["LoRA"]().attach(model, task)
+    technique = TECHNIQUES["LoRA"]().bind(model, task)
     technique.eval()
     trained = [p for n, p in model.named_parameters() if n.endswith("new_tokens")]
     assert sum(p.numel() for p in trained) == 3 * 16 * (2 if family == "llama" else 1)
@@ -144,11 +144,11 @@ def test_every_technique__trains_the_new_rows_and_leaves_the_others(
 
     def attached() -> Technique:
         torch.manual_seed(0)
-        return TECHNIQUES[name](**kwargs).attach(base.build(classes), classes)
+        return TECHNIQUES[name](**kwargs).bind(base.build(classes), classes)
 
     technique = attached()
     model = technique.model
-    meta = TECHNIQUES[name](**kwargs).attach(base.build(classes, meta=True), classes).model
+    meta = TECHNIQUES[name](**kwargs).bind(base.build(classes, meta=True), classes).model
     assert ({n: (p.shape, p.requires_grad) for n, p in meta.named_parameters()}
             == {n: (p.shape, p.requires_grad) for n, p in model.named_parameters()})
     start = model.trunk.get_input_embeddings()(ids).detach().clone()

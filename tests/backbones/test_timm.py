@@ -206,7 +206,7 @@ def test_settings__out_of_range_are_refused(settings, match):
 
 def test_form__other_than_a_vector_is_refused(task):
     with pytest.raises(Incompatible, match="no boxes"):
-        Timm("resnet18", None).build(task, form="boxes")
+        Timm("resnet18", None).build(task, output_type="boxes")
 
 
 def test_library__missing_names_the_extra(task, monkeypatch):
@@ -254,11 +254,11 @@ def test_techniques__every_trained_tensor_gets_gradient(name, technique):
     batch = batch_for(backbone)
     if (name, technique) == ("test_nfnet", "NormTuning"):
         with pytest.raises(Incompatible, match="has none"):
-            adapted.attach(model, task)
+            adapted.bind(model, task)
         return
     with torch.no_grad():
         before = model(batch)
-        adapted.attach(model, task).eval()
+        adapted.bind(model, task).eval()
         torch.testing.assert_close(model(batch), before)
     adapted.train()
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}

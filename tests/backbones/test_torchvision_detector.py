@@ -7,7 +7,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ftlab.backbones.detector_builders import FAMILIES, Levels
 from ftlab.backbones.feature_maps import Trunk, choose_taps, cut, find_taps
-from ftlab.backbones.forms.detection_model import DetectionModel, Keep
+from ftlab.backbones.heads.detection_model import DetectionModel, Keep
 from ftlab.backbones.torchvision_detector import TorchvisionDetector
 from ftlab.backbones.weight_files import last_layer, make_network
 from ftlab.errors import Incompatible, InputError
@@ -18,7 +18,7 @@ TRUNKS = ["resnet18", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "c
 
 
 class Boxes:
-    form = "boxes"
+    output_type = "boxes"
     auto_classes = ()
     outputs = 3
 
@@ -191,7 +191,7 @@ def test_refusals(architecture: str, settings: dict, error: type, message: str) 
 
 def test_refuses_other_forms() -> None:
     with pytest.raises(Incompatible, match="gives no vector"):
-        detector("fcos").build(Boxes(), form="vector")
+        detector("fcos").build(Boxes(), output_type="vector")
 
 
 @pytest.mark.parametrize("wrong", [

@@ -133,7 +133,7 @@ def test_prompts__of_classes_are_held_to_it_too(
     technique = TECHNIQUES[name](**settings)
     with pytest.raises(InputError, match="'novel' has none"):
         technique.prepare(data)
-        technique.attach(backbone.build(data.task, technique.form, meta=True), data.task)
+        technique.bind(backbone.build(data.task, technique.output_type, meta=True), data.task)
 
 
 def test_whisper__transcripts_are_held_to_it(tiny_whisper: Path, spoken: Path,

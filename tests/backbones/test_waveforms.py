@@ -31,7 +31,7 @@ CASES = [*(("Wav2Vec2", kind) for kind in KINDS if kind != "base"),
 
 
 class _Task:
-    form = "vector"
+    output_type = "vector"
     auto_classes = ("AutoModelForAudioClassification",)
     outputs = 3
 

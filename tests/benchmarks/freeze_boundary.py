@@ -107,7 +107,7 @@ class Bench:
         data.connect(run.backbone, run.seed)
         transformers.set_seed(run.seed)
         model = run.backbone.build(data.task)
-        technique.attach(model, data.task).train()
+        technique.bind(model, data.task).train()
         optimizer = technique.optim.build(technique.param_groups(model))
         loader = data.train_dataloader()
         total = EPOCHS * len(loader)

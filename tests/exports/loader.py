@@ -20,7 +20,8 @@ for key, folder, samples in pickle.loads(asked.read_bytes()):
     try:
         exec(compile(code, folder, "exec"), names)  # noqa: S102  what the card shows
         with torch.no_grad():
-            outputs = [names["compute"](**inputs) for _, inputs in samples if inputs is not None]
+            outputs = [names["compute"](**inputs) for _, inputs in samples
+                       if inputs is not None and "compute" in names]
         told = [names["predict"]([raw]) for raw, _ in samples]
         answers[key] = {"outputs": outputs, "told": told}
     except Exception as error:  # noqa: BLE001  the test of this folder shows it

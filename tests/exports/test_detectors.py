@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
 from ftlab.backbones.detector_builders import FAMILIES, Levels
-from ftlab.backbones.forms.detection_model import Keep
+from ftlab.backbones.heads.detection_model import Keep
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.torchvision_detector import TorchvisionDetector
 from ftlab.data.box_augment import BoxAugment
@@ -96,7 +96,7 @@ def test_lines__build_the_same_whole_network(whole: str) -> None:
 
 
 class Boxes:
-    form = "boxes"
+    output_type = "boxes"
     auto_classes = ()
     outputs = 3
 
@@ -104,7 +104,7 @@ class Boxes:
 def same_parts(backbone: TorchvisionDetector) -> None:
     """Same tensors, modules, anchors and limits, of a network that was never filled."""
     model = backbone.build(Boxes(), meta=True)
-    plain = backbone.outside(model, Boxes(), (64, 96))
+    plain = backbone.export_code(model, Boxes(), (64, 96))
     # on the meta device, but for a trunk that computes its widths with tensors
     with torch.device("cpu" if "regnet" in backbone.trunk else "meta"), torch.random.fork_rng(devices=[]):
         other = executed(["import torch", *plain.build.imports], plain.build.code, {})["model"]

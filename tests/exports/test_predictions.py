@@ -177,7 +177,7 @@ def test_model__that_finds_nothing_cannot_be_compared(found: Callable, tmp_path:
 
 
 @pytest.mark.parametrize(("world", "technique", "silent", "what"), [
-    ("object_detection", "FullFineTuning", "outside", "does not say how a library builds"),
+    ("object_detection", "FullFineTuning", "export_code", "does not say how a library builds"),
 ])
 def test_backbone__that_says_nothing_is_refused(
     world: str, technique: str, silent: str, what: str, found: Callable, tmp_path: Path,

@@ -35,7 +35,7 @@ def test_detector__stretches_and_normalises_as_it_is_written(
     backbone = HuggingFace(str(source))
     data.connect(backbone, 0)
     config = hf.AutoConfig.from_pretrained(source)
-    write_preprocessor(backbone.preprocessing, data.image_fit, data.task, config,
+    write_preprocessor(backbone.preprocessing, data.image_fit, None, data.task, config,
                        tmp_path / "written")
     processor = hf.AutoImageProcessor.from_pretrained(tmp_path / "written")
     for batch in data.eval_loader("train"):
@@ -49,5 +49,5 @@ def test_detector__stretches_and_normalises_as_it_is_written(
 def test_crops_of_ours__are_not_written_as_another_s(tmp_path: Path) -> None:
     plain = ImagePreprocessing("pixel_values", (32, 32), (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(Incompatible, match="no image processor of transformers"):
-        write_preprocessor(plain, ImageFit((32, 32), crops=True), Classification(),
+        write_preprocessor(plain, ImageFit((32, 32), crops=True), None, Classification(),
                            hf.ResNetConfig(), tmp_path)

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from exported import restored
+from exported import finding, restored
 from matrix import make_world
 
-from ftlab.backbones.forms.detection_model import Keep
 from ftlab.errors import Incompatible
 from ftlab.exports.export import write_model
 from ftlab.exports.loading_code import LoadingCode
 from ftlab.exports.pyfunc import register_model
 from ftlab.exports.restore_run import Restored
-from ftlab.exports.verify import known, samples
+from ftlab.exports.verify import expected_outputs, samples
 from ftlab.tasks.same_prediction import alike
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.registry import Registrable, Registry
@@ -46,12 +44,8 @@ class Kept(Registry):
 
 @pytest.fixture
 def found(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Restored]:
-    def make(world: str) -> tuple[Any, Any]:
-        backbone, data = make_world(world, request.getfixturevalue)()
-        if world == "object_detection":  # a model that never trained is sure of nothing
-            backbone.keep = Keep(score=0.0, most=5)
-        return backbone, data
-    return lambda world: restored(lambda: make(world), "FullFineTuning", tmp_path)
+    return lambda world: restored(finding(make_world(world, request.getfixturevalue)),
+                                  "FullFineTuning", tmp_path)
 
 
 @pytest.mark.parametrize("world", COLUMNS)
@@ -62,7 +56,7 @@ def test_model__answers_a_table(world: str, found: Callable, tmp_path: Path) -> 
     folder = tmp_path / "export"
     folder.mkdir()
     chosen = samples(model)[:2]
-    expected = known(model, chosen)
+    expected = expected_outputs(model, chosen)
     loading, _ = write_model(model, folder)
     registry = Kept(tmp_path / "kept")
     assert register_model(registry, "m", model, loading, folder) == "m/1"

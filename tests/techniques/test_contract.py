@@ -81,7 +81,7 @@ def test_contract(name: str, world: World, tmp_path: Path) -> None:
     again.data.load()
     again.data.connect(again.backbone, 7)
     again.technique.prepare(again.data)
-    fresh = again.technique.attach(again.backbone.build(again.data.task), again.data.task).model
+    fresh = again.technique.bind(again.backbone.build(again.data.task), again.data.task).model
     trained_now = dict(technique.model.named_parameters())
     before = dict(fresh.named_parameters())
     frozen = [n for n in before if n in trained_now and n not in technique.trained]
@@ -136,7 +136,7 @@ def test_start(name: str, world: World) -> None:
     technique = make_technique(name)
     with torch.no_grad():
         before = model.comparable(model(batch))
-        after = model.comparable(technique.attach(model, data.task).eval().model(batch))
+        after = model.comparable(technique.bind(model, data.task).eval().model(batch))
     same = all(x.shape == y.shape and torch.allclose(x, y, atol=1e-5)
                for x, y in zip(before, after, strict=True))
     assert same == technique.identity_at_start

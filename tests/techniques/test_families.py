@@ -61,9 +61,9 @@ def test_every_added_tensor_gets_gradient(
     prompts = name in ("PrefixTuning", "PromptTuning")
     if name in REFUSED.get(family, ()) or (prompts and family in IMAGE):
         with pytest.raises(Incompatible):
-            technique.attach(model, classes)
+            technique.bind(model, classes)
         return
-    technique.attach(model, classes)
+    technique.bind(model, classes)
     without = all_trainable_get_gradient(technique, batch)
     # Softmax does not see a bias that all keys share.
     assert [n for n in without if "key" not in n and "k_" not in n] == []
@@ -90,9 +90,9 @@ def test_torchvision__adapted_and_refused(
     technique = TECHNIQUES[name]()
     if (network, name) == ("squeezenet1_0", "NormTuning"):
         with pytest.raises(Incompatible, match="this backbone has none"):
-            technique.attach(model, classes)
+            technique.bind(model, classes)
         return
-    technique.attach(model, classes)
+    technique.bind(model, classes)
     batch = {"inputs": {"x": torch.randn(2, 3, 64, 64)}}
     batch["inputs"] = dict(zip(input_names(model.network), batch["inputs"].values(), strict=True))
     technique.train()

@@ -27,7 +27,7 @@ def decoder(world):
 
 def attach(technique, backbone, data) -> TaskModel:
     technique.prepare(data)
-    return technique.attach(backbone.build(data.task, technique.form), data.task).eval().model
+    return technique.bind(backbone.build(data.task, technique.output_type), data.task).eval().model
 
 
 def log_likelihood(network, before: list[int], label: list[int]) -> float:

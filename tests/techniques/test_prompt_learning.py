@@ -38,7 +38,7 @@ def test_length__up_to_the_last_position_and_no_further(
         data.load()
         data.connect(network, 0)
         technique.prepare(data)
-        return technique.attach(network.build(data.task), data.task), data
+        return technique.bind(network.build(data.task), data.task), data
 
     technique, data = attached(POSITIONS - 10)
     batch = next(iter(data.test_dataloader()))
@@ -63,7 +63,7 @@ def test_generation__ends_at_the_last_position(
     data.connect(network, 0)
     technique = TECHNIQUES[name]()
     technique.prepare(data)
-    technique.attach(network.build(data.task), data.task).eval()
+    technique.bind(network.build(data.task), data.task).eval()
     batch = next(iter(data.test_dataloader()))
     technique.model.network.generation_config.eos_token_id = None  # it writes as long as it may
     texts = technique.model.generate(batch, 30)
@@ -80,5 +80,5 @@ def test_mend__never_says_a_length_below_two(
     data.connect(network, 0)
     technique.prepare(data)
     with pytest.raises(Incompatible) as caught:
-        technique.attach(network.build(data.task), data.task)
+        technique.bind(network.build(data.task), data.task)
     assert caught.value.mend == "set fewer tokens"

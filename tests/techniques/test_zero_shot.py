@@ -20,7 +20,7 @@ def texts(tiny_bert, reviews):
 
 def attach(technique, backbone, data):
     technique.prepare(data)
-    return technique.attach(backbone.build(data.task, technique.form), data.task).eval()
+    return technique.bind(backbone.build(data.task, technique.output_type), data.task).eval()
 
 
 def test_logits__are_scaled_cosines_with_the_mean_of_the_templates(texts):

@@ -66,7 +66,7 @@ def test_validation_loss__is_weighted_and_keeps_a_nan() -> None:
         def metrics(self) -> nn.Module:
             return nn.Identity()
 
-    technique = FullFineTuning().attach(model(), Task())
+    technique = FullFineTuning().bind(model(), Task())
     loss = technique.validation_loss
     loss.update(torch.tensor(1.0), weight=8)
     loss.update(torch.tensor(4.0), weight=4)
@@ -113,5 +113,5 @@ def test_costs__are_measured_in_the_precision_of_the_run() -> None:
     batch = {"inputs": {"input": torch.ones(2, 2)}, "index": torch.arange(2)}
     latency(Task(), model(), batch, Context, repeats=1)
     assert len(entered) == 3
-    flops(FullFineTuning().attach(model(), Task()), batch, Context)
+    flops(FullFineTuning().bind(model(), Task()), batch, Context)
     assert len(entered) == 5

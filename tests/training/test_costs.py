@@ -30,7 +30,7 @@ class Task:
 def technique() -> FullFineTuning:
     network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
     model = TaskModel(network, [("0", ["0"])], head=["2"])
-    return FullFineTuning().attach(model, Task())
+    return FullFineTuning().bind(model, Task())
 
 
 BATCH = {"inputs": {"input": torch.ones(8, 64)}, "index": torch.arange(8)}

@@ -61,7 +61,7 @@ def _tokens() -> Any:
 @torch.no_grad()
 def test_merged_in_bfloat16_through_30_layers_is_rounding(deep: Callable[[str], TaskModel]) -> None:
     model, technique = deep("bfloat16"), LoRA()
-    technique.attach(model, classes()).eval()
+    technique.bind(model, classes()).eval()
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -82,7 +82,7 @@ def test_merged_in_bfloat16_through_30_layers_is_rounding(deep: Callable[[str], 
 def test_layers_merge_exactly_in_any_precision(
         deep: Callable[[str], TaskModel], technique: Any, dtype: str) -> None:
     model = deep(dtype)
-    technique.attach(model, classes()).eval()
+    technique.bind(model, classes()).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
     check_layers(technique, model, BATCH)
@@ -97,7 +97,7 @@ def test_a_layer_that_merges_wrongly_fails_before_training(
         deep: Callable[[str], TaskModel], monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     """An update that is 15% too large, in the weights alone."""
     model, technique, right = deep(dtype), LoRA(), Linear.get_delta_weight
-    technique.attach(model, classes()).eval()
+    technique.bind(model, classes()).eval()
     monkeypatch.setattr(Linear, "get_delta_weight", lambda *args: 1.15 * right(*args))
     with pytest.raises(GuardFailed, match=r"differ by .* before training"):
         check_layers(technique, model, BATCH)
@@ -106,5 +106,5 @@ def test_a_layer_that_merges_wrongly_fails_before_training(
 @torch.no_grad()
 def test_a_technique_that_does_not_merge_is_not_asked_to(deep: Callable[[str], TaskModel]) -> None:
     model, technique = deep("float32"), BottleneckAdapter()
-    technique.attach(model, classes()).eval()
+    technique.bind(model, classes()).eval()
     check_layers(technique, model, BATCH)

@@ -95,7 +95,7 @@ def head_alone(run: Run) -> CachedHead:
            and not name.startswith(("__", "_abc_"))]
     if run.plain:
         raise NotApplicable("--plain")
-    if run.data.task.form != "vector":
+    if run.data.task.output_type != "vector":
         raise NotApplicable("its outputs are no vector an example")
     if own:
         raise NotApplicable(f"{type(technique).__name__} has its own {own[0]}")

@@ -77,7 +77,7 @@ class _Stack:
                 self.seeds[run.seed] = self._another(run, first, report)
             seed = self.seeds[run.seed]
             if run is not first:
-                run.technique.attach(model, first.data.task)
+                run.technique.bind(model, first.data.task)
             if run.settings.precision != first.settings.precision:  # `auto`, and not built itself
                 hardware.suit(run, model, report)
             # of its own: what it clears at its end the others still need

@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from ftlab.backbones.find_blocks import find_blocks
-from ftlab.backbones.forms.pooled import headless
+from ftlab.backbones.heads.pooled import headless
 from ftlab.backbones.load_pretrained import Checkpoint
 from ftlab.backbones.pooling import Pooling, pool
 from ftlab.backbones.preprocessing import Vocabulary
@@ -53,7 +53,7 @@ class EmbeddingModel(TaskModel):
 
     @property
     def logit_scale(self) -> float | None:
-        """What the network was trained to multiply cosine similarities by, if it was."""
+        """The factor on cosine similarities with which the network was trained, if any."""
         return None
 
     def embed(self, inputs: dict[str, Any]) -> Tensor:
@@ -152,7 +152,7 @@ class DualEncoder(EmbeddingModel):
 
 
 def build_embedding(checkpoint: Checkpoint, pooling: Pooling | None) -> TaskModel:
-    """The model of the form `embedding`.
+    """Build the model whose output type is `embedding`.
 
     Args:
         checkpoint: of a text encoder or decoder, or of a dual encoder (CLIP, SigLIP).

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ftlab.backbones.base import TaskSpec
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
-from ftlab.backbones.forms.pooled import feature_width, head_paths, headless, renew
+from ftlab.backbones.heads.pooled import feature_width, head_paths, headless, renew
 from ftlab.backbones.load_pretrained import Checkpoint
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel, initialise_linear
 from ftlab.errors import Incompatible
@@ -46,7 +46,7 @@ class TokenHead(nn.Module):
 
 
 def build_tokens(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
-    """The model of a task of the form `tokens`.
+    """Build the model of a task whose output type is `tokens`.
 
     Raises:
         Incompatible: an encoder-decoder for which transformers has no such network.

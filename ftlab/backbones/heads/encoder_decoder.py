@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from ftlab.backbones.find_blocks import find_blocks
-from ftlab.backbones.forms.generation import written
+from ftlab.backbones.heads.generation import written
 from ftlab.backbones.load_pretrained import Checkpoint, quiet
 from ftlab.backbones.task_model import IGNORED, Batch, LogitsModel
 from ftlab.errors import InputError
@@ -98,7 +98,7 @@ def _check_decoder_ids(network: Any, label: str) -> None:
 
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
-    """What the decoder reads to write `labels` (B, T): the start token, then each label before."""
+    """Make the decoder's inputs for `labels` (B, T): the start token, then each label before."""
     shifted = labels.new_full(labels.shape, start)
     shifted[:, 1:] = labels[:, :-1]
     return shifted.masked_fill(shifted == IGNORED, pad)

@@ -15,8 +15,8 @@ from torchvision.ops import box_convert
 from ftlab.backbones.base import TaskSpec
 from ftlab.backbones.export_code import CodeLines
 from ftlab.backbones.find_blocks import find_blocks
-from ftlab.backbones.forms.detection_model import DetectionModel, Keep, wanted
-from ftlab.backbones.forms.pooled import renew
+from ftlab.backbones.heads.detection_model import DetectionModel, Keep, wanted
+from ftlab.backbones.heads.pooled import renew
 from ftlab.backbones.load_pretrained import Checkpoint, empty_network
 from ftlab.backbones.task_model import Batch, Outputs
 from ftlab.errors import Incompatible
@@ -96,9 +96,9 @@ def _in_float32(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.float() if value.is_floating_point() else value
     if isinstance(value, dict):
-        return {name: _in_float32(each) for name, each in value.items()}
+        return {name: _in_float32(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_in_float32(each) for each in value)
+        return type(value)(_in_float32(item) for item in value)
     return value
 
 
@@ -122,16 +122,16 @@ def detections(logits: Tensor, boxes: Tensor, classes: int,
         scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
         scores, queries = scores.sort(dim=1, descending=True)
         labels = labels.gather(1, queries)
-    found = []
+    kept = []
     for score, label, query, box in zip(scores, labels, queries, boxes, strict=True):
         count = min(keep.most, int((score >= keep.score).sum()))
-        found.append({"boxes": box[query[:count]], "scores": score[:count],
+        kept.append({"boxes": box[query[:count]], "scores": score[:count],
                       "labels": label[:count]})
-    return found
+    return kept
 
 
 def build_boxes(checkpoint: Checkpoint, task: TaskSpec) -> TransformersDetector:
-    """The model of a task of the form `boxes`.
+    """Build the model of a task whose output type is `boxes`.
 
     Queries with noisy objects (RT-DETR's denoising) are left out: they are drawn at random, exist
     in training alone, and would stop wherever a technique freezes the first block.

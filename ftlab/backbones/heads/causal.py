@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from ftlab.backbones.find_blocks import find_blocks
-from ftlab.backbones.forms.generation import written
+from ftlab.backbones.heads.generation import written
 from ftlab.backbones.load_pretrained import Checkpoint, quiet
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import Incompatible
@@ -106,12 +106,12 @@ class CausalModel(TaskModel):
                 "position_ids": restarting_positions(inputs["segments"])}
 
     def _require_packing(self) -> None:
-        own = self.get_submodule(self._trunk)
+        trunk = self.get_submodule(self._trunk)
         if self._packs is None:
-            self._packs = packs(own)
+            self._packs = packs(trunk)
         if not self._packs:
             raise Incompatible(
-                f"{type(own).__name__} lets packed examples see each other: it does not "
+                f"{type(trunk).__name__} lets packed examples see each other: it does not "
                 "keep to positions that restart", "set packing: false")
 
 
@@ -135,8 +135,8 @@ def build_causal(checkpoint: Checkpoint, auto: Any) -> CausalModel:
 
 def _greedy(shipped: GenerationConfig, tokenizer: Any) -> GenerationConfig:
     """Only how a text ends is kept: sampling, beams and penalties would differ between models."""
-    own = shipped.eos_token_id
-    ends = sorted({*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None})
+    end = shipped.eos_token_id
+    ends = sorted({*(end if isinstance(end, list) else [end]), tokenizer.eos_token_id} - {None})
     return GenerationConfig(do_sample=False, num_beams=1, use_cache=True, eos_token_id=ends or None,
                             pad_token_id=tokenizer.pad_token_id)
 
@@ -161,7 +161,7 @@ def restarting_positions(segments: Tensor) -> Tensor:
 
 
 def packs(network: Any) -> bool:
-    """Whether examples in one row are computed as if each were alone, tried on seven tokens.
+    """Return whether examples in one row are computed as if alone, tried on seven tokens.
 
     Some architectures derive positions from the mask alone (OPT, BLOOM) or carry a state along
     the row (Mamba).

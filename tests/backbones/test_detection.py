@@ -6,7 +6,7 @@ import torch
 import transformers as hf
 from detection import DETECTORS
 
-from ftlab.backbones.forms.detection import TransformersDetector
+from ftlab.backbones.heads.detection import TransformersDetector
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.load_pretrained import quiet
 from ftlab.data.box_augment import BoxAugment
@@ -24,7 +24,7 @@ PROCESSORS = {"yolos": hf.YolosImageProcessor, "detr": hf.DetrImageProcessor,
 
 
 class Boxes:
-    form = "boxes"
+    output_type = "boxes"
     auto_classes = ("AutoModelForObjectDetection",)
     outputs = 3
 

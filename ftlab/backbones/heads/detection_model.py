@@ -1,4 +1,4 @@
-"""What a model of the form `boxes` takes and gives, whichever library its network is from.
+"""The contract of a detector: what a model of boxes takes and gives, from whichever library.
 
 A target is a list of one mapping an image: `boxes` (N, 4), float, x1 y1 x2 y2 in pixels of the
 input; `labels` (N,), from 0; `ignored` (N,), bool, for objects that neither train nor count.
@@ -58,7 +58,7 @@ class DetectionModel(TaskModel):
         return {**self.inputs(batch), "targets": wanted(batch), "detect": not self.training}
 
     def comparable(self, outputs: Outputs) -> list[Tensor]:
-        """What the heads say of every place: what is picked from it jumps."""
+        """The heads' outputs at every place: detections picked from them would jump."""
         return tensors(outputs["raw"])
 
 

@@ -14,7 +14,7 @@ FAMILIES = sorted(TEXT.keys() - {"bart"})
 
 
 class Tokens:
-    form = "tokens"
+    output_type = "tokens"
     auto_classes = ("AutoModelForTokenClassification",)
     outputs = 5
 

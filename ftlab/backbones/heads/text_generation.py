@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ftlab.backbones.base import TaskSpec
-from ftlab.backbones.forms.causal import build_causal
-from ftlab.backbones.forms.ctc import build_ctc
-from ftlab.backbones.forms.encoder_decoder import build_encoder_decoder
+from ftlab.backbones.heads.causal import build_causal
+from ftlab.backbones.heads.ctc import build_ctc
+from ftlab.backbones.heads.encoder_decoder import build_encoder_decoder
 from ftlab.backbones.load_pretrained import Checkpoint
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
@@ -19,7 +19,7 @@ _BUILDERS = {
 
 
 def build_text(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
-    """The model of a task of the form `text`, by the first Auto class that has one.
+    """Build the model of a task whose output type is `text`, by the first Auto class that has one.
 
     Raises:
         Incompatible: the architecture writes no texts of the task's kind.

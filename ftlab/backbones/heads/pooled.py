@@ -18,7 +18,7 @@ from ftlab.errors import Incompatible
 
 def build_vector(checkpoint: Checkpoint, task: TaskSpec, pooling: Pooling | None,
                  head_dropout: float) -> TaskModel:
-    """The model of a task of the form `vector`.
+    """Build the model of a task whose output type is `vector`.
 
     Args:
         checkpoint: the network.
@@ -71,7 +71,7 @@ def _headless_class(config: Any, label: str) -> Any:
 
 
 def head_paths(network: nn.Module) -> list[str]:
-    """What a classification class has beside its base model, the largest child."""
+    """The parts of a classification class beside its base model, which is the largest child."""
     sizes = {name: sum(p.numel() for p in child.parameters())
              for name, child in network.named_children()}
     base = getattr(network, "base_model_prefix", "")
@@ -89,7 +89,7 @@ def renew(network: Any, path: str) -> None:
 
 
 def feature_width(config: Any, label: str) -> int:
-    """Of the features that the headless network returns."""
+    """The width of the features that the headless network returns."""
     for name in ("hidden_size", "d_model", "hidden_dim"):
         if isinstance(width := getattr(config, name, None), int):
             return width

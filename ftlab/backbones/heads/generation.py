@@ -1,4 +1,4 @@
-"""What networks that generate text share."""
+"""The parts that networks which generate text share."""
 
 from __future__ import annotations
 
