@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,17 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.export_code import PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
-from ftlab.errors import InputError
-from ftlab.tasks.class_names import metric_keys
+from ftlab.tasks.class_names import flattened
+from ftlab.tasks.metric import LOSS, Metric, Records, find, fresh
 from ftlab.tasks.same_prediction import alike
 from ftlab.tasks.spelling import renamed
-from ftlab.tracking.mlflow_values import name_of
-from ftlab.wording import closest
+from ftlab.tracking.metric_facts import MetricFacts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,11 +44,6 @@ class Task(ABC):
     """Whether an example has one class of several, which its records name."""
     problem_type: ClassVar[str | None] = None
     """What transformers calls a task of the form `vector` in a network's config."""
-
-    @property
-    def specimens(self) -> Sequence[Any]:
-        """A few raw labels that `fit` takes, so that `metrics` can be asked before there are data."""
-        return ()
 
     @property
     def default_metric(self) -> str:
@@ -133,21 +126,30 @@ class Task(ABC):
         return model(batch) if outputs is None else outputs
 
     @abstractmethod
-    def metrics(self) -> MetricCollection:
-        """Fresh metrics, updated with `update(predictions, target)`; keys without split prefix.
+    def metrics(self) -> list[Metric]:
+        """Metrics of the task besides `loss`; may be asked before `fit`."""
 
-        Vector-valued metrics (per class) are flattened by `scalars`, see `naming.flattened`.
-        """
+    @property
+    def metric_classes(self) -> Sequence[str]:
+        """Classes that metrics have a value of each; empty before `fit`, or where there are none."""
+        return ()
+
+    def collection(self) -> MetricCollection:
+        """Build the objects that measure `metrics`, updated with `update(predictions, target)`."""
+        return MetricCollection(fresh(self.metrics()))
+
+    def facts(self) -> dict[str, MetricFacts]:
+        """Facts about the metrics by name, `loss` among them, for the record of a cell."""
+        return {metric.name: metric.facts for metric in (LOSS, *self.metrics())}
 
     def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric (name without split prefix, or `loss`) is better.
-
-        The classes in `metrics` say it; a member states it where that would cost building them.
+        """Look up whether more of a metric (name without split prefix, or `loss`) is better.
 
         Raises:
             InputError: there is no such metric.
         """
-        return direction(metric, {}, self)
+        every = (LOSS, *self.metrics())
+        return find(every, metric, self.metric_classes, type(self).__name__).higher_is_better
 
     def unmeasurable(self, metric: str, targets: Sequence[Any]) -> str:
         """The reason why a split leaves a metric without a value that predictions could change.
@@ -162,29 +164,37 @@ class Task(ABC):
         return ""
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Computed metrics, `loss` among them, as plain numbers."""
-        return {name: float(value) for name, value in computed.items()}
+        """Computed metrics, `loss` among them, as plain numbers, see `class_names.flattened`."""
+        return flattened(computed, self.metric_classes)
 
     @abstractmethod
     def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Columns `target`, `prediction`, `scores` of the prediction records of a batch."""
 
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        """What each example adds to a metric, (N,): see `jackknife.pseudovalues`.
-
-        It needs no `fit`: the records say all.
+    def contributions(self, metric: str, records: Records) -> NDArray[np.float64] | None:
+        """Look up what each example adds to a metric, (N,); see `Metric.per_example`.
 
         Args:
             metric: name without split prefix.
-            records: of a whole split.
+            records: of a whole split; no `fit` is needed.
 
         Returns:
-            None where the records do not tell, or where a metric is no function of sums.
+            None for a metric that says nothing of it.
         """
-        return None
+        entry = next((each for each in self.metrics() if each.name == metric), None)
+        return None if entry is None or entry.per_example is None else entry.per_example(records)
 
-    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+    def right(self, records: Records) -> NDArray[np.float64] | None:
+        """Tell right predictions (1) from wrong ones (0), (N,), by the first metric that does.
+
+        Returns:
+            None where none of the metrics calls a prediction right or wrong.
+        """
+        names = [metric.name for metric in self.metrics() if metric.right_or_wrong]
+        found = (self.contributions(name, records) for name in names)
+        return next((values for values in found if values is not None), None)
+
+    def figures(self, records: Records) -> dict[str, Figure]:
         """Figures of a test split's prediction records, by name."""
         return {}
 
@@ -231,66 +241,3 @@ class Task(ABC):
     def stack(targets: Sequence[Any]) -> Any:
         """Targets of a batch as one tensor; a task with ragged targets overrides it."""
         return torch.as_tensor(targets)
-
-
-def direction(metric: str, known: Mapping[str, bool], task: Task,
-              families: Mapping[str, bool] | None = None, classes: Sequence[str] = ()) -> bool:
-    """Look up whether more of a metric is better, for `Task.higher_is_better`.
-
-    Args:
-        metric: name without split prefix.
-        known: name -> whether more is better, `loss` excepted.
-        task: its `metrics` may measure more, where a class of a user's adds to them.
-        families: prefixes of metrics per class, for instance `f1` of `f1/<class>`.
-        classes: their names; empty before `fit`, when any is taken for known.
-
-    Raises:
-        InputError: there is no such metric, or its class states no direction.
-    """
-    gone = _dropped(task)
-    known = {"loss": False, **{name: up for name, up in known.items() if name not in gone}}
-    families = {name: up for name, up in (families or {}).items() if name not in gone}
-    keys = metric_keys(classes)
-    family, _, name = metric.partition("/")
-    if family in families and (name in keys if keys else name):
-        return families[family]
-    if metric in known:
-        return known[metric]
-    added = {part: measured for part, measured in _measured(task).items()
-             if part not in families and part not in known}
-    if family in added:  # with a name behind it where it has a value per class
-        upwards = added[family].higher_is_better
-        if upwards is None:
-            raise InputError(f"metric {family!r}: {type(added[family]).__name__} does not say "
-                             "whether more of it is better",
-                             "take a subclass of it with higher_is_better = True or False")
-        return bool(upwards)
-    every = [*known, *added, *(f"{prefix}/{key}" for prefix in families for key in keys)]
-    close = [f"{family}/{key}" for key, label in zip(keys, classes, strict=True)
-             if family in families and name_of(label) == name]  # which stands under another key
-    close += closest(metric, every)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    choices = [*known, *added, *(f"{prefix}/<class>" for prefix in families)]
-    raise InputError(f"unknown metric {metric!r}",
-                     f"{hint}{type(task).__name__} has: {', '.join(choices)}")
-
-
-def _measured(task: Task, of: type[Task] | None = None) -> dict[str, Metric]:
-    """Metrics that a task's `metrics` measure, or those of a base class, by name.
-
-    A class that computes several says its `parts`.
-    """
-    fitted = copy.deepcopy(task)
-    if task.specimens:
-        fitted.fit(task.specimens)
-    return {part: metric for name, metric in (of or type(task)).metrics(fitted).items()
-            for part in getattr(metric, "parts", (name,))}
-
-
-def _dropped(task: Task) -> set[str]:
-    """Metrics of a class of which a user's task overrides `metrics`, and measures others instead."""
-    says: type[Task] = next(each for each in type(task).__mro__
-                            if issubclass(each, Task) and "higher_is_better" in vars(each))
-    if says is Task or type(task).metrics is says.metrics:
-        return set()
-    return _measured(task, says).keys() - _measured(task).keys()

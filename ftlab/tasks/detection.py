@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import Form
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
-from ftlab.tasks.base import Predictions, Task, direction
+from ftlab.tasks.base import Predictions, Task
 from ftlab.tasks.boxes import Box, precision_recall, same_boxes
-from ftlab.tasks.class_names import absent_class, flattened, unseen
-from ftlab.tasks.detection_metrics import PER_CLASS, WHOLE, BoxPrecision
+from ftlab.tasks.class_names import absent_class, unseen
+from ftlab.tasks.detection_metrics import WHOLE, detection_metrics
 from ftlab.tasks.losses.base import at_least_float32
+from ftlab.tasks.metric import Metric, Records
 from ftlab.tasks.spelling import Classes
 
 if TYPE_CHECKING:
@@ -51,10 +51,6 @@ class Detection(Task):
 
     def __init__(self) -> None:
         self._known = Classes()
-
-    @property
-    def specimens(self) -> Sequence[Any]:
-        return ([Box("0", (0.0, 0.0, 1.0, 1.0))],)
 
     @property
     def default_metric(self) -> str:
@@ -111,29 +107,19 @@ class Detection(Task):
         """Detections of each image: `boxes`, `scores`, `labels`."""
         return (model(batch) if outputs is None else outputs)["detections"]
 
-    def metrics(self) -> MetricCollection:
-        return MetricCollection({"boxes": BoxPrecision(self.outputs)})
+    def metrics(self) -> list[Metric]:
+        return detection_metrics(lambda: self.outputs)
 
-    def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric is better; `map_50/<class>` and its like are known too.
-
-        Raises:
-            InputError: there is no such metric.
-        """
-        return direction(metric, dict.fromkeys(WHOLE, True), self,
-                         dict.fromkeys(PER_CLASS, True), self._known.names)
+    @property
+    def metric_classes(self) -> Sequence[str]:
+        return self._known.names
 
     def unmeasurable(self, metric: str, targets: Sequence[Mapping[str, Tensor]]) -> str:
         present = {self.classes[label] for target in targets
                    for label in target["labels"][~target["ignored"]].tolist()}
         if metric in WHOLE and not present:
             return f"none of the {len(targets)} images has an object"
-        return absent_class(metric, PER_CLASS, self.classes, present)
-
-    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Computed metrics as plain numbers; those a class where the split has objects of it."""
-        vectors = {f"{family}_per_class": family for family in PER_CLASS}
-        return flattened(computed, vectors, self.classes)
+        return absent_class(metric, self.classes, present)
 
     def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Objects, detections and their scores, in pixels of the image as it was given."""
@@ -153,7 +139,7 @@ class Detection(Task):
         return [{"label": self.classes[label], "box": corners}
                 for corners, label in zip(boxes.tolist(), labels.tolist(), strict=True)]
 
-    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+    def figures(self, records: Records) -> dict[str, Figure]:
         """Precision against recall at an intersection over union of 0.5, a line a class."""
         # matplotlib takes a quarter of a second to import; most processes draw nothing
         from matplotlib.figure import Figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -11,15 +11,27 @@ import torch
 from torch import Tensor, distributed
 from torchmetrics.detection import MeanAveragePrecision
 
+from ftlab.tasks.metric import Metric
+
 WHOLE = ("map", "map_50", "map_75", "mar_100")
-PER_CLASS = ("map", "map_50")
+"""Metrics over all classes."""
+
+
+def detection_metrics(classes: Callable[[], int]) -> list[Metric]:
+    """Metrics of boxes of so many classes."""
+
+    def make() -> BoxPrecision:
+        return BoxPrecision(classes())
+
+    names = (*WHOLE, "map/<class>", "map_50/<class>")
+    return [Metric(name, make, True, "share") for name in names]
 
 
 class BoxPrecision(MeanAveragePrecision):
     """torchmetrics' mean average precision, with figures a class in the order of the task.
 
     `compute` gives `map` (intersection over union 0.5 to 0.95), `map_50`, `map_75`, `mar_100`,
-    and `map_per_class` and `map_50_per_class` (C,); not a number where there are no objects,
+    and `map/<class>` and `map_50/<class>` (C,); not a number where there are no objects,
     of any class or of one.
 
     Ignored objects are what COCO calls crowds: a detection that lies by half (or the threshold's
@@ -28,8 +40,6 @@ class BoxPrecision(MeanAveragePrecision):
     Args:
         classes: how many there are.
     """
-
-    parts = WHOLE
 
     def __init__(self, classes: int) -> None:
         # torchmetrics' own thresholds are float32: a recall of exactly 0.3 would miss its place
@@ -55,7 +65,7 @@ class BoxPrecision(MeanAveragePrecision):
         numbers = {name: value.where(value >= 0, torch.nan) for name, value in whole.items()}
         precision = result["precision"][:, :, :, 0, -1]  # thresholds, recalls, classes
         for name, part in (("map", precision), ("map_50", precision[:1])):
-            numbers[f"{name}_per_class"] = self._by_class(result["classes"].reshape(-1), part)
+            numbers[f"{name}/<class>"] = self._by_class(result["classes"].reshape(-1), part)
         return numbers
 
     def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:

@@ -44,8 +44,6 @@ class Rouge(Metric):
     with unequal numbers of examples would wait for each other for ever.
     """
 
-    higher_is_better = True
-    parts = ROUGE
     full_state_update = False
     sums: Tensor
     examples: Tensor
