@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 
 from ftlab.errors import InputError
 from ftlab.studies import provenance
-from ftlab.studies.components import build
 from ftlab.studies.coordinator import FLUSH, need
 from ftlab.studies.dispatch import Job, Jobs, Signals, closing, dispatch
 from ftlab.studies.display import Display
@@ -25,6 +24,7 @@ from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.plan import Plan, PlannedCell, plan, writable
 from ftlab.studies.shared_process import LARGEST, gather, together_of
 from ftlab.studies.study import Cell
+from ftlab.studies.study_tasks import StudyTasks
 from ftlab.sweeps.check_sampler import rehearse
 from ftlab.sweeps.display import SweepDisplay
 from ftlab.sweeps.progress import CellProgress, Direction
@@ -33,6 +33,7 @@ from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_job import Trial, pack_folder
 from ftlab.sweeps.trial_queue import LEASE, LeasedTrial, TrialQueue
+from ftlab.tracking.metric_facts import to_tag
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.sweeps import SweepTracker
 from ftlab.tracking.tracker import Status
@@ -49,11 +50,13 @@ class SweepOutcome:
         standings: of every cell.
         failures: one line each: which trial, why, where its output is.
         over: whether every cell's budget is spent; else time was up.
+        better: direction of the first objective.
     """
 
     standings: list[CellProgress]
     failures: list[str] = field(default_factory=list)
     over: bool = True
+    better: Direction = "maximize"
 
 
 def run_sweep(
@@ -100,23 +103,24 @@ def run_sweep(
         for note in (*made.notes, *sweep.notes):
             display.note(note)
         signals.deferred = True
-        trials = _Trials(sweep, made, board, tracker, engine, Path(results), display)
+        trials = _Trials(sweep, made, board, tracker, engine, Path(results), display,
+                         better[0])
         with closing(trials.close, display.note):
             trials.open()
             dispatch(engine, trials, signals)
-        return SweepOutcome(board.standing(), trials.failures, board.over())
+        return SweepOutcome(board.standing(), trials.failures, board.over(), better[0])
     finally:
         signals.restore()
         engine.close()
 
 
 def directions(sweep: Sweep) -> list[Direction]:
-    """Of each objective: costs are minimised, of a metric the task knows.
+    """Direction of each objective: costs are minimised, a metric as its task states.
 
     Raises:
         InputError: a task has no such metric, or it is better higher in one and lower in another.
     """
-    tasks = [build(cell.data).task for cell in sweep.study.cells]
+    tasks = list(StudyTasks(sweep.study).values())
     found: list[Direction] = []
     for name in sweep.objectives:
         metric = name.removeprefix("val/")
@@ -132,7 +136,7 @@ class _Trials(Jobs):
     """The trials of a sweep as jobs: each seed of a trial is one."""
 
     def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: SweepTracker,
-                 engine: Engine, results: Path, display: Display) -> None:
+                 engine: Engine, results: Path, display: Display, better: Direction) -> None:
         self.sweep, self.board, self.tracker = sweep, board, tracker
         self.engine, self.display = engine, display
         self.planned = {p.cell.key.config: p for p in made.cells}
@@ -145,7 +149,7 @@ class _Trials(Jobs):
         self.steps = isinstance(sweep.make_pruner(), WilcoxonPruner)
         self.environment = json.dumps(provenance.here(), sort_keys=True)
         self.parents: dict[str, str] = {}
-        self.better = directions(sweep)[0]
+        self.better = better
         self.cells = [planned.cell.key for planned in made.cells]
 
     def open(self) -> None:
@@ -163,8 +167,8 @@ class _Trials(Jobs):
     def _open_parents(self) -> None:
         study = self.sweep.study
         self.tracker.open_study(study.name, {"mlflow.note.content": study.question})
-        self.parents = {key.config: self.tracker.open_sweep(key, self.sweep.name)
-                        for key in self.cells}
+        self.parents = {key.config: self.tracker.open_sweep(
+            key, self.sweep.name, to_tag(self.planned[key.config].facts)) for key in self.cells}
 
     def next(self) -> Job | None:
         if self.begun:

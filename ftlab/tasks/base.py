@@ -1,4 +1,4 @@
-"""What every task is: form, loss, metrics and prediction records."""
+"""Contract of a task: head, loss, metrics and prediction records."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Predictions = Any
-"""What metrics and records read: the outputs, or texts where the model generates."""
+"""Input of metrics and records: the outputs, or texts where the model generates."""
 
 
 class Task(ABC):
-    """What is predicted. It learns from the training labels what there is, then encodes labels.
+    """Task: learns the classes or the scale of the training labels, then encodes labels.
 
-    A task is made without data; `fit` tells it the training labels, after which `outputs`,
+    A task is made without data; `fit` gives it the training labels, after which `outputs`,
     `encode`, `loss`, `metrics` and `records` may be used.
     """
 
@@ -41,7 +41,7 @@ class Task(ABC):
     """transformers Auto classes whose own head fits, the preferred first."""
 
     one_class: ClassVar[bool] = False
-    """Whether an example has one class of several, which its records name."""
+    """True where an example has one class of several, which its records name."""
     problem_type: ClassVar[str | None] = None
     """What transformers calls a task of the form `vector` in a network's config."""
 
@@ -61,7 +61,7 @@ class Task(ABC):
 
     @property
     def names(self) -> Sequence[str]:
-        """What each output stands for; empty where outputs have no names."""
+        """Name of each output; empty where outputs have no names."""
         return ()
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Task(ABC):
         return renamed(label, classes, where)
 
     def stratum(self, label: Any) -> Hashable | None:
-        """What splits are stratified by; None where there is nothing to stratify by."""
+        """Key by which splits are stratified; None where there is nothing to stratify by."""
         return None
 
     @abstractmethod
@@ -111,12 +111,12 @@ class Task(ABC):
         return None
 
     def weight(self, batch: Batch) -> float:
-        """How many units `loss` is the mean of: examples, or tokens, or their weights' sum."""
+        """Number of units that `loss` is the mean of: examples, tokens, or their weights' sum."""
         return len(batch["index"])
 
     def predict(self, model: TaskModel, batch: Batch,
                 outputs: Outputs | None = None) -> Predictions:
-        """What a user of the model gets for a batch; metrics and records read it.
+        """Predict what a user of the model gets for a batch; metrics and records read it.
 
         Args:
             model: in eval mode.
@@ -181,7 +181,7 @@ class Task(ABC):
         Returns:
             None for a metric that says nothing of it.
         """
-        entry = next((each for each in self.metrics() if each.name == metric), None)
+        entry = next((entry for entry in self.metrics() if entry.name == metric), None)
         return None if entry is None or entry.per_example is None else entry.per_example(records)
 
     def right(self, records: Records) -> NDArray[np.float64] | None:
@@ -191,15 +191,15 @@ class Task(ABC):
             None where none of the metrics calls a prediction right or wrong.
         """
         names = [metric.name for metric in self.metrics() if metric.right_or_wrong]
-        found = (self.contributions(name, records) for name in names)
-        return next((values for values in found if values is not None), None)
+        columns = (self.contributions(name, records) for name in names)
+        return next((values for values in columns if values is not None), None)
 
     def figures(self, records: Records) -> dict[str, Figure]:
         """Figures of a test split's prediction records, by name."""
         return {}
 
     def summary(self) -> dict[str, Any]:
-        """What a reader of the run wants to know of the labels (classes, counts)."""
+        """Summary of the labels for a reader of the run (classes, counts)."""
         return {}
 
     def table(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -228,7 +228,7 @@ class Task(ABC):
 
     def agrees(self, given: Mapping[str, Any], expected: Mapping[str, Any],
                tolerance: float) -> bool:
-        """Whether two prediction records of an example (without target) say the same.
+        """Compare two prediction records of an example (without target).
 
         Args:
             given: `prediction`, and `scores` where they are compared too.

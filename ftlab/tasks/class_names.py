@@ -83,20 +83,20 @@ def plain(value: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
-def unseen(what: str, name: str, known: Sequence[str]) -> InputError:
+def unseen(what: str, name: str, classes: Sequence[str]) -> InputError:
     """The error for a class that train does not have, and the one that it may have been.
 
     Args:
         what: place and kind, for instance `test split, row 3: label`.
         name: of the class.
-        known: the classes that train has.
+        classes: those that train has.
     """
-    more = f" and {len(known) - 10} more" if len(known) > 10 else ""
-    like = next((other for other in known if _loose(other) == _loose(name)), None)
+    more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
+    like = next((other for other in classes if _loose(other) == _loose(name)), None)
     hint = f", which has {like!r}" if like is not None else ""
     return InputError(f"{what} {name!r} does not occur in train{hint}",
                       "mend the label or add training examples of it; train has: "
-                      f"{', '.join(known[:10])}{more}")
+                      f"{', '.join(classes[:10])}{more}")
 
 
 def _loose(name: str) -> str:

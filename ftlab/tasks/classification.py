@@ -75,9 +75,9 @@ class Classification(Task):
         classes = Classes(class_name(label, f"training label {i}")
                           for i, label in enumerate(labels))
         if len(classes.names) < 2:
-            found = f"only {classes.names[0]!r}" if classes.names else "none"
+            names = f"only {classes.names[0]!r}" if classes.names else "none"
             raise InputError(
-                f"classification needs at least two classes in train, found {found}",
+                f"classification needs at least two classes in train, found {names}",
                 "name another label column, or train on more examples",
             )
         self._known = classes

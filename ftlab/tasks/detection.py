@@ -62,10 +62,10 @@ class Detection(Task):
         Raises:
             InputError: no image has an object.
         """
-        known = Classes(box.label for boxes in labels for box in boxes if not box.ignored)
-        if not known.names:
+        classes = Classes(box.label for boxes in labels for box in boxes if not box.ignored)
+        if not classes.names:
             raise InputError("no training image has an object", "name annotated images as train")
-        self._known = known
+        self._known = classes
 
     @property
     def classes(self) -> list[str]:
@@ -88,12 +88,12 @@ class Detection(Task):
         for number, (box, place) in enumerate(zip(label, places, strict=True), 1):
             if place is None and not box.ignored:
                 raise unseen(f"{where}, object {number}: class", box.label, self.classes)
-        known = [box for box, place in zip(label, places, strict=True) if place is not None]
+        kept = [box for box, place in zip(label, places, strict=True) if place is not None]
         return {
-            "boxes": torch.tensor([box.corners for box in known]).float().reshape(-1, 4),
+            "boxes": torch.tensor([box.corners for box in kept]).float().reshape(-1, 4),
             "labels": torch.tensor([place for place in places if place is not None],
                                    dtype=torch.long),
-            "ignored": torch.tensor([box.ignored for box in known], dtype=torch.bool),
+            "ignored": torch.tensor([box.ignored for box in kept], dtype=torch.bool),
         }
 
     def named(self, label: Sequence[Box], where: str) -> list[str]:
@@ -124,15 +124,15 @@ class Detection(Task):
     def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Objects, detections and their scores, in pixels of the image as it was given."""
         rows: dict[str, list[Any]] = {"target": [], "prediction": [], "scores": []}
-        for found, true in zip(predictions, target, strict=True):
+        for boxes, true in zip(predictions, target, strict=True):
             scale = true["scale"].repeat(2) if "scale" in true else torch.ones(4)
             scale = scale.to(true["boxes"].device)
             objects = self._objects(true["boxes"] * scale, true["labels"])
             ignored = true["ignored"].tolist()
-            rows["target"].append([each | {"ignored": flag} for each, flag
+            rows["target"].append([box | {"ignored": flag} for box, flag
                                    in zip(objects, ignored, strict=True)])
-            rows["prediction"].append(self._objects(found["boxes"] * scale, found["labels"]))
-            rows["scores"].append(found["scores"].tolist())
+            rows["prediction"].append(self._objects(boxes["boxes"] * scale, boxes["labels"]))
+            rows["scores"].append(boxes["scores"].tolist())
         return rows
 
     def _objects(self, boxes: Tensor, labels: Tensor) -> list[dict[str, Any]]:
@@ -166,11 +166,11 @@ class Detection(Task):
         """A row a box: `id` of its image, `label`, corners and `score`; an empty one without any."""
         corners = ("x1", "y1", "x2", "y2")
         rows: list[tuple[Any, ...]] = []
-        for name, found, scores in zip(columns["id"], columns["prediction"], columns["scores"],
+        for name, boxes, scores in zip(columns["id"], columns["prediction"], columns["scores"],
                                        strict=True):
-            rows += [(name, each["label"], *each["box"], score)
-                     for each, score in zip(found, scores, strict=True)]
-            if not found:
+            rows += [(name, box["label"], *box["box"], score)
+                     for box, score in zip(boxes, scores, strict=True)]
+            if not boxes:
                 rows.append((name, *[None] * 6))
         return {title: [row[place] for row in rows]
                 for place, title in enumerate(("id", "label", *corners, "score"))}

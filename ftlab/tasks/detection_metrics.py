@@ -52,9 +52,9 @@ class BoxPrecision(MeanAveragePrecision):
     def update(self, preds: Sequence[Mapping[str, Tensor]],
                target: Sequence[Mapping[str, Tensor]]) -> None:
         """Detections and targets as `ftlab.backbones.forms.detection_model` describes them."""
-        truth = [{"boxes": each["boxes"], "labels": each["labels"],
-                  "iscrowd": each["ignored"].long()} for each in target]
-        super().update([dict(found) for found in preds], truth)
+        truth = [{"boxes": image["boxes"], "labels": image["labels"],
+                  "iscrowd": image["ignored"].long()} for image in target]
+        super().update([dict(image) for image in preds], truth)
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics by name."""
@@ -74,18 +74,18 @@ class BoxPrecision(MeanAveragePrecision):
         torchmetrics' own makes one an image and state: ranks with unequal numbers of images would
         wait for each other for ever.
         """
-        own = {name: [tensor.cpu() for tensor in getattr(self, name)] for name in self._reductions}
+        states = {name: [tensor.cpu() for tensor in getattr(self, name)] for name in self._reductions}
         ranks: list[Any] = [None] * distributed.get_world_size(process_group)
-        distributed.all_gather_object(ranks, own, group=process_group)
+        distributed.all_gather_object(ranks, states, group=process_group)
         for name in self._reductions:
             # image by image, as one process would have seen them: COCO breaks ties by that order
             images = chain.from_iterable(zip_longest(*(rank[name] for rank in ranks)))
-            setattr(self, name, [each.to(self.device) for each in images if each is not None])
+            setattr(self, name, [image.to(self.device) for image in images if image is not None])
 
     def _by_class(self, present: Tensor, precision: Tensor) -> Tensor:
         values = torch.full((self.classes,), torch.nan)
         for column, label in enumerate(present.tolist()):
-            known = precision[:, :, column]
-            if (known > -1).any():  # -1: the class has no objects
-                values[label] = known[known > -1].mean()
+            values_of = precision[:, :, column]
+            if (values_of > -1).any():  # -1: the class has no objects
+                values[label] = values_of[values_of > -1].mean()
         return values

@@ -1,4 +1,4 @@
-"""How much a written text is like its reference: exact match, ROUGE and BLEU."""
+"""Likeness of a written text and its reference: ROUGE and BLEU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes next in a text: answers to prompts, or plain text."""
+"""Continuations of texts: answers to prompts, or plain text."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class LanguageModelling(Task):
         return MetricCollection(fresh(self.metrics()), compute_groups=False)
 
     def unanswerable(self, responses: Sequence[str]) -> int:
-        """How many have nothing that `final_number` finds, so that no answer can equal it."""
+        """Number of responses in which `final_number` finds nothing, so that no answer can equal it."""
         if self.final_number is None:
             return 0
         find = answer(self.final_number)

@@ -84,11 +84,12 @@ def find(metrics: Sequence[Metric], name: str, classes: Sequence[str], owner: st
         return per_class
     if name in by_name and not name.endswith(PER_CLASS):
         return by_name[name]
-    families = [each.removesuffix(PER_CLASS) for each in by_name if each.endswith(PER_CLASS)]
-    single = [each for each in by_name if not each.endswith(PER_CLASS)]
+    families = [entry.removesuffix(PER_CLASS) for entry in by_name if entry.endswith(PER_CLASS)]
+    single = [entry for entry in by_name if not entry.endswith(PER_CLASS)]
     close = [f"{family}/{key_of}" for key_of, label in zip(keys, classes, strict=True)
              if family in families and name_of(label) == key]  # which stands under another key
-    close += closest(name, [*single, *(f"{each}/{key}" for each in families for key in keys)])
+    per_class_names = [f"{prefix}/{key_of}" for prefix in families for key_of in keys]
+    close += closest(name, [*single, *per_class_names])
     hint = f"did you mean {close[0]!r}? " if close else ""
-    choices = [*single, *(f"{each}{PER_CLASS}" for each in families)]
+    choices = [*single, *(f"{prefix}{PER_CLASS}" for prefix in families)]
     raise InputError(f"unknown metric {name!r}", f"{hint}{owner} has: {', '.join(choices)}")

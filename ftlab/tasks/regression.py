@@ -77,8 +77,8 @@ class Regression(Task):
         # `encode` refuses what is no number, and knows its place
         numbers = [value for label in labels if math.isfinite(value := _number(label))]
         if (len(set(numbers)) == 1 and len(numbers) == len(labels)) or not labels:
-            found = f"all of them {numbers[0]:g}" if numbers else "none"
-            raise InputError(f"regression needs targets that differ in train, found {found}",
+            values = f"all of them {numbers[0]:g}" if numbers else "none"
+            raise InputError(f"regression needs targets that differ in train, found {values}",
                              "name another label column, or train on more examples")
         self._mean = statistics.fmean(numbers) if numbers else 0.0
         self._std = statistics.pstdev(numbers) if numbers else 1.0
@@ -97,7 +97,7 @@ class Regression(Task):
 
     @property
     def mean(self) -> float:
-        """Of the training targets."""
+        """Mean of the training targets."""
         if self._mean is None:
             raise RuntimeError("Regression needs `fit` with the training labels first")
         return self._mean

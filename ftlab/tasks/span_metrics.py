@@ -79,10 +79,10 @@ class SpanScores(torchmetrics.Metric):
     def update(self, logits: Tensor, target: Mapping[str, Any]) -> None:
         """Count the entities and words of a batch."""
         chosen, _ = word_tags(logits, target)
-        for ours, gold in zip(chosen, target["tags"], strict=True):
-            read, meant = names(ours, self.tags), names(gold, self.tags)
-            found, true = spans(read, self.scheme), spans(meant, self.scheme)
-            for counts, entities in ((self.hits, found & true), (self.predicted, found),
+        for tags, gold in zip(chosen, target["tags"], strict=True):
+            read, meant = names(tags, self.tags), names(gold, self.tags)
+            ours, true = spans(read, self.scheme), spans(meant, self.scheme)
+            for counts, entities in ((self.hits, ours & true), (self.predicted, ours),
                                      (self.actual, true)):
                 for _, _, kind in entities:
                     if kind in self.types:  # with the scheme none, a cut word's O may be none
@@ -134,6 +134,6 @@ def _per_sentence(part: list[int], whole: list[int],
 
 
 def _counted(true: Sequence[str], predicted: Sequence[str], scheme: Scheme) -> tuple[int, ...]:
-    found, meant = spans(predicted, scheme), spans(true, scheme)
+    ours, meant = spans(predicted, scheme), spans(true, scheme)
     right = sum(a == b for a, b in zip(true, predicted, strict=True))
-    return len(found & meant), len(found), len(meant), right, len(true)
+    return len(ours & meant), len(ours), len(meant), right, len(true)

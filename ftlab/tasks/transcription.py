@@ -1,4 +1,4 @@
-"""What was said, as text."""
+"""Spoken words as text."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 Unit = Literal["share", "fraction", "error rate", "correlation", "at most one", "non-negative",
@@ -46,11 +47,15 @@ Record = Mapping[str, MetricFacts]
 """Facts by name without split prefix; empty for cells of stores that earlier versions wrote."""
 
 
+TAG = "ftlab.metrics"
+"""Tag of a cell, and of the search of one, that holds its record."""
+
+
 def lookup(metric: str, record: Record) -> MetricFacts | None:
-    """Facts about a metric, `test/f1/<class>` for instance; None where the record has none."""
+    """Facts about a metric, `test/f1/sport` for instance; None where the record has none."""
     name = re.sub("^(test|val|train)/", "", metric)
-    return record.get(name) or record.get(f"{name.partition('/')[0]}{PER_CLASS}"
-                                          if "/" in name else name)
+    family, slash, _ = name.partition("/")
+    return record.get(f"{family}{PER_CLASS}") if slash else record.get(name)
 
 
 def named(metric: str, record: Record) -> str:
@@ -64,12 +69,13 @@ def named(metric: str, record: Record) -> str:
 
 
 def to_tag(record: Record) -> str:
-    """Record as the text of a tag."""
+    """Record as the text of a tag; empty for an empty one."""
     facts = {name: [each.higher_is_better, each.unit] for name, each in record.items()}
-    return json.dumps(facts, separators=(",", ":"))
+    return json.dumps(facts, separators=(",", ":")) if facts else ""
 
 
-def from_tag(text: str) -> dict[str, MetricFacts]:
+@lru_cache  # the cells of a study have few records
+def from_tag(text: str) -> Record:
     """Record from the text of a tag; empty where it is not one of `to_tag`'s."""
     try:
         facts = {name: MetricFacts(higher, unit) for name, (higher, unit)

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 
 from ftlab.tracking import ui_layout
 from ftlab.tracking.election import elected
+from ftlab.tracking.metric_facts import TAG, Record, from_tag
 from ftlab.tracking.metrics import as_metrics, plain
 from ftlab.tracking.mlflow_runs import MlflowRuns
 from ftlab.tracking.mlflow_values import flatten, name_of, tag_values
@@ -32,9 +33,9 @@ def objective(name: str) -> str:
 class SweepTracker(Tracker):
     """A sweep's record; the trials of a cell are children of one parent run of kind `sweep`."""
 
-    def open_sweep(self, key: CellKey, sweep: str) -> str:
-        """Get or make the parent run of a cell's search; its id."""
-        values = (astuple(key), sweep)
+    def open_sweep(self, key: CellKey, sweep: str, facts: str = "") -> str:
+        """Get or make the parent run of a cell's search, with facts about its metrics; its id."""
+        values = (astuple(key), sweep, facts)
         return self._create(Write(f"sweep of {key.title}", "open_sweep", values=values))
 
     def open_trial(
@@ -91,22 +92,25 @@ class SweepTracker(Tracker):
         Raises:
             InputError: there is no such study.
         """
-        with self._lock:
-            self.flush()
-            wanted = "tags.`ftlab.kind` = 'sweep'"
-            found = self._outbox.read(
-                lambda: self._runs.search(self._runs.experiment(study), wanted))
-        return sorted({run.data.tags["ftlab.sweep"] for run in found})
+        return sorted({run.data.tags["ftlab.sweep"] for run in self._searches(study)})
 
     def parents(self, study: str, sweep: str) -> dict[str, str]:
         """The parent runs of a sweep: the cell's digest -> run id."""
+        return {run.data.tags["ftlab.cell"]: str(run.info.run_id) for run in self._searches(study)
+                if run.data.tags.get("ftlab.sweep") == sweep and elected(run)}
+
+    def sweep_facts(self, study: str, sweep: str) -> list[Record]:
+        """Records of the metrics of a sweep's cells; empty ones where an earlier version began it."""
+        return [from_tag(run.data.tags.get(TAG, "")) for run in self._searches(study)
+                if run.data.tags.get("ftlab.sweep") == sweep and elected(run)]
+
+    def _searches(self, study: str) -> list[Run]:
+        """The parent runs of all sweeps of a study."""
         with self._lock:
             self.flush()
             wanted = "tags.`ftlab.kind` = 'sweep'"
-            found = self._outbox.read(
+            return self._outbox.read(
                 lambda: self._runs.search(self._runs.experiment(study), wanted))
-        return {run.data.tags["ftlab.cell"]: str(run.info.run_id) for run in found
-                if run.data.tags.get("ftlab.sweep") == sweep and elected(run)}
 
     def set_sweep_view(
         self, study: str, sweep: str, searched: Mapping[str, Sequence[str]],

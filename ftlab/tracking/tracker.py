@@ -95,7 +95,7 @@ class Tracker:
             send_kept(self.unsent, redact(self.uri), self._send)
 
     def open_cell(self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int,
-                  place: int = 0) -> str:
+                  place: int = 0, facts: str = "") -> str:
         """The id of a cell's parent run, made where there is none; it expects `seeds` too.
 
         Args:
@@ -104,8 +104,9 @@ class Tracker:
             seeds: to run.
             order: the cell's place in the study, for tables.
             place: its technique's place in the study, for its colour.
+            facts: about its metrics, from `metric_facts.to_tag`.
         """
-        values = (astuple(key), flatten(params), list(seeds), order, place)
+        values = (astuple(key), flatten(params), list(seeds), order, place, facts)
         return self._create(Write(f"cell {key.title}", "open_cell", values=values))
 
     def finished(self, cell_id: str) -> set[int]:
