@@ -41,7 +41,7 @@ def sweep(
     """
     from ftlab.reports.sweep_report import report
     from ftlab.studies.engines import make_engine
-    from ftlab.sweeps.coordinator import directions, run_sweep
+    from ftlab.sweeps.coordinator import run_sweep
     from ftlab.sweeps.status import rich
     from ftlab.sweeps.sweep import load_sweep
     from ftlab.sweeps.tuned_study import write_tuned
@@ -49,13 +49,12 @@ def sweep(
     searched = load_sweep(file, allow or (), storage).with_shortcuts(not plain)
     outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
                         engine=make_engine(engine, address, FRESH.get()))
-    first = directions(searched)[0]
-    console().print(rich(searched, outcome.standings, first))
+    console().print(rich(searched, outcome.standings, outcome.better))
     for failure in outcome.failures:
         say(failure, error=True)
     end = "Time is up; the same command continues."
     if outcome.over:
-        tuned = write_tuned(searched, outcome.standings, first, f"ftlab sweep {file}")
+        tuned = write_tuned(searched, outcome.standings, outcome.better, f"ftlab sweep {file}")
         end = f"The tuned study: ftlab run {tuned}"
     written = report(searched, tracking_uri, results)
     for sentence in written.sentences:

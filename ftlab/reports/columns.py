@@ -10,10 +10,12 @@ from ftlab.errors import InputError
 from ftlab.reports import task_means
 from ftlab.reports.cell_summary import CellSummary, build, check_metric, gaps, missing
 from ftlab.reports.comparison import Comparison, compared
+from ftlab.reports.evidence import merged
 from ftlab.reports.grid import Column, Entry, Grid, TableBlock, TableRow
 from ftlab.reports.sentences import across, bold, ties
 from ftlab.reports.sheet import COSTS, SELECTION, SPREAD, incomplete
 from ftlab.reports.study_results import StudyResults
+from ftlab.tracking.metric_facts import named
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
 
@@ -60,10 +62,12 @@ def grid(sources: Sequence[StudyResults], columns: Sequence[str]) -> Grid:
     Raises:
         InputError: a metric that no finished run of any study has.
     """
+    facts = {name: fact for source in sources for name, fact in merged(source.facts).items()}
     if columns[0].startswith(DATASETS):
         chosen = columns[0].partition(":")[2]
-        return _by_dataset(sources, {source.study: chosen or source.report for source in sources})
-    return _by_metric(sources, columns)
+        return _by_dataset(sources, {source.study: named(chosen or source.report, facts)
+                                     for source in sources})
+    return _by_metric(sources, [named(column, facts) for column in columns])
 
 
 def judge(source: StudyResults, metric: str) -> JudgedMetric:
@@ -79,7 +83,7 @@ def judge(source: StudyResults, metric: str) -> JudgedMetric:
             rows |= {row.key: row for row in build(keys, records, metric, True, check=False)}
             continue
         made, found = compared(build(keys, records, metric, upwards), records, metric, upwards,
-                               source.tracker, {dataset: source.tasks[dataset].contributions})
+                               source.tracker, source.contributions)
         rows |= {row.key: row for row in made}
         comparisons += found
     return JudgedMetric(rows, tuple(comparisons))

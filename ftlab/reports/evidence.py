@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,27 +20,45 @@ from numpy.typing import NDArray
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.tracking import artifacts
 from ftlab.tracking.artifacts import DamagedArtifact
+from ftlab.tracking.metric_facts import MetricFacts, Record, lookup, named
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from ftlab.tasks.base import Task
 
 logger = logging.getLogger("ftlab.reports")
 Contributions = Callable[[str, Mapping[str, Sequence[Any]]], NDArray[np.float64] | None]
 """A task's `contributions`."""
 
 
-class TaskFacts(Protocol):
-    """What reports ask of a task: `Task` says it, and `KnownTask` without PyTorch."""
+def recorded(records: Iterable[CellRecord]) -> dict[str, Record]:
+    """Facts about metrics by data set; empty ones for cells that an earlier version ran."""
+    by_dataset: dict[str, dict[str, MetricFacts]] = {}
+    for record in {(each.key.dataset, id(each.facts)): each for each in records}.values():
+        by_dataset.setdefault(record.key.dataset, {}).update(record.facts)
+    return dict(by_dataset)
 
-    @property
-    def one_class(self) -> bool:
-        """See `Task.one_class`."""
 
-    def higher_is_better(self, metric: str) -> bool:
-        """See `Task.higher_is_better`."""
+def merged(records: Mapping[str, Record]) -> Record:
+    """Facts about the metrics of all data sets."""
+    return {name: facts for record in records.values() for name, facts in record.items()}
 
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        """See `Task.contributions`."""
+
+def upwards(metric: str, dataset: str, records: Mapping[str, Record],
+            tasks: Mapping[str, Task]) -> bool:
+    """Look up whether more of a metric is better, in a data set's record.
+
+    Where the record does not name it, as no record of an earlier version does, the data set's task
+    is built and asked.
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    facts = lookup(metric, records.get(dataset, {}))
+    if facts is not None:
+        return facts.higher_is_better
+    return tasks[dataset].higher_is_better(re.sub("^(test|val)/", "", metric))
 
 
 @dataclass(frozen=True)
@@ -84,7 +104,7 @@ class Evidence:
     higher_is_better: bool
     rows: tuple[CellSummary, ...]
     records: Mapping[CellKey, CellRecord]
-    tasks: Mapping[str, TaskFacts]
+    tasks: Mapping[str, Task]
     tracker: Tracker
     _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -92,6 +112,18 @@ class Evidence:
     def techniques(self) -> list[str]:
         """By name, in the study's order: what `colours.styles` wants."""
         return list(dict.fromkeys(row.key.technique for row in self.rows))
+
+    @cached_property
+    def _facts(self) -> dict[str, Record]:
+        return recorded(self.records.values())
+
+    def named(self, metric: str) -> str:
+        """The metric's name, with the facts that the store holds of it."""
+        return named(metric, merged(self._facts))
+
+    def upwards(self, metric: str) -> bool:
+        """Look up whether more of a metric is better, on the first data set."""
+        return upwards(metric, self.rows[0].key.dataset, self._facts, self.tasks)
 
     @property
     def groups(self) -> list[tuple[str, str]]:

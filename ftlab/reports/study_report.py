@@ -54,9 +54,8 @@ def report(study: Study, tracking_uri: str | None = None, results: str | Path = 
 def render(study: Study, evidence: Evidence, comparisons: Sequence[Comparison],
            command: Sequence[str]) -> str:
     """The page's HTML."""
-    task = evidence.tasks[study.cells[0].key.dataset]
-    observed = observe(evidence, comparisons, study.select_by,
-                       task.higher_is_better(study.select_by.removeprefix("val/")))
+    observed = observe(evidence, comparisons, evidence.named(study.select_by),
+                       evidence.upwards(study.select_by))
     sheet = layout(study.name, evidence.rows, evidence.metric, comparisons,
                    evidence.higher_is_better)
     said = provenance.collect(study.name, study.question, evidence.records.values())

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import InputError
 from ftlab.reports.cell_summary import build as build_rows
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.evidence import Evidence, TaskFacts
-from ftlab.studies.metric_facts import known_tasks
+from ftlab.reports.evidence import Contributions, Evidence, merged, recorded, upwards
 from ftlab.studies.study import Study
+from ftlab.studies.study_tasks import StudyTasks
+from ftlab.tracking.metric_facts import Record, lookup, named
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ftlab.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class StudyResults:
     report: str
     keys: Sequence[CellKey]
     records: Mapping[CellKey, CellRecord]
-    tasks: Mapping[str, TaskFacts]
+    tasks: Mapping[str, Task]
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tracker: Tracker | None = None
     question: str = ""
@@ -48,18 +57,35 @@ class StudyResults:
 
     @property
     def upwards(self) -> bool:
-        """Whether more of the study's metric is better, as its first data set's task says."""
-        return self.tasks[self.datasets[0]].higher_is_better(self.report.removeprefix("test/"))
+        """Whether more of the study's metric is better, on its first data set."""
+        return upwards(self.report, self.datasets[0], self.facts, self.tasks)
+
+    @cached_property
+    def facts(self) -> dict[str, Record]:
+        """Facts about metrics by data set."""
+        return recorded(self.records.values())
+
+    @property
+    def contributions(self) -> dict[str, Contributions]:
+        """What examples add to metrics, by data set; a task is built once there are predictions."""
+        return {name: partial(_contributions, self.tasks, name) for name in self.tasks}
 
     def higher_is_better(self, dataset: str, metric: str) -> bool | None:
         """The metric's direction on a data set; None for costs and what its task does not have."""
-        split, _, name = metric.partition("/")
-        if split == "cost":
+        if metric.startswith("cost/"):
+            return None
+        record = self.facts.get(dataset, {})
+        if record and lookup(metric, record) is None:
             return None
         try:
-            return self.tasks[dataset].higher_is_better(name)
+            return upwards(metric, dataset, self.facts, self.tasks)
         except InputError:  # another data set's task has it; here its column stays empty
             return None
+
+
+def _contributions(tasks: Mapping[str, Task], dataset: str, metric: str,
+                   records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
+    return tasks[dataset].contributions(metric, records)
 
 
 def read(study: Study, tracker: Tracker) -> StudyResults:
@@ -80,7 +106,7 @@ def read(study: Study, tracker: Tracker) -> StudyResults:
         raise InputError(
             f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
             "give the --set that ftlab run had, or ftlab run these")
-    return StudyResults(study.name, study.report, keys, records, known_tasks(study), study.groups, tracker,
+    return StudyResults(study.name, study.report, keys, records, StudyTasks(study), study.groups, tracker,
                   study.question, study.baseline)
 
 
@@ -95,11 +121,9 @@ def gather(source: StudyResults, higher_is_better: bool) -> tuple[Evidence, list
         InputError: runs are finished, and none has the metric.
     """
     assert source.tracker is not None  # curves and predictions are read from it
-    records = list(source.records.values())
+    records, metric = list(source.records.values()), named(source.report, merged(source.facts))
     rows, comparisons = compared(
-        build_rows(source.keys, records, source.report, higher_is_better), records, source.report,
-        higher_is_better, source.tracker,
-        {name: task.contributions for name, task in source.tasks.items()},
-        source.baseline)
-    return Evidence(source.study, source.question, source.report, higher_is_better, tuple(rows),
+        build_rows(source.keys, records, metric, higher_is_better), records, metric,
+        higher_is_better, source.tracker, source.contributions, source.baseline)
+    return Evidence(source.study, source.question, metric, higher_is_better, tuple(rows),
                     source.records, source.tasks, source.tracker), comparisons

@@ -13,6 +13,7 @@ from ftlab.reports.sweep_figures import draw_budget, draw_front
 from ftlab.reports.trial_scores import CellTrials, tried
 from ftlab.sweeps.coordinator import directions
 from ftlab.sweeps.sweep import Sweep
+from ftlab.tracking.metric_facts import lookup, named
 from ftlab.tracking.tracker import Tracker
 
 
@@ -47,15 +48,15 @@ def report(sweep: Sweep, tracking_uri: str | None = None,
     Raises:
         InputError: nothing of the study is tracked, or the folder cannot be written.
     """
-    upwards = [direction == "maximize" for direction in directions(sweep)]
     tracker = Tracker(tracking_uri)
     study = sweep.study.name
+    objectives, upwards = _objectives(sweep, tracker)
     rows = tried([cell.key for cell in sweep.study.cells], tracker.trials(study, sweep.name),
-                 sweep.objectives, upwards[0],
+                 objectives, upwards[0],
                  [name for name, space in sweep.spaces.items() if not space])
     searched = {name: list(space) for name, space in sweep.spaces.items()}
     sentences = budget_table.ranking(rows, upwards[0])
-    files = contents(title(sweep), rows, sweep.objectives, upwards, searched, sentences)
+    files = contents(title(sweep), rows, objectives, upwards, searched, sentences)
     folder = Path(results) / study / "sweeps" / sweep.name
     paths = tuple(write_file(folder / name, content) for name, content in files.items())
     for name in FILES:
@@ -67,6 +68,18 @@ def report(sweep: Sweep, tracking_uri: str | None = None,
     view = tracker.sweep_view_path(study, sweep.name)
     tracker.close()
     return SweepReport(tuple(rows), tuple(sentences), paths, view)
+
+
+def _objectives(sweep: Sweep, tracker: Tracker) -> tuple[list[str], list[bool]]:
+    """Objectives with the facts that the store holds of them, and whether more of each is better."""
+    records = tracker.sweep_facts(sweep.study.name, sweep.name)
+    facts = {name: fact for record in records for name, fact in record.items()}
+    found = [lookup(name, facts) for name in sweep.objectives]
+    if all(fact or name.startswith("cost/") for name, fact in zip(sweep.objectives, found, strict=True)):
+        upwards = [fact is not None and fact.higher_is_better for fact in found]
+    else:  # an earlier version began it
+        upwards = [direction == "maximize" for direction in directions(sweep)]
+    return [named(name, facts) for name in sweep.objectives], upwards
 
 
 FILES = ("budget.md", "budget.csv", "budget.png", "front.md", "front.csv", "front.png")

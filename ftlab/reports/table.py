@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Group
@@ -17,7 +17,6 @@ from ftlab.reports import against_baseline, against_paper, formats
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.csv_files import runs_csv, table_lines, tests_csv, to_csv, write_file
-from ftlab.reports.evidence import TaskFacts
 from ftlab.reports.figures import all_figures
 from ftlab.reports.latex import latex
 from ftlab.reports.sentences import answer
@@ -26,6 +25,9 @@ from ftlab.reports.study_results import StudyResults, gather
 from ftlab.studies.paper_numbers import Paper
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from ftlab.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def write(
     provenance: dict[str, Any],
     metric: str = "test/accuracy",
     higher_is_better: bool = True,
-    tasks: Mapping[str, TaskFacts] | None = None,
+    tasks: Mapping[str, Task] | None = None,
     paper: Paper | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     records: Sequence[CellRecord] | None = None,
@@ -109,7 +111,7 @@ def write(
     source = StudyResults(study, metric, cells, {record.key: record for record in records}, tasks or {},
                     groups or {}, tracker, str(provenance.get("question", "")), baseline)
     evidence, comparisons = gather(source, higher_is_better)
-    rows = evidence.rows
+    rows, metric = evidence.rows, evidence.metric
     sheet = layout(study, rows, metric, comparisons, higher_is_better)
     lines = table_lines(rows, metric)
     files: dict[str, str | bytes] = {
@@ -120,6 +122,7 @@ def write(
     }
     published = None
     if paper is not None:
+        paper = replace(paper, metric=evidence.named(paper.metric))
         beside = against_paper.beside(paper, cells, source.records, source.groups)
         published = against_paper.layout(study, paper, beside)
         numbers = against_paper.lines(study, paper, beside)

@@ -1,7 +1,7 @@
-"""What ftlab's classes said before, so that who only reads results need not import them.
+"""Checked entries of study files, kept so that reading results imports none of their classes.
 
-Lightning, PyTorch and all that they pull in take seconds and 700 MiB; which cells a study file has,
-and whether more of a metric is better, are a few lines of text that only code can change.
+Lightning, PyTorch and all that they pull in take seconds and 700 MiB; which cells a study file has
+is a few lines of text that only code can change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 from ftlab.backbones.cache_folder import damaged, folder, may_add
 from ftlab.files import write
-from ftlab.studies.in_subprocess import apart
 from ftlab.studies.provenance import PACKAGES
 
 KIND = "checks"
@@ -43,7 +42,7 @@ def remembered(question: object, answer: Callable[[], Any]) -> Any:
         if _sha256(text) == digest:
             return json.loads(text)
         damaged(str(path))
-    made = json.dumps(apart(answer))
+    made = json.dumps(answer())
     if may_add():
         with contextlib.suppress(OSError):  # a full disk costs the next one time, and nothing else
             _keep(path, made)

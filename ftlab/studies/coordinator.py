@@ -29,6 +29,7 @@ from ftlab.studies.run_job import (
 from ftlab.studies.run_queue import Claim, Queue, run_name
 from ftlab.studies.shared_process import gather, seeds_together
 from ftlab.studies.study import Study
+from ftlab.tracking.metric_facts import to_tag
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Tracker
@@ -97,7 +98,7 @@ class StudyRuns(Jobs):
         names = list(dict.fromkeys(p.cell.key.technique for p in made.cells))
         return {
             tracker.open_cell(p.cell.key, p.cell.config, study.seeds, order,
-                              names.index(p.cell.key.technique)): p
+                              names.index(p.cell.key.technique), to_tag(p.facts)): p
             for order, p in enumerate(made.cells)
         }
 

@@ -21,6 +21,7 @@ from ftlab.studies.components import build
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
+from ftlab.tracking.metric_facts import Record
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.training import batches
 from ftlab.training.trainer_settings import TrainerSettings
@@ -39,6 +40,7 @@ class PlannedCell:
         data_profile: examples a split and class.
         frozen_blocks: how many leading blocks have nothing that trains.
         notes: what its data took note of, for instance duplicates between splits.
+        facts: about its metrics.
     """
 
     cell: Cell
@@ -49,6 +51,7 @@ class PlannedCell:
     data_profile: dict[str, Any]
     frozen_blocks: int = 0
     notes: tuple[str, ...] = ()
+    facts: Record = field(default_factory=dict)
 
     def shares_prefix(self, other: PlannedCell) -> bool:
         """Return whether the frozen blocks give both cells the same activations."""
@@ -148,7 +151,8 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
             trainable = sum(n for n, trains in sizes if trains)
             made.cells.append(
                 PlannedCell(cell, trainable, sum(n for n, _ in sizes), *fingerprints,
-                            data.describe(), _frozen_blocks(model), (*data.notes, *notes))
+                            data.describe(), _frozen_blocks(model), (*data.notes, *notes),
+                            data.task.facts())
             )
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])

@@ -17,7 +17,6 @@ from optuna.pruners import WilcoxonPruner
 from optuna.trial import TrialState
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.studies.components import build
 from ftlab.studies.coordinator import FLUSH, need
 from ftlab.studies.dispatch import Job, JobOutcome, Jobs, closing, dispatch, engaged
 from ftlab.studies.display import Display
@@ -26,6 +25,7 @@ from ftlab.studies.plan import Plan, PlannedCell, plan, writable
 from ftlab.studies.run_job import Workspace
 from ftlab.studies.shared_process import LARGEST, gather, together_of
 from ftlab.studies.study import Cell
+from ftlab.studies.study_tasks import StudyTasks
 from ftlab.sweeps.check_sampler import rehearse
 from ftlab.sweeps.display import SweepDisplay
 from ftlab.sweeps.progress import CellProgress, Direction
@@ -34,6 +34,7 @@ from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_job import Trial, pack_folder, title_of
 from ftlab.sweeps.trial_queue import ATTEMPTS, LEASE, LeasedTrial, TrialQueue
+from ftlab.tracking.metric_facts import to_tag
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Status, Tracker
 
@@ -49,11 +50,13 @@ class SweepOutcome:
         standings: of every cell.
         failures: one line each: which trial, why, where its output is.
         over: whether every cell's budget is spent; else time was up.
+        better: direction of the first objective.
     """
 
     standings: list[CellProgress]
     failures: list[str] = field(default_factory=list)
     over: bool = True
+    better: Direction = "maximize"
 
 
 def run_sweep(
@@ -101,16 +104,16 @@ def run_sweep(
         with closing(trials.close, display.note):
             trials.open()
             dispatch(executor, trials, signals)
-        return SweepOutcome(board.standing(), trials.failures, board.over())
+        return SweepOutcome(board.standing(), trials.failures, board.over(), better[0])
 
 
 def directions(sweep: Sweep) -> list[Direction]:
-    """The direction of each objective: costs are minimised, of a metric the task decides.
+    """Direction of each objective: costs are minimised, a metric as its task states.
 
     Raises:
         InputError: a task has no such metric, or it is better higher in one and lower in another.
     """
-    tasks = [build(cell.data).task for cell in sweep.study.cells]
+    tasks = list(StudyTasks(sweep.study).values())
     result: list[Direction] = []
     for name in sweep.objectives:
         metric = name.removeprefix("val/")
@@ -156,8 +159,8 @@ class _Trials(Jobs):
     def _open_parents(self) -> None:
         study = self.sweep.study
         self.tracker.open_study(study.name, {"mlflow.note.content": study.question})
-        self.parents = {key.config: self.tracker.open_sweep(key, self.sweep.name)
-                        for key in self.cells}
+        self.parents = {key.config: self.tracker.open_sweep(
+            key, self.sweep.name, to_tag(self.planned[key.config].facts)) for key in self.cells}
 
     def next(self) -> Job | None:
         if self.begun:

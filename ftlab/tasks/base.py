@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,29 +10,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
-from ftlab.errors import InputError
-from ftlab.tasks.class_names import metric_keys
+from ftlab.tasks.class_names import flattened
+from ftlab.tasks.metric import LOSS, Metric, Records, find, fresh
 from ftlab.tasks.same_prediction import alike
 from ftlab.tasks.spelling import renamed
-from ftlab.tracking.mlflow_values import name_of
-from ftlab.wording import closest
+from ftlab.tracking.metric_facts import MetricFacts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Predictions = Any
-"""What metrics and records read: the outputs, or texts where the model generates."""
+"""Input of metrics and records: the outputs, or texts where the model generates."""
 
 
 class Task(ABC):
-    """What is predicted. It learns from the training labels what there is, then encodes labels.
+    """Task: learns the classes or the scale of the training labels, then encodes labels.
 
-    A task is made without data; `fit` tells it the training labels, after which `outputs`,
+    A task is made without data; `fit` gives it the training labels, after which `outputs`,
     `encode`, `loss`, `metrics` and `records` may be used.
     """
 
@@ -43,14 +41,9 @@ class Task(ABC):
     """transformers Auto classes whose own head fits, the preferred first."""
 
     one_class: ClassVar[bool] = False
-    """Whether an example has one class of several, which its records name."""
+    """True where an example has one class of several, which its records name."""
     problem_type: ClassVar[str | None] = None
     """transformers' word in a network's config for a task of the output type `vector`."""
-
-    @property
-    def specimens(self) -> Sequence[Any]:
-        """A few raw labels that `fit` takes, so that `metrics` can be asked before there are data."""
-        return ()
 
     @property
     def default_metric(self) -> str:
@@ -68,7 +61,7 @@ class Task(ABC):
 
     @property
     def names(self) -> Sequence[str]:
-        """What each output stands for; empty where outputs have no names."""
+        """Name of each output; empty where outputs have no names."""
         return ()
 
     @abstractmethod
@@ -98,7 +91,7 @@ class Task(ABC):
         return renamed(label, classes, where)
 
     def stratum(self, label: Any) -> Hashable | None:
-        """What splits are stratified by; None where there is nothing to stratify by."""
+        """Key by which splits are stratified; None where there is nothing to stratify by."""
         return None
 
     @abstractmethod
@@ -118,12 +111,12 @@ class Task(ABC):
         return None
 
     def weight(self, batch: Batch) -> float:
-        """How many units `loss` is the mean of: examples, or tokens, or their weights' sum."""
+        """Number of units that `loss` is the mean of: examples, tokens, or their weights' sum."""
         return len(batch["index"])
 
     def predict(self, model: TaskModel, batch: Batch,
                 outputs: Outputs | None = None) -> Predictions:
-        """What a user of the model gets for a batch; metrics and records read it.
+        """Predict what a user of the model gets for a batch; metrics and records read it.
 
         Args:
             model: in eval mode.
@@ -133,21 +126,30 @@ class Task(ABC):
         return model(batch) if outputs is None else outputs
 
     @abstractmethod
-    def metrics(self) -> MetricCollection:
-        """Fresh metrics, updated with `update(predictions, target)`; keys without split prefix.
+    def metrics(self) -> list[Metric]:
+        """Metrics of the task besides `loss`; may be asked before `fit`."""
 
-        Vector-valued metrics (per class) are flattened by `scalars`, see `naming.flattened`.
-        """
+    @property
+    def metric_classes(self) -> Sequence[str]:
+        """Classes that metrics have a value of each; empty before `fit`, or where there are none."""
+        return ()
+
+    def collection(self) -> MetricCollection:
+        """Build the objects that measure `metrics`, updated with `update(predictions, target)`."""
+        return MetricCollection(fresh(self.metrics()))
+
+    def facts(self) -> dict[str, MetricFacts]:
+        """Facts about the metrics by name, `loss` among them, for the record of a cell."""
+        return {metric.name: metric.facts for metric in (LOSS, *self.metrics())}
 
     def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric (name without split prefix, or `loss`) is better.
-
-        The classes in `metrics` say it; a member states it where that would cost building them.
+        """Look up whether more of a metric (name without split prefix, or `loss`) is better.
 
         Raises:
             InputError: there is no such metric.
         """
-        return direction(metric, {}, self)
+        every = (LOSS, *self.metrics())
+        return find(every, metric, self.metric_classes, type(self).__name__).higher_is_better
 
     def unmeasurable(self, metric: str, targets: Sequence[Any]) -> str:
         """The reason why a split leaves a metric without a value that predictions could change.
@@ -162,34 +164,42 @@ class Task(ABC):
         return ""
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Computed metrics, `loss` among them, as plain numbers."""
-        return {name: float(value) for name, value in computed.items()}
+        """Computed metrics, `loss` among them, as plain numbers, see `class_names.flattened`."""
+        return flattened(computed, self.metric_classes)
 
     @abstractmethod
     def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Columns `target`, `prediction`, `scores` of the prediction records of a batch."""
 
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        """What each example adds to a metric, (N,): see `jackknife.pseudovalues`.
-
-        It needs no `fit`: the records say all.
+    def contributions(self, metric: str, records: Records) -> NDArray[np.float64] | None:
+        """Look up what each example adds to a metric, (N,); see `Metric.per_example`.
 
         Args:
             metric: name without split prefix.
-            records: of a whole split.
+            records: of a whole split; no `fit` is needed.
 
         Returns:
-            None where the records do not tell, or where a metric is no function of sums.
+            None for a metric that says nothing of it.
         """
-        return None
+        entry = next((entry for entry in self.metrics() if entry.name == metric), None)
+        return None if entry is None or entry.per_example is None else entry.per_example(records)
 
-    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+    def right(self, records: Records) -> NDArray[np.float64] | None:
+        """Tell right predictions (1) from wrong ones (0), (N,), by the first metric that does.
+
+        Returns:
+            None where none of the metrics calls a prediction right or wrong.
+        """
+        names = [metric.name for metric in self.metrics() if metric.right_or_wrong]
+        columns = (self.contributions(name, records) for name in names)
+        return next((values for values in columns if values is not None), None)
+
+    def figures(self, records: Records) -> dict[str, Figure]:
         """Figures of a test split's prediction records, by name."""
         return {}
 
     def summary(self) -> dict[str, Any]:
-        """What a reader of the run wants to know of the labels (classes, counts)."""
+        """Summary of the labels for a reader of the run (classes, counts)."""
         return {}
 
     def table(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -218,7 +228,7 @@ class Task(ABC):
 
     def agrees(self, given: Mapping[str, Any], expected: Mapping[str, Any],
                tolerance: float) -> bool:
-        """Whether two prediction records of an example (without target) say the same.
+        """Compare two prediction records of an example (without target).
 
         Args:
             given: `prediction`, and `scores` where they are compared too.
@@ -231,66 +241,3 @@ class Task(ABC):
     def stack(targets: Sequence[Any]) -> Any:
         """Targets of a batch as one tensor; a task with ragged targets overrides it."""
         return torch.as_tensor(targets)
-
-
-def direction(metric: str, known: Mapping[str, bool], task: Task,
-              families: Mapping[str, bool] | None = None, classes: Sequence[str] = ()) -> bool:
-    """Look up whether more of a metric is better, for `Task.higher_is_better`.
-
-    Args:
-        metric: name without split prefix.
-        known: name -> whether more is better, `loss` excepted.
-        task: its `metrics` may measure more, where a class of a user's adds to them.
-        families: prefixes of metrics per class, for instance `f1` of `f1/<class>`.
-        classes: their names; empty before `fit`, when any is taken for known.
-
-    Raises:
-        InputError: there is no such metric, or its class states no direction.
-    """
-    gone = _dropped(task)
-    known = {"loss": False, **{name: up for name, up in known.items() if name not in gone}}
-    families = {name: up for name, up in (families or {}).items() if name not in gone}
-    keys = metric_keys(classes)
-    family, _, name = metric.partition("/")
-    if family in families and (name in keys if keys else name):
-        return families[family]
-    if metric in known:
-        return known[metric]
-    added = {part: measured for part, measured in _measured(task).items()
-             if part not in families and part not in known}
-    if family in added:  # with a name behind it where it has a value per class
-        upwards = added[family].higher_is_better
-        if upwards is None:
-            raise InputError(f"metric {family!r}: {type(added[family]).__name__} does not say "
-                             "whether more of it is better",
-                             "take a subclass of it with higher_is_better = True or False")
-        return bool(upwards)
-    every = [*known, *added, *(f"{prefix}/{key}" for prefix in families for key in keys)]
-    close = [f"{family}/{key}" for key, label in zip(keys, classes, strict=True)
-             if family in families and name_of(label) == name]  # which stands under another key
-    close += closest(metric, every)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    choices = [*known, *added, *(f"{prefix}/<class>" for prefix in families)]
-    raise InputError(f"unknown metric {metric!r}",
-                     f"{hint}{type(task).__name__} has: {', '.join(choices)}")
-
-
-def _measured(task: Task, of: type[Task] | None = None) -> dict[str, Metric]:
-    """Metrics that a task's `metrics` measure, or those of a base class, by name.
-
-    A class that computes several says its `parts`.
-    """
-    fitted = copy.deepcopy(task)
-    if task.specimens:
-        fitted.fit(task.specimens)
-    return {part: metric for name, metric in (of or type(task)).metrics(fitted).items()
-            for part in getattr(metric, "parts", (name,))}
-
-
-def _dropped(task: Task) -> set[str]:
-    """Metrics of a class of which a user's task overrides `metrics`, and measures others instead."""
-    says: type[Task] = next(each for each in type(task).__mro__
-                            if issubclass(each, Task) and "higher_is_better" in vars(each))
-    if says is Task or type(task).metrics is says.metrics:
-        return set()
-    return _measured(task, says).keys() - _measured(task).keys()

@@ -68,12 +68,12 @@ def precision_recall(records: Mapping[str, Sequence[Any]], label: str,
     objects = 0
     for target, prediction, score in zip(*(records[name] for name in
                                            ("target", "prediction", "scores")), strict=True):
-        true = [each for each in target if each["label"] == label]
+        true = [box for box in target if box["label"] == label]
         # wanted objects first, so that an ignored one is only found where no wanted one is
-        true.sort(key=lambda each: each["ignored"])
-        found = sorted((-s, i) for i, s in enumerate(score) if prediction[i]["label"] == label)
-        objects += sum(not each["ignored"] for each in true)
-        order = [i for _, i in found]
+        true.sort(key=lambda box: box["ignored"])
+        ranked = sorted((-s, i) for i, s in enumerate(score) if prediction[i]["label"] == label)
+        objects += sum(not box["ignored"] for box in true)
+        order = [i for _, i in ranked]
         scores += [score[i] for i in order]
         hits += _match([prediction[i]["box"] for i in order], true, overlap)
     order_all = np.argsort([-s for s in scores], kind="stable")
@@ -85,11 +85,11 @@ def precision_recall(records: Mapping[str, Sequence[Any]], label: str,
 
 def _match(boxes: Sequence[Any], true: Sequence[Mapping[str, Any]],
            overlap: float) -> list[bool | None]:
-    """Whether each box finds an object; None where it finds an ignored one alone."""
+    """True for each box that finds an object; None where it finds an ignored one alone."""
     if not true or not boxes:
         return [False] * len(boxes)
-    ignored = np.array([each["ignored"] for each in true])
-    table = overlaps(np.array(boxes, dtype=float), np.array([each["box"] for each in true], float),
+    ignored = np.array([box["ignored"] for box in true])
+    table = overlaps(np.array(boxes, dtype=float), np.array([one["box"] for one in true], float),
                      ignored)
     free = np.ones(len(true), dtype=bool)
     results: list[bool | None] = []
@@ -106,7 +106,7 @@ def _match(boxes: Sequence[Any], true: Sequence[Mapping[str, Any]],
 
 
 def same_boxes(given: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float) -> bool:
-    """Whether two records of an image hold the same detections, in any order.
+    """Compare the detections in two records of an image, in any order.
 
     Args:
         given: `prediction` and perhaps `scores`, as `Detection.records` writes them of an image.
@@ -122,7 +122,7 @@ def same_boxes(given: Mapping[str, Any], expected: Mapping[str, Any], tolerance:
         return True
     scale = np.ones(rows[0].shape[1])
     scale[:4] = max(1.0, float(np.abs(rows[1][:, :4]).max()))
-    labels = [np.array([each["label"] for each in record["prediction"]])
+    labels = [np.array([box["label"] for box in record["prediction"]])
               for record in (given, expected)]
     same = labels[0][:, None] == labels[1][None, :]
     same &= (np.abs(rows[0][:, None] - rows[1][None]) / scale <= tolerance).all(axis=2)
@@ -132,7 +132,7 @@ def same_boxes(given: Mapping[str, Any], expected: Mapping[str, Any], tolerance:
 
 def _rows(record: Mapping[str, Any]) -> np.ndarray:
     """Corners and, where there are any, scores of the detections of an image (M, 4 or 5)."""
-    boxes = np.array([each["box"] for each in record["prediction"]], dtype=float).reshape(-1, 4)
+    boxes = np.array([box["box"] for box in record["prediction"]], dtype=float).reshape(-1, 4)
     if "scores" not in record:
         return boxes
     return np.column_stack([boxes, np.array(record["scores"], dtype=float)])

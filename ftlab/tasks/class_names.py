@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftlab.errors import InputError
+from ftlab.tracking.metric_facts import PER_CLASS
 from ftlab.tracking.mlflow_values import name_of
 
 if TYPE_CHECKING:
@@ -82,20 +83,20 @@ def plain(value: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
-def unseen(what: str, name: str, known: Sequence[str]) -> InputError:
+def unseen(what: str, name: str, classes: Sequence[str]) -> InputError:
     """The error for a class that train does not have, and the one that it may have been.
 
     Args:
         what: place and kind, for instance `test split, row 3: label`.
         name: of the class.
-        known: the classes that train has.
+        classes: those that train has.
     """
-    more = f" and {len(known) - 10} more" if len(known) > 10 else ""
-    like = next((other for other in known if _loose(other) == _loose(name)), None)
+    more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
+    like = next((other for other in classes if _loose(other) == _loose(name)), None)
     hint = f", which has {like!r}" if like is not None else ""
     return InputError(f"{what} {name!r} does not occur in train{hint}",
                       "mend the label or add training examples of it; train has: "
-                      f"{', '.join(known[:10])}{more}")
+                      f"{', '.join(classes[:10])}{more}")
 
 
 def _loose(name: str) -> str:
@@ -132,33 +133,29 @@ def metric_keys(names: Sequence[str]) -> list[str]:
     return keys
 
 
-def absent_class(metric: str, families: Collection[str], names: Sequence[str],
-                 present: Collection[str]) -> str:
-    """The reason why `<family>/<class>` has no value on a split without that class; else empty.
+def absent_class(metric: str, names: Sequence[str], present: Collection[str]) -> str:
+    """The reason why `f1/<class>` has no value on a split without that class; else empty.
 
     Args:
-        metric: name without split prefix.
-        families: prefixes of metrics per class.
+        metric: name without split prefix, of a metric that the task has.
         names: of the classes.
         present: those of which the split has an example.
     """
-    family, _, key = metric.partition("/")
+    key = metric.partition("/")[2]
     name = dict(zip(metric_keys(names), names, strict=True)).get(key)
-    if family not in families or name is None or name in present:
+    if name is None or name in present:
         return ""
     return f"no example is of {name!r}"
 
 
-def flattened(computed: Mapping[str, Tensor], vectors: Mapping[str, str],
-              names: Sequence[str]) -> dict[str, float]:
-    """Computed metrics as plain numbers; a vector over classes becomes `<family>/<class>`.
+def flattened(computed: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
+    """Computed metrics as plain numbers; a vector over classes (C,) becomes `f1/a`, `f1/b`, ...
 
     A class without a value (not a number) is left out.
 
     Args:
-        computed: values by name.
-        vectors: names of those that are vectors (C,), and the family of each; another metric
-            with a value per class is a family of its own name.
+        computed: values by name, `f1/<class>` for a vector; another metric with a value per class
+            is treated alike.
         names: of the classes, in the vectors' order.
 
     Raises:
@@ -170,10 +167,11 @@ def flattened(computed: Mapping[str, Tensor], vectors: Mapping[str, str],
             raise InputError(f"metric {name!r} gives {value.numel()} values, for {len(names)} classes",
                              "let its compute give one number, or one per class")
         # torchmetrics gives a vector of one element as a scalar
-        if name in vectors or value.numel() > 1:
-            keys = [f"{vectors.get(name, name)}/{key}" for key in metric_keys(names)]
-            values = zip(keys, value.reshape(-1).tolist(), strict=True)
-            numbers |= {key: number for key, number in values if not math.isnan(number)}
+        if name.endswith(PER_CLASS) or value.numel() > 1:
+            family = name.removesuffix(PER_CLASS)
+            values = zip(metric_keys(names), value.reshape(-1).tolist(), strict=True)
+            numbers |= {f"{family}/{key}": number for key, number in values
+                        if not math.isnan(number)}
         else:
             numbers[name] = float(value)
     return numbers

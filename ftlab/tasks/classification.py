@@ -6,20 +6,18 @@ import copy
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
-from ftlab.tasks.base import Task, direction
-from ftlab.tasks.class_names import absent_class, class_name, flattened, unseen
-from ftlab.tasks.classification_jackknife import contributions
-from ftlab.tasks.classification_metrics import PER_CLASS, classification_metrics
+from ftlab.tasks.base import Task
+from ftlab.tasks.class_names import absent_class, class_name, unseen
+from ftlab.tasks.classification_metrics import OnLogits, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
 from ftlab.tasks.losses.base import Loss
 from ftlab.tasks.losses.cross_entropy import CrossEntropy
+from ftlab.tasks.metric import Metric, Records, fresh
 from ftlab.tasks.spelling import Classes
 
 if TYPE_CHECKING:
@@ -65,10 +63,6 @@ class Classification(Task):
         self._known = Classes()
 
     @property
-    def specimens(self) -> Sequence[Any]:
-        return ("0", "1")
-
-    @property
     def default_metric(self) -> str:
         return "accuracy"
 
@@ -81,9 +75,9 @@ class Classification(Task):
         classes = Classes(class_name(label, f"training label {i}")
                           for i, label in enumerate(labels))
         if len(classes.names) < 2:
-            found = f"only {classes.names[0]!r}" if classes.names else "none"
+            names = f"only {classes.names[0]!r}" if classes.names else "none"
             raise InputError(
-                f"classification needs at least two classes in train, found {found}",
+                f"classification needs at least two classes in train, found {names}",
                 "name another label column, or train on more examples",
             )
         self._known = classes
@@ -128,30 +122,21 @@ class Classification(Task):
     def weight(self, batch: Mapping[str, Any]) -> float:
         return self._loss.weight(batch["target"])
 
-    def metrics(self) -> MetricCollection:
-        return classification_metrics(self.outputs, self.calibration_bins)
+    def metrics(self) -> list[Metric]:
+        return classification_metrics(lambda: self.outputs, self.calibration_bins)
 
-    def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric is better; `precision/<class>` and its like are known too.
+    @property
+    def metric_classes(self) -> Sequence[str]:
+        return self._known.names
 
-        Raises:
-            InputError: there is no such metric.
-        """
-        # the direction does not depend on the classes, and a study asks before it has any
-        known = {name: bool(value.higher_is_better) for name, value
-                 in classification_metrics(2, self.calibration_bins).items()}
-        per_class = {name: known.pop(name) for name in PER_CLASS}
-        return direction(metric, known, self, per_class, self._known.names)
+    def collection(self) -> MetricCollection:
+        return OnLogits(fresh(self.metrics()))
 
     def unmeasurable(self, metric: str, targets: Sequence[int]) -> str:
         present = {self.classes[target] for target in targets}
         if metric in ("auroc", "matthews") and len(present) < 2:
             return f"it tells classes apart, and all {len(targets)} examples are {min(present)!r}"
-        return absent_class(metric, PER_CLASS, self.classes, present)
-
-    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Computed metrics as plain numbers; a vector over classes becomes `<name>/<class>`."""
-        return flattened(computed, dict(zip(PER_CLASS, PER_CLASS, strict=True)), self.classes)
+        return absent_class(metric, self.classes, present)
 
     def records(self, outputs: Tensor, target: Tensor) -> dict[str, list[Any]]:
         """Target and prediction by class name, scores as C probabilities."""
@@ -162,11 +147,7 @@ class Classification(Task):
             "scores": scores.tolist(),
         }
 
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        return contributions(metric, records["target"], records["prediction"])
-
-    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+    def figures(self, records: Records) -> dict[str, Figure]:
         """The confusion matrix."""
         # matplotlib takes a quarter of a second to import; most processes draw nothing
         from ftlab.tasks.confusion import confusion_figure, confusion_matrix

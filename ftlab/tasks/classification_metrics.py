@@ -6,6 +6,8 @@ over ranks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,8 +25,8 @@ from torchmetrics.classification import (
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
-PER_CLASS = ("precision", "recall", "f1")
-"""Metrics whose value is a vector over the classes (C,)."""
+from ftlab.tasks import classification_jackknife as jackknife
+from ftlab.tasks.metric import Metric
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -92,8 +94,6 @@ class BalancedAccuracy(MulticlassStatScores):
     there and not at all here.
     """
 
-    higher_is_better: bool | None = True
-
     def compute(self) -> Tensor:
         """Mean recall, a scalar."""
         true_positives, _, _, _, support = super().compute().unbind(dim=-1)
@@ -111,16 +111,14 @@ class Matthews(MulticlassStatScores):
     Matthews (1975); Gorodkin (2004), https://doi.org/10.1016/j.compbiolchem.2004.09.006
     """
 
-    higher_is_better: bool | None = True
-
     def compute(self) -> Tensor:
         """From -1 to 1, a scalar."""
         hits, false_positives, _, _, true = super().compute().unbind(dim=-1)
-        said, n = hits + false_positives, true.sum()
+        predicted, n = hits + false_positives, true.sum()
         # whole numbers, which float32 could not hold, up to here
-        of_said, of_true = (n * n - (each * each).sum() for each in (said, true))
-        spread = of_said.float().sqrt() * of_true.float().sqrt()
-        return ((hits.sum() * n - (said * true).sum()) / spread).nan_to_num(0.0)
+        left, right = (n * n - (counts * counts).sum() for counts in (predicted, true))
+        spread = left.float().sqrt() * right.float().sqrt()
+        return ((hits.sum() * n - (predicted * true).sum()) / spread).nan_to_num(0.0)
 
 
 class CalibrationError(MulticlassCalibrationError):
@@ -136,7 +134,7 @@ class CalibrationError(MulticlassCalibrationError):
         super().update(preds.clamp(max=1 - torch.finfo(preds.dtype).eps), target)
 
 
-class _OnLogits(MetricCollection):
+class OnLogits(MetricCollection):
     """A collection updated with logits.
 
     torchmetrics guesses for each batch whether it was given logits, by whether any lies outside
@@ -151,21 +149,28 @@ class _OnLogits(MetricCollection):
         return super().forward(probabilities(outputs), target)
 
 
-def classification_metrics(classes: int, bins: int) -> MetricCollection:
-    """Fresh metrics for logits of `classes` classes, the calibration error with `bins` bins."""
-    # targets come from `Task.encode`, so checking each batch would only cost device syncs
-    options: dict[str, Any] = {"num_classes": classes, "validate_args": False}
-    macro, each = options | {"average": "macro"}, options | {"average": "none"}
-    return _OnLogits({
-        "accuracy": MulticlassAccuracy(**options, average="micro"),
-        "balanced_accuracy": BalancedAccuracy(**each),
-        "matthews": Matthews(**each),
-        "precision_macro": MulticlassPrecision(**macro),
-        "recall_macro": MulticlassRecall(**macro),
-        "f1_macro": MulticlassF1Score(**macro),
-        "precision": Precisions(**each),
-        "recall": Recalls(**each),
-        "f1": F1Scores(**each),
-        "auroc": OneVsRestAUROC(**each),
-        "calibration_error": CalibrationError(**options, n_bins=bins, norm="l1"),
-    })
+def classification_metrics(classes: Callable[[], int], bins: int) -> list[Metric]:
+    """Metrics of logits of so many classes, the calibration error with `bins` bins."""
+
+    def of(kind: Callable[..., Any], **options: Any) -> Callable[[], Any]:
+        # targets come from `Task.encode`, so checking each batch would only cost device syncs
+        return lambda: kind(num_classes=classes(), validate_args=False, **options)
+
+    macro, none = partial(of, average="macro"), partial(of, average="none")
+    paired = jackknife.per_example
+    return [
+        Metric("accuracy", of(MulticlassAccuracy, average="micro"), True, "share",
+               jackknife.right, right_or_wrong=True),
+        Metric("auroc", none(OneVsRestAUROC), True, "share"),
+        Metric("balanced_accuracy", none(BalancedAccuracy), True, "share",
+               paired(jackknife.balanced_accuracy)),
+        Metric("calibration_error", of(CalibrationError, n_bins=bins, norm="l1"), False, "share"),
+        Metric("f1_macro", macro(MulticlassF1Score), True, "share", paired(jackknife.f1)),
+        Metric("matthews", none(Matthews), True, "correlation", paired(jackknife.matthews)),
+        Metric("precision_macro", macro(MulticlassPrecision), True, "share",
+               paired(jackknife.precision)),
+        Metric("recall_macro", macro(MulticlassRecall), True, "share", paired(jackknife.recall)),
+        Metric("precision/<class>", none(Precisions), True, "share"),
+        Metric("recall/<class>", none(Recalls), True, "share"),
+        Metric("f1/<class>", none(F1Scores), True, "share"),
+    ]

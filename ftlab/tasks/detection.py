@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
-from ftlab.tasks.base import Predictions, Task, direction
+from ftlab.tasks.base import Predictions, Task
 from ftlab.tasks.boxes import Box, precision_recall, same_boxes
-from ftlab.tasks.class_names import absent_class, flattened, unseen
-from ftlab.tasks.detection_metrics import PER_CLASS, WHOLE, BoxPrecision
+from ftlab.tasks.class_names import absent_class, unseen
+from ftlab.tasks.detection_metrics import WHOLE, detection_metrics
 from ftlab.tasks.losses.base import at_least_float32
+from ftlab.tasks.metric import Metric, Records
 from ftlab.tasks.spelling import Classes
 
 if TYPE_CHECKING:
@@ -53,10 +53,6 @@ class Detection(Task):
         self._known = Classes()
 
     @property
-    def specimens(self) -> Sequence[Any]:
-        return ([Box("0", (0.0, 0.0, 1.0, 1.0))],)
-
-    @property
     def default_metric(self) -> str:
         return "map"
 
@@ -66,10 +62,10 @@ class Detection(Task):
         Raises:
             InputError: no image has an object.
         """
-        known = Classes(box.label for boxes in labels for box in boxes if not box.ignored)
-        if not known.names:
+        classes = Classes(box.label for boxes in labels for box in boxes if not box.ignored)
+        if not classes.names:
             raise InputError("no training image has an object", "name annotated images as train")
-        self._known = known
+        self._known = classes
 
     @property
     def classes(self) -> list[str]:
@@ -92,12 +88,12 @@ class Detection(Task):
         for number, (box, place) in enumerate(zip(label, places, strict=True), 1):
             if place is None and not box.ignored:
                 raise unseen(f"{where}, object {number}: class", box.label, self.classes)
-        known = [box for box, place in zip(label, places, strict=True) if place is not None]
+        kept = [box for box, place in zip(label, places, strict=True) if place is not None]
         return {
-            "boxes": torch.tensor([box.corners for box in known]).float().reshape(-1, 4),
+            "boxes": torch.tensor([box.corners for box in kept]).float().reshape(-1, 4),
             "labels": torch.tensor([place for place in places if place is not None],
                                    dtype=torch.long),
-            "ignored": torch.tensor([box.ignored for box in known], dtype=torch.bool),
+            "ignored": torch.tensor([box.ignored for box in kept], dtype=torch.bool),
         }
 
     def named(self, label: Sequence[Box], where: str) -> list[str]:
@@ -111,49 +107,39 @@ class Detection(Task):
         """Detections of each image: `boxes`, `scores`, `labels`."""
         return (model(batch) if outputs is None else outputs)["detections"]
 
-    def metrics(self) -> MetricCollection:
-        return MetricCollection({"boxes": BoxPrecision(self.outputs)})
+    def metrics(self) -> list[Metric]:
+        return detection_metrics(lambda: self.outputs)
 
-    def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric is better; `map_50/<class>` and its like are known too.
-
-        Raises:
-            InputError: there is no such metric.
-        """
-        return direction(metric, dict.fromkeys(WHOLE, True), self,
-                         dict.fromkeys(PER_CLASS, True), self._known.names)
+    @property
+    def metric_classes(self) -> Sequence[str]:
+        return self._known.names
 
     def unmeasurable(self, metric: str, targets: Sequence[Mapping[str, Tensor]]) -> str:
         present = {self.classes[label] for target in targets
                    for label in target["labels"][~target["ignored"]].tolist()}
         if metric in WHOLE and not present:
             return f"none of the {len(targets)} images has an object"
-        return absent_class(metric, PER_CLASS, self.classes, present)
-
-    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Computed metrics as plain numbers; those a class where the split has objects of it."""
-        vectors = {f"{family}_per_class": family for family in PER_CLASS}
-        return flattened(computed, vectors, self.classes)
+        return absent_class(metric, self.classes, present)
 
     def records(self, predictions: Predictions, target: Any) -> dict[str, list[Any]]:
         """Objects, detections and their scores, in pixels of the image as it was given."""
         rows: dict[str, list[Any]] = {"target": [], "prediction": [], "scores": []}
-        for found, true in zip(predictions, target, strict=True):
+        for boxes, true in zip(predictions, target, strict=True):
             scale = true["scale"].repeat(2) if "scale" in true else torch.ones(4)
             scale = scale.to(true["boxes"].device)
             objects = self._objects(true["boxes"] * scale, true["labels"])
             ignored = true["ignored"].tolist()
-            rows["target"].append([each | {"ignored": flag} for each, flag
+            rows["target"].append([box | {"ignored": flag} for box, flag
                                    in zip(objects, ignored, strict=True)])
-            rows["prediction"].append(self._objects(found["boxes"] * scale, found["labels"]))
-            rows["scores"].append(found["scores"].tolist())
+            rows["prediction"].append(self._objects(boxes["boxes"] * scale, boxes["labels"]))
+            rows["scores"].append(boxes["scores"].tolist())
         return rows
 
     def _objects(self, boxes: Tensor, labels: Tensor) -> list[dict[str, Any]]:
         return [{"label": self.classes[label], "box": corners}
                 for corners, label in zip(boxes.tolist(), labels.tolist(), strict=True)]
 
-    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+    def figures(self, records: Records) -> dict[str, Figure]:
         """Precision against recall at an intersection over union of 0.5, a line a class."""
         # matplotlib takes a quarter of a second to import; most processes draw nothing
         from matplotlib.figure import Figure
@@ -180,11 +166,11 @@ class Detection(Task):
         """A row a box: `id` of its image, `label`, corners and `score`; an empty one without any."""
         corners = ("x1", "y1", "x2", "y2")
         rows: list[tuple[Any, ...]] = []
-        for name, found, scores in zip(columns["id"], columns["prediction"], columns["scores"],
+        for name, boxes, scores in zip(columns["id"], columns["prediction"], columns["scores"],
                                        strict=True):
-            rows += [(name, each["label"], *each["box"], score)
-                     for each, score in zip(found, scores, strict=True)]
-            if not found:
+            rows += [(name, box["label"], *box["box"], score)
+                     for box, score in zip(boxes, scores, strict=True)]
+            if not boxes:
                 rows.append((name, *[None] * 6))
         return {title: [row[place] for row in rows]
                 for place, title in enumerate(("id", "label", *corners, "score"))}

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torchmetrics
 from torch import Tensor
-from torchmetrics import Metric
+
+from ftlab.tasks.jackknife import Array
+from ftlab.tasks.metric import Records
 
 
-class ExactMatch(Metric):
+class ExactMatch(torchmetrics.Metric):
     """Fraction of texts that equal their reference.
 
     Args:
@@ -20,7 +22,6 @@ class ExactMatch(Metric):
             else is said.
     """
 
-    higher_is_better = True
     full_state_update = False
     right: Tensor
     total: Tensor
@@ -41,8 +42,7 @@ class ExactMatch(Metric):
         return self.right / self.total
 
 
-def matches(records: Mapping[str, Sequence[Any]],
-            change: Callable[[str], Hashable] = str.strip) -> NDArray[np.float64]:
+def matches(records: Records, change: Callable[[str], Hashable] = str.strip) -> Array:
     """1 for each text of prediction records that equals its reference, else 0, (N,)."""
     return np.array([change(a) == change(b) for a, b in
                      zip(records["prediction"], records["target"], strict=True)], dtype=np.float64)

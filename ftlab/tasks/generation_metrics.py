@@ -1,4 +1,4 @@
-"""How much a written text is like its reference: exact match, ROUGE and BLEU."""
+"""Likeness of a written text and its reference: ROUGE and BLEU."""
 
 from __future__ import annotations
 
@@ -44,8 +44,6 @@ class Rouge(Metric):
     with unequal numbers of examples would wait for each other for ever.
     """
 
-    higher_is_better = True
-    parts = ROUGE
     full_state_update = False
     sums: Tensor
     examples: Tensor

@@ -1,4 +1,4 @@
-"""What each example adds to a metric that is a function of sums over examples."""
+"""Share of each example in a metric that is a function of sums over examples."""
 
 from __future__ import annotations
 

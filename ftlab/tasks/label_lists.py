@@ -15,7 +15,7 @@ from ftlab.tasks.class_names import class_name
 from ftlab.tasks.spelling import key
 
 Form = Literal["names", "positions", "keys"]
-"""How labels are written.
+"""Ways in which labels are written.
 
 - `names`: the names of the labels that an example has;
 - `positions`: a list with a 0 or 1 for each label, in one order;
@@ -134,8 +134,8 @@ def check_separator(labels: Sequence[LabelList], separator: str) -> None:
     texts = {name for label in labels for name in label.names}
     for place, mark in enumerate(_SEPARATORS):
         parts = {text: {part.strip() for part in text.split(mark)} for text in texts}
-        often = Counter(part for each in parts.values() for part in each)
-        inner = {part for each in parts.values() if len(each) > 1 for part in each}
+        often = Counter(part for split in parts.values() for part in split)
+        inner = {part for split in parts.values() if len(split) > 1 for part in split}
         recurring = [part for part in inner if often[part] > 1]
         if "" not in inner and recurring and (place < _SURE or len(recurring) == len(inner)):
             raise InputError(
@@ -160,12 +160,12 @@ def _keyed(label: Mapping[Any, Any], where: str) -> LabelList:
 def _listed(parts: Sequence[str], label: Sequence[Any], where: str) -> LabelList:
     names = [part.strip() for part in parts]
     flags = [_FLAGS.get(key(name)) for name in names]
-    known = [flag for flag in flags if flag is not None]
-    whole = bool(names) and len(known) == len(flags)
+    read = [flag for flag in flags if flag is not None]
+    whole = bool(names) and len(read) == len(flags)
     texts = any(isinstance(part, str) for part in label)
     twice = len(set(map(key, names))) < len(names)
     parted = any("." in key(name) for name in names)
-    return LabelList(names, known if whole else None,
+    return LabelList(names, read if whole else None,
                      doubtful=(whole and twice) or (not texts and (twice or parted)))
 
 

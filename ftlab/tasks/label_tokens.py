@@ -20,7 +20,7 @@ def stack_labels(targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def label_count(labels: Tensor) -> int:
-    """How many of the labels (B, T) count."""
+    """Number of labels (B, T) that count."""
     return int((labels != IGNORED).sum())
 
 

@@ -1,21 +1,21 @@
-"""What comes next in a text: answers to prompts, or plain text."""
+"""Continuations of texts: answers to prompts, or plain text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
-from ftlab.tasks.base import Task, direction
+from ftlab.tasks.base import Task
 from ftlab.tasks.exact_match import ExactMatch, matches
+from ftlab.tasks.jackknife import Array
 from ftlab.tasks.label_tokens import label_count, mean_log_likelihood, stack_labels, token_loss
+from ftlab.tasks.metric import Metric, Records, fresh
 from ftlab.tasks.numeric_answer import NONE, Rule, answer
 from ftlab.tasks.texts import text_of
 
@@ -49,10 +49,6 @@ class LanguageModelling(Task):
         self._answers = True
 
     @property
-    def specimens(self) -> Sequence[Any]:
-        return ("0",)
-
-    @property
     def default_metric(self) -> str:
         return "perplexity"
 
@@ -81,21 +77,23 @@ class LanguageModelling(Task):
             return {"text": texts, "logits": outputs}
         return {"logits": model(batch) if outputs is None else outputs}
 
-    def metrics(self) -> MetricCollection:
-        compared = self._compared() if self._answers else {}
-        # torchmetrics takes two for one whose counts agree after the first batch
-        return MetricCollection({name: _Answers(change) for name, change in compared.items()},
-                                compute_groups=False)
+    def metrics(self) -> list[Metric]:
+        perplexity = Metric("perplexity", None, False, "non-negative")
+        return [*(_compared(name, change) for name, change in self._answered().items()), perplexity]
 
-    def _compared(self) -> dict[str, Callable[[str], Hashable]]:
-        """Metrics of generated answers, and what of an answer each compares."""
-        found: dict[str, Callable[[str], Hashable]] = {"exact_match": str.strip}
-        if self.final_number is not None:
-            found["number_accuracy"] = answer(self.final_number)
-        return found
+    def _answered(self) -> dict[str, Callable[[str], Hashable]]:
+        """Metrics of generated answers, and the part of an answer that each compares."""
+        changes: dict[str, Callable[[str], Hashable]] = {}
+        if self._answers and self.final_number is not None:
+            changes["number_accuracy"] = answer(self.final_number)
+        return changes | ({"exact_match": str.strip} if self._answers else {})
+
+    def collection(self) -> MetricCollection:
+        # torchmetrics takes two for one whose counts agree after the first batch
+        return MetricCollection(fresh(self.metrics()), compute_groups=False)
 
     def unanswerable(self, responses: Sequence[str]) -> int:
-        """How many have nothing that `final_number` finds, so that no answer can equal it."""
+        """Number of responses in which `final_number` finds nothing, so that no answer can equal it."""
         if self.final_number is None:
             return 0
         find = answer(self.final_number)
@@ -109,8 +107,7 @@ class LanguageModelling(Task):
             raise InputError("number_accuracy is not measured", "say how it is found, with "
                              "task: {class_path: LanguageModelling, init_args: "
                              "{final_number: last}}")
-        known = dict.fromkeys(self._compared(), True)
-        return direction(metric, {**known, "perplexity": False}, self)
+        return super().higher_is_better(metric)
 
     def unmeasurable(self, metric: str, targets: Sequence[str | None]) -> str:
         answers = [target for target in targets if target is not None]
@@ -127,17 +124,17 @@ class LanguageModelling(Task):
         return {"target": texts, "prediction": predictions.get("text", [None] * len(texts)),
                 "scores": mean_log_likelihood(predictions["logits"], target["labels"]).tolist()}
 
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        change = self._compared().get(metric)
-        if change is None or None in records["prediction"]:
-            return None
-        return matches(records, change)
-
     @staticmethod
     def stack(targets: Sequence[Any]) -> dict[str, Any]:
         """`labels` (B, T), padded with -100, and `text`, from each target's token ids and text."""
         return stack_labels(targets)
+
+
+def _compared(name: str, change: Callable[[str], Hashable]) -> Metric:
+    def per_example(records: Records) -> Array | None:
+        return None if None in records["prediction"] else matches(records, change)
+
+    return Metric(name, lambda: _Answers(change), True, "share", per_example, right_or_wrong=True)
 
 
 class _Answers(ExactMatch):

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
-from ftlab.tasks.base import Task, direction
-from ftlab.tasks.class_names import absent_class, flattened, unseen
+from ftlab.tasks.base import Task
+from ftlab.tasks.class_names import absent_class, unseen
 from ftlab.tasks.label_lists import (
     MEND,
     Form,
@@ -25,12 +23,8 @@ from ftlab.tasks.label_lists import (
     read_label,
 )
 from ftlab.tasks.losses.base import at_least_float32
-from ftlab.tasks.multi_label_metrics import (
-    PER_LABEL,
-    contributions,
-    multi_label_metrics,
-    probabilities,
-)
+from ftlab.tasks.metric import Metric, fresh
+from ftlab.tasks.multi_label_metrics import OnLogits, multi_label_metrics, probabilities
 from ftlab.tasks.spelling import Classes, is_number, key, renamed
 
 _TELL = """
@@ -84,10 +78,6 @@ class MultiLabel(Task):
         self.given = labels
         self._form: Form = "names"
         self._known = Classes()
-
-    @property
-    def specimens(self) -> Sequence[Any]:
-        return [[name] for name in self.given or ("a", "b")]
 
     @property
     def default_metric(self) -> str:
@@ -202,31 +192,22 @@ class MultiLabel(Task):
         gradient = (logits.sigmoid() - wanted) / (logits.shape[-1] * logits.shape[-2])
         return loss.mean(dim=(-2, -1)), gradient
 
-    def metrics(self) -> MetricCollection:
-        return multi_label_metrics(self.outputs, self.threshold)
+    def metrics(self) -> list[Metric]:
+        return multi_label_metrics(lambda: self.outputs, self.threshold)
 
-    def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric is better; `f1/<label>` and its like are known too.
+    @property
+    def metric_classes(self) -> Sequence[str]:
+        return self._known.names
 
-        Raises:
-            InputError: there is no such metric.
-        """
-        # the direction does not depend on the labels, and a study asks before it has any
-        known = {name: bool(value.higher_is_better)
-                 for name, value in multi_label_metrics(2, self.threshold).items()}
-        per_label = {name: known.pop(name) for name in PER_LABEL}
-        return direction(metric, known, self, per_label, self._known.names)
+    def collection(self) -> MetricCollection:
+        return OnLogits(fresh(self.metrics()))
 
     def unmeasurable(self, metric: str, targets: Sequence[Sequence[float]]) -> str:
         present = {name for row in targets for name, holds in zip(self.labels, row, strict=True)
                    if holds}
         if metric in ("mean_average_precision", "f1_micro", "f1_macro") and not present:
             return f"none of the {len(targets)} examples has a label"
-        return absent_class(metric, PER_LABEL, self.labels, present)
-
-    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Computed metrics as plain numbers; a vector over labels becomes `<name>/<label>`."""
-        return flattened(computed, dict(zip(PER_LABEL, PER_LABEL, strict=True)), self.labels)
+        return absent_class(metric, self.labels, present)
 
     def records(self, outputs: Tensor, target: Tensor) -> dict[str, list[Any]]:
         """Target and prediction as lists of labels, scores as L probabilities."""
@@ -238,12 +219,6 @@ class MultiLabel(Task):
     def _named(self, chosen: Tensor) -> list[list[str]]:
         return [[name for name, is_one in zip(self.labels, row, strict=True) if is_one]
                 for row in chosen.tolist()]
-
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        # every label of the task, since one that no record names counts as F1 0
-        labels = len(records["scores"][0]) if records["scores"] else 0
-        return contributions(metric, records["target"], records["prediction"], labels)
 
     def summary(self) -> dict[str, Any]:
         counts = dict(zip(self.labels, self._known.counts, strict=True))

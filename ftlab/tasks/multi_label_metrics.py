@@ -5,7 +5,8 @@ They add up over uneven batches and over ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,7 @@ from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities.data import dim_zero_cat
 
 from ftlab.tasks.jackknife import Array, pseudovalues, ratio
-
-PER_LABEL = ("average_precision", "f1")
-"""Metrics whose value is a vector over the labels (L,)."""
+from ftlab.tasks.metric import Metric, Records
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -64,7 +63,7 @@ class MeanAveragePrecision(AveragePrecisions):
         return super().compute().nanmean()
 
 
-class _OnLogits(MetricCollection):
+class OnLogits(MetricCollection):
     """A collection updated with logits: torchmetrics would guess for each batch what it got."""
 
     def update(  # type: ignore[override]  # logits and target alone, where theirs takes any
@@ -75,41 +74,47 @@ class _OnLogits(MetricCollection):
         return super().forward(probabilities(outputs), target.long())
 
 
-def multi_label_metrics(labels: int, threshold: float) -> MetricCollection:
-    """Fresh metrics for logits of `labels` labels; probabilities above `threshold` count."""
-    # targets come from `Task.encode`, so checking each batch would only cost device syncs
-    ranked: dict[str, Any] = {"num_labels": labels, "validate_args": False}
-    decided = ranked | {"threshold": threshold}
-    return _OnLogits({
-        "mean_average_precision": MeanAveragePrecision(**ranked),
-        "f1_micro": MultilabelF1Score(**decided, average="micro"),
-        "f1_macro": MultilabelF1Score(**decided, average="macro"),
-        "accuracy": MultilabelExactMatch(**decided),
-        "average_precision": AveragePrecisions(**ranked),
-        "f1": MultilabelF1Score(**decided, average="none"),
-    })
+def multi_label_metrics(labels: Callable[[], int], threshold: float) -> list[Metric]:
+    """Metrics of logits of so many labels; probabilities above `threshold` count."""
+
+    def ranked(kind: Callable[..., Any], **options: Any) -> Callable[[], Any]:
+        # targets come from `Task.encode`, so checking each batch would only cost device syncs
+        return lambda: kind(num_labels=labels(), validate_args=False, **options)
+
+    decided = partial(ranked, threshold=threshold)
+    return [
+        Metric("accuracy", decided(MultilabelExactMatch), True, "share", _right,
+               right_or_wrong=True),
+        Metric("f1_macro", decided(MultilabelF1Score, average="macro"), True, "share", _macro),
+        Metric("f1_micro", decided(MultilabelF1Score, average="micro"), True, "share", _micro),
+        Metric("mean_average_precision", ranked(MeanAveragePrecision), True, "share"),
+        Metric("average_precision/<class>", ranked(AveragePrecisions), True, "share"),
+        Metric("f1/<class>", decided(MultilabelF1Score, average="none"), True, "share"),
+    ]
 
 
-def contributions(metric: str, target: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]],
-                  labels: int) -> Array | None:
-    """What each example adds to a metric of decided labels, (N,); None for another metric.
+def _right(records: Records) -> Array:
+    """1 for each example with exactly its labels, else 0, (N,)."""
+    pairs = zip(records["target"], records["prediction"], strict=True)
+    return np.array([set(a) == set(b) for a, b in pairs], dtype=np.float64)
 
-    Args:
-        metric: name without split prefix.
-        target: the labels of each example.
-        prediction: likewise.
-        labels: how many the task has.
-    """
-    if metric == "accuracy":
-        return np.array([set(a) == set(b) for a, b in zip(target, prediction, strict=True)],
-                        dtype=np.float64)
-    if metric not in ("f1_micro", "f1_macro"):
-        return None
-    names = sorted({name for row in (*target, *prediction) for name in row})
-    true, said = (np.array([[name in row for name in names] for row in rows], dtype=np.float64)
-                  for rows in (target, prediction))
-    counts = np.stack([2 * true * said, true + said], axis=1)  # (N, 2, L)
-    if metric == "f1_micro":
-        return pseudovalues(counts.sum(axis=-1), lambda sums: ratio(sums[..., 0], sums[..., 1]))
-    return pseudovalues(
-        counts, lambda sums: ratio(sums[..., 0, :], sums[..., 1, :]).sum(axis=-1) / labels)
+
+def _micro(records: Records) -> Array:
+    counts = _counts(records).sum(axis=-1)
+    return pseudovalues(counts, lambda sums: ratio(sums[..., 0], sums[..., 1]))
+
+
+def _macro(records: Records) -> Array:
+    # every label of the task, since one that no record names counts as F1 0
+    labels = len(records["scores"][0]) if records["scores"] else 0
+    return pseudovalues(_counts(records), lambda sums: ratio(
+        sums[..., 0, :], sums[..., 1, :]).sum(axis=-1) / labels)
+
+
+def _counts(records: Records) -> Array:
+    """Twice the hits, and predictions and targets together, of the labels named (N, 2, L)."""
+    both = records["target"], records["prediction"]
+    names = sorted({name for rows in both for row in rows for name in row})
+    true, predicted = (np.array([[name in row for name in names] for row in rows],
+                                dtype=np.float64) for rows in both)
+    return np.stack([2 * true * predicted, true + predicted], axis=1)

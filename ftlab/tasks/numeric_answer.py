@@ -18,7 +18,7 @@ from typing import Literal
 Rule = Literal["marked", "last", "peft"]
 
 NONE = math.nan
-"""What a text without an answer has: it equals nothing, itself included."""
+"""Answer of a text without one: it equals nothing, itself included."""
 
 _MARKED = re.compile(r"#### (-?[0-9.,]+)")
 _NUMBER = re.compile(r"-?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)")
@@ -27,7 +27,7 @@ _PEFT_MARKS = ("The answer is: ", "The answer is ", "The final answer is: ",
 
 
 def answer(rule: Rule) -> Callable[[str], Hashable]:
-    """What finds the answer of a text; two answers compare with `==`.
+    """Function that finds the answer of a text; two answers compare with `==`.
 
     Of `marked` and `last` they are numbers, without thousands' commas, dollar signs and the dot
     that ends a sentence: 18 and 18.00 are equal, which their sources call different. `last` wants
@@ -40,13 +40,13 @@ def answer(rule: Rule) -> Callable[[str], Hashable]:
 
 
 def _marked(text: str) -> Hashable:
-    found = _MARKED.search(text)
-    return NONE if found is None else _value(found[1])
+    mark = _MARKED.search(text)
+    return NONE if mark is None else _value(mark[1])
 
 
 def _last(text: str) -> Hashable:
-    found = _NUMBER.findall(text)
-    return _value(found[-1]) if found else NONE
+    numbers = _NUMBER.findall(text)
+    return _value(numbers[-1]) if numbers else NONE
 
 
 def _value(digits: str) -> Hashable:
@@ -67,7 +67,7 @@ def _peft(text: str) -> Hashable:
 
 
 def _fraction(text: str) -> float | None:
-    """Of "0.5" or "1/2"; None of what is neither."""
+    """Number that "0.5" or "1/2" writes; None for other texts."""
     try:
         numbers = [Decimal(part.strip()) for part in text.split("/")]
         match numbers:

@@ -9,19 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
-from torchmetrics import MetricCollection
 
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.errors import InputError
-from ftlab.tasks.base import Predictions, Task, direction
+from ftlab.tasks.base import Predictions, Task
 from ftlab.tasks.losses.base import at_least_float32
-from ftlab.tasks.regression_metrics import contributions, regression_metrics
+from ftlab.tasks.metric import Metric, Records
+from ftlab.tasks.regression_metrics import regression_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,10 +65,6 @@ class Regression(Task):
         self._std = 1.0
 
     @property
-    def specimens(self) -> Sequence[Any]:
-        return (0.0, 1.0)
-
-    @property
     def default_metric(self) -> str:
         return "rmse"
 
@@ -83,8 +77,8 @@ class Regression(Task):
         # `encode` refuses what is no number, and knows its place
         numbers = [value for label in labels if math.isfinite(value := _number(label))]
         if (len(set(numbers)) == 1 and len(numbers) == len(labels)) or not labels:
-            found = f"all of them {numbers[0]:g}" if numbers else "none"
-            raise InputError(f"regression needs targets that differ in train, found {found}",
+            values = f"all of them {numbers[0]:g}" if numbers else "none"
+            raise InputError(f"regression needs targets that differ in train, found {values}",
                              "name another label column, or train on more examples")
         self._mean = statistics.fmean(numbers) if numbers else 0.0
         self._std = statistics.pstdev(numbers) if numbers else 1.0
@@ -103,7 +97,7 @@ class Regression(Task):
 
     @property
     def mean(self) -> float:
-        """Of the training targets."""
+        """Mean of the training targets."""
         if self._mean is None:
             raise RuntimeError("Regression needs `fit` with the training labels first")
         return self._mean
@@ -137,12 +131,8 @@ class Regression(Task):
         outputs = model(batch) if outputs is None else outputs
         return at_least_float32(outputs).squeeze(-1) * self._std + self.mean
 
-    def metrics(self) -> MetricCollection:
+    def metrics(self) -> list[Metric]:
         return regression_metrics()
-
-    def higher_is_better(self, metric: str) -> bool:
-        known = {name: bool(value.higher_is_better) for name, value in self.metrics().items()}
-        return direction(metric, known, self)
 
     def unmeasurable(self, metric: str, targets: Sequence[float]) -> str:
         if metric in ("pearson", "spearman", "r2") and len(set(targets)) < 2:
@@ -157,12 +147,7 @@ class Regression(Task):
         return {"target": target.tolist(), "prediction": numbers,
                 "scores": [[number] for number in numbers]}
 
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        return contributions(metric, np.array(records["target"], dtype=np.float64),
-                             np.array(records["prediction"], dtype=np.float64))
-
-    def figures(self, records: Mapping[str, Sequence[Any]]) -> dict[str, Figure]:
+    def figures(self, records: Records) -> dict[str, Figure]:
         """Predictions over targets."""
         # matplotlib takes a quarter of a second to import; most processes draw nothing
         from ftlab.tasks.scatter_plot import scatter_figure

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchmetrics
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
+from torchmetrics import MeanAbsoluteError, MeanSquaredError
 from torchmetrics.utilities.data import dim_zero_cat
 
 from ftlab.tasks.jackknife import Array, pseudovalues
+from ftlab.tasks.metric import Metric, Records
 
 
 def pearson(prediction: Tensor, target: Tensor) -> Tensor:
@@ -46,7 +48,7 @@ def r_squared(prediction: Tensor, target: Tensor) -> Tensor:
     return 1 - (x - y).square().sum() / (y - y.mean()).square().sum()
 
 
-class OfAll(Metric):
+class OfAll(torchmetrics.Metric):
     """A function of all predictions and targets together, computed in float64.
 
     torchmetrics' own correlations warn of constant predictions, which a run begins with, and
@@ -57,7 +59,6 @@ class OfAll(Metric):
     """
 
     full_state_update = False
-    higher_is_better = True
     prediction: list[Tensor]
     target: list[Tensor]
 
@@ -77,45 +78,59 @@ class OfAll(Metric):
         return self.function(dim_zero_cat(self.prediction), dim_zero_cat(self.target)).float()
 
 
-def regression_metrics() -> MetricCollection:
-    """Fresh metrics."""
-    return MetricCollection({
-        "mse": MeanSquaredError(),
-        "rmse": MeanSquaredError(squared=False),
-        "mae": MeanAbsoluteError(),
-        "pearson": OfAll(pearson),
-        "spearman": OfAll(spearman),
-        "r2": OfAll(r_squared),
-    })
+def regression_metrics() -> list[Metric]:
+    """Metrics of numbers; Spearman's correlation is not a function of sums over examples."""
+    return [
+        Metric("mae", MeanAbsoluteError, False, "non-negative",
+               lambda records: np.abs(_errors(records))),
+        Metric("mse", MeanSquaredError, False, "non-negative",
+               lambda records: _errors(records) ** 2),
+        Metric("pearson", lambda: OfAll(pearson), True, "correlation", _pearson),
+        Metric("r2", lambda: OfAll(r_squared), True, "at most one", _r2),
+        Metric("rmse", lambda: MeanSquaredError(squared=False), False, "non-negative", _rmse),
+        Metric("spearman", lambda: OfAll(spearman), True, "correlation"),
+    ]
+
+
+def _read(records: Records) -> tuple[Array, Array]:
+    """Targets and predictions (N,)."""
+    target, prediction = (np.array(records[name], dtype=np.float64)
+                          for name in ("target", "prediction"))
+    return target, prediction
+
+
+def _errors(records: Records) -> Array:
+    target, prediction = _read(records)
+    return prediction - target
+
+
+def _rmse(records: Records) -> Array:
+    squares = _errors(records) ** 2
+    counts = np.stack([squares, np.ones_like(squares)], axis=-1)
+    return pseudovalues(counts, lambda sums: np.sqrt(sums[..., 0] / sums[..., 1]))
+
+
+def _pearson(records: Records) -> Array | None:
+    # away from the origin, sums of squares would cancel
+    y, x = (values - values.mean() for values in _read(records))
+    if not (x.any() and y.any()):
+        return None
+    counts = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
+    return pseudovalues(counts, _correlation)
+
+
+def _r2(records: Records) -> Array | None:
+    target, error = _read(records)[0], _errors(records)
+    y = target - target.mean()
+    if not y.any():
+        return None
+    counts = np.stack([error**2, np.ones_like(y), y, y * y], axis=-1)
+    return pseudovalues(counts, lambda sums: 1 - sums[..., 0] / (
+        sums[..., 3] - sums[..., 2] ** 2 / sums[..., 1]))
 
 
 def _correlation(sums: Array) -> Array:
     n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
     covariance, of_x, of_y = xy - x * y / n, xx - x * x / n, yy - y * y / n
-    found: Array = covariance / np.sqrt(of_x * of_y)
-    return found
-
-
-def contributions(metric: str, target: Array, prediction: Array) -> Array | None:
-    """What each example adds to a metric, (N,), from targets and predictions (N,).
-
-    None for Spearman's correlation, which is no function of sums, and for an unknown metric.
-    """
-    error, one = prediction - target, np.ones_like(target)
-    # away from the origin, sums of squares would cancel
-    x, y = prediction - prediction.mean(), target - target.mean()
-    match metric:
-        case "mse":
-            return error**2
-        case "mae":
-            return np.abs(error)
-        case "rmse":
-            counts = np.stack([error**2, one], axis=-1)
-            return pseudovalues(counts, lambda sums: np.sqrt(sums[..., 0] / sums[..., 1]))
-        case "pearson" if x.any() and y.any():
-            return pseudovalues(np.stack([one, x, y, x * x, y * y, x * y], -1), _correlation)
-        case "r2" if y.any():
-            counts = np.stack([error**2, one, y, y * y], axis=-1)
-            return pseudovalues(counts, lambda sums: 1 - sums[..., 0] / (
-                sums[..., 3] - sums[..., 2] ** 2 / sums[..., 1]))
-    return None
+    value: Array = covariance / np.sqrt(of_x * of_y)
+    return value

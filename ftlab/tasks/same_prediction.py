@@ -1,4 +1,4 @@
-"""Whether two prediction records say the same."""
+"""Comparison of two prediction records."""
 
 from __future__ import annotations
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import Batch, TaskModel
-from ftlab.tasks.base import Task, direction
+from ftlab.tasks.base import Task
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.generation_metrics import BLEU_ORDER, ROUGE, Bleu, Rouge, Tokenisation, words
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
+from ftlab.tasks.metric import Metric
 from ftlab.tasks.texts import text_of
 
 
@@ -69,13 +67,12 @@ class SequenceToSequence(Task):
     def predict(self, model: TaskModel, batch: Batch, outputs: Any = None) -> list[str]:
         return model.texts(batch, self.max_new_tokens, outputs)
 
-    def metrics(self) -> MetricCollection:
-        return MetricCollection({"exact_match": ExactMatch(), "rouge": Rouge(),
-                                 "bleu": Bleu(self.bleu_tokenisation)})
-
-    def higher_is_better(self, metric: str) -> bool:
-        names = ("exact_match", "rouge1", "rouge2", "rougeL", "bleu")
-        return direction(metric, dict.fromkeys(names, True), self)
+    def metrics(self) -> list[Metric]:
+        return [
+            Metric("exact_match", ExactMatch, True, "share", matches, right_or_wrong=True),
+            *(Metric(name, Rouge, True, "share") for name in ROUGE),
+            Metric("bleu", lambda: Bleu(self.bleu_tokenisation), True, "share"),
+        ]
 
     def unmeasurable(self, metric: str, targets: Sequence[str]) -> str:
         if metric == "bleu":
@@ -93,11 +90,6 @@ class SequenceToSequence(Task):
     def records(self, predictions: Sequence[str], target: Any) -> dict[str, list[Any]]:
         """Target and generated text."""
         return {"target": list(target["text"]), "prediction": list(predictions)}
-
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        known = metric == "exact_match"
-        return matches(records) if known else None
 
     @staticmethod
     def stack(targets: Sequence[Any]) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torchmetrics
 from torch import Tensor
-from torchmetrics import Metric
 
 from ftlab.tasks.jackknife import Array, pseudovalues, ratio
+from ftlab.tasks.metric import Metric, Records
 from ftlab.tasks.spans import OUTSIDE, Scheme, spans
 
 
@@ -45,7 +46,7 @@ def names(indices: Sequence[int], tags: Sequence[str]) -> list[str]:
     return [tags[i] if i >= 0 else OUTSIDE for i in indices]
 
 
-class SpanScores(Metric):
+class SpanScores(torchmetrics.Metric):
     """Micro precision, recall and F1 of entities, F1 a type, and accuracy of words.
 
     An undefined ratio (no entity at all, say) is 0, as in seqeval and scikit-learn; a type in
@@ -57,8 +58,6 @@ class SpanScores(Metric):
         scheme: of the tags.
     """
 
-    higher_is_better = True
-    parts = ("precision", "recall", "f1", "accuracy")
     full_state_update = False
     hits: Tensor
     predicted: Tensor
@@ -80,10 +79,10 @@ class SpanScores(Metric):
     def update(self, logits: Tensor, target: Mapping[str, Any]) -> None:
         """Count the entities and words of a batch."""
         chosen, _ = word_tags(logits, target)
-        for ours, gold in zip(chosen, target["tags"], strict=True):
-            read, meant = names(ours, self.tags), names(gold, self.tags)
-            found, true = spans(read, self.scheme), spans(meant, self.scheme)
-            for counts, entities in ((self.hits, found & true), (self.predicted, found),
+        for tags, gold in zip(chosen, target["tags"], strict=True):
+            read, meant = names(tags, self.tags), names(gold, self.tags)
+            ours, true = spans(read, self.scheme), spans(meant, self.scheme)
+            for counts, entities in ((self.hits, ours & true), (self.predicted, ours),
                                      (self.actual, true)):
                 for _, _, kind in entities:
                     if kind in self.types:  # with the scheme none, a cut word's O may be none
@@ -92,14 +91,14 @@ class SpanScores(Metric):
             self.words += len(gold)
 
     def compute(self) -> dict[str, Tensor]:
-        """`precision`, `recall`, `f1` and `accuracy`, and the vector `f1_by_type`."""
+        """`precision`, `recall`, `f1` and `accuracy`, and the vector `f1/<class>`."""
         hits, predicted, actual = self.hits.sum(), self.predicted.sum(), self.actual.sum()
         return {
             "precision": _ratio(hits, predicted),
             "recall": _ratio(hits, actual),
             "f1": _ratio(2 * hits, predicted + actual),
             "accuracy": _ratio(self.right, self.words),
-            "f1_by_type": 2 * self.hits / (self.predicted + self.actual),  # nan where 0 / 0
+            "f1/<class>": 2 * self.hits / (self.predicted + self.actual),  # nan where 0 / 0
         }
 
 
@@ -107,22 +106,34 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return part.float() / whole.float().clamp(min=1)
 
 
-def contributions(metric: str, target: Sequence[Sequence[str]], prediction: Sequence[Sequence[str]],
-                  scheme: Scheme) -> Array | None:
-    """What each sentence adds to a micro metric, (N,), from tags a word; None for another."""
-    counts = np.array([_counted(true, said, scheme)
-                       for true, said in zip(target, prediction, strict=True)], dtype=np.float64)
+def span_metrics(make: Callable[[], SpanScores], scheme: Scheme) -> list[Metric]:
+    """Micro metrics of entities, of which each sentence adds counts, and F1 per type.
+
+    Args:
+        make: one object for all.
+        scheme: of the tags.
+    """
     hits, predicted, actual, right, words = range(5)
-    parts = {"precision": ([hits], [predicted]), "recall": ([hits], [actual]),
-             "f1": ([hits, hits], [predicted, actual]), "accuracy": ([right], [words])}
-    if metric not in parts:
-        return None
-    part, whole = parts[metric]
-    return pseudovalues(counts, lambda sums: ratio(sums[..., part].sum(axis=-1),
-                                                   sums[..., whole].sum(axis=-1)))
+    parts = {"accuracy": ([right], [words]), "f1": ([hits, hits], [predicted, actual]),
+             "precision": ([hits], [predicted]), "recall": ([hits], [actual])}
+    return [*(Metric(name, make, True, "share", _per_sentence(part, whole, scheme))
+              for name, (part, whole) in parts.items()),
+            Metric("f1/<class>", make, True, "share")]
 
 
-def _counted(true: Sequence[str], said: Sequence[str], scheme: Scheme) -> tuple[int, ...]:
-    found, meant = spans(said, scheme), spans(true, scheme)
-    right = sum(a == b for a, b in zip(true, said, strict=True))
-    return len(found & meant), len(found), len(meant), right, len(true)
+def _per_sentence(part: list[int], whole: list[int],
+                  scheme: Scheme) -> Callable[[Records], Array]:
+    def pseudo(records: Records) -> Array:
+        pairs = zip(records["target"], records["prediction"], strict=True)
+        counts = np.array([_counted(true, predicted, scheme) for true, predicted in pairs],
+                          dtype=np.float64)
+        return pseudovalues(counts, lambda sums: ratio(sums[..., part].sum(axis=-1),
+                                                       sums[..., whole].sum(axis=-1)))
+
+    return pseudo
+
+
+def _counted(true: Sequence[str], predicted: Sequence[str], scheme: Scheme) -> tuple[int, ...]:
+    ours, meant = spans(predicted, scheme), spans(true, scheme)
+    right = sum(a == b for a, b in zip(true, predicted, strict=True))
+    return len(ours & meant), len(ours), len(meant), right, len(true)

@@ -8,7 +8,7 @@ from typing import Literal
 from ftlab.tasks.spelling import key
 
 Scheme = Literal["IOB2", "IOBES", "none"]
-"""How tags mark entities.
+"""Ways in which tags mark entities.
 
 - `IOB2`: `B-` begins, `I-` continues, `O` is outside (Tjong Kim Sang and Veenstra 1999);
 - `IOBES`: as IOB2, with `E-` for the last word and `S-` for an entity of one word;
@@ -29,7 +29,7 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 
 def is_tag(tag: str, scheme: Scheme) -> bool:
-    """Whether a scheme knows such a tag."""
+    """Check that a tag belongs to a scheme."""
     if scheme == "none":
         return bool(tag)
     prefix, kind = split_tag(tag)
@@ -44,22 +44,22 @@ def spans(tags: Sequence[str], scheme: Scheme) -> set[Span]:
     """
     if scheme == "none":
         return {(i, i + 1, tag) for i, tag in enumerate(tags)}
-    found: set[Span] = set()
+    entities: set[Span] = set()
     start, kind = None, ""
     for i, tag in enumerate([*tags, OUTSIDE]):
-        prefix, own = split_tag(tag)
-        if start is not None and not (prefix in ("I", "E") and own == kind):
+        prefix, name = split_tag(tag)
+        if start is not None and not (prefix in ("I", "E") and name == kind):
             if scheme == "IOB2":
-                found.add((start, i, kind))
+                entities.add((start, i, kind))
             start = None
         if prefix == "B":
-            start, kind = i, own
+            start, kind = i, name
         elif prefix == "S":
-            found.add((i, i + 1, own))
+            entities.add((i, i + 1, name))
         elif prefix == "E" and start is not None:
-            found.add((start, i + 1, kind))
+            entities.add((start, i + 1, kind))
             start = None
-    return found
+    return entities
 
 
 def first_violation(tags: Sequence[str], scheme: Scheme) -> int | None:
@@ -72,12 +72,12 @@ def first_violation(tags: Sequence[str], scheme: Scheme) -> int | None:
         return None
     prefix, kind = OUTSIDE, ""
     for i, tag in enumerate([*tags, OUTSIDE]):
-        follows, own = split_tag(tag)
-        inside = prefix in "BI" and key(own) == key(kind)
+        follows, name = split_tag(tag)
+        inside = prefix in "BI" and key(name) == key(kind)
         unfinished = scheme == "IOBES" and prefix in "BI"
         if (follows in "IE" and not inside) or (unfinished and not (follows in "IE" and inside)):
             return i
-        prefix, kind = follows, own
+        prefix, kind = follows, name
     return None
 
 

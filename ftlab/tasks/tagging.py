@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.backbones.task_model import Batch
 from ftlab.errors import InputError
-from ftlab.tasks.base import Task, direction
-from ftlab.tasks.class_names import absent_class, class_name, flattened, unseen
+from ftlab.tasks.base import Task
+from ftlab.tasks.class_names import absent_class, class_name, unseen
 from ftlab.tasks.label_tokens import label_count, token_loss
-from ftlab.tasks.span_metrics import SpanScores, contributions, names, word_tags
+from ftlab.tasks.metric import Metric
+from ftlab.tasks.span_metrics import SpanScores, names, span_metrics, word_tags
 from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, spans, split_tag
 from ftlab.tasks.spelling import Classes, key
 
@@ -56,10 +54,6 @@ class Tagging(Task):
         self._tags: list[str] = []
         self._places: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
-
-    @property
-    def specimens(self) -> Sequence[Any]:
-        return (["B-A"], ["O"])
 
     @property
     def default_metric(self) -> str:
@@ -138,23 +132,22 @@ class Tagging(Task):
         """First tokens of words."""
         return label_count(batch["target"]["labels"])
 
-    def metrics(self) -> MetricCollection:
-        return MetricCollection({"spans": SpanScores(self.tags, self._types, self.scheme)})
+    def metrics(self) -> list[Metric]:
+        return span_metrics(self._scores, self.scheme)
 
-    def higher_is_better(self, metric: str) -> bool:
-        known = dict.fromkeys(("f1", "precision", "recall", "accuracy"), True)
-        return direction(metric, known, self, {"f1": True}, self._types)
+    def _scores(self) -> SpanScores:
+        return SpanScores(self.tags, self._types, self.scheme)
+
+    @property
+    def metric_classes(self) -> Sequence[str]:
+        return self._types
 
     def unmeasurable(self, metric: str, targets: Sequence[Sequence[int]]) -> str:
         present = {kind for row in targets
                    for _, _, kind in spans([self.tags[tag] for tag in row], self.scheme)}
         if metric in ("f1", "precision", "recall") and not present:
             return f"none of the {len(targets)} sentences has an entity"
-        return absent_class(metric, ("f1",), self._types, present)
-
-    def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Plain numbers; F1 a type becomes `f1/<type>`."""
-        return flattened(computed, {"f1_by_type": "f1"}, self._types)
+        return absent_class(metric, self._types, present)
 
     def records(self, predictions: Tensor, target: Any) -> dict[str, list[Any]]:
         """Tags a word; scores are the probabilities of the predicted tags, 0 for words cut."""
@@ -164,10 +157,6 @@ class Tagging(Task):
             "prediction": [names(row, self.tags) for row in chosen],
             "scores": certain,
         }
-
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        return contributions(metric, records["target"], records["prediction"], self.scheme)
 
     def summary(self) -> dict[str, Any]:
         return {"types": self._types, "train_counts": dict(sorted(self._counts.items()))}

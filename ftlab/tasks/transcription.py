@@ -1,24 +1,23 @@
-"""What was said, as text."""
+"""Spoken words as text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import IGNORED, Batch, Outputs, TaskModel
-from ftlab.tasks.base import Task, direction
+from ftlab.tasks.base import Task
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
 from ftlab.tasks.losses.base import log_probabilities
+from ftlab.tasks.metric import Metric, fresh
 from ftlab.tasks.texts import text_of
-from ftlab.tasks.transcription_metrics import contributions, normaliser, transcription_metrics
+from ftlab.tasks.transcription_metrics import normaliser, transcription_metrics
 
 
 class Transcription(Task):
@@ -83,12 +82,12 @@ class Transcription(Task):
     def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> list[str]:
         return model.texts(batch, self.max_new_tokens, outputs)
 
-    def metrics(self) -> MetricCollection:
+    def metrics(self) -> list[Metric]:
         return transcription_metrics(self.normalise)
 
-    def higher_is_better(self, metric: str) -> bool:
-        known = {"wer": False, "cer": False, "exact_match": True}
-        return direction(metric, known, self)
+    def collection(self) -> MetricCollection:
+        # torchmetrics takes two for one whose counts agree after the first batch
+        return MetricCollection(fresh(self.metrics()), compute_groups=False)
 
     def unmeasurable(self, metric: str, targets: Sequence[str]) -> str:
         change = normaliser(self.normalise)
@@ -103,10 +102,6 @@ class Transcription(Task):
         agree = [change(a) == change(b) for a, b in zip(predictions, target["text"], strict=True)]
         return {"target": list(target["text"]), "prediction": list(predictions),
                 "scores": [float(same) for same in agree]}
-
-    def contributions(self, metric: str,
-                      records: Mapping[str, Sequence[Any]]) -> NDArray[np.float64] | None:
-        return contributions(metric, records, normaliser(self.normalise))
 
     def summary(self) -> dict[str, Any]:
         return {"train_transcripts": self._examples}

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torchmetrics
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
 from torchmetrics.text import CharErrorRate, WordErrorRate
 
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.jackknife import Array, pseudovalues, ratio
+from ftlab.tasks.metric import Metric, Records
 
 Normalisation = Literal["none", "basic", "english"]
 Normalise = Callable[[str], str]
@@ -39,12 +40,12 @@ def _squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-class _OfTexts(Metric):
+class _OfTexts(torchmetrics.Metric):
     """A torchmetrics metric of normalised texts; the target's are under `text`."""
 
     full_state_update = False
 
-    def __init__(self, metric: Metric, normalise: Normalise) -> None:
+    def __init__(self, metric: torchmetrics.Metric, normalise: Normalise) -> None:
         super().__init__()
         self.metric = metric
         self.normalise = normalise
@@ -62,29 +63,32 @@ class _OfTexts(Metric):
         self.metric.reset()
 
 
-def transcription_metrics(name: Normalisation) -> MetricCollection:
-    """Fresh `wer`, `cer` and `exact_match`."""
-    normalise = normaliser(name)
-    metrics: dict[str, Metric | MetricCollection] = {
-        "wer": _OfTexts(WordErrorRate(), normalise),
-        "cer": _OfTexts(CharErrorRate(), normalise),
-        "exact_match": ExactMatch(normalise),
-    }
-    return MetricCollection(metrics, compute_groups=False)
+def transcription_metrics(name: Normalisation) -> list[Metric]:
+    """Error rates and exact matches of texts that are normalised as `name` says."""
+
+    def rate(kind: type[torchmetrics.Metric]) -> Callable[[], torchmetrics.Metric]:
+        return lambda: _OfTexts(kind(), normaliser(name))
+
+    return [
+        Metric("wer", rate(WordErrorRate), False, "error rate", _per_text(str.split, name)),
+        Metric("cer", rate(CharErrorRate), False, "error rate", _per_text(list, name)),
+        Metric("exact_match", lambda: ExactMatch(normaliser(name)), True, "share",
+               lambda records: matches(records, normaliser(name)), right_or_wrong=True),
+    ]
 
 
-def contributions(metric: str, records: Mapping[str, Sequence[Any]],
-                  normalise: Normalise) -> Array | None:
-    """What each transcript adds to a metric, (N,); None for an unknown one."""
-    if metric == "exact_match":
-        return matches(records, normalise)
-    if metric not in ("wer", "cer"):
-        return None
-    from nltk.metrics.distance import edit_distance  # all of nltk comes with it
+def _per_text(split: Callable[[str], list[str]],
+              name: Normalisation) -> Callable[[Records], Array]:
+    """Jackknife of an error rate: prediction records -> what each transcript adds, (N,)."""
 
-    split = str.split if metric == "wer" else list
-    pairs = [(split(normalise(said)), split(normalise(true)))
-             for said, true in zip(records["prediction"], records["target"], strict=True)]
-    counts = np.array([(edit_distance(said, true), len(true)) for said, true in pairs],
-                      dtype=np.float64)
-    return pseudovalues(counts, lambda sums: ratio(sums[..., 0], sums[..., 1]))
+    def pseudo(records: Records) -> Array:
+        from nltk.metrics.distance import edit_distance  # all of nltk comes with it
+
+        normalise = normaliser(name)
+        pairs = [(split(normalise(prediction)), split(normalise(true))) for prediction, true
+                 in zip(records["prediction"], records["target"], strict=True)]
+        counts = np.array([(edit_distance(ours, true), len(true)) for ours, true in pairs],
+                          dtype=np.float64)
+        return pseudovalues(counts, lambda sums: ratio(sums[..., 0], sums[..., 1]))
+
+    return pseudo

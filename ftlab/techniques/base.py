@@ -174,7 +174,7 @@ class Technique(LightningModule, ABC):
             raise Incompatible(f"{type(self).__name__} finds nothing to train in this model",
                                "leave this technique out for this backbone")
         self.model, self.task = model, task
-        self.validation_metrics = task.metrics()
+        self.validation_metrics = task.collection()
         # a NaN stays one, so that its epoch is not the best; `disable` would forget the weights
         self.validation_loss = MeanMetric(nan_strategy=math.nan)
         return self

@@ -17,6 +17,7 @@ from ftlab.statistics.seed_summary import summarise
 from ftlab.tracking import ui_layout
 from ftlab.tracking.election import elect, elected
 from ftlab.tracking.experiments import Experiments
+from ftlab.tracking.metric_facts import TAG, named
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.metrics import as_metrics
 from ftlab.tracking.mlflow_values import numbers, tag_values
@@ -42,13 +43,15 @@ class MlflowRuns(Experiments):
     """Reads and writes runs; every method may be called again after it failed half-way."""
 
     def open_cell(
-        self, key: CellKey, params: Mapping[str, str], seeds: Sequence[int], order: int, place: int
+        self, key: CellKey, params: Mapping[str, str], seeds: Sequence[int], order: int, place: int,
+        facts: str = "",
     ) -> str:
         """Get or make the parent run; RUNNING again where an expected seed is not finished."""
         experiment = self.experiment(key.study)
+        stated = {TAG: facts} if facts else {}
 
         def make(candidate: Mapping[str, str]) -> str:
-            tags = {**cell_tags(key, seeds, order, place), **candidate}
+            tags = {**cell_tags(key, seeds, order, place), **stated, **candidate}
             return str(self._client.create_run(experiment, run_name=key.title, tags=tags)
                        .info.run_id)
 
@@ -58,7 +61,7 @@ class MlflowRuns(Experiments):
         self._log_params(cell_id, params, present=cell.data.params)
         if made:
             return cell_id
-        tags = more_seeds(cell, seeds) | {"ftlab.order": str(order)}
+        tags = more_seeds(cell, seeds) | {"ftlab.order": str(order)} | stated
         self._client.log_batch(cell_id, tags=[RunTag(k, v) for k, v in tags.items()])
         if not {*seeds_of(cell), *seeds} <= self.finished(cell_id):
             self._say(cell, "")
@@ -136,7 +139,8 @@ class MlflowRuns(Experiments):
         names = {name for run in record.finished for name in run.metrics}
         for name in sorted(names, key=lambda name: (not name.startswith("test/"), name)):
             summary = summarise(
-                (run.metrics[name] for run in record.finished if name in run.metrics), limits(name))
+                (run.metrics[name] for run in record.finished if name in run.metrics),
+                limits(named(name, record.facts)))
             values |= summary.as_metrics(name)
         values |= numbers(cell.data.params)
         self._set(cell, values, ended)

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 
+from ftlab.tracking.metric_facts import Record
+
 
 @dataclass(frozen=True)
 class CellKey:
@@ -97,6 +99,7 @@ class CellRecord:
         seeds: those expected.
         runs: one per seed at most, by seed: the FINISHED one, else the latest attempt.
         metrics: of the cell itself: aggregates and what the table said.
+        facts: about its runs' metrics.
     """
 
     cell_id: str
@@ -104,6 +107,7 @@ class CellRecord:
     seeds: tuple[int, ...]
     runs: tuple[RunRecord, ...]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Record = field(default_factory=dict)
 
     @property
     def finished(self) -> tuple[RunRecord, ...]:

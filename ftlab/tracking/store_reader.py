@@ -15,6 +15,7 @@ from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.tracking import gc_pause, store, ui_layout
 from ftlab.tracking.election import elected
+from ftlab.tracking.metric_facts import TAG, Record, from_tag
 from ftlab.tracking.metrics import MetricBuffer, plain
 from ftlab.tracking.mlflow_runs import MlflowRuns
 from ftlab.tracking.outbox import Outbox, T
@@ -131,6 +132,11 @@ class StoreReader:
         """The parent runs of a sweep: the cell's digest -> run id."""
         return {run.data.tags["ftlab.cell"]: str(run.info.run_id) for run in self._searches(study)
                 if run.data.tags.get("ftlab.sweep") == sweep and elected(run)}
+
+    def sweep_facts(self, study: str, sweep: str) -> list[Record]:
+        """Records of the metrics of a sweep's cells; empty ones where an earlier version began it."""
+        return [from_tag(run.data.tags.get(TAG, "")) for run in self._searches(study)
+                if run.data.tags.get("ftlab.sweep") == sweep and elected(run)]
 
     def _searches(self, study: str) -> list[Run]:
         return self._fresh(lambda: self._runs.search(

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
 
 from ftlab.tracking.election import elect
+from ftlab.tracking.metric_facts import TAG
 from ftlab.tracking.mlflow_runs import CLOCKS, MlflowRuns
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey, TrialRecord
@@ -16,12 +17,14 @@ from ftlab.tracking.tags import ORIGIN, cell_names
 _BATCH = 100  # params in one log_batch, MLflow's limit
 
 
-def open_sweep(runs: MlflowRuns, client: MlflowClient, key: CellKey, sweep: str) -> str:
+def open_sweep(runs: MlflowRuns, client: MlflowClient, key: CellKey, sweep: str,
+               facts: str = "") -> str:
     """Get or make the parent run of a cell's search, RUNNING; its id."""
     experiment = runs.experiment(key.study)
     wanted = f"tags.`ftlab.kind` = 'sweep' and tags.`ftlab.cell` = '{key.digest}'"
     tags = cell_names(key) | {
         "ftlab.kind": "sweep", "ftlab.cell": key.digest, "ftlab.sweep": sweep}
+    tags |= {TAG: facts} if facts else {}
 
     def search() -> list[Run]:
         return [run for run in runs.search(experiment, wanted)
@@ -55,7 +58,7 @@ def open_trial(runs: MlflowRuns, client: MlflowClient, parent: str, number: int,
                 client.log_batch(left.info.run_id, tags=[RunTag("ftlab.state", "LOST")])
                 runs.end(left.info.run_id, "KILLED", "left unfinished by an earlier attempt")
         inherited = {name: value for name, value in above.data.tags.items()
-                     if name.startswith("ftlab.") and name != "ftlab.kind"}
+                     if name.startswith("ftlab.") and name not in ("ftlab.kind", TAG)}
         tags = inherited | ORIGIN | {
             "ftlab.kind": "trial", "ftlab.trial": str(number), "ftlab.attempt": str(attempt),
             "ftlab.id": token, "mlflow.parentRunId": parent}

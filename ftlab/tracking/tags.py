@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mlflow.entities import Run
 
+from ftlab.tracking.metric_facts import TAG, from_tag
 from ftlab.tracking.mlflow_values import LONGEST_TAG, shorten
 from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
@@ -46,9 +47,9 @@ def cell_tags(key: CellKey, seeds: Sequence[int], order: int, place: int) -> dic
 def cell_record(cell: Run, runs: Sequence[RunRecord]) -> CellRecord:
     """A parent run with its children, of each seed the run that counts."""
     key = CellKey(*(cell.data.tags[f"ftlab.{name}"] for name in _NAMES))
-    metrics = dict(cell.data.metrics)
     counted = latest_per_seed(list(runs))
-    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), counted, metrics)
+    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), counted, dict(cell.data.metrics),
+                      from_tag(cell.data.tags.get(TAG, "")))
 
 
 def run_record(run: Run, shared: dict[str, str] | None = None) -> RunRecord:

@@ -74,7 +74,7 @@ class Tracker(StoreReader):
             send_kept(self.unsent, redact(self.uri), self._send)
 
     def open_cell(self, key: CellKey, params: Mapping[str, Any], seeds: Sequence[int], order: int,
-                  place: int = 0) -> str:
+                  place: int = 0, facts: str = "") -> str:
         """The id of a cell's parent run, made where there is none; it expects `seeds` too.
 
         Args:
@@ -83,8 +83,9 @@ class Tracker(StoreReader):
             seeds: to run.
             order: the cell's place in the study, for tables.
             place: its technique's place in the study, for its colour.
+            facts: about its metrics, from `metric_facts.to_tag`.
         """
-        values = (astuple(key), flatten(params), list(seeds), order, place)
+        values = (astuple(key), flatten(params), list(seeds), order, place, facts)
         return self._create(Write(f"cell {key.title}", "open_cell", values=values))
 
     def finished(self, cell_id: str) -> set[int]:
@@ -190,9 +191,9 @@ class Tracker(StoreReader):
         """Set the experiment's description, Markdown; the UI shows it above the runs."""
         self._write("note", "tag_experiment", study, tag_values({ui_layout.NOTE: note}))
 
-    def open_sweep(self, key: CellKey, sweep: str) -> str:
-        """Get or make the parent run of a cell's search; its id."""
-        values = (astuple(key), sweep)
+    def open_sweep(self, key: CellKey, sweep: str, facts: str = "") -> str:
+        """Get or make the parent run of a cell's search, with facts about its metrics; its id."""
+        values = (astuple(key), sweep, facts)
         return self._create(Write(f"sweep of {key.title}", "open_sweep", values=values))
 
     def open_trial(

@@ -84,8 +84,8 @@ class Writer:
         return str(made) if write.makes else ""
 
     def _open_cell(self, run: str, key: Sequence[str], params: Mapping[str, str],
-                   seeds: Sequence[int], order: int, place: int) -> str:
-        return self._runs.open_cell(CellKey(*key), params, seeds, order, place)
+                   seeds: Sequence[int], order: int, place: int, facts: str = "") -> str:
+        return self._runs.open_cell(CellKey(*key), params, seeds, order, place, facts)
 
     def _data_set(self, run: str, name: str, digest: str, source: str, context: str,
                   profile: Mapping[str, Any]) -> None:
@@ -111,8 +111,8 @@ class Writer:
         if run not in self._incomplete:
             shutil.rmtree(path, ignore_errors=True)
 
-    def _open_sweep(self, run: str, key: Sequence[str], sweep: str) -> str:
-        return sweep_runs.open_sweep(self._runs, self._client, CellKey(*key), sweep)
+    def _open_sweep(self, run: str, key: Sequence[str], sweep: str, facts: str = "") -> str:
+        return sweep_runs.open_sweep(self._runs, self._client, CellKey(*key), sweep, facts)
 
     def _open_trial(self, run: str, *values: Any) -> str:
         return sweep_runs.open_trial(self._runs, self._client, run, *values)

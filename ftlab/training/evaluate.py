@@ -53,7 +53,7 @@ def evaluate(
         GuardFailed: an example came twice or not at all.
     """
     model.eval()
-    metrics = task.metrics()
+    metrics = task.collection()
     total, weight, positions = 0.0, 0.0, []
     columns: dict[str, list[Any]] = {}
     with torch.inference_mode():

@@ -28,7 +28,7 @@ def measure(rank: int, world: int) -> tuple[int, dict[str, float]]:
     logits, targets = examples()
     task = Classification()
     task.fit([str(i) for i in range(CLASSES)])
-    metrics = task.metrics()
+    metrics = task.collection()
     share = list(ExactEvalSampler(list(range(COUNT)), rank, world))
     for start in range(0, len(share), BATCH):
         chosen = share[start : start + BATCH]

@@ -545,8 +545,9 @@ def test_directions__tasks_must_agree(
     assert coordinator.directions(loaded) == ["maximize", "minimize", "minimize"]
     answers = iter([True, False])
     monkeypatch.setattr(Classification, "higher_is_better", lambda self, metric: next(answers))
+    data = {"class_path": "TextClassification", "init_args": {"train": str(reviews)}}
     both = load_sweep(write_sweep(tmp_path, tiny_bert, reviews, {
-        "techniques": {"probe": "LinearProbe", "lora": "LoRA"}}))
+        "datasets": {"reviews": data, "others": data}}))
     with pytest.raises(InputError, match="better in one task"):
         coordinator.directions(both)
 

@@ -110,7 +110,7 @@ def test_loss__takes_soft_targets(task):
 
 
 def test_scalars__per_class_keys_are_flat_and_safe(task):
-    metrics = task.metrics()
+    metrics = task.collection()
     metrics.update(torch.eye(3), torch.tensor([0, 1, 1]))
     numbers = task.scalars(metrics.compute())
     each = {f"{m}/{c}" for m in ("precision", "recall", "f1") for c in ("a_b _", "sport", "tech")}
@@ -121,16 +121,16 @@ def test_scalars__per_class_keys_are_flat_and_safe(task):
 
 
 def test_metrics__are_fresh(task):
-    used = task.metrics()
+    used = task.collection()
     used.update(torch.eye(3), torch.arange(3))
-    fresh = task.metrics()
+    fresh = task.collection()
     fresh.update(-torch.eye(3), torch.arange(3))
     assert task.scalars(fresh.compute())["accuracy"] == 0
     assert task.scalars(used.compute())["accuracy"] == 1
 
 
 def test_higher_is_better__knows_every_scalar(task):
-    metrics = task.metrics()
+    metrics = task.collection()
     metrics.update(torch.eye(3), torch.arange(3))
     lower = {"calibration_error", "loss"}
     for name in {*task.scalars(metrics.compute()), "loss"}:

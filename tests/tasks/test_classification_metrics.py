@@ -7,10 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from ftlab.tasks.classification_metrics import classification_metrics
+from ftlab.tasks.classification_metrics import OnLogits, classification_metrics
+from ftlab.tasks.metric import fresh
 
 # scikit-learn's about its own 0 for Matthews' correlation of one class
 pytestmark = pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
+
+
+def collection(classes, bins):
+    return OnLogits(fresh(classification_metrics(lambda: classes, bins)))
 
 
 def calibration_error(probabilities, target, bins):
@@ -43,9 +48,9 @@ def reference(logits, target, bins=15):
         "precision_macro": macro[0],
         "recall_macro": macro[1],
         "f1_macro": macro[2],
-        "precision": valued[0],
-        "recall": valued[1],
-        "f1": valued[2],
+        "precision/<class>": valued[0],
+        "recall/<class>": valued[1],
+        "f1/<class>": valued[2],
         "auroc": np.mean(areas) if areas else np.nan,
         "calibration_error": calibration_error(probabilities, y, bins),
     }
@@ -71,7 +76,7 @@ def data(seed, size, classes, scale=2.0, absent=()):
 )
 def test_metrics__are_scikit_learns_in_uneven_batches(seed, size, classes, scale):
     logits, target = data(seed, size, classes, scale)
-    computed = classification_metrics(classes, 15)
+    computed = collection(classes, 15)
     for start in range(0, size, 7):
         computed.update(logits[start : start + 7], target[start : start + 7])
     assert_matches(computed.compute(), reference(logits, target))
@@ -80,7 +85,7 @@ def test_metrics__are_scikit_learns_in_uneven_batches(seed, size, classes, scale
 def test_matthews__of_many_examples_and_of_one_class():
     target = torch.arange(90_000) % 3
     prediction = torch.where(torch.arange(90_000) % 5 == 0, 0, target)
-    metrics = classification_metrics(3, 15)
+    metrics = collection(3, 15)
     metrics.update(torch.eye(3)[prediction], target)
     expected = sk.matthews_corrcoef(target, prediction)
     assert metrics.compute()["matthews"].item() == pytest.approx(expected, abs=1e-6)
@@ -91,7 +96,7 @@ def test_matthews__of_many_examples_and_of_one_class():
 
 def test_balanced_accuracy__is_scikit_learns_with_every_class_present():
     logits, target = data(0, 200, 4)
-    metrics = classification_metrics(4, 15)
+    metrics = collection(4, 15)
     metrics.update(logits, target)
     expected = sk.balanced_accuracy_score(target, logits.argmax(1))
     assert metrics.compute()["balanced_accuracy"].item() == pytest.approx(expected)
@@ -100,7 +105,7 @@ def test_balanced_accuracy__is_scikit_learns_with_every_class_present():
 @pytest.mark.parametrize("absent", [(2,), (0, 3), (0, 1, 2)])
 def test_metrics__a_class_missing_in_the_split(absent):
     logits, target = data(1, 40, 4, absent=absent)
-    metrics = classification_metrics(4, 10)
+    metrics = collection(4, 10)
     metrics.update(logits, target)
     computed = metrics.compute()
     assert_matches(computed, reference(logits, target, 10))
@@ -110,7 +115,7 @@ def test_metrics__a_class_missing_in_the_split(absent):
 def test_metrics__small_logits_are_not_taken_for_probabilities():
     logits = torch.rand(64, 3, generator=torch.Generator().manual_seed(2))
     target = data(2, 64, 3)[1]
-    metrics = classification_metrics(3, 15)
+    metrics = collection(3, 15)
     metrics.update(logits, target)
     assert_matches(metrics.compute(), reference(logits, target))
     assert_matches(metrics(logits, target), reference(logits, target))
@@ -119,7 +124,7 @@ def test_metrics__small_logits_are_not_taken_for_probabilities():
 def test_calibration_error__confidence_one_is_in_the_last_bin():
     # sure and wrong, nearly sure and right: in one bin their deviations cancel in part
     logits, target = torch.tensor([[100.0, 0.0], [3.0, 0.0]]), torch.tensor([1, 0])
-    metrics = classification_metrics(2, 15)
+    metrics = collection(2, 15)
     metrics.update(logits, target)
     expected = (1 + torch.tensor(3.0).sigmoid()) / 2 - 0.5
     torch.testing.assert_close(metrics.compute()["calibration_error"], expected)
@@ -127,7 +132,7 @@ def test_calibration_error__confidence_one_is_in_the_last_bin():
 
 def test_metrics__ranks_merge_to_the_whole():
     logits, target = data(3, 50, 3)
-    first, second = (classification_metrics(3, 15) for _ in range(2))
+    first, second = (collection(3, 15) for _ in range(2))
     for metrics, part in ((first, slice(0, 17)), (second, slice(17, None))):
         for metric in metrics.values():  # apart, so that no two metrics share their state
             metric.update(logits[part].softmax(1), target[part])
@@ -139,7 +144,7 @@ def test_metrics__ranks_merge_to_the_whole():
 
 def test_metrics__reset_forgets():
     logits, target = data(4, 30, 3)
-    metrics = classification_metrics(3, 15)
+    metrics = collection(3, 15)
     metrics.update(*data(5, 30, 3))
     metrics.compute()
     metrics.reset()
@@ -149,6 +154,6 @@ def test_metrics__reset_forgets():
 
 def test_metrics__take_half_precision():
     logits, target = data(6, 30, 3)
-    metrics = classification_metrics(3, 15)
+    metrics = collection(3, 15)
     metrics.update(logits.bfloat16(), target)
     assert_matches(metrics.compute(), reference(logits.bfloat16(), target))

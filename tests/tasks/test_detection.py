@@ -78,7 +78,7 @@ def task() -> Detection:
 @pytest.mark.parametrize("seed", range(4))
 def test_metrics__equal_pycocotools(task: Detection, seed: int) -> None:
     found, targets = scene(seed)
-    metrics = task.metrics()
+    metrics = task.collection()
     for i in range(0, len(found), 5):
         metrics.update(found[i:i + 5], targets[i:i + 5])
     ours = task.scalars({**metrics.compute(), "loss": torch.tensor(1.5)})
@@ -114,7 +114,7 @@ def test_metrics__of_one_class() -> None:
     for rows in (found, targets):
         for row in rows:
             row["labels"] = torch.zeros_like(row["labels"])
-    metrics = task.metrics()
+    metrics = task.collection()
     metrics.update(found, targets)
     ours = task.scalars(metrics.compute())
     assert ours["map/a"] == pytest.approx(ours["map"], abs=1e-6)
@@ -127,7 +127,7 @@ def test_metrics__without_objects_are_undefined(task: Detection, detections: int
     found = {"boxes": torch.tensor([[0, 0, 9, 9.0]] * detections).reshape(-1, 4),
              "labels": torch.zeros(detections, dtype=torch.long),
              "scores": torch.ones(detections)}
-    metrics = task.metrics()
+    metrics = task.collection()
     metrics.update([found], [task.encode([], "image")])
     ours = task.scalars(metrics.compute())
     assert ours.keys() == {"map", "map_50", "map_75", "mar_100"}

@@ -41,7 +41,7 @@ def test_scalars__perplexity_is_the_exponential_of_the_loss(task):
 
 
 def test_exact_match__whole_answers_white_space_at_the_ends_aside(task):
-    metrics = task.metrics()
+    metrics = task.collection()
     metrics.update({"text": [" yes", "yes and"]}, {"text": ["yes ", "yes"]})
     metrics.update({"text": ["no"]}, {"text": ["No"]})
     assert float(metrics.compute()["exact_match"]) == pytest.approx(1 / 3)
@@ -64,7 +64,7 @@ def test_plain_text__nothing_is_generated():
     task = LanguageModelling()
     task.fit([None, None])
     assert task.encode(None, "row 1") is None
-    assert not len(task.metrics())
+    assert not len(task.collection())
     assert not task.higher_is_better("perplexity")
     with pytest.raises(InputError, match="exact_match compares answers, and these data have none"):
         task.higher_is_better("exact_match")

@@ -75,7 +75,7 @@ def test_metrics__are_scikit_learns_over_uneven_batches(threshold):
     logits = (draw.normal(size=(60, 5)).round(1) + target).astype(np.float32)
     task = MultiLabel(threshold=threshold)
     task.fit([list("abcde")])
-    metrics = task.metrics()
+    metrics = task.collection()
     for rows in (slice(0, 7), slice(7, 40), slice(40, 60)):
         metrics.update(torch.tensor(logits[rows]), torch.tensor(target[rows]).float())
     found = task.scalars(metrics.compute())
@@ -95,7 +95,7 @@ def test_metrics__are_scikit_learns_over_uneven_batches(threshold):
 
 
 def test_mean_average_precision__leaves_out_labels_that_no_example_has(task):
-    metrics = task.metrics()
+    metrics = task.collection()
     metrics.update(torch.tensor([[1.0, 0, 0, 0], [0, 0, 1.0, 0]]),
                    torch.tensor([[1.0, 0, 0, 0], [0, 0, 1.0, 0]]))
     numbers = task.scalars(metrics.compute())
@@ -105,7 +105,7 @@ def test_mean_average_precision__leaves_out_labels_that_no_example_has(task):
 
 
 def test_higher_is_better__knows_every_scalar(task):
-    metrics = task.metrics()
+    metrics = task.collection()
     metrics.update(torch.zeros(2, 4), torch.eye(4)[:2])
     for name in {*task.scalars(metrics.compute()), "loss"}:
         assert task.higher_is_better(name) == (name != "loss")

@@ -80,7 +80,7 @@ def test_marked_and_last__where_they_leave_their_sources():
 def test_metric__counts_numbers_beside_whole_answers():
     task = LanguageModelling(final_number="last")
     task.fit(["a #### 5"])
-    metrics = task.metrics()
+    metrics = task.collection()
     # in the first batch both metrics count the same, and must not be taken for one
     metrics.update({"text": ["so 4", "none"]}, {"text": ["a #### 5", "a #### 6"]})
     metrics.update({"text": ["b, hence 5.", "a #### 6"]}, {"text": ["a #### 5", "a #### 6"]})
@@ -95,7 +95,7 @@ def test_metric__counts_numbers_beside_whole_answers():
 def test_metric__only_where_it_is_asked_for():
     task = LanguageModelling()
     task.fit(["5"])
-    assert list(task.metrics()) == ["exact_match"]
+    assert list(task.collection()) == ["exact_match"]
     with pytest.raises(InputError, match=r"is not measured\n.*final_number: last"):
         task.higher_is_better("number_accuracy")
     with pytest.raises(ValueError, match="final_number must be one of"):

@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 
 from ftlab.errors import InputError
 from ftlab.tasks.regression import Regression
-from ftlab.tasks.regression_metrics import ranks, regression_metrics
+from ftlab.tasks.regression_metrics import ranks
 
 LABELS = ["10", 20.0, "3e1", 40]
 
@@ -116,7 +116,7 @@ def test_predict__is_in_the_target_s_units(task):
 @given(st.lists(st.tuples(st.integers(-4, 4), st.floats(-5, 5, width=16)), min_size=3, max_size=40))
 def test_metrics__are_scipy_s_and_scikit_learn_s(rows):
     target, prediction = (np.array(column, dtype=np.float32) for column in zip(*rows, strict=True))
-    metrics = regression_metrics()
+    metrics = Regression().collection()
     for part in (slice(0, 1), slice(1, None)):
         metrics.update(torch.tensor(prediction[part]), torch.tensor(target[part]))
     found = {name: float(value) for name, value in metrics.compute().items()}
@@ -139,7 +139,7 @@ def test_ranks__are_scipy_s():
 
 def test_higher_is_better__knows_every_metric(task):
     lower = {"loss", "mse", "rmse", "mae"}
-    for name in {*regression_metrics(), "loss"}:
+    for name in {*(metric.name for metric in Regression().metrics()), "loss"}:
         assert task.higher_is_better(name) == (name not in lower)
     with pytest.raises(InputError, match="did you mean 'pearson'"):
         task.higher_is_better("persson")

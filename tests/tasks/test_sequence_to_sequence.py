@@ -39,7 +39,7 @@ def test_predictions__are_generated_within_the_bound(backbone: Callable[..., Hug
 
 def test_metrics__read_the_text_and_know_their_direction() -> None:
     task = SequenceToSequence()
-    metrics = task.metrics()
+    metrics = task.collection()
     metrics.update(["a good film", "the plot of a film"], {"text": ["a good film", "the cast"]})
     numbers = task.scalars(metrics.compute())
     assert set(numbers) == {"exact_match", "rouge1", "rouge2", "rougeL", "bleu"}

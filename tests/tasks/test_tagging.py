@@ -45,7 +45,7 @@ def named(rows: list[list[int]]) -> list[list[str]]:
 
 
 def scores(task: Tagging, *batches: tuple) -> dict[str, float]:
-    metrics = task.metrics()
+    metrics = task.collection()
     for logits, target in batches:
         metrics.update(logits, target)
     return task.scalars({**metrics.compute(), "loss": torch.tensor(0.5)})

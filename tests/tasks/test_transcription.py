@@ -117,7 +117,7 @@ def test_ctc__collapses_repeats_and_drops_blanks(tiny_wav2vec2: Any) -> None:
 @given(pairs=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6))
 def test_error_rates__are_jiwer_s(pairs: list[tuple[str, str]]) -> None:
     references, hypotheses = ([pair[i] for pair in pairs] for i in (0, 1))
-    metrics = Transcription().metrics()
+    metrics = Transcription().collection()
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         metrics.update([hypothesis], {"text": [reference]})
     found = metrics.compute()
@@ -137,7 +137,7 @@ def test_error_rates__are_jiwer_s(pairs: list[tuple[str, str]]) -> None:
 def test_normalise__says_which_texts_are_the_same(normalise: Any, same: set) -> None:
     pairs = [("two", " two "), ("two", " Two!"), ("two", " 2."), ("it's", "It is"), ("two", "to")]
     for reference, hypothesis in pairs:
-        metrics = Transcription(normalise).metrics()
+        metrics = Transcription(normalise).collection()
         metrics.update([hypothesis], {"text": [reference]})
         assert float(metrics.compute()["wer"] == 0) == ((reference, hypothesis) in same)
         records = Transcription(normalise).records([hypothesis], {"text": [reference]})
@@ -184,7 +184,7 @@ def test_encode__refuses_what_is_no_transcript(label: Any, said: str) -> None:
 
 def test_higher_is_better() -> None:
     task = Transcription()
-    assert [task.higher_is_better(name) for name in (*task.metrics(), "loss")] == [
+    assert [task.higher_is_better(name) for name in (*task.collection(), "loss")] == [
         False, True, False, False]
     with pytest.raises(InputError, match="unknown metric 'werr'"):
         task.higher_is_better("werr")

@@ -81,7 +81,7 @@ def measured(rank: int, world: int) -> list[dict[str, float]]:
     own = range(rank, COUNT, world)
     results = []
     for task, batches in cases():
-        metrics = task.metrics()
+        metrics = task.collection()
         for start in range(0, len(own), 2):
             metrics.update(*batches(own[start:start + 2]))
         results.append(task.scalars({**metrics.compute(), "loss": torch.tensor(1.0)}))

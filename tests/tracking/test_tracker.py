@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 
 from ftlab.errors import FtlabError, InputError
 from ftlab.tracking.election import VERDICT
+from ftlab.tracking.metric_facts import MetricFacts, from_tag, to_tag
 from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.tracker import Tracker
 from ftlab.tracking.writes import Write
@@ -36,6 +37,34 @@ def test_open_cell__idempotent_and_seeds_grow(tracker, study, key):
     assert (record.cell_id, record.key, record.seeds) == (cell, key("lora's"), (0, 1, 2))
     assert tracker.open_cell(key("full"), {}, [0], 1) != cell
     assert [c.key.technique for c in tracker.cells(study)] == ["full", "lora's"]
+
+
+FACTS = {"slips": MetricFacts(False, "share"), "f1/<class>": MetricFacts(True, "share")}
+
+
+def test_open_cell__facts_about_metrics_are_kept_and_come_to_older_cells(tracker, study, key):
+    cell = tracker.open_cell(key("lora"), {}, [0], 0)
+    assert only(tracker, study).facts == {}
+    assert tracker.open_cell(key("lora"), {}, [0], 0, facts=to_tag(FACTS)) == cell
+    assert only(tracker, study).facts == FACTS
+    tracker.open_cell(key("lora"), {}, [1], 0)
+    assert only(tracker, study).facts == FACTS
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"a":1}', '{"a":[true,"parsec"]}', '{"a":[1,"share"]}'])
+def test_facts__of_another_hand_are_none(text):
+    assert from_tag(text) == {}
+
+
+def test_end_cell__intervals_keep_to_the_range_that_the_record_states(tracker, uri, study, key):
+    cell = tracker.open_cell(key("lora"), {}, [0, 1], 0, facts=to_tag(FACTS))
+    for seed, value in enumerate((0.01, 0.2)):
+        run = tracker.open_run(cell, seed, {})
+        tracker.log_metrics(run, {"test/slips": value, "test/skids": value}, 0, 0)
+        tracker.end_run(run, "FINISHED")
+    tracker.end_cell(cell)
+    metrics = only(tracker, study).metrics
+    assert metrics["test/slips.ci_low"] >= 0 > metrics["test/skids.ci_low"]
 
 
 def test_open_study__idempotent_with_artifacts_beside_the_store(tracker, uri, study):

@@ -18,6 +18,7 @@ from ftlab.reports.drift.metric_changes import MetricChange, chosen, movements
 from ftlab.reports.drift.provenance_diff import suspects, unknown
 from ftlab.reports.drift.rank_changes import RankChange, orders
 from ftlab.reports.drift.read_results import ComparedStudy, Names, measurements, title
+from ftlab.tracking.metric_facts import named
 from ftlab.tracking.mlflow_values import name_of
 
 
@@ -129,7 +130,9 @@ def drift(old: ComparedStudy, new: ComparedStudy, metrics: Sequence[str] = ()) -
         raise InputError(
             f"{old.label} and {new.label} have no cell in common",
             f"cells match by names; the old has {_some(old)}, the new {_some(new)}")
-    wanted = chosen(old, new, [name_of(metric) for metric in metrics])
+    facts = {**old.facts, **new.facts}
+    wanted = [named(metric, facts)
+              for metric in chosen(old, new, [name_of(metric) for metric in metrics])]
     return Drift(
         old, new,
         movements=tuple(movements(old, new, wanted)),

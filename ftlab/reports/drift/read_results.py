@@ -14,11 +14,13 @@ from typing import Any
 from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.interchange import parse_json, read_bytes
+from ftlab.reports.evidence import merged, recorded
 from ftlab.reports.formats import unescape_csv
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
 from ftlab.studies.study_snapshot import FILE, settings
 from ftlab.studies.yaml_file import read as read_yaml
+from ftlab.tracking.metric_facts import Record
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tracker import Tracker
@@ -60,6 +62,7 @@ class ComparedStudy:
         reported: the metric that the study's table shows; empty where unknown.
         provenance: as in `provenance.json`; empty where unknown.
         settings: dotted, as in the study file; empty where unknown.
+        facts: about its metrics; empty where unknown.
     """
 
     label: str
@@ -68,6 +71,7 @@ class ComparedStudy:
     reported: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    facts: Record = field(default_factory=dict)
 
     def labelled(self, label: str) -> ComparedStudy:
         """Under another name."""
@@ -215,7 +219,7 @@ def _of_store(address: str) -> ComparedStudy:
             _add(cells[names], run.seed, run.metrics)
         said |= _settings(record)
     known = provenance.collect(study, "", records)
-    return ComparedStudy(label, study, cells, "", known, said)
+    return ComparedStudy(label, study, cells, "", known, said, merged(recorded(records)))
 
 
 def _settings(record: CellRecord) -> dict[str, str]:

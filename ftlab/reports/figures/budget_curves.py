@@ -42,7 +42,7 @@ class BudgetCurves(Drawing):
                 rows = tried(keys, records, [objective], _higher(objective, evidence),
                              _settled(records))
                 found += [entry for row in rows if row.scored
-                          for entry in _entries(sweep, row, rows, objective)]
+                          for entry in _entries(sweep, row, rows, evidence.named(objective))]
         return pd.DataFrame(found) if found else None
 
     def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
@@ -103,11 +103,9 @@ def _objective(records: list[TrialRecord], evidence: Evidence) -> str:
 
 
 def _higher(objective: str, evidence: Evidence) -> bool:
-    task = next(iter(evidence.tasks.values()), None)
-    name = objective.partition("/")[2]
-    if task is None or name == evidence.metric.partition("/")[2]:
+    if objective.partition("/")[2] == evidence.metric.partition("/")[2]:
         return evidence.higher_is_better
-    return task.higher_is_better(name)
+    return evidence.upwards(objective)
 
 
 def _settled(records: list[TrialRecord]) -> set[str]:
@@ -137,7 +135,7 @@ def _heading(sweep: str, group: tuple[str, str]) -> str:
 
 def _title(lines: pd.DataFrame, evidence: Evidence) -> str:
     objective = str(lines["objective"].iloc[0])
-    return f"expected best {metric_title(objective, _higher(objective, evidence))}"
+    return f"expected best {metric_title(evidence.named(objective), _higher(objective, evidence))}"
 
 
 def _curve(axes: Axes, points: pd.DataFrame, style: Style) -> None:

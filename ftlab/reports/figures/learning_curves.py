@@ -103,9 +103,9 @@ def _of_validation(evidence: Evidence) -> str:
 
 
 def _points(evidence: Evidence, metrics: tuple[str, ...], over: str) -> Iterator[dict[str, Any]]:
+    scales = {metric: scale(evidence.named(metric)) for metric in metrics}
     for row in evidence.rows:
-        for metric in metrics:
-            by = scale(metric)
+        for metric, by in scales.items():
             for run in evidence.runs(row.key):
                 for x, value in _course(evidence, run, metric, over):
                     yield {"group": row.group, "metric": metric, "technique": row.key.technique,
@@ -141,7 +141,7 @@ def _over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
 def _title(evidence: Evidence, metric: str) -> str:
     if metric in (_LOSS, _BATCH_LOSS):
         return "training loss"
-    return metric_title(metric, metric == "val/loss" or evidence.higher_is_better)
+    return metric_title(evidence.named(metric), metric == "val/loss" or evidence.higher_is_better)
 
 
 def _curve(axes: Axes, points: pd.DataFrame, style: Style) -> None:

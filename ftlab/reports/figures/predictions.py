@@ -15,9 +15,6 @@ from ftlab.reports.evidence import Evidence
 from ftlab.tasks.class_names import name_order
 from ftlab.tracking.records import CellKey
 
-_RIGHT = ("accuracy", "number_accuracy", "exact_match", "subset_accuracy")
-"""Metrics to which an example adds 1 where its answer is right, else 0."""
-
 
 @dataclass(frozen=True)
 class Mistakes:
@@ -50,8 +47,6 @@ def mistakes(evidence: Evidence, group: tuple[str, str]) -> Mistakes | None:
         if row.group != group:
             continue
         for seed, right in _right(evidence, row.key).items():
-            if not np.isin(right.to_numpy(), (0.0, 1.0)).all():
-                return None
             ids = right.index if ids is None else ids
             if right.index.is_unique and len(right) == len(ids) and right.index.isin(ids).all():
                 wrong = right.reindex(ids).to_numpy() == 0
@@ -62,17 +57,13 @@ def mistakes(evidence: Evidence, group: tuple[str, str]) -> Mistakes | None:
 
 
 def _right(evidence: Evidence, key: CellKey) -> dict[int, pd.Series]:
-    task = evidence.tasks.get(key.dataset)
-    found: dict[int, pd.Series] = {}
-    for run in evidence.runs(key):
-        records = None if task is None else evidence.predictions(run)
-        if task is None or records is None:
-            continue
-        known = (task.contributions(name, records) for name in _RIGHT)
-        right = next((values for values in known if values is not None), None)
-        if right is not None:
-            found[run.seed] = pd.Series(right, index=pd.Index(records["id"]))
-    return found
+    by_seed: dict[int, pd.Series] = {}
+    for run in evidence.runs(key) if key.dataset in evidence.tasks else ():
+        records = evidence.predictions(run)
+        right = None if records is None else evidence.tasks[key.dataset].right(records)
+        if records is not None and right is not None:
+            by_seed[run.seed] = pd.Series(right, index=pd.Index(records["id"]))
+    return by_seed
 
 
 def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
@@ -81,15 +72,14 @@ def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
     Returns:
         Nothing where the task is no classification, or nothing was predicted.
     """
-    task = evidence.tasks.get(group[1])
-    if task is None or not task.one_class:
+    if group[1] not in evidence.tasks:
         return []
-    named: set[str] = set()
-    for row in evidence.rows:
-        for run in evidence.runs(row.key) if row.group == group else ():
-            if (records := evidence.predictions(run)) is not None:
-                named |= {*records["target"], *records["prediction"]}
-    return sorted({*named, *evidence.class_counts(group)}, key=name_order) if named else []
+    runs = [run for row in evidence.rows if row.group == group for run in evidence.runs(row.key)]
+    stored = [records for run in runs if (records := evidence.predictions(run)) is not None]
+    if not stored or not evidence.tasks[group[1]].one_class:
+        return []
+    names = {name for records in stored for name in (*records["target"], *records["prediction"])}
+    return sorted({*names, *evidence.class_counts(group)}, key=name_order) if names else []
 
 
 def best(evidence: Evidence, group: tuple[str, str], most: int) -> list[CellSummary]:

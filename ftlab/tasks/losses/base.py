@@ -1,4 +1,4 @@
-"""What every classification loss is, and the conversions that they share."""
+"""Contract of a classification loss, and the conversions that losses share."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Loss(ABC):
         return None
 
     def weight(self, target: Tensor) -> float:
-        """What the mean divides by: the batch's size, mostly."""
+        """Divisor of the mean: the batch's size, mostly."""
         return len(target)
 
     def per_class_like(self, logits: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class StackedFit:
             [member.run.technique.lr for member in members],
             [optim.weight_decay for optim in optims], optims[0].optimizer, head.products)
         self.target = head.target["train"].cpu()  # so that no step waits for the device
-        self.metrics = task.metrics().to(self.device)
+        self.metrics = task.collection().to(self.device)
         self.log = StepLog(settings.log_every, [member.report for member in members])
         self.step_seconds: list[float] = []
         self.random = {id(seed): seed.random for seed in self.seeds}

@@ -3,12 +3,13 @@
 from torchmetrics.classification import MulticlassCohenKappa
 
 from ftlab.tasks.classification import Classification
+from ftlab.tasks.metric import Metric
 
 
 class Kappa(Classification):
     """Classification with Cohen's kappa."""
 
     def metrics(self):
-        metrics = super().metrics()
-        metrics.add_metrics({"kappa": MulticlassCohenKappa(self.outputs)})
-        return metrics
+        kappa = Metric("kappa", lambda: MulticlassCohenKappa(self.outputs),
+                       higher_is_better=True, unit="correlation")
+        return [*super().metrics(), kappa]

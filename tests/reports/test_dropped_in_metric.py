@@ -1,0 +1,77 @@
+"""A metric that one entry adds: reports show it by its facts, with no other edit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from torchmetrics.classification import MulticlassHammingDistance
+
+from ftlab.reports.columns import grid, parse
+from ftlab.reports.drift.compare import drift
+from ftlab.reports.drift.read_results import CellResult, ComparedStudy
+from ftlab.reports.figures.labels import metric_title, scale
+from ftlab.reports.sheet import layout
+from ftlab.reports.study_results import StudyResults, gather
+from ftlab.statistics.paired import over_both
+from ftlab.tasks.classification import Classification
+from ftlab.tasks.metric import Metric
+from ftlab.tracking.metric_facts import from_tag, to_tag
+from ftlab.tracking.metric_range import is_percent, limits
+from tests.reports.test_comparison import Files
+
+NAME = "test/slips"
+RANDOM = np.random.default_rng(5)
+
+
+class Slips(Classification):
+    """Classification with a metric whose name suggests nothing."""
+
+    def metrics(self) -> list[Metric]:
+        def wrong(records):
+            pairs = zip(records["target"], records["prediction"], strict=True)
+            return np.array([a != b for a, b in pairs], dtype=np.float64)
+
+        slips = Metric("slips", lambda: MulticlassHammingDistance(self.outputs), False, "share",
+                       wrong)
+        return [*super().metrics(), slips]
+
+
+@pytest.fixture
+def source(store) -> StudyResults:
+    files = Files()
+    hits = {name: RANDOM.random((3, 60)) < share for name, share in (("a", 0.9), ("b", 0.5))}
+    keys = [store.add(name, 1 - each.mean(axis=1), metric=NAME) for name, each in hits.items()]
+    for record in store.records:
+        for run, row in zip(record.runs, hits[record.key.technique], strict=True):
+            files.keep(run, row)
+    task = Slips()
+    task.higher_is_better = lambda metric: pytest.fail(f"the record knows {metric}")
+    facts = from_tag(to_tag(Slips().facts()))
+    records = {record.key: replace(record, facts=facts) for record in store.records}
+    return StudyResults("study", NAME, keys, records, {"bbc": task}, tracker=files)
+
+
+def test_it_is_in_tables_figures_and_paired_tests(source):
+    assert source.upwards is False
+    evidence, (comparison,) = gather(source, source.upwards)
+    assert comparison.best == "a" and [row.stands for row in evidence.rows] == [True, False]
+    wrong = {name: np.stack([evidence.tasks["bbc"].contributions("slips", evidence.predictions(run))
+                             for run in evidence.runs(row.key)])
+             for name, row in zip("ab", evidence.rows, strict=True)}
+    assert comparison.pairs["a", "b"].decides == over_both(
+        wrong["a"] - wrong["b"]).within((0.0, 1.0))
+    sheet = layout("study", evidence.rows, evidence.metric, [comparison], source.upwards)
+    mean = f"{100 * evidence.rows[0].summary.mean:.2f}"
+    assert f"{NAME}, %" in str(sheet) and mean in str(sheet)
+    assert metric_title(evidence.metric, False) == f"{NAME}, % (less is better)"
+    assert scale(evidence.named("val/slips")) == 100
+    assert evidence.rows[0].summary.ci_low >= 0 and limits(evidence.named("val/slips")) == (0, 1)
+    assert [is_percent(column.metric) for column in grid([source], parse(NAME)).columns] == [True]
+
+
+def test_drift_takes_the_facts_of_stores(source):
+    cell = CellResult({0: "FINISHED", 1: "FINISHED"}, {NAME: {0: 0.1, 1: 0.2}})
+    sides = [ComparedStudy(label, "study", {("b", "d", "t"): cell}, NAME, facts=Slips().facts())
+             for label in ("old", "new")]
+    (movement, *_) = drift(*sides).movements
+    assert is_percent(movement.metric)
