@@ -17,6 +17,7 @@ from ftlab.exports.verify import Sample, samples
 from ftlab.tracking.records import RunRecord
 from ftlab.training import checkpoint, fit
 from ftlab.training.evaluate import evaluate, write_predictions
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 LOADER = Path(__file__).parent / "exports" / "loader.py"
@@ -24,10 +25,10 @@ LOADER = Path(__file__).parent / "exports" / "loader.py"
 
 def restored(world: World, technique: str, directory: Path, **cell: float) -> Restored:
     """A model as a run would leave it: adapted, then every trainable tensor moved."""
-    def run() -> fit.Run:
+    def run() -> Run:
         backbone, data = world()
         settings = TrainerSettings(accelerator="cpu")
-        made = fit.Run(backbone, data, make_technique(technique), settings, 7, "val/loss", directory)
+        made = Run(backbone, data, make_technique(technique), settings, 7, "val/loss", directory)
         fit.load(made, lambda event: None)
         fit.adapt(made, lambda event: None)
         made.technique.model.eval()

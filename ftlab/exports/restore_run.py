@@ -23,6 +23,7 @@ from ftlab.tracking.find_run import RunReader
 from ftlab.tracking.records import RunRecord
 from ftlab.training import checkpoint, fit
 from ftlab.training.manifest import FAILED, MANIFEST
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 _PARTS = {"backbone": Backbone, "data": DataModule, "technique": Technique}
@@ -45,7 +46,7 @@ class Restored:
 
     record: RunRecord
     said: dict[str, Any]
-    run: fit.Run
+    run: Run
     files: Path
     cell: dict[str, float]
     labelled: Sequence[bool] | None = None
@@ -122,7 +123,7 @@ def _specification(files: Path, run_id: str) -> dict[str, Any]:
     return said
 
 
-def _checked(said: dict[str, Any], run_id: str, allow: Sequence[str], folder: Path) -> fit.Run:
+def _checked(said: dict[str, Any], run_id: str, allow: Sequence[str], folder: Path) -> Run:
     """The run's objects; a manifest names classes, so it is held to what a study may name."""
     place = Place(f"run {run_id}")
     parts = {name: build(check(base, said[name], place / name, allow))
@@ -134,7 +135,7 @@ def _checked(said: dict[str, Any], run_id: str, allow: Sequence[str], folder: Pa
     settings = replace(settings, **said.get("became", {}), devices=1, strategy="auto")
     directory = folder / "work"
     directory.mkdir()
-    return fit.Run(**parts, settings=settings, seed=said["seed"], select_by=said["select_by"],
+    return Run(**parts, settings=settings, seed=said["seed"], select_by=said["select_by"],
                    directory=directory, record={}, plain=said.get("plain", False))
 
 

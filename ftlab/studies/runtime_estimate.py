@@ -24,12 +24,13 @@ from ftlab.studies.study import Study
 from ftlab.training import hardware, precision
 from ftlab.training.costs import typical_batch
 from ftlab.training.declined import NotApplicable
-from ftlab.training.fit import Run, adapt
+from ftlab.training.fit import adapt
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.time_estimate import HeadForecast, foresee_heads
 from ftlab.training.packed.packed_batches import tiled
 from ftlab.training.prefix import use_cache
 from ftlab.training.prefix.cache_estimate import Forecast, fastest
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 START = 3.0  # seconds a run spends outside training and evaluation: build, measure, store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,9 +19,7 @@ from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training.callbacks import ALIVE, EVERY, Report
 from ftlab.training.precision import Context
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
 
 Placing = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Moves a batch to the device and precision of the model."""

@@ -14,7 +14,8 @@ from ftlab.tasks.fonts import any_script
 from ftlab.training import costs, guards
 from ftlab.training.callbacks import BestEpoch, Report
 from ftlab.training.evaluate import placing, validate, write_predictions
-from ftlab.training.fit import Run, fit, load
+from ftlab.training.fit import fit, load
+from ftlab.training.run import Run
 
 
 def execute(run: Run, report: Report) -> dict[str, float]:

@@ -6,8 +6,6 @@ import faulthandler
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +14,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
-from ftlab.backbones.base import Backbone
 from ftlab.backbones.task_model import TaskModel
-from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.errors import GuardFailed
-from ftlab.techniques.base import Technique
 from ftlab.training import (
     batches,
     checkpoint,
@@ -40,33 +35,8 @@ from ftlab.training.heads.stacked_heads import train_stack
 from ftlab.training.padding_sensitivity import reads_padding
 from ftlab.training.prefix import use_cache
 from ftlab.training.rank_consistency import RankConsistency
-from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.run import Run
 from ftlab.training.unused_parameters import retire_unused
-
-
-@dataclass
-class Run:
-    """One cell with one seed.
-
-    Attributes:
-        backbone, data, technique: fresh objects; the run changes them.
-        settings: of the trainer.
-        seed: of the head's initialisation, dropout, sampling and augmentation.
-        select_by: the validation metric that chooses the epoch.
-        directory: an existing, empty folder for everything the run writes.
-        record: what the checkpoint's manifest says beside the measured: the specification.
-        plain: without any shortcut.
-    """
-
-    backbone: Backbone
-    data: DataModule
-    technique: Technique
-    settings: TrainerSettings
-    seed: int
-    select_by: str
-    directory: Path
-    record: dict[str, Any] = field(default_factory=dict)
-    plain: bool = False
 
 
 def load(run: Run, report: Report) -> costs.MemoryMeter:

@@ -10,17 +10,15 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.training.callbacks import Report
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
 
 Decided = Literal["32-true", "bf16-mixed"]
 

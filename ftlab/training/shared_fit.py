@@ -8,9 +8,9 @@ from typing import Any
 from ftlab.training.callbacks import Report
 from ftlab.training.declined import NotApplicable
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
 from ftlab.training.heads.fit_stack import fit_heads
 from ftlab.training.packed.packed_adapters import fit_packed
+from ftlab.training.run import Run
 from ftlab.training.trial import search
 
 Result = dict[str, float] | Exception

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from ftlab.training import costs
 from ftlab.training.callbacks import BestEpoch, Pruning, Report
 from ftlab.training.evaluate import validate
-from ftlab.training.fit import Run, fit, load
+from ftlab.training.fit import fit, load
+from ftlab.training.run import Run
 
 
 def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:

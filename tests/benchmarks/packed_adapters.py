@@ -32,11 +32,11 @@ from ftlab.data.text import TextClassification
 from ftlab.techniques.lora import LoRA
 from ftlab.training.costs import uncached
 from ftlab.training.declined import NotApplicable
-from ftlab.training.fit import Run
 from ftlab.training.packed import packing_check
 from ftlab.training.packed.pack import Pack
 from ftlab.training.packed.packed_adapters import adapted
 from ftlab.training.packed.packed_member import Member
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 SLOTS = 8

@@ -33,6 +33,7 @@ from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 from ftlab.sweeps.storage import Storage
 from ftlab.training import fit
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 TRIALS = 50
@@ -69,7 +70,7 @@ class Reference:
     def __init__(self, said: dict[str, Any], folder: Path) -> None:
         torch.set_num_threads(1)
         folder.mkdir()
-        run = fit.Run(build(said["backbone"]), build(said["data"]), build(said["technique"]),
+        run = Run(build(said["backbone"]), build(said["data"]), build(said["technique"]),
                       TrainerSettings(**said["trainer"]), 0, said["select_by"], folder, plain=True)
         fit.load(run, lambda event: None)
         self.model, _ = fit.adapt(run, lambda event: None)

@@ -14,7 +14,8 @@ from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.training.evaluate import evaluate
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run, adapt
+from ftlab.training.fit import adapt
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 

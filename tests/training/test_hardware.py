@@ -15,8 +15,9 @@ from ftlab.data.image_cache import ImageCache
 from ftlab.training import costs, hardware
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run, adapt, load
+from ftlab.training.fit import adapt, load
 from ftlab.training.manifest import MANIFEST
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))

@@ -13,10 +13,10 @@ from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
 from ftlab.techniques.lora import LoRA
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
 from ftlab.training.packed import packing_check
 from ftlab.training.prefix import use_cache
 from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.run import Run
 from ftlab.training.shared_fit import execute_together
 from ftlab.training.trainer_settings import TrainerSettings
 

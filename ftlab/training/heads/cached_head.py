@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -16,9 +16,7 @@ from ftlab.training.declined import NotApplicable
 from ftlab.training.evaluate import placing
 from ftlab.training.guards import close
 from ftlab.training.prefix.use_cache import named
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
 
 PRECISIONS = {"32-true": torch.float32, "64-true": torch.float64, "bf16-mixed": torch.bfloat16}
 """What products are computed in; parameters are in float32 or float64."""

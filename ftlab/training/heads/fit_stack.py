@@ -13,12 +13,13 @@ from ftlab.training import hardware
 from ftlab.training.callbacks import Report
 from ftlab.training.declined import NotApplicable
 from ftlab.training.execute import finish
-from ftlab.training.fit import Run, adapt, best_epoch, load, make_trainer
+from ftlab.training.fit import adapt, best_epoch, load, make_trainer
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead, find_head
 from ftlab.training.heads.head_members import SeedGroup, StackedRun, random_state
 from ftlab.training.heads.stacked_heads import train_stack
 from ftlab.training.prefix import use_cache
+from ftlab.training.run import Run
 from ftlab.training.trial import found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,9 +13,7 @@ from ftlab.data.base import DataModule
 from ftlab.training.callbacks import BestEpoch, Report
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
 
 
 @dataclass(eq=False)

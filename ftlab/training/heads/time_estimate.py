@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,7 @@ from ftlab.training.heads.cached_head import CachedHead, head_alone
 from ftlab.training.heads.head_members import SeedGroup, StackedRun, random_state
 from ftlab.training.heads.stacked_heads import StackedFit, order_of
 from ftlab.training.prefix.use_cache import named
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
 
 STEPS, REPEATS = 64, 3  # that are timed at most, and how often: the first time warms up
 FEATURES = 2**25  # numbers of a split that are made up at most

@@ -17,11 +17,12 @@ from ftlab.errors import FtlabError, GuardFailed
 from ftlab.training import costs
 from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT, Report
 from ftlab.training.declined import NotApplicable
-from ftlab.training.fit import Run, adapt, load
+from ftlab.training.fit import adapt, load
 from ftlab.training.packed import packing_check
 from ftlab.training.packed.pack import Pack
 from ftlab.training.packed.packed_member import Member
 from ftlab.training.packed.slot_dropout import generator_of
+from ftlab.training.run import Run
 
 Result = dict[str, float] | Exception
 

@@ -17,8 +17,8 @@ from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs
 from ftlab.training.block_gradients import BlockGradients
 from ftlab.training.callbacks import Report
-from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
+from ftlab.training.run import Run
 from ftlab.training.step_log import Losses, StepLog, mean_of
 
 

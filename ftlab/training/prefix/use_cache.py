@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -38,9 +38,7 @@ from ftlab.training.prefix.cache_estimate import (
     padded,
     stored_bytes,
 )
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
 
 ORDER = ("batch_size", "sampling", "workers", "bucketing")
 """Settings of a data module that say nothing of what a row is."""

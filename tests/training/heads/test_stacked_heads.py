@@ -37,7 +37,6 @@ from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.training.callbacks import BestEpoch, Report
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.cached_head import CachedHead
 from ftlab.training.heads.head_members import SeedGroup, StackedRun
@@ -46,6 +45,7 @@ from ftlab.training.heads.stacked_linear import StackedLinear
 from ftlab.training.prefix import use_cache
 from ftlab.training.prefix.activation_files import Recorded
 from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.run import Run
 from ftlab.training.shared_fit import execute_together
 from ftlab.training.step_log import StepLog
 from ftlab.training.trainer_settings import TrainerSettings

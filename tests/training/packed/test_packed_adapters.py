@@ -19,10 +19,10 @@ from ftlab.tasks.classification import Classification
 from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.lora import LoRA
-from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
 from ftlab.training.packed import packing_check
 from ftlab.training.packed.slot_dropout import SlotDropout
+from ftlab.training.run import Run
 from ftlab.training.shared_fit import execute_together
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search

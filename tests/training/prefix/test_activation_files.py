@@ -20,10 +20,10 @@ from ftlab.data.image_dataset import ImageDataset
 from ftlab.data.text_augment import TextAugment
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
 from ftlab.training.prefix import activation_files, use_cache
 from ftlab.training.prefix.activation_files import Activations, obtain
 from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 

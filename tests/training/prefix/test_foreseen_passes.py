@@ -13,9 +13,9 @@ from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.training import execute as execution
 from ftlab.training.costs import typical_batch
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
 from ftlab.training.prefix import use_cache
 from ftlab.training.prefix.cache_estimate import BatchTiming, CacheFile, Forecast
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
