@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +17,7 @@ from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.studies.components import build
 from ftlab.studies.plan import PlannedCell
-from ftlab.studies.shared_process import LARGEST, seeds_together, together_of
+from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study
 from ftlab.training import hardware, precision
 from ftlab.training.costs import typical_batch
@@ -27,15 +25,12 @@ from ftlab.training.declined import NotApplicable
 from ftlab.training.fit import adapt
 from ftlab.training.guards import TensorGuard
 from ftlab.training.heads.time_estimate import HeadForecast, foresee_heads
-from ftlab.training.packed.packed_batches import tiled
 from ftlab.training.prefix import use_cache
 from ftlab.training.prefix.cache_estimate import Forecast, fastest
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 START = 3.0  # seconds a run spends outside training and evaluation: build, measure, store
-PATIENCE = 2.0  # seconds that as many steps as a pack has runs may take, for it to be timed
-ROUNDS = 3  # of a pack's step and steps alone; the first warms up
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,6 @@ class RuntimeEstimate:
         why_not: why there is none.
         heads: the loop over heads that trains the cell's runs; None where the Trainer does.
         trainer: why it does, where it trains heads.
-        pack: how many times as fast a sweep's trials are as one: whole steps; None where they
-            never are one, or it has not been timed.
         hardware: what was decided for the machine, and why.
     """
 
@@ -58,7 +51,6 @@ class RuntimeEstimate:
     why_not: str = ""
     heads: HeadForecast | None = None
     trainer: str = ""
-    pack: float | None = None
     hardware: tuple[str, ...] = ()
 
     @property
@@ -108,9 +100,7 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
     seconds = clock.run_seconds()
     cache, why_not = _cache(run, guard, clock)
     heads, trainer = _heads(study, planned, run, guard) if cache else (None, "")
-    way = together_of(planned.cell, study.shortcuts)
-    pack = clock.pack_gain() if way == "adapters" else None
-    return RuntimeEstimate(seconds, cache, why_not, heads, trainer, pack, tuple(decided))
+    return RuntimeEstimate(seconds, cache, why_not, heads, trainer, tuple(decided))
 
 
 def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None, str]:
@@ -176,28 +166,6 @@ class _Clock:
         evaluations = len(validation) * (epochs + 1) + len(test)
         return START + epochs * len(train) * step + evaluations * forward
 
-    def pack_gain(self) -> float | None:
-        """How many times as fast a step of as many trials is as one as one after another.
-
-        The adapters' own products are left out: they are small. None where a step takes so long
-        that it is the arithmetic that takes it, and where batches cannot be put together.
-        """
-        many, size = LARGEST["adapters"], len(self.batch["index"])
-        self.technique.train()
-        alone = self._seconds(self.batch)
-        if many * alone > PATIENCE:
-            return None
-        try:
-            batch = tiled(self.batch, many, size)
-        except NotApplicable:
-            return None
-        together = math.inf
-        for _ in range(ROUNDS):  # by turns, as what else the machine does comes and goes
-            together = min(together, self._seconds(batch))
-            alone = min(alone, *(self._seconds(self.batch) for _ in range(ROUNDS)))
-        self.technique.zero_grad(set_to_none=True)
-        return many * alone / together
-
     def _step(self, batch: dict[str, Any]) -> float:
         self.technique.train()
         act = partial(self._once, batch)
@@ -205,13 +173,6 @@ class _Clock:
         seconds = fastest(act)
         self.technique.zero_grad(set_to_none=True)
         return seconds
-
-    def _seconds(self, batch: dict[str, Any]) -> float:
-        begin = time.perf_counter()
-        self._once(batch)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - begin
 
     def _once(self, batch: dict[str, Any]) -> None:
         with self.context():

@@ -109,7 +109,7 @@ class Technique(LightningModule, ABC):
     """Whether there is a fit; a technique without one is evaluated as `adapt` left the model."""
     form: ClassVar[Form | None] = None
     """The form of model that it needs instead of the task's own."""
-    together: ClassVar[Literal["heads", "adapters"] | None] = None
+    together: ClassVar[Literal["heads"] | None] = None
     """In what way several runs that differ in seed and arguments may train in one process."""
 
     model: TaskModel

@@ -9,7 +9,6 @@ from ftlab.training.callbacks import Report
 from ftlab.training.declined import NotApplicable
 from ftlab.training.execute import execute
 from ftlab.training.heads.fit_stack import fit_heads
-from ftlab.training.packed.packed_adapters import fit_packed
 from ftlab.training.run import Run
 from ftlab.training.trial import search
 
@@ -36,7 +35,7 @@ def execute_together(
     reason = _why_alone(runs)
     if not reason:
         try:
-            return _packed(runs, reports, stops)
+            return fit_heads(runs, reports, stops)
         except NotApplicable as error:
             reason = str(error)
     results = []
@@ -63,14 +62,6 @@ def _why_alone(runs: Sequence[Run]) -> str:
     if first.settings.devices > 1:
         return "a run has several devices"
     return ""
-
-
-def _packed(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
-    if runs[0].technique.together == "heads":
-        return fit_heads(runs, reports, stops)
-    if stops is None:
-        raise NotApplicable("whole runs of adapters are measured one at a time")
-    return fit_packed(runs, reports, stops)
 
 
 def _saying(reason: str, report: Report) -> Report:

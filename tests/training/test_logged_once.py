@@ -11,9 +11,7 @@ from matrix import World, make_world
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
-from ftlab.techniques.lora import LoRA
 from ftlab.training.execute import execute
-from ftlab.training.packed import packing_check
 from ftlab.training.prefix import use_cache
 from ftlab.training.prefix.cache_estimate import Forecast
 from ftlab.training.run import Run
@@ -26,9 +24,8 @@ Events = list[dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def shortcuts_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny networks are stacked and packed whatever it takes."""
+    """Tiny networks are stacked whatever it takes."""
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packing_check, "worth", lambda pays: True)
     monkeypatch.setattr(use_cache, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
 
 
@@ -71,13 +68,7 @@ def stacked_heads(world: World, folder: Path) -> Events:
     return together(world, folder, [LinearProbe(1e-2, LINEAR), LinearProbe(2e-2, LINEAR)], "heads")
 
 
-def packed_adapters(world: World, folder: Path) -> Events:
-    return together(world, folder, [LoRA(rank=2, lr=1e-2, optim=LINEAR),
-                                    LoRA(rank=4, lr=2e-2, optim=LINEAR)], "packed")
-
-
-LOOPS: list[Callable[[World, Path], Events]] = [
-    lightnings, in_two_fits, stacked_heads, packed_adapters]
+LOOPS: list[Callable[[World, Path], Events]] = [lightnings, in_two_fits, stacked_heads]
 
 
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
