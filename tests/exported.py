@@ -15,7 +15,8 @@ from ftlab.exports.export import write_model
 from ftlab.exports.restore_run import Restored
 from ftlab.exports.verify import Sample, samples
 from ftlab.tracking.records import RunRecord
-from ftlab.training import checkpoint, fit
+from ftlab.training import checkpoint
+from ftlab.training.adapt import adapt, load
 from ftlab.training.evaluate import evaluate, write_predictions
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
@@ -29,8 +30,8 @@ def restored(world: World, technique: str, directory: Path, **cell: float) -> Re
         backbone, data = world()
         settings = TrainerSettings(accelerator="cpu")
         made = Run(backbone, data, make_technique(technique), settings, 7, "val/loss", directory)
-        fit.load(made, lambda event: None)
-        fit.adapt(made, lambda event: None)
+        load(made, lambda event: None)
+        adapt(made, lambda event: None)
         made.technique.model.eval()
         return made
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,24 +31,11 @@ from ftlab.backbones.forward_trace import (
     watch,
 )
 from ftlab.backbones.new_tokens import is_delta
-from ftlab.backbones.task_model import IGNORED, Batch, TaskModel, tensors
+from ftlab.backbones.task_model import IGNORED, Batch, CachedRows, TaskModel, tensors
 
 RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
           ValueError)
 """What networks raise at batches that they were not made for: other shapes, NaN."""
-
-
-class CachedRows(Protocol):
-    """What is known of a split's examples."""
-
-    def rows(self, index: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
-        """What the prefix hands on for those examples.
-
-        Args:
-            index: positions in the split (B,).
-            masks: of each tensor, where the entries of a ragged row go (B, W); None for rows
-                that are all equally long.
-        """
 
 
 class FrozenPrefix:
@@ -156,11 +143,11 @@ class FrozenPrefix:
         return [seen.values[place] for place in self.places], self._masks(batch)
 
     @contextmanager
-    def playing(self, known: CachedRows, batch: Batch) -> Iterator[None]:
-        """Within it the prefix computes nothing, and hands on what is known of the batch."""
+    def playing(self, cached: CachedRows, batch: Batch) -> Iterator[None]:
+        """Within it the prefix computes nothing, and gives the cached rows of the batch."""
         device = batch["index"].device
         masks = [each if each is None else each.cpu() for each in self._masks(batch)]
-        handed = known.rows(batch["index"].cpu(), masks)
+        handed = cached.rows(batch["index"].cpu(), masks)
         with self._playing(self.places, [tensor.to(device) for tensor in handed], batch):
             yield
 

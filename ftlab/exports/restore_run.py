@@ -21,7 +21,8 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking import artifacts
 from ftlab.tracking.find_run import RunReader
 from ftlab.tracking.records import RunRecord
-from ftlab.training import checkpoint, fit
+from ftlab.training import checkpoint
+from ftlab.training.adapt import adapt, load
 from ftlab.training.manifest import FAILED, MANIFEST
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
@@ -94,11 +95,11 @@ def restored(
         _hold("backbone", "weights have", made.backbone.fingerprint, said, record.run_id)
         made.data.load()
         _hold("dataset", "data have", made.data.fingerprint, said, record.run_id)
-        made.data.notes = []  # the run has said them
+        made.data.notes.clear()  # the run has said them
         labelled = None if test is None else put(made.data, test)
         notes = tuple(made.data.notes)
-        fit.load(made, lambda event: None)
-        fit.adapt(made, lambda event: None)
+        load(made, lambda event: None)
+        adapt(made, lambda event: None)
         model = made.technique.model
         checkpoint.load(files / "checkpoint", model)
         model.requires_grad_(False).eval()

@@ -135,7 +135,7 @@ def estimate(study: Study) -> Estimate:
             pair = f"{planned.cell.key.dataset}/{planned.cell.key.backbone}"
             if pair not in loaded:
                 data, backbone = build(planned.cell.data), build(planned.cell.backbone)
-                data.plain = not study.shortcuts
+                data = data if study.shortcuts else data.without_shortcuts()
                 data.load()
                 data.connect(backbone, seed=0)
                 loaded[pair] = data, backbone

@@ -20,14 +20,15 @@ from ftlab.studies.plan import PlannedCell
 from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study
 from ftlab.training import hardware, precision
+from ftlab.training.adapt import adapt
 from ftlab.training.costs import typical_batch
-from ftlab.training.declined import NotApplicable
-from ftlab.training.fit import adapt
 from ftlab.training.guards import TensorGuard
-from ftlab.training.heads.time_estimate import HeadForecast, foresee_heads
-from ftlab.training.prefix import use_cache
-from ftlab.training.prefix.cache_estimate import Forecast, fastest
 from ftlab.training.run import Run
+from ftlab.training.shortcuts import compiled_blocks
+from ftlab.training.shortcuts.base import NotApplicable
+from ftlab.training.shortcuts.linear_heads.time_estimate import HeadForecast, foresee_heads
+from ftlab.training.shortcuts.prefix_cache import prefix_source
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast, fastest
 from ftlab.training.trainer_settings import TrainerSettings
 
 START = 3.0  # seconds a run spends outside training and evaluation: build, measure, store
@@ -94,7 +95,7 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
 
     _, guard = adapt(run, hear)
     if run.technique.trains and run.settings.compile != "never":
-        reason = hardware.why_not_compiled(run)
+        reason = compiled_blocks.why_not(run)
         decided.append(f"compile: no, {reason}" if reason else "compile: the blocks that train")
     clock = _Clock(run)
     seconds = clock.run_seconds()
@@ -106,9 +107,9 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
 def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None, str]:
     if not run.technique.trains:
         return None, "nothing trains"
-    if reason := use_cache.why_not(run):
+    if reason := prefix_source.why_not(run):
         return None, reason
-    source = use_cache.PrefixSource(run, guard.before, clock.place, clock.context)
+    source = prefix_source.PrefixSource(run, guard.before, clock.place, clock.context)
     try:
         cache = source.foresee(SPLITS)
     except NotReplayable as error:

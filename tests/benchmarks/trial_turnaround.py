@@ -32,7 +32,7 @@ from ftlab.studies.engine import SPECIFICATION, STOP, Event, MachineShare
 from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 from ftlab.sweeps.storage import Storage
-from ftlab.training import fit
+from ftlab.training.adapt import adapt, load
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
@@ -72,8 +72,8 @@ class Reference:
         folder.mkdir()
         run = Run(build(said["backbone"]), build(said["data"]), build(said["technique"]),
                       TrainerSettings(**said["trainer"]), 0, said["select_by"], folder, plain=True)
-        fit.load(run, lambda event: None)
-        self.model, _ = fit.adapt(run, lambda event: None)
+        load(run, lambda event: None)
+        self.model, _ = adapt(run, lambda event: None)
         self.task = run.data.task
         self.batch = next(iter(run.data.train_dataloader()))
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]

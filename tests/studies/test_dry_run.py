@@ -17,11 +17,11 @@ from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.runtime_estimate import START, RuntimeEstimate
 from ftlab.studies.study import Cell, Study, load_study
 from ftlab.training import hardware
-from ftlab.training.fit import adapt
-from ftlab.training.heads import time_estimate
-from ftlab.training.heads.time_estimate import HeadForecast
-from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.adapt import adapt
 from ftlab.training.run import Run
+from ftlab.training.shortcuts.linear_heads import time_estimate
+from ftlab.training.shortcuts.linear_heads.time_estimate import HeadForecast
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 
 Write = Callable[..., Path]

@@ -12,10 +12,10 @@ from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
 from ftlab.training.execute import execute
-from ftlab.training.prefix import use_cache
-from ftlab.training.prefix.cache_estimate import Forecast
 from ftlab.training.run import Run
 from ftlab.training.shared_fit import execute_together
+from ftlab.training.shortcuts.prefix_cache import prefix_source
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 
 LINEAR = Optimization("sgd", schedule="linear", warmup=0.0)
@@ -26,7 +26,7 @@ Events = list[dict[str, Any]]
 def shortcuts_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny networks are stacked whatever it takes."""
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(use_cache, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
+    monkeypatch.setattr(prefix_source, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
 
 
 @pytest.fixture
