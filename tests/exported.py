@@ -19,8 +19,10 @@ from ftlab.exports.restore_run import Restored
 from ftlab.exports.transformers_folder import network_of
 from ftlab.exports.verify import Sample, samples
 from ftlab.tracking.records import RunRecord
-from ftlab.training import checkpoint, fit
+from ftlab.training import checkpoint
+from ftlab.training.adapt import adapt, load
 from ftlab.training.evaluate import evaluate, write_predictions
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 LOADER = Path(__file__).parent / "exports" / "loader.py"
@@ -28,12 +30,12 @@ LOADER = Path(__file__).parent / "exports" / "loader.py"
 
 def restored(world: World, technique: str, directory: Path, **cell: float) -> Restored:
     """A model as a run would leave it: adapted, then every trainable tensor moved."""
-    def run() -> fit.Run:
+    def run() -> Run:
         backbone, data = world()
         settings = TrainerSettings(accelerator="cpu")
-        made = fit.Run(backbone, data, make_technique(technique), settings, 7, "val/loss", directory)
-        fit.load(made, lambda event: None)
-        fit.adapt(made, lambda event: None)
+        made = Run(backbone, data, make_technique(technique), settings, 7, "val/loss", directory)
+        load(made, lambda event: None)
+        adapt(made, lambda event: None)
         made.technique.model.eval()
         return made
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,24 +31,11 @@ from ftlab.backbones.forward_trace import (
     watch,
 )
 from ftlab.backbones.new_tokens import is_delta
-from ftlab.backbones.task_model import IGNORED, Batch, TaskModel, tensors
+from ftlab.backbones.task_model import IGNORED, Batch, CachedRows, TaskModel, tensors
 
 RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
           ValueError)
 """The errors of networks at batches that they were not made for: other shapes, NaN."""
-
-
-class CachedRows(Protocol):
-    """The cached activations of a split's examples."""
-
-    def rows(self, index: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
-        """The prefix's outputs for those examples.
-
-        Args:
-            index: positions in the split (B,).
-            masks: of each tensor, where the entries of a ragged row go (B, W); None for rows
-                that are all equally long.
-        """
 
 
 class FrozenPrefix:
@@ -158,7 +145,7 @@ class FrozenPrefix:
 
     @contextmanager
     def playing(self, cached: CachedRows, batch: Batch) -> Iterator[None]:
-        """Within it the prefix computes nothing, and hands on what is known of the batch."""
+        """Within it the prefix computes nothing, and gives the cached rows of the batch."""
         device = batch["index"].device
         masks = [mask if mask is None else mask.cpu() for mask in self._masks(batch)]
         handed = cached.rows(batch["index"].cpu(), masks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,22 @@ Batch = Mapping[str, Any]
 Outputs = Any
 """A model's outputs: a tensor, or nested mappings and sequences of tensors."""
 
-Playing = Callable[[str, Batch], AbstractContextManager[None]]
+
+
+class CachedRows(Protocol):
+    """What a model's frozen prefix gives for a split's examples."""
+
+    def rows(self, index: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
+        """The tensors of some examples, each (B, ...).
+
+        Args:
+            index: positions in the split (B,).
+            masks: of each tensor, where the entries of a ragged row go (B, W); None for rows
+                that are all equally long.
+        """
+
+
+Playing = Callable[[CachedRows, Batch], AbstractContextManager[None]]
 
 IGNORED = -100
 """The label of a place that counts in no loss: PyTorch's and transformers' own."""
@@ -43,8 +58,8 @@ class TaskModel(nn.Module):
             into outputs.
 
     Attributes:
-        playing: given the name that a batch brings as `prefix`, the frozen prefix computes nothing
-            within it (`FrozenPrefix.playing`).
+        playing: given the cached rows that a batch brings as `prefix`, the frozen prefix computes
+            nothing within it (`FrozenPrefix.playing`).
         reading: makes the outputs of the network and a batch in another way than the model; a
             technique sets it (in-context prompts, for instance).
     """

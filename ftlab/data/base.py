@@ -13,7 +13,6 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.prefix_replay import CachedRows
 from ftlab.data.batches import BlankInputs, CachedCollate, ExampleRow, SplitDataset
 from ftlab.data.bucketing import Buckets
 from ftlab.data.examples import SPLITS, Examples, SplitName, counted
@@ -30,13 +29,13 @@ from ftlab.data.sampling import (
     share_of_batch,
 )
 from ftlab.data.splits import Split, Subset
-from ftlab.data.train_batches import Update
 from ftlab.data.utf8 import check_encoding, reading
+from ftlab.data.variants import Variants
 from ftlab.tasks.base import Task
 from ftlab.tasks.spelling import note_spellings, one_spelling
 
 
-class DataModule(LightningDataModule, ExportHooks, ABC):
+class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
     """Splits, augmentation, sampling and collation of one data set; it knows its task.
 
     Life: constructor (settings only), `load` (reads and checks everything that can be wrong),
@@ -63,19 +62,8 @@ class DataModule(LightningDataModule, ExportHooks, ABC):
 
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
-    plain: bool = False
-    """Without any shortcut."""
     task: Task
-    handed: dict[str, CachedRows]
-    """What is known already of a split's examples, or of a view of them; batches bring the name
-    as `prefix`."""
-    unread: bool = False
-    """Whether what is handed stands for the inputs too: nobody looks at their values."""
     splits: dict[SplitName, Examples]
-    update: Update = Update()
-    """How training batches become one."""
-    pinned: bool
-    """Whether batches lie in memory that a GPU copies from while it computes."""
     notes: list[str]
     """What a user should know once: texts cut, bytes replaced, images converted."""
 
@@ -99,9 +87,7 @@ class DataModule(LightningDataModule, ExportHooks, ABC):
         self.bucketing = bucketing
         self.encoding = check_encoding(encoding)
         self.splits = {}
-        self.handed = {}
         self.notes = []
-        self.pinned = False
         self._seed: int | None = None
         self._fingerprint = ""
 
@@ -234,20 +220,15 @@ class DataModule(LightningDataModule, ExportHooks, ABC):
         make = self.update.loader(self.task.weight, shares=self.trainer is not None)
         return self._loader(dataset, sampler, self._collate("train", True), seed, make)
 
-    @property
-    def views(self) -> int | None:
-        """In how many ways augmentation changes each example; None for ever new ones."""
-        return getattr(getattr(self, "augment", None), "views", None)
-
     def _shown(self, split: SplitName, training: bool) -> SplitDataset:
         dataset = self.dataset(split, training)
         if training and self.views:
             dataset.keep(self.views)
-        known = self._name(split, training) in self.handed
-        return BlankInputs(dataset) if known and self.unread and dataset.shape else dataset
+        cached = self._name(split, training) in self.cached
+        return BlankInputs(dataset) if cached and self.blank_inputs and dataset.shape else dataset
 
     def _name(self, split: SplitName, training: bool) -> str:
-        """Under which `handed` has a split, or its first view."""
+        """Under which `cached` has a split, or its first view."""
         return f"{split}/0" if training and self.views else split
 
     def view_loader(self, view: int) -> DataLoader[ExampleRow]:
@@ -282,8 +263,9 @@ class DataModule(LightningDataModule, ExportHooks, ABC):
 
     def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         collate = self.collate(training)
-        known = self._name(split, training) in self.handed
-        return CachedCollate(collate, split, training and bool(self.views)) if known else collate
+        if self._name(split, training) not in self.cached:
+            return collate
+        return CachedCollate(collate, self.cached, split, training and bool(self.views))
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
                 collate: Callable[[Sequence[ExampleRow]], dict[str, Any]],

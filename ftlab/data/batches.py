@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from ftlab.backbones.task_model import CachedRows
 
 
 class ExampleRow(NamedTuple):
@@ -65,7 +67,7 @@ class SplitDataset(Dataset[ExampleRow]):
 
 
 class BlankInputs(SplitDataset):
-    """Rows of a data set whose inputs nobody reads: each has the same one, of NaN.
+    """Rows of a data set whose inputs are not read: each has the same one, of NaN.
 
     Args:
         dataset: its inputs have one shape.
@@ -101,18 +103,20 @@ class Collate:
 
 @dataclass(frozen=True)
 class CachedCollate:
-    """Rows -> batch that says as `prefix` where what is known of its rows is kept.
+    """Rows -> batch that brings as `prefix` the cached rows of its split, or of its view.
 
     Attributes:
         collate: makes the batch.
+        cached: by the name of the split or view.
         split: of the rows.
         views: whether a name has the number of the view behind it.
     """
 
     collate: Callable[[Sequence[ExampleRow]], dict[str, Any]]
+    cached: Mapping[str, CachedRows]
     split: str
     views: bool
 
     def __call__(self, rows: Sequence[ExampleRow]) -> dict[str, Any]:
         name = f"{self.split}/{rows[0].epoch}" if self.views else self.split
-        return {**self.collate(rows), "prefix": name}
+        return {**self.collate(rows), "prefix": self.cached[name]}

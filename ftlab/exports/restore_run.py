@@ -21,8 +21,10 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking import artifacts
 from ftlab.tracking.find_run import RunReader
 from ftlab.tracking.records import RunRecord
-from ftlab.training import checkpoint, fit
+from ftlab.training import checkpoint
+from ftlab.training.adapt import adapt, load
 from ftlab.training.manifest import FAILED, MANIFEST
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 _PARTS = {"backbone": Backbone, "data": DataModule, "technique": Technique}
@@ -45,7 +47,7 @@ class Restored:
 
     record: RunRecord
     spec: dict[str, Any]
-    run: fit.Run
+    run: Run
     files: Path
     cell: dict[str, float]
     labelled: Sequence[bool] | None = None
@@ -93,11 +95,11 @@ def restore_run(
         _hold("backbone", "weights have", made.backbone.fingerprint, spec, record.run_id)
         made.data.load()
         _hold("dataset", "data have", made.data.fingerprint, spec, record.run_id)
-        made.data.notes = []  # the run has said them
+        made.data.notes.clear()  # the run has said them
         labelled = None if test is None else put(made.data, test)
         notes = tuple(made.data.notes)
-        fit.load(made, lambda event: None)
-        fit.adapt(made, lambda event: None)
+        load(made, lambda event: None)
+        adapt(made, lambda event: None)
         model = made.technique.model
         checkpoint.load(files / "checkpoint", model)
         model.requires_grad_(False).eval()
@@ -122,7 +124,7 @@ def _specification(files: Path, run_id: str) -> dict[str, Any]:
     return spec
 
 
-def _checked(spec: dict[str, Any], run_id: str, allow: Sequence[str], folder: Path) -> fit.Run:
+def _checked(spec: dict[str, Any], run_id: str, allow: Sequence[str], folder: Path) -> Run:
     """The run's objects; a manifest names classes, so it is held to what a study may name."""
     place = Place(f"run {run_id}")
     parts = {name: build(check(base, spec[name], place / name, allow))
@@ -135,7 +137,7 @@ def _checked(spec: dict[str, Any], run_id: str, allow: Sequence[str], folder: Pa
     settings = replace(settings, **spec.get("became", {}), devices=1, strategy="auto")
     directory = folder / "work"
     directory.mkdir()
-    return fit.Run(**parts, settings=settings, seed=spec["seed"], select_by=spec["select_by"],
+    return Run(**parts, settings=settings, seed=spec["seed"], select_by=spec["select_by"],
                    directory=directory, record={}, plain=spec.get("plain", False))
 
 

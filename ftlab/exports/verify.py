@@ -27,7 +27,8 @@ from ftlab.techniques.single_precision import in_single_precision
 from ftlab.tracking import artifacts
 from ftlab.training.costs import without_target
 from ftlab.training.evaluate import placing
-from ftlab.training.fit import Run, make_trainer
+from ftlab.training.make_trainer import make_trainer
+from ftlab.training.run import Run
 
 FEW = 4
 """Examples on which an exported model is compared with ours, one at a time."""

@@ -16,10 +16,8 @@ from ftlab.studies.components import build
 from ftlab.studies.display import clock
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.runtime_estimate import RuntimeEstimate, foresee
-from ftlab.studies.shared_process import LARGEST, together_of
 from ftlab.studies.study import Study
 from ftlab.terminal import plain_text
-from ftlab.training.packed.packing_check import worth
 
 
 @dataclass
@@ -56,7 +54,7 @@ class Estimate:
         parts.append("Computed once:")
         for planned in self.plan.cells:
             here = self.foreseen[planned.cell.key.config]
-            first, *others = _shortcuts(planned, here, self.plan.study)
+            first, *others = _shortcuts(planned, here)
             parts.append(_indented(f"{planned.cell.key.title}: {first}"))
             parts += [_indented(line, 4) for line in others]
         return Group(*parts)  # type: ignore[arg-type]  # all are renderable
@@ -108,8 +106,8 @@ def _indented(text: str, spaces: int = 2) -> Padding:
     return Padding(plain_text(text), (0, 0, 0, spaces), expand=False)
 
 
-def _shortcuts(planned: PlannedCell, here: RuntimeEstimate, study: Study) -> Iterator[str]:
-    """A cell's cache, its stack and its pack, a line each."""
+def _shortcuts(planned: PlannedCell, here: RuntimeEstimate) -> Iterator[str]:
+    """A cell's cache and its stack, a line each."""
     if here.cache is None:
         yield f"nothing: {here.why_not}"
     else:
@@ -123,19 +121,6 @@ def _shortcuts(planned: PlannedCell, here: RuntimeEstimate, study: Study) -> Ite
         yield (f"{here.heads.runs} seeds train as one stack of heads, in "
                f"{clock(here.heads.together)}; one by one they would take "
                f"{clock(here.heads.runs * here.heads.alone)}")
-    if together_of(planned.cell, study.shortcuts) == "adapters":
-        yield f"its seeds train one at a time; {_pack(here.pack)}"
-
-
-def _pack(gain: float | None) -> str:
-    """Of a sweep's trials: whole runs are never packed."""
-    most = LARGEST["adapters"]
-    if gain is None:
-        return f"in a sweep up to {most} trials train as one if their first step shows that it pays"
-    saves = "which would save nothing here" if not worth(gain) else (
-        f"which would save about {100 * (1 - 1 / gain):.0f} % of a step here")
-    return (f"in a sweep up to {most} trials train as one if their first step shows that it pays, "
-            f"{saves}")
 
 
 def estimate(study: Study) -> Estimate:
@@ -151,7 +136,7 @@ def estimate(study: Study) -> Estimate:
             pair = f"{planned.cell.key.dataset}/{planned.cell.key.backbone}"
             if pair not in loaded:
                 data, backbone = build(planned.cell.data), build(planned.cell.backbone)
-                data.plain = not study.shortcuts
+                data = data if study.shortcuts else data.without_shortcuts()
                 data.load()
                 data.connect(backbone, seed=0)
                 loaded[pair] = data, backbone

@@ -193,8 +193,8 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
     backbones: dict[str, Backbone] = {}
     for cell in study.cells:
         if cell.key.dataset not in datasets:
-            datasets[cell.key.dataset] = build(cell.data)
-            datasets[cell.key.dataset].plain = not study.shortcuts
+            data = build(cell.data)
+            datasets[cell.key.dataset] = data if study.shortcuts else data.without_shortcuts()
             datasets[cell.key.dataset].load()
         if cell.key.backbone not in backbones:
             backbones[cell.key.backbone] = build(cell.backbone)

@@ -19,7 +19,7 @@ from ftlab.redaction import redact
 from ftlab.studies.engine import EVENTS, STOP, UNWRITABLE, Event
 
 if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+    from ftlab.training.run import Run
 
 
 _CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch raises an error of a loader's process
@@ -124,7 +124,7 @@ def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]
 def _built(directory: Path, specification: dict[str, Any]) -> Run:
     from ftlab.studies.allowed_packages import admit
     from ftlab.studies.components import build
-    from ftlab.training.fit import Run
+    from ftlab.training.run import Run
     from ftlab.training.trainer_settings import TrainerSettings
 
     admit(specification.get("allow", ()))

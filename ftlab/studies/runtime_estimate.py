@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,22 +17,21 @@ from ftlab.data.base import DataModule
 from ftlab.data.examples import SPLITS
 from ftlab.studies.components import build
 from ftlab.studies.plan import PlannedCell
-from ftlab.studies.shared_process import LARGEST, seeds_together, together_of
+from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study
 from ftlab.training import hardware, precision
+from ftlab.training.adapt import adapt
 from ftlab.training.costs import typical_batch
-from ftlab.training.declined import NotApplicable
-from ftlab.training.fit import Run, adapt
 from ftlab.training.guards import TensorGuard
-from ftlab.training.heads.time_estimate import HeadForecast, foresee_heads
-from ftlab.training.packed.packed_batches import tiled
-from ftlab.training.prefix import use_cache
-from ftlab.training.prefix.cache_estimate import Forecast, fastest
+from ftlab.training.run import Run
+from ftlab.training.shortcuts import compiled_blocks
+from ftlab.training.shortcuts.base import NotApplicable
+from ftlab.training.shortcuts.linear_heads.time_estimate import HeadForecast, foresee_heads
+from ftlab.training.shortcuts.prefix_cache import prefix_source
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast, fastest
 from ftlab.training.trainer_settings import TrainerSettings
 
 START = 3.0  # seconds a run spends outside training and evaluation: build, measure, store
-PATIENCE = 2.0  # seconds that as many steps as a pack has runs may take, for it to be timed
-ROUNDS = 3  # of a pack's step and steps alone; the first warms up
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,6 @@ class RuntimeEstimate:
         why_not: why there is none.
         heads: the loop over heads that trains the cell's runs; None where the Trainer does.
         trainer: why it does, where it trains heads.
-        pack: how many times as fast a sweep's trials are as one: whole steps; None where they
-            never are one, or it has not been timed.
         hardware: what was decided for the machine, and why.
     """
 
@@ -57,7 +52,6 @@ class RuntimeEstimate:
     why_not: str = ""
     heads: HeadForecast | None = None
     trainer: str = ""
-    pack: float | None = None
     hardware: tuple[str, ...] = ()
 
     @property
@@ -101,23 +95,21 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
 
     _, guard = adapt(run, take)
     if run.technique.trains and run.settings.compile != "never":
-        reason = hardware.why_not_compiled(run)
+        reason = compiled_blocks.why_not(run)
         decided.append(f"compile: no, {reason}" if reason else "compile: the blocks that train")
     clock = _Clock(run)
     seconds = clock.run_seconds()
     cache, why_not = _cache(run, guard, clock)
     heads, trainer = _heads(study, planned, run, guard) if cache else (None, "")
-    way = together_of(planned.cell, study.shortcuts)
-    pack = clock.pack_gain() if way == "adapters" else None
-    return RuntimeEstimate(seconds, cache, why_not, heads, trainer, pack, tuple(decided))
+    return RuntimeEstimate(seconds, cache, why_not, heads, trainer, tuple(decided))
 
 
 def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None, str]:
     if not run.technique.trains:
         return None, "nothing trains"
-    if reason := use_cache.why_not(run):
+    if reason := prefix_source.why_not(run):
         return None, reason
-    source = use_cache.PrefixSource(run, guard.before, clock.place, clock.context)
+    source = prefix_source.PrefixSource(run, guard.before, clock.place, clock.context)
     try:
         cache = source.foresee(SPLITS)
     except NotReplayable as error:
@@ -175,28 +167,6 @@ class _Clock:
         evaluations = len(validation) * (epochs + 1) + len(test)
         return START + epochs * len(train) * step + evaluations * forward
 
-    def pack_gain(self) -> float | None:
-        """How many times as fast a step of as many trials is as one as one after another.
-
-        The adapters' own products are left out: they are small. None where a step takes so long
-        that it is the arithmetic that takes it, and where batches cannot be put together.
-        """
-        many, size = LARGEST["adapters"], len(self.batch["index"])
-        self.technique.train()
-        alone = self._seconds(self.batch)
-        if many * alone > PATIENCE:
-            return None
-        try:
-            batch = tiled(self.batch, many, size)
-        except NotApplicable:
-            return None
-        together = math.inf
-        for _ in range(ROUNDS):  # by turns, as what else the machine does comes and goes
-            together = min(together, self._seconds(batch))
-            alone = min(alone, *(self._seconds(self.batch) for _ in range(ROUNDS)))
-        self.technique.zero_grad(set_to_none=True)
-        return many * alone / together
-
     def _step(self, batch: dict[str, Any]) -> float:
         self.technique.train()
         act = partial(self._once, batch)
@@ -204,13 +174,6 @@ class _Clock:
         seconds = fastest(act)
         self.technique.zero_grad(set_to_none=True)
         return seconds
-
-    def _seconds(self, batch: dict[str, Any]) -> float:
-        begin = time.perf_counter()
-        self._once(batch)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - begin
 
     def _once(self, batch: dict[str, Any]) -> None:
         with self.context():

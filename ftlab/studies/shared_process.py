@@ -18,12 +18,12 @@ from ftlab.studies.engine import EVENTS, OUTPUT, SPECIFICATION, Event, died
 from ftlab.studies.run_job import RunJob
 from ftlab.studies.study import Cell
 
-LARGEST = {"heads": 64, "adapters": 8}
+LARGEST = {"heads": 64}
 """Runs a pack, by the way in which a technique's runs share a process."""
 
 
 def together_of(cell: Cell, shortcuts: bool = True) -> str | None:
-    """In what way runs of a cell may share a process: `heads` or `adapters`; None where not.
+    """In what way runs of a cell may share a process; None where not.
 
     A class says so itself: one that is derived from it may train in another way.
 
@@ -40,14 +40,12 @@ def together_of(cell: Cell, shortcuts: bool = True) -> str | None:
 def seeds_together(cell: Cell, seeds: Sequence[int], shortcuts: bool = True) -> list[list[int]]:
     """The seeds of a study's cell that share a process.
 
-    Only heads: whole runs of adapters are measured one at a time.
-
     Args:
         cell: of the study.
         seeds: that wait.
         shortcuts: of the study.
     """
-    most = LARGEST["heads"] if together_of(cell, shortcuts) == "heads" else 1
+    most = LARGEST.get(together_of(cell, shortcuts) or "", 1)
     return [list(seeds[start : start + most]) for start in range(0, len(seeds), most)]
 
 

@@ -109,7 +109,7 @@ class Technique(LightningModule, ABC):
     """True where there is a fit; without one the model is evaluated as `adapt` left it."""
     output_type: ClassVar[OutputType | None] = None
     """The output type of the model that it needs, instead of the task's own."""
-    together: ClassVar[Literal["heads", "adapters"] | None] = None
+    together: ClassVar[Literal["heads"] | None] = None
     """In what way several runs that differ in seed and arguments may train in one process."""
 
     model: TaskModel

@@ -31,7 +31,6 @@ class LoRA(Technique):
     """
 
     search_space = {"lr": LogUniform(1e-4, 5e-3), "rank": Choice((4, 8, 16, 32))}
-    together = "adapters"
 
     def __init__(
         self,

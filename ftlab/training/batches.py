@@ -60,7 +60,7 @@ def watched(model: TaskModel, examples: int) -> Iterator[set[nn.Module]]:
 
 
 def norms(model: TaskModel) -> set[nn.Module]:
-    """Its batch norms."""
+    """The batch norms of a model."""
     return {module for module in model.modules() if isinstance(module, _BatchNorm)}
 
 
@@ -77,8 +77,8 @@ def foretell(data: DataModule, backbone: Backbone, technique: Technique,
              settings: TrainerSettings, again: Callable[[], Technique]) -> list[str]:
     """Notes that `settle` will make of a run, before there is one.
 
-    Which norms see a single value of an example, only a pass of the network tells: it is built
-    where a device has a training batch of one example.
+    A pass of the network shows which norms see a single value of an example: it is built where a
+    device has a training batch of one example.
 
     Args:
         data: connected with the backbone.
@@ -102,12 +102,12 @@ def foretell(data: DataModule, backbone: Backbone, technique: Technique,
     with torch.no_grad(), watched(model, len(sample["index"])) as single:
         model(sample)
     technique.bind(model, data.task).train()
-    return settle(data, model, single, settings)
+    return settle(data, model, single, settings)[1]
 
 
 def settle(data: DataModule, model: TaskModel, single: Collection[nn.Module],
-           settings: TrainerSettings) -> list[str]:
-    """Let the data set make batches that batch norms can take; notes on them.
+           settings: TrainerSettings) -> tuple[Update, list[str]]:
+    """Decide on training batches that batch norms can take; also returns notes on them.
 
     Every technique has the same batches, also where it freezes the norms.
 
@@ -121,20 +121,21 @@ def settle(data: DataModule, model: TaskModel, single: Collection[nn.Module],
         InputError: norms that train have a batch of one example.
     """
     examples, size = _shares(data, settings)
-    data.update = Update(settings.accumulate, joins_last=bool(single))
     if (size == 1 or examples == 1) and trained_norms(model) & set(single):
-        each = f" on each of {settings.devices} devices" if settings.devices > 1 else ""
+        devices = f" on each of {settings.devices} devices" if settings.devices > 1 else ""
         least = 2 * settings.devices
         mend = (f"set batch_size: {least}" if examples > 1
                 else f"train on {least} examples at least")
-        raise InputError(f"training batches of 1 example{each} give batch norms that train one "
+        raise InputError(f"training batches of 1 example{devices} give batch norms that train one "
                          "value of each channel, which has no variance",
                          f"{mend}, or take a technique that freezes norms")
-    return [*([LONE] if single and leaves_one(examples, size) else []), *caveats(model, settings)]
+    notes = [LONE] if single and leaves_one(examples, size) else []
+    return (Update(settings.accumulate, joins_last=bool(single)),
+            [*notes, *caveats(model, settings)])
 
 
 def caveats(model: TaskModel, settings: TrainerSettings) -> list[str]:
-    """Why the batches of an update are not as one, where they are not.
+    """The reasons why the batches of an update are not as one large batch.
 
     Args:
         model: adapted, in training mode.
@@ -150,6 +151,6 @@ def caveats(model: TaskModel, settings: TrainerSettings) -> list[str]:
 
 
 def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:
-    """A device's training examples, and those of a batch."""
+    """The training examples per device, and per batch."""
     devices = settings.devices
     return (-(-len(data.splits["train"]) // devices), share_of_batch(data.batch_size, devices))

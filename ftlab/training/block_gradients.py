@@ -1,4 +1,4 @@
-"""How large the gradient of each block is: where it vanishes or explodes on its way back."""
+"""The size of each block's gradient: where it vanishes or explodes on its way back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.training.fsdp import full
 
 REST = "rest"
-"""What a technique has added outside every block."""
+"""Name of all that a technique has added outside every block."""
 
 
 class BlockGradients:
@@ -31,8 +31,8 @@ class BlockGradients:
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 parts.setdefault(self._block(model, name), []).append(parameter.grad)
-        norms = {name: _at_least_single(full(torch.nn.utils.get_total_norm(found)))
-                 for name, found in parts.items()}
+        norms = {name: _at_least_single(full(torch.nn.utils.get_total_norm(gradients)))
+                 for name, gradients in parts.items()}
         if not norms:  # the guard says which parameters should have had one
             return torch.zeros(())
         self._seen.append(norms)

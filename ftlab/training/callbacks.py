@@ -1,4 +1,4 @@
-"""What watches a fit: best epoch, progress, gradients and finite losses."""
+"""Lightning's callbacks of every fit: the judge of its epochs, and the monitor of its steps."""
 
 from __future__ import annotations
 
@@ -15,37 +15,28 @@ from torch import Tensor
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
-from ftlab.training import checkpoint, step_log
+from ftlab.training import checkpoint
 from ftlab.training.block_gradients import BlockGradients
+from ftlab.training.event_log import EVERY, EventLog, Losses, Report, mean_of, metrics_event
 from ftlab.training.guards import TensorGuard
-from ftlab.training.step_log import Losses, StepLog, mean_of
-
-Report = step_log.Report
-
-ALIVE = {"event": "alive"}
-"""A sign of life where there is nothing to say; whoever hears none for long ends the run."""
-
-EVERY = 10  # steps from one look at the loss to the next: a look waits for the device
-HEARTBEAT = 1.0  # seconds from one sign of life to the next, where steps are long
 
 
 class TrainingMonitor(Callback):
     """Reports progress and metrics, times steps, and stops at a non-finite loss.
 
     Args:
-        guard: told which tensors got gradients.
+        guard: notes which tensors got gradients.
         report: takes the events.
         log_every: steps from one training metric to the next.
     """
 
     def __init__(self, guard: TensorGuard, report: Report, log_every: int = EVERY) -> None:
         self.guard, self.report = guard, report
-        self.curves = StepLog(log_every, [report])
+        self.events = EventLog(log_every, [report])
         self.gradients = BlockGradients()
         self.step_seconds: list[float] = []
         self._about: dict[str, Tensor | float] = {}  # the step that is to be logged
         self._finite: Tensor | None = None
-        self._told = 0.0
         self._losses = Losses()
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
@@ -53,7 +44,7 @@ class TrainingMonitor(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: Any) -> None:
         self.guard.before_update(module.model, module.trained, optimizer)
-        if self.curves.wants(trainer.global_step + 1, trainer.is_last_batch):
+        if self.events.wants(trainer.global_step + 1, trainer.is_last_batch):
             norm = self.gradients.look(module.model)
             self._about = {"train/lr": optimizer.param_groups[0]["lr"], "train/grad_norm": norm}
 
@@ -66,12 +57,12 @@ class TrainingMonitor(Callback):
         self._finite = finite if self._finite is None else self._finite & finite
         if batch % EVERY == 0 or batch == trainer.num_training_batches:
             self._look(trainer, batch)
-        elif time.perf_counter() - self._told > HEARTBEAT:
-            self._alive()
+        else:
+            self.events.alive()
         self.step_seconds.append(time.perf_counter() - self._start)
         if self._about:
             window = (batch - 1) % trainer.accumulate_grad_batches + 1
-            self.curves.add(trainer.global_step, {
+            self.events.add(trainer.global_step, {
                 "train/loss": self._mean(trainer, window), **self._about,
                 "train/step_seconds": self.step_seconds[-1]})
             self._about = {}
@@ -83,45 +74,39 @@ class TrainingMonitor(Callback):
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
         return mean_of(sums)
 
-    def _alive(self) -> None:
-        self._told = time.perf_counter()
-        self.report(ALIVE)
-
     def _look(self, trainer: Trainer, batch: int) -> None:
         if not bool(self._finite):
             raise GuardFailed(f"non-finite loss at or before step {trainer.global_step}")
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch
         total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
-        self.report({"event": "progress", "phase": "fit", "done": done, "total": total})
+        self.events.progress(done, total)
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx % EVERY == 0 or time.perf_counter() - self._told > HEARTBEAT:
-            self._alive()
+        self.events.alive()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.curves.flush()
+        self.events.flush()
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._losses:
             values["train/epoch_loss"] = float(self._mean(trainer))
         values |= self.gradients.take()
         self._losses.clear()
-        self._metrics(trainer, values | {"epoch": trainer.current_epoch + 1})
-
-    def _metrics(self, trainer: Trainer, values: Mapping[str, float]) -> None:
-        event = {"event": "metrics", "step": trainer.global_step, "metrics": dict(values)}
-        self.report(event | {"time": time.time_ns() // 1_000_000})
+        values["epoch"] = trainer.current_epoch + 1
+        self.report(metrics_event(trainer.global_step, values))
 
     @property
     def median_step(self) -> float:
-        """Seconds a training step takes, validation excluded."""
+        """Seconds of a training step, validation excluded."""
         return statistics.median(self.step_seconds)
 
 
 class BestEpoch(Callback):
-    """Keeps the checkpoint of the epoch with the best validation score.
+    """Judges every epoch: keeps the best one's checkpoint, and ends a fit that gets no better.
+
+    Loops without the Trainer call `judge` and `ends` themselves.
 
     Args:
         select_by: the score's name, `val/accuracy` for instance.
@@ -129,48 +114,76 @@ class BestEpoch(Callback):
         directory: where the checkpoint goes; None keeps the scores alone.
         names: parameters and buffers to keep: all that any epoch may change.
         record: for the manifest.
+        patience: end after so many epochs without a better one; None never does.
+        stop: whether a sweep ends the trial; asked after each validation, by the first process
+            alone, and all ranks follow. None for a whole run.
+
+    Attributes:
+        epoch: the best so far, from 1; 0 before any.
+        scores: the validation metrics of the best epoch.
+        pruned: whether `stop` ended the fit.
     """
 
     def __init__(
-        self,
-        select_by: str,
-        higher_is_better: bool,
-        directory: Path | None,
-        names: set[str],
-        record: Mapping[str, Any],
+        self, select_by: str, higher_is_better: bool, directory: Path | None, names: set[str],
+        record: Mapping[str, Any], patience: int | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> None:
         self.select_by, self.sign = select_by, 1 if higher_is_better else -1
         self.directory, self.names, self.record = directory, names, record
+        self.patience, self.stop = patience, stop
         self.best, self.epoch, self.bytes = -math.inf, 0, 0
         self.scores: dict[str, float] = {}
-        """The validation metrics of the best epoch."""
+        self.pruned = False
+        self._waited = 0  # epochs since the best
+        self._finite = True  # the last score
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
-        better = self.judge(trainer.callback_metrics, trainer.current_epoch + 1)
-        if better and (trainer.is_global_zero or module.shard is not None):
-            self._save(module.model, self.names, trainer.is_global_zero)
+        epoch, first = trainer.current_epoch + 1, trainer.is_global_zero
+        better = self.judge(trainer.callback_metrics, epoch)
+        if better and (first or module.shard is not None):
+            self._save(module.model, self.names, first)
+        if self.stop is None and self.patience is None:
+            return
+        over = first and self.ends(epoch == trainer.max_epochs)
+        if trainer.strategy.broadcast(over):
+            trainer.should_stop = True
 
-    def judge(self, found: Mapping[str, Tensor | float], epoch: int) -> bool:
-        """Whether an epoch is the best so far.
+    def judge(self, metrics: Mapping[str, Tensor | float], epoch: int) -> bool:
+        """Return whether an epoch is the best so far.
 
         Args:
-            found: its validation metrics.
+            metrics: of its validation.
             epoch: from 1.
 
         Raises:
             GuardFailed: there is nothing to judge it by.
         """
-        if self.select_by not in found:
+        if self.select_by not in metrics:
             raise GuardFailed(f"no {self.select_by} to choose the epoch by: validation gives "
-                              f"{', '.join(sorted(found))}", "set select_by to one of them")
-        score = self.sign * float(found[self.select_by])
+                              f"{', '.join(sorted(metrics))}", "set select_by to one of them")
+        score = self.sign * float(metrics[self.select_by])
         if math.isnan(score):
             raise GuardFailed(f"{self.select_by} is not a number after epoch {epoch}")
-        if self.epoch and score <= self.best:  # the first is the best so far, were it infinitely bad
+        self._finite = math.isfinite(score)
+        # the first is the best so far, were it infinitely bad
+        if self.epoch and score <= self.best:
+            self._waited += 1
             return False
-        self.best, self.epoch = score, epoch
-        self.scores = {name: float(value) for name, value in found.items()}
+        self.best, self.epoch, self._waited = score, epoch, 0
+        self.scores = {name: float(value) for name, value in metrics.items()}
         return True
+
+    def ends(self, last: bool) -> bool:
+        """Return whether the fit ends with the epoch that was judged last.
+
+        Args:
+            last: whether it ends anyway, so that nothing is pruned.
+        """
+        if self.stop is not None and self.stop() and not last:
+            self.pruned = True
+        return self.pruned or (self.patience is not None and (
+            self._waited >= self.patience or not self._finite))
 
     def keep(self, model: TaskModel) -> None:
         """Write the checkpoint of a model that nothing trains: it holds no tensors."""
@@ -195,21 +208,3 @@ class BestEpoch(Callback):
         if write:
             record = {**self.record, "epoch": self.epoch}
             self.bytes = checkpoint.save(self.directory, changed, record)
-
-
-class Pruning(Callback):
-    """Ends a fit early where a sweep says so; all ranks agree.
-
-    Args:
-        stop: whether to stop; asked after each validation, by the first process alone.
-    """
-
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        self.stop = stop
-        self.pruned = False
-
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        decision = self.stop() if trainer.is_global_zero else False
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if trainer.strategy.broadcast(decision) and not last:
-            self.pruned = trainer.should_stop = True

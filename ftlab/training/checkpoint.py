@@ -70,10 +70,10 @@ def load(directory: Path, model: TaskModel) -> dict[str, Any]:
     if hashlib.sha256(content).hexdigest() != expected:
         raise InputError(f"{directory / WEIGHTS} is damaged: its sha256 is not its manifest's", mend)
     try:
-        found = OrderedDict(load_file(directory / WEIGHTS))
+        state = OrderedDict(load_file(directory / WEIGHTS))
         # some networks ask for the version that torch puts beside a state dict (MNASNet)
-        found._metadata = getattr(model.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
-        unknown = model.load_state_dict(found, strict=False).unexpected_keys
+        state._metadata = getattr(model.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
+        unknown = model.load_state_dict(state, strict=False).unexpected_keys
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{directory / WEIGHTS} does not fit the model: {error}", mend) from error
     if unknown:

@@ -1,4 +1,4 @@
-"""What a run costs, measured the same way for every technique."""
+"""The costs of a run, measured the same way for every technique."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ftlab.training.precision import Context
 
 OF_TRAINING = ("cost/train_seconds", "cost/peak_memory_bytes", "cost/step_seconds",
                "cost/prefix_seconds")
-"""What only a fit costs: nothing for a technique without one."""
+"""The costs of a fit: 0 for a technique without one."""
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -85,7 +85,7 @@ def _resident(field: str) -> int:
 
 
 def parameter_counts(model: TaskModel, trained: set[str]) -> dict[str, float]:
-    """Parameters that trained and parameters in all (buffers are none)."""
+    """Parameters that trained and parameters in all, without buffers."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return {
         "cost/trainable_parameters": sum(sizes[name] for name in trained),
@@ -121,19 +121,19 @@ def flops(
 
 
 def typical_batch(data: DataModule) -> dict[str, Any]:
-    """Of the first epoch's training batches the one that is padded most like the mean of all.
+    """The training batch of the first epoch whose padding is closest to the mean.
 
-    Batches of like length differ in length, so that the first one says little of the others.
+    Batches of like length differ in length from each other, so that the first is not typical.
     """
     loader, lengths = data.train_dataloader(), data.padded_lengths()
     if lengths is None:
         batch: dict[str, Any] = next(iter(loader))
         return batch
     batches: list[list[int]] = list(loader.batch_sampler or ())
-    widths = [max(lengths[i] for i in each) for each in batches]
-    mean = (sum(width * len(each) for width, each in zip(widths, batches, strict=True))
+    widths = [max(lengths[i] for i in batch) for batch in batches]
+    mean = (sum(width * len(rows) for width, rows in zip(widths, batches, strict=True))
             / sum(map(len, batches)))
-    whole = [number for number, each in enumerate(batches) if len(each) >= len(batches[0])]
+    whole = [number for number, rows in enumerate(batches) if len(rows) >= len(batches[0])]
     chosen = batches[min(whole, key=lambda number: abs(widths[number] - mean))]
     made: dict[str, Any] = loader.collate_fn([loader.dataset[i] for i in chosen])
     return made

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,11 +17,9 @@ from ftlab.data.examples import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
-from ftlab.training.callbacks import ALIVE, EVERY, Report
+from ftlab.training.event_log import Report, heard
 from ftlab.training.precision import Context
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
 
 Placing = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Moves a batch to the device and precision of the model."""
@@ -84,16 +82,9 @@ def validate(
 ) -> tuple[dict[str, float], dict[str, list[Any]]]:
     """`evaluate` a run's model on a split, with the trainer's device and precision."""
     data, place = run.data, placing(trainer, trainer.strategy.root_device)
-    loader = _heard(data.eval_loader(split), report)
+    loader = heard(data.eval_loader(split), report)
     ids, context = data.splits[split].ids, trainer.precision_plugin.forward_context
     return evaluate(model, loader, data.task, ids, place, context)
-
-
-def _heard(batches: Iterable[Any], report: Report) -> Iterator[Any]:
-    for number, batch in enumerate(batches):
-        if number % EVERY == 0:
-            report(ALIVE)
-        yield batch
 
 
 def placing(trainer: Trainer, device: torch.device) -> Placing:

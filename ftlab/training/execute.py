@@ -12,9 +12,12 @@ from ftlab.data.examples import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.tasks.fonts import any_script
 from ftlab.training import costs, guards
-from ftlab.training.callbacks import BestEpoch, Report
+from ftlab.training.adapt import load
+from ftlab.training.callbacks import BestEpoch
 from ftlab.training.evaluate import placing, validate, write_predictions
-from ftlab.training.fit import Run, fit, load
+from ftlab.training.event_log import Report
+from ftlab.training.fit import fit
+from ftlab.training.run import Run
 
 
 def execute(run: Run, report: Report) -> dict[str, float]:
@@ -43,7 +46,10 @@ def finish(
     run: Run, memory: costs.MemoryMeter, trainer: Trainer, best: BestEpoch,
     measured: dict[str, float], report: Report,
 ) -> dict[str, float]:
-    """What follows a fit whose best epoch has been restored: the final metrics, but for the total.
+    """Evaluate and measure after a fit whose best epoch has been restored.
+
+    Returns:
+        The final metrics, but for the total time.
 
     Raises:
         GuardFailed: the result would be wrong.
@@ -102,7 +108,7 @@ def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, fl
     """FLOPs, and latency unmerged and merged."""
     technique, model = run.technique, run.technique.model
     place, context = placing(trainer, device), trainer.precision_plugin.forward_context
-    run.data.handed.clear()  # from here on all is computed
+    run.data = run.data.with_cached({})  # from here on all is computed
     results = costs.flops(technique, place(costs.typical_batch(run.data)), context)
     batch = place(next(iter(run.data.test_dataloader())))
     one, task = costs.without_target(costs.first_examples(batch, 1)), run.data.task

@@ -66,8 +66,8 @@ def shard(model: TaskModel, mesh: Any) -> None:
         module = modules.get(path)  # None: a loose parameter
         if module is None or isinstance(module, nn.ModuleList | nn.ModuleDict):
             continue
-        own = list(module.parameters())
-        if own and all(uses[id(parameter)] == 1 for parameter in own):
+        parameters = list(module.parameters())
+        if parameters and all(uses[id(parameter)] == 1 for parameter in parameters):
             fully_shard(module, mesh=mesh)
     # resharded after each forward pass: a root would stay gathered, and techniques look at it
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
@@ -75,7 +75,7 @@ def shard(model: TaskModel, mesh: Any) -> None:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that is shared out: all ranks must ask for it together."""
+    """Gather a tensor that is shared out; all ranks must do so together."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 
@@ -88,8 +88,8 @@ class EvenValidation(Callback):
     """
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.own = int(trainer.num_val_batches[0])
-        counts = torch.tensor([self.own, -self.own], device=trainer.strategy.root_device)
+        self.batches = int(trainer.num_val_batches[0])
+        counts = torch.tensor([self.batches, -self.batches], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
         self.most, fewest = int(counts[0]), -int(counts[1])
         if not fewest:
@@ -100,8 +100,8 @@ class EvenValidation(Callback):
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx + 1 < self.own:
+        if batch_idx + 1 < self.batches:
             return
-        for _ in range(self.most - self.own):
+        for _ in range(self.most - self.batches):
             with trainer.precision_plugin.forward_context():
                 module.task.predict(module.model, batch, module.model(batch))

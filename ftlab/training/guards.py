@@ -20,7 +20,7 @@ TYPICAL = 0.1  # of its rate, what Adam moves a weight by in most updates
 
 
 class TensorGuard:
-    """Remembers every parameter and buffer before training; afterwards says which moved.
+    """Records every parameter and buffer before training; afterwards shows which moved.
 
     Args:
         model: the adapted model, before training.
@@ -39,7 +39,7 @@ class TensorGuard:
         A sharded model is gathered tensor by tensor, so all ranks must ask together.
 
         Args:
-            model: it.
+            model: the model, after training.
             among: only these are looked at; None for all.
         """
         return {n for n, tensor in _tensors(model).items() if (among is None or n in among)
@@ -52,7 +52,7 @@ class TensorGuard:
     def before_update(
         self, model: TaskModel, trained: set[str], optimizer: torch.optim.Optimizer
     ) -> None:
-        """Look at the gradients, and in an early update at all that can be told by then.
+        """Check the gradients, and in an early update all tensors.
 
         Args:
             model: with the gradients of the update that comes.
@@ -78,15 +78,15 @@ class TensorGuard:
                        "changed though frozen": self.moved(model, names - trained)})
 
     def check(self, model: TaskModel, trained: set[str], among: set[str] | None = None) -> list[str]:
-        """Hold training to what the technique said it trains.
+        """Compare what moved with what the technique trains.
 
         Args:
             model: after training.
-            trained: what the technique said.
+            trained: parameters that the technique trains.
             among: only these are looked at; None for all.
 
         Returns:
-            What a reader should know of tensors that stayed where they were for a reason.
+            Notes on tensors that stayed where they were for a reason.
 
         Raises:
             GuardFailed: a trained tensor got no gradient or never moved, a frozen one changed.
@@ -94,11 +94,11 @@ class TensorGuard:
         moved = self.moved(model, among) & {name for name, _ in model.named_parameters()}
         # a new token that no training text has stays where it is
         still = {name for name in (trained & self.reached) - moved if not is_delta(name)}
-        own = {name: p for name, p in model.named_parameters() if name in still}
-        held = {name for name, parameter in own.items() if self._held(parameter)}
-        waiting = {name for name, parameter in own.items()
+        unmoved = {name: p for name, p in model.named_parameters() if name in still}
+        held = {name for name, parameter in unmoved.items() if self._held(parameter)}
+        waiting = {name for name, parameter in unmoved.items()
                    if self.updates < PATIENCE and self._had_zeros(parameter)}
-        self._optimizer = None  # with its state, which inference needs not
+        self._optimizer = None  # with its state, which inference does not need
         _complain({
             "got no gradient": trained - self.reached,
             "never moved": still - held - waiting,
@@ -135,7 +135,7 @@ class TensorGuard:
             return [], 0.0
         groups = zip(self._optimizer.param_groups, self._peaks, strict=True)
         rate = next((peak for group, peak in groups
-                     if any(parameter is each for each in group["params"])), 0.0)
+                     if any(parameter is other for other in group["params"])), 0.0)
         kept = self._optimizer.state.get(parameter, {}).values()
         return [value for value in kept if isinstance(value, Tensor)
                 and value.shape == parameter.shape and value.ndim], rate

@@ -15,10 +15,10 @@ from ftlab.errors import InputError
 from ftlab.training.trainer_settings import TrainerSettings
 
 DTYPES = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
-"""Of the weights, where it is not what the backbone was asked for."""
+"""Dtypes of the weights, where they are not the backbone's own."""
 
 Context = Callable[[], AbstractContextManager[Any]]
-"""Makes what a model computes in: autocast, for a mixed precision."""
+"""Makes the context that a model computes in: autocast, for a mixed precision."""
 
 
 class TruePrecision(Precision):
@@ -40,7 +40,7 @@ class TruePrecision(Precision):
 
 
 def chosen(settings: TrainerSettings, device: torch.device) -> dict[str, Any]:
-    """What Lightning's Trainer is told of the precision.
+    """The arguments of Lightning's Trainer for a precision.
 
     Raises:
         InputError: the device has none such; Lightning would take another.
@@ -54,7 +54,7 @@ def chosen(settings: TrainerSettings, device: torch.device) -> dict[str, Any]:
 
 
 def context_of(precision: str, device: torch.device) -> Context:
-    """What a model computes in, without a Trainer: autocast, for a mixed precision."""
+    """The context that a model computes in without a Trainer: autocast, for a mixed precision."""
     if not precision.endswith("-mixed"):
         return nullcontext
     half = torch.bfloat16 if precision.startswith("bf16") else torch.float16

@@ -31,9 +31,9 @@ class RankConsistency(Callback):
             return
         rates = [{name: value for name, value in group.items() if name != "params"}
                  for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        own = {name: _hash(part) for name, part in {**self.parts, "optimizer": rates}.items()}
+        hashes = {name: _hash(part) for name, part in {**self.parts, "optimizer": rates}.items()}
         everyone: list[dict[str, str]] = [{}] * trainer.world_size
-        torch.distributed.all_gather_object(everyone, own)
+        torch.distributed.all_gather_object(everyone, hashes)
         for rank, theirs in enumerate(everyone):
             for name, value in theirs.items():
                 if value != everyone[0][name]:

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ftlab.training.callbacks import Report
-from ftlab.training.declined import NotApplicable
+from ftlab.training.event_log import Report
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
-from ftlab.training.heads.fit_stack import fit_heads
-from ftlab.training.packed.packed_adapters import fit_packed
+from ftlab.training.run import Run
+from ftlab.training.shortcuts.base import NotApplicable, Result, Stops
+from ftlab.training.shortcuts.take import members
 from ftlab.training.trial import search
-
-Result = dict[str, float] | Exception
-"""What a run measured, or why it failed."""
-Stops = Sequence[Callable[[], bool]] | None
 
 
 def execute_together(
@@ -36,19 +31,19 @@ def execute_together(
     reason = _why_alone(runs)
     if not reason:
         try:
-            return _packed(runs, reports, stops)
+            return _as_one(runs, reports, stops)
         except NotApplicable as error:
             reason = str(error)
     results = []
     for number, (run, report) in enumerate(zip(runs, reports, strict=True)):
-        run.data.handed = {}  # of what was tried
-        said = _saying(reason, report) if len(runs) > 1 else report
-        results.append(_alone(run, said, None if stops is None else stops[number]))
+        run.data = run.data.with_cached({})  # of what was tried
+        report = _with_reason(reason, report) if len(runs) > 1 else report
+        results.append(_alone(run, report, None if stops is None else stops[number]))
     return results
 
 
 def _why_alone(runs: Sequence[Run]) -> str:
-    """What speaks against training runs together, before anything is loaded; empty for nothing."""
+    """The reason against training runs together, known before anything is loaded; empty for none."""
     first = runs[0]
     if len(runs) == 1:
         return "there is no other run"
@@ -65,23 +60,21 @@ def _why_alone(runs: Sequence[Run]) -> str:
     return ""
 
 
-def _packed(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
-    if runs[0].technique.together == "heads":
-        return fit_heads(runs, reports, stops)
-    if stops is None:
-        raise NotApplicable("whole runs of adapters are measured one at a time")
-    return fit_packed(runs, reports, stops)
+def _as_one(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
+    together = runs[0].technique.together
+    shortcut = next(member for member in members() if member.together == together)
+    return shortcut.fit_together(runs, reports, stops)
 
 
-def _saying(reason: str, report: Report) -> Report:
-    """Says beside every other decision that the run is trained by itself, and why."""
+def _with_reason(reason: str, report: Report) -> Report:
+    """Add to every decision on a shortcut why the run is trained by itself."""
 
-    def said(event: dict[str, Any]) -> None:
+    def add(event: dict[str, Any]) -> None:
         if event["event"] == "shortcut":
             event = {**event, "text": f"{event['text']}; trained by itself: {reason}"}
         report(event)
 
-    return said
+    return add
 
 
 def _alone(run: Run, report: Report, stop: Callable[[], bool] | None) -> Result:

@@ -1,4 +1,4 @@
-"""What the trainer is told: epochs, precision, devices; plain types, checked at once."""
+"""Settings of the trainer: epochs, precision, devices; plain types, checked at once."""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
-"""One trial of a sweep: a fit whose best epoch is all that is asked for."""
+"""One trial of a sweep: a fit of which only the best epoch is wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from ftlab.training import costs
-from ftlab.training.callbacks import BestEpoch, Pruning, Report
+from ftlab.training.adapt import load
+from ftlab.training.callbacks import BestEpoch
 from ftlab.training.evaluate import validate
-from ftlab.training.fit import Run, fit, load
+from ftlab.training.event_log import Report
+from ftlab.training.fit import fit
+from ftlab.training.run import Run
 
 
 def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
@@ -26,8 +29,7 @@ def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -
         GuardFailed: the result would be wrong.
     """
     memory = load(run, report)
-    pruning = Pruning(stop)
-    trainer, best, measured = fit(run, memory, report, pruning)
+    trainer, best, measured = fit(run, memory, report, stop)
     if not trainer.is_global_zero:
         return {}
     model = run.technique.model
@@ -35,13 +37,11 @@ def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -
         device = trainer.strategy.root_device
         metrics, _ = validate(run, model.to(device), trainer, "validation", report)
         best.scores = {f"val/{name}": value for name, value in metrics.items()}
-    return found(run, best, measured, pruning.pruned)
+    return trial_metrics(run, best, measured)
 
 
-def found(
-    run: Run, best: BestEpoch, measured: dict[str, float], pruned: bool
-) -> dict[str, float]:
-    """What a trial gives after its fit."""
+def trial_metrics(run: Run, best: BestEpoch, measured: dict[str, float]) -> dict[str, float]:
+    """The result of a trial after its fit."""
     counts = costs.parameter_counts(run.technique.model, run.technique.trained)
     results = best.scores | measured | counts
-    return results | {"best_epoch": best.epoch, "pruned": float(pruned)}
+    return results | {"best_epoch": best.epoch, "pruned": float(best.pruned)}

@@ -21,15 +21,15 @@ def retire_unused(model: TaskModel, batch: Mapping[str, Any]) -> list[str]:
         batch: a small batch.
 
     Returns:
-        The names of what was retired.
+        The names of the retired parameters.
     """
     unused = unreached_parameters(model, batch)
     for module in list(model.modules()):
-        own_parameters = module.named_parameters(recurse=False, remove_duplicate=False)
-        for own, parameter in list(own_parameters):
+        parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+        for name, parameter in list(parameters):
             if parameter in unused:
-                delattr(module, own)
-                module.register_buffer(own, parameter.detach())
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach())
     return sorted(unused.values())
 
 
@@ -43,7 +43,7 @@ def unreached_parameters(model: TaskModel, batch: Mapping[str, Any]) -> dict[nn.
     model.requires_grad_(True)
     with torch.enable_grad():
         outputs = model(batch)
-    found: set[nn.Parameter] = set()
+    reached: set[nn.Parameter] = set()
     seen: set[Any] = set()
     waiting: list[Any] = [tensor.grad_fn for tensor in tensors(outputs)]
     while waiting:
@@ -53,8 +53,8 @@ def unreached_parameters(model: TaskModel, batch: Mapping[str, Any]) -> dict[nn.
         seen.add(node)
         variable = getattr(node, "variable", None)
         if isinstance(variable, nn.Parameter):
-            found.add(variable)
+            reached.add(variable)
         waiting.extend(parent for parent, _ in node.next_functions)
     for parameter, flag in flags.items():
         parameter.requires_grad_(flag)
-    return {parameter: name for name, parameter in model.named_parameters() if parameter not in found}
+    return {parameter: name for name, parameter in model.named_parameters() if parameter not in reached}

@@ -19,7 +19,7 @@ from ftlab.tasks.classification import Classification
 from ftlab.tasks.transcription import Transcription
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.unused_parameters import unreached_parameters
 

@@ -16,7 +16,7 @@ from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.lora import LoRA
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 PROCESSORS = {"yolos": hf.YolosImageProcessor, "detr": hf.DetrImageProcessor,

@@ -41,7 +41,8 @@ from ftlab.data.text import TextClassification
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training import hardware
-from ftlab.training.fit import Run, adapt, load
+from ftlab.training.adapt import adapt, load
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 

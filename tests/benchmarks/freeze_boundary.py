@@ -32,7 +32,7 @@ from torch.nn.functional import cross_entropy
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.text import TextClassification
 from ftlab.techniques.partial_fine_tuning import PartialFineTuning
-from ftlab.training.fit import Run
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 

@@ -35,9 +35,9 @@ from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.guards import TensorGuard
-from ftlab.training.heads.cached_head import CachedHead
-from ftlab.training.heads.head_members import SeedGroup, StackedRun
-from ftlab.training.heads.stacked_heads import StackedFit
+from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead
+from ftlab.training.shortcuts.linear_heads.head_members import SeedGroup, StackedRun
+from ftlab.training.shortcuts.linear_heads.stacked_heads import StackedFit
 from ftlab.training.trainer_settings import TrainerSettings
 
 WIDTH, CLASSES, BATCH, EXAMPLES, EPOCHS = 768, 10, 64, 64 * 500, 4

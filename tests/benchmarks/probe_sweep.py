@@ -31,7 +31,7 @@ from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
-from ftlab.training.fit import Run
+from ftlab.training.run import Run
 from ftlab.training.shared_fit import execute_together
 from ftlab.training.trainer_settings import TrainerSettings
 

@@ -32,7 +32,8 @@ from ftlab.studies.engine import SPECIFICATION, STOP, Event, MachineShare
 from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 from ftlab.sweeps.storage import Storage
-from ftlab.training import fit
+from ftlab.training.adapt import adapt, load
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 TRIALS = 50
@@ -69,10 +70,10 @@ class Reference:
     def __init__(self, said: dict[str, Any], folder: Path) -> None:
         torch.set_num_threads(1)
         folder.mkdir()
-        run = fit.Run(build(said["backbone"]), build(said["data"]), build(said["technique"]),
+        run = Run(build(said["backbone"]), build(said["data"]), build(said["technique"]),
                       TrainerSettings(**said["trainer"]), 0, said["select_by"], folder, plain=True)
-        fit.load(run, lambda event: None)
-        self.model, _ = fit.adapt(run, lambda event: None)
+        load(run, lambda event: None)
+        self.model, _ = adapt(run, lambda event: None)
         self.task = run.data.task
         self.batch = next(iter(run.data.train_dataloader()))
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]

@@ -33,7 +33,7 @@ from ftlab.sweeps.journal_storage import Journal
 from ftlab.tracking.tracker import Tracker
 from ftlab.training import checkpoint
 from ftlab.training.evaluate import write_predictions
-from ftlab.training.prefix.activation_files import obtain
+from ftlab.training.shortcuts.prefix_cache.activation_files import obtain
 
 MADE = True  # stores as users have them
 

@@ -19,7 +19,7 @@ from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data import token_cache
 from ftlab.data.text import TextClassification
 from ftlab.data.token_cache import TokenCache, Tokenised
-from ftlab.training.prefix.activation_files import obtain, path_of
+from ftlab.training.shortcuts.prefix_cache.activation_files import obtain, path_of
 
 fork = multiprocessing.get_context("fork")
 OFTEN = [3, pytest.param(20, marks=pytest.mark.slow)]

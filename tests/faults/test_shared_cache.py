@@ -21,7 +21,7 @@ from ftlab.studies import check_cache, forked, run_process
 from ftlab.studies.run_job import mark_failed
 from ftlab.sweeps import tuned_study
 from ftlab.training import checkpoint
-from ftlab.training.prefix import activation_files
+from ftlab.training.shortcuts.prefix_cache import activation_files
 
 NOBODY = 65534
 fork = multiprocessing.get_context("fork")

@@ -17,10 +17,11 @@ from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.runtime_estimate import START, RuntimeEstimate
 from ftlab.studies.study import Cell, Study, load_study
 from ftlab.training import hardware
-from ftlab.training.fit import Run, adapt
-from ftlab.training.heads import time_estimate
-from ftlab.training.heads.time_estimate import HeadForecast
-from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.adapt import adapt
+from ftlab.training.run import Run
+from ftlab.training.shortcuts.linear_heads import time_estimate
+from ftlab.training.shortcuts.linear_heads.time_estimate import HeadForecast
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 
 Write = Callable[..., Path]
@@ -141,17 +142,6 @@ def test_text__of_a_stack(write: Write) -> None:
     assert "stack" not in said
 
 
-@pytest.mark.parametrize(("gain", "end"), [
-    (2.0, "pays, which would save about 50 % of a step here"),
-    (1.05, "pays, which would save nothing here"), (None, "pays")])
-def test_text__of_a_pack(write: Write, gain: float | None, end: str) -> None:
-    lora = RuntimeEstimate(20.0, why_not="only embeddings are frozen", pack=gain)
-    said = scripted(write, lora=lora)
-    assert said.endswith("its seeds train one at a time; in a sweep up to 8 trials train as one if "
-                         f"their first step shows that it {end}")
-    assert "sweep" not in scripted(write, plain=True, lora=lora)
-
-
 def test_text__of_hardware_names_techniques_where_they_differ(write: Write) -> None:
     said = scripted(write, full=RuntimeEstimate(1.0, hardware=("same", "full's")),
                     probe=RuntimeEstimate(1.0, hardware=("same",)))
@@ -171,9 +161,8 @@ def test_estimate__times_the_cells_as_they_will_run(
     assert "probe on reviews from bert: what 4 frozen blocks hand on" in said
     assert "2 seeds train as one stack of heads, in " in said
     assert "lora on reviews from bert: nothing: only embeddings are frozen" in said
-    lora, probe = (made.foreseen[planned.cell.key.config] for name in ("lora", "probe")
-                   for planned in made.plan.cells if planned.cell.key.technique == name)
-    assert lora.pack is not None and lora.pack > 0
+    (probe,) = (made.foreseen[planned.cell.key.config] for planned in made.plan.cells
+                if planned.cell.key.technique == "probe")
     assert probe.heads is not None and probe.heads.runs == 2
     plain = estimate(load_study(write(trainer=trainer)).with_shortcuts(False))
     assert plain.total_seconds == plain.plain_seconds

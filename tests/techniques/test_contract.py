@@ -27,7 +27,7 @@ from ftlab.errors import Incompatible
 from ftlab.techniques.base import Optimization
 from ftlab.training import checkpoint
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 EPOCHS = 4

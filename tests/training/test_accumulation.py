@@ -19,7 +19,8 @@ from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
 from ftlab.tasks.regression import Regression
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.full_fine_tuning import FullFineTuning
-from ftlab.training.fit import Run, adapt
+from ftlab.training.adapt import adapt
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ftlab.backbones.task_model import TaskModel
-from ftlab.data.train_batches import BatchShare, JoinedBatches, leaves_one, with_shares
+from ftlab.data.train_batches import BatchShare, JoinedBatches, Update, leaves_one, with_shares
 from ftlab.errors import InputError
 from ftlab.training import batches
 from ftlab.training.trainer_settings import TrainerSettings
@@ -54,16 +54,17 @@ def test_settle__joins_or_refuses(
 ) -> None:
     norm = nn.BatchNorm1d(4)
     made, settings = model(norm), TrainerSettings(devices=devices)
-    data: Any = SimpleNamespace(splits={"train": range(examples)}, batch_size=batch_size, update=None)
-    assert not batches.settle(data, made.eval(), set(), settings) and not data.update.joins_last
+    data: Any = SimpleNamespace(splits={"train": range(examples)}, batch_size=batch_size)
+    assert batches.settle(data, made.eval(), set(), settings) == (Update(joins_last=False), [])
     if outcome in ("joined", "as it is"):
-        notes = batches.settle(data, made.train(), {norm}, settings)
+        update, notes = batches.settle(data, made.train(), {norm}, settings)
         assert any("joins the batch before" in note for note in notes) == (outcome == "joined")
     else:
         with pytest.raises(InputError, match=outcome):
             batches.settle(data, made.train(), {norm}, settings)
-        batches.settle(data, made.eval(), {norm}, settings)  # frozen, they take any batch
-    assert data.update.joins_last
+        # frozen, they take any batch
+        update, _ = batches.settle(data, made.eval(), {norm}, settings)
+    assert update.joins_last
 
 
 @pytest.mark.parametrize("examples", range(3, 12))

@@ -14,7 +14,7 @@ from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.lora import LoRA
 from ftlab.training.block_gradients import BlockGradients
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 

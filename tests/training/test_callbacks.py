@@ -10,7 +10,7 @@ from torch import nn
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.full_fine_tuning import FullFineTuning
-from ftlab.training.callbacks import BestEpoch, Pruning
+from ftlab.training.callbacks import BestEpoch
 from ftlab.training.costs import flops, latency
 from ftlab.training.rank_consistency import RankConsistency
 
@@ -76,7 +76,8 @@ def test_validation_loss__is_weighted_and_keeps_a_nan() -> None:
 
 
 def test_pruning__never_after_the_last_epoch() -> None:
-    pruning, last, first = Pruning(lambda: True), trainer(epoch=2), trainer(epoch=0)
+    pruning = BestEpoch("val/loss", False, None, set(), {}, stop=lambda: True)
+    last, first = trainer(epoch=2, val_loss=1.0), trainer(epoch=0, val_loss=1.0)
     pruning.on_validation_end(last, module())
     assert not pruning.pruned
     assert not last.should_stop

@@ -12,7 +12,7 @@ from ftlab.data.image_dataset import FitSize
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 

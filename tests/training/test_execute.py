@@ -12,9 +12,10 @@ from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.linear_probe import LinearProbe
+from ftlab.training.adapt import adapt
 from ftlab.training.evaluate import evaluate
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run, adapt
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 

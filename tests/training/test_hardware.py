@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +13,17 @@ from matrix import make_technique, make_world
 from safetensors.torch import load_file
 from torch import nn
 
+from ftlab.data.examples import SPLITS
 from ftlab.data.image_cache import ImageCache
 from ftlab.training import costs, hardware
+from ftlab.training.adapt import adapt, load
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run, adapt, load
 from ftlab.training.manifest import MANIFEST
+from ftlab.training.run import Run
+from ftlab.training.shortcuts import compiled_blocks, device_images
+from ftlab.training.shortcuts.base import Fitting
+from ftlab.training.shortcuts.take import decide
 from ftlab.training.trainer_settings import TrainerSettings
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -38,6 +45,13 @@ def make_run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Ru
                    "val/loss", directory, record, plain)
 
     return make
+
+
+def fitting(run: Run, events: list[dict[str, Any]]) -> Fitting:
+    """A loaded run before its fit, on the CPU."""
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=CPU))
+    absent: Any = None
+    return Fitting(run, absent, trainer, absent, absent, SPLITS, events.append)
 
 
 def said(events: list[dict[str, Any]]) -> dict[str, str]:
@@ -161,7 +175,7 @@ def test_images__on_the_device_give_what_those_in_memory_give(
 
     monkeypatch.setattr(ImageCache, "gather", counted)
     for folder, room in (("memory", 0), ("device", 2**30)):
-        monkeypatch.setattr(hardware, "room_for_images", lambda device, room=room: room)
+        monkeypatch.setattr(device_images, "room_for_images", lambda device, room=room: room)
         events: list[dict[str, Any]] = []
         run = make_run(world, folder, max_epochs=2, precision=precision, accelerator="cpu")
         metrics = execute(run, events.append)
@@ -184,11 +198,12 @@ def test_images__on_the_device_give_what_those_in_memory_give(
 def test_images__reside_where_there_is_room(
     monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., Run], room: int, plain: bool, says: str
 ) -> None:
-    monkeypatch.setattr(hardware, "room_for_images", lambda device: room)
+    monkeypatch.setattr(device_images, "room_for_images", lambda device: room)
     run = make_run("image_classification", "run", plain=plain)
     load(run, lambda event: None)
     events: list[dict[str, Any]] = []
-    taken = hardware.settle_images(run, CPU, events.append)
+    plan = decide(device_images.DeviceImages(), fitting(run, events))
+    taken = plan.bytes if plan else 0
     assert said(events) == ({"hardware": says} if says else {})
     resident = [each for each in run.data.kept_images() if each.residence is not None]
     assert taken == sum(each.bytes for each in resident)
@@ -244,8 +259,9 @@ def test_compile__only_where_it_is_repaid(
     load(run, events.append)
     model, _ = adapt(run, lambda event: None)
     monkeypatch.setattr(hardware, "device_of", lambda settings: device)
-    monkeypatch.setattr(hardware, "REPAID", repaid)
-    with hardware.compiled(run, model, events.append):
+    monkeypatch.setattr(compiled_blocks, "REPAID", repaid)
+    plan = decide(compiled_blocks.CompiledBlocks(), fitting(run, events))
+    with plan.training() if plan else nullcontext():
         compiled = [m for m in model.modules() if m._compiled_call_impl is not None]
         assert bool(compiled) == (not reason)
     assert reason in said(events)["compile"]
@@ -265,11 +281,12 @@ def test_compiled_blocks__keep_names_outputs_and_gradients(make_run: Callable[..
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     frozen = [m for m in model.modules() if not any(p.requires_grad for p in m.parameters())]
-    modules = hardware.compile_blocks(model, backend="eager")
+    modules = compiled_blocks.blocks_that_train(model)
     assert modules and not set(modules) & set(frozen)
-    assert list(model.state_dict()) == names
-    ours = model(batch)
-    ours.sum().backward()
+    with compiled_blocks.compiled(modules, backend="eager"):
+        assert list(model.state_dict()) == names
+        ours = model(batch)
+        ours.sum().backward()
     torch.testing.assert_close(ours, plain)
     for name, gradient in gradients.items():
         torch.testing.assert_close(model.get_parameter(name).grad, gradient)

@@ -11,13 +11,11 @@ from matrix import World, make_world
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
-from ftlab.techniques.lora import LoRA
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
-from ftlab.training.packed import packing_check
-from ftlab.training.prefix import use_cache
-from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.run import Run
 from ftlab.training.shared_fit import execute_together
+from ftlab.training.shortcuts.prefix_cache import prefix_source
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 
 LINEAR = Optimization("sgd", schedule="linear", warmup=0.0)
@@ -26,10 +24,9 @@ Events = list[dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def shortcuts_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny networks are stacked and packed whatever it takes."""
+    """Tiny networks are stacked whatever it takes."""
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packing_check, "worth", lambda pays: True)
-    monkeypatch.setattr(use_cache, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
+    monkeypatch.setattr(prefix_source, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
 
 
 @pytest.fixture
@@ -71,13 +68,7 @@ def stacked_heads(world: World, folder: Path) -> Events:
     return together(world, folder, [LinearProbe(1e-2, LINEAR), LinearProbe(2e-2, LINEAR)], "heads")
 
 
-def packed_adapters(world: World, folder: Path) -> Events:
-    return together(world, folder, [LoRA(rank=2, lr=1e-2, optim=LINEAR),
-                                    LoRA(rank=4, lr=2e-2, optim=LINEAR)], "packed")
-
-
-LOOPS: list[Callable[[World, Path], Events]] = [
-    lightnings, in_two_fits, stacked_heads, packed_adapters]
+LOOPS: list[Callable[[World, Path], Events]] = [lightnings, in_two_fits, stacked_heads]
 
 
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)

@@ -14,8 +14,8 @@ from ftlab.errors import InputError
 from ftlab.techniques.in_context import InContext
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
 from ftlab.training.precision import convert_inputs
+from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 # how far a result may be from that of the same weights in float64

@@ -2,47 +2,57 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from lightning import Trainer
 
 from ftlab.data.examples import SPLITS
 from ftlab.training import hardware
-from ftlab.training.callbacks import Report
-from ftlab.training.declined import NotApplicable
+from ftlab.training.adapt import adapt, load
+from ftlab.training.event_log import Report
 from ftlab.training.execute import finish
-from ftlab.training.fit import Run, adapt, best_epoch, load, make_trainer
+from ftlab.training.fit import best_epoch
 from ftlab.training.guards import TensorGuard
-from ftlab.training.heads.cached_head import CachedHead, find_head
-from ftlab.training.heads.head_members import SeedGroup, StackedRun, random_state
-from ftlab.training.heads.stacked_heads import train_stack
-from ftlab.training.prefix import use_cache
-from ftlab.training.trial import found
+from ftlab.training.make_trainer import make_trainer
+from ftlab.training.run import Run
+from ftlab.training.shortcuts.base import Fitting, NotApplicable, Result, Stops
+from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead, find_head
+from ftlab.training.shortcuts.linear_heads.head_members import SeedGroup, StackedRun, random_state
+from ftlab.training.shortcuts.linear_heads.stacked_heads import train_stack
+from ftlab.training.shortcuts.take import take
+from ftlab.training.trial import trial_metrics
 
 
-def fit_heads(
-    runs: Sequence[Run], reports: Sequence[Report], stops: Sequence[Callable[[], bool]] | None
-) -> list[dict[str, float] | Exception]:
-    """Runs whose heads train as one stack; see `together.execute_together`.
+def train_alone(fitting: Fitting, head: CachedHead, prepared: float) -> dict[str, float]:
+    """Train the head of one run, and leave its model as the best epoch made it.
+
+    Args:
+        fitting: the run.
+        head: of its model.
+        prepared: seconds that its features took.
 
     Raises:
-        Declined: they cannot; says why. Nothing has trained, and the runs may be executed.
+        GuardFailed: the result would be wrong.
+    """
+    seed = SeedGroup(fitting.run.data, fitting.guard, head.parameters(), random_state(fitting.device))
+    member = StackedRun(fitting.run, seed, fitting.best, fitting.report)
+    measured = train_stack([member], head, fitting.memory, prepared)
+    member.settle(head, fitting.run.technique.model)
+    return measured
+
+
+def fit_heads(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
+    """Execute runs whose heads train as one stack; see `shared_fit.execute_together`.
+
+    Raises:
+        NotApplicable: they cannot; says why. Nothing has trained, and the runs may be executed.
     """
     begin = time.perf_counter()
-    try:
-        stack = _Stack(runs, reports, whole=stops is None)
-    except NotApplicable:
-        for run in runs:
-            run.data.handed = {}
-        raise
-    for number, member in enumerate(stack.members):
-        if stops is not None:
-            member.stop = stops[number]
+    stack = _Stack(runs, reports, stops)
     measured = train_stack(stack.by_seed(), stack.head, stack.memory, stack.cached)
     prepared = (time.perf_counter() - begin) / len(runs)
-    results: list[dict[str, float] | Exception] = []
+    results: list[Result] = []
     for number, member in enumerate(stack.members):
         try:
             results.append(stack.result(member, measured, prepared, everything=number == 0))
@@ -56,23 +66,22 @@ class _Stack:
     """The model, data and features that runs share; the first run's.
 
     Args:
-        runs: see `fit_heads`.
-        reports: of each.
-        whole: whether they are whole runs, not trials.
+        runs, reports, stops: see `fit_heads`.
     """
 
-    def __init__(self, runs: Sequence[Run], reports: Sequence[Report], whole: bool) -> None:
-        first, self.whole = runs[0], whole
+    def __init__(self, runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> None:
+        first, self.whole = runs[0], stops is None
         self.memory = load(first, reports[0])
         model, guard = adapt(first, reports[0])
         self.trainer: Trainer = make_trainer(first, [])
-        splits = SPLITS if whole else SPLITS[:2]
-        self.cached = use_cache.attach(first, self.trainer, guard, splits, reports[0])
+        splits = SPLITS if self.whole else SPLITS[:2]
+        self.cached = take(Fitting(first, guard, self.trainer, self.memory, best_epoch(first, model),
+                                   splits, reports[0]), steps=("inputs",)).seconds
         self.head: CachedHead = find_head(first, self.trainer)
         self.model = model
         self.seeds = {first.seed: self._seed(first, guard)}
         self.members: list[StackedRun] = []
-        for run, report in zip(runs, reports, strict=True):
+        for number, (run, report) in enumerate(zip(runs, reports, strict=True)):
             if run.seed not in self.seeds:
                 self.seeds[run.seed] = self._another(run, first, report)
             seed = self.seeds[run.seed]
@@ -80,21 +89,19 @@ class _Stack:
                 run.technique.bind(model, first.data.task)
             if run.settings.precision != first.settings.precision:  # `auto`, and not built itself
                 hardware.suit(run, model, report)
-            # of its own: what it clears at its end the others still need
-            run.data = copy.copy(seed.data)
-            run.data.handed = dict(first.data.handed)
-            self.members.append(StackedRun(run, seed, best_epoch(run, model, whole), report))
+            run.data = seed.data.with_cached(first.data.cached, first.data.blank_inputs)
+            best = best_epoch(run, model, None if stops is None else stops[number])
+            self.members.append(StackedRun(run, seed, best, report))
             report({"event": "shortcut", "text": f"trained as one of {len(runs)} heads by one "
                                                  "matrix product"})
 
     def _seed(self, run: Run, guard: TensorGuard) -> SeedGroup:
         return SeedGroup(run.data, guard, self.head.parameters(),
-                    random_state(self.trainer.strategy.root_device))
+                         random_state(self.trainer.strategy.root_device))
 
     def _another(self, run: Run, first: Run, report: Report) -> SeedGroup:
         """Another seed's start: its model is built as that of the first, and only its head kept."""
-        run.backbone, run.data = first.backbone, copy.copy(first.data)
-        run.data.handed = {}
+        run.backbone, run.data = first.backbone, first.data.with_cached({})
         load(run, report)
         model, guard = adapt(run, report)
         names, before = self.head.names, self.seeds[first.seed].guard.before
@@ -106,7 +113,7 @@ class _Stack:
         return SeedGroup(run.data, guard, start, random_state(self.trainer.strategy.root_device))
 
     def by_seed(self) -> list[StackedRun]:
-        """The members, a seed's together."""
+        """The members, those of one seed together."""
         return [member for seed in self.seeds.values() for member in self.members
                 if member.seed is seed]
 
@@ -117,6 +124,6 @@ class _Stack:
         begin, run = time.perf_counter(), member.run
         member.settle(self.head, self.model, everything)
         if not self.whole:
-            return found(run, member.best, measured, member.pruned)
+            return trial_metrics(run, member.best, measured)
         results = finish(run, self.memory, self.trainer, member.best, measured, member.report)
         return results | {"cost/total_seconds": prepared + time.perf_counter() - begin}

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +21,10 @@ from ftlab.data.image_dataset import ImageDataset
 from ftlab.data.text_augment import TextAugment
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
-from ftlab.training.prefix import activation_files, use_cache
-from ftlab.training.prefix.activation_files import Activations, obtain
-from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.run import Run
+from ftlab.training.shortcuts.prefix_cache import activation_files, prefix_source
+from ftlab.training.shortcuts.prefix_cache.activation_files import Activations, obtain
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
@@ -39,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def cheap_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny networks compute about as fast as a file is read: make the planner's answer certain."""
-    monkeypatch.setattr(use_cache, "foresee", foresaw(saved=1.0))
+    monkeypatch.setattr(prefix_source, "foresee", foresaw(saved=1.0))
 
 
 def foresaw(saved: float, size: int = 1000) -> Callable[..., Forecast]:
@@ -123,6 +124,16 @@ def test_cache__is_shared_by_seeds_rates_and_trials(
     search(other, events.append)
     assert "was read" in note_of(events)
     assert set(cache.glob("*.safetensors")) == files
+
+
+def test_rows__travel_between_processes_as_their_path(tmp_path: Path) -> None:
+    index = torch.arange(4)
+    whole, _ = obtain("key", 4, lambda: iter([(index, [None], [index])]), lambda: None)
+    sent = pickle.dumps(whole)
+    assert len(sent) < 1000
+    assert pickle.loads(sent) is whole, "and are not checked twice"
+    del whole
+    assert torch.equal(pickle.loads(sent).rows(index, [None])[0], index)
 
 
 def change(run: Run, what: str) -> None:
@@ -228,7 +239,7 @@ def test_mixtures__are_not_cached(
     run = run_in(make_world("image_classification", request.getfixturevalue), "probe",
                  tmp_path / "one", plain=False)
     run.data.augment = ImageAugment(mix="mixup", views=2)  # type: ignore[attr-defined]
-    assert "mixtures" in use_cache.why_not(run)
+    assert "mixtures" in prefix_source.why_not(run)
 
 
 def test_loaders_in_processes__bring_names_and_the_run_reads(
@@ -248,7 +259,7 @@ def test_planner__declines_and_says_why(
     texts: World, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch,
     forecast: Callable[..., Forecast], why: str,
 ) -> None:
-    monkeypatch.setattr(use_cache, "foresee", forecast)
+    monkeypatch.setattr(prefix_source, "foresee", forecast)
     events: list[dict[str, Any]] = []
     execute(run_in(texts, "last1", tmp_path / "one", plain=False), events.append)
     assert why in note_of(events)

@@ -1,33 +1,30 @@
-"""The runs of a stack of heads, and what those of one seed share."""
+"""The runs of a stack of heads, and the state that those of one seed share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
-from ftlab.training.callbacks import BestEpoch, Report
+from ftlab.training.callbacks import BestEpoch
+from ftlab.training.event_log import Report
 from ftlab.training.guards import TensorGuard
-from ftlab.training.heads.cached_head import CachedHead
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
+from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead
 
 
 @dataclass(eq=False)
 class SeedGroup:
-    """What runs of one seed share.
+    """The state that runs of one seed share.
 
     Attributes:
         data: gives the order of their batches.
-        guard: knows their model as it was before training.
-        start: the head's parameters then.
-        random: the state of torch's generator then.
+        guard: of their model, as it was before training.
+        start: the head's parameters before training.
+        random: the state of torch's generator before training.
     """
 
     data: DataModule
@@ -42,28 +39,22 @@ class StackedRun:
 
     Attributes:
         run: its technique has rate, weight decay and schedule.
-        seed: its seed's.
+        seed: the state that it shares with the runs of its seed.
         best: judges its epochs.
         report: takes its events.
-        stop: whether to end it; asked after each validation.
         final, kept: the head's parameters after training, and after the best epoch.
         error: why it failed, where it did.
-        pruned: whether `stop` ended it.
         over: whether it takes part no longer.
-        waited: epochs since the best.
     """
 
     run: Run
     seed: SeedGroup
     best: BestEpoch
     report: Report
-    stop: Callable[[], bool] = lambda: False
     final: list[Tensor] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     error: Exception | None = None
-    pruned: bool = False
     over: bool = False
-    waited: int = 0
 
     def settle(self, head: CachedHead, model: TaskModel, everything: bool = True) -> None:
         """Hold the run to what the guards ask, and leave the model as its best epoch made it.
@@ -71,11 +62,11 @@ class StackedRun:
         Args:
             head: of the model.
             model: that the runs share.
-            everything: whether the frozen weights are looked at too, which no run of the stack
+            everything: whether the frozen weights are checked too, which no run of the stack
                 can change without the others.
 
         Raises:
-            GuardFailed: the result would be wrong; or what else the run failed of.
+            GuardFailed: the result would be wrong; or another reason why the run failed.
         """
         if self.error is not None:
             raise self.error
@@ -91,12 +82,12 @@ class StackedRun:
 
 
 def random_state(device: torch.device) -> Tensor:
-    """Of the generator that dropout draws from."""
+    """The state of the generator that dropout draws from."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def put_random(device: torch.device, state: Tensor) -> None:
-    """Set it."""
+    """Set the state of the generator that dropout draws from."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:

@@ -1,4 +1,4 @@
-"""What frozen prefixes hand on, on disk: computed once a machine, read by every run after.
+"""Outputs of frozen prefixes on disk: computed once per machine, read by every later run.
 
 One file a split, below `$FTLAB_CACHE/prefix` (default `~/.cache/ftlab`), named by a hash of all
 that it follows from: the prefix's weights, structure and place, the data set's rows, how they
@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -46,8 +47,8 @@ def free() -> int:
 
 def key_of(parts: Mapping[str, Any]) -> str:
     """A file's name, from all that its content follows from."""
-    said = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    content = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def path_of(key: str) -> Path:
@@ -56,7 +57,7 @@ def path_of(key: str) -> Path:
 
 
 class Activations:
-    """What the prefix hands on for each example of a split (see `CachedRows`).
+    """The outputs of a prefix for each example of a split (see `CachedRows`).
 
     Args:
         path: of the file.
@@ -65,6 +66,9 @@ class Activations:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tensors: dict[str, Tensor] = {}
+
+    def __reduce__(self) -> Any:
+        return _opened, (self.path,)  # between processes the path travels, not the rows
 
     def open(self) -> Activations:
         """Map the file and check it.
@@ -75,11 +79,12 @@ class Activations:
         """
         self._tensors = mapped(self.path)
         cache_folder.mark_read(self.path)
+        _OPENED[self.path] = self
         return self
 
     @property
     def bytes(self) -> int:
-        """Of the file."""
+        """Size of the file."""
         return self.path.stat().st_size
 
     def rows(self, index: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
@@ -106,18 +111,26 @@ class Activations:
         return handed
 
 
+_OPENED: WeakValueDictionary[Path, Activations] = WeakValueDictionary()
+
+
+def _opened(path: Path) -> Activations:
+    """The file as this process has it open, or opened now."""
+    return _OPENED.get(path) or Activations(path).open()
+
+
 def in_memory(handed: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Activations:
     """One batch as if it had been read from a file, to time reading."""
-    found = Activations(Path())
+    memory = Activations(Path())
     for number, (tensor, mask) in enumerate(zip(handed, masks, strict=True)):
         length = torch.ones(len(tensor), dtype=torch.int64) if mask is None else mask.sum(dim=1)
-        found._tensors |= {f"values{number}": tensor if mask is None else tensor[mask],
+        memory._tensors |= {f"values{number}": tensor if mask is None else tensor[mask],
                            f"begin{number}": length.cumsum(0) - length, f"length{number}": length}
-    return found
+    return memory
 
 
 Recorded = Iterator[tuple[Tensor, Sequence[Tensor | None], Sequence[Tensor]]]
-"""Of each batch, on the CPU: positions in the split (B,), masks, what is handed on (see `CachedRows`)."""
+"""Per batch, on the CPU: positions in the split (B,), masks, tensors (see `CachedRows`)."""
 
 
 def obtain(
@@ -128,7 +141,7 @@ def obtain(
     Args:
         key: from `key_of`.
         examples: in the split.
-        record: computes what is handed on, batch by batch, every example once.
+        record: computes the outputs, batch by batch, every example once.
         waiting: called every now and then while another process makes the file.
 
     Returns:
@@ -138,14 +151,14 @@ def obtain(
         OSError: it cannot be written.
     """
     path = path_of(key)
-    found = _whole(path)
-    if found is not None:
-        return found, False
+    file = _whole(path)
+    if file is not None:
+        return file, False
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache_folder.locked(path.with_suffix(".lock"), waiting):
-        found = _whole(path, say=True)  # another process has made it meanwhile
-        if found is not None:
-            return found, False
+        file = _whole(path, say=True)  # another process has made it meanwhile
+        if file is not None:
+            return file, False
         work = path.with_suffix(".making")
         shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
         work.mkdir()
@@ -187,7 +200,7 @@ def _write(whole: Path, work: Path, examples: int, recorded: Recorded) -> None:
                            for number in range(len(handed))]
             for column, mask, tensor in zip(columns, masks, handed, strict=True):
                 column.add(index, mask, tensor)
-        assert all(bool((each.begin >= 0).all()) for each in columns), "an example is missing"
+        assert all(bool((column.begin >= 0).all()) for column in columns), "an example is missing"
         tensors = {f"begin{number}": column.begin for number, column in enumerate(columns)}
         tensors |= {f"length{number}": column.length for number, column in enumerate(columns)}
         values = {f"values{number}": column.values() for number, column in enumerate(columns)}
@@ -196,7 +209,7 @@ def _write(whole: Path, work: Path, examples: int, recorded: Recorded) -> None:
 
 
 class _Column:
-    """One of the tensors that are handed on, as its rows come.
+    """One of a prefix's tensors, as its rows come.
 
     Attributes:
         file: of the rows' bytes, one after another.
@@ -228,13 +241,13 @@ class _Column:
 
 def _assemble(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """As `save_file`, which would take all of it into memory at once."""
-    said: dict[str, Any] = {"__metadata__": {DIGESTS: digests(tensors)}}
+    entries: dict[str, Any] = {"__metadata__": {DIGESTS: digests(tensors)}}
     end = 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.numel() * tensor.dtype.itemsize
-        said[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape),
+        entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape),
                       "data_offsets": [begin, end]}
-    header = json.dumps(said).encode()
+    header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)

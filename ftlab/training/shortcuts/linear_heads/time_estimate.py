@@ -1,26 +1,23 @@
-"""What training heads on cached features will take: some steps and a validation, timed."""
+"""The time that training heads on cached features will take: some steps and a validation, timed."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftlab.data.examples import SPLITS, SplitName
-from ftlab.training.declined import NotApplicable
 from ftlab.training.fit import best_epoch
 from ftlab.training.guards import TensorGuard
-from ftlab.training.heads.cached_head import CachedHead, head_alone
-from ftlab.training.heads.head_members import SeedGroup, StackedRun, random_state
-from ftlab.training.heads.stacked_heads import StackedFit, order_of
-from ftlab.training.prefix.use_cache import named
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
+from ftlab.training.shortcuts.base import NotApplicable
+from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead, head_alone
+from ftlab.training.shortcuts.linear_heads.head_members import SeedGroup, StackedRun, random_state
+from ftlab.training.shortcuts.linear_heads.stacked_heads import StackedFit, order_of
 
 STEPS, REPEATS = 64, 3  # that are timed at most, and how often: the first time warms up
 FEATURES = 2**25  # numbers of a split that are made up at most
@@ -55,10 +52,10 @@ def foresee_heads(run: Run, guard: TensorGuard, runs: int) -> HeadForecast:
         runs: of one seed each, that train as one stack.
 
     Raises:
-        Declined: its head is trained by the Trainer; says why.
+        NotApplicable: its head is trained by the Trainer; says why.
     """
     head = head_alone(run)
-    for name, split in named(run, SPLITS[:2]).items():
+    for name, split in run.data.cached_names(SPLITS[:2], run.settings.max_epochs).items():
         _make_up(run, head, name, split)
     outputs = head.target["train"].new_zeros(1, 1, head.linear.out_features, dtype=torch.float32)
     if run.data.task.slope(outputs, head.target["train"][None, :1]) is None:
@@ -112,7 +109,7 @@ def _epoch(run: Run, head: CachedHead, guard: TensorGuard, runs: int, order: lis
 
 def _member(run: Run, head: CachedHead, guard: TensorGuard) -> StackedRun:
     seed = SeedGroup(run.data, guard, head.parameters(), random_state(head.linear.weight.device))
-    return StackedRun(run, seed, best_epoch(run, run.technique.model, whole=False), _unheard)
+    return StackedRun(run, seed, best_epoch(run, run.technique.model, lambda: False), _unheard)
 
 
 def _unheard(event: dict[str, Any]) -> None:

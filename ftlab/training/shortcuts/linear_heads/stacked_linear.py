@@ -29,7 +29,7 @@ class StackedLinear:
 
     Args:
         weight: of each head, a group after another, (O, D).
-        bias: likewise (O,), or None for heads without.
+        bias: of each head (O,), or None for heads without.
         group: of each head, rising from 0.
         lr: of each head.
         weight_decay: of each head's weight.
@@ -52,10 +52,10 @@ class StackedLinear:
         like = weight[0]
         self._place(group, like.device)
         stacked = [torch.stack(list(weight)), *([torch.stack(list(bias))] if bias else [])]
-        self.parameters = [self._spread(each) for each in stacked]
-        self.gradients = [torch.zeros_like(each) for each in self.parameters]
+        self.parameters = [self._spread(tensor) for tensor in stacked]
+        self.gradients = [torch.zeros_like(tensor) for tensor in self.parameters]
         moments = 1 if optimizer == "sgd" else 2
-        self.state = [[torch.zeros_like(each) for each in self.parameters] for _ in range(moments)]
+        self.state = [[torch.zeros_like(tensor) for tensor in self.parameters] for _ in range(moments)]
         self.lr = self._spread(torch.tensor(lr, dtype=like.dtype, device=like.device))
         decay = torch.tensor(weight_decay, dtype=like.dtype, device=like.device)
         self.decay = self._spread(decay) if bool((decay > 0).any()) else None
@@ -64,15 +64,15 @@ class StackedLinear:
         """Slots for heads of these groups."""
         self.group = list(group)
         self.groups = self.group[-1] + 1
-        sizes = [self.group.count(each) for each in range(self.groups)]
+        sizes = [self.group.count(number) for number in range(self.groups)]
         self.width = max(sizes)
         self.count = self.groups * self.width
         self.slots = torch.tensor(
-            [each * self.width + i for each, size in enumerate(sizes) for i in range(size)],
+            [number * self.width + i for number, size in enumerate(sizes) for i in range(size)],
             device=device)
 
     def _spread(self, rows: Tensor) -> Tensor:
-        """A row a head -> a row a slot, zeros between."""
+        """Rows per head -> rows per slot, zeros between."""
         if len(rows) == self.count:
             return rows.clone()
         spread = rows.new_zeros(self.count, *rows.shape[1:])
@@ -86,27 +86,27 @@ class StackedLinear:
             kept: numbers of heads, rising; at least one.
         """
         rows = self.slots[list(kept)]
-        groups = [self.group[each] for each in kept]
+        groups = [self.group[number] for number in kept]
         numbers = {old: new for new, old in enumerate(dict.fromkeys(groups))}
-        self._place([numbers[each] for each in groups], rows.device)
+        self._place([numbers[group] for group in groups], rows.device)
 
-        def moved(each: Tensor) -> Tensor:
-            return self._spread(each[rows])
+        def moved(tensor: Tensor) -> Tensor:
+            return self._spread(tensor[rows])
 
-        self.parameters = [moved(each) for each in self.parameters]
-        self.gradients = [torch.zeros_like(each) for each in self.parameters]
-        self.state = [[moved(each) for each in moment] for moment in self.state]
+        self.parameters = [moved(tensor) for tensor in self.parameters]
+        self.gradients = [torch.zeros_like(tensor) for tensor in self.parameters]
+        self.state = [[moved(tensor) for tensor in moment] for moment in self.state]
         self.lr = moved(self.lr)
         self.decay = None if self.decay is None else moved(self.decay)
 
     def head(self, number: int) -> list[Tensor]:
         """Copies of a head's weight (O, D) and bias (O,)."""
-        return [each[self.slots[number]].clone() for each in self.parameters]
+        return [tensor[self.slots[number]].clone() for tensor in self.parameters]
 
     def outputs(self, features: Tensor, groups: slice = slice(None)) -> Tensor:
-        """Of some groups' heads (G, M, B, O), for features (G, B, D), or (1, B, D) for all."""
-        weight, *bias = (self._grouped(each, groups).to(self.products)
-                         for each in self.parameters)
+        """The outputs of some groups (G, M, B, O), for features (G, B, D), or (1, B, D) for all."""
+        weight, *bias = (self._grouped(tensor, groups).to(self.products)
+                         for tensor in self.parameters)
         count, (rows, outputs) = weight.shape[0], weight.shape[1:3]
         flat = weight.reshape(count, rows * outputs, -1)
         turned = features.to(self.products).transpose(1, 2).expand(count, -1, -1)
@@ -116,7 +116,7 @@ class StackedLinear:
 
     def outputs_of(self, features: Tensor) -> Iterator[Tensor]:
         """Each head's outputs (N, O) for the same features (N, D), some heads at a time."""
-        weight, *bias = (each[self.slots].to(self.products) for each in self.parameters)
+        weight, *bias = (tensor[self.slots].to(self.products) for tensor in self.parameters)
         heads, outputs = weight.shape[:2]
         some = max(1, MOST // (len(features) * outputs))
         for begin in range(0, heads, some):
@@ -129,7 +129,7 @@ class StackedLinear:
         self, features: Tensor, target: Tensor, slope: Slope, parts: Sequence[float],
         groups: slice = slice(None),
     ) -> Tensor:
-        """Add batches' gradients, times their part, and give their losses, one a slot of the groups.
+        """Add batches' gradients, times their part, and return the losses per slot of the groups.
 
         Args:
             features: (G, B, D).
@@ -138,15 +138,15 @@ class StackedLinear:
             parts: of each group's batch in the update (G).
             groups: whose batch it is.
         """
-        found = slope(self.outputs(features, groups), target.unsqueeze(1))
-        assert found is not None
-        losses, rises = found
+        gradient = slope(self.outputs(features, groups), target.unsqueeze(1))
+        assert gradient is not None
+        losses, rises = gradient
         count, rows, batch, outputs = rises.shape
         flat = rises.transpose(2, 3).reshape(count, rows * outputs, batch)
         if any(part != 1 for part in parts):
             flat = flat * flat.new_tensor(parts).view(-1, 1, 1)
         flat = flat.to(self.products)
-        weight, *bias = (self._grouped(each, groups) for each in self.gradients)
+        weight, *bias = (self._grouped(tensor, groups) for tensor in self.gradients)
         total = weight.view(count, rows * outputs, -1)
         if self.products == weight.dtype:
             total.baddbmm_(flat, features)
@@ -156,22 +156,22 @@ class StackedLinear:
             bias[0] += flat.sum(dim=-1).view(count, rows, outputs)
         return losses.flatten()
 
-    def _grouped(self, each: Tensor, groups: slice) -> Tensor:
-        return each.view(self.groups, self.width, *each.shape[1:])[groups]
+    def _grouped(self, rows: Tensor, groups: slice) -> Tensor:
+        return rows.view(self.groups, self.width, *rows.shape[1:])[groups]
 
     def update(self, factor: Tensor | float, clip: float | None) -> Tensor:
         """One step of the optimizer, then no gradient.
 
         Args:
-            factor: of the learning rates: one, or one a slot.
+            factor: of the learning rates: one number, or one per slot.
             clip: largest norm of a head's gradient.
 
         Returns:
             The norms of the slots' gradients, before they were clipped.
         """
         self.steps += 1
-        norms = torch.stack([torch.linalg.vector_norm(each.flatten(1), dim=1)
-                             for each in self.gradients])
+        norms = torch.stack([torch.linalg.vector_norm(tensor.flatten(1), dim=1)
+                             for tensor in self.gradients])
         norm = torch.linalg.vector_norm(norms, dim=0)
         if clip is not None:  # as torch's clip_grad_norm_
             scale = (clip / (norm + 1e-6)).clamp(max=1.0)
@@ -206,5 +206,5 @@ class StackedLinear:
 
 
 def _like(values: Tensor, rows: Tensor) -> Tensor:
-    """A number a slot (S,), to be multiplied with a row a slot (S, ...)."""
+    """Numbers per slot (S,), shaped to be multiplied with rows per slot (S, ...)."""
     return values.view(-1, *[1] * (rows.ndim - 1))

@@ -1,10 +1,10 @@
-"""Tells a model of which all but a linear layer on known features is frozen."""
+"""Recognises linear probes: a linear layer on cached features, and everything else frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -12,30 +12,27 @@ from torch import Tensor, nn
 
 from ftlab.data.examples import SPLITS, SplitName
 from ftlab.techniques.base import Technique
-from ftlab.training.declined import NotApplicable
 from ftlab.training.evaluate import placing
 from ftlab.training.guards import close
-from ftlab.training.prefix.use_cache import named
-
-if TYPE_CHECKING:
-    from ftlab.training.fit import Run
+from ftlab.training.run import Run
+from ftlab.training.shortcuts.base import NotApplicable
 
 PRECISIONS = {"32-true": torch.float32, "64-true": torch.float64, "bf16-mixed": torch.bfloat16}
-"""What products are computed in; parameters are in float32 or float64."""
+"""Dtypes of the products; parameters are in float32 or float64."""
 SAME_LOOP = {"adapt", "prepare", "merge", "search_space", "together", "identity_at_start"}
-"""What a technique may say for itself and still be trained by the loop of heads."""
+"""Attributes that a technique may override and still be trained by the loop of heads."""
 
 
 @dataclass
 class CachedHead:
-    """A linear layer on features that are known, and dropout on them.
+    """A linear layer on cached features, and dropout on them.
 
     Attributes:
         linear: weight (O, D).
         names: of its parameters in the model, the weight first.
         dropouts: applied to the features, in order.
-        features: (N, D) on the device, by the name that batches bring as `prefix`.
-        target: of each split, likewise.
+        features: (N, D) on the device, by the names of cached rows (`DataModule.cached_names`).
+        target: of each split, on the device.
         products: what the layer computes in.
         views: names of the training features, which take turns, an epoch each.
     """
@@ -70,12 +67,12 @@ class CachedHead:
 
 
 def find_head(run: Run, trainer: Trainer) -> CachedHead:
-    """The head of a run whose frozen prefix has been attached; its model is left in training mode.
+    """The head of a run whose features are cached; its model is left in training mode.
 
     Raises:
-        Declined: the run needs the Trainer, says why.
+        NotApplicable: the run needs the Trainer, says why.
     """
-    if not run.plain and not named(run, SPLITS[:2]).keys() <= run.data.handed.keys():
+    if not run.plain and not _names(run, SPLITS[:2]).keys() <= run.data.cached.keys():
         raise NotApplicable("its features are not cached")
     head = head_alone(run)
     _check(run, trainer, head)
@@ -86,19 +83,19 @@ def head_alone(run: Run) -> CachedHead:
     """The head of a run as its settings and its model have it, still without features.
 
     Raises:
-        Declined: the run needs the Trainer, says why.
+        NotApplicable: the run needs the Trainer, says why.
     """
     technique, model = run.technique, run.technique.model
-    own = [name for kind in type(technique).__mro__ if not issubclass(Technique, kind)
-           for name in vars(kind)
-           if hasattr(Technique, name) and name not in SAME_LOOP
-           and not name.startswith(("__", "_abc_"))]
+    overridden = [name for kind in type(technique).__mro__ if not issubclass(Technique, kind)
+                  for name in vars(kind)
+                  if hasattr(Technique, name) and name not in SAME_LOOP
+                  and not name.startswith(("__", "_abc_"))]
     if run.plain:
         raise NotApplicable("--plain")
     if run.data.task.output_type != "vector":
         raise NotApplicable("its outputs are no vector an example")
-    if own:
-        raise NotApplicable(f"{type(technique).__name__} has its own {own[0]}")
+    if overridden:
+        raise NotApplicable(f"{type(technique).__name__} has its own {overridden[0]}")
     if run.settings.devices > 1:
         raise NotApplicable("it has several devices")
     if run.settings.precision not in PRECISIONS:
@@ -109,22 +106,27 @@ def head_alone(run: Run) -> CachedHead:
     if (not isinstance(linear, nn.Linear) or not all(isinstance(m, nn.Dropout) for m in dropouts)
             or set(trains.values()) != set(linear.parameters())):
         raise NotApplicable("more trains than a linear layer on the features")
-    names = [next(name for name, p in trains.items() if p is own) for own in linear.parameters()]
-    views = tuple(named(run, SPLITS[:1]))
+    names = [next(name for name, p in trains.items() if p is parameter)
+             for parameter in linear.parameters()]
+    views = tuple(_names(run, SPLITS[:1]))
     return CachedHead(linear, names, dropouts, {}, {}, PRECISIONS[run.settings.precision], views)
+
+
+def _names(run: Run, splits: Sequence[SplitName]) -> dict[str, SplitName]:
+    return run.data.cached_names(splits, run.settings.max_epochs)
 
 
 def _check(run: Run, trainer: Trainer, head: CachedHead) -> None:
     """Hold the head alone to the whole model, on a batch, with dropout and without."""
     data, technique, device = run.data, run.technique, trainer.strategy.root_device
-    for name, split in named(run, SPLITS[:2]).items():
-        (features,) = data.handed[name].rows(torch.arange(len(data.splits[split])), [None])
+    for name, split in _names(run, SPLITS[:2]).items():
+        (features,) = data.cached[name].rows(torch.arange(len(data.splits[split])), [None])
         target = data.task.stack(data.splits[split].targets)
         if not isinstance(target, Tensor) or features.ndim != 2:
             raise NotApplicable("what the head reads is no vector an example")
         head.features[name], head.target[split] = features.to(device), target.to(device)
     batch: Any = placing(trainer, device)(next(iter(data.train_dataloader())))
-    features = head.features[batch["prefix"]][batch["index"]]
+    features = head.training(0)[batch["index"]]
     technique.model.to(device)
     context = trainer.precision_plugin.forward_context
     for mode in (False, True):

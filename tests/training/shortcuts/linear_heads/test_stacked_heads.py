@@ -34,20 +34,20 @@ from ftlab.tasks.multi_label import MultiLabel
 from ftlab.tasks.regression import Regression
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.linear_probe import LinearProbe
-from ftlab.training.callbacks import BestEpoch, Report
+from ftlab.training.callbacks import BestEpoch
 from ftlab.training.checkpoint import WEIGHTS
+from ftlab.training.event_log import EventLog, Report
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
 from ftlab.training.guards import TensorGuard
-from ftlab.training.heads.cached_head import CachedHead
-from ftlab.training.heads.head_members import SeedGroup, StackedRun
-from ftlab.training.heads.stacked_heads import StackedFit
-from ftlab.training.heads.stacked_linear import StackedLinear
-from ftlab.training.prefix import use_cache
-from ftlab.training.prefix.activation_files import Recorded
-from ftlab.training.prefix.cache_estimate import Forecast
+from ftlab.training.run import Run
 from ftlab.training.shared_fit import execute_together
-from ftlab.training.step_log import StepLog
+from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead
+from ftlab.training.shortcuts.linear_heads.head_members import SeedGroup, StackedRun
+from ftlab.training.shortcuts.linear_heads.stacked_heads import StackedFit
+from ftlab.training.shortcuts.linear_heads.stacked_linear import StackedLinear
+from ftlab.training.shortcuts.prefix_cache import prefix_source
+from ftlab.training.shortcuts.prefix_cache.activation_files import Recorded
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
@@ -55,7 +55,7 @@ from ftlab.training.trial import search
 @pytest.fixture(autouse=True)
 def worth_caching(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny networks compute as fast as a cache is read."""
-    monkeypatch.setattr(use_cache, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
+    monkeypatch.setattr(prefix_source, "foresee", lambda *_: Forecast(1, 2.0, 1.0, 0.0, 1000))
 
 
 @pytest.fixture
@@ -210,9 +210,8 @@ def test_lone_example__joins_the_same_batch(
     texts: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a network with batch norms, and with every technique on it."""
-    def joined(data: Any, *_: Any) -> list[str]:
-        data.update = Update(joins_last=True)
-        return []
+    def joined(*_: Any) -> tuple[Update, list[str]]:
+        return Update(joins_last=True), []
 
     monkeypatch.setattr("ftlab.training.batches.settle", joined)
     heard: list[list[dict[str, Any]]] = [[], []]
@@ -230,9 +229,9 @@ def test_views__that_an_interrupted_run_left_undone_are_made(
     texts: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
-    record = use_cache.PrefixSource.record
+    record = prefix_source.PrefixSource.record
 
-    def interrupted(source: use_cache.PrefixSource, name: str, report: Report) -> Recorded:
+    def interrupted(source: prefix_source.PrefixSource, name: str, report: Report) -> Recorded:
         if name == "train/1":
             raise KeyboardInterrupt
         return record(source, name, report)
@@ -242,7 +241,7 @@ def test_views__that_an_interrupted_run_left_undone_are_made(
     for run in runs:
         viewed(run)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(use_cache.PrefixSource, "record", interrupted)
+        patch.setattr(prefix_source.PrefixSource, "record", interrupted)
         search(runs[0], lambda event: None)
     said: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
@@ -432,11 +431,11 @@ def test_slope__is_the_gradient(made: Callable[[], tuple[Task, torch.Tensor, int
     torch.testing.assert_close(slope, outputs.grad)
 
 
-def test_step_log__waits_and_reports_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_log__waits_and_reports_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     heard: list[list[dict[str, Any]]] = [[], []]
-    log = StepLog(2, [each.append for each in heard])
+    log = EventLog(2, [each.append for each in heard])
     assert [step for step in range(1, 6) if log.wants(step, last=step == 5)] == [2, 4, 5]
     log.add(2, {"train/loss": torch.tensor([1.0, 2.0]), "train/lr": 0.5})
     assert heard == [[], []]

@@ -13,9 +13,9 @@ from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.training import execute as execution
 from ftlab.training.costs import typical_batch
 from ftlab.training.execute import execute
-from ftlab.training.fit import Run
-from ftlab.training.prefix import use_cache
-from ftlab.training.prefix.cache_estimate import BatchTiming, CacheFile, Forecast
+from ftlab.training.run import Run
+from ftlab.training.shortcuts.prefix_cache import prefix_source
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import BatchTiming, CacheFile, Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
@@ -39,7 +39,7 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     made = Asked()
-    monkeypatch.setattr(use_cache, "foresee", made)
+    monkeypatch.setattr(prefix_source, "foresee", made)
     return made
 
 
@@ -110,7 +110,7 @@ def test_planner__counts_the_passes_of_a_run_without_a_cache(
 def test_planner__takes_what_one_batch_costs_by_its_tokens(
     texts: World, tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(use_cache, "fastest", lambda act: 6.0)
+    monkeypatch.setattr(prefix_source, "fastest", lambda act: 6.0)
     made = a_run(texts, tmp_path / "one", False)
     search(made, lambda event: None)
     batch = typical_batch(made.data)

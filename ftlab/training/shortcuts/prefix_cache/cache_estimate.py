@@ -1,4 +1,4 @@
-"""Whether a prefix cache pays: what it costs and what it saves, foreseen from one batch."""
+"""The cost and saving of a prefix cache, estimated from one batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPEATS, LONG = 3, 0.1  # calls, and seconds of all together
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a frozen prefix costs the runs to come, in seconds, with and without a cache.
+    """Costs of a frozen prefix for the runs to come, in seconds, with and without a cache.
 
     Attributes:
         runs: that will read it, this one among them.
@@ -42,7 +42,7 @@ class Forecast:
 
     @property
     def pays(self) -> bool:
-        """Whether it saves more than what foreseeing may be wrong by."""
+        """True where it saves more than the estimate may be wrong by."""
         return self.saved > MARGIN * self.plain
 
     def __str__(self) -> str:
@@ -85,12 +85,12 @@ class CacheFile:
 
 @dataclass(frozen=True)
 class BatchTiming:
-    """Of one batch.
+    """Costs of one batch.
 
     Attributes:
-        compute: seconds a unit of work.
-        read: seconds an example.
-        bytes: an example, on disk.
+        compute: seconds per unit of work.
+        read: seconds per example.
+        bytes: per example, on disk.
     """
 
     compute: float
@@ -99,15 +99,15 @@ class BatchTiming:
 
 
 def foresee(measured: BatchTiming, parts: Sequence[CacheFile], runs: int) -> Forecast:
-    """What the parts of a cache cost and save over so many runs."""
-    each = sum(part.passes.training * part.training + part.passes.evaluation * part.evaluation
+    """The cost and saving of the parts of a cache over so many runs."""
+    work = sum(part.passes.training * part.training + part.passes.evaluation * part.evaluation
                for part in parts)
     reads = sum(part.examples * (part.passes.training + part.passes.evaluation) for part in parts)
     size = measured.bytes * sum(part.examples for part in parts)
     absent = [part for part in parts if not part.there]
     build = (measured.compute * sum(part.evaluation for part in absent)
              + measured.bytes * sum(part.examples for part in absent) / WRITE)
-    return Forecast(runs, runs * measured.compute * each, build,
+    return Forecast(runs, runs * measured.compute * work, build,
                     runs * (measured.read * reads + size / CHECK), int(size))
 
 

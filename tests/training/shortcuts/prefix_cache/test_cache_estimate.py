@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlab.training.prefix.cache_estimate import (
+from ftlab.training.shortcuts.prefix_cache.cache_estimate import (
     CHECK,
     MARGIN,
     WRITE,

@@ -16,11 +16,15 @@ from ftlab.data.train_batches import set_epoch, shares
 from ftlab.errors import GuardFailed
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training import costs
-from ftlab.training.callbacks import ALIVE, EVERY, HEARTBEAT
-from ftlab.training.heads.cached_head import CachedHead
-from ftlab.training.heads.head_members import SeedGroup, StackedRun, put_random, random_state
-from ftlab.training.heads.stacked_linear import StackedLinear
-from ftlab.training.step_log import Losses, StepLog, mean_of
+from ftlab.training.event_log import EVERY, EventLog, Losses, mean_of, metrics_event
+from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead
+from ftlab.training.shortcuts.linear_heads.head_members import (
+    SeedGroup,
+    StackedRun,
+    put_random,
+    random_state,
+)
+from ftlab.training.shortcuts.linear_heads.stacked_linear import StackedLinear
 
 
 def train_stack(
@@ -29,7 +33,7 @@ def train_stack(
     """Train the heads of several runs, those of one optimizer in one stack.
 
     Args:
-        members: those of a seed together; each is left with its weights, or its error.
+        members: those of one seed together; each is left with its weights, or its error.
         head: of the model that they share.
         memory: measures.
         cached: seconds that the features took.
@@ -54,11 +58,11 @@ def train_stack(
 
 
 class StackedFit:
-    """Trains the heads of several runs, a group a seed.
+    """Trains the heads of several runs, one group per seed.
 
     Args:
         head: of the model that the runs share.
-        members: of equal optimizer, a seed's together.
+        members: of equal optimizer, those of one seed together.
 
     Attributes:
         step_seconds: of each step of the stack.
@@ -73,10 +77,10 @@ class StackedFit:
         self.batches = len(self.loaders[id(self.seeds[0])])
         updates = math.ceil(self.batches / settings.accumulate) * settings.max_epochs
         optims = [member.run.technique.optim for member in members]
-        known = {(optim.schedule, optim.warmup): [optim.factor(step, updates)
-                                                  for step in range(updates + 1)]
-                 for optim in optims}
-        self.factors = [known[optim.schedule, optim.warmup] for optim in optims]
+        schedules = {(optim.schedule, optim.warmup): [optim.factor(step, updates)
+                                                      for step in range(updates + 1)]
+                     for optim in optims}
+        self.factors = [schedules[optim.schedule, optim.warmup] for optim in optims]
         starts = [member.seed.start for member in members]
         self.heads = StackedLinear(
             [start[0].to(self.device) for start in starts],
@@ -86,21 +90,20 @@ class StackedFit:
             [optim.weight_decay for optim in optims], optims[0].optimizer, head.products)
         self.target = head.target["train"].cpu()  # so that no step waits for the device
         self.metrics = task.collection().to(self.device)
-        self.log = StepLog(settings.log_every, [member.report for member in members])
+        self.log = EventLog(settings.log_every, [member.report for member in members])
         self.step_seconds: list[float] = []
         self.random = {id(seed): seed.random for seed in self.seeds}
-        self._told = 0.0
         self._settle()
 
     @property
     def device(self) -> torch.device:
-        """Of features and heads."""
+        """The device of features and heads."""
         return self.head.linear.weight.device
 
     def _settle(self) -> None:
-        """What follows from who is left: the schedule by slot, and whose dropout is drawn."""
+        """Set what follows from the heads that are left: schedules by slot, the seed of dropout."""
         first = self.factors[0]
-        if all(each is first for each in self.factors):
+        if all(factors is first for factors in self.factors):
             self.table = torch.tensor(first, dtype=torch.float64)
         else:
             self.table = torch.zeros(len(first), self.heads.count, dtype=torch.float64)
@@ -126,19 +129,19 @@ class StackedFit:
                     return
 
     def _epoch(self, epoch: int) -> Tensor:
-        """The mean loss of the epoch's batches, one a slot."""
+        """Train one epoch; the mean loss of its batches per slot."""
         features = self.head.training(epoch - 1)
         orders = [order_of(self.loaders[id(seed)], epoch - 1) for seed in self.seeds]
         parts = [shares([self._weight(batch) for batch in order], self.settings.accumulate)
                  for order in orders]
-        every, window = Losses(), 0
+        epoch_losses, window = Losses(), 0
         finite = torch.ones(self.heads.count, dtype=torch.bool, device=self.device)
         for number, (indices, counted) in enumerate(
             zip(zip(*orders, strict=True), zip(*parts, strict=True), strict=True), 1
         ):
             begin, last, window = time.perf_counter(), number == self.batches, window + 1
             losses = self._gradients(features, indices, [share.part for share in counted])
-            every.add(losses, [share.weight for share in counted])
+            epoch_losses.add(losses, [share.weight for share in counted])
             finite &= torch.isfinite(losses)
             due = window == self.settings.accumulate or last
             if due:
@@ -146,11 +149,11 @@ class StackedFit:
                 norm = self.heads.update(self.table[step], self.settings.gradient_clip)
             self.step_seconds.append(time.perf_counter() - begin)
             if due and self.log.wants(step + 1, last):
-                self._log_step(step, mean_of(every.sums(window)), norm)
+                self._log_step(step, mean_of(epoch_losses.sums(window)), norm)
             window = 0 if due else window
             if number % EVERY == 0 or last:
                 self._look(epoch, number, finite)
-        return mean_of(every.sums())
+        return mean_of(epoch_losses.sums())
 
     def _weight(self, index: Tensor) -> float:
         """Units that a batch's loss is the mean of."""
@@ -158,17 +161,17 @@ class StackedFit:
 
     def _gradients(self, features: Tensor, indices: Sequence[Tensor],
                    parts: Sequence[float]) -> Tensor:
-        """Add a batch's gradients, of each seed its part; its losses, one a slot."""
+        """Add the gradients of a batch per seed, each times its part; the losses per slot."""
         drawn = [self._draw(seed, features[index])
                  for seed, index in zip(self.seeds, indices, strict=True)]
         targets = [self.head.target["train"][index] for index in indices]
-        if len({len(each) for each in drawn}) == 1:
+        if len({len(rows) for rows in drawn}) == 1:
             return self.heads.add_gradient(
                 torch.stack(drawn), torch.stack(targets), self.task.slope, parts)
         return torch.cat([  # batches of unequal length have no common product
-            self.heads.add_gradient(each[None], target[None], self.task.slope, [part],
+            self.heads.add_gradient(rows[None], target[None], self.task.slope, [part],
                                     slice(group, group + 1))
-            for group, (each, target, part) in enumerate(zip(drawn, targets, parts, strict=True))])
+            for group, (rows, target, part) in enumerate(zip(drawn, targets, parts, strict=True))])
 
     def _draw(self, seed: SeedGroup, features: Tensor) -> Tensor:
         """A batch's features (B, D) with the dropout that the seed's runs have alone."""
@@ -195,27 +198,23 @@ class StackedFit:
                 if not good and member.error is None:
                     member.error = GuardFailed(
                         f"non-finite loss at or before step {self.heads.steps}")
-        if time.perf_counter() - self._told > HEARTBEAT or batch == self.batches:
-            self._told = time.perf_counter()
-            done, total = (epoch - 1) * self.batches + batch, self.settings.max_epochs * self.batches
-            for member in self.alive:
-                member.report({"event": "progress", "phase": "fit", "done": done, "total": total})
+        if self.log.quiet or batch == self.batches:
+            self.log.progress((epoch - 1) * self.batches + batch,
+                              self.settings.max_epochs * self.batches)
 
     def _validate(self, epoch: int, losses: Tensor) -> None:
         """Judge every run's epoch by the cached features of the validation split."""
         means = losses[self.heads.slots].tolist()
         outputs = self.heads.outputs_of(self.head.features["validation"])
-        for number, (member, each, mean) in enumerate(zip(self.alive, outputs, means, strict=True)):
-            if time.perf_counter() - self._told > HEARTBEAT:
-                self._told = time.perf_counter()
-                for other in self.alive:
-                    other.report(ALIVE)
+        for number, (member, logits, mean) in enumerate(
+            zip(self.alive, outputs, means, strict=True)
+        ):
+            self.log.alive()
             if member.error is None:
-                found = self._scores(member, each)
-                said = {**found, "train/epoch_loss": mean, "epoch": epoch}
-                member.report({"event": "metrics", "step": self.heads.steps, "metrics": said,
-                               "time": time.time_ns() // 1_000_000})
-                self._judge(member, number, found, epoch)
+                scores = self._scores(member, logits)
+                values = {**scores, "train/epoch_loss": mean, "epoch": epoch}
+                member.report(metrics_event(self.heads.steps, values))
+                self._judge(member, number, scores, epoch)
 
     def _scores(self, member: StackedRun, outputs: Tensor) -> dict[str, float]:
         """As the technique's own validation, in one batch."""
@@ -226,25 +225,21 @@ class StackedFit:
         self.metrics.update(self.task.predict(member.run.technique.model, batch, outputs), target)
         scalars = self.task.scalars({**self.metrics.compute(), "loss": loss})
         self.metrics.reset()
-        # Lightning keeps what is logged in float32, and ties are told from it
+        # Lightning keeps what is logged in float32, and ties are decided by it
         return {f"val/{name}": float(torch.tensor(value, dtype=torch.float32))
                 for name, value in scalars.items()}
 
-    def _judge(self, member: StackedRun, number: int, found: dict[str, float], epoch: int) -> None:
+    def _judge(
+        self, member: StackedRun, number: int, scores: dict[str, float], epoch: int
+    ) -> None:
         try:
-            better = member.best.judge(found, epoch)
+            better = member.best.judge(scores, epoch)
         except GuardFailed as error:
             member.error = error
             return
         if better:
             member.kept = self.heads.head(number)
-        member.waited = 0 if better else member.waited + 1
-        if member.stop() and epoch < self.settings.max_epochs:
-            member.pruned = True
-        patience = self.settings.patience
-        score = found[member.best.select_by]
-        member.over = member.pruned or (
-            patience is not None and (member.waited >= patience or not math.isfinite(score)))
+        member.over = member.best.ends(epoch == self.settings.max_epochs)
 
     def _drop(self, all_over: bool) -> None:
         """Take the heads that are done out of the stack."""

@@ -1,0 +1,80 @@
+"""A run up to its training: data loaded, model built and adapted, under guard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import seed_everything
+
+from ftlab.backbones.task_model import TaskModel
+from ftlab.training import batches, costs, guards, hardware, merging, precision
+from ftlab.training.event_log import Report
+from ftlab.training.padding_sensitivity import reads_padding
+from ftlab.training.run import Run
+from ftlab.training.unused_parameters import retire_unused
+
+
+def load(run: Run, report: Report) -> costs.MemoryMeter:
+    """Seed, threads and data; memory is measured from here on."""
+    if run.settings.threads:  # of the run, which all its processes share
+        torch.set_num_threads(max(1, run.settings.threads // run.settings.devices))
+    seed_everything(run.seed, workers=True, verbose=False)
+    report({"event": "progress", "phase": "load", "done": 0, "total": 1})
+    if run.plain:
+        run.data = run.data.without_shortcuts()
+    run.data.load()
+    run.data.connect(run.backbone, run.seed)
+    device = hardware.device_of(run.settings)
+    if device.type == "cuda":
+        hardware.set_tf32(run.settings.tf32)
+        run.data = run.data.in_pinned_memory()
+    return costs.MemoryMeter(device)
+
+
+def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
+    """Build the backbone's model and let the technique adapt it, under guard.
+
+    The weights have the run's precision before the technique and the guards see them.
+    """
+    technique, task = run.technique, run.data.task
+    technique.prepare(run.data)
+    model = run.backbone.build(task, technique.output_type).eval()
+    name = hardware.suit(run, model, report)
+    precision.convert(model, name)
+    sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
+    sample = precision.convert_inputs(sample, name)
+    if not technique.trains:
+        if model.new_ids:
+            report({"event": "note", "text": f"new_tokens stay as they started: "
+                    f"{type(technique).__name__} trains nothing"})
+        technique.bind(model, task).eval()
+        precision.convert(model, name)  # what the technique has added
+        # the target is the task's, and the technique may want a model of another form
+        _retire(model, costs.without_target(sample) if technique.output_type else sample, report)
+        return model, guards.TensorGuard(model)
+    _retire(model, sample, report)
+    if reads_padding(model, run.data, lambda batch: precision.convert_inputs(batch, name)):
+        report({"event": "note", "text": f"{type(model.network).__name__} reads padding, by its "
+                "own design: an example's score depends a little on what it is batched with"})
+    with torch.no_grad():
+        with batches.watched(model, len(sample["index"])) as single:
+            before = model.comparable(model(sample))
+        technique.bind(model, task).eval()
+        precision.convert(model, name)
+        hardware.lay_out(run, model)  # what the technique has added
+        guards.check_identity(before, model.comparable(model(sample)), technique, model)
+        merging.check_layers(technique, model, sample)
+    technique.train()
+    update, notes = batches.settle(run.data, model, single, run.settings)
+    run.data = run.data.updated_by(update)
+    for text in notes:
+        report({"event": "note", "text": text})
+    return model, guards.TensorGuard(model)
+
+
+def _retire(model: TaskModel, sample: Mapping[str, Any], report: Report) -> None:
+    unused = retire_unused(model, sample)
+    if unused:
+        report({"event": "note", "text": f"not used by the task, left out: {', '.join(unused)}"})

@@ -1,0 +1,41 @@
+"""Lightning's Trainer with the settings of a run."""
+
+from __future__ import annotations
+
+from lightning import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from ftlab.training import fsdp, hardware, precision
+from ftlab.training.run import Run
+
+
+def make_trainer(run: Run, callbacks: list[Callback]) -> Trainer:
+    """Lightning's Trainer with a run's settings."""
+    settings = run.settings
+    return Trainer(
+        max_epochs=settings.max_epochs,
+        **precision.chosen(settings, hardware.device_of(settings)),
+        gradient_clip_val=settings.gradient_clip,
+        accumulate_grad_batches=settings.accumulate,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=_strategy(run),
+        callbacks=callbacks,
+        default_root_dir=run.directory,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # ours are exact, and sample by class
+        inference_mode=settings.strategy != "fsdp",  # what it gathers serves training next
+    )
+
+
+def _strategy(run: Run) -> Strategy | str:
+    settings = run.settings
+    if settings.devices == 1:
+        return "auto"
+    if settings.strategy == "fsdp":
+        return fsdp.strategy(settings.devices)
+    return DDPStrategy(find_unused_parameters=run.technique.changes_freezing)
