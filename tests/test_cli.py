@@ -466,7 +466,7 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen | None) -> Non
 
 
 def children(folder: Path) -> list[int]:
-    """Processes whose current folder is `folder`."""
+    """Processes whose current folder is `folder`, but for this one."""
     found = []
     for process in Path("/proc").iterdir():
         try:
@@ -474,7 +474,7 @@ def children(folder: Path) -> list[int]:
                 found.append(int(process.name))
         except OSError:  # it has ended, or is another user's
             continue
-    return found
+    return [pid for pid in found if pid != os.getpid()]
 
 
 def statuses(folder: Path) -> list[str]:
