@@ -26,11 +26,12 @@ TASK = '''
 
 from torch import tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torchmetrics import MeanAbsoluteError, MetricCollection
+from torchmetrics import MeanAbsoluteError
 
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
+from ftlab.tasks.metric import Metric
 
 
 class Ordinal(Task):
@@ -67,7 +68,7 @@ class Ordinal(Task):
         return (outputs.sigmoid() > self.threshold).sum(1)
 
     def metrics(self):
-        return MetricCollection({"ranks_off": MeanAbsoluteError()})
+        return [Metric("ranks_off", MeanAbsoluteError, False, "non-negative")]
 
     def export_code(self):
         return PlainOutputs(CodeLines("def tell(outputs):\\n    "

@@ -85,7 +85,7 @@ class BoxPrecision(MeanAveragePrecision):
     def _by_class(self, present: Tensor, precision: Tensor) -> Tensor:
         values = torch.full((self.classes,), torch.nan)
         for column, label in enumerate(present.tolist()):
-            values_of = precision[:, :, column]
-            if (values_of > -1).any():  # -1: the class has no objects
-                values[label] = values_of[values_of > -1].mean()
+            curve = precision[:, :, column]
+            if (curve > -1).any():  # -1: the class has no objects
+                values[label] = curve[curve > -1].mean()
         return values

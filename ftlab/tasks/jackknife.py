@@ -1,4 +1,4 @@
-"""Share of each example in a metric that is a function of sums over examples."""
+"""Contribution of each example to a metric that is a function of sums over examples."""
 
 from __future__ import annotations
 

@@ -86,7 +86,9 @@ class LanguageModelling(Task):
         changes: dict[str, Callable[[str], Hashable]] = {}
         if self._answers and self.final_number is not None:
             changes["number_accuracy"] = answer(self.final_number)
-        return changes | ({"exact_match": str.strip} if self._answers else {})
+        if self._answers:
+            changes["exact_match"] = str.strip
+        return changes
 
     def collection(self) -> MetricCollection:
         # torchmetrics takes two for one whose counts agree after the first batch

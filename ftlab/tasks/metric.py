@@ -57,7 +57,8 @@ LOSS = Metric("loss", None, higher_is_better=False, unit="non-negative")
 """Loss of a split, which every task has."""
 
 
-def fresh(metrics: Sequence[Metric]) -> dict[str, torchmetrics.Metric]:
+def fresh(metrics: Sequence[Metric]
+          ) -> dict[str, torchmetrics.Metric | torchmetrics.MetricCollection]:
     """New objects that measure metrics, each under the name of the first that it measures."""
     first = {metric.make: metric.name for metric in reversed(metrics)}
     return {metric.name: metric.make() for metric in metrics

@@ -20,7 +20,6 @@ from ftlab.reports.comparison import Comparison
 from ftlab.reports.sheet import Sheet, layout
 from ftlab.reports.study_results import StudyResults, gather
 from ftlab.reports.table import write
-from ftlab.studies import check_cache as remembered_module
 from ftlab.studies import run_process
 from ftlab.studies.check_cache import remembered
 from ftlab.tasks.classification import Classification
@@ -218,7 +217,6 @@ def test_what_is_remembered_of_classes_is_asked_again(
     caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path))
-    monkeypatch.setattr(remembered_module, "apart", lambda answer: answer())
     answer = {"numbers": [7] * 40}
     asked: list[int] = []
 

@@ -63,7 +63,7 @@ def test_best_epoch__counts_epochs_from_one(best: BestEpoch) -> None:
 
 def test_validation_loss__is_weighted_and_keeps_a_nan() -> None:
     class Task:
-        def metrics(self) -> nn.Module:
+        def collection(self) -> nn.Module:
             return nn.Identity()
 
     technique = FullFineTuning().bind(model(), Task())
@@ -101,7 +101,7 @@ def test_costs__are_measured_in_the_precision_of_the_run() -> None:
             pass
 
     class Task:
-        def metrics(self) -> nn.Module:
+        def collection(self) -> nn.Module:
             return nn.Identity()
 
         def predict(self, model: TaskModel, batch: dict) -> torch.Tensor:

@@ -17,7 +17,7 @@ from ftlab.training.trainer_settings import TrainerSettings
 
 
 class Task:
-    def metrics(self) -> nn.Module:
+    def collection(self) -> nn.Module:
         return nn.Identity()
 
     def predict(self, model: TaskModel, batch: dict) -> torch.Tensor:
