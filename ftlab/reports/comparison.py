@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ftlab.reports.cell_metric import CellMetric, Contributions, measured
 from ftlab.reports.cell_summary import CellSummary
-from ftlab.reports.evidence import CellMetric, Contributions, measured
 from ftlab.statistics.multiple_testing import FEWEST, LEVEL, Pair, holm, pairs, standing
 from ftlab.statistics.paired import PairedResult, over_both, over_examples, over_seeds
 from ftlab.statistics.ranks import RankComparison, rank
+from ftlab.statistics.seed_summary import summarise
 from ftlab.statistics.two_studies import step
 from ftlab.tracking import gc_pause
 from ftlab.tracking.metric_range import limits
@@ -96,8 +97,7 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
         metric: its name, which says between what its differences lie; without one nothing does.
     """
     by_name = {cell.key.technique: cell for cell in cells if cell.values}
-    means = {name: math.fsum(cell.values.values()) / len(cell.values)
-             for name, cell in by_name.items()}
+    means = {name: summarise(cell.values.values()).mean for name, cell in by_name.items()}
     resolution = step(value for cell in by_name.values() for value in cell.values.values())
     found = {(a, b): _pair(by_name[a], by_name[b], resolution, metric)
              for a, b in pairs(list(by_name))}

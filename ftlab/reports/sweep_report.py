@@ -94,11 +94,10 @@ def contents(
         searched: by technique, the names of its hyperparameters.
         sentences: from `ranking`.
     """
-    sheet = budget_table.layout(said, rows, higher_is_better[0])
     above = "".join(f"{escape_markdown(sentence)}\n\n" for sentence in sentences)
     table = budget_table.lines(rows)
     files: dict[str, str | bytes | None] = {
-        "budget.md": above + markdown(sheet),
+        "budget.md": above + markdown(budget_table.layout(said, rows, higher_is_better[0])),
         "budget.csv": to_csv(list(table[0]), table),
         "budget.png": draw_budget(rows, higher_is_better[0]),
     }

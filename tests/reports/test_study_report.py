@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 from ftlab.errors import InputError
 from ftlab.reports import study_report
 from ftlab.reports.diagnoses import run_histories
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures import all_figures
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.page.diagnoses import UNREAD
 from ftlab.reports.page.document import as_json, policy
 from ftlab.reports.page.markup import tag
 from ftlab.reports.study_report import report
+from ftlab.reports.study_results import StudyResults
 from ftlab.studies.study import Study, load_study
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
@@ -42,22 +42,22 @@ class Small(Drawing):
     name: ClassVar[str] = "small"
     title: ClassVar[str] = "Means"
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         rows = [row for row in evidence.rows if row.summary.n]
         return pd.DataFrame({"technique": [row.key.technique for row in rows],
                              "mean": [row.summary.mean for row in rows]}) if rows else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         raise AssertionError("the page draws with plotly")
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
         return {"data": [{"type": "bar", "x": data["technique"].tolist(),
                           "y": data["mean"].tolist(), "name": f"a<br>b {EVIL}",
                           "marker": {"color": "#222222"}}],
                 "layout": {"height": 300, "showlegend": True, "paper_bgcolor": "white",
                            "xaxis": {"title": {"text": "<b>technique</b>"}}, "yaxis": {}}}
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         return f"n = {len(data)} techniques {EVIL}"
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ftlab.errors import InputError
 from ftlab.reports.csv_files import write_file
-from ftlab.reports.drift.compare import Drift, drift
+from ftlab.reports.drift.compare import drift
+from ftlab.reports.drift.drift import Drift
 from ftlab.reports.drift.provenance_diff import fingerprints
 from ftlab.reports.drift.read_results import ComparedStudy, measurements
 from ftlab.reports.study_table import table

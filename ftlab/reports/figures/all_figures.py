@@ -13,10 +13,10 @@ import pandas as pd
 
 from ftlab.errors import InputError
 from ftlab.reports.csv_files import write_file
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.matplotlib_axes import files, paper
 from ftlab.reports.formats import escape_markdown
+from ftlab.reports.study_results import StudyResults
 from ftlab.studies.discover import members
 from ftlab.wording import closest
 
@@ -44,7 +44,7 @@ class DrawnFigure:
 
     drawing: Drawing
     data: pd.DataFrame
-    evidence: Evidence
+    evidence: StudyResults
     note: str
 
     @property
@@ -72,7 +72,7 @@ class DrawnFigure:
         return self.drawing.plot(self.data, self.evidence)
 
 
-def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[DrawnFigure]:
+def drawn(evidence: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFigure]:
     """The figures that a study has something for, in their order.
 
     Args:
@@ -97,7 +97,7 @@ def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[DrawnFigure]
                 yield DrawnFigure(drawing, data, shown, note)
 
 
-def write(evidence: Evidence, folder: Path, only: Sequence[str] = ()) -> list[Path]:
+def write(evidence: StudyResults, folder: Path, only: Sequence[str] = ()) -> list[Path]:
     """Write the figures and their captions; those that no longer apply go.
 
     Args:
@@ -131,7 +131,7 @@ def write(evidence: Evidence, folder: Path, only: Sequence[str] = ()) -> list[Pa
     return paths
 
 
-def _narrowed(evidence: Evidence) -> tuple[Evidence, str]:
+def _narrowed(evidence: StudyResults) -> tuple[StudyResults, str]:
     """As much as figures can show, and what is left out."""
     groups, names = evidence.groups[:MOST_GROUPS], evidence.techniques
     notes = []
@@ -149,6 +149,6 @@ def _narrowed(evidence: Evidence) -> tuple[Evidence, str]:
     return replace(evidence, rows=rows), " ".join(notes)
 
 
-def _best_rank(evidence: Evidence, name: str) -> float:
+def _best_rank(evidence: StudyResults, name: str) -> float:
     return min((row.rank for row in evidence.rows
                 if row.key.technique == name and row.rank is not None), default=math.inf)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ftlab.reports.evidence import Evidence
+from ftlab.reports.study_results import StudyResults
 
 
 class Drawing(ABC):
@@ -29,21 +29,21 @@ class Drawing(ABC):
     """Files of `texts`."""
 
     @abstractmethod
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """What is drawn; None where the study has nothing of the kind."""
 
     @abstractmethod
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         """For paper."""
 
     @abstractmethod
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
         """For the screen: plotly's `data` and `layout`, plain JSON."""
 
-    def texts(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, str]:
+    def texts(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, str]:
         """Tables that belong to it: file name -> content."""
         return {}
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         """How to read it: what is shown, over what, n."""
         return ""

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ftlab.reports.colours import Style, styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, legend
 from ftlab.reports.figures.plotly_axes import PlotlyGrid, line
+from ftlab.reports.study_results import StudyResults
 from ftlab.reports.trial_scores import CellTrials, tried
 from ftlab.tracking.mlflow_values import shorten
 from ftlab.tracking.records import TrialRecord
@@ -32,7 +32,7 @@ class BudgetCurves(Drawing):
     title: ClassVar[str] = "Budget curves"
     order: ClassVar[int] = 80
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a sweep, group, technique and k: expected, low, high; and the objective."""
         if not isinstance(evidence.tracker, SweepTracker):
             return None
@@ -48,7 +48,7 @@ class BudgetCurves(Drawing):
                           for entry in _entries(sweep, row, rows, objective)]
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "sweep", "group")
         figure, all_axes = canvas([len(panels)], 3, 5.0 if len(panels) > 1 else 6.4, 3.6)
         look = styles(evidence.techniques)
@@ -62,7 +62,7 @@ class BudgetCurves(Drawing):
         legend(figure, {name: style for name, style in look.items() if name in shown}, lines=True)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
         panels = parts(data, "sweep", "group")
         look, shown = styles(evidence.techniques), set(data["technique"])
         screen = PlotlyGrid([_heading(sweep, group) for (sweep, group), _ in panels], 260, 2,
@@ -87,7 +87,7 @@ class BudgetCurves(Drawing):
                            marker={"size": 5, "color": style.colour})
         return screen.done()
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         counts = data.groupby(["sweep", "group", "technique"])["trials"].first()
         most, least = int(counts.max()), int(counts.min())
         n = f"{most}" if most == least else f"{least} to {most}"
@@ -96,7 +96,7 @@ class BudgetCurves(Drawing):
                 "what other seeds or data would.")
 
 
-def _objective(records: list[TrialRecord], evidence: Evidence) -> str:
+def _objective(records: list[TrialRecord], evidence: StudyResults) -> str:
     """What ranks a sweep's trials: no cost, and the compared metric before others."""
     named = sorted({name.removeprefix(_OBJECTIVE) for record in records
                     for name in record.metrics if name.startswith(_OBJECTIVE)})
@@ -105,7 +105,7 @@ def _objective(records: list[TrialRecord], evidence: Evidence) -> str:
     return wanted if wanted in scores else scores[0] if scores else ""
 
 
-def _higher(objective: str, evidence: Evidence) -> bool:
+def _higher(objective: str, evidence: StudyResults) -> bool:
     task = next(iter(evidence.tasks.values()), None)
     name = objective.partition("/")[2]
     if task is None or name == evidence.metric.partition("/")[2]:
@@ -138,7 +138,7 @@ def _heading(sweep: str, group: tuple[str, str]) -> str:
     return f"{group_title(group)}\nsweep {shorten(sweep, 40)}"
 
 
-def _title(lines: pd.DataFrame, evidence: Evidence) -> str:
+def _title(lines: pd.DataFrame, evidence: StudyResults) -> str:
     objective = str(lines["objective"].iloc[0])
     return f"expected best {metric_title(objective, _higher(objective, evidence))}"
 

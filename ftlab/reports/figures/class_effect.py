@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ftlab.reports.colours import Style, styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, labels
 from ftlab.reports.figures.matplotlib_axes import canvas, legend, names
 from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker
 from ftlab.reports.figures.predictions import best, classes, confusions
+from ftlab.reports.study_results import StudyResults
 
 _SINGLE = 30  # classes up to which each has its line; beyond, ten bins of equally many classes
 _BINS = 10
@@ -33,7 +33,7 @@ class ClassEffect(Drawing):
     title: ClassVar[str] = "Effect on each class"
     order: ClassVar[int] = 50
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a group, technique and class (or bin of classes), the most frequent first.
 
         `recall`, `f1` and `gain` in percent, means over seeds; `low`, `high` of the gain over
@@ -47,7 +47,7 @@ class ClassEffect(Drawing):
                 found += _lines(evidence, group, known, counts)
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = parts(data, "group")
         lines, most = data["place"].max() + 1, data["technique"].nunique()
         height = 1.2 + lines * max(0.28, 0.06 * most + 0.1)
@@ -62,7 +62,7 @@ class ClassEffect(Drawing):
         legend(figure, {name: style for name, style in look.items() if name in shown})
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
         panels = [(group, cells, kind) for group, cells in parts(data, "group")
                   for kind in _PANELS]
         look, shown = styles(evidence.techniques), set(data["technique"])
@@ -82,7 +82,7 @@ class ClassEffect(Drawing):
                            hovertemplate="%{x:.3g}", **({"error_x": ends} if kind == "gain" else {}))
         return screen.done()
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         seeds = sorted(set(data["n"]))
         n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         binned = " Classes in bins of equally many, by frequency." if data["binned"].any() else ""
@@ -95,7 +95,7 @@ class ClassEffect(Drawing):
                 f"the highest seed.{binned}{most}")
 
 
-def _lines(evidence: Evidence, group: tuple[str, str], known: list[str],
+def _lines(evidence: StudyResults, group: tuple[str, str], known: list[str],
            counts: dict[str, int]) -> list[dict[str, Any]]:
     rows = best(evidence, group, _MOST)
     scores = {row.key.technique: {seed: _scores(matrix) for seed, matrix

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftlab.reports.colours import styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import labels, metric_title
 from ftlab.reports.figures.matplotlib_axes import canvas
 from ftlab.reports.figures.plotly_axes import PlotlyGrid, marker, text, whole
+from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.multiple_testing import LEVEL
 from ftlab.statistics.ranks import FEWEST, rank
 from ftlab.tracking.mlflow_values import shorten
@@ -30,7 +30,7 @@ class CriticalDifference(Drawing):
     title: ClassVar[str] = "Ranks over data sets"
     order: ClassVar[int] = 15
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a backbone and technique, best first.
 
         `rank`, `last` (place of the last that is not told from it), the critical `difference`,
@@ -40,7 +40,7 @@ class CriticalDifference(Drawing):
                  for line in _lines(evidence, backbone)]
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "backbone")
         most = max(len(lines) for _, lines in panels)
         bars = max(len(_bars(lines)) for _, lines in panels)
@@ -51,7 +51,7 @@ class CriticalDifference(Drawing):
             axes.set_title(_title(str(backbone), lines), pad=8)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
         panels = parts(data, "backbone")
         most = max(len(lines) for _, lines in panels)
         look = styles(evidence.techniques)
@@ -74,7 +74,7 @@ class CriticalDifference(Drawing):
                            hovertemplate=f"{text(line.technique)}: %{{x:.3g}}<extra></extra>")
         return screen.done()
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         p = data.groupby("backbone", sort=False)["p"].first()
         told = "; ".join(f"{shorten(str(name), 40)}: {_p(value)}" if len(p) > 1 else _p(value) for name, value in p.items()
                          if math.isfinite(value))
@@ -87,7 +87,7 @@ class CriticalDifference(Drawing):
                 "data set lacks are left out.")
 
 
-def _lines(evidence: Evidence, backbone: str) -> list[dict[str, Any]]:
+def _lines(evidence: StudyResults, backbone: str) -> list[dict[str, Any]]:
     scores: dict[str, dict[str, float]] = {}
     for row in evidence.rows:
         if row.key.backbone == backbone:
@@ -126,7 +126,7 @@ def _title(backbone: str, lines: pd.DataFrame) -> str:
     return shorten(f"{lines['data_sets'].iloc[0]} data sets from {backbone}", 60)
 
 
-def _diagram(axes: Axes, lines: pd.DataFrame, evidence: Evidence) -> None:
+def _diagram(axes: Axes, lines: pd.DataFrame, evidence: StudyResults) -> None:
     """The axis of ranks on top, the best half named on the left, the others on the right."""
     look, called, far = styles(evidence.techniques), labels(lines["technique"]), len(lines)
     bars = _bars(lines)

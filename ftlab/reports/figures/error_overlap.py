@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from ftlab.reports.colours import Style, styles
 from ftlab.reports.csv_files import to_csv
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import group_title, labels
 from ftlab.reports.figures.matplotlib_axes import canvas, names
 from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker, text
 from ftlab.reports.figures.predictions import Mistakes, mistakes
+from ftlab.reports.study_results import StudyResults
 
 MOST = 20  # sets that are drawn of a group
 ERRORS = "errors.csv"
@@ -42,7 +42,7 @@ class ErrorOverlap(Drawing):
     order: ClassVar[int] = 70
     tables: ClassVar[tuple[str, ...]] = (ERRORS, "shared_errors.csv")  # that of earlier versions
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a group and set, the largest first; groups where nobody errs have none.
 
         `members`, `many`: examples that exactly these get wrong in more than half of their
@@ -54,7 +54,7 @@ class ErrorOverlap(Drawing):
                 found += [{"group": group} | line for line in _sets(known)]
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
         rows, columns = (max(each) for each in zip(*(
             (len(sets["names"].iloc[0]), len(sets)) for _, sets in groups), strict=True))
@@ -66,7 +66,7 @@ class ErrorOverlap(Drawing):
             _upset(axes, sets, look)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
         groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
         rows = max(len(sets["names"].iloc[0]) for _, sets in groups)
         columns = max(len(sets) for _, sets in groups)
@@ -89,7 +89,7 @@ class ErrorOverlap(Drawing):
             _dots(screen, n, sets, look)
         return screen.done()
 
-    def texts(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, str]:
+    def texts(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, str]:
         lines = []
         for group in dict.fromkeys(data["group"]):
             known = mistakes(evidence, group)
@@ -102,7 +102,7 @@ class ErrorOverlap(Drawing):
         columns = ("backbone", "dataset", "id", "technique", "wrong_seeds", "seeds")
         return {ERRORS: to_csv(columns, lines)}
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         counts = sorted({n for each in data["n"] for n in each})
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         groups = parts(data, "group")

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ftlab.reports.cell_summary import CellSummary
-from ftlab.reports.evidence import Evidence
+from ftlab.reports.study_results import StudyResults
 from ftlab.tasks.class_names import name_order
 from ftlab.tracking.records import CellKey
 
@@ -38,7 +38,7 @@ class Mistakes:
         return [self.ids[place] for place in np.flatnonzero(np.logical_and.reduce(everyone))]
 
 
-def mistakes(evidence: Evidence, group: tuple[str, str]) -> Mistakes | None:
+def mistakes(evidence: StudyResults, group: tuple[str, str]) -> Mistakes | None:
     """Of all runs that answered the same examples as the first.
 
     Returns:
@@ -61,7 +61,7 @@ def mistakes(evidence: Evidence, group: tuple[str, str]) -> Mistakes | None:
     return Mistakes([str(each) for each in ids], found)
 
 
-def _right(evidence: Evidence, key: CellKey) -> dict[int, pd.Series]:
+def _right(evidence: StudyResults, key: CellKey) -> dict[int, pd.Series]:
     task = evidence.tasks.get(key.dataset)
     found: dict[int, pd.Series] = {}
     for run in evidence.runs(key):
@@ -75,7 +75,7 @@ def _right(evidence: Evidence, key: CellKey) -> dict[int, pd.Series]:
     return found
 
 
-def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
+def classes(evidence: StudyResults, group: tuple[str, str]) -> list[str]:
     """Of training, of the targets and of what was predicted, in the task's order.
 
     Returns:
@@ -92,7 +92,7 @@ def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
     return sorted({*named, *evidence.class_counts(group)}, key=name_order) if named else []
 
 
-def best(evidence: Evidence, group: tuple[str, str], most: int) -> list[CellSummary]:
+def best(evidence: StudyResults, group: tuple[str, str], most: int) -> list[CellSummary]:
     """The group's rows in the study's order; of more than `most` those with the best means."""
     sign = -1 if evidence.higher_is_better else 1
     rows = [row for row in evidence.rows if row.group == group]
@@ -101,7 +101,7 @@ def best(evidence: Evidence, group: tuple[str, str], most: int) -> list[CellSumm
     return [row for row in rows if row.key in kept]
 
 
-def confusions(evidence: Evidence, key: CellKey, names: Sequence[str]
+def confusions(evidence: StudyResults, key: CellKey, names: Sequence[str]
                ) -> dict[int, NDArray[np.int64]]:
     """By seed, counts (C, C) of a classification's test split: row = target."""
     place = {name: n for n, name in enumerate(names)}

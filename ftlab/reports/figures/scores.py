@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftlab.reports.colours import Style, styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import group_title, labels, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, names
 from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker, text
+from ftlab.reports.study_results import StudyResults
 from ftlab.tracking.mlflow_values import shorten
 
 
@@ -26,7 +26,7 @@ class Scores(Drawing):
     title: ClassVar[str] = "Scores"
     order: ClassVar[int] = 10
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a cell: mean, interval, `seeds` (their values), note, stands."""
         by = scale(evidence.metric)
         found = pd.DataFrame([
@@ -41,7 +41,7 @@ class Scores(Drawing):
         ])
         return found if len(found) and found["mean"].notna().any() else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = parts(data, "group")
         most = max(len(cells) for _, cells in groups)
         figure, all_axes = canvas([len(groups)], 3, 5.2, 1.1 + 0.27 * most)
@@ -55,7 +55,7 @@ class Scores(Drawing):
             axes.margins(x=0.08)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
         groups = parts(data, "group")
         most = max(len(cells) for _, cells in groups)
         screen = PlotlyGrid([group_title(group) for group, _ in groups], 20 + 26 * most, 2)
@@ -80,7 +80,7 @@ class Scores(Drawing):
                            hovertemplate=f"{text(cell.technique)}: %{{x:.4g}}{note}<extra></extra>")
         return screen.done()
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         seeds = sorted({len(values) for values in data["seeds"] if values})
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         said = (f"{metric_title(evidence.metric, evidence.higher_is_better)}: mean over the "

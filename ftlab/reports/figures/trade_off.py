@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ftlab.reports.colours import styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures import matplotlib_axes
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
@@ -29,6 +28,7 @@ from ftlab.reports.figures.labels import (
 from ftlab.reports.figures.matplotlib_axes import canvas, legend, spread
 from ftlab.reports.figures.plotly_axes import PlotlyGrid, logarithmic, marker
 from ftlab.reports.pareto_front import pareto_front
+from ftlab.reports.study_results import StudyResults
 
 _FRONT = {"color": "#333333", "linestyle": "--", "linewidth": 1.0}
 
@@ -40,7 +40,7 @@ class TradeOff(Drawing):
     title: ClassVar[str] = "Score against cost"
     order: ClassVar[int] = 20
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a complete cell and cost: mean score and its interval, mean cost, `front`."""
         found = []
         for group in evidence.groups:
@@ -53,7 +53,7 @@ class TradeOff(Drawing):
                 found += [point | {"front": n in best} for n, point in enumerate(points)]
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "group", "of")
         figure, all_axes = canvas(_rows(panels), data["of"].nunique(), 3.9, 3.3)
         look = styles(evidence.techniques)
@@ -81,7 +81,7 @@ class TradeOff(Drawing):
                more={"Pareto front": Line2D([], [], **_FRONT)})  # type: ignore[arg-type]
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
+    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
         panels = parts(data, "group", "of")
         shown = set(data["technique"])
         look = {name: style for name, style in styles(evidence.techniques).items() if name in shown}
@@ -105,7 +105,7 @@ class TradeOff(Drawing):
                            y=[point.mean], marker=marker(look[point.technique], point.front), **bar)
         return screen.done()
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         counts = sorted(set(data["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         bars = ", bars are its 95% t interval" if data["high"].notna().any() else ""
@@ -120,7 +120,7 @@ def _rows(panels: Sequence[tuple[Any, pd.DataFrame]]) -> list[int]:
     return list(Counter(group for (group, _), _ in panels).values())
 
 
-def _points(evidence: Evidence, group: tuple[str, str], cost: Cost) -> list[dict[str, Any]]:
+def _points(evidence: StudyResults, group: tuple[str, str], cost: Cost) -> list[dict[str, Any]]:
     by, found = scale(evidence.metric), []
     for row in evidence.rows:
         if row.group != group or row.note or not math.isfinite(row.summary.mean):

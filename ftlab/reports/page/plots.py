@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftlab.redaction import redact
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures import all_figures
 from ftlab.reports.page.markup import Markup, join, tag
+from ftlab.reports.study_results import StudyResults
 
 _MARKS = re.compile(r"<(?!(?:br ?/?|/?(?:b|i|sub|sup|extra))>)")
 """The beginning of any element but those that only lay a text out; plotly reads links, too."""
 
 
-def plots(evidence: Evidence) -> tuple[Markup, list[dict[str, Any]]]:
+def plots(evidence: StudyResults) -> tuple[Markup, list[dict[str, Any]]]:
     """The figures' HTML, and what plotly draws into them, in the same order."""
     parts, figures = [], []
     for drawn in all_figures.drawn(evidence):
