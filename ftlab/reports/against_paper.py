@@ -93,7 +93,7 @@ def _values(cell: CellRecord | None, metric: str) -> Values:
 
 
 def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
-    """Whether a complete result of ours agrees with a published number.
+    """Say whether a complete result of ours agrees with a published number.
 
     Inside the 95% interval of our mean over seeds, or within the tolerance of it. Without two
     seeds no interval is invented, and the tolerance alone can tell.

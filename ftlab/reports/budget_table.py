@@ -78,7 +78,7 @@ def _caption(title: str, rows: Sequence[CellTrials], metric: str, higher_is_bett
 
 
 def note(row: CellTrials) -> str:
-    """What a reader should know of a cell's trials; empty where all completed."""
+    """A footnote on a cell's trials; empty where all completed."""
     counts = ((row.count("PRUNED"), "pruned"), (row.count("FAIL"), "failed"),
               (row.running, "not ended"))
     parts = [f"{count} {word}" for count, word in counts if count]

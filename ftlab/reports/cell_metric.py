@@ -41,7 +41,7 @@ class CellMetric:
     damaged: tuple[DamagedArtifact, ...] = ()
 
     def same_examples(self, other: CellMetric) -> bool:
-        """Whether all runs of both saw the same examples in the same order."""
+        """True where all runs of both saw the same examples in the same order."""
         seen = [series.index for cell in (self, other) for series in cell.examples.values()]
         return all(index.equals(seen[0]) for index in seen)
 
@@ -54,7 +54,7 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
         record: from the store.
         metric: with its split, as `test/accuracy`.
         tracker: where the predictions are; None leaves them unread.
-        contributions: of the cell's task; None likewise.
+        contributions: of the cell's task; None leaves them unread, too.
     """
     values = {run.seed: run.metrics[metric] for run in record.finished
               if math.isfinite(run.metrics.get(metric, math.nan))}

@@ -1,4 +1,4 @@
-"""Which technique of a group is best, and which others the data do not tell from it."""
+"""The best technique of a group, and those that the data do not tell from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Compared:
     Attributes:
         decides: the test whose p-value counts: over seeds and examples where both are known,
             over seeds without predictions; None below three seeds in common.
-        seeds: the paired test over seeds alone; None likewise.
+        seeds: the paired test over seeds alone; None below three, too.
         examples: the test of these trained models over examples alone; None without predictions.
         p: of `decides`, corrected by Holm over the family; nan where nothing was tested.
     """
@@ -40,7 +40,7 @@ class Compared:
 
     @property
     def differs(self) -> bool:
-        """Whether a difference was found."""
+        """True where a difference was found."""
         return self.p <= LEVEL
 
 
@@ -73,7 +73,7 @@ class Comparison:
 
     @property
     def tested(self) -> bool:
-        """Whether any pair was."""
+        """True where any pair was tested."""
         return any(pair.decides is not None for pair in self.pairs.values())
 
     def against_best(self, technique: str) -> Compared | None:
@@ -150,7 +150,7 @@ def compared(
 
 
 def _remark(cell: CellMetric) -> str:
-    """Which predictions of a cell are damaged, and what that makes of its comparisons."""
+    """Name damaged predictions of a cell, and their effect on its comparisons."""
     files = [f"{error.name} of run {error.run.run_id}, seed {error.run.seed} ({error.why})"
              for error in cell.damaged]
     return f"tested over seeds alone, for damaged predictions: {', '.join(files)}" if files else ""

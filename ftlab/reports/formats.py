@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table as RichTable
 
+from ftlab.reports.page.markup import join, tag
 from ftlab.reports.table import Line, Table
 from ftlab.terminal import plain_text
 from ftlab.visible import visible
@@ -87,34 +87,23 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-class _Markup(str):
-    """HTML that is escaped already."""
-
-
-def _tag(name: str, text: str, attributes: str = "") -> str:
-    inside = text if isinstance(text, _Markup) else html.escape(visible(text))
-    return _Markup(f"<{name}{attributes}>{inside}</{name}>")
-
-
 def html_lines(table: Table) -> list[str]:
     """The table, its footnotes and explanations, for the body of a page."""
-    head = "".join(_tag("th", heading, ' scope="col"') for heading in table.headings)
+    head = join([tag("th", heading, scope="col") for heading in table.headings])
     body = []
     for title, group in table.groups:
         body.append("<tbody>")
         if title:
-            span = f' colspan="{len(table.headings)}"'
-            body.append(f"<tr>{_tag('th', title, span)}</tr>")
+            body.append(tag("tr", tag("th", title, colspan=str(len(table.headings)))))
         for line in group:
-            cells = [_tag("td", _tag("strong", text) if place in line.bold else text)
-                     for place, text in enumerate(line.texts)]
-            body.append(f"<tr>{''.join(cells)}</tr>")
+            body.append(tag("tr", *(tag("td", tag("strong", text) if place in line.bold else text)
+                                    for place, text in enumerate(line.texts))))
         body.append("</tbody>")
-    notes = [_tag("p", f"[{number}] {note}") for number, note in enumerate(table.notes, 1)]
-    about = [_tag("dt", term) + _tag("dd", text) for term, text in table.about]
-    return [f'<div class="wide"><table>{_tag("caption", table.caption)}',
+    notes = [tag("p", f"[{number}] {note}") for number, note in enumerate(table.notes, 1)]
+    about = [join([tag("dt", term), tag("dd", text)]) for term, text in table.about]
+    return [f'<div class="wide"><table>{tag("caption", table.caption)}',
             f"<thead><tr>{head}</tr></thead>", *body, "</table></div>", *notes,
-            *([f"<dl>{''.join(about)}</dl>"] if about else [])]
+            *([tag("dl", *about)] if about else [])]
 
 
 def page(table: Table) -> str:
@@ -174,7 +163,7 @@ def terminal_table(table: Table, widths: Sequence[int | None], title: str = "") 
 
 
 def _width(table: Table, place: int) -> int:
-    """What has a number stays whole; other texts and a heading may wrap, a word of them never."""
+    """The least width: texts with numbers stay whole, others and headings wrap between words."""
     parts = table.headings[place].split()
     for text in (line.texts[place] for _, group in table.groups for line in group):
         parts += [text] if any(map(str.isdigit, text)) else text.split()

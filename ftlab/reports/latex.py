@@ -103,7 +103,7 @@ def _breakable(text: str) -> str:
 
 
 def _below(table: Table) -> list[str]:
-    """What a reader should know, and the footnotes."""
+    """Explanations and footnotes."""
     texts = [rf"\emph{{{escape_latex(term)}:}} {_breakable(text)}" for term, text in table.about]
     texts += [f"{{[}}{number}{{]}} {_breakable(note)}"
              for number, note in enumerate(table.notes, 1)]

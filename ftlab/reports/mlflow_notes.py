@@ -1,4 +1,4 @@
-"""What MLflow's UI says of a study and of each of its cells, in Markdown."""
+"""Descriptions of a study and of its cells for MLflow's UI, in Markdown."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ftlab.tracking.records import CellKey, TrialRecord
 
 
 def dominates(one: Sequence[float], other: Sequence[float], higher_is_better: Sequence[bool]) -> bool:
-    """Whether `one` is nowhere worse than `other`, and somewhere better."""
+    """True where `one` is nowhere worse than `other`, and somewhere better."""
     gains = [a - b if higher else b - a
              for a, b, higher in zip(one, other, higher_is_better, strict=True)]
     return min(gains) >= 0 and max(gains) > 0
@@ -124,7 +124,7 @@ def _setting(point: Point, searched: Mapping[str, Sequence[str]]) -> str:
 
 
 def _values(point: Point, searched: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """What was searched, as the store has it."""
+    """The searched hyperparameters of a trial, as the store has them."""
     technique, params = point.key.technique, point.trial.params
     return {name: params[f"{technique}.{name}"] for name in searched.get(technique, ())
             if f"{technique}.{name}" in params}

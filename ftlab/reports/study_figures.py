@@ -14,7 +14,7 @@ from ftlab.tracking.sweeps import SweepTracker
 
 @dataclass(frozen=True)
 class WrittenFigures:
-    """What was drawn.
+    """The figures written.
 
     Attributes:
         paths: files written, in a fixed order.

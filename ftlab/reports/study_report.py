@@ -54,11 +54,10 @@ def render(study: Study, evidence: StudyResults, command: Sequence[str]) -> str:
     observed = observe(evidence, study.select_by,
                        task.higher_is_better(study.select_by.removeprefix("val/")))
     said = provenance.collect(study.name, study.question, evidence.records.values())
-    drawn, figures = plots(evidence)
     parts = {
         "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(evidence)))), class_="scroll")),
                   tests(evidence.comparisons)),
-        "Figures": (drawn,),
+        "Figures": (plots(evidence),),
         "Diagnoses": (findings(diagnose(observed), observed.curves),),
         "Costs": (costs(evidence),),
         "Provenance": (origin(study, said),),
@@ -69,5 +68,5 @@ def render(study: Study, evidence: StudyResults, command: Sequence[str]) -> str:
     sections = [tag("section", tag("h2", title), *contents, id=title.lower())
                 for title, contents in shown.items()]
     top = head(evidence, study.seeds, study.select_by)
-    return document(f"{study.name}: ftlab report", [top, tag("nav", *links), *sections], figures)
+    return document(f"{study.name}: ftlab report", [top, tag("nav", *links), *sections])
 

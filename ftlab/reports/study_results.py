@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class TaskFacts(Protocol):
-    """What reports ask of a task: `Task` says it, and `KnownTask` without PyTorch."""
+    """The part of a task that reports use: of `Task`, or of `KnownTask` without PyTorch."""
 
     @property
     def one_class(self) -> bool:
@@ -92,7 +92,7 @@ class StudyResults:
         return list(dict.fromkeys(key.dataset for key in self.keys))
 
     def direction(self, dataset: str, metric: str) -> bool | None:
-        """Whether more of a metric is better; None for costs and metrics that the task lacks."""
+        """True where more of a metric is better; None for costs and metrics that the task lacks."""
         split, _, name = metric.partition("/")
         if split == "cost":
             return None

@@ -18,7 +18,7 @@ from ftlab.tracking.sweeps import SweepTracker
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep says.
+    """A sweep's results, and the files written.
 
     Attributes:
         rows: its cells, as numbers.
@@ -73,7 +73,7 @@ FILES = ("budget.md", "budget.csv", "budget.png", "front.md", "front.csv", "fron
 
 
 def title(sweep: Sweep) -> str:
-    """What was done, in one sentence."""
+    """The sweep in one sentence."""
     seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
     mean = ", a trial's score is their mean" if len(sweep.seeds) > 1 else ""
     return (f"Sweep {sweep.name} of study {sweep.study.name}: at most {sweep.trials} trials a cell, "

@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """What every format shows.
+    """The content that every format shows.
 
     Attributes:
         headings: one per column.

@@ -10,13 +10,13 @@ from ftlab.studies.discover import members
 from ftlab.tracking.records import RunRecord
 
 CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "val/loss")
-"""What is read besides the metric that selects."""
+"""The curves that are read besides the metric that selects."""
 MOST_RUNS = 2000
 """Curves are read one by one, some milliseconds each; of more runs they are not."""
 
 
 def diagnose(observed: StudyHistory) -> dict[Diagnosis, list[Finding]]:
-    """What every diagnosis finds; the room is walked."""
+    """Run every diagnosis there is; the room is walked."""
     found: list[Diagnosis] = [made() for made in members(Diagnosis).values()]
     return {diagnosis: diagnosis.find(observed) for diagnosis in found}
 

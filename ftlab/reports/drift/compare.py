@@ -16,7 +16,7 @@ from ftlab.tracking.mlflow_values import name_of
 
 
 def compare(old: str | Path, new: str | Path, metrics: Sequence[str] = ()) -> Drift:
-    """Which cells moved beyond the noise of seeds from one study to another.
+    """Find the cells that moved beyond the noise of seeds from one study to another.
 
     Cells are matched by the names of backbone, data set and technique; their settings may differ,
     and are among the suspects then.
@@ -24,7 +24,7 @@ def compare(old: str | Path, new: str | Path, metrics: Sequence[str] = ()) -> Dr
     Args:
         old: a result folder, a `runs.csv`, or a store's address with the study's name behind `#`:
             `sqlite:///mlflow.db#quickstart`.
-        new: likewise.
+        new: the other side, given in the same way.
         metrics: to test, such as `test/accuracy`; unless said what the studies report, and all
             test metrics where they do not say. Each adds a test a cell to the family that Holm's
             correction is over.

@@ -1,4 +1,4 @@
-"""What a result folder, a `runs.csv` or a store says of a study: the numbers, and where from."""
+"""Read a study's numbers and their provenance from a result folder, `runs.csv` or store."""
 
 from __future__ import annotations
 

@@ -7,21 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ftlab.errors import InputError
 from ftlab.reports.csv_files import write_file
 from ftlab.reports.figures.base import Drawing
-from ftlab.reports.figures.matplotlib_axes import files, paper
+from ftlab.reports.figures.matplotlib_axes import files, paper, svg
 from ftlab.reports.formats import escape_markdown
 from ftlab.reports.study_results import StudyResults
 from ftlab.studies.discover import members
 from ftlab.wording import closest
 
 MOST_TECHNIQUES, MOST_GROUPS = 40, 20
-"""What a figure can show; of more techniques those with the best ranks, of groups the first."""
+"""The most that a figure shows: the techniques with the best ranks, the first groups."""
 CAPTIONS = "captions.md"
 
 
@@ -49,7 +48,7 @@ class DrawnFigure:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         return self.drawing.name
 
     @property
@@ -67,9 +66,14 @@ class DrawnFigure:
         with paper():
             return files(self.drawing.draw(self.data, self.evidence))
 
-    def plot(self) -> dict[str, Any]:
-        """Plotly's `data` and `layout`, plain JSON."""
-        return self.drawing.plot(self.data, self.evidence)
+    def svg(self, width: float) -> str:
+        """An `<svg>` element for a page.
+
+        Args:
+            width: of the page, in inches; narrow ones have fewer axes side by side.
+        """
+        with paper(width):
+            return svg(self.drawing.draw(self.data, self.evidence), f"{self.name}-{width:g}")
 
 
 def drawn(evidence: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFigure]:

@@ -1,4 +1,4 @@
-"""What each class gains or loses, the frequent ones first: whom does an imbalance hurt?"""
+"""Gain or loss of each class, the frequent ones first: whom does an imbalance hurt?"""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from ftlab.reports.colours import Style, styles
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, labels
-from ftlab.reports.figures.matplotlib_axes import canvas, legend, names
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker
+from ftlab.reports.figures.matplotlib_axes import canvas, legend, names, narrow
 from ftlab.reports.figures.predictions import best, classes, confusions
 from ftlab.reports.study_results import StudyResults
 
@@ -61,26 +60,6 @@ class ClassEffect(Drawing):
         shown = set(data["technique"])
         legend(figure, {name: style for name, style in look.items() if name in shown})
         return figure
-
-    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
-        panels = [(group, cells, kind) for group, cells in parts(data, "group")
-                  for kind in _PANELS]
-        look, shown = styles(evidence.techniques), set(data["technique"])
-        lines, most = int(data["place"].max()) + 1, data["technique"].nunique()
-        screen = PlotlyGrid([group_title(group) for group, _, _ in panels],
-                        int(20 + lines * max(26, 5 * most)), 3, least=170,
-                        legend=[name for name in look if name in shown])
-        for n, (_, cells, kind) in enumerate(panels):
-            screen.axis("x", n, _axis(kind, cells))
-            screen.axis("y", n, "", **categories(_labels(cells)))
-            for technique, own in _shifted(cells):
-                ends = {"type": "data", "symmetric": False, "width": 0, "thickness": 1,
-                        "array": (own["high"] - own["gain"]).tolist(),
-                        "arrayminus": (own["gain"] - own["low"]).tolist()}
-                screen.add(n, technique, type="scatter", mode="markers", x=own[kind].tolist(),
-                           y=own["at"].tolist(), marker=marker(look[technique], size=8),
-                           hovertemplate="%{x:.3g}", **({"error_x": ends} if kind == "gain" else {}))
-        return screen.done()
 
     def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         seeds = sorted(set(data["n"]))
@@ -179,7 +158,7 @@ def _shifted(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _panel(axes: Axes, cells: pd.DataFrame, kind: str, look: dict[str, Style]) -> None:
     lines = _labels(cells)
-    names(axes, lines, shown=kind == _PANELS[0])
+    names(axes, lines, shown=kind == _PANELS[0] or narrow(axes))
     for place in range(0, len(lines), 2):
         axes.axhspan(place - 0.5, place + 0.5, color="#f2f2f2", zorder=0, linewidth=0)
     if kind == "gain":

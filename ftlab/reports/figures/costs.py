@@ -1,4 +1,4 @@
-"""What each technique costs, as bars."""
+"""The costs of each technique, as bars."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import COSTS, Cost, group_title, labels, short
 from ftlab.reports.figures.matplotlib_axes import SPREAD, canvas, leftmost, names
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, logarithmic
 from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.seed_summary import summarise
 
 _HATCHES = {"o": "", "s": "//", "^": "..", "D": "xx", "v": "\\\\", "P": "++", "X": "oo"}
 
@@ -60,29 +60,6 @@ class Costs(Drawing):
             figure.suptitle(group_title(data["group"].iloc[0]), fontsize=10)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
-        panels = parts(data, "group", "of")
-        most = max(len(lines) for _, lines in panels)
-        look = styles(evidence.techniques)
-        several, units = data["group"].nunique() > 1, [_unit(str(of), data) for (_, of), _ in panels]
-        screen = PlotlyGrid([f"{title} ({group_title(group)})" if several else title
-                         for ((group, _), _), (title, _) in zip(panels, units, strict=True)],
-                        14 + 24 * most, 3)
-        for n, ((_, lines), (_, size)) in enumerate(zip(panels, units, strict=True)):
-            means = (lines["mean"] / size).tolist()
-            screen.axis("y", n, "", **categories(list(labels(lines["technique"]).values())))
-            low = _floor(means)
-            screen.axis("x", n, "", **(logarithmic([low, *means]) if low else {"rangemode": "tozero"}))
-            ends = {"type": "data", "symmetric": False, "width": 0, "thickness": 1,
-                    "array": ((lines["high"] - lines["mean"]) / size).tolist(),
-                    "arrayminus": ((lines["mean"] - lines["low"]) / size).tolist()}
-            screen.add(n, type="bar", orientation="h", x=[m - low if m else None for m in means],
-                       y=list(range(len(means))), text=[short(mean) for mean in means],
-                       textposition="auto", textangle=0, hoverinfo="text", base=low or None,
-                       **({"error_x": ends} if (lines["high"] > lines["low"]).any() else {}),
-                       marker={"color": [look[name].colour for name in lines["technique"]]})
-        return screen.done()
-
     def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         known = data[data["n"] > 0]
         counts = sorted(set(known["n"]))
@@ -99,7 +76,7 @@ def _line(evidence: StudyResults, row: Any, cost: Cost) -> dict[str, Any]:
         values = []
     n = len(values)
     return {"group": row.group, "of": cost.metric, "technique": row.key.technique, "n": n,
-            "mean": math.fsum(values) / n if n else math.nan,
+            "mean": summarise(values).mean,
             "low": min(values, default=math.nan), "high": max(values, default=math.nan)}
 
 

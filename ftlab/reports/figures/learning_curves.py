@@ -16,7 +16,6 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, legend
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, line, whole
 from ftlab.reports.study_results import StudyResults
 from ftlab.tracking.records import RunRecord
 
@@ -61,29 +60,6 @@ class LearningCurves(Drawing):
         shown = set(data["technique"])
         legend(figure, {name: style for name, style in look.items() if name in shown}, lines=True)
         return figure
-
-    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
-        panels = parts(data, "group", "metric")
-        look, shown = styles(evidence.techniques), set(data["technique"])
-        screen = PlotlyGrid([group_title(group) for (group, _), _ in panels], 240,
-                        data["metric"].nunique(),
-                        [name for name in look if name in shown])
-        for n, ((_, metric), lines) in enumerate(panels):
-            screen.axis("x", n, str(lines["over"].iloc[0]), **whole(lines["x"]))
-            screen.axis("y", n, _title(evidence, str(metric)))
-            for technique, points in parts(lines, "technique"):
-                name, style = str(technique), look[str(technique)]
-                xs = points["x"].tolist()
-                if points["n"].iloc[0] > 1:
-                    screen.add(n, name, type="scatter", mode="lines", hoverinfo="skip",
-                               named=False, x=[*xs, *reversed(xs)],
-                               y=[*points["high"], *reversed(points["low"].tolist())],
-                               fill="toself", opacity=0.15, line={"width": 0},
-                               fillcolor=style.colour)
-                screen.add(n, name, type="scatter", mode="lines+markers", x=xs,
-                           y=points["mean"].tolist(), line=line(style),
-                           marker={"size": 5, "color": style.colour})
-        return screen.done()
 
     def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         counts = sorted(set(data["n"]))

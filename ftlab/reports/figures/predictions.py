@@ -1,4 +1,4 @@
-"""What the models answered, example by example, from the stored predictions."""
+"""The models' predictions, example by example, from the stored records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RIGHT = ("accuracy", "number_accuracy", "exact_match", "subset_accuracy")
 
 @dataclass(frozen=True)
 class Mistakes:
-    """Who gets which examples of a group's test split wrong.
+    """The test examples of a group that each technique gets wrong.
 
     Attributes:
         ids: of the examples.
@@ -39,7 +39,7 @@ class Mistakes:
 
 
 def mistakes(evidence: StudyResults, group: tuple[str, str]) -> Mistakes | None:
-    """Of all runs that answered the same examples as the first.
+    """Collect the errors of all runs on the examples of the first.
 
     Returns:
         None where answers are not right or wrong, or fewer than two techniques have predictions.
@@ -76,7 +76,7 @@ def _right(evidence: StudyResults, key: CellKey) -> dict[int, pd.Series]:
 
 
 def classes(evidence: StudyResults, group: tuple[str, str]) -> list[str]:
-    """Of training, of the targets and of what was predicted, in the task's order.
+    """The classes of training, targets and predictions, in the task's order.
 
     Returns:
         Nothing where the task is no classification, or nothing was predicted.

@@ -14,7 +14,6 @@ from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import group_title, labels, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, names
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker, text
 from ftlab.reports.study_results import StudyResults
 from ftlab.tracking.mlflow_values import shorten
 
@@ -54,31 +53,6 @@ class Scores(Drawing):
             axes.set_xlabel(metric_title(evidence.metric, evidence.higher_is_better))
             axes.margins(x=0.08)
         return figure
-
-    def plot(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, Any]:
-        groups = parts(data, "group")
-        most = max(len(cells) for _, cells in groups)
-        screen = PlotlyGrid([group_title(group) for group, _ in groups], 20 + 26 * most, 2)
-        look = styles(evidence.techniques)
-        for n, (_, cells) in enumerate(groups):
-            screen.axis("y", n, "", **categories(list(labels(cells["technique"]).values())))
-            screen.axis("x", n, metric_title(evidence.metric, evidence.higher_is_better),
-                        zeroline=False)
-            for place, cell in enumerate(lines_of(cells)):
-                if not math.isfinite(cell.mean):
-                    screen.note(n, place, shorten(cell.note or "no value", 60))
-                    continue
-                screen.add(n, type="scatter", mode="markers", x=cell.seeds,
-                           y=[place] * len(cell.seeds), hovertemplate="%{x:.4g}<extra>a seed</extra>",
-                           marker={"symbol": "line-ns-open", "color": "#555555", "size": 9})
-                interval = {"type": "data", "symmetric": False, "color": look[cell.technique].colour,
-                            "array": [cell.high - cell.mean], "arrayminus": [cell.mean - cell.low]}
-                shown = {"error_x": interval} if math.isfinite(cell.high) else {}
-                note = f"<br>{text(cell.note)}" if cell.note else ""
-                screen.add(n, type="scatter", mode="markers", x=[cell.mean], y=[place], **shown,
-                           marker=marker(look[cell.technique], cell.stands, 11),
-                           hovertemplate=f"{text(cell.technique)}: %{{x:.4g}}{note}<extra></extra>")
-        return screen.done()
 
     def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         seeds = sorted({len(values) for values in data["seeds"] if values})

@@ -1,4 +1,4 @@
-"""What each technique costs, as a table."""
+"""The costs of each technique, as a table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import groupby
 
 from ftlab.reports.page.markup import Markup, join, table, tag
 from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.seed_summary import summarise
 from ftlab.tracking.records import CellKey
 
 Unit = Callable[[float], str]
@@ -67,6 +68,4 @@ def costs(evidence: StudyResults) -> Markup:
 
 
 def _mean(evidence: StudyResults, key: CellKey, name: str) -> float:
-    values = [run.metrics[name] for run in evidence.runs(key)
-              if math.isfinite(run.metrics.get(name, math.nan))]
-    return math.fsum(values) / len(values) if values else math.nan
+    return summarise(evidence.values(key, name).values()).mean

@@ -44,7 +44,7 @@ def head(evidence: StudyResults, seeds: Sequence[int], select_by: str) -> Markup
 
 
 def at_what_cost(evidence: StudyResults, comparison: Comparison) -> list[str]:
-    """What the cheapest trains of those that the tests leave beside the best; a sentence, or none."""
+    """Parameters that the cheapest of the undecided techniques trains; a sentence, or none."""
     sizes = {row.key.technique: row for row in evidence.rows if math.isfinite(row.trainable)}
     beside = [name for name in comparison.standing if name in sizes]
     if comparison.best not in beside:
@@ -65,7 +65,7 @@ def _trains(row: CellSummary) -> str:
 
 
 def left_out(evidence: StudyResults) -> list[str]:
-    """Who is not in the answer, since seeds of it failed or never ran; a sentence, or none."""
+    """Techniques not in the answer, whose seeds failed or never ran; a sentence, or none."""
     gone: dict[str, int] = {}
     for row in evidence.rows:
         if row.note:
