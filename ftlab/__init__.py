@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from ftlab.exports.export import export_run as export_run
     from ftlab.exports.predictions import predict as predict
     from ftlab.reports.drift.compare import compare as compare
-    from ftlab.reports.drift.reproduce import reproduce as reproduce
     from ftlab.reports.study_figures import plot as plot
     from ftlab.reports.study_report import report as report
     from ftlab.reports.study_table import table as table
+    from ftlab.reproduction import reproduce as reproduce
     from ftlab.studies.study import load_study as load_study
     from ftlab.sweeps.coordinator import run_sweep as run_sweep
     from ftlab.sweeps.study_runs import run_study as run_study
@@ -31,7 +31,7 @@ _HOME = {
     "plot": "ftlab.reports.study_figures",
     "predict": "ftlab.exports.predictions",
     "report": "ftlab.reports.study_report",
-    "reproduce": "ftlab.reports.drift.reproduce",
+    "reproduce": "ftlab.reproduction",
     "run_study": "ftlab.sweeps.study_runs",
     "run_sweep": "ftlab.sweeps.coordinator",
     "table": "ftlab.reports.study_table",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ftlab.reports.cell_summary import build
-from ftlab.reports.evidence import Evidence
+from ftlab.reports.study_results import StudyResults
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, TrialRecord
 from ftlab.tracking.tracker import Tracker
@@ -76,13 +76,15 @@ class Invented:
                                                 tuple(runs)))
             self.book.tried += [self._trial(key, number) for number in range(trials)]
 
-    def evidence(self, higher_is_better: bool = True, metric: str = METRIC) -> Evidence:
+    def evidence(self, higher_is_better: bool = True, metric: str = METRIC) -> StudyResults:
         """As `collect` makes it."""
         tasks = {key.dataset: Classification() for key in self.keys}
         rows = [replace(row, stands=row.rank == 1)  # no pair is tested: it would take most of the time
                 for row in build(self.keys, self.book.records, metric, higher_is_better)]
-        return Evidence("study", "Which?", metric, higher_is_better, tuple(rows),
-                        {record.key: record for record in self.book.records}, tasks, self.book)
+        return StudyResults("study", metric, self.keys,
+                            {record.key: record for record in self.book.records}, tasks,
+                            tracker=self.book, question="Which?",
+                            higher_is_better=higher_is_better, rows=tuple(rows))
 
     def change(self, technique: str, **names: Any) -> None:
         """Changes every run of a technique: `status`, or `metrics` that are added."""

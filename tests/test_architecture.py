@@ -13,7 +13,7 @@ import pytest
 
 ROOMS = (
     "statistics", "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
-    "reports", "exports",
+    "reports", "exports", "reproduction",
 )
 LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording"}
 APART = {"backbones": {"tracking"}}  # a room above which it does not import

@@ -1,11 +1,15 @@
 """A small study as it stands in a store after its runs: written by hand, nothing is trained."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftlab.reports.table import write
+from ftlab.reports.study_files import Report
+from ftlab.reports.study_files import write as write_results
+from ftlab.reports.study_results import StudyResults, TaskFacts
 from ftlab.reports.to_mlflow import publish
+from ftlab.studies.paper_numbers import Paper
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
 
@@ -53,6 +57,16 @@ def fill(tracker: Tracker) -> list[CellKey]:
             tracker.end_run(run, "FINISHED")
         tracker.end_cell(cell)
     return keys
+
+
+def write(study: str, cells: Sequence[CellKey], tracker: Tracker, results: Path,
+          provenance: dict[str, Any], metric: str = "test/accuracy", higher_is_better: bool = True,
+          tasks: Mapping[str, TaskFacts] | None = None, paper: Paper | None = None) -> Report:
+    """The files of a study without a study file."""
+    stored = StudyResults(study, metric, cells,
+                          {record.key: record for record in tracker.cells(study)}, tasks or {},
+                          tracker=tracker, higher_is_better=higher_is_better)
+    return write_results(stored, results, provenance, paper)
 
 
 def make_store(folder: Path) -> str:

@@ -68,7 +68,7 @@ def reproduce(
     Nothing is written beside the old results. Other data or weights are refused before anything
     trains. Exit code 0 where it is reproduced, 1 where not.
     """
-    from ftlab.reports.drift.reproduce import reproduce as make
+    from ftlab.reproduction import reproduce as make
 
     outcome = make(what, into, results, set_ or (), only or (),
                  None if seeds is None else numbers(seeds), allow or (), metric or (),

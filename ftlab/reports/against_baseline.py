@@ -1,4 +1,4 @@
-"""What the techniques keep of the one that a study compares them with, as the tests support it."""
+"""Sentences on techniques against a study's baseline, as far as the tests support them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ftlab.tracking.metric_range import is_percent
 from ftlab.wording import listed
 
 FEW_GROUPS = 3
-"""Of so many backbones and data sets each has a sentence; of more it is counted."""
+"""Up to so many backbones and data sets have a sentence each; more are counted."""
 
 
 def sentences(comparisons: Sequence[Comparison], metric: str) -> list[str]:
-    """What the others keep of the baseline, and which of them differ from it, in sentences.
+    """Say how much of the baseline the others keep, and which of them differ from it.
 
     One sentence a backbone and data set; of more than FEW_GROUPS how often each technique was
     better and worse. Empty without a baseline, or where it is complete nowhere.
@@ -97,7 +97,7 @@ def _differing(comparison: Comparison, order: Sequence[str]) -> str:
 
 
 def family(comparisons: Sequence[Comparison]) -> str:
-    """Which tests the sentences stand on; empty without a baseline."""
+    """The tests behind the sentences; empty without a baseline."""
     sizes = {len(each.against) for each in comparisons if each.against}
     if not sizes:
         return ""

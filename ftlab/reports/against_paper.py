@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from ftlab.reports.cell_summary import gaps
+from ftlab.reports.default_columns import SELECTION
 from ftlab.reports.metric_text import digits
-from ftlab.reports.sheet import NONE, SELECTION, Line, Quantity, Sheet, interval, quantity
+from ftlab.reports.table import NONE, Column, Quantity, Table, interval, quantity, tabulate
 from ftlab.statistics.averages import Values, over_tasks
 from ftlab.statistics.seed_summary import Summary, summarise
 from ftlab.studies.paper_numbers import Paper, PaperNumber
@@ -93,7 +93,7 @@ def _values(cell: CellRecord | None, metric: str) -> Values:
 
 
 def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
-    """Whether a complete result of ours agrees with a published number.
+    """Say whether a complete result of ours agrees with a published number.
 
     Inside the 95% interval of our mean over seeds, or within the tolerance of it. Without two
     seeds no interval is invented, and the tolerance alone can tell.
@@ -109,31 +109,30 @@ def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
     return OUTSIDE if tolerance is None else NEAR if near else FAR
 
 
-def layout(study: str, paper: Paper, found: Sequence[PaperComparison]) -> Sheet:
+def layout(study: str, paper: Paper, found: Sequence[PaperComparison]) -> Table:
     """The table: one line a published number."""
     number = digits(paper.metric, [value for each in found for value
                                    in (each.published.value, each.ours.mean)])
     unit = ", %" if is_percent(paper.metric) else ""
-    notes = [text for each in found if (text := _note(each))]
 
-    def line(each: PaperComparison) -> Line:
-        mark = f" [{notes.index(text) + 1}]" if (text := _note(each)) else ""
-        difference = (Quantity(_signed(number(each.difference)))
-                      if math.isfinite(each.difference) else NONE)
-        return Line((each.published.technique + mark, Quantity(number(each.published.value)),
-                     quantity(each.ours, number), interval(each.ours, number), difference,
-                     each.verdict))
+    def difference(each: PaperComparison) -> str:
+        return (Quantity(_signed(number(each.difference))) if math.isfinite(each.difference)
+                else NONE)
 
-    groups = [(what, tuple(map(line, members)))
-              for what, members in groupby(found, key=lambda each: each.what)]
-    where = f" on {groups[0][0]}" if len(groups) == 1 else ""
-    groups = [("", groups[0][1])] if len(groups) == 1 else groups
-    return Sheet(
-        ("technique", f"paper: {paper.metric}{unit}", f"ours{unit}: mean ± std (n)",
-         "ours: 95% confidence interval", f"difference{', points' if unit else ''}", "verdict"),
-        tuple(groups), tuple(notes),
-        f"Study {study} against {paper.citation}: {paper.metric}{where}.",
-        _about(paper))
+    columns = (
+        Column(f"paper: {paper.metric}{unit}",
+               lambda each: Quantity(number(each.published.value))),
+        Column(f"ours{unit}: mean ± std (n)", lambda each: quantity(each.ours, number)),
+        Column("ours: 95% confidence interval", lambda each: interval(each.ours, number)),
+        Column(f"difference{', points' if unit else ''}", difference),
+        Column[PaperComparison]("verdict", lambda each: each.verdict))
+    places = {each.what for each in found}
+    where = f" on {found[0].what}" if len(places) == 1 else ""
+    return tabulate(
+        found, columns, name=lambda each: each.published.technique, title=lambda each: each.what,
+        notes=lambda each: (_note(each),) if _note(each) else (),
+        caption=f"Study {study} against {paper.citation}: {paper.metric}{where}.",
+        about=_about(paper))
 
 
 def _about(paper: Paper) -> tuple[tuple[str, str], ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
 from ftlab.reports.metric_text import digits
-from ftlab.reports.sheet import NONE, Line, Sheet
+from ftlab.reports.table import NONE, Column, Table, group_title, tabulate
 from ftlab.reports.trial_scores import CellTrials
 from ftlab.tracking.metric_range import is_percent
 
@@ -22,7 +22,7 @@ def columns(rows: Sequence[CellTrials]) -> list[int]:
     return [*powers, most] if most else []
 
 
-def layout(title: str, rows: Sequence[CellTrials], higher_is_better: bool) -> Sheet:
+def layout(title: str, rows: Sequence[CellTrials], higher_is_better: bool) -> Table:
     """The table: expected best score after k trials, with the interval in brackets.
 
     Args:
@@ -31,37 +31,33 @@ def layout(title: str, rows: Sequence[CellTrials], higher_is_better: bool) -> Sh
         higher_is_better: of the first objective.
     """
     metric, ks = rows[0].objectives[0], columns(rows)
-    known = [best.expected for row in rows for best in row.curve]
-    known += [row.own for row in rows if row.own is not None]
-    number = digits(metric, known)
-    noted = [row for row in rows if note(row)]
+    scores = [best.expected for row in rows for best in row.curve]
+    scores += [row.own for row in rows if row.own is not None]
+    number = digits(metric, scores)
 
     def text(value: float) -> str:
         return number(value) if math.isfinite(value) else NONE
 
-    def cell(row: CellTrials, k: int) -> str:
-        best = row.after(k)
-        if best is None or not (math.isfinite(best.low) or math.isfinite(best.high)):
-            return NONE
-        return f"{text(best.expected)} [{text(best.low)}, {text(best.high)}]"
+    def after(k: int) -> Callable[[CellTrials], str]:
+        def written(row: CellTrials) -> str:
+            best = row.after(k)
+            if best is None or not (math.isfinite(best.low) or math.isfinite(best.high)):
+                return NONE
+            return f"{text(best.expected)} [{text(best.low)}, {text(best.high)}]"
 
-    def line(row: CellTrials) -> Line:
-        mark = f" [{noted.index(row) + 1}]" if note(row) else ""
-        own = NONE if row.own is None else number(row.own)
-        texts = (row.key.technique + mark, str(len(row.ended)), own, *(cell(row, k) for k in ks))
-        return Line(texts)
+        return written
 
-    groups = [(f"{dataset} from {backbone}", tuple(map(line, members)))
-              for (backbone, dataset), members in groupby(rows, key=lambda row: row.group)]
     unit = ", %" if is_percent(metric) else ""
     heads = [f"best {metric}{unit} after k = {k}" if n == 0 else f"k = {k}"
              for n, k in enumerate(ks)]
-    return Sheet(
-        headings=("technique", "trials", "own setting", *heads),
-        groups=tuple(groups) if len(groups) > 1 else (("", groups[0][1]),),
-        notes=tuple(f"{row.key.title}: {note(row)}" for row in noted),
-        caption=_caption(title, rows, metric, higher_is_better),
-    )
+    return tabulate(
+        rows,
+        [Column("trials", lambda row: str(len(row.ended))),
+         Column("own setting", lambda row: NONE if row.own is None else number(row.own)),
+         *(Column(head, after(k)) for head, k in zip(heads, ks, strict=True))],
+        name=lambda row: row.key.technique, title=lambda row: group_title(row.group),
+        notes=lambda row: (f"{row.key.title}: {note(row)}",) if note(row) else (),
+        caption=_caption(title, rows, metric, higher_is_better))
 
 
 def _caption(title: str, rows: Sequence[CellTrials], metric: str, higher_is_better: bool) -> str:
@@ -82,7 +78,7 @@ def _caption(title: str, rows: Sequence[CellTrials], metric: str, higher_is_bett
 
 
 def note(row: CellTrials) -> str:
-    """What a reader should know of a cell's trials; empty where all completed."""
+    """A footnote on a cell's trials; empty where all completed."""
     counts = ((row.count("PRUNED"), "pruned"), (row.count("FAIL"), "failed"),
               (row.running, "not ended"))
     parts = [f"{count} {word}" for count, word in counts if count]

@@ -1,4 +1,4 @@
-"""What the table says of each cell, as numbers."""
+"""The numbers of each cell in the table."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def gaps(record: CellRecord) -> str:
 
 
 def missing(record: CellRecord, metric: str) -> str:
-    """Which finished runs lack a metric, or have it without a finite value; empty for none."""
+    """Name finished runs without a finite value of a metric; empty for none."""
     broken = [r.seed for r in record.finished
               if not math.isfinite(r.metrics.get(metric, math.nan))]
     if not broken:

@@ -1,4 +1,4 @@
-"""Which columns a table has, and what the store says in each: `ftlab table --columns`."""
+"""Tables with chosen columns, `ftlab table --columns`, of one study or several."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ftlab.errors import InputError
 from ftlab.reports import task_means
 from ftlab.reports.cell_summary import CellSummary, build, check_metric, gaps, missing
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.evidence import merged
-from ftlab.reports.grid import Column, Entry, Grid, TableBlock, TableRow
+from ftlab.reports.default_columns import COSTS, SELECTION, SPREAD, incomplete
+from ftlab.reports.grid import Entry, Grid, GridRow
+from ftlab.reports.metric_record import merged
 from ftlab.reports.sentences import across, bold, ties
-from ftlab.reports.sheet import COSTS, SELECTION, SPREAD, incomplete
 from ftlab.reports.study_results import StudyResults
 from ftlab.tracking.metric_facts import named
 from ftlab.tracking.mlflow_values import name_of
@@ -27,6 +27,8 @@ _SPLITS = ("test/", "val/", "cost/")
 class JudgedMetric:
     """A metric on all cells of a study."""
 
+    study: StudyResults
+    metric: str
     rows: Mapping[CellKey, CellSummary]
     comparisons: tuple[Comparison, ...]
 
@@ -52,166 +54,167 @@ def parse(text: str) -> tuple[str, ...]:
     return names
 
 
-def grid(sources: Sequence[StudyResults], columns: Sequence[str]) -> Grid:
+def grid(studies: Sequence[StudyResults], columns: Sequence[str]) -> Grid:
     """Make the table.
 
     Args:
-        sources: the studies, in order.
+        studies: in order.
         columns: from `parse`.
 
     Raises:
         InputError: a metric that no finished run of any study has.
     """
-    facts = {name: fact for source in sources for name, fact in merged(source.facts).items()}
+    facts = {name: fact for study in studies for name, fact in merged(study.facts).items()}
     if columns[0].startswith(DATASETS):
         chosen = columns[0].partition(":")[2]
-        return _by_dataset(sources, {source.study: named(chosen or source.report, facts)
-                                     for source in sources})
-    return _by_metric(sources, [named(column, facts) for column in columns])
+        return _by_dataset(studies, {study.study: named(chosen or study.metric, facts)
+                                     for study in studies})
+    return _by_metric(studies, [named(column, facts) for column in columns])
 
 
-def judge(source: StudyResults, metric: str) -> JudgedMetric:
-    """Summaries of a metric, and what its own comparisons say; costs are not compared."""
+def judge(study: StudyResults, metric: str) -> JudgedMetric:
+    """Summaries of a metric, and its own comparisons; costs are not compared."""
     rows: dict[CellKey, CellSummary] = {}
     comparisons: list[Comparison] = []
-    for dataset in source.datasets:
-        keys = [key for key in source.keys if key.dataset == dataset]
-        records = [source.records[key] for key in keys if key in source.records]
-        upwards = source.higher_is_better(dataset, metric)
+    for dataset in study.datasets:
+        keys = [key for key in study.keys if key.dataset == dataset]
+        records = [study.records[key] for key in keys if key in study.records]
+        upwards = study.direction(dataset, metric)
         present = any(metric in run.metrics for record in records for run in record.finished)
         if upwards is None or not present:
             rows |= {row.key: row for row in build(keys, records, metric, True, check=False)}
             continue
-        made, found = compared(build(keys, records, metric, upwards), records, metric, upwards,
-                               source.tracker, source.contributions)
-        rows |= {row.key: row for row in made}
-        comparisons += found
-    return JudgedMetric(rows, tuple(comparisons))
+        summaries, tested = compared(
+            build(keys, records, metric, upwards), records, metric, upwards, study.tracker,
+            study.contributions)
+        rows |= {row.key: row for row in summaries}
+        comparisons += tested
+    return JudgedMetric(study, metric, rows, tuple(comparisons))
 
 
-def _check(sources: Sequence[StudyResults], metric: str) -> None:
-    check_metric([record for source in sources for record in source.records.values()], metric)
+def _check(studies: Sequence[StudyResults], metric: str) -> None:
+    check_metric([record for study in studies for record in study.records.values()], metric)
 
 
 def _entry(row: CellSummary) -> Entry:
     return Entry(row.summary, row.stands)
 
 
-def _notes(source: StudyResults, keys: Sequence[CellKey], judged: Mapping[str, JudgedMetric]
+def _notes(study: StudyResults, keys: Sequence[CellKey], judged: Sequence[JudgedMetric]
            ) -> tuple[str, ...]:
-    """Remarks on cells, and what is missing of them, each once; `judged` by metric."""
-    said = []
+    """Remarks on cells and what is missing of them, each once."""
+    notes = []
     for key in keys:
-        record = source.records.get(key)
+        record = study.records.get(key)
         parts = ["not run"] if record is None else [
-            gaps(record), *(missing(record, metric) for metric in judged
-                            if source.higher_is_better(key.dataset, metric) is not None)]
-        parts += dict.fromkeys(each.rows[key].remark for each in judged.values())
+            gaps(record), *(missing(record, each.metric) for each in judged
+                            if study.direction(key.dataset, each.metric) is not None)]
+        parts += dict.fromkeys(each.rows[key].remark for each in judged)
         if text := "; ".join(filter(None, parts)):
-            said.append(f"{key.title}: {text}")
-    return tuple(said)
+            notes.append(f"{key.title}: {text}")
+    return tuple(notes)
 
 
-def _by_metric(sources: Sequence[StudyResults], metrics: Sequence[str]) -> Grid:
-    blocks: list[TableBlock] = []
-    found: list[tuple[StudyResults, str, JudgedMetric]] = []
+def _by_metric(studies: Sequence[StudyResults], metrics: Sequence[str]) -> Grid:
+    rows: list[GridRow] = []
+    all_judged: list[JudgedMetric] = []
     for metric in metrics:
-        _check(sources, metric)
-    for source in sources:
-        judged = {metric: judge(source, metric) for metric in metrics}
-        found += [(source, metric, each) for metric, each in judged.items()]
-        for backbone, dataset in dict.fromkeys((k.backbone, k.dataset) for k in source.keys):
-            keys = [k for k in source.keys if (k.backbone, k.dataset) == (backbone, dataset)]
-            lines = tuple(
-                TableRow(key.technique, {metric: _entry(each.rows[key])
-                                          for metric, each in judged.items()},
-                          _notes(source, [key], judged))
-                for key in keys)
-            blocks.append(TableBlock(source.study, backbone, dataset, lines))
+        _check(studies, metric)
+    for study in studies:
+        judged = [judge(study, metric) for metric in metrics]
+        all_judged += judged
+        groups = list(dict.fromkeys((key.backbone, key.dataset) for key in study.keys))
+        for key in sorted(study.keys, key=lambda key: groups.index((key.backbone, key.dataset))):
+            entries = {each.metric: _entry(each.rows[key]) for each in judged}
+            rows.append(GridRow(study.study, key.backbone, key.dataset, key.technique, entries,
+                                _notes(study, [key], judged)))
     costs = [("Costs", COSTS)] if any(m.startswith("cost/") for m in metrics) else []
-    return Grid(tuple(Column(metric, metric) for metric in metrics), tuple(blocks),
-                _caption(sources, ", ".join(metrics)),
-                (*_about(found, blocks), *costs))
+    return Grid({metric: metric for metric in metrics}, tuple(rows),
+                _caption(studies, ", ".join(metrics)), (*_about(all_judged, rows), *costs))
 
 
-def _by_dataset(sources: Sequence[StudyResults], metrics: Mapping[str, str]) -> Grid:
-    own_metrics = list(dict.fromkeys(metrics.values()))
-    if len(own_metrics) > 1:
-        raise InputError(f"--columns {DATASETS}: the studies report {' and '.join(own_metrics)}",
-                         f"say which to show: --columns {DATASETS}:{own_metrics[0]}")
-    blocks: list[TableBlock] = []
-    found: list[tuple[StudyResults, str, JudgedMetric]] = []
-    datasets = list(dict.fromkeys(name for source in sources for name in source.datasets))
-    for source in sources:
-        metric = metrics[source.study]
-        _check([source], metric)
-        judged = judge(source, metric)
-        found.append((source, metric, judged))
-        for backbone in dict.fromkeys(key.backbone for key in source.keys):
-            own = [key for key in source.keys if key.backbone == backbone]
-            lines = []
-            for technique in dict.fromkeys(key.technique for key in own):
-                cells = {key.dataset: key for key in own if key.technique == technique}
-                entries = {name: _entry(judged.rows[key]) for name, key in cells.items()}
-                values = {name: _values(source, judged.rows[key], metric)
-                          for name, key in cells.items()}
-                entries |= {name: Entry(mean) for name, mean
-                            in task_means.means(
-                                values, source.datasets, source.groups, metric).items()}
-                lines.append(TableRow(technique, entries,
-                                       _notes(source, list(cells.values()), {metric: judged})))
-            blocks.append(TableBlock(source.study, backbone, "", tuple(lines)))
-    averages = list(dict.fromkeys(name for source in sources
-                                  for name in task_means.names(source.datasets, source.groups)))
-    columns = [Column(name, own_metrics[0]) for name in (*datasets, *averages)]
-    rule = [text for source in sources if (text := task_means.rule(
-        source.study if len(sources) > 1 else "", source.datasets, source.groups,
-        [block for block in blocks if block.study == source.study],
-        source.higher_is_better(source.datasets[0], metrics[source.study]) is not False))]
-    return Grid(tuple(columns), tuple(blocks), _caption(sources, own_metrics[0]),
-                (*_about(found, blocks), *(("Averages", text) for text in rule),
-                 *(("Data", text) for text in _other_data(sources))))
+def _by_dataset(studies: Sequence[StudyResults], metrics: Mapping[str, str]) -> Grid:
+    metric, *others = dict.fromkeys(metrics.values())
+    if others:
+        raise InputError(
+            f"--columns {DATASETS}: the studies report {' and '.join([metric, *others])}",
+            f"say which to show: --columns {DATASETS}:{metric}")
+    rows: list[GridRow] = []
+    all_judged: list[JudgedMetric] = []
+    rules: list[str] = []
+    for study in studies:
+        _check([study], metric)
+        judged = judge(study, metric)
+        all_judged.append(judged)
+        rows += (own := _rows_by_dataset(judged))
+        rules.append(task_means.rule(study.study if len(studies) > 1 else "", study.datasets,
+                                     study.data_groups, own,
+                                     study.direction(study.datasets[0], metric) is not False))
+    datasets = dict.fromkeys(name for study in studies for name in study.datasets)
+    averages = dict.fromkeys(name for study in studies
+                             for name in task_means.names(study.datasets, study.data_groups))
+    return Grid(dict.fromkeys([*datasets, *averages], metric), tuple(rows),
+                _caption(studies, metric),
+                (*_about(all_judged, rows), *(("Averages", rule) for rule in rules if rule),
+                 *(("Data", text) for text in _other_data(studies))))
 
 
-def _other_data(sources: Sequence[StudyResults]) -> list[str]:
-    """Data sets that several studies call alike, and that are not the same data."""
+def _rows_by_dataset(judged: JudgedMetric) -> list[GridRow]:
+    """A row per backbone and technique, its entries by data set and average."""
+    study, rows = judged.study, []
+    for backbone in dict.fromkeys(key.backbone for key in study.keys):
+        keys = [key for key in study.keys if key.backbone == backbone]
+        for technique in dict.fromkeys(key.technique for key in keys):
+            cells = {key.dataset: key for key in keys if key.technique == technique}
+            values = {name: _values(study, judged.rows[key], judged.metric)
+                      for name, key in cells.items()}
+            means = task_means.means(values, study.datasets, study.data_groups, judged.metric)
+            entries = {name: _entry(judged.rows[key]) for name, key in cells.items()}
+            entries |= {name: Entry(mean) for name, mean in means.items()}
+            rows.append(GridRow(study.study, backbone, "", technique, entries,
+                                _notes(study, list(cells.values()), [judged])))
+    return rows
+
+
+def _other_data(studies: Sequence[StudyResults]) -> list[str]:
+    """Data sets that have one name in several studies, and are not the same data."""
     seen: dict[str, set[str]] = {}
-    for source in sources:
-        for record in source.records.values():
+    for study in studies:
+        for record in study.records.values():
             for run in record.finished:
                 if digest := run.tags.get("ftlab.dataset_sha256"):
                     seen.setdefault(record.key.dataset, set()).add(digest)
     return [f"{name} is not the same data in all of the studies: its fingerprints differ."
-            for name, digests in seen.items() if len(digests) > 1 and len(sources) > 1]
+            for name, digests in seen.items() if len(digests) > 1 and len(studies) > 1]
 
 
-def _values(source: StudyResults, row: CellSummary, metric: str) -> dict[int, float]:
+def _values(study: StudyResults, row: CellSummary, metric: str) -> dict[int, float]:
     """A complete cell's metric by seed; empty for an incomplete one, which is not averaged."""
     if row.note or not math.isfinite(row.summary.mean):
         return {}
-    return {run.seed: run.metrics[metric] for run in source.records[row.key].finished}
+    return {run.seed: run.metrics[metric] for run in study.records[row.key].finished}
 
 
-def _caption(sources: Sequence[StudyResults], what: str) -> str:
-    names = [source.study for source in sources]
+def _caption(studies: Sequence[StudyResults], what: str) -> str:
+    names = [study.study for study in studies]
     return f"{'Study' if len(names) == 1 else 'Studies'} {', '.join(names)}: {what}."
 
 
-def _about(found: Sequence[tuple[StudyResults, str, JudgedMetric]],
-           blocks: Sequence[TableBlock]) -> list[tuple[str, str]]:
-    """Notes; what holds for several metrics or studies is said once, with their names."""
-    said = [("Numbers", SPREAD), ("Selection", SELECTION)]
-    several = len(found) > 1
+def _about(judged: Sequence[JudgedMetric], rows: Sequence[GridRow]) -> list[tuple[str, str]]:
+    """Notes; what holds for several metrics or studies stands once, with their names."""
+    notes = [("Numbers", SPREAD), ("Selection", SELECTION)]
+    one_study = len({each.study.study for each in judged}) == 1
     for term, write in (("Bold", bold), ("Ties", lambda c, _: ties(c)), ("Over data sets", across)):
         texts: dict[str, list[str]] = {}
-        for source, metric, judged in found:
-            if not judged.comparisons:
+        for each in judged:
+            if not each.comparisons:
                 continue  # a cost: nothing is compared
-            name = metric if len({s.study for s, _, _ in found}) == 1 else f"{source.study}, {metric}"
-            text = write(judged.comparisons, judged.comparisons[0].higher_is_better)
+            text = write(each.comparisons, each.comparisons[0].higher_is_better)
+            name = each.metric if one_study else f"{each.study.study}, {each.metric}"
             texts.setdefault(text, []).append(name)
-        said += [(f"{term} ({'; '.join(names)})" if several and len(texts) > 1 else term, text)
-                 for text, names in texts.items() if text]
-    text = incomplete(any(line.notes for block in blocks for line in block.lines),
-                      any(row.remark for _, _, judged in found for row in judged.rows.values()))
-    return [*said, ("Incomplete", text)] if text else said
+        several = len(judged) > 1 and len(texts) > 1
+        notes += [(f"{term} ({'; '.join(names)})" if several else term, text)
+                  for text, names in texts.items() if text]
+    text = incomplete(any(row.notes for row in rows),
+                      any(row.remark for each in judged for row in each.rows.values()))
+    return [*notes, ("Incomplete", text)] if text else notes

@@ -1,4 +1,4 @@
-"""Which technique of a group is best, and which others the data do not tell from it."""
+"""The best technique of a group, and those that the data do not tell from it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ftlab.reports.cell_metric import CellMetric, Contributions, measured
 from ftlab.reports.cell_summary import CellSummary
-from ftlab.reports.evidence import CellMetric, Contributions, measured
 from ftlab.statistics.multiple_testing import FEWEST, LEVEL, Pair, holm, pairs, standing
 from ftlab.statistics.paired import PairedResult, over_both, over_examples, over_seeds
 from ftlab.statistics.ranks import RankComparison, rank
+from ftlab.statistics.seed_summary import summarise
 from ftlab.statistics.two_studies import step
 from ftlab.tracking import gc_pause
 from ftlab.tracking.metric_range import limits
@@ -27,7 +28,7 @@ class Compared:
     Attributes:
         decides: the test whose p-value counts: over seeds and examples where both are known,
             over seeds without predictions; None below three seeds in common.
-        seeds: the paired test over seeds alone; None likewise.
+        seeds: the paired test over seeds alone; None below three, too.
         examples: the test of these trained models over examples alone; None without predictions.
         p: of `decides`, corrected by Holm over the family; nan where nothing was tested.
     """
@@ -39,7 +40,7 @@ class Compared:
 
     @property
     def differs(self) -> bool:
-        """Whether a difference was found."""
+        """True where a difference was found."""
         return self.p <= LEVEL
 
 
@@ -72,7 +73,7 @@ class Comparison:
 
     @property
     def tested(self) -> bool:
-        """Whether any pair was."""
+        """True where any pair was tested."""
         return any(pair.decides is not None for pair in self.pairs.values())
 
     def against_best(self, technique: str) -> Compared | None:
@@ -96,8 +97,7 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
         metric: its name, which says between what its differences lie; without one nothing does.
     """
     by_name = {cell.key.technique: cell for cell in cells if cell.values}
-    means = {name: math.fsum(cell.values.values()) / len(cell.values)
-             for name, cell in by_name.items()}
+    means = {name: summarise(cell.values.values()).mean for name, cell in by_name.items()}
     resolution = step(value for cell in by_name.values() for value in cell.values.values())
     found = {(a, b): _pair(by_name[a], by_name[b], resolution, metric)
              for a, b in pairs(list(by_name))}
@@ -150,7 +150,7 @@ def compared(
 
 
 def _remark(cell: CellMetric) -> str:
-    """Which predictions of a cell are damaged, and what that makes of its comparisons."""
+    """Name damaged predictions of a cell, and their effect on its comparisons."""
     files = [f"{error.name} of run {error.run.run_id}, seed {error.run.seed} ({error.why})"
              for error in cell.damaged]
     return f"tested over seeds alone, for damaged predictions: {', '.join(files)}" if files else ""

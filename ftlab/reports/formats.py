@@ -1,15 +1,16 @@
-"""A sheet as Markdown, HTML and on the terminal; every text is escaped."""
+"""A table as Markdown, HTML and on the terminal; every text is escaped."""
 
 from __future__ import annotations
 
-import html
 import re
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from ftlab.reports.sheet import Line, Sheet
+from ftlab.reports.page.markup import join, tag
+from ftlab.reports.table import Line, Table
 from ftlab.terminal import plain_text
 from ftlab.visible import visible
 
@@ -59,106 +60,113 @@ def markdown_line(line: Line) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def markdown_head(sheet: Sheet) -> list[str]:
+def markdown_head(table: Table) -> list[str]:
     """Headings and rule of the Markdown table."""
-    rule = [":---", *["---:"] * (len(sheet.headings) - 1)]
-    return [f"| {' | '.join(map(escape_markdown, sheet.headings))} |", f"| {' | '.join(rule)} |"]
+    rule = [":---" if place in table.words else "---:" for place in range(len(table.headings))]
+    return [f"| {' | '.join(map(escape_markdown, table.headings))} |", f"| {' | '.join(rule)} |"]
 
 
-def markdown(sheet: Sheet) -> str:
-    """GitHub's Markdown; each group is a table under its title."""
+def markdown_groups(table: Table) -> list[str]:
+    """Each group as a table under its title, without caption and notes."""
     lines = []
-    for title, group in sheet.groups:
+    for title, group in table.groups:
         if title:
             lines += [f"### {escape_markdown(title)}", ""]
-        lines += [*markdown_head(sheet), *map(markdown_line, group), ""]
-    lines.append(escape_markdown(sheet.caption))
-    if sheet.about:
+        lines += [*markdown_head(table), *map(markdown_line, group), ""]
+    return lines
+
+
+def markdown(table: Table) -> str:
+    """GitHub's Markdown."""
+    lines = [*markdown_groups(table), escape_markdown(table.caption)]
+    if table.about:
         lines += ["", *(f"- *{escape_markdown(term)}:* {escape_markdown(text)}"
-                        for term, text in sheet.about)]
-    for number, note in enumerate(sheet.notes, 1):
+                        for term, text in table.about)]
+    for number, note in enumerate(table.notes, 1):
         lines += ["", rf"\[{number}\] {escape_markdown(note)}"]
     return "\n".join(lines) + "\n"
 
 
-class _Markup(str):
-    """HTML that is escaped already."""
-
-
-def page(sheet: Sheet) -> str:
-    """One HTML page that loads nothing."""
-
-    def tag(name: str, text: str, attributes: str = "") -> str:
-        inside = text if isinstance(text, _Markup) else html.escape(visible(text))
-        return _Markup(f"<{name}{attributes}>{inside}</{name}>")
-
-    head = "".join(tag("th", heading, ' scope="col"') for heading in sheet.headings)
+def html_lines(table: Table) -> list[str]:
+    """The table, its footnotes and explanations, for the body of a page."""
+    head = join([tag("th", heading, scope="col") for heading in table.headings])
     body = []
-    for title, group in sheet.groups:
+    for title, group in table.groups:
         body.append("<tbody>")
         if title:
-            span = f' colspan="{len(sheet.headings)}"'
-            body.append(f"<tr>{tag('th', title, span)}</tr>")
+            body.append(tag("tr", tag("th", title, colspan=str(len(table.headings)))))
         for line in group:
-            cells = [tag("td", tag("strong", text) if place in line.bold else text)
-                     for place, text in enumerate(line.texts)]
-            body.append(f"<tr>{''.join(cells)}</tr>")
+            body.append(tag("tr", *(tag("td", tag("strong", text) if place in line.bold else text)
+                                    for place, text in enumerate(line.texts))))
         body.append("</tbody>")
-    notes = [tag("p", f"[{number}] {note}") for number, note in enumerate(sheet.notes, 1)]
-    about = [tag("dt", term) + tag("dd", text) for term, text in sheet.about]
-    if about:
-        notes.append(f"<dl>{''.join(about)}</dl>")
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width"><title>ftlab</title>',
-            f"<style>{_STYLE}</style></head><body>",
-            f'<div class="wide"><table>{tag("caption", sheet.caption)}',
-            f"<thead><tr>{head}</tr></thead>",
-            *body,
-            "</table></div>",
-            *notes,
-            "</body></html>\n",
-        ]
-    )
+    notes = [tag("p", f"[{number}] {note}") for number, note in enumerate(table.notes, 1)]
+    about = [join([tag("dt", term), tag("dd", text)]) for term, text in table.about]
+    return [f'<div class="wide"><table>{tag("caption", table.caption)}',
+            f"<thead><tr>{head}</tr></thead>", *body, "</table></div>", *notes,
+            *([tag("dl", *about)] if about else [])]
 
 
-def terminal(sheet: Sheet, room: int | None = None) -> Group:
+def page(table: Table) -> str:
+    """One HTML page that loads nothing."""
+    return "\n".join([
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width"><title>ftlab</title>',
+        f"<style>{_STYLE}</style></head><body>",
+        *html_lines(table),
+        "</body></html>\n",
+    ])
+
+
+def terminal(table: Table, room: int | None = None) -> Group:
     """The table and what is under it; `plain_text` keeps names from being read as markup.
 
     Args:
-        sheet: what to show.
+        table: what to show.
         room: characters of a line; columns that do not fit are named, not squeezed. None shows all.
     """
-    widths = [_width(sheet, place) for place in range(len(sheet.headings))]
+    widths = [_width(table, place) for place in range(len(table.headings))]
     shown = len(widths)
     while room is not None and shown > 1 and sum(widths[:shown]) + shown - 1 > room:
         shown -= 1
-    said = [sheet.caption]
-    if hidden := sheet.headings[shown:]:
-        said.append(f"Not shown for want of room, but in the files: {', '.join(hidden)}.")
-    said += [f"{term}: {text}" for term, text in sheet.about]
-    said += [f"[{number}] {note}" for number, note in enumerate(sheet.notes, 1)]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for place, heading in enumerate(sheet.headings[:shown]):
-        table.add_column(plain_text(heading), justify="right" if place else "left", width=widths[place])
-    for title, group in sheet.groups:
-        if title:
-            table.add_section()
-            table.add_row(plain_text(title, style="italic"))
-        for line in group:
-            styles = ["bold" if place in line.bold else "" for place in range(shown)]
-            table.add_row(*map(plain_text, line.texts[:shown], styles))
+    texts = [table.caption]
+    if hidden := table.headings[shown:]:
+        texts.append(f"Not shown for want of room, but in the files: {', '.join(hidden)}.")
+    texts += [f"{term}: {text}" for term, text in table.about]
+    texts += [f"[{number}] {note}" for number, note in enumerate(table.notes, 1)]
     # not its caption, which would be as narrow as a narrow table
-    return Group(table, *(plain_text(text, style="dim") for text in said))
+    return Group(terminal_table(table, widths[:shown]),
+                 *(plain_text(text, style="dim") for text in texts))
 
 
-def _width(sheet: Sheet, place: int) -> int:
-    """What has a number stays whole; other texts and a heading may wrap, a word of them never."""
-    parts = sheet.headings[place].split()
-    for text in (line.texts[place] for _, group in sheet.groups for line in group):
+def terminal_table(table: Table, widths: Sequence[int | None], title: str = "") -> RichTable:
+    """The first columns of a table, without caption and notes.
+
+    Args:
+        table: what to show.
+        widths: one per column shown, in characters; None leaves it to the terminal.
+        title: above it.
+    """
+    grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=0, title_justify="left",
+                     title=plain_text(title) if title else None)
+    for place, (heading, width) in enumerate(zip(table.headings, widths, strict=False)):
+        grid.add_column(plain_text(heading), width=width,
+                        justify="left" if place in table.words else "right")
+    for heading, group in table.groups:
+        if heading:
+            grid.add_section()
+            grid.add_row(plain_text(heading, style="italic"))
+        for line in group:
+            styles = ["bold" if place in line.bold else "" for place in range(len(widths))]
+            grid.add_row(*map(plain_text, line.texts[:len(widths)], styles))
+    return grid
+
+
+def _width(table: Table, place: int) -> int:
+    """The least width: texts with numbers stay whole, others and headings wrap between words."""
+    parts = table.headings[place].split()
+    for text in (line.texts[place] for _, group in table.groups for line in group):
         parts += [text] if any(map(str.isdigit, text)) else text.split()
     # a group's title stands in the first column
-    titles = [min(len(title), _TITLE) for title, _ in sheet.groups] if place == 0 else []
+    titles = [min(len(title), _TITLE) for title, _ in table.groups] if place == 0 else []
     return max([*map(len, parts), *titles], default=0)

@@ -1,4 +1,4 @@
-"""A sheet as LaTeX: booktabs rules, siunitx columns, every text escaped."""
+"""A table as LaTeX: booktabs rules, siunitx columns, every text escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from ftlab.reports.sheet import NONE, Line, Quantity, Sheet
+from ftlab.reports.table import NONE, Line, Quantity, Table
 from ftlab.visible import visible
 
 _LATEX = {
@@ -42,29 +42,29 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in visible(" ".join(text.split())))
 
 
-def latex(sheet: Sheet) -> str:
+def latex(table: Table) -> str:
     r"""A table for `\usepackage{booktabs, graphicx, siunitx}` (and `[T1]{fontenc}` for straight quotes).
 
     It is set smaller where it is wider than the line, as papers do. Columns that would make it
     unreadable so stand in further panels below, each with the names again, and panels that one
     page does not hold in a continued table.
     """
-    columns = [_Column(heading, [line.texts[place] for _, group in sheet.groups for line in group],
-                       place) for place, heading in enumerate(sheet.headings)]
+    columns = [_Column(heading, [line.texts[place] for _, group in table.groups for line in group],
+                       place) for place, heading in enumerate(table.headings)]
     panels = _panels(columns)
-    height = 3 + sum(2 + len(group) for _, group in sheet.groups)
+    height = 3 + sum(2 + len(group) for _, group in table.groups)
     most = max(1, _LINES // height)
     lines = ["% needs \\usepackage{booktabs, graphicx, siunitx}; written by ftlab table"]
     for begin in range(0, len(panels), most):
         lines += [r"\begin{table}", r"\centering\emergencystretch=3em", _SETUP]
         lines.append(r"\addtocounter{table}{-1}\caption{Continued.}" if begin else
-                     rf"\caption{{{_breakable(sheet.caption)}}}")
+                     rf"\caption{{{_breakable(table.caption)}}}")
         for number, panel in enumerate(panels[begin : begin + most]):
             lines += [r"\par\medskip"] * (number > 0)
-            first, *rest = _tabular(sheet, panel)
+            first, *rest = _tabular(table, panel)
             lines += [rf"\sbox0{{{first}", *rest, "}",
                       r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"]
-        lines += [*(_below(sheet) if begin + most >= len(panels) else []), r"\end{table}"]
+        lines += [*(_below(table) if begin + most >= len(panels) else []), r"\end{table}"]
     if any(letter.isalpha() and ord(letter) > _LATIN for letter in "".join(lines)):
         lines.insert(1, "% has letters beyond Latin: lualatex or xelatex, with a font that has them")
     return "\n".join(lines) + "\n"
@@ -80,14 +80,14 @@ def _panels(columns: Sequence[_Column]) -> list[list[_Column]]:
             ] or [[names]]
 
 
-def _tabular(sheet: Sheet, columns: Sequence[_Column]) -> list[str]:
+def _tabular(table: Table, columns: Sequence[_Column]) -> list[str]:
     lines = [
         rf"\begin{{tabular}}{{{''.join(column.kind for column in columns)}}}",
         r"\toprule",
         " & ".join(column.heading() for column in columns) + r" \\",
     ]
     span = sum(column.span for column in columns)
-    for title, group in sheet.groups:
+    for title, group in table.groups:
         lines.append(r"\midrule")
         if title:
             lines.append(rf"\multicolumn{{{span}}}{{l}}{{\emph{{{escape_latex(title)}}}}} \\")
@@ -102,15 +102,15 @@ def _breakable(text: str) -> str:
     return " ".join(words)
 
 
-def _below(sheet: Sheet) -> list[str]:
-    """What a reader should know, and the footnotes."""
-    said = [rf"\emph{{{escape_latex(term)}:}} {_breakable(text)}" for term, text in sheet.about]
-    said += [f"{{[}}{number}{{]}} {_breakable(note)}"
-             for number, note in enumerate(sheet.notes, 1)]
-    if not said:
+def _below(table: Table) -> list[str]:
+    """Explanations and footnotes."""
+    texts = [rf"\emph{{{escape_latex(term)}:}} {_breakable(text)}" for term, text in table.about]
+    texts += [f"{{[}}{number}{{]}} {_breakable(note)}"
+             for number, note in enumerate(table.notes, 1)]
+    if not texts:
         return []
     return [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
-            "\\par\n".join(said), r"\end{minipage}"]
+            "\\par\n".join(texts), r"\end{minipage}"]
 
 
 def _line(line: Line, columns: Sequence[_Column]) -> str:

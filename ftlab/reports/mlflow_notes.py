@@ -1,4 +1,4 @@
-"""What MLflow's UI says of a study and of each of its cells, in Markdown."""
+"""Descriptions of a study and of its cells for MLflow's UI, in Markdown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.formats import escape_markdown, markdown
-from ftlab.reports.sheet import Line, Sheet
-from ftlab.reports.table import Report
+from ftlab.reports.study_files import Report
+from ftlab.reports.table import Line, Table
 from ftlab.tracking.mlflow_values import LONGEST_TAG
 
 MARK = "► "
@@ -22,7 +22,7 @@ def describe_cell(report: Report, row: CellSummary) -> str:
     data set, or its line alone.
     """
     number = report.rows.index(row)
-    groups, own, seen = report.sheet.groups, 0, 0
+    groups, own, seen = report.table.groups, 0, 0
     for place, (_, lines) in enumerate(groups):
         if seen <= number < seen + len(lines):
             own, number = place, number - seen
@@ -34,7 +34,7 @@ def describe_cell(report: Report, row: CellSummary) -> str:
     alone = (title, (line,))
     return _first_that_fits(
         [[*groups[:own], marked, *groups[own + 1 :]], [marked], [alone]],
-        lambda kept: "\n\n".join([_standing(report, row), _table(report.sheet, kept), _CELL]),
+        lambda kept: "\n\n".join([_standing(report, row), _table(report.table, kept), _CELL]),
     )
 
 
@@ -43,11 +43,11 @@ def describe_study(report: Report, question: str) -> str:
 
     Of a study whose table is longer than MLflow keeps, as many groups as fit.
     """
-    groups = report.sheet.groups
+    groups = report.table.groups
     begin = f"{escape_markdown(question)}\n\n" if question else ""
     return _first_that_fits(
         [groups[:count] for count in range(len(groups), 0, -1)] + [[]],
-        lambda kept: begin + _table(report.sheet, kept) + "\n" + _study(report.study),
+        lambda kept: begin + _table(report.table, kept) + "\n" + _study(report.study),
     )
 
 
@@ -93,10 +93,10 @@ def _standing(report: Report, row: CellSummary) -> str:
     return f"**Rank {row.rank} of {len(rivals)}** by {metric}, {where}."
 
 
-def _table(sheet: Sheet, groups: Sequence[tuple[str, tuple[Line, ...]]]) -> str:
-    left = len(sheet.groups) - len(groups)
-    lines = markdown(replace(sheet, groups=tuple(groups))).splitlines()
+def _table(table: Table, groups: Sequence[tuple[str, tuple[Line, ...]]]) -> str:
+    left = len(table.groups) - len(groups)
+    lines = markdown(replace(table, groups=tuple(groups))).splitlines()
     # MLflow's tables have no space between columns.
     text = "".join(f"{line if _RULE.match(line) else _CELL_END.sub(_SPACE, line)}\n" for line in lines)
-    without = f"\n{left} of {len(sheet.groups)} tables are not shown here, for room.\n"
+    without = f"\n{left} of {len(table.groups)} tables are not shown here, for room.\n"
     return text + (without if left else "")

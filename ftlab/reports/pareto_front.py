@@ -8,14 +8,14 @@ from itertools import groupby
 from typing import Any
 
 from ftlab.reports.metric_text import digits
-from ftlab.reports.sheet import NONE, Line, Sheet
+from ftlab.reports.table import NONE, Column, Table, group_title, tabulate
 from ftlab.reports.trial_scores import CellTrials
 from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.records import CellKey, TrialRecord
 
 
 def dominates(one: Sequence[float], other: Sequence[float], higher_is_better: Sequence[bool]) -> bool:
-    """Whether `one` is nowhere worse than `other`, and somewhere better."""
+    """True where `one` is nowhere worse than `other`, and somewhere better."""
     gains = [a - b if higher else b - a
              for a, b, higher in zip(one, other, higher_is_better, strict=True)]
     return min(gains) >= 0 and max(gains) > 0
@@ -87,7 +87,7 @@ def _of_cell(
 
 
 def layout(title: str, found: Sequence[Point], objectives: Sequence[str],
-           searched: Mapping[str, Sequence[str]]) -> Sheet:
+           searched: Mapping[str, Sequence[str]]) -> Table:
     """The table: the trials on the front of their technique, those on the common front in bold.
 
     Args:
@@ -96,31 +96,25 @@ def layout(title: str, found: Sequence[Point], objectives: Sequence[str],
         objectives: of the sweep.
         searched: by technique, its hyperparameters, to show each trial's setting.
     """
-    writers = [digits(name, [point.values[n] for point in found])
-               for n, name in enumerate(objectives)]
+    def objective(n: int, name: str) -> Column[Point]:
+        number = digits(name, [point.values[n] for point in found])
 
-    def text(n: int, value: float) -> str:
-        whole = objectives[n].startswith("cost/") and value == int(value)
-        return f"{value:,.0f}" if whole else writers[n](value)
+        def text(point: Point) -> str:
+            value = point.values[n]
+            whole = name.startswith("cost/") and value == int(value)
+            return f"{value:,.0f}" if whole else number(value)
 
-    def line(point: Point) -> Line:
-        values = (text(n, value) for n, value in enumerate(point.values))
-        texts = (point.key.technique, *values, str(point.trial.number),
-                 _setting(point, searched))
-        return Line(texts, frozenset({1} if point.overall else ()))
+        return Column(f"{name}{', %' * is_percent(name)}", text, lambda point: not n and point.overall)
 
-    groups = [(f"{dataset} from {backbone}", tuple(map(line, members)))
-              for (backbone, dataset), members in groupby(
-                  (point for point in found if point.leads), key=lambda point: point.group)]
-    return Sheet(
-        headings=("technique", *(f"{name}{', %' * is_percent(name)}" for name in objectives),
-                  "trial", "setting"),
-        groups=tuple(groups) if len(groups) > 1 else (("", groups[0][1] if groups else ()),),
-        notes=(),
+    return tabulate(
+        [point for point in found if point.leads],
+        [*(objective(n, name) for n, name in enumerate(objectives)),
+         Column("trial", lambda point: str(point.trial.number)),
+         Column("setting", lambda point: _setting(point, searched))],
+        name=lambda point: point.key.technique, title=lambda point: group_title(point.group),
         caption=f"{title} Pareto fronts: complete trials that no other trial of their technique "
                 f"beats in one of {', '.join(objectives)} without losing in another. Bold: nor "
-                "any trial of another technique of their backbone and data set.",
-    )
+                "any trial of another technique of their backbone and data set.")
 
 
 def _setting(point: Point, searched: Mapping[str, Sequence[str]]) -> str:
@@ -130,7 +124,7 @@ def _setting(point: Point, searched: Mapping[str, Sequence[str]]) -> str:
 
 
 def _values(point: Point, searched: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """What was searched, as the store has it."""
+    """The searched hyperparameters of a trial, as the store has them."""
     technique, params = point.key.technique, point.trial.params
     return {name: params[f"{technique}.{name}"] for name in searched.get(technique, ())
             if f"{technique}.{name}" in params}

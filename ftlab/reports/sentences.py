@@ -1,4 +1,4 @@
-"""What the tests allow to say, as sentences."""
+"""The claims that the tests support, as sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEW_SEEDS = ("with fewer than three seeds in common it is these trained models t
 
 
 def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
-    """What is in bold, and by which test, family, correction and n."""
+    """Explain the bold numbers: test, family, correction and n."""
     best = f"The best{'' if higher_is_better else ' (lowest)'} mean of its backbone and data set"
     decided = [pair.decides for comparison in comparisons for pair in comparison.pairs.values()
                if pair.decides is not None]
@@ -43,7 +43,7 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
 
 
 def ties(comparisons: Sequence[Comparison]) -> str:
-    """Which techniques share the best mean, exactly; empty where none do."""
+    """Name techniques that share the best mean, exactly; empty where none do."""
     said = []
     for comparison in comparisons:
         first = [name for name, mean in comparison.means.items()

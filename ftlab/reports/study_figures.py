@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftlab.reports.figures import all_figures
-from ftlab.reports.study_results import gather, read
+from ftlab.reports.study_results import read
 from ftlab.studies.study import Study
 from ftlab.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
 class WrittenFigures:
-    """What was drawn.
+    """The figures written.
 
     Attributes:
         paths: files written, in a fixed order.
@@ -39,8 +39,7 @@ def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "r
         InputError: nothing of the study is tracked, or there is no figure of a name.
     """
     tracker = Tracker(tracking_uri)
-    source = read(study, tracker)
-    evidence, _ = gather(source, source.upwards)
+    evidence = read(study, tracker).compared()
     folder = Path(results) / study.name / "figures"
     paths = all_figures.write(evidence, folder, only)
     captions = {each.name: each.caption for each in all_figures.drawn(evidence, only)}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftlab.reports.comparison import Comparison
 from ftlab.reports.csv_files import write_file
+from ftlab.reports.default_columns import default_table
 from ftlab.reports.diagnoses.run_histories import diagnose, observe
-from ftlab.reports.evidence import Evidence
-from ftlab.reports.formats import page as table_page
+from ftlab.reports.formats import html_lines
 from ftlab.reports.page.costs import costs
 from ftlab.reports.page.diagnoses import findings
 from ftlab.reports.page.document import document
@@ -17,8 +16,7 @@ from ftlab.reports.page.markup import Markup, tag
 from ftlab.reports.page.plots import plots
 from ftlab.reports.page.provenance import again, origin
 from ftlab.reports.page.summary import head, tests
-from ftlab.reports.sheet import Sheet, layout
-from ftlab.reports.study_results import gather, read
+from ftlab.reports.study_results import StudyResults, read
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
 from ftlab.tracking.tracker import Tracker
@@ -42,27 +40,22 @@ def report(study: Study, tracking_uri: str | None = None, results: str | Path = 
         InputError: nothing of the study is tracked, no run has the metric, or the file cannot be
             written.
     """
-    tracker = Tracker(tracking_uri)
-    source = read(study, tracker)
-    evidence, comparisons = gather(source, source.upwards)
-    html = render(study, evidence, comparisons, command or ("ftlab", "run", f"{study.name}.yaml"))
+    tracker = Tracker(tracking_uri)  # figures show the study's sweeps
+    stored = read(study, tracker).compared()
+    html = render(study, stored, command or ("ftlab", "run", f"{study.name}.yaml"))
     tracker.close()
     path = Path(results) / study.name / "report.html" if out is None else Path(out)
     return write_file(path, html)
 
 
-def render(study: Study, evidence: Evidence, comparisons: Sequence[Comparison],
-           command: Sequence[str]) -> str:
+def render(study: Study, evidence: StudyResults, command: Sequence[str]) -> str:
     """The page's HTML."""
-    observed = observe(evidence, comparisons, evidence.named(study.select_by),
-                       evidence.upwards(study.select_by))
-    sheet = layout(study.name, evidence.rows, evidence.metric, comparisons,
-                   evidence.higher_is_better)
+    observed = observe(evidence, evidence.named(study.select_by), evidence.upwards(study.select_by))
     said = provenance.collect(study.name, study.question, evidence.records.values())
-    drawn, figures = plots(evidence)
     parts = {
-        "Table": (_table(sheet), tests(comparisons)),
-        "Figures": (drawn,),
+        "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(evidence)))), class_="scroll")),
+                  tests(evidence.comparisons)),
+        "Figures": (plots(evidence),),
         "Diagnoses": (findings(diagnose(observed), observed.curves),),
         "Costs": (costs(evidence),),
         "Provenance": (origin(study, said),),
@@ -72,11 +65,6 @@ def render(study: Study, evidence: Evidence, comparisons: Sequence[Comparison],
     links = [tag("a", title, href=f"#{title.lower()}") for title in shown]
     sections = [tag("section", tag("h2", title), *contents, id=title.lower())
                 for title, contents in shown.items()]
-    top = head(evidence, comparisons, study.seeds, study.select_by)
-    return document(f"{study.name}: ftlab report", [top, tag("nav", *links), *sections], figures)
+    top = head(evidence, study.seeds, study.select_by)
+    return document(f"{study.name}: ftlab report", [top, tag("nav", *links), *sections])
 
-
-def _table(sheet: Sheet) -> Markup:
-    """The sheet as `formats.page` writes it, without the page around it."""
-    body = table_page(sheet).partition("<body>")[2].partition("</body>")[0]
-    return Markup(f'<div class="scroll">{body.strip()}</div>')

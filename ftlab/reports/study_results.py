@@ -1,20 +1,24 @@
-"""One study as the store has it: what tables, figures, page and diagnoses are made of."""
+"""One study as the store has it: the source of tables, figures, page and diagnoses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ftlab.errors import InputError
-from ftlab.reports.cell_summary import build as build_rows
+from ftlab.reports.cell_metric import Contributions, predictions
+from ftlab.reports.cell_summary import CellSummary, build
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.evidence import Contributions, Evidence, merged, recorded, upwards
+from ftlab.reports.metric_record import merged, recorded, upwards
 from ftlab.studies.study import Study
 from ftlab.studies.study_tasks import StudyTasks
+from ftlab.tracking.artifacts import DamagedArtifact
 from ftlab.tracking.metric_facts import Record, lookup, named
-from ftlab.tracking.records import CellKey, CellRecord
+from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -23,55 +27,81 @@ if TYPE_CHECKING:
 
     from ftlab.tasks.base import Task
 
+logger = logging.getLogger("ftlab.reports")
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class StudyResults:
-    """One study, as the store has it.
+    """A study's cells; compared by its own metric after `compared`.
 
     Attributes:
         study: its name.
-        report: its metric.
+        metric: the one compared, with its split.
         keys: its cells, in its order.
         records: of those that the store has.
         tasks: by data set.
-        groups: names of data sets by group.
-        tracker: where the predictions are; None leaves them unread.
+        data_groups: names of data sets by group.
+        tracker: where curves and predictions are; None leaves them unread.
         question: the study's.
         baseline: the technique that the others are compared with; empty for none.
+        higher_is_better: of the metric.
+        rows: the table's, from `compared`.
+        comparisons: of the cells of each backbone and data set, from `compared`.
     """
 
     study: str
-    report: str
+    metric: str
     keys: Sequence[CellKey]
     records: Mapping[CellKey, CellRecord]
     tasks: Mapping[str, Task]
-    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    data_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tracker: Tracker | None = None
     question: str = ""
     baseline: str = ""
+    higher_is_better: bool = True
+    rows: tuple[CellSummary, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
-    def datasets(self) -> list[str]:
-        """In the study's order."""
-        return list(dict.fromkeys(key.dataset for key in self.keys))
+    def compared(self) -> StudyResults:
+        """The same results with rows and comparisons by the study's metric.
 
-    @property
-    def upwards(self) -> bool:
-        """Whether more of the study's metric is better, on its first data set."""
-        return upwards(self.report, self.datasets[0], self.facts, self.tasks)
+        Raises:
+            InputError: runs are finished, and none has the metric.
+        """
+        records, metric = list(self.records.values()), self.named(self.metric)
+        rows, comparisons = compared(
+            build(self.keys, records, metric, self.higher_is_better), records, metric,
+            self.higher_is_better, self.tracker,
+            self.contributions, self.baseline)
+        return replace(self, metric=metric, rows=tuple(rows), comparisons=tuple(comparisons))
 
     @cached_property
     def facts(self) -> dict[str, Record]:
         """Facts about metrics by data set."""
         return recorded(self.records.values())
 
+    def named(self, metric: str) -> str:
+        """The metric's name, with the facts that the store holds of it."""
+        return named(metric, merged(self.facts))
+
+    def upwards(self, metric: str) -> bool:
+        """Look up whether more of a metric is better, on the first data set."""
+        return upwards(metric, self.keys[0].dataset, self.facts, self.tasks)
+
     @property
     def contributions(self) -> dict[str, Contributions]:
         """What examples add to metrics, by data set; a task is built once there are predictions."""
         return {name: partial(_contributions, self.tasks, name) for name in self.tasks}
 
-    def higher_is_better(self, dataset: str, metric: str) -> bool | None:
-        """The metric's direction on a data set; None for costs and what its task does not have."""
+    @property
+    def datasets(self) -> list[str]:
+        """In the study's order."""
+        return list(dict.fromkeys(key.dataset for key in self.keys))
+
+    def direction(self, dataset: str, metric: str) -> bool | None:
+        """True where more of a metric is better; None for costs and metrics that the task lacks."""
         if metric.startswith("cost/"):
             return None
         record = self.facts.get(dataset, {})
@@ -81,6 +111,60 @@ class StudyResults:
             return upwards(metric, dataset, self.facts, self.tasks)
         except InputError:  # another data set's task has it; here its column stays empty
             return None
+
+    @property
+    def techniques(self) -> list[str]:
+        """By name, in the study's order: what `colours.styles` wants."""
+        return list(dict.fromkeys(row.key.technique for row in self.rows))
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """Backbones and data sets, in the table's order."""
+        return list(dict.fromkeys(row.group for row in self.rows))
+
+    def runs(self, key: CellKey) -> tuple[RunRecord, ...]:
+        """A cell's finished runs, by seed."""
+        return self.records[key].finished if key in self.records else ()
+
+    def values(self, key: CellKey, metric: str) -> dict[int, float]:
+        """A metric of a cell's finished runs by seed; what is missing or not finite is left out."""
+        return {run.seed: run.metrics[metric] for run in self.runs(key)
+                if math.isfinite(run.metrics.get(metric, math.nan))}
+
+    def class_counts(self, group: tuple[str, str]) -> dict[str, int]:
+        """Training examples of each class of a backbone's data set; empty where none is known."""
+        def read() -> dict[str, int]:
+            keys = [row.key for row in self.rows if row.group == group]
+            run = next((run for key in keys for run in self.runs(key)), None)
+            if run is None or self.tracker is None:
+                return {}
+            return dict(self.tracker.data_sets(run.run_id).get("train", {}).get("classes", {}))
+
+        return self._once((group, "class counts"), read)
+
+    def predictions(self, run: RunRecord, split: str = "test") -> dict[str, list[Any]] | None:
+        """Prediction records by column, read once; None for damaged ones too, after a warning."""
+        def read() -> dict[str, list[Any]] | None:
+            try:
+                return None if self.tracker is None else predictions(self.tracker, run, split)
+            except DamagedArtifact as error:
+                logger.warning("%s; figures and diagnoses go without it", error.what)
+                return None
+
+        return self._once((run.run_id, split), read)
+
+    def history(self, run: RunRecord, metric: str) -> list[tuple[int, float]]:
+        """A metric over the steps as (step, value), read once."""
+        def read() -> list[tuple[int, float]]:
+            return [] if self.tracker is None else self.tracker.history(run.run_id, metric)
+
+        return self._once((run.run_id, metric, "history"), read)
+
+    def _once(self, key: object, read: Callable[[], T]) -> T:
+        if key not in self._read:
+            self._read[key] = read()
+        value: T = self._read[key]
+        return value
 
 
 def _contributions(tasks: Mapping[str, Task], dataset: str, metric: str,
@@ -101,29 +185,11 @@ def read(study: Study, tracker: Tracker) -> StudyResults:
     keys = [cell.key for cell in study.cells]
     wanted = set(keys)
     stored = tracker.cells(study.name)
-    records = {each.key: each for each in stored if each.key in wanted}
+    records = {record.key: record for record in stored if record.key in wanted}
     if stored and not records:  # else all that ran would be shown as not run
         raise InputError(
             f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
             "give the --set that ftlab run had, or ftlab run these")
-    return StudyResults(study.name, study.report, keys, records, StudyTasks(study), study.groups, tracker,
-                  study.question, study.baseline)
-
-
-def gather(source: StudyResults, higher_is_better: bool) -> tuple[Evidence, list[Comparison]]:
-    """Compare a study's cells by its own metric.
-
-    Args:
-        source: from `read`, with a tracker.
-        higher_is_better: the metric's direction, `source.upwards`.
-
-    Raises:
-        InputError: runs are finished, and none has the metric.
-    """
-    assert source.tracker is not None  # curves and predictions are read from it
-    records, metric = list(source.records.values()), named(source.report, merged(source.facts))
-    rows, comparisons = compared(
-        build_rows(source.keys, records, metric, higher_is_better), records, metric,
-        higher_is_better, source.tracker, source.contributions, source.baseline)
-    return Evidence(source.study, source.question, metric, higher_is_better, tuple(rows),
-                    source.records, source.tasks, source.tracker), comparisons
+    results = StudyResults(study.name, study.report, keys, records, StudyTasks(study), study.groups,
+                           tracker, study.question, study.baseline)
+    return replace(results, higher_is_better=results.upwards(study.report))

@@ -13,9 +13,9 @@ from rich.console import Group
 from ftlab.reports import formats
 from ftlab.reports.columns import grid, parse
 from ftlab.reports.csv_files import write_file
-from ftlab.reports.sheet import Sheet
+from ftlab.reports.study_files import Report, formatted, write
 from ftlab.reports.study_results import read
-from ftlab.reports.table import Report, formatted, write
+from ftlab.reports.table import Table
 from ftlab.reports.to_mlflow import publish
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
@@ -36,23 +36,11 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     Raises:
         InputError: nothing of the study is tracked.
     """
-    tracker = Tracker(tracking_uri)
-    source = read(study, tracker)
-    records = list(source.records.values())
-    report = write(
-        study.name,
-        source.keys,
-        tracker,
-        Path(results),
-        provenance.collect(study.name, study.question, records),
-        metric=study.report,
-        higher_is_better=source.upwards,
-        tasks=source.tasks,
-        paper=study.paper,
-        groups=study.groups,
-        records=records,
-        baseline=study.baseline,
-    )
+    tracker = Tracker(tracking_uri)  # figures show the study's sweeps
+    stored = read(study, tracker)
+    records = list(stored.records.values())
+    report = write(stored, Path(results), provenance.collect(study.name, study.question, records),
+                   study.paper)
     recorded = write_file(Path(results) / study.name / FILE, record(study))
     report = replace(report, paths=(*report.paths, recorded))
     publish(report, tracker, study.question, records)
@@ -65,19 +53,19 @@ class ChosenTable:
     """A table with columns of one's choice, or of several studies.
 
     Attributes:
-        sheet: as text.
+        table: as text.
         paths: files written.
     """
 
-    sheet: Sheet
+    table: Table
     paths: tuple[Path, ...]
 
     def rich(self, room: int | None = None) -> Group:
         """For a terminal with room for so many characters in a line; None shows all columns."""
-        return formats.terminal(self.sheet, room)
+        return formats.terminal(self.table, room)
 
     def _repr_html_(self) -> str:
-        return formats.page(self.sheet)
+        return formats.page(self.table)
 
 
 def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str | None = None,
@@ -100,13 +88,13 @@ def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str 
     tracker = Tracker(tracking_uri)
     made = grid([read(study, tracker) for study in studies], chosen)
     tracker.close()
-    sheet = made.sheet()
+    table = made.table()
     names, lines = made.numbers()
     together = "+".join(dict.fromkeys(study.name for study in studies))
     folder = Path(results) / _short(together) / "tables"
-    files = formatted(_short(re.sub(r"[^\w.-]+", "_", ",".join(chosen))), sheet, names, lines)
+    files = formatted(_short(re.sub(r"[^\w.-]+", "_", ",".join(chosen))), table, names, lines)
     paths = tuple(write_file(folder / name, content) for name, content in files.items())
-    return ChosenTable(sheet, paths)
+    return ChosenTable(table, paths)
 
 
 DEFAULT_COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/peak_memory_bytes")

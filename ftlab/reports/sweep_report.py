@@ -19,7 +19,7 @@ from ftlab.tracking.tracker import Tracker
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep says.
+    """A sweep's results, and the files written.
 
     Attributes:
         rows: its cells, as numbers.
@@ -86,7 +86,7 @@ FILES = ("budget.md", "budget.csv", "budget.png", "front.md", "front.csv", "fron
 
 
 def title(sweep: Sweep) -> str:
-    """What was done, in one sentence."""
+    """The sweep in one sentence."""
     seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
     mean = ", a trial's score is their mean" if len(sweep.seeds) > 1 else ""
     return (f"Sweep {sweep.name} of study {sweep.study.name}: at most {sweep.trials} trials a cell, "
@@ -107,11 +107,10 @@ def contents(
         searched: by technique, the names of its hyperparameters.
         sentences: from `ranking`.
     """
-    sheet = budget_table.layout(said, rows, higher_is_better[0])
     above = "".join(f"{escape_markdown(sentence)}\n\n" for sentence in sentences)
     table = budget_table.lines(rows)
     files: dict[str, str | bytes | None] = {
-        "budget.md": above + markdown(sheet),
+        "budget.md": above + markdown(budget_table.layout(said, rows, higher_is_better[0])),
         "budget.csv": to_csv(list(table[0]), table),
         "budget.png": draw_budget(rows, higher_is_better[0]),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ftlab.reports.grid import TableBlock
+from ftlab.reports.grid import GridRow
 from ftlab.statistics.averages import Values, over_groups, over_tasks
 from ftlab.statistics.seed_summary import Summary
 from ftlab.tracking.metric_range import limits
@@ -32,15 +32,17 @@ def means(values: Mapping[str, Values], datasets: Sequence[str],
     """
     if len(datasets) < 2:
         return {}
-    each = {group: [values.get(name, {}) for name in members] for group, members in groups.items()}
-    found = {f"mean of {group}": over_tasks(tasks, limits(metric)) for group, tasks in each.items()}
+    by_group = {group: [values.get(name, {}) for name in members]
+                for group, members in groups.items()}
+    averages = {f"mean of {group}": over_tasks(tasks, limits(metric))
+                for group, tasks in by_group.items()}
     if groups:
-        found[GROUPS] = over_groups(list(each.values()), limits(metric))
-    return found | {TASKS: over_tasks([values.get(name, {}) for name in datasets], limits(metric))}
+        averages[GROUPS] = over_groups(list(by_group.values()), limits(metric))
+    return averages | {TASKS: over_tasks([values.get(name, {}) for name in datasets], limits(metric))}
 
 
 def rule(study: str, datasets: Sequence[str], groups: Mapping[str, Sequence[str]],
-         blocks: Sequence[TableBlock], higher_is_better: bool) -> str:
+         rows: Sequence[GridRow], higher_is_better: bool) -> str:
     """How the averages are made, and whether the two name different winners; empty for one task."""
     if len(datasets) < 2:
         return ""
@@ -48,18 +50,20 @@ def rule(study: str, datasets: Sequence[str], groups: Mapping[str, Sequence[str]
     text += (f" mean over tasks counts each of the {len(datasets)} data sets once, seed by seed; "
              "a technique without a complete cell on every one has none.")
     if groups:
-        listed = "; ".join(f"{group}: {', '.join(members)}" for group, members in groups.items())
-        text += f" The mean over groups counts each group once ({listed})."
-        for block in blocks:
-            first = [_best(block, column, higher_is_better) for column in (TASKS, GROUPS)]
-            if first[0] != first[1]:
-                text += (f" From {block.backbone} they disagree: best over tasks {first[0]}, "
-                         f"over groups {first[1]}.")
+        members = "; ".join(f"{group}: {', '.join(names)}" for group, names in groups.items())
+        text += f" The mean over groups counts each group once ({members})."
+        for backbone in dict.fromkeys(row.backbone for row in rows):
+            by_tasks, by_groups = (
+                _best([row for row in rows if row.backbone == backbone], column, higher_is_better)
+                for column in (TASKS, GROUPS))
+            if by_tasks != by_groups:
+                text += (f" From {backbone} they disagree: best over tasks {by_tasks}, "
+                         f"over groups {by_groups}.")
     return text + " Averages are not tested."
 
 
-def _best(block: TableBlock, column: str, higher_is_better: bool) -> str:
+def _best(rows: Sequence[GridRow], column: str, higher_is_better: bool) -> str:
     sign = 1 if higher_is_better else -1
-    found = {line.name: sign * entry.summary.mean for line in block.lines
-             if (entry := line.entries.get(column)) and math.isfinite(entry.summary.mean)}
-    return max(found, key=lambda name: found[name]) if found else ""
+    means = {row.technique: sign * entry.summary.mean for row in rows
+             if (entry := row.entries.get(column)) and math.isfinite(entry.summary.mean)}
+    return max(means, key=lambda name: means[name]) if means else ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ftlab.reports.colours import styles
 from ftlab.reports.formats import markdown_head, markdown_line
 from ftlab.reports.mlflow_notes import describe_cell, describe_study
-from ftlab.reports.table import Report
+from ftlab.reports.study_files import Report
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tags import COLOUR
 from ftlab.tracking.tracker import Tracker
@@ -32,7 +32,7 @@ def publish(
         question: the study's.
         records: of the cells, where they were read already; a large study takes seconds.
     """
-    lines = [line for _, group in report.sheet.groups for line in group]
+    lines = [line for _, group in report.table.groups for line in group]
     # one of them: a study may have thousands of cells, and its folder of results has all
     figure = next((path for path in report.paths if path.name == "scores.png"), None)
     look = styles(row.key.technique for row in report.rows)
@@ -44,7 +44,7 @@ def publish(
         if row.rank is not None or "rank" in stored[row.cell_id].metrics:
             rank = math.nan if row.rank is None else float(row.rank)
             tracker.set_metrics(row.cell_id, {"rank": rank})
-        text = "\n".join([*markdown_head(report.sheet), markdown_line(line)])
+        text = "\n".join([*markdown_head(report.table), markdown_line(line)])
         tracker.set_tags(
             row.cell_id,
             {

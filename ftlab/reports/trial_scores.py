@@ -1,4 +1,4 @@
-"""What a sweep's report says of each cell, as numbers: its trials, their scores, its budget curve."""
+"""The trials of each cell of a sweep: their scores, and the budget curve."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CellTrials:
 
     @property
     def scored(self) -> bool:
-        """Whether any trial gave a score."""
+        """True where any trial gave a score."""
         return any(score(trial, self.objectives[0]) is not None for trial in self.ended)
 
     def count(self, state: str) -> int:
@@ -69,7 +69,7 @@ class CellTrials:
 
 
 def score(trial: TrialRecord, name: str) -> float | None:
-    """What a trial gave: of a pruned one its best until then, a lower bound; of a failed one None."""
+    """A trial's score: of a pruned one its best until then, a lower bound; of a failed one None."""
     if trial.state not in ("COMPLETE", "PRUNED"):
         return None
     value = trial.metrics.get(objective(name), math.nan)

@@ -12,14 +12,15 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from scipy import stats
+from tracked_study import write
 
 from ftlab.backbones import cache_folder
 from ftlab.errors import InputError
 from ftlab.reports.columns import grid
 from ftlab.reports.comparison import Comparison
-from ftlab.reports.sheet import Sheet, layout
-from ftlab.reports.study_results import StudyResults, gather
-from ftlab.reports.table import write
+from ftlab.reports.default_columns import default_table
+from ftlab.reports.study_results import StudyResults
+from ftlab.reports.table import Table
 from ftlab.studies import run_process
 from ftlab.studies.check_cache import remembered
 from ftlab.tasks.classification import Classification
@@ -87,10 +88,10 @@ def source(kept: Kept) -> StudyResults:
                   {"bbc": Classification()}, tracker=tracker)
 
 
-def told(kept: Kept) -> tuple[Sheet, Comparison]:
+def told(kept: Kept) -> tuple[Table, Comparison]:
     """The table and the comparison that are made of what lies in the store now."""
-    evidence, (comparison,) = gather(source(kept), True)
-    return layout("small", evidence.rows, "test/accuracy", [comparison]), comparison
+    compared = source(kept).compared()
+    return default_table(compared), compared.comparisons[0]
 
 
 HARM: dict[str, Callable[[bytes], bytes]] = {
@@ -122,8 +123,8 @@ def test_a_damaged_one_is_named_and_its_pairs_are_decided_by_seeds_alone(
     assert after.notes == (f"lora on bbc from bert: {said}",)
     assert dict(after.about).get("Incomplete", "") == ""
     assert [line.texts[0] for line in after.groups[0][1]] == ["full", "probe", "lora [1]"]
-    assert grid([source(kept)], ["test/accuracy"]).sheet().notes == after.notes
-    assert grid([source(kept)], ["datasets"]).sheet().notes == after.notes
+    assert grid([source(kept)], ["test/accuracy"]).table().notes == after.notes
+    assert grid([source(kept)], ["datasets"]).table().notes == after.notes
 
 
 def test_one_that_is_gone_is_named_in_the_table_and_where_a_figure_wants_it(
@@ -132,7 +133,7 @@ def test_one_that_is_gone_is_named_in_the_table_and_where_a_figure_wants_it(
     kept.file.unlink()
     report = write("small", kept.keys, Tracker(kept.uri), tmp_path, {},
                    tasks={"bbc": Classification()})
-    assert "seed 1 (it is gone)" in report.sheet.notes[0]
+    assert "seed 1 (it is gone)" in report.table.notes[0]
     assert "seed 1 (it is gone)" in report.frame["note"][2]
     assert sorted(report.frame["rank"]) == [1, 2, 3]
     said = [record.getMessage() for record in caplog.records]

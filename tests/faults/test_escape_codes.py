@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 from tqdm import tqdm
 
@@ -22,7 +22,7 @@ from ftlab.reports.figures.labels import labels
 from ftlab.reports.formats import markdown, page, terminal
 from ftlab.reports.latex import latex
 from ftlab.reports.page.markup import text as html_text
-from ftlab.reports.sheet import Line, Sheet
+from ftlab.reports.table import Line, Table
 from ftlab.studies.display import Display
 from ftlab.terminal import Terminal
 from ftlab.visible import VisibleStream, visible
@@ -81,13 +81,13 @@ def on_terminal(renderable: object) -> str:
     return file.getvalue()
 
 
-def sheet(name: str) -> Sheet:
-    return Sheet(("technique", name), ((name, (Line((name, name), frozenset({1})),)),),
+def study_table(name: str) -> Table:
+    return Table(("technique", name), ((name, (Line((name, name), frozenset({1})),)),),
                  (name,), f"caption {name}", ((name, name),))
 
 
-def table(name: str) -> Table:
-    made = Table(title=name, caption=name)
+def table(name: str) -> RichTable:
+    made = RichTable(title=name, caption=name)
     made.add_column(name)
     made.add_row(name)
     made.add_row(Text(name))
@@ -98,7 +98,7 @@ SHOWN = {
     "text": lambda name: name,
     "rich text": Text,
     "table": table,
-    "study's table": lambda name: terminal(sheet(name)),
+    "study's table": lambda name: terminal(study_table(name)),
     "predictions": lambda name: Predictions({"id": [name], name: [name]}, {}, []).rich(),
 }
 
@@ -114,7 +114,7 @@ def test_terminal__shows_names_as_they_stand(make) -> None:
 @pytest.mark.parametrize("write", [markdown, page, latex, html_text], ids=lambda write: write.__name__)
 def test_files__show_names_as_they_stand(write) -> None:
     said = f"class {ALL}"
-    assert obeyed(write(said if write is html_text else sheet(said))) == set()
+    assert obeyed(write(said if write is html_text else study_table(said))) == set()
 
 
 def test_figures__label_what_is_there() -> None:

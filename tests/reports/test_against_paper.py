@@ -2,10 +2,10 @@ import math
 
 import pytest
 from scipy import stats
+from tracked_study import write
 
 from ftlab.reports.against_paper import beside, layout, lines, verdict
 from ftlab.reports.formats import markdown
-from ftlab.reports.table import write
 from ftlab.statistics.seed_summary import summarise
 from ftlab.studies.paper_numbers import PROTOCOL, Paper, PaperNumber
 from ftlab.tracking.metric_range import limits

@@ -4,8 +4,8 @@ import math
 
 import pytest
 from mlflow import MlflowClient
+from tracked_study import write
 
-from ftlab.reports.table import write
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
 
@@ -15,7 +15,7 @@ def test_table__no_finished_run(store, tmp_path):
     report = write("study", keys, store, tmp_path, {})
     text = (tmp_path / "study" / "table.md").read_text()
     assert "nothing was tested" in text and "**" not in text and report.sentences == []
-    assert "0 seeds" in report.sheet.caption
+    assert "0 seeds" in report.table.caption
 
 
 def test_table__one_seed_has_no_interval_and_no_test_over_seeds(store, tmp_path):
@@ -35,7 +35,7 @@ def test_table__unequal_seeds_are_tested_on_those_in_common(store, tmp_path):
     report = write("study", keys, store, tmp_path, {})
     (pair,) = report.comparisons[0].pairs.values()
     assert pair.decides is not None and pair.decides.seeds == 3
-    assert "over 3 to 4 seeds" in report.sheet.caption
+    assert "over 3 to 4 seeds" in report.table.caption
     assert [row.summary.n for row in report.rows] == [4, 3]
 
 
@@ -43,7 +43,7 @@ def test_table__ties_are_said(store, tmp_path):
     keys = [store.add("full", [0.9, 0.8]), store.add("lora", [0.8, 0.9]), store.add("x", [0.1, 0.1])]
     report = write("study", keys, store, tmp_path, {})
     assert [row.rank for row in report.rows] == [1, 1, 3]
-    assert dict(report.sheet.about)["Ties"] == "The same best mean: full and lora on bbc from minilm."
+    assert dict(report.table.about)["Ties"] == "The same best mean: full and lora on bbc from minilm."
 
 
 def test_table__two_runs_of_one_seed_count_once(tmp_path):

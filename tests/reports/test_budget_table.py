@@ -246,7 +246,7 @@ def colours_of(monkeypatch, make):
             kept.append(super().add_subplot(*args, **kwargs))
             return kept[-1]
 
-    monkeypatch.setattr("ftlab.reports.picture.Figure", Kept)
+    monkeypatch.setattr("ftlab.reports.figures.matplotlib_axes.Figure", Kept)
     make()
     return kept
 

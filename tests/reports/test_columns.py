@@ -14,8 +14,8 @@ from ftlab.reports.columns import grid, parse
 from ftlab.reports.csv_files import to_csv
 from ftlab.reports.formats import markdown, page, terminal
 from ftlab.reports.latex import latex
-from ftlab.reports.sheet import Line, Sheet
 from ftlab.reports.study_results import StudyResults
+from ftlab.reports.table import Line, Table
 from ftlab.statistics.averages import over_groups, over_tasks
 from ftlab.tasks.classification import Classification
 from tests.reports.conftest import Store
@@ -45,7 +45,7 @@ def numbers(made):
 
 def test_datasets__one_column_each_with_both_averages(store):
     made = grid([source(store, fill(store), groups=GROUPS)], parse("datasets"))
-    assert [c.name for c in made.columns] == [
+    assert list(made.columns) == [
         "sst2", "cola", "rte", "mean of single", "mean of pair", "mean over groups",
         "mean over tasks"]
     full, lora = numbers(made)
@@ -77,7 +77,7 @@ def test_datasets__an_incomplete_cell_is_in_no_average(store):
     assert probe["mean over tasks.mean"] == "" and float(probe["sst2.mean"]) == 0.99
     assert float(probe["cola.mean"]) == pytest.approx(0.985)
     assert "probe on sst2 from minilm: 1 of 2 seeds; 1 failed: oom" in probe["note"]
-    assert "probe [1]" in markdown(made.sheet()).replace("\\", "")
+    assert "probe [1]" in markdown(made.table()).replace("\\", "")
 
 
 def test_datasets__unequal_seeds_have_a_mean_and_no_spread():
@@ -111,7 +111,7 @@ def test_metrics__each_is_compared_in_its_own_direction(store):
     assert stands == {"full": ("1", "0", "0"), "lora": ("0", "1", "0")}
     terms = [term for term, _ in made.about]
     assert "Bold (test/accuracy)" in terms and "Bold (test/loss)" in terms
-    text = markdown(made.sheet()).replace("\\", "")
+    text = markdown(made.table()).replace("\\", "")
     assert "cost/latency_seconds, ms" in text and "| 12.00 |" in text
 
 
@@ -136,8 +136,8 @@ def test_studies__share_a_table_and_keep_apart(store):
     other = Store()
     twins = [other.rename(other.add("full", [0.5, 0.6], dataset="sst2"), study="second")]
     made = grid([source(store, keys), source(other, twins, "second")], parse("datasets"))
-    assert [(b.study, b.backbone) for b in made.blocks] == [("study", "minilm"), ("second", "minilm")]
-    assert [title for title, _ in made.sheet().groups] == [
+    assert list(dict.fromkeys((row.study, row.backbone) for row in made.rows)) == [("study", "minilm"), ("second", "minilm")]
+    assert [title for title, _ in made.table().groups] == [
         "study: from minilm", "second: from minilm"]
     last = numbers(made)[-1]
     assert (last["study"], last["sst2.mean"], last["cola.mean"]) == ("second", "0.55", "")
@@ -174,7 +174,7 @@ def test_grid__same_bytes_whatever_the_order_of_the_store(store):
         store.records[:] = [replace(r, runs=tuple(random.sample(r.runs, len(r.runs))))
                             for r in random.sample(store.records, len(store.records))]
         made = grid([source(store, keys, groups=GROUPS)], parse("datasets"))
-        sheet = made.sheet()
+        sheet = made.table()
         return markdown(sheet), latex(sheet), page(sheet), to_csv(*made.numbers())
 
     random.seed(0)
@@ -185,7 +185,7 @@ def test_grid__same_bytes_whatever_the_order_of_the_store(store):
 def test_terminal__names_the_columns_that_do_not_fit(store):
     made = grid([source(store, fill(store), groups=GROUPS)], parse("datasets"))
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal(made.sheet(), 80))
+    console.print(terminal(made.table(), 80))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     assert "but in the files" in text and "mean over tasks" in text.split("but in the files")[1]
@@ -194,7 +194,7 @@ def test_terminal__names_the_columns_that_do_not_fit(store):
 
 def test_terminal__a_text_wraps_where_a_number_stays_whole(store):
     line = Line(("full", "[92.97, 97.03]", "outside interval and tolerance"))
-    sheet = Sheet(("technique", "interval", "verdict"), (("", (line,)),), (), "Caption.")
+    sheet = Table(("technique", "interval", "verdict"), (("", (line,)),), (), "Caption.")
     console = Console(width=38, record=True, file=io.StringIO())
     console.print(terminal(sheet, 38))
     text = console.export_text()
@@ -211,7 +211,7 @@ def test_sheets__any_name_and_number_keeps_the_table_whole(technique, dataset, v
     store = Store()
     keys = [store.add(technique, values, ["<b>|&"], dataset=dataset),
             store.add(technique + "x", values, dataset=dataset)]
-    sheet = grid([source(store, keys)], parse("test/accuracy,cost/train_seconds")).sheet()
+    sheet = grid([source(store, keys)], parse("test/accuracy,cost/train_seconds")).table()
     rows = [line for line in markdown(sheet).splitlines() if line.startswith("|")]
     assert {row.replace("\\\\", "").replace("\\|", "").count("|") for row in rows} == {4}
     tex = latex(sheet)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ftlab.reports.latex import latex
-from ftlab.reports.sheet import NONE, Line, Quantity, Sheet
+from ftlab.reports.table import NONE, Line, Quantity, Table
 
 NASTY = r"""=cmd|' /C calc'!A0 <b>"x"</b> & 50% $x_1^2$ \input{/etc/passwd} [b] *c* ~# é ±"""
 FRAME = r"""\documentclass{article}
@@ -20,9 +20,9 @@ FRAME = r"""\documentclass{article}
 """
 
 
-def sheet(caption: str = "Study s: test/accuracy.", name: str = "x") -> Sheet:
+def sheet(caption: str = "Study s: test/accuracy.", name: str = "x") -> Table:
     """Every kind of cell that a table has."""
-    return Sheet(
+    return Table(
         ("technique", "test/accuracy, %: mean ± std (n)", "95% confidence interval",
          "training time, s", "test/mse"),
         (("bbc from minilm", (
@@ -52,11 +52,11 @@ def test_latex__numbers_are_aligned_and_bold_survives() -> None:
     assert re.search(r"\\emph\{Ties:\} a \\& b", text)
 
 
-def wide(columns: int, name: str = "lora", caption: str = "Study s: test/accuracy.") -> Sheet:
+def wide(columns: int, name: str = "lora", caption: str = "Study s: test/accuracy.") -> Table:
     """Seven techniques, and a column a data set."""
     lines = tuple(Line((f"{name}{n}", *(Quantity(f"{90 + n}.12", "0.82", "3"),) * columns))
                   for n in range(7))
-    return Sheet(("technique", *(f"data_set_{n}, %" for n in range(columns))),
+    return Table(("technique", *(f"data_set_{n}, %" for n in range(columns))),
                  ((f"bbc from {name}", lines),), (f"{name}0: 2 of 3 seeds",), caption,
                  (("Averages", f"{name} counts once."),))
 

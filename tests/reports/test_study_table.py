@@ -75,7 +75,7 @@ def test_table__columns_of_one_study_leave_its_table_alone(studies, tmp_path):
     assert (line["group"], line["verdict"]) == ("all", "inside the interval")
     made = chosen_table([study], "test/accuracy,cost/train_seconds", uri, tmp_path)
     assert {path.parent for path in made.paths} == {tmp_path / "first" / "tables"}
-    assert "cost/train_seconds, min" in made.sheet.headings and "11.7" in str(made.sheet.groups)
+    assert "cost/train_seconds, min" in made.table.headings and "11.7" in str(made.table.groups)
     assert before == {path: path.read_bytes() for path in before}
     with pytest.raises(InputError, match="test/loss: no finished run has it"):
         chosen_table([study], "test/loss", uri, tmp_path)

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 from scipy import stats
 from scipy.special import expit, logit
+from tracked_study import write
 
 from ftlab.errors import InputError
 from ftlab.reports.csv_files import write_file
 from ftlab.reports.metric_text import cost
-from ftlab.reports.table import write
 from ftlab.tracking.metric_range import is_percent
 
 FILES = {
@@ -194,7 +194,7 @@ def test_write__less_is_better_where_the_metric_says_so(store, tmp_path):
         assert f"**{bold} ± 0.10 (3)**" in (folder / "table.md").read_text()
         assert rf"\bfseries {bold} +- 0.10" in (folder / "table.tex").read_text()
         assert f"<strong>{bold}" in (folder / "table.html").read_text()
-        assert ("(lowest)" in dict(report.sheet.about)["Bold"]) != higher
+        assert ("(lowest)" in dict(report.table.about)["Bold"]) != higher
     pictures = [(tmp_path / name / "study/figures/scores.png").read_bytes()
                 for name in ("True", "False")]
     assert pictures[0] != pictures[1], "the figure says which way is better"

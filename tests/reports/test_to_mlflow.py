@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 from mlflow import MlflowClient
+from tracked_study import write
 
-from ftlab.reports.table import write
 from ftlab.reports.to_mlflow import publish
 from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.records import CellKey

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from simulated import study
 
+from ftlab.reports.cell_metric import CellMetric
 from ftlab.reports.comparison import compare
-from ftlab.reports.evidence import CellMetric
 from ftlab.statistics import paired
 from ftlab.statistics.multiple_testing import LEVEL, holm, pairs
 from ftlab.statistics.paired import over_examples, over_seeds, p_over_both

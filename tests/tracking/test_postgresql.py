@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 from postgresql_server import postgresql  # noqa: F401  a fixture
+from tracked_study import write
 
 from ftlab.reports.columns import grid, parse
+from ftlab.reports.study_files import formatted
 from ftlab.reports.study_results import StudyResults
-from ftlab.reports.table import formatted, write
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
@@ -74,7 +75,7 @@ def test_chosen_columns__the_same_bytes_as_from_sqlite(both):
         source = StudyResults("study", "test/accuracy", keys, records, {"bbc": Classification()}, {},
                         tracker)
         made = grid([source], parse("test/accuracy,val/accuracy,cost/train_seconds"))
-        return formatted("x", made.sheet(), *made.numbers())
+        return formatted("x", made.table(), *made.numbers())
 
     (one, other) = (every(*each) for each in both)
     assert one == other and len(one) == 4

@@ -1,4 +1,4 @@
-"""What a diagnosis looks at, and what it says: pure functions on what runs recorded."""
+"""The contract of diagnoses: pure functions on the records of runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RunHistory:
 
     @property
     def finished(self) -> bool:
-        """Whether its numbers count."""
+        """True where its numbers count."""
         return self.status == "FINISHED"
 
     def epochs(self, metric: str) -> list[float]:
@@ -122,13 +122,13 @@ class Diagnosis(ABC):
     """One thing that can go wrong, a file each. The room is walked: a new file is a new one."""
 
     title: ClassVar[str]
-    """What is wrong, in some words."""
+    """The problem, in some words."""
     rule: ClassVar[str]
     """When it is said, with the reason of the threshold; for readers of the report."""
 
     @abstractmethod
     def find(self, observed: StudyHistory) -> list[Finding]:
-        """What there is of it; nothing for healthy runs."""
+        """Find all cases of it; none in healthy runs."""
 
 
 def seeds_of(runs: Sequence[RunHistory]) -> tuple[int, ...]:
@@ -137,13 +137,13 @@ def seeds_of(runs: Sequence[RunHistory]) -> tuple[int, ...]:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Of the finite ones; nan where there is none."""
+    """The mean of the finite values; nan where there is none."""
     numbers = [value for value in values if math.isfinite(value)]
     return statistics.fmean(numbers) if numbers else math.nan
 
 
 def matters(metric: str, difference: float, value: float) -> bool:
-    """Whether a difference of a validation metric is more than its rounding.
+    """Say whether a difference of a validation metric is more than its rounding.
 
     Two hundredths of a share: the standard error of an accuracy of 0.9 over 225 examples. Of
     other metrics two hundredths of their value.

@@ -16,7 +16,7 @@ from ftlab.wording import listed
 
 BLOCK = "train/grad_norm/"
 VANISHED = 1e-4
-"""Of the largest block's norm: what is left where each of 13 blocks hands on less than half."""
+"""Share of the largest block's norm that is left where each of 13 blocks passes less than half."""
 EXPLODED = 100.0
 """A logged norm after the first epoch, in units of that epoch's largest."""
 
@@ -65,7 +65,7 @@ def _faint(run: RunHistory) -> list[str]:
 
 
 def _burst(run: RunHistory) -> str:
-    """What was seen; empty where nothing was."""
+    """Describe gradients that burst; empty where none did."""
     norms = run.steps("train/grad_norm")
     broken = [step for step, norm in norms if not math.isfinite(norm)]
     if broken:

@@ -1,4 +1,4 @@
-"""What runs took note of themselves."""
+"""Notes that runs wrote themselves."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ class Guess:
 
     @property
     def by_chance(self) -> bool:
-        """Whether chance explains what is right."""
+        """True where chance explains the right answers."""
         return not self._more_than(self.chance)
 
     @property
     def constant_as_good(self) -> bool:
-        """Whether always naming the most frequent class is as good."""
+        """True where always naming the most frequent class is as good."""
         return not self._more_than(self.largest)
 
     def _more_than(self, share: float) -> bool:

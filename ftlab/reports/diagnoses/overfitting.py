@@ -15,13 +15,13 @@ from ftlab.reports.diagnoses.base import (
 from ftlab.wording import listed
 
 GAP = 0.5
-"""Of the first epoch's training loss, which is about all there is to learn."""
+"""A share of the first epoch's training loss, which is about all there is to learn."""
 RISE = 1.2
 """Validation loss at the end, of its lowest."""
 
 
 class Overfitting(Diagnosis):
-    """What was learned is partly the training examples themselves."""
+    """The model has partly learned the training examples themselves."""
 
     title: ClassVar[str] = "Overfitting"
     rule: ClassVar[str] = (

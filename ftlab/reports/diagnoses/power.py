@@ -1,4 +1,4 @@
-"""Whether the seeds can tell what was seen, and about how many would."""
+"""Comparisons with too few seeds to decide, and about how many would do."""
 
 from __future__ import annotations
 

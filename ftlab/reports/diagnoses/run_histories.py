@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.base import CellHistory, Diagnosis, Finding, RunHistory, StudyHistory
-from ftlab.reports.evidence import Evidence
+from ftlab.reports.study_results import StudyResults
 from ftlab.studies.discover import members
 from ftlab.tracking.records import RunRecord
 
 CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "val/loss")
-"""What is read besides the metric that selects."""
+"""The curves that are read besides the metric that selects."""
 MOST_RUNS = 2000
 """Curves are read one by one, some milliseconds each; of more runs they are not."""
 
 
 def diagnose(observed: StudyHistory) -> dict[Diagnosis, list[Finding]]:
-    """What every diagnosis finds; the room is walked."""
+    """Run every diagnosis there is; the room is walked."""
     found: list[Diagnosis] = [made() for made in members(Diagnosis).values()]
     return {diagnosis: diagnosis.find(observed) for diagnosis in found}
 
 
-def observe(evidence: Evidence, comparisons: Sequence[Comparison], select_by: str,
+def observe(evidence: StudyResults, select_by: str,
             select_upwards: bool) -> StudyHistory:
     """Read what a study's runs recorded.
 
     Args:
         evidence: of the study.
-        comparisons: of its groups.
         select_by: the metric that chooses epochs.
         select_upwards: whether more of it is better.
     """
@@ -42,11 +40,11 @@ def observe(evidence: Evidence, comparisons: Sequence[Comparison], select_by: st
         named = task is not None and task.one_class
         cells.append(CellHistory(row.key, tuple(_course(evidence, run, wanted, named)
                                             for run in runs)))
-    return StudyHistory(tuple(cells), tuple(comparisons), evidence.metric, select_by, select_upwards,
+    return StudyHistory(tuple(cells), evidence.comparisons, evidence.metric, select_by, select_upwards,
                     bool(wanted))
 
 
-def _course(evidence: Evidence, run: RunRecord, wanted: Sequence[str], named: bool) -> RunHistory:
+def _course(evidence: StudyResults, run: RunRecord, wanted: Sequence[str], named: bool) -> RunHistory:
     names = [name for name in dict.fromkeys(wanted) if name in run.metrics]
     predictions = evidence.predictions(run) if named and run.status == "FINISHED" else None
     return RunHistory(run.seed, run.status, run.reason, run.metrics,

@@ -1,4 +1,4 @@
-"""Which costs changed, with a tolerance that says how exactly each can be measured."""
+"""Changes of costs beyond a tolerance, which follows how exactly each can be measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cells' metrics moved: one test a cell and metric, one correction over all."""
+"""Changes of the cells' metrics: one test per cell and metric, one correction over all."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MetricChange:
 
 
 def movements(old: ComparedStudy, new: ComparedStudy, metrics: Sequence[str]) -> list[MetricChange]:
-    """Of the cells that both have, in the order of the old.
+    """Test the cells that both have, in the order of the old.
 
     Args:
         old: one side.
@@ -112,7 +112,7 @@ def _movement(names: Names, metric: str, old: CellResult, new: CellResult, least
 
 
 def _lost(old: CellResult, new: CellResult, a: Mapping[int, float], b: Mapping[int, float]) -> str:
-    """What a side lacks that ran there: seeds of the other that failed, or gave no number."""
+    """Seeds that ran on both sides, and failed or gave no number on one."""
     def gone(there: Mapping[int, float], here: Mapping[int, float], cell: CellResult) -> list[int]:
         return [s for s in there if s not in here and cell.status.get(s, "MISSING") != "MISSING"]
 

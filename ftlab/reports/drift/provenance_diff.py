@@ -1,4 +1,4 @@
-"""What differs in how two studies came about: where to look for the reason of a drift."""
+"""Differences in how two studies came about: where to look for the reason of a drift."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unknown(old: ComparedStudy, new: ComparedStudy) -> list[str]:
 
 
 def fingerprints(side: Mapping[str, Any]) -> dict[str, str]:
-    """Of a `provenance.json`: fingerprints of data sets and backbones, by `data set bbc`."""
+    """Read from a `provenance.json`: fingerprints of data sets and backbones, by `data set bbc`."""
     return {f"{word} {name}": str(value)
             for word, axis in (("data set", "datasets"), ("backbone", "backbones"))
             for name, value in dict(side.get(axis, {})).items() if value}
@@ -50,7 +50,7 @@ def _settings(old: ComparedStudy, new: ComparedStudy) -> list[str]:
              "techniques": {names[2] for names in common}}
 
     def concerns(key: str) -> bool:
-        """Whether it is of what both sides have; names may hold dots."""
+        """True for settings of what both sides have; names may hold dots."""
         axis, _, rest = key.partition(".")
         return axis not in parts or any(rest.startswith(f"{name}.") for name in parts[axis])
 

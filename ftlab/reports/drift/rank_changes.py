@@ -31,7 +31,7 @@ class Swap:
 
     @property
     def significant(self) -> bool:
-        """Whether the old order and the new one are both beyond noise."""
+        """True where the old order and the new one are both beyond noise."""
         return self.p <= LEVEL
 
 

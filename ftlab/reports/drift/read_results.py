@@ -1,4 +1,4 @@
-"""What a result folder, a `runs.csv` or a store says of a study: the numbers, and where from."""
+"""Read a study's numbers and their provenance from a result folder, `runs.csv` or store."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.interchange import parse_json, read_bytes
-from ftlab.reports.evidence import merged, recorded
 from ftlab.reports.formats import unescape_csv
+from ftlab.reports.metric_record import merged, recorded
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
 from ftlab.studies.study_snapshot import FILE, settings

@@ -7,21 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ftlab.errors import InputError
 from ftlab.reports.csv_files import write_file
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
-from ftlab.reports.figures.matplotlib_axes import files, paper
+from ftlab.reports.figures.matplotlib_axes import files, paper, svg
 from ftlab.reports.formats import escape_markdown
+from ftlab.reports.study_results import StudyResults
 from ftlab.studies.discover import members
 from ftlab.wording import closest
 
 MOST_TECHNIQUES, MOST_GROUPS = 40, 20
-"""What a figure can show; of more techniques those with the best ranks, of groups the first."""
+"""The most that a figure shows: the techniques with the best ranks, the first groups."""
 CAPTIONS = "captions.md"
 
 
@@ -44,12 +43,12 @@ class DrawnFigure:
 
     drawing: Drawing
     data: pd.DataFrame
-    evidence: Evidence
+    evidence: StudyResults
     note: str
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         return self.drawing.name
 
     @property
@@ -67,12 +66,17 @@ class DrawnFigure:
         with paper():
             return files(self.drawing.draw(self.data, self.evidence))
 
-    def plot(self) -> dict[str, Any]:
-        """Plotly's `data` and `layout`, plain JSON."""
-        return self.drawing.plot(self.data, self.evidence)
+    def svg(self, width: float) -> str:
+        """An `<svg>` element for a page.
+
+        Args:
+            width: of the page, in inches; narrow ones have fewer axes side by side.
+        """
+        with paper(width):
+            return svg(self.drawing.draw(self.data, self.evidence), f"{self.name}-{width:g}")
 
 
-def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[DrawnFigure]:
+def drawn(evidence: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFigure]:
     """The figures that a study has something for, in their order.
 
     Args:
@@ -97,7 +101,7 @@ def drawn(evidence: Evidence, only: Sequence[str] = ()) -> Iterator[DrawnFigure]
                 yield DrawnFigure(drawing, data, shown, note)
 
 
-def write(evidence: Evidence, folder: Path, only: Sequence[str] = ()) -> list[Path]:
+def write(evidence: StudyResults, folder: Path, only: Sequence[str] = ()) -> list[Path]:
     """Write the figures and their captions; those that no longer apply go.
 
     Args:
@@ -131,7 +135,7 @@ def write(evidence: Evidence, folder: Path, only: Sequence[str] = ()) -> list[Pa
     return paths
 
 
-def _narrowed(evidence: Evidence) -> tuple[Evidence, str]:
+def _narrowed(evidence: StudyResults) -> tuple[StudyResults, str]:
     """As much as figures can show, and what is left out."""
     groups, names = evidence.groups[:MOST_GROUPS], evidence.techniques
     notes = []
@@ -149,6 +153,6 @@ def _narrowed(evidence: Evidence) -> tuple[Evidence, str]:
     return replace(evidence, rows=rows), " ".join(notes)
 
 
-def _best_rank(evidence: Evidence, name: str) -> float:
+def _best_rank(evidence: StudyResults, name: str) -> float:
     return min((row.rank for row in evidence.rows
                 if row.key.technique == name and row.rank is not None), default=math.inf)

@@ -1,4 +1,4 @@
-"""What each class gains or loses, the frequent ones first: whom does an imbalance hurt?"""
+"""Gain or loss of each class, the frequent ones first: whom does an imbalance hurt?"""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ftlab.reports.colours import Style, styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, labels
-from ftlab.reports.figures.matplotlib_axes import canvas, legend, names
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker
+from ftlab.reports.figures.matplotlib_axes import canvas, legend, names, narrow
 from ftlab.reports.figures.predictions import best, classes, confusions
+from ftlab.reports.study_results import StudyResults
 
 _SINGLE = 30  # classes up to which each has its line; beyond, ten bins of equally many classes
 _BINS = 10
@@ -33,7 +32,7 @@ class ClassEffect(Drawing):
     title: ClassVar[str] = "Effect on each class"
     order: ClassVar[int] = 50
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a group, technique and class (or bin of classes), the most frequent first.
 
         `recall`, `f1` and `gain` in percent, means over seeds; `low`, `high` of the gain over
@@ -47,7 +46,7 @@ class ClassEffect(Drawing):
                 found += _lines(evidence, group, known, counts)
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = parts(data, "group")
         lines, most = data["place"].max() + 1, data["technique"].nunique()
         height = 1.2 + lines * max(0.28, 0.06 * most + 0.1)
@@ -62,27 +61,7 @@ class ClassEffect(Drawing):
         legend(figure, {name: style for name, style in look.items() if name in shown})
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        panels = [(group, cells, kind) for group, cells in parts(data, "group")
-                  for kind in _PANELS]
-        look, shown = styles(evidence.techniques), set(data["technique"])
-        lines, most = int(data["place"].max()) + 1, data["technique"].nunique()
-        screen = PlotlyGrid([group_title(group) for group, _, _ in panels],
-                        int(20 + lines * max(26, 5 * most)), 3, least=170,
-                        legend=[name for name in look if name in shown])
-        for n, (_, cells, kind) in enumerate(panels):
-            screen.axis("x", n, _axis(kind, cells))
-            screen.axis("y", n, "", **categories(_labels(cells)))
-            for technique, own in _shifted(cells):
-                ends = {"type": "data", "symmetric": False, "width": 0, "thickness": 1,
-                        "array": (own["high"] - own["gain"]).tolist(),
-                        "arrayminus": (own["gain"] - own["low"]).tolist()}
-                screen.add(n, technique, type="scatter", mode="markers", x=own[kind].tolist(),
-                           y=own["at"].tolist(), marker=marker(look[technique], size=8),
-                           hovertemplate="%{x:.3g}", **({"error_x": ends} if kind == "gain" else {}))
-        return screen.done()
-
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         seeds = sorted(set(data["n"]))
         n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         binned = " Classes in bins of equally many, by frequency." if data["binned"].any() else ""
@@ -95,7 +74,7 @@ class ClassEffect(Drawing):
                 f"the highest seed.{binned}{most}")
 
 
-def _lines(evidence: Evidence, group: tuple[str, str], known: list[str],
+def _lines(evidence: StudyResults, group: tuple[str, str], known: list[str],
            counts: dict[str, int]) -> list[dict[str, Any]]:
     rows = best(evidence, group, _MOST)
     scores = {row.key.technique: {seed: _scores(matrix) for seed, matrix
@@ -179,7 +158,7 @@ def _shifted(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _panel(axes: Axes, cells: pd.DataFrame, kind: str, look: dict[str, Style]) -> None:
     lines = _labels(cells)
-    names(axes, lines, shown=kind == _PANELS[0])
+    names(axes, lines, shown=kind == _PANELS[0] or narrow(axes))
     for place in range(0, len(lines), 2):
         axes.axhspan(place - 0.5, place + 0.5, color="#f2f2f2", zorder=0, linewidth=0)
     if kind == "gain":

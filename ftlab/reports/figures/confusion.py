@@ -1,4 +1,4 @@
-"""Which class is taken for which, for each technique."""
+"""Confusion matrices of each technique."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of
 from ftlab.reports.figures.labels import group_title, labels
 from ftlab.reports.figures.matplotlib_axes import canvas, ink, leftmost
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, shades, text
 from ftlab.reports.figures.predictions import best, classes, confusions
+from ftlab.reports.study_results import StudyResults
 
 _NUMBERED, _NAMED = 12, 30  # classes up to which each cell has its number, and each class its name
 _MOST = 12  # matrices of a group
@@ -29,7 +28,7 @@ class ConfusionMatrices(Drawing):
     title: ClassVar[str] = "Confusion matrices"
     order: ClassVar[int] = 60
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a group and technique: `classes`, `shares` (C, C) in percent, n seeds.
 
         Of more than twelve techniques those with the best means.
@@ -45,7 +44,7 @@ class ConfusionMatrices(Drawing):
                                   "classes": names, "shares": shares, "n": len(counts)})
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         largest = max(len(names) for names in data["classes"])
         side = min(2.6 + 0.16 * min(largest, _NAMED), 6.0)
         counts = data.groupby("group", sort=False)["technique"].size().tolist()
@@ -58,30 +57,7 @@ class ConfusionMatrices(Drawing):
                         aspect=30, pad=0.02)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        several = data["group"].nunique() > 1
-        largest = max(len(names) for names in data["classes"])
-        side = 170 + 10 * largest if largest <= _NAMED else 260
-        screen = PlotlyGrid([_heading(panel, several) for panel in lines_of(data)], side, 4,
-                        least=side - 60, need=14 * largest if largest <= _NAMED else 150, widest=int(1.2 * side),
-                        matrix=True)
-        for n, panel in enumerate(lines_of(data)):
-            called = [text(name) for name in _called(panel.classes)]
-            if len(called) > _NAMED:
-                called = []
-            places: dict[str, Any] = {"tickvals": list(range(len(called))), "ticktext": called}
-            screen.axis("x", n, "prediction", showgrid=False, **places)
-            screen.axis("y", n, "target", showgrid=False, autorange="reversed", **places)
-            if (unknown := np.isnan(panel.shares)).any():
-                screen.add(n, type="heatmap", z=np.where(unknown, 1.0, np.nan), showscale=False,
-                           colorscale=[[0, "#cccccc"], [1, "#cccccc"]], hoverinfo="skip")
-            screen.add(n, type="heatmap", z=np.round(panel.shares, 2), zmin=0, zmax=100,
-                       colorscale=shades("Blues"), showscale=False,
-                       texttemplate="%{z:.0f}" if len(panel.classes) <= _NUMBERED else "",
-                       hovertemplate="target %{y}, prediction %{x}: %{z:.1f}%<extra></extra>")
-        return screen.done()
-
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         seeds = sorted(set(data["n"]))
         n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         most = ""

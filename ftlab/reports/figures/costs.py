@@ -1,4 +1,4 @@
-"""What each technique costs, as bars."""
+"""The costs of each technique, as bars."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ftlab.reports.colours import styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import COSTS, Cost, group_title, labels, short
 from ftlab.reports.figures.matplotlib_axes import SPREAD, canvas, leftmost, names
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, logarithmic
+from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.seed_summary import summarise
 
 _HATCHES = {"o": "", "s": "//", "^": "..", "D": "xx", "v": "\\\\", "P": "++", "X": "oo"}
 
@@ -28,7 +28,7 @@ class Costs(Drawing):
     title: ClassVar[str] = "Costs"
     order: ClassVar[int] = 40
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a group, cost and technique: mean, low, high over seeds, n; nan where unknown.
 
         Techniques without a finished run are left out.
@@ -42,7 +42,7 @@ class Costs(Drawing):
                     found += lines
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "group", "of")
         most = max(len(lines) for _, lines in panels)
         counts = data.groupby("group", sort=False)["of"].nunique().tolist()
@@ -60,30 +60,7 @@ class Costs(Drawing):
             figure.suptitle(group_title(data["group"].iloc[0]), fontsize=10)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        panels = parts(data, "group", "of")
-        most = max(len(lines) for _, lines in panels)
-        look = styles(evidence.techniques)
-        several, units = data["group"].nunique() > 1, [_unit(str(of), data) for (_, of), _ in panels]
-        screen = PlotlyGrid([f"{title} ({group_title(group)})" if several else title
-                         for ((group, _), _), (title, _) in zip(panels, units, strict=True)],
-                        14 + 24 * most, 3)
-        for n, ((_, lines), (_, size)) in enumerate(zip(panels, units, strict=True)):
-            means = (lines["mean"] / size).tolist()
-            screen.axis("y", n, "", **categories(list(labels(lines["technique"]).values())))
-            low = _floor(means)
-            screen.axis("x", n, "", **(logarithmic([low, *means]) if low else {"rangemode": "tozero"}))
-            ends = {"type": "data", "symmetric": False, "width": 0, "thickness": 1,
-                    "array": ((lines["high"] - lines["mean"]) / size).tolist(),
-                    "arrayminus": ((lines["mean"] - lines["low"]) / size).tolist()}
-            screen.add(n, type="bar", orientation="h", x=[m - low if m else None for m in means],
-                       y=list(range(len(means))), text=[short(mean) for mean in means],
-                       textposition="auto", textangle=0, hoverinfo="text", base=low or None,
-                       **({"error_x": ends} if (lines["high"] > lines["low"]).any() else {}),
-                       marker={"color": [look[name].colour for name in lines["technique"]]})
-        return screen.done()
-
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         known = data[data["n"] > 0]
         counts = sorted(set(known["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -93,13 +70,13 @@ class Costs(Drawing):
                 "batch; -: not measured, or without meaning for what trains nothing.")
 
 
-def _line(evidence: Evidence, row: Any, cost: Cost) -> dict[str, Any]:
+def _line(evidence: StudyResults, row: Any, cost: Cost) -> dict[str, Any]:
     values = list(evidence.values(row.key, cost.metric).values())
     if cost.of_fit and row.trainable == 0:
         values = []
     n = len(values)
     return {"group": row.group, "of": cost.metric, "technique": row.key.technique, "n": n,
-            "mean": math.fsum(values) / n if n else math.nan,
+            "mean": summarise(values).mean,
             "low": min(values, default=math.nan), "high": max(values, default=math.nan)}
 
 
@@ -116,7 +93,7 @@ def _floor(means: list[float]) -> float:
     return float(10.0 ** math.floor(math.log10(min(known)) - 0.2))
 
 
-def _bars(axes: Axes, lines: pd.DataFrame, size: float, evidence: Evidence) -> None:
+def _bars(axes: Axes, lines: pd.DataFrame, size: float, evidence: StudyResults) -> None:
     look = styles(evidence.techniques)
     means = (lines["mean"] / size).tolist()
     low = _floor(means)

@@ -10,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftlab.reports.colours import styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
-from ftlab.reports.figures.labels import labels, metric_title
-from ftlab.reports.figures.matplotlib_axes import canvas
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, marker, text, whole
+from ftlab.reports.figures.labels import LONGEST, labels, metric_title
+from ftlab.reports.figures.matplotlib_axes import canvas, narrow
+from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.multiple_testing import LEVEL
 from ftlab.statistics.ranks import FEWEST, rank
 from ftlab.tracking.mlflow_values import shorten
@@ -30,7 +29,7 @@ class CriticalDifference(Drawing):
     title: ClassVar[str] = "Ranks over data sets"
     order: ClassVar[int] = 15
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a backbone and technique, best first.
 
         `rank`, `last` (place of the last that is not told from it), the critical `difference`,
@@ -40,41 +39,20 @@ class CriticalDifference(Drawing):
                  for line in _lines(evidence, backbone)]
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "backbone")
         most = max(len(lines) for _, lines in panels)
         bars = max(len(_bars(lines)) for _, lines in panels)
         height = 1.3 + _STEP * math.ceil(most / 2) + 0.14 * bars
         figure, all_axes = canvas([len(panels)], 1, 7.5, height)
+        if narrow(all_axes[0]):
+            figure.set_figheight(figure.get_figheight() + len(panels) * _STEP * most / 2)
         for axes, (backbone, lines) in zip(all_axes, panels, strict=True):
             _diagram(axes, lines, evidence)
             axes.set_title(_title(str(backbone), lines), pad=8)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        panels = parts(data, "backbone")
-        most = max(len(lines) for _, lines in panels)
-        look = styles(evidence.techniques)
-        screen = PlotlyGrid([_title(str(backbone), lines) for backbone, lines in panels],
-                        20 + 28 * most)
-        for n, (_, lines) in enumerate(panels):
-            called, far = labels(lines["technique"]), len(lines)
-            bars = _bars(lines)
-            screen.axis("x", n, "mean rank (1 is the best)", range=[0.8, far + 0.2], **whole([1, far]))
-            screen.axis("y", n, "", visible=True, showgrid=False, zeroline=False,
-                        tickvals=list(range(far)), range=[far - 0.4, -0.6],
-                        ticktext=[text(called[name]) for name in lines["technique"]])
-            for first, last in bars:
-                screen.add(n, type="scatter", mode="lines", hoverinfo="skip",
-                           x=[float(lines["rank"].iloc[place]) for place in (first, last)],
-                           y=[(first + last) / 2] * 2, line={"color": "#333333", "width": 4})
-            for place, line in enumerate(lines_of(lines)):
-                screen.add(n, type="scatter", mode="markers", x=[line.rank], y=[place],
-                           marker=marker(look[line.technique], size=11),
-                           hovertemplate=f"{text(line.technique)}: %{{x:.3g}}<extra></extra>")
-        return screen.done()
-
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         p = data.groupby("backbone", sort=False)["p"].first()
         told = "; ".join(f"{shorten(str(name), 40)}: {_p(value)}" if len(p) > 1 else _p(value) for name, value in p.items()
                          if math.isfinite(value))
@@ -87,7 +65,7 @@ class CriticalDifference(Drawing):
                 "data set lacks are left out.")
 
 
-def _lines(evidence: Evidence, backbone: str) -> list[dict[str, Any]]:
+def _lines(evidence: StudyResults, backbone: str) -> list[dict[str, Any]]:
     scores: dict[str, dict[str, float]] = {}
     for row in evidence.rows:
         if row.key.backbone == backbone:
@@ -126,13 +104,14 @@ def _title(backbone: str, lines: pd.DataFrame) -> str:
     return shorten(f"{lines['data_sets'].iloc[0]} data sets from {backbone}", 60)
 
 
-def _diagram(axes: Axes, lines: pd.DataFrame, evidence: Evidence) -> None:
-    """The axis of ranks on top, the best half named on the left, the others on the right."""
-    look, called, far = styles(evidence.techniques), labels(lines["technique"]), len(lines)
+def _diagram(axes: Axes, lines: pd.DataFrame, evidence: StudyResults) -> None:
+    """The axis of ranks on top, the best half named on the left where there is room."""
+    look, far = styles(evidence.techniques), len(lines)
+    called = labels(lines["technique"], 20 if narrow(axes) else LONGEST)
     bars = _bars(lines)
     begin = 0.14 * len(bars) + 0.2  # inches below the axis; all heights are inches
-    half = math.ceil(far / 2)
-    axes.set_ylim(begin + _STEP * half, -0.55)
+    half = math.ceil(far / 2) if not narrow(axes) else 0
+    axes.set_ylim(begin + _STEP * (half or far), -0.55)
     axes.set_xlim(1 - 0.02 * far, far + 0.02 * far)
     axes.xaxis.tick_top()
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -160,6 +139,6 @@ def _diagram(axes: Axes, lines: pd.DataFrame, evidence: Evidence) -> None:
     reach = min(difference, far - 1.0)
     axes.plot([1, 1 + reach], [-0.42, -0.42], color="black", linewidth=1.2, clip_on=False)
     beyond = "" if difference <= reach else ", longer than the axis"
-    axes.annotate(f"CD = {difference:.3g}{beyond}", (1 + reach / 2, -0.42), xytext=(0, 3),
-                  textcoords="offset points", ha="center", va="bottom", fontsize=8,
+    axes.annotate(f"CD = {difference:.3g}{beyond}", (1 + reach / 2 if half else 1, -0.42), xytext=(0, 3),
+                  textcoords="offset points", ha="center" if half else "left", va="bottom", fontsize=8,
                   annotation_clip=False)

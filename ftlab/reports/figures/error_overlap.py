@@ -1,4 +1,4 @@
-"""Who gets which examples wrong: an UpSet plot of the techniques' errors.
+"""The examples that techniques get wrong together: an UpSet plot of their errors.
 
 Lex, Gehlenborg, Strobelt, Vuillemot, Pfister (2014), https://doi.org/10.1109/TVCG.2014.2346248
 """
@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from ftlab.reports.colours import Style, styles
 from ftlab.reports.csv_files import to_csv
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import group_title, labels
 from ftlab.reports.figures.matplotlib_axes import canvas, names
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker, text
 from ftlab.reports.figures.predictions import Mistakes, mistakes
+from ftlab.reports.study_results import StudyResults
 
 MOST = 20  # sets that are drawn of a group
 ERRORS = "errors.csv"
@@ -42,7 +41,7 @@ class ErrorOverlap(Drawing):
     order: ClassVar[int] = 70
     tables: ClassVar[tuple[str, ...]] = (ERRORS, "shared_errors.csv")  # that of earlier versions
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a group and set, the largest first; groups where nobody errs have none.
 
         `members`, `many`: examples that exactly these get wrong in more than half of their
@@ -54,7 +53,7 @@ class ErrorOverlap(Drawing):
                 found += [{"group": group} | line for line in _sets(known)]
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
         rows, columns = (max(each) for each in zip(*(
             (len(sets["names"].iloc[0]), len(sets)) for _, sets in groups), strict=True))
@@ -66,30 +65,7 @@ class ErrorOverlap(Drawing):
             _upset(axes, sets, look)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
-        rows = max(len(sets["names"].iloc[0]) for _, sets in groups)
-        columns = max(len(sets) for _, sets in groups)
-        screen = PlotlyGrid([group_title(group) for group, _ in groups],
-                        int(40 + 22 * (rows + _tall(rows))), 2, least=22 * columns,
-                        need=17 * columns, widest=40 * columns)
-        look = styles(evidence.techniques)
-        for n, (_, sets) in enumerate(groups):
-            called, far = _called(sets), list(range(len(sets)))
-            top = -_ABOVE - _tall(len(called)) - 1.2
-            screen.axis("y", n, "", **categories(called) | {"range": [len(called) - 0.4, top]})
-            screen.axis("x", n, COUNTED, tickvals=[], ticktext=[], showgrid=False, zeroline=False,
-                        range=[-0.7, len(sets) - 0.3])
-            screen.add(n, type="bar", x=far, y=[-height for height in _heights(sets)],
-                       base=-_ABOVE, text=[str(many) for many in sets["many"]],
-                       textposition="outside", textangle=0, cliponaxis=False, hoverinfo="text",
-                       hovertext=[f"{many}: {text(', '.join(labels(members).values()))}" for many, members
-                                  in zip(sets["many"], sets["members"], strict=True)],
-                       marker={"color": _BAR})
-            _dots(screen, n, sets, look)
-        return screen.done()
-
-    def texts(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, str]:
+    def texts(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, str]:
         lines = []
         for group in dict.fromkeys(data["group"]):
             known = mistakes(evidence, group)
@@ -102,7 +78,7 @@ class ErrorOverlap(Drawing):
         columns = ("backbone", "dataset", "id", "technique", "wrong_seeds", "seeds")
         return {ERRORS: to_csv(columns, lines)}
 
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         counts = sorted({n for each in data["n"] for n in each})
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         groups = parts(data, "group")
@@ -136,7 +112,7 @@ def overlap(a: Seeds, b: Seeds, same: bool) -> float:
 
     Args:
         a: by seed, which examples are wrong.
-        b: likewise.
+        b: the same of another technique, or of the same one.
         same: a and b are one technique: each seed is paired with each other one, not with itself.
     """
     pairs = ([(a[s], a[t]) for s, t in itertools.combinations(a, 2)] if same else
@@ -151,7 +127,7 @@ def overlap(a: Seeds, b: Seeds, same: bool) -> float:
 
 
 def _agreement(known: Mistakes | None) -> str:
-    """What chance alone makes of the same technique, beside what two techniques share."""
+    """Agreement between seeds of one technique, beside that between two techniques."""
     if known is None:
         return ""
     own = [overlap(seeds, seeds, True) for seeds in known.wrong.values()]
@@ -191,26 +167,6 @@ def _tall(rows: int) -> float:
 
 def _heights(sets: pd.DataFrame) -> list[float]:
     return (_tall(len(sets["names"].iloc[0])) * sets["many"] / sets["many"].max()).tolist()
-
-
-def _dots(screen: PlotlyGrid, n: int, sets: pd.DataFrame, look: dict[str, Style]) -> None:
-    """Grey where a technique is not of the set, its own mark where it is, and lines between."""
-    called = list(sets["names"].iloc[0])
-    inside = {(name, column) for column, members in enumerate(sets["members"]) for name in members}
-    off = [(column, row) for row, name in enumerate(called) for column in range(len(sets))
-           if (name, column) not in inside]
-    shown = {"type": "scatter", "mode": "markers", "hoverinfo": "skip"}
-    if off:
-        xs, ys = zip(*off, strict=True)
-        screen.add(n, **shown, x=xs, y=ys, marker={"color": _NONE, "size": 7})
-    joined = [(column, *_ends(members, called)) for column, members in enumerate(sets["members"])]
-    screen.add(n, type="scatter", mode="lines", hoverinfo="skip", line={"color": _BAR, "width": 2},
-               x=[x for column, _, _ in joined for x in (column, column, None)],
-               y=[y for _, low, high in joined for y in (low, high, None)])
-    for row, name in enumerate(called):
-        on = [column for column in range(len(sets)) if (name, column) in inside]
-        if on:
-            screen.add(n, **shown, x=on, y=[row] * len(on), marker=marker(look[name], size=9))
 
 
 def _upset(axes: Axes, sets: pd.DataFrame, look: dict[str, Style]) -> None:

@@ -1,4 +1,4 @@
-"""How figures write names, metrics and costs; the same on paper and on the screen."""
+"""Names, metrics and costs as figures write them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def metric_title(metric: str, higher_is_better: bool = True) -> str:
 
 
 def scale(metric: str) -> int:
-    """What a metric's numbers are multiplied by to be shown."""
+    """The factor from a metric's own unit to the one shown."""
     return 100 if is_percent(metric) else 1
 
 
@@ -65,7 +65,7 @@ def _digits(value: float) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """What is paid.
+    """A cost, and how it is written.
 
     Attributes:
         metric: as the runs log it.

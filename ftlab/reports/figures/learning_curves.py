@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ftlab.reports.colours import Style, styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import parts
 from ftlab.reports.figures.labels import group_title, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, legend
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, line, whole
+from ftlab.reports.study_results import StudyResults
 from ftlab.tracking.records import RunRecord
 
 MOST_RUNS = 2000
@@ -33,7 +32,7 @@ class LearningCurves(Drawing):
     title: ClassVar[str] = "Learning curves"
     order: ClassVar[int] = 30
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a group, technique, metric and x: mean, low, high over seeds, n.
 
         Where seeds stop at different epochs, only those that all of them reached are there.
@@ -47,7 +46,7 @@ class LearningCurves(Drawing):
             return None
         return _over_seeds(seeds)
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "group", "metric")
         figure, all_axes = canvas([len(panels)], data["metric"].nunique(), 4.6, 3.2)
         look = styles(evidence.techniques)
@@ -62,30 +61,7 @@ class LearningCurves(Drawing):
         legend(figure, {name: style for name, style in look.items() if name in shown}, lines=True)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        panels = parts(data, "group", "metric")
-        look, shown = styles(evidence.techniques), set(data["technique"])
-        screen = PlotlyGrid([group_title(group) for (group, _), _ in panels], 240,
-                        data["metric"].nunique(),
-                        [name for name in look if name in shown])
-        for n, ((_, metric), lines) in enumerate(panels):
-            screen.axis("x", n, str(lines["over"].iloc[0]), **whole(lines["x"]))
-            screen.axis("y", n, _title(evidence, str(metric)))
-            for technique, points in parts(lines, "technique"):
-                name, style = str(technique), look[str(technique)]
-                xs = points["x"].tolist()
-                if points["n"].iloc[0] > 1:
-                    screen.add(n, name, type="scatter", mode="lines", hoverinfo="skip",
-                               named=False, x=[*xs, *reversed(xs)],
-                               y=[*points["high"], *reversed(points["low"].tolist())],
-                               fill="toself", opacity=0.15, line={"width": 0},
-                               fillcolor=style.colour)
-                screen.add(n, name, type="scatter", mode="lines+markers", x=xs,
-                           y=points["mean"].tolist(), line=line(style),
-                           marker={"size": 5, "color": style.colour})
-        return screen.done()
-
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         counts = sorted(set(data["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         band = "; bands reach from the lowest to the highest seed" if counts[-1] > 1 else ""
@@ -95,14 +71,14 @@ class LearningCurves(Drawing):
         return f"Mean over seeds (n = {n}){band}. {loss}{cut}"
 
 
-def _of_validation(evidence: Evidence) -> str:
+def _of_validation(evidence: StudyResults) -> str:
     """The validation side of the compared metric; the loss where no run has it."""
     wanted = f"val/{evidence.metric.partition('/')[2]}"
     known = {name for row in evidence.rows for run in evidence.runs(row.key) for name in run.metrics}
     return wanted if wanted in known else "val/loss"
 
 
-def _points(evidence: Evidence, metrics: tuple[str, ...], over: str) -> Iterator[dict[str, Any]]:
+def _points(evidence: StudyResults, metrics: tuple[str, ...], over: str) -> Iterator[dict[str, Any]]:
     scales = {metric: scale(evidence.named(metric)) for metric in metrics}
     for row in evidence.rows:
         for metric, by in scales.items():
@@ -113,7 +89,7 @@ def _points(evidence: Evidence, metrics: tuple[str, ...], over: str) -> Iterator
                            "over": "epoch" if over == "epoch" else "optimizer step"}
 
 
-def _course(evidence: Evidence, run: RunRecord, metric: str, over: str
+def _course(evidence: StudyResults, run: RunRecord, metric: str, over: str
             ) -> list[tuple[float, float]]:
     """A metric by epoch or step; what is measured after the fit has no epoch."""
     if metric not in run.metrics:
@@ -138,7 +114,7 @@ def _over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     return found.assign(cut=cut)[whole].reset_index(drop=True)
 
 
-def _title(evidence: Evidence, metric: str) -> str:
+def _title(evidence: StudyResults, metric: str) -> str:
     if metric in (_LOSS, _BATCH_LOSS):
         return "training loss"
     return metric_title(evidence.named(metric), metric == "val/loss" or evidence.higher_is_better)

@@ -1,10 +1,12 @@
-"""Drawing with matplotlib for papers: a grid of axes, legends, and files that are always the same."""
+"""Drawing with matplotlib: a grid of axes, legends, and files that are always the same."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
+import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -20,9 +23,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ftlab.reports.colours import Style
 from ftlab.reports.figures.labels import labels, short
-from ftlab.reports.picture import plain
+from ftlab.tasks.fonts import any_script
 
 DPI, MOST_PIXELS = 150, 16_000_000  # hundreds of panels would take half a gigabyte
+_NARROW = 4.0  # inches
+_PAPER = 1000.0  # inches: no limit
+_SQUEEZE = 0.8  # of its width, which axes keep that stand beside others
 SPREAD = 20  # largest over smallest, from which an axis is logarithmic
 _SETTINGS: Any = {
     "text.parse_math": False,  # a name with dollars is a name
@@ -36,9 +42,14 @@ _SETTINGS: Any = {
 
 
 @contextlib.contextmanager
-def paper() -> Iterator[None]:
-    """The look of all figures; to be held while they are drawn and written."""
-    with plain(), matplotlib.rc_context(rc=_SETTINGS):
+def paper(width: float = _PAPER) -> Iterator[None]:
+    """The look of all figures, whatever the machine's settings; hold it while they are drawn.
+
+    Args:
+        width: inches that a figure may have; `canvas` puts as many axes side by side as fit.
+    """
+    with (matplotlib.rc_context(rc=matplotlib.rcParamsDefault), any_script(),
+          matplotlib.rc_context(rc=_SETTINGS | {"figure.figsize": (width, width)})):
         yield
 
 
@@ -48,13 +59,15 @@ def canvas(counts: Sequence[int], columns: int, width: float, height: float
 
     Args:
         counts: of axes that belong together; each such group begins a row.
-        columns: most axes side by side.
-        width: of one.
+        columns: most axes side by side; fewer where the page is narrower.
+        width: of one; the page's where it is narrower.
         height: of one.
     """
-    columns = min(columns, max(counts))
+    room = matplotlib.rcParams["figure.figsize"][0]
+    columns = max(1, min(columns, max(counts), int(room / (_SQUEEZE * width))))
+    width = min(width, room / columns)
     rows = [math.ceil(count / columns) for count in counts]
-    figure = Figure(figsize=(max(width * columns, 4.0), height * sum(rows)),
+    figure = Figure(figsize=(max(width * columns, min(_NARROW, room)), height * sum(rows)),
                     layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(sum(rows), columns)
@@ -64,9 +77,15 @@ def canvas(counts: Sequence[int], columns: int, width: float, height: float
 
 
 def leftmost(axes: Axes) -> bool:
-    """Whether nothing is left of the axes, so that names are written there."""
+    """True where nothing is left of the axes, so that names are written there."""
     spec = axes.get_subplotspec()
     return spec is None or spec.is_first_col()
+
+
+def narrow(axes: Axes) -> bool:
+    """True in figures for phones, which have no room for names on both sides."""
+    figure = axes.get_figure(root=True)
+    return figure is not None and figure.get_figwidth() < _NARROW
 
 
 def legend(figure: Figure, looks: Mapping[str, Style], lines: bool = False,
@@ -123,7 +142,7 @@ def logarithmic(axes: Axes, values: Sequence[float]) -> None:
 
 
 def spread(values: Sequence[float]) -> bool:
-    """Whether the values need a logarithmic axis."""
+    """True where the values need a logarithmic axis."""
     positive = [value for value in values if value > 0]
     return bool(positive) and max(positive) > SPREAD * min(positive)
 
@@ -138,11 +157,54 @@ def files(figure: Figure) -> dict[str, bytes]:
     """Suffix -> content: the same drawing gives the same bytes on one installation."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once for both
-    png, pdf = io.BytesIO(), io.BytesIO()
+    pdf = io.BytesIO()
     # `savefig` would draw everything twice for each
-    area = float(np.prod(figure.get_size_inches()))
-    figure.set_dpi(min(DPI, math.sqrt(MOST_PIXELS / area)))
-    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    image = png(figure)
     FigureCanvasPdf(figure).print_pdf(
         pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
-    return {"png": png.getvalue(), "pdf": pdf.getvalue()}
+    return {"png": image, "pdf": pdf.getvalue()}
+
+
+def png(figure: Figure) -> bytes:
+    """The figure, without time or software in it."""
+    file = io.BytesIO()
+    area = float(np.prod(figure.get_size_inches()))
+    figure.set_dpi(min(DPI, math.sqrt(MOST_PIXELS / area)))
+    FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+    return file.getvalue()
+
+
+def svg(figure: Figure, name: str) -> str:
+    """An `<svg>` element without background, its letters as outlines.
+
+    Args:
+        figure: drawn on a `canvas`.
+        name: begins every id, since ids are those of the whole page.
+    """
+    figure.patch.set_visible(False)
+    for axes in figure.axes:
+        axes.patch.set_visible(axes.get_facecolor() != (1.0, 1.0, 1.0, 1.0))
+    _wrap(figure)
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+        FigureCanvasSVG(figure).print_svg(
+            file, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = file.getvalue()
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "",
+                  text[text.index("<svg"):], flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"([1-9]\d*\.\d\d)\d+", r"\1", text.replace("xlink:href", "href"))  # a hundredth of a point
+    return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def _wrap(figure: Figure) -> None:
+    """Break titles of axes that would reach beyond the figure."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for text in (axes.title, axes.xaxis.label):
+            box = text.get_window_extent()
+            middle = (box.x0 + box.x1) / 2
+            room = 1.9 * min(middle, figure.bbox.width - middle)  # and a margin
+            if box.width > room:
+                letters = int(len(text.get_text()) * room / box.width)
+                text.set_text(textwrap.fill(text.get_text(), max(letters, 12)))

@@ -1,4 +1,4 @@
-"""What the models answered, example by example, from the stored predictions."""
+"""The models' predictions, example by example, from the stored records."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ftlab.reports.cell_summary import CellSummary
-from ftlab.reports.evidence import Evidence
+from ftlab.reports.study_results import StudyResults
 from ftlab.tasks.class_names import name_order
 from ftlab.tracking.records import CellKey
 
 
 @dataclass(frozen=True)
 class Mistakes:
-    """Who gets which examples of a group's test split wrong.
+    """The test examples of a group that each technique gets wrong.
 
     Attributes:
         ids: of the examples.
@@ -35,8 +35,8 @@ class Mistakes:
         return [self.ids[place] for place in np.flatnonzero(np.logical_and.reduce(everyone))]
 
 
-def mistakes(evidence: Evidence, group: tuple[str, str]) -> Mistakes | None:
-    """Of all runs that answered the same examples as the first.
+def mistakes(evidence: StudyResults, group: tuple[str, str]) -> Mistakes | None:
+    """Collect the errors of all runs on the examples of the first.
 
     Returns:
         None where answers are not right or wrong, or fewer than two techniques have predictions.
@@ -56,7 +56,7 @@ def mistakes(evidence: Evidence, group: tuple[str, str]) -> Mistakes | None:
     return Mistakes([str(each) for each in ids], found)
 
 
-def _right(evidence: Evidence, key: CellKey) -> dict[int, pd.Series]:
+def _right(evidence: StudyResults, key: CellKey) -> dict[int, pd.Series]:
     by_seed: dict[int, pd.Series] = {}
     for run in evidence.runs(key) if key.dataset in evidence.tasks else ():
         records = evidence.predictions(run)
@@ -66,8 +66,8 @@ def _right(evidence: Evidence, key: CellKey) -> dict[int, pd.Series]:
     return by_seed
 
 
-def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
-    """Of training, of the targets and of what was predicted, in the task's order.
+def classes(evidence: StudyResults, group: tuple[str, str]) -> list[str]:
+    """The classes of training, targets and predictions, in the task's order.
 
     Returns:
         Nothing where the task is no classification, or nothing was predicted.
@@ -82,7 +82,7 @@ def classes(evidence: Evidence, group: tuple[str, str]) -> list[str]:
     return sorted({*names, *evidence.class_counts(group)}, key=name_order) if names else []
 
 
-def best(evidence: Evidence, group: tuple[str, str], most: int) -> list[CellSummary]:
+def best(evidence: StudyResults, group: tuple[str, str], most: int) -> list[CellSummary]:
     """The group's rows in the study's order; of more than `most` those with the best means."""
     sign = -1 if evidence.higher_is_better else 1
     rows = [row for row in evidence.rows if row.group == group]
@@ -91,7 +91,7 @@ def best(evidence: Evidence, group: tuple[str, str], most: int) -> list[CellSumm
     return [row for row in rows if row.key in kept]
 
 
-def confusions(evidence: Evidence, key: CellKey, names: Sequence[str]
+def confusions(evidence: StudyResults, key: CellKey, names: Sequence[str]
                ) -> dict[int, NDArray[np.int64]]:
     """By seed, counts (C, C) of a classification's test split: row = target."""
     place = {name: n for n, name in enumerate(names)}

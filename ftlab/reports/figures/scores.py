@@ -10,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftlab.reports.colours import Style, styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import group_title, labels, metric_title, scale
 from ftlab.reports.figures.matplotlib_axes import canvas, names
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, categories, marker, text
+from ftlab.reports.study_results import StudyResults
 from ftlab.tracking.mlflow_values import shorten
 
 
@@ -26,7 +25,7 @@ class Scores(Drawing):
     title: ClassVar[str] = "Scores"
     order: ClassVar[int] = 10
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a cell: mean, interval, `seeds` (their values), note, stands."""
         by = scale(evidence.metric)
         found = pd.DataFrame([
@@ -41,7 +40,7 @@ class Scores(Drawing):
         ])
         return found if len(found) and found["mean"].notna().any() else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = parts(data, "group")
         most = max(len(cells) for _, cells in groups)
         figure, all_axes = canvas([len(groups)], 3, 5.2, 1.1 + 0.27 * most)
@@ -55,32 +54,7 @@ class Scores(Drawing):
             axes.margins(x=0.08)
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        groups = parts(data, "group")
-        most = max(len(cells) for _, cells in groups)
-        screen = PlotlyGrid([group_title(group) for group, _ in groups], 20 + 26 * most, 2)
-        look = styles(evidence.techniques)
-        for n, (_, cells) in enumerate(groups):
-            screen.axis("y", n, "", **categories(list(labels(cells["technique"]).values())))
-            screen.axis("x", n, metric_title(evidence.metric, evidence.higher_is_better),
-                        zeroline=False)
-            for place, cell in enumerate(lines_of(cells)):
-                if not math.isfinite(cell.mean):
-                    screen.note(n, place, shorten(cell.note or "no value", 60))
-                    continue
-                screen.add(n, type="scatter", mode="markers", x=cell.seeds,
-                           y=[place] * len(cell.seeds), hovertemplate="%{x:.4g}<extra>a seed</extra>",
-                           marker={"symbol": "line-ns-open", "color": "#555555", "size": 9})
-                interval = {"type": "data", "symmetric": False, "color": look[cell.technique].colour,
-                            "array": [cell.high - cell.mean], "arrayminus": [cell.mean - cell.low]}
-                shown = {"error_x": interval} if math.isfinite(cell.high) else {}
-                note = f"<br>{text(cell.note)}" if cell.note else ""
-                screen.add(n, type="scatter", mode="markers", x=[cell.mean], y=[place], **shown,
-                           marker=marker(look[cell.technique], cell.stands, 11),
-                           hovertemplate=f"{text(cell.technique)}: %{{x:.4g}}{note}<extra></extra>")
-        return screen.done()
-
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         seeds = sorted({len(values) for values in data["seeds"] if values})
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         said = (f"{metric_title(evidence.metric, evidence.higher_is_better)}: mean over the "

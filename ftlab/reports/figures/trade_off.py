@@ -1,4 +1,4 @@
-"""What accuracy costs: the metric against parameters, time and memory, with the Pareto front."""
+"""The metric against parameters, time and memory, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ftlab.reports.colours import styles
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.figures import matplotlib_axes
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
@@ -27,8 +26,9 @@ from ftlab.reports.figures.labels import (
     scale,
 )
 from ftlab.reports.figures.matplotlib_axes import canvas, legend, spread
-from ftlab.reports.figures.plotly_axes import PlotlyGrid, logarithmic, marker
 from ftlab.reports.pareto_front import pareto_front
+from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.seed_summary import summarise
 
 _FRONT = {"color": "#333333", "linestyle": "--", "linewidth": 1.0}
 
@@ -40,7 +40,7 @@ class TradeOff(Drawing):
     title: ClassVar[str] = "Score against cost"
     order: ClassVar[int] = 20
 
-    def data(self, evidence: Evidence) -> pd.DataFrame | None:
+    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a complete cell and cost: mean score and its interval, mean cost, `front`."""
         found = []
         for group in evidence.groups:
@@ -53,7 +53,7 @@ class TradeOff(Drawing):
                 found += [point | {"front": n in best} for n, point in enumerate(points)]
         return pd.DataFrame(found) if found else None
 
-    def draw(self, data: pd.DataFrame, evidence: Evidence) -> Figure:
+    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "group", "of")
         figure, all_axes = canvas(_rows(panels), data["of"].nunique(), 3.9, 3.3)
         look = styles(evidence.techniques)
@@ -81,31 +81,7 @@ class TradeOff(Drawing):
                more={"Pareto front": Line2D([], [], **_FRONT)})  # type: ignore[arg-type]
         return figure
 
-    def plot(self, data: pd.DataFrame, evidence: Evidence) -> dict[str, Any]:
-        panels = parts(data, "group", "of")
-        shown = set(data["technique"])
-        look = {name: style for name, style in styles(evidence.techniques).items() if name in shown}
-        screen = PlotlyGrid([group_title(group) for (group, _), _ in panels], 240,
-                        data["of"].nunique(), look)
-        for n, ((_, of), points) in enumerate(panels):
-            title, size = _unit(of, data)
-            xs = (points["cost"] / size).tolist()
-            log = logarithmic(xs) if spread(xs) and min(xs) > 0 else {"rangemode": "tozero"}
-            screen.axis("x", n, title, **log)
-            screen.axis("y", n, metric_title(evidence.metric, evidence.higher_is_better))
-            best = points[points["front"]].sort_values(["cost", "mean"])
-            screen.add(n, type="scatter", mode="lines", x=[*best["cost"] / size, max(xs)],
-                       y=[*best["mean"], best["mean"].iloc[-1]], hoverinfo="skip",
-                       line={"color": "#333333", "dash": "dash", "width": 1, "shape": "hv"})
-            for x, point in zip(xs, lines_of(points), strict=True):
-                ends = {"type": "data", "symmetric": False, "array": [point.high - point.mean],
-                        "arrayminus": [point.mean - point.low]}
-                bar = {"error_y": ends} if math.isfinite(point.high) else {}
-                screen.add(n, point.technique, type="scatter", mode="markers", x=[x],
-                           y=[point.mean], marker=marker(look[point.technique], point.front), **bar)
-        return screen.done()
-
-    def caption(self, data: pd.DataFrame, evidence: Evidence) -> str:
+    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         counts = sorted(set(data["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         bars = ", bars are its 95% t interval" if data["high"].notna().any() else ""
@@ -120,7 +96,7 @@ def _rows(panels: Sequence[tuple[Any, pd.DataFrame]]) -> list[int]:
     return list(Counter(group for (group, _), _ in panels).values())
 
 
-def _points(evidence: Evidence, group: tuple[str, str], cost: Cost) -> list[dict[str, Any]]:
+def _points(evidence: StudyResults, group: tuple[str, str], cost: Cost) -> list[dict[str, Any]]:
     by, found = scale(evidence.metric), []
     for row in evidence.rows:
         if row.group != group or row.note or not math.isfinite(row.summary.mean):
@@ -131,7 +107,7 @@ def _points(evidence: Evidence, group: tuple[str, str], cost: Cost) -> list[dict
         found.append({
             "group": group, "of": cost.metric, "technique": row.key.technique,
             "mean": by * row.summary.mean, "low": by * row.summary.ci_low,
-            "high": by * row.summary.ci_high, "n": row.summary.n, "cost": math.fsum(paid) / len(paid)})
+            "high": by * row.summary.ci_high, "n": row.summary.n, "cost": summarise(paid).mean})
     return found
 
 

@@ -1,4 +1,4 @@
-"""What each technique costs, as a table."""
+"""The costs of each technique, as a table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.page.markup import Markup, join, table, tag
+from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.seed_summary import summarise
 from ftlab.tracking.records import CellKey
 
 Unit = Callable[[float], str]
@@ -48,7 +49,7 @@ ABOUT = ("Means over finished seeds, on the machine named below; time and memory
          "that of one example.")
 
 
-def costs(evidence: Evidence) -> Markup:
+def costs(evidence: StudyResults) -> Markup:
     """A table a backbone and data set; columns that no run measured are left out."""
     parts = []
     for group, rows in groupby(evidence.rows, key=lambda row: row.group):
@@ -66,7 +67,5 @@ def costs(evidence: Evidence) -> Markup:
     return join([*parts, tag("p", ABOUT, class_="about")]) if parts else Markup("")
 
 
-def _mean(evidence: Evidence, key: CellKey, name: str) -> float:
-    values = [run.metrics[name] for run in evidence.runs(key)
-              if math.isfinite(run.metrics.get(name, math.nan))]
-    return math.fsum(values) / len(values) if values else math.nan
+def _mean(evidence: StudyResults, key: CellKey, name: str) -> float:
+    return summarise(evidence.values(key, name).values()).mean

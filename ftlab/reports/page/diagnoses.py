@@ -28,7 +28,7 @@ def findings(found: Mapping[Diagnosis, Sequence[Finding]], curves: bool) -> Mark
 
 
 def _card(level: Level, title: str, advice: str, alike: Sequence[Finding]) -> Markup:
-    """What is said with the same advice, once."""
+    """One card for all findings with the same advice."""
     lines = [tag("li", tag("span", f"{finding.where}{_seeds(finding)}: ", class_="where"),
                  finding.seen) for finding in alike]
     return tag(

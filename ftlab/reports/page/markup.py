@@ -45,5 +45,5 @@ def table(headings: list[str], lines: list[list[str]], caption: str = "") -> Mar
 
 
 def folded(summary: str, *children: str) -> Markup:
-    """What is shown when it is asked for."""
+    """Content that a click unfolds."""
     return tag("details", tag("summary", summary), *children)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from ftlab.reports import against_baseline
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison, ranked
-from ftlab.reports.evidence import Evidence
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
 from ftlab.reports.sentences import answer
+from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.multiple_testing import LEVEL
 from ftlab.statistics.ranks import RankComparison
 from ftlab.wording import listed
@@ -19,9 +19,9 @@ MOST = 6  # sentences on one data set each
 NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
 
 
-def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[int],
-         select_by: str) -> Markup:
+def head(evidence: StudyResults, seeds: Sequence[int], select_by: str) -> Markup:
     """Study, question, answer, and what the answer stands on."""
+    comparisons = evidence.comparisons
     each = [answer(comparison, evidence.metric, len(comparisons) > 1)
             for comparison in comparisons if comparison.best]
     said = against_baseline.sentences(comparisons, evidence.metric)
@@ -43,8 +43,8 @@ def head(evidence: Evidence, comparisons: Sequence[Comparison], seeds: Sequence[
     ])
 
 
-def at_what_cost(evidence: Evidence, comparison: Comparison) -> list[str]:
-    """What the cheapest trains of those that the tests leave beside the best; a sentence, or none."""
+def at_what_cost(evidence: StudyResults, comparison: Comparison) -> list[str]:
+    """Parameters that the cheapest of the undecided techniques trains; a sentence, or none."""
     sizes = {row.key.technique: row for row in evidence.rows if math.isfinite(row.trainable)}
     beside = [name for name in comparison.standing if name in sizes]
     if comparison.best not in beside:
@@ -64,8 +64,8 @@ def _trains(row: CellSummary) -> str:
     return f"{row.trainable:,.0f} parameters{share}"
 
 
-def left_out(evidence: Evidence) -> list[str]:
-    """Who is not in the answer, since seeds of it failed or never ran; a sentence, or none."""
+def left_out(evidence: StudyResults) -> list[str]:
+    """Techniques not in the answer, whose seeds failed or never ran; a sentence, or none."""
     gone: dict[str, int] = {}
     for row in evidence.rows:
         if row.note:

@@ -13,7 +13,7 @@ from scipy import stats
 
 import ftlab
 from ftlab.errors import InputError
-from ftlab.reports.drift.compare import Drift
+from ftlab.reports.drift.drift import Drift
 from ftlab.reports.drift.metric_changes import movements
 from ftlab.reports.drift.read_results import CellResult, ComparedStudy
 from ftlab.statistics.paired import over_seeds

@@ -3,17 +3,16 @@
 import hashlib
 import io
 import itertools
-import json
 import math
 import re
 import subprocess
 import sys
 import zlib
+from xml.etree import ElementTree
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
-import plotly.graph_objects
 import pytest
 from invented import METRIC, Invented
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, recall_score
@@ -25,6 +24,7 @@ from ftlab.reports.figures.error_overlap import overlap
 from ftlab.reports.figures.labels import labels, short
 from ftlab.reports.figures.matplotlib_axes import paper
 from ftlab.reports.figures.predictions import mistakes
+from ftlab.reports.page.plots import WIDTHS
 from ftlab.statistics.budget_curve import budget_curve
 from ftlab.statistics.ranks import rank
 
@@ -91,16 +91,18 @@ class TestContract:
             said = axes.get_title() + axes.get_xlabel() + figure.get_suptitle()
             assert said and axes.has_data()
 
-    def test_plotly_takes_it(self, all_drawn, name):
-        made = all_drawn[name].plot()
-        text = json.dumps(made, allow_nan=False)
-        figure = plotly.graph_objects.Figure(json.loads(text))
-        assert figure.data
-        used = {(trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data}
-        assert len(used) == sum(key.startswith("xaxis") for key in made["layout"])
-        for trace in figure.data:
-            assert any(value is not None for value in np.asarray(trace.x if trace.x is not None
-                                                                 else trace.z).ravel().tolist())
+    @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+    def test_svg_for_a_page(self, all_drawn, name, width):
+        text = all_drawn[name].svg(width)
+        root = ElementTree.fromstring(text)
+        assert root.tag.endswith("svg")
+        assert float(root.get("width").removesuffix("pt")) <= 72 * width + 1
+        ids = [element.get("id") for element in root.iter() if element.get("id")]
+        assert len(set(ids)) == len(ids) and all(each.startswith(f"{name}-") for each in ids)
+        used = {element.get("href")[1:] for element in root.iter() if element.get("href")}
+        assert used <= set(ids)
+        assert not re.search(r"<(script|style|metadata|text|!--)", text)
+        assert all_drawn[name].svg(width) == text
 
     def test_caption_says_n(self, all_drawn, name):
         each = all_drawn[name]
@@ -118,7 +120,7 @@ class TestContract:
             drawn = figure.findobj(matplotlib.text.Text)
         assert not any(text.get_parse_math() for text in drawn if "$" in text.get_text())
         assert any("$" in text.get_text() for text in drawn)
-        said = json.dumps(each.plot())
+        said = each.svg(WIDTHS["desktop"])
         assert "<b>" not in said and "<i>" not in said
 
     @pytest.mark.parametrize("kind", ["one seed", "no predictions", "failed", "nan", "alone"])
@@ -132,7 +134,6 @@ class TestContract:
         if kind == "nan":
             invented.change("technique 2", metrics={METRIC: math.nan})
         for each in all_figures.drawn(invented.evidence(), [name]):
-            json.dumps(each.plot(), allow_nan=False)
             assert drawing(each).axes
             assert "nan" not in each.caption
         if kind == "no predictions":
@@ -179,24 +180,22 @@ def test_data__many_techniques_and_classes_are_narrowed_and_said():
     assert all(drawing(each).axes for each in shown.values())
 
 
-def test_screen__colours_run_as_on_paper(study):
+def test_confusion__little_is_light(study):
     (each,) = all_figures.drawn(study, ["confusion_matrices"])
-    trace = next(trace for trace in each.plot()["data"] if trace["zmax"] == 100)
-    for share, colour in trace["colorscale"]:
-        assert colour == matplotlib.colors.to_hex(matplotlib.colormaps["Blues"](share))
-    few, many = (sum(bytes.fromhex(trace["colorscale"][n][1][1:])) for n in (0, -1))
+    image = drawing(each).axes[0].images[0]
+    assert (image.get_cmap().name, image.get_clim()) == ("Blues", (0, 100))
+    few, many = (sum(image.to_rgba(share)[:3]) for share in (0, 100))
     assert few > many, "little is light"
 
 
 def test_costs__a_bar_ends_at_its_value_on_either_scale(study):
     (each,) = all_figures.drawn(study, ["costs"])
-    made = each.plot()
-    for trace, (_, lines) in zip(made["data"], each.data.groupby(["group", "of"], sort=False),
-                                 strict=True):
-        ends = np.array(trace["x"]) + (trace["base"] or 0)
+    panels = [axes for axes in drawing(each).axes if axes.patches]
+    for axes, (_, lines) in zip(panels, each.data.groupby(["group", "of"], sort=False),
+                                strict=True):
+        ends = np.array([bar.get_x() + bar.get_width() for bar in axes.patches])
         assert ends / ends[0] == pytest.approx(lines["mean"] / lines["mean"].iloc[0])
-    kinds = {axis.get("type") for name, axis in made["layout"].items() if name[:5] == "xaxis"}
-    assert kinds == {"log", None}
+    assert {axes.get_xscale() for axes in panels} == {"log", "linear"}
 
 
 def test_costs_and_scores__a_cell_that_never_ran():
@@ -205,7 +204,7 @@ def test_costs_and_scores__a_cell_that_never_ran():
     evidence = invented.evidence()
     assert "technique 2" not in set(data_of("costs", evidence)["technique"])
     (each,) = all_figures.drawn(evidence, ["scores"])
-    said = [note["text"] for note in each.plot()["layout"]["annotations"]]
+    said = [text.get_text() for axes in drawing(each).axes for text in axes.texts]
     assert any("out of memory" in text for text in said), said
 
 
@@ -385,8 +384,6 @@ def test_error_overlap__draws_the_largest_sets_and_says_the_rest(count):
     shown = each.data["many"].head(20)
     assert bars == pytest.approx((shown / shown.max() * max(4, 0.7 * count)).tolist())
     assert [text.get_text() for text in axes.texts] == [str(many) for many in shown]
-    (bar,) = (trace for trace in each.plot()["data"] if trace["type"] == "bar")
-    assert bar["text"] == [str(many) for many in shown]
     assert (f"of {len(each.data)} sets" in each.caption) == (len(each.data) > 20) == (count > 3)
 
 

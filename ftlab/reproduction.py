@@ -1,7 +1,7 @@
-"""Runs a study again beside its results, and says whether they come out the same.
+"""Run a study again beside its results, and say whether they come out the same.
 
-The one place of this room from which runs begin: it needs both ends of the house, and does nothing
-itself that `run`, `table` and `compare` do not.
+It needs both ends of the house, runs and reports, and does nothing itself that `run`, `table` and
+`compare` do not.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftlab.errors import InputError
 from ftlab.reports.csv_files import write_file
-from ftlab.reports.drift.compare import Drift, drift
+from ftlab.reports.drift.compare import drift
+from ftlab.reports.drift.drift import Drift
 from ftlab.reports.drift.provenance_diff import fingerprints
 from ftlab.reports.drift.read_results import ComparedStudy, measurements
 from ftlab.reports.study_table import table
@@ -53,7 +54,7 @@ class Reproduction:
 
     @property
     def reproduced(self) -> bool:
-        """Whether all came out the same, within noise."""
+        """All came out the same, within noise."""
         return self.verdict == "reproduced"
 
     @property
@@ -100,8 +101,8 @@ def reproduce(
         allow: as in `load_study`.
         metrics: as in `compare`.
         workers: as in `run_study`.
-        timeout: likewise.
-        display: likewise.
+        timeout: as in `run_study`.
+        display: as in `run_study`.
 
     Raises:
         InputError: there are no results to compare with, the folder holds something else, or data
@@ -121,11 +122,11 @@ def reproduce(
         table(study, store, fresh)
         # where a temporary folder was says nothing to anybody
         new = measurements(fresh / study.name).labelled("the new runs")
-        found = Reproduction(drift(old, new, metrics), tuple(outcome.failures), folder)
-        if temporary and found.reproduced:
+        result = Reproduction(drift(old, new, metrics), tuple(outcome.failures), folder)
+        if temporary and result.reproduced:
             shutil.rmtree(folder)
-            found = Reproduction(found.drift, found.failures, None)
-    return found
+            result = replace(result, folder=None)
+    return result
 
 
 def _both(what: Path, results: Path, overrides: Sequence[str], allow: Sequence[str]
@@ -149,12 +150,12 @@ def _comparable(made: Plan, old: ComparedStudy) -> None:
     Raises:
         InputError: they are others.
     """
-    known = fingerprints(old.provenance)
+    recorded = fingerprints(old.provenance)
     for planned in made.cells:
         key = planned.cell.key
         for what, now in ((f"data set {key.dataset}", planned.data_fingerprint),
                           (f"backbone {key.backbone}", planned.backbone_fingerprint)):
-            if (then := known.get(what, now)) != now:
+            if (then := recorded.get(what, now)) != now:
                 raise InputError(
                     f"{what}: not that of {old.label} (fingerprint {then[:8]} then, {now[:8]} "
                     "now), so nothing can be reproduced",
@@ -173,11 +174,11 @@ def _folder(into: str | Path | None, old: ComparedStudy) -> Iterator[tuple[Path,
             raise
         return
     folder = Path(into)
-    said = hashlib.sha256((Path(old.label) / "runs.csv").read_bytes()).hexdigest()
+    digest = hashlib.sha256((Path(old.label) / "runs.csv").read_bytes()).hexdigest()
     mark = folder / MARK
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (
-            mark.is_file() and mark.read_text(encoding="utf-8").strip() == said):
+            mark.is_file() and mark.read_text(encoding="utf-8").strip() == digest):
         raise InputError(f"{folder}: holds something else already, and a reproduction starts empty",
                          "give a new folder, or the one that an interrupted reproduction began")
-    write_file(mark, said + "\n")
+    write_file(mark, digest + "\n")
     yield folder, False

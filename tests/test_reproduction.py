@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from ftlab.reports.drift import reproduce as reproducing
+from ftlab import reproduction
 from ftlab.studies.run_job import StudyOutcome
 
 Here = Callable[..., tuple[int, str, str]]
@@ -78,7 +78,7 @@ def ran(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             old.backup(new)  # what is still in its log among it
         return StudyOutcome()
 
-    monkeypatch.setattr(reproducing, "run_study", again)
+    monkeypatch.setattr(reproduction, "run_study", again)
 
 
 def false(measured: Path, folder: Path, accuracies: list[float]) -> Path:

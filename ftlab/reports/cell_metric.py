@@ -1,0 +1,97 @@
+"""A cell's metric as the store has it: a value per seed, and what each test example adds to it."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ftlab.tracking import artifacts
+from ftlab.tracking.artifacts import DamagedArtifact
+from ftlab.tracking.records import CellKey, CellRecord, RunRecord
+from ftlab.tracking.tracker import Tracker
+
+Contributions = Callable[[str, Mapping[str, Sequence[Any]]], NDArray[np.float64] | None]
+"""A task's `contributions`."""
+
+
+@dataclass(frozen=True)
+class CellMetric:
+    """One cell's metric.
+
+    Attributes:
+        key: the cell.
+        values: by seed, of finished runs that have it.
+        examples: by seed, what each test example adds to it, by the example's id; seeds whose
+            predictions are missing, or do not tell, are left out.
+        damaged: runs whose predictions are not what they wrote, and that are left out too.
+    """
+
+    key: CellKey
+    values: dict[int, float]
+    examples: dict[int, pd.Series] = field(default_factory=dict)
+    damaged: tuple[DamagedArtifact, ...] = ()
+
+    def same_examples(self, other: CellMetric) -> bool:
+        """True where all runs of both saw the same examples in the same order."""
+        seen = [series.index for cell in (self, other) for series in cell.examples.values()]
+        return all(index.equals(seen[0]) for index in seen)
+
+
+def measured(record: CellRecord, metric: str, tracker: Tracker | None,
+             contributions: Contributions | None) -> CellMetric:
+    """Read a cell's metric of the test split.
+
+    Args:
+        record: from the store.
+        metric: with its split, as `test/accuracy`.
+        tracker: where the predictions are; None leaves them unread.
+        contributions: of the cell's task; None leaves them unread, too.
+    """
+    values = {run.seed: run.metrics[metric] for run in record.finished
+              if math.isfinite(run.metrics.get(metric, math.nan))}
+    found: dict[int, pd.Series] = {}
+    damaged = []
+    split, _, name = metric.partition("/")
+    for run in record.finished:
+        if tracker is None or contributions is None or run.seed not in values:
+            continue
+        try:
+            records = predictions(tracker, run, {"val": "validation"}.get(split, split))
+        except DamagedArtifact as error:
+            damaged.append(error)
+            continue
+        added = None if records is None else contributions(name, records)
+        if records is not None and added is not None and _usable(added):
+            found[run.seed] = pd.Series(added, index=pd.Index(records["id"]))
+    return CellMetric(record.key, values, found, tuple(damaged))
+
+
+def predictions(tracker: Tracker, run: RunRecord, split: str = "test"
+                ) -> dict[str, list[Any]] | None:
+    """A run's prediction records, by column; None where it has none.
+
+    Raises:
+        DamagedArtifact: they are not what the run wrote.
+    """
+    name = f"predictions/{split}.parquet"
+    stored = artifacts.whole(tracker, run, name)
+    if stored is None:
+        return None
+    try:
+        found: dict[str, list[Any]] = pq.read_table(io.BytesIO(stored)).to_pydict()
+    except (pa.ArrowException, OSError, ValueError) as error:  # of a run without a record of it
+        raise DamagedArtifact(run, name, (str(error).splitlines() or ["unreadable"])[0]) from error
+    return found
+
+
+def _usable(added: NDArray[np.float64]) -> bool:
+    return len(added) > 1 and bool(np.isfinite(added).all())
