@@ -7,7 +7,7 @@ from typing import Any
 
 from ftlab.reports.study_files import Report
 from ftlab.reports.study_files import write as write_results
-from ftlab.reports.study_results import StudyResults, TaskFacts
+from ftlab.reports.study_results import StudyResults
 from ftlab.reports.to_mlflow import publish
 from ftlab.studies.paper_numbers import Paper
 from ftlab.tracking.records import CellKey
@@ -61,7 +61,7 @@ def fill(tracker: Tracker) -> list[CellKey]:
 
 def write(study: str, cells: Sequence[CellKey], tracker: Tracker, results: Path,
           provenance: dict[str, Any], metric: str = "test/accuracy", higher_is_better: bool = True,
-          tasks: Mapping[str, TaskFacts] | None = None, paper: Paper | None = None) -> Report:
+          tasks: Mapping[str, Any] | None = None, paper: Paper | None = None) -> Report:
     """The files of a study without a study file."""
     stored = StudyResults(study, metric, cells,
                           {record.key: record for record in tracker.cells(study)}, tasks or {},

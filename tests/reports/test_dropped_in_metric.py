@@ -10,8 +10,8 @@ from ftlab.reports.columns import grid, parse
 from ftlab.reports.drift.compare import drift
 from ftlab.reports.drift.read_results import CellResult, ComparedStudy
 from ftlab.reports.figures.labels import metric_title, scale
-from ftlab.reports.sheet import layout
-from ftlab.reports.study_results import StudyResults, gather
+from ftlab.reports.default_columns import default_table
+from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.paired import over_both
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.metric import Metric
@@ -52,21 +52,22 @@ def source(store) -> StudyResults:
 
 
 def test_it_is_in_tables_figures_and_paired_tests(source):
-    assert source.upwards is False
-    evidence, (comparison,) = gather(source, source.upwards)
+    assert source.upwards(NAME) is False
+    evidence = replace(source, higher_is_better=False).compared()
+    (comparison,) = evidence.comparisons
     assert comparison.best == "a" and [row.stands for row in evidence.rows] == [True, False]
     wrong = {name: np.stack([evidence.tasks["bbc"].contributions("slips", evidence.predictions(run))
                              for run in evidence.runs(row.key)])
              for name, row in zip("ab", evidence.rows, strict=True)}
     assert comparison.pairs["a", "b"].decides == over_both(
         wrong["a"] - wrong["b"]).within((0.0, 1.0))
-    sheet = layout("study", evidence.rows, evidence.metric, [comparison], source.upwards)
+    sheet = default_table(evidence)
     mean = f"{100 * evidence.rows[0].summary.mean:.2f}"
     assert f"{NAME}, %" in str(sheet) and mean in str(sheet)
     assert metric_title(evidence.metric, False) == f"{NAME}, % (less is better)"
     assert scale(evidence.named("val/slips")) == 100
     assert evidence.rows[0].summary.ci_low >= 0 and limits(evidence.named("val/slips")) == (0, 1)
-    assert [is_percent(column.metric) for column in grid([source], parse(NAME)).columns] == [True]
+    assert f"{NAME}, %" in str(grid([source], parse(NAME)).table())
 
 
 def test_drift_takes_the_facts_of_stores(source):
