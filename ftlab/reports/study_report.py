@@ -53,15 +53,15 @@ def render(study: Study, evidence: StudyResults, command: Sequence[str]) -> str:
     task = evidence.tasks[study.cells[0].key.dataset]
     observed = observe(evidence, study.select_by,
                        task.higher_is_better(study.select_by.removeprefix("val/")))
-    said = provenance.collect(study.name, study.question, evidence.records.values())
+    environments = provenance.collect(study.name, study.question, evidence.records.values())
     parts = {
         "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(evidence)))), class_="scroll")),
                   tests(evidence.comparisons)),
         "Figures": (plots(evidence),),
         "Diagnoses": (findings(diagnose(observed), observed.curves),),
         "Costs": (costs(evidence),),
-        "Provenance": (origin(study, said),),
-        "Reproduce": (again(study, said, command),),
+        "Provenance": (origin(study, environments),),
+        "Reproduce": (again(study, environments, command),),
     }
     shown = {title: contents for title, contents in parts.items() if any(contents)}
     links = [tag("a", title, href=f"#{title.lower()}") for title in shown]
