@@ -77,10 +77,10 @@ def _differing(comparison: Comparison, order: Sequence[str]) -> str:
         return FEW_SEEDS
     parts = []
     for side, word in ((1, "better"), (-1, "worse")):
-        found = [f"{other} ({p_text(pairs[other])})" for other in order
+        names = [f"{other} ({p_text(pairs[other])})" for other in order
                  if _side(comparison, other) == side]
-        if found:
-            parts.append(f"{listed(found)} {'is' if len(found) == 1 else 'are'} significantly "
+        if names:
+            parts.append(f"{listed(names)} {'is' if len(names) == 1 else 'are'} significantly "
                          f"{word} than {baseline}")
     beside = [other for other in order if pairs[other].decides is not None
               and not pairs[other].differs]
@@ -89,8 +89,8 @@ def _differing(comparison: Comparison, order: Sequence[str]) -> str:
                      f"({least([pairs[other] for other in beside])})")
     elif beside:
         verb = "does" if len(beside) == 1 else "do"
-        found = [f"{other} ({p_text(pairs[other])})" for other in beside]
-        parts.append(f"{listed(found)} {verb} not differ significantly from it")
+        names = [f"{other} ({p_text(pairs[other])})" for other in beside]
+        parts.append(f"{listed(names)} {verb} not differ significantly from it")
     if untested := [other for other in order if pairs[other].decides is None]:
         parts.append(f"{listed(untested)} {'was' if len(untested) == 1 else 'were'} not tested")
     return "; ".join(parts)

@@ -62,15 +62,15 @@ def beside(paper: Paper, keys: Sequence[CellKey], records: Mapping[CellKey, Cell
     """
     cells = {(key.technique, key.backbone, key.dataset): key for key in keys}
     techniques = {key.technique for key in keys}
-    found = []
+    comparisons = []
     for number in paper.numbers:
         if number.technique not in techniques:  # --only
             continue
         names = [number.dataset] if number.dataset else groups[number.group]
-        own = [records.get(cells[number.technique, number.backbone, name]) for name in names]
-        found.append(_beside(number, own, paper))
-    order = list(dict.fromkeys(each.what for each in found))
-    return sorted(found, key=lambda each: order.index(each.what))
+        cell_records = [records.get(cells[number.technique, number.backbone, name]) for name in names]
+        comparisons.append(_beside(number, cell_records, paper))
+    order = list(dict.fromkeys(each.what for each in comparisons))
+    return sorted(comparisons, key=lambda each: order.index(each.what))
 
 
 def _beside(number: PaperNumber, cells: Sequence[CellRecord | None], paper: Paper) -> PaperComparison:
@@ -88,8 +88,8 @@ def _beside(number: PaperNumber, cells: Sequence[CellRecord | None], paper: Pape
 
 def _values(cell: CellRecord | None, metric: str) -> Values:
     """By seed; empty where a finished run lacks the metric or its value is not finite."""
-    found = {run.seed: run.metrics.get(metric, math.nan) for run in (cell.finished if cell else ())}
-    return found if all(map(math.isfinite, found.values())) else {}
+    values = {run.seed: run.metrics.get(metric, math.nan) for run in (cell.finished if cell else ())}
+    return values if all(map(math.isfinite, values.values())) else {}
 
 
 def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
@@ -109,9 +109,9 @@ def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
     return OUTSIDE if tolerance is None else NEAR if near else FAR
 
 
-def layout(study: str, paper: Paper, found: Sequence[PaperComparison]) -> Table:
+def layout(study: str, paper: Paper, comparisons: Sequence[PaperComparison]) -> Table:
     """The table: one line a published number."""
-    number = digits(paper.metric, [value for each in found for value
+    number = digits(paper.metric, [value for each in comparisons for value
                                    in (each.published.value, each.ours.mean)])
     unit = ", %" if is_percent(paper.metric) else ""
 
@@ -119,17 +119,17 @@ def layout(study: str, paper: Paper, found: Sequence[PaperComparison]) -> Table:
         return (Quantity(_signed(number(each.difference))) if math.isfinite(each.difference)
                 else NONE)
 
-    columns = (
+    columns: tuple[Column[PaperComparison], ...] = (
         Column(f"paper: {paper.metric}{unit}",
                lambda each: Quantity(number(each.published.value))),
         Column(f"ours{unit}: mean ± std (n)", lambda each: quantity(each.ours, number)),
         Column("ours: 95% confidence interval", lambda each: interval(each.ours, number)),
         Column(f"difference{', points' if unit else ''}", difference),
-        Column[PaperComparison]("verdict", lambda each: each.verdict))
-    places = {each.what for each in found}
-    where = f" on {found[0].what}" if len(places) == 1 else ""
+        Column("verdict", lambda each: each.verdict))
+    places = {each.what for each in comparisons}
+    where = f" on {comparisons[0].what}" if len(places) == 1 else ""
     return tabulate(
-        found, columns, name=lambda each: each.published.technique, title=lambda each: each.what,
+        comparisons, columns, name=lambda each: each.published.technique, title=lambda each: each.what,
         notes=lambda each: (_note(each),) if _note(each) else (),
         caption=f"Study {study} against {paper.citation}: {paper.metric}{where}.",
         about=_about(paper))
@@ -159,7 +159,7 @@ def _signed(text: str) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
-def lines(study: str, paper: Paper, found: Sequence[PaperComparison]) -> list[dict[str, Any]]:
+def lines(study: str, paper: Paper, comparisons: Sequence[PaperComparison]) -> list[dict[str, Any]]:
     """As numbers in base units, a mapping a published number."""
     return [{
         "study": study, "backbone": each.published.backbone, "dataset": each.published.dataset,
@@ -168,4 +168,4 @@ def lines(study: str, paper: Paper, found: Sequence[PaperComparison]) -> list[di
         "std": each.ours.std, "n": each.ours.n, "ci_low": each.ours.ci_low,
         "ci_high": each.ours.ci_high, "difference": each.difference, "verdict": each.verdict,
         "where": each.published.where or paper.where, "note": each.why,
-    } for each in found]
+    } for each in comparisons]

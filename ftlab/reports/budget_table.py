@@ -116,16 +116,16 @@ def ranking(rows: Sequence[CellTrials], higher_is_better: bool) -> list[str]:
     that never gave a score is left out, and so is a group with fewer than two techniques.
     """
     groups = [list(members) for _, members in groupby(rows, key=lambda row: row.group)]
-    said = []
+    sentences = []
     for members in groups:
         compared = [row for row in members if row.scored]
         spent = [len(row.curve) for row in compared if not row.settled]
         if len(compared) < 2 or not spent:
             continue
         where = f" on {members[0].key.dataset} from {members[0].key.backbone}"
-        said.append(_sentence(compared, min(spent), higher_is_better,
+        sentences.append(_sentence(compared, min(spent), higher_is_better,
                               where if len(groups) > 1 else ""))
-    return said
+    return sentences
 
 
 def _sentence(rows: Sequence[CellTrials], most: int, higher_is_better: bool, where: str) -> str:
@@ -137,20 +137,20 @@ def _sentence(rows: Sequence[CellTrials], most: int, higher_is_better: bool, whe
     if not steps:
         return f"{begin} is the same after any number of trials from 1 to {most}: {orders[0]}."
     shown = [1, *steps] if len(steps) < _RANKINGS else [1, most]
-    each = "; ".join(f"after {k} trial{'s' * (k > 1)} {orders[k - 1]}" for k in shown)
-    return f"{begin} changes at k = {', '.join(map(str, steps))}: {each}."
+    rankings = "; ".join(f"after {k} trial{'s' * (k > 1)} {orders[k - 1]}" for k in shown)
+    return f"{begin} changes at k = {', '.join(map(str, steps))}: {rankings}."
 
 
 def _order(rows: Sequence[CellTrials], k: int, higher_is_better: bool) -> str:
     """`lora > full = probe`; those whose trials may all have failed stand apart, behind."""
     sign = 1.0 if higher_is_better else -1.0
-    known = [(sign * best.expected, row.key.technique)
+    scores = [(sign * best.expected, row.key.technique)
              for row in rows if (best := row.after(k)) is not None]
-    sure = [pair for pair in known if math.isfinite(pair[0])]
+    sure = [pair for pair in scores if math.isfinite(pair[0])]
     sure.sort(key=lambda pair: -pair[0])  # stable: equals keep the study's order
     text = "".join(name for _, name in sure[:1])
     for (above, _), (value, name) in pairwise(sure):
         # Expectations are sums of products: what differs in the last digits is equal.
         text += f"{' = ' if math.isclose(above, value, rel_tol=1e-9) else ' > '}{name}"
-    unsure = ", ".join(name for value, name in known if not math.isfinite(value))
+    unsure = ", ".join(name for value, name in scores if not math.isfinite(value))
     return " ".join(filter(None, (text, unsure and f"(without a sure score: {unsure})")))

@@ -58,7 +58,7 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
     """
     values = {run.seed: run.metrics[metric] for run in record.finished
               if math.isfinite(run.metrics.get(metric, math.nan))}
-    found: dict[int, pd.Series] = {}
+    examples: dict[int, pd.Series] = {}
     damaged = []
     split, _, name = metric.partition("/")
     for run in record.finished:
@@ -71,8 +71,8 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
             continue
         added = None if records is None else contributions(name, records)
         if records is not None and added is not None and _usable(added):
-            found[run.seed] = pd.Series(added, index=pd.Index(records["id"]))
-    return CellMetric(record.key, values, found, tuple(damaged))
+            examples[run.seed] = pd.Series(added, index=pd.Index(records["id"]))
+    return CellMetric(record.key, values, examples, tuple(damaged))
 
 
 def predictions(tracker: Tracker, run: RunRecord, split: str = "test"
@@ -87,10 +87,10 @@ def predictions(tracker: Tracker, run: RunRecord, split: str = "test"
     if stored is None:
         return None
     try:
-        found: dict[str, list[Any]] = pq.read_table(io.BytesIO(stored)).to_pydict()
+        columns: dict[str, list[Any]] = pq.read_table(io.BytesIO(stored)).to_pydict()
     except (pa.ArrowException, OSError, ValueError) as error:  # of a run without a record of it
         raise DamagedArtifact(run, name, (str(error).splitlines() or ["unreadable"])[0]) from error
-    return found
+    return columns
 
 
 def _usable(added: NDArray[np.float64]) -> bool:

@@ -76,10 +76,10 @@ def build(
     Raises:
         InputError: runs are finished, and none has the metric, unless `check` is off.
     """
-    found = {record.key: record for record in records}
+    by_key = {record.key: record for record in records}
     if check:
-        check_metric([found[key] for key in cells if key in found], metric)
-    rows = [_row(key, found.get(key), metric) for key in cells]
+        check_metric([by_key[key] for key in cells if key in by_key], metric)
+    rows = [_row(key, by_key.get(key), metric) for key in cells]
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group for row in rows))}
     rows = sorted(rows, key=lambda row: groups[row.group])
     ranks = _ranks(rows, higher_is_better)

@@ -28,9 +28,9 @@ def styles(techniques: Iterable[str]) -> dict[str, Style]:
             the colours come again with another line and marker; after 40 the lines too.
     """
     names = list(dict.fromkeys(techniques))
-    found = {}
+    looks = {}
     for n, name in enumerate(names):
         turn = n + n // len(COLOURS)  # so that a colour's second user has another line and marker
-        found[name] = Style(COLOURS[n % len(COLOURS)], LINES[turn % len(LINES)],
+        looks[name] = Style(COLOURS[n % len(COLOURS)], LINES[turn % len(LINES)],
                             MARKERS[turn % len(MARKERS)])
-    return found
+    return looks

@@ -146,9 +146,9 @@ def _by_dataset(studies: Sequence[StudyResults], metrics: Mapping[str, str]) -> 
         _check([study], metric)
         judged = judge(study, metric)
         all_judged.append(judged)
-        rows += (own := _rows_by_dataset(judged))
+        rows += (study_rows := _rows_by_dataset(judged))
         rules.append(task_means.rule(study.study if len(studies) > 1 else "", study.datasets,
-                                     study.data_groups, own,
+                                     study.data_groups, study_rows,
                                      study.direction(study.datasets[0], metric) is not False))
     datasets = dict.fromkeys(name for study in studies for name in study.datasets)
     averages = dict.fromkeys(name for study in studies

@@ -99,15 +99,15 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
     by_name = {cell.key.technique: cell for cell in cells if cell.values}
     means = {name: summarise(cell.values.values()).mean for name, cell in by_name.items()}
     resolution = step(value for cell in by_name.values() for value in cell.values.values())
-    found = {(a, b): _pair(by_name[a], by_name[b], resolution, metric)
+    tested = {(a, b): _pair(by_name[a], by_name[b], resolution, metric)
              for a, b in pairs(list(by_name))}
-    whole = _corrected(found)
+    whole = _corrected(tested)
     best, kept = (standing(means, {pair: each.p for pair, each in whole.items()}, higher_is_better)
                   if means else ("", []))
     if whole and all(pair.decides is None for pair in whole.values()):
         kept = []
-    own = _corrected({pair: each for pair, each in found.items() if baseline in pair})
-    against = {a if b == baseline else b: each for (a, b), each in own.items()}
+    with_baseline = _corrected({pair: each for pair, each in tested.items() if baseline in pair})
+    against = {a if b == baseline else b: each for (a, b), each in with_baseline.items()}
     return Comparison(group, means, best, tuple(kept), whole, higher_is_better,
                       baseline if baseline in means else "", against)
 
@@ -133,15 +133,15 @@ def compared(
         contributions: by data set, its task's.
         baseline: the technique that the others are compared with; empty for none.
     """
-    found = {record.key: record for record in records}
-    said = contributions or {}
+    by_key = {record.key: record for record in records}
+    of_tasks = contributions or {}
     comparisons: dict[tuple[str, str], Comparison] = {}
     remarks: dict[CellKey, str] = {}
     for group in dict.fromkeys(row.group for row in rows):
         complete = [row for row in rows if row.group == group and not row.note]
         alone = len(complete) < 2  # nobody to compare with: nothing needs to be read
-        cells = [measured(found[row.key], metric, None if alone else tracker,
-                          said.get(row.key.dataset)) for row in complete]
+        cells = [measured(by_key[row.key], metric, None if alone else tracker,
+                          of_tasks.get(row.key.dataset)) for row in complete]
         remarks |= {cell.key: _remark(cell) for cell in cells}
         comparisons[group] = compare(group, cells, higher_is_better, baseline, metric)
     marked = [replace(row, remark=remarks.get(row.key, ""), stands=not row.note

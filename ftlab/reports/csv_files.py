@@ -48,8 +48,8 @@ def _field(value: Any) -> str:
 
 def runs_csv(cells: Sequence[CellKey], records: Iterable[CellRecord]) -> str:
     """One line a run that counts, and one, MISSING, a seed that was never run."""
-    found = {record.key: record for record in records}
-    kept = [found[key] for key in cells if key in found]
+    by_key = {record.key: record for record in records}
+    kept = [by_key[key] for key in cells if key in by_key]
     names = {name for record in kept for run in record.runs for name in run.metrics}
     return to_csv([*_RUN, *sorted(names, key=_place)], _run_lines(kept))
 

@@ -44,7 +44,7 @@ def default_table(results: StudyResults) -> Table:
     time, time_unit = cost("cost/train_seconds", [row.seconds for row in rows])
     memory, memory_unit = cost("cost/peak_memory_bytes", [row.memory for row in rows])
     unit = ", %" if is_percent(metric) else ""
-    columns = (
+    columns: tuple[Column[CellSummary], ...] = (
         Column(f"{metric}{unit}: mean ± std (n)", lambda row: quantity(row.summary, number),
                lambda row: row.stands),
         Column("95% confidence interval", lambda row: interval(row.summary, number)),

@@ -75,8 +75,8 @@ def _panels(columns: Sequence[_Column]) -> list[list[_Column]]:
     names, *others = columns
     room = max(_PANEL - names.width, 1)
     count = min(math.ceil(sum(column.width for column in others) / room), len(others)) or 1
-    each = math.ceil(len(others) / count)
-    return [[names, *others[begin : begin + each]] for begin in range(0, len(others), each or 1)
+    per_panel = math.ceil(len(others) / count)
+    return [[names, *others[begin : begin + per_panel]] for begin in range(0, len(others), per_panel or 1)
             ] or [[names]]
 
 

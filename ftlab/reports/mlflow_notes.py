@@ -22,18 +22,18 @@ def describe_cell(report: Report, row: CellSummary) -> str:
     data set, or its line alone.
     """
     number = report.rows.index(row)
-    groups, own, seen = report.table.groups, 0, 0
+    groups, of_cell, seen = report.table.groups, 0, 0
     for place, (_, lines) in enumerate(groups):
         if seen <= number < seen + len(lines):
-            own, number = place, number - seen
+            of_cell, number = place, number - seen
             break
         seen += len(lines)
-    title, lines = groups[own]
+    title, lines = groups[of_cell]
     line = replace(lines[number], texts=(MARK + lines[number].texts[0], *lines[number].texts[1:]))
     marked = (title, (*lines[:number], line, *lines[number + 1 :]))
     alone = (title, (line,))
     return _first_that_fits(
-        [[*groups[:own], marked, *groups[own + 1 :]], [marked], [alone]],
+        [[*groups[:of_cell], marked, *groups[of_cell + 1 :]], [marked], [alone]],
         lambda kept: "\n\n".join([_standing(report, row), _table(report.table, kept), _CELL]),
     )
 

@@ -62,28 +62,28 @@ class Point:
 
 def points(rows: Sequence[CellTrials], higher_is_better: Sequence[bool]) -> list[Point]:
     """Every complete trial, and which fronts it is on; best first objective first in its group."""
-    found: list[Point] = []
+    all_points: list[Point] = []
     for _, members in groupby(rows, key=lambda row: row.group):
-        own = [(row.key, *point) for row in members for point in row.points()]
-        overall = set(pareto_front([values for _, _, values in own], higher_is_better))
+        of_group = [(row.key, *point) for row in members for point in row.points()]
+        overall = set(pareto_front([values for _, _, values in of_group], higher_is_better))
         first = {
             place
-            for key in dict.fromkeys(key for key, _, _ in own)
-            for place in _of_cell(own, key, higher_is_better)
+            for key in dict.fromkeys(key for key, _, _ in of_group)
+            for place in _of_cell(of_group, key, higher_is_better)
         }
         sign = -1.0 if higher_is_better[0] else 1.0
         made = [Point(key, trial, values, place in first, place in overall)
-                for place, (key, trial, values) in enumerate(own)]
-        found += sorted(made, key=lambda point: sign * point.values[0])
-    return found
+                for place, (key, trial, values) in enumerate(of_group)]
+        all_points += sorted(made, key=lambda point: sign * point.values[0])
+    return all_points
 
 
 def _of_cell(
-    own: Sequence[tuple[CellKey, TrialRecord, tuple[float, ...]]], key: CellKey,
+    of_group: Sequence[tuple[CellKey, TrialRecord, tuple[float, ...]]], key: CellKey,
     higher_is_better: Sequence[bool],
 ) -> list[int]:
-    places = [place for place, (other, _, _) in enumerate(own) if other == key]
-    return [places[i] for i in pareto_front([own[p][2] for p in places], higher_is_better)]
+    places = [place for place, (other, _, _) in enumerate(of_group) if other == key]
+    return [places[i] for i in pareto_front([of_group[p][2] for p in places], higher_is_better)]
 
 
 def layout(title: str, found: Sequence[Point], objectives: Sequence[str],

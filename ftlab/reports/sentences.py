@@ -44,14 +44,14 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
 
 def ties(comparisons: Sequence[Comparison]) -> str:
     """Name techniques that share the best mean, exactly; empty where none do."""
-    said = []
+    texts = []
     for comparison in comparisons:
         first = [name for name, mean in comparison.means.items()
                  if mean == comparison.means[comparison.best]]
         if len(first) > 1:
             backbone, dataset = comparison.group
-            said.append(f"{listed(first)} on {dataset} from {backbone}")
-    return f"The same best mean: {'; '.join(said)}." if said else ""
+            texts.append(f"{listed(first)} on {dataset} from {backbone}")
+    return f"The same best mean: {'; '.join(texts)}." if texts else ""
 
 
 def across(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
@@ -61,19 +61,19 @@ def across(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
     """
     several = len({comparison.group[0] for comparison in comparisons}) > 1
     return " ".join(
-        f"{f'From {backbone}: mean' if several else 'Mean'} ranks over {found.data_sets} data sets "
-        f"(1 the best): {ranks_text(found)}."
-        for backbone, found in ranked(comparisons, higher_is_better).items())
+        f"{f'From {backbone}: mean' if several else 'Mean'} ranks over {ranking.data_sets} data sets "
+        f"(1 the best): {ranks_text(ranking)}."
+        for backbone, ranking in ranked(comparisons, higher_is_better).items())
 
 
-def ranks_text(found: RankComparison) -> str:
+def ranks_text(ranking: RankComparison) -> str:
     """`full 1.25, lora 1.75. Friedman's test ...: p = 0.200. Nemenyi: ranks 1.39 or more ...`."""
-    order = sorted(found.ranks, key=lambda name: found.ranks[name])
-    text = ", ".join(f"{name} {found.ranks[name]:.2f}" for name in order)
-    if math.isfinite(found.p):
-        p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+    order = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
+    text = ", ".join(f"{name} {ranking.ranks[name]:.2f}" for name in order)
+    if math.isfinite(ranking.p):
+        p = "p < 0.001" if ranking.p < 0.001 else f"p = {ranking.p:.3f}"
         text += f". Friedman's test by permutation: {p}"
-    return (f"{text}. Nemenyi: ranks {found.difference:.2f} or more apart differ at 5%, for "
+    return (f"{text}. Nemenyi: ranks {ranking.difference:.2f} or more apart differ at 5%, for "
             f"{len(order)} techniques")
 
 

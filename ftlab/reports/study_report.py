@@ -51,15 +51,15 @@ def report(study: Study, tracking_uri: str | None = None, results: str | Path = 
 def render(study: Study, evidence: StudyResults, command: Sequence[str]) -> str:
     """The page's HTML."""
     observed = observe(evidence, evidence.named(study.select_by), evidence.upwards(study.select_by))
-    said = provenance.collect(study.name, study.question, evidence.records.values())
+    environments = provenance.collect(study.name, study.question, evidence.records.values())
     parts = {
         "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(evidence)))), class_="scroll")),
                   tests(evidence.comparisons)),
         "Figures": (plots(evidence),),
         "Diagnoses": (findings(diagnose(observed), observed.curves),),
         "Costs": (costs(evidence),),
-        "Provenance": (origin(study, said),),
-        "Reproduce": (again(study, said, command),),
+        "Provenance": (origin(study, environments),),
+        "Reproduce": (again(study, environments, command),),
     }
     shown = {title: contents for title, contents in parts.items() if any(contents)}
     links = [tag("a", title, href=f"#{title.lower()}") for title in shown]

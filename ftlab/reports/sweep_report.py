@@ -115,11 +115,11 @@ def contents(
         "budget.png": draw_budget(rows, higher_is_better[0]),
     }
     if len(objectives) > 1:
-        found = pareto_front.points(rows, higher_is_better)
-        each = pareto_front.lines(found, objectives, searched)
+        front = pareto_front.points(rows, higher_is_better)
+        numbers = pareto_front.lines(front, objectives, searched)
         files |= {
-            "front.md": markdown(pareto_front.layout(said, found, objectives, searched)),
-            "front.csv": to_csv(list(each[0]) if each else [], each),
-            "front.png": draw_front(rows, found, objectives, higher_is_better),
+            "front.md": markdown(pareto_front.layout(said, front, objectives, searched)),
+            "front.csv": to_csv(list(numbers[0]) if numbers else [], numbers),
+            "front.png": draw_front(rows, front, objectives, higher_is_better),
         }
     return {name: content for name, content in files.items() if content is not None}

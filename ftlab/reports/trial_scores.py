@@ -62,9 +62,9 @@ class CellTrials:
         found = []
         for trial in self.ended:
             values = [score(trial, name) for name in self.objectives]
-            known = tuple(value for value in values if value is not None)
-            if trial.state == "COMPLETE" and len(known) == len(values):
-                found.append((trial, known))
+            finite = tuple(value for value in values if value is not None)
+            if trial.state == "COMPLETE" and len(finite) == len(values):
+                found.append((trial, finite))
         return found
 
 
@@ -97,11 +97,11 @@ def tried(
         if record.key in of:
             of[record.key].append(record)
     groups = list(dict.fromkeys((key.backbone, key.dataset) for key in cells))
-    found = []
+    cells_tried = []
     for key in sorted(cells, key=lambda key: groups.index((key.backbone, key.dataset))):
         ended = tuple(t for t in of[key] if t.state in ("COMPLETE", "PRUNED", "FAIL"))
         curve = budget_curve([score(t, objectives[0]) for t in ended], higher_is_better)
         running = len(of[key]) - len(ended)
-        found.append(CellTrials(key, ended, running, tuple(objectives), tuple(curve),
+        cells_tried.append(CellTrials(key, ended, running, tuple(objectives), tuple(curve),
                            key.technique in set(settled)))
-    return found
+    return cells_tried

@@ -18,6 +18,9 @@ class Store:
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         return []
 
+    def sweeps(self, study: str) -> list[str]:
+        return []
+
     def add(
         self,
         technique: str,

@@ -7,10 +7,10 @@ import pytest
 from torchmetrics.classification import MulticlassHammingDistance
 
 from ftlab.reports.columns import grid, parse
+from ftlab.reports.default_columns import default_table
 from ftlab.reports.drift.compare import drift
 from ftlab.reports.drift.read_results import CellResult, ComparedStudy
 from ftlab.reports.figures.labels import metric_title, scale
-from ftlab.reports.default_columns import default_table
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.paired import over_both
 from ftlab.tasks.classification import Classification

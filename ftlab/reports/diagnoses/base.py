@@ -57,8 +57,8 @@ class RunHistory:
     @property
     def best_epoch(self) -> int | None:
         """The restored one, from 1; None where nothing trained."""
-        found = self.metrics.get("best_epoch")
-        return int(found) if found else None
+        epoch = self.metrics.get("best_epoch")
+        return int(epoch) if epoch else None
 
 
 @dataclass(frozen=True)

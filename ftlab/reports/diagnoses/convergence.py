@@ -28,7 +28,7 @@ class Convergence(Diagnosis):
 
     def find(self, observed: StudyHistory) -> list[Finding]:
         name, sign = observed.select_by, 1 if observed.select_upwards else -1
-        found = []
+        findings = []
         for cell in observed.cells:
             late = [run for run in cell.finished if _last(run, name)]
             if not late or 2 * len(late) <= len(cell.finished):
@@ -38,13 +38,13 @@ class Convergence(Diagnosis):
             if not matters(name, gain, mean([after for _, after in ends])):
                 continue
             courses = [f"{shown(name, before)} to {shown(name, after)}" for before, after in ends]
-            found.append(Finding(
+            findings.append(Finding(
                 "warning", cell.key.title, seeds_of(late),
                 f"{name} still went from {listed(courses)} in the last of "
                 f"{max(len(run.epochs(name)) for run in late)} epochs",
                 "more epochs (trainer.max_epochs, of this technique alone if the others have "
                 "converged), or a higher learning rate"))
-        return found
+        return findings
 
 
 def _last(run: RunHistory, metric: str) -> bool:

@@ -23,14 +23,14 @@ class Failures(Diagnosis):
     rule: ClassVar[str] = "A run ended without a result; a non-finite loss is said elsewhere."
 
     def find(self, observed: StudyHistory) -> list[Finding]:
-        found = []
+        findings = []
         for cell in observed.cells:
             others = [run for run in cell.runs
                       if not run.finished and not run.reason.startswith(NON_FINITE)]
             for status, reason in dict.fromkeys((run.status, run.reason) for run in others):
                 alike = [run for run in others if (run.status, run.reason) == (status, reason)]
-                found.append(Finding(
+                findings.append(Finding(
                     _LEVELS.get(status, "hint"), cell.key.title, seeds_of(alike),
                     f"{status.lower()}: {reason or 'nobody said why'}",
                     "mend the reason; the same ftlab run continues with what is missing"))
-        return found
+        return findings

@@ -32,14 +32,14 @@ class Gradients(Diagnosis):
         "epoch's largest, when the new head made them largest.")
 
     def find(self, observed: StudyHistory) -> list[Finding]:
-        found = []
+        findings = []
         for cell in observed.cells:
             faint = [run for run in cell.finished if _faint(run)]
             if faint:
                 names = dict.fromkeys(name for run in faint for name in _faint(run))
                 least = min(run.metrics[BLOCK + name] for run in faint for name in _faint(run))
                 most = max(value for run in faint for value in _blocks(run).values())
-                found.append(Finding(
+                findings.append(Finding(
                     "warning", cell.key.title, seeds_of(faint),
                     f"gradient norm {least:.2g} in {listed(list(names))}, {most:.2g} in the block "
                     "with the largest",
@@ -47,10 +47,10 @@ class Gradients(Diagnosis):
                     "bf16-mixed, normalisation before what was added"))
             wild = [run for run in cell.runs if _burst(run)]
             if wild:
-                found.append(Finding(
+                findings.append(Finding(
                     "warning", cell.key.title, seeds_of(wild), listed([_burst(run) for run in wild]),
                     "gradient_clip of the trainer, a lower learning rate, a longer warm-up"))
-        return found
+        return findings
 
 
 def _blocks(run: RunHistory) -> dict[str, float]:

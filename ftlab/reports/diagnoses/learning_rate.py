@@ -32,7 +32,7 @@ class LearningRate(Diagnosis):
         "tenth of the first epoch's (small batches make less noise than that).")
 
     def find(self, observed: StudyHistory) -> list[Finding]:
-        found = []
+        findings = []
         for cell in observed.cells:
             rates = sorted({rate for run in cell.runs if (rate := _rate(run)) > 0})
             lower = f"a lower learning rate (highest seen {rates[-1]:.3g})" if rates else (
@@ -40,13 +40,13 @@ class LearningRate(Diagnosis):
             advice = f"{lower}, a longer warm-up, or gradient clipping"
             broken = [run for run in cell.runs if run.reason.startswith(NON_FINITE)]
             if broken:
-                found.append(Finding("problem", cell.key.title, seeds_of(broken),
+                findings.append(Finding("problem", cell.key.title, seeds_of(broken),
                                      listed([run.reason for run in broken]), advice))
             wild = [run for run in cell.finished if _jumps(run) or _rises(run)]
             if wild:
-                found.append(Finding("warning", cell.key.title, seeds_of(wild),
+                findings.append(Finding("warning", cell.key.title, seeds_of(wild),
                                      listed([_said(run) for run in wild]), advice))
-        return found
+        return findings
 
 
 def _rate(run: RunHistory) -> float:

@@ -14,14 +14,14 @@ class Notes(Diagnosis):
     rule: ClassVar[str] = "A run, or its data, recorded a note (duplicates between splits, say)."
 
     def find(self, observed: StudyHistory) -> list[Finding]:
-        said: dict[str, dict[str, None]] = {}
+        notes: dict[str, dict[str, None]] = {}
         for cell in observed.cells:
             for run in cell.runs:
                 for note in filter(None, run.notes.split("\n")):
-                    said.setdefault(note, {})[cell.key.title] = None
+                    notes.setdefault(note, {})[cell.key.title] = None
         whole = sum(bool(cell.runs) for cell in observed.cells)
         return [Finding("hint", "all cells that ran" if len(cells) == whole > 1 else ", ".join(cells), (),
-                        note, _advice(note)) for note, cells in said.items()]
+                        note, _advice(note)) for note, cells in notes.items()]
 
 
 def _advice(note: str) -> str:

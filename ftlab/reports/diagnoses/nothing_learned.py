@@ -64,13 +64,13 @@ class NothingLearned(Diagnosis):
         "accuracy is compared, than by always naming the most frequent class.")
 
     def find(self, observed: StudyHistory) -> list[Finding]:
-        found = []
+        findings = []
         accuracy = observed.metric.rpartition("/")[2] == "accuracy"
         for cell in observed.cells:
             weighed = [(run, guess) for run in cell.finished if (guess := weigh(run)) is not None]
             lost = [pair for pair in weighed if pair[1].by_chance]
             if lost:
-                found.append(Finding(
+                findings.append(Finding(
                     "problem", cell.key.title, seeds_of([run for run, _ in lost]),
                     listed([_said(guess, guess.chance) for _, guess in lost]) + " by chance",
                     "a higher learning rate, more epochs, or look whether labels and inputs "
@@ -78,25 +78,25 @@ class NothingLearned(Diagnosis):
             poor = [pair for pair in weighed
                     if accuracy and pair[1].constant_as_good and not pair[1].by_chance]
             if poor:
-                found.append(Finding(
+                findings.append(Finding(
                     "warning", cell.key.title, seeds_of([run for run, _ in poor]),
                     listed([_said(guess, guess.largest) for _, guess in poor])
                     + f" by always naming {poor[0][1].name}",
                     "report test/f1_macro or test/balanced_accuracy, which count every class alike, "
                     "or train longer"))
-        return found
+        return findings
 
 
 def weigh(run: RunHistory) -> Guess | None:
     """Count a run's predictions; None where it has none."""
     if run.named is None or not len(run.named["target"]):
         return None
-    targets, said = list(run.named["target"]), list(run.named["prediction"])
+    targets, predicted = list(run.named["target"]), list(run.named["prediction"])
     n = len(targets)
-    counts, named = Counter(targets), Counter(said)
+    counts, named = Counter(targets), Counter(predicted)
     name, most = max(counts.items(), key=lambda item: (item[1], str(item[0])))
     chance = sum(count * named[label] for label, count in counts.items()) / n**2
-    right = sum(a == b for a, b in zip(targets, said, strict=True))
+    right = sum(a == b for a, b in zip(targets, predicted, strict=True))
     return Guess(right, n, chance, most / n, str(name))
 
 

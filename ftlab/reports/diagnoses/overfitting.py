@@ -31,7 +31,7 @@ class Overfitting(Diagnosis):
         "training loss is an epoch's mean, with dropout, so that the true gap is larger.")
 
     def find(self, observed: StudyHistory) -> list[Finding]:
-        found = []
+        findings = []
         for cell in observed.cells:
             sick = [run for run in cell.finished if _gap(run) > GAP or _rises(run)]
             if not sick or 2 * len(sick) <= len(cell.finished):
@@ -46,12 +46,12 @@ class Overfitting(Diagnosis):
                 growth = mean([run.epochs("val/loss")[-1] / min(run.epochs("val/loss"))
                                for run in rises])
                 seen += f"; the validation loss ends {100 * growth - 100:.0f}% above its lowest"
-            found.append(Finding(
+            findings.append(Finding(
                 "warning" if gaps else "hint", cell.key.title, seeds_of(runs), seen,
                 "more training examples or augmentation, weight decay, dropout, a technique with "
                 "fewer trainable parameters" if gaps else
                 "fewer epochs, or patience: what follows the best epoch is not used"))
-        return found
+        return findings
 
 
 def _training(run: RunHistory) -> float:

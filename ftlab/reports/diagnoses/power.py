@@ -24,7 +24,7 @@ class TooFewSeeds(Diagnosis):
         "split is asked for where these trained models do not differ significantly over examples.")
 
     def find(self, observed: StudyHistory) -> list[Finding]:
-        found = []
+        findings = []
         for comparison in observed.comparisons:
             backbone, dataset = comparison.group
             where = f"{dataset} from {backbone}"
@@ -33,30 +33,30 @@ class TooFewSeeds(Diagnosis):
                       and cell.key.technique in comparison.means}
             few = {name: count for name, count in counts.items() if count < FEWEST}
             if few:
-                found.append(Finding(
+                findings.append(Finding(
                     "warning", where, (),
                     f"{listed([f'{name} has {_seeds(count)}' for name, count in few.items()])}; a "
                     "claim on techniques needs at least three",
                     "ftlab run with --seeds 0,1,2"))
             if needs := _needs(comparison):
-                found.append(Finding(
+                findings.append(Finding(
                     "hint", where, (),
                     f"an estimate of what tells {comparison.best} from others: {'; '.join(needs)}",
                     "more seeds where few are needed; where many are, the techniques are alike "
                     "for most purposes, and costs decide"))
-        return found
+        return findings
 
 
 def _needs(comparison: Comparison) -> list[str]:
     """`from lora about 9 seeds instead of 3`, of those that stand beside the best."""
     level = LEVEL / max(1, len(comparison.pairs))
-    found = []
+    needs = []
     for name in comparison.standing:
         pair = comparison.against_best(name)
         if name == comparison.best or pair is None or pair.seeds is None:
             continue
-        found.append(f"from {name} {_needed(pair, pair.seeds, level)}")
-    return found
+        needs.append(f"from {name} {_needed(pair, pair.seeds, level)}")
+    return needs
 
 
 def _needed(pair: Compared, seen: PairedResult, level: float) -> str:

@@ -17,8 +17,8 @@ MOST_RUNS = 2000
 
 def diagnose(observed: StudyHistory) -> dict[Diagnosis, list[Finding]]:
     """Run every diagnosis there is; the room is walked."""
-    found: list[Diagnosis] = [made() for made in members(Diagnosis).values()]
-    return {diagnosis: diagnosis.find(observed) for diagnosis in found}
+    diagnoses: list[Diagnosis] = [made() for made in members(Diagnosis).values()]
+    return {diagnosis: diagnosis.find(observed) for diagnosis in diagnoses}
 
 
 def observe(evidence: StudyResults, select_by: str,

@@ -35,14 +35,14 @@ class Selection(Diagnosis):
         "than the best on the test split.")
 
     def find(self, observed: StudyHistory) -> list[Finding]:
-        found = [each_ for cell in observed.cells if (each_ := _epochs(cell, observed)) is not None]
+        unstable = [each_ for cell in observed.cells if (each_ := _epochs(cell, observed)) is not None]
         for comparison in observed.comparisons:
             cells = [cell for cell in observed.cells
                      if (cell.key.backbone, cell.key.dataset) == comparison.group
                      and cell.key.technique in comparison.means]
             if (contrary := _contrary(comparison, cells, observed)) is not None:
-                found.append(contrary)
-        return found
+                unstable.append(contrary)
+        return unstable
 
 
 def _epochs(cell: CellHistory, observed: StudyHistory) -> Finding | None:

@@ -49,7 +49,7 @@ def cost_changes(old: ComparedStudy, new: ComparedStudy) -> list[CostChange]:
 
 
 def _changes(names: Names, old: CellResult, new: CellResult) -> list[CostChange]:
-    found = []
+    changes = []
     for name in sorted(old.values.keys() & new.values.keys()):
         # what a cache cost depends on who came first, and is no property of the cell
         if not name.startswith("cost/") or name == "cost/prefix_seconds":
@@ -61,6 +61,6 @@ def _changes(names: Names, old: CellResult, new: CellResult) -> list[CostChange]
             continue  # too small to be seen, or not measured by an earlier version
         least = HEADER if name == "cost/checkpoint_bytes" else 0
         if max(a, b) > tolerance * min(a, b) and abs(a - b) > least:
-            found.append(CostChange(names, name.removeprefix("cost/"), a, b, tolerance, counted))
-    return found
+            changes.append(CostChange(names, name.removeprefix("cost/"), a, b, tolerance, counted))
+    return changes
 

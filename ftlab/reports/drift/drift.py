@@ -138,17 +138,17 @@ def _verdict(drift: Drift) -> str:
 def _costs(drift: Drift) -> list[str]:
     """`checkpoint_bytes: lora x2.00, probe x1.30`, a sentence what is counted and what measured."""
     many = len({names[:2] for names in drift.old.cells}) > 1
-    found = []
+    sentences = []
     for counted, begin in ((True, "Counted costs moved"),
                            (False, "Measured costs beyond their tolerance, which decide nothing")):
         changes = sorted((c for c in drift.costs if c.counted == counted), key=lambda c: c.cost)
-        said = []
-        for cost, each in groupby(changes, key=lambda c: c.cost):
-            names = [f"{title(c.names) if many else c.names[2]} x{c.factor:.3g}" for c in each]
-            said.append(f"{cost}: {_listed(names)}")
-        if said:
-            found.append(f"{begin}: {'; '.join(said)}.")
-    return found
+        parts = []
+        for cost, members in groupby(changes, key=lambda c: c.cost):
+            names = [f"{title(c.names) if many else c.names[2]} x{c.factor:.3g}" for c in members]
+            parts.append(f"{cost}: {_listed(names)}")
+        if parts:
+            sentences.append(f"{begin}: {'; '.join(parts)}.")
+    return sentences
 
 
 def _rankings(drift: Drift) -> list[str]:
@@ -159,19 +159,19 @@ def _rankings(drift: Drift) -> list[str]:
     over = f", mean over {len(drift.orders)} pairs of data set and backbone" \
         if len(drift.orders) > 1 else ""
     value = f"Kendall's tau {tau:.2f}" if math.isfinite(tau) else "no order, all are equal"
-    found = f"Ranking by {metric}: {value}{over}; "
+    begin = f"Ranking by {metric}: {value}{over}; "
     swaps = [(order, swap) for order in drift.orders for swap in order.swaps]
     if not swaps:
-        return [f"{found}no two techniques changed places."]
+        return [f"{begin}no two techniques changed places."]
     real = [(order, swap) for order, swap in swaps if swap.significant]
-    said = [f"{swap.first}/{swap.second}" + (f" on {order.group[1]} from {order.group[0]}"
+    swapped = [f"{swap.first}/{swap.second}" + (f" on {order.group[1]} from {order.group[0]}"
             if len(drift.orders) > 1 else "") for order, swap in (real or swaps)]
     if not real:
-        changed = f"{count_of(len(swaps), 'pair')} changed places ({_listed(said)}), none significantly."
+        changed = f"{count_of(len(swaps), 'pair')} changed places ({_listed(swapped)}), none significantly."
     else:
         changed = (f"{count_of(len(swaps), 'pair')} changed places, {len(real)} of them significantly "
-                   f"in both orders: {_listed(said)}.")
-    return [found + changed]
+                   f"in both orders: {_listed(swapped)}.")
+    return [begin + changed]
 
 
 def _one_sided(drift: Drift) -> list[str]:
@@ -180,17 +180,17 @@ def _one_sided(drift: Drift) -> list[str]:
 
 
 def _suspects(drift: Drift, most: int | None) -> list[str]:
-    found = []
+    sentences = []
     if drift.suspects:
         shown = list(drift.suspects[:most])
         left = len(drift.suspects) - len(shown)
-        found.append("What differs in how they came about: " + "; ".join(shown)
+        sentences.append("What differs in how they came about: " + "; ".join(shown)
                      + (f"; and {left} more (--out FILE.md has all)" if left else "") + ".")
     elif not drift.unknown:
-        found.append("Both came about alike: data, weights, settings, versions, commit, device.")
+        sentences.append("Both came about alike: data, weights, settings, versions, commit, device.")
     if drift.unknown:
-        found.append(f"{'; '.join(drift.unknown)}.")
-    return found
+        sentences.append(f"{'; '.join(drift.unknown)}.")
+    return sentences
 
 
 def _note(drift: Drift) -> str:

@@ -70,11 +70,11 @@ def movements(old: ComparedStudy, new: ComparedStudy, metrics: Sequence[str]) ->
     common = [names for names in old.cells if names in new.cells]
     least = {(dataset, metric): _step(old, new, dataset, metric)
              for dataset in {names[1] for names in common} for metric in metrics}
-    found = [_movement(names, metric, old.cells[names], new.cells[names], least[names[1], metric])
+    changes = [_movement(names, metric, old.cells[names], new.cells[names], least[names[1], metric])
              for metric in metrics for names in common
              if any(metric in side.cells[names].values for side in (old, new))]
-    adjusted = corrected([math.nan if m.test is None else m.test.p for m in found])
-    return [replace(m, p=p) for m, p in zip(found, adjusted, strict=True)]
+    adjusted = corrected([math.nan if m.test is None else m.test.p for m in changes])
+    return [replace(m, p=p) for m, p in zip(changes, adjusted, strict=True)]
 
 
 def chosen(old: ComparedStudy, new: ComparedStudy, asked: Sequence[str]) -> list[str]:
@@ -83,18 +83,18 @@ def chosen(old: ComparedStudy, new: ComparedStudy, asked: Sequence[str]) -> list
     Raises:
         InputError: no cell on one of the sides has one of them.
     """
-    known = [{name for cell in side.cells.values() for name in cell.values} for side in (old, new)]
+    names = [{name for cell in side.cells.values() for name in cell.values} for side in (old, new)]
     # a side whose runs all failed has no numbers, which is a finding and not a mistake
-    both = sorted(set.intersection(*filter(None, known)) if any(known) else ())
+    both = sorted(set.intersection(*filter(None, names)) if any(names) else ())
     for name in asked:
         if name not in both:
             raise InputError(f"metric {name}: not on both sides", did_you_mean(name, both))
     reported = [name for name in dict.fromkeys((old.reported, new.reported)) if name in both]
-    found = list(asked) or reported or [name for name in both if name.startswith("test/")]
-    if not found:
+    metrics = list(asked) or reported or [name for name in both if name.startswith("test/")]
+    if not metrics:
         raise InputError(f"{old.label} and {new.label}: no test metric in common",
                          "compare results of finished runs; --metric names another metric")
-    return found
+    return metrics
 
 
 def _step(old: ComparedStudy, new: ComparedStudy, dataset: str, metric: str) -> float:

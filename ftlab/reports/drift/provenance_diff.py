@@ -18,13 +18,13 @@ def suspects(old: ComparedStudy, new: ComparedStudy) -> list[str]:
 
 def unknown(old: ComparedStudy, new: ComparedStudy) -> list[str]:
     """One line a side that does not say where it comes from."""
-    found = []
+    texts = []
     for side in {side.label: side for side in (old, new)}.values():
         missing = [what for what, said in (("provenance", side.provenance),
                                            ("settings", side.settings)) if not said]
         if missing:
-            found.append(f"{side.label} does not say its {' and '.join(missing)}")
-    return found
+            texts.append(f"{side.label} does not say its {' and '.join(missing)}")
+    return texts
 
 
 def fingerprints(side: Mapping[str, Any]) -> dict[str, str]:
@@ -70,12 +70,12 @@ def _environments(old: ComparedStudy, new: ComparedStudy) -> list[str]:
 
 def _flat(environments: list[Mapping[str, Any]]) -> dict[str, set[str]]:
     """All values that the runs of a side had, by `torch`, `python`, `commit`, `device`."""
-    found: dict[str, set[str]] = {}
+    values: dict[str, set[str]] = {}
     for each in environments:
         rest = {key: value for key, value in each.items() if key != "versions"}
         for key, value in {**dict(each.get("versions", {})), **rest}.items():
-            found.setdefault(str(key), set()).add(str(value))
-    return found
+            values.setdefault(str(key), set()).add(str(value))
+    return values
 
 
 def _said(values: set[str] | None) -> str:

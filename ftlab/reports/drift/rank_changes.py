@@ -56,11 +56,11 @@ def orders(old: ComparedStudy, new: ComparedStudy, metric: str) -> list[RankChan
     """Compare the rankings of every backbone and data set with two techniques or more."""
     groups = list(dict.fromkeys(names[:2] for names in old.cells))
     made = [_order(old, new, group, metric) for group in groups]
-    found = [(order, tests) for order, tests in made if order.techniques > 1]
+    compared = [(order, tests) for order, tests in made if order.techniques > 1]
     # The pairs that swapped were found by looking, so that the family is all of them.
-    adjusted = iter(corrected([p for _, tests in found for p in tests.values()]))
+    adjusted = iter(corrected([p for _, tests in compared for p in tests.values()]))
     orders = []
-    for order, tests in found:
+    for order, tests in compared:
         p = {pair: next(adjusted) for pair in tests}
         swaps = [replace(s, p=p.get((s.first, s.second), p.get((s.second, s.first), math.nan)))
                  for s in order.swaps]
@@ -106,5 +106,5 @@ def _both(least: float, *values: dict[int, float]) -> float:
 
 def tau_of(orders: Sequence[RankChange]) -> float:
     """The mean over groups; nan where no group has one."""
-    known = [order.tau for order in orders if math.isfinite(order.tau)]
-    return math.fsum(known) / len(known) if known else math.nan
+    taus = [order.tau for order in orders if math.isfinite(order.tau)]
+    return math.fsum(taus) / len(taus) if taus else math.nan

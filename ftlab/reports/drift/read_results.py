@@ -102,10 +102,10 @@ def measurements(source: str | Path) -> ComparedStudy:
         raise InputError(f"{shown(text)}: no results there", _HOW)
     study, cells = _runs(file)
     folder = file.parent
-    known = _json(folder / "provenance.json")
+    origin = _json(folder / "provenance.json")
     recorded = _recorded(folder / FILE)
-    said = flatten(settings(recorded)) if recorded else {}
-    return ComparedStudy(text, study, cells, recorded.get("report", "") or _metric(folder), known, said)
+    dotted = flatten(settings(recorded)) if recorded else {}
+    return ComparedStudy(text, study, cells, recorded.get("report", "") or _metric(folder), origin, dotted)
 
 
 def _recorded(path: Path) -> dict[str, Any]:
@@ -144,9 +144,9 @@ def _runs(path: Path) -> tuple[str, dict[Names, CellResult]]:
             raise InputError(f"{place}: {title(names)}, seed {seed}: stands twice",
                              _AGAIN)
         cell.status[seed] = line["status"]
-        found = {name: _number(text, f"{place}: {name}") for name, text in line.items()
+        metrics = {name: _number(text, f"{place}: {name}") for name, text in line.items()
                  if name not in _KEYS and text}
-        _add(cell, seed, found)
+        _add(cell, seed, metrics)
     if len(studies) != 1:
         raise InputError(f"{path}: {len(studies) or 'no'} studies", "one study a file")
     return studies.pop(), cells
@@ -205,7 +205,7 @@ def _of_store(address: str) -> ComparedStudy:
     records = tracker.cells(study)
     tracker.close()
     cells: dict[Names, CellResult] = {}
-    said: dict[str, str] = {}
+    dotted: dict[str, str] = {}
     for record in records:
         names = record.key.backbone, record.key.dataset, record.key.technique
         if names in cells:
@@ -217,14 +217,14 @@ def _of_store(address: str) -> ComparedStudy:
                                  for seed in sorted({*record.seeds, *runs})}, {})
         for run in record.finished:
             _add(cells[names], run.seed, run.metrics)
-        said |= _settings(record)
-    known = provenance.collect(study, "", records)
-    return ComparedStudy(label, study, cells, "", known, said, merged(recorded(records)))
+        dotted |= _settings(record)
+    collected = provenance.collect(study, "", records)
+    return ComparedStudy(label, study, cells, "", collected, dotted, merged(recorded(records)))
 
 
 def _settings(record: CellRecord) -> dict[str, str]:
     """A run's params under the names that a study file has for them."""
-    key, found = record.key, {}
+    key, dotted = record.key, {}
     places = {"backbone": f"backbones.{key.backbone}", "data": f"datasets.{key.dataset}",
               "technique": f"techniques.{key.technique}",
               "trainer": f"techniques.{key.technique}.trainer", "select_by": "select_by"}
@@ -232,8 +232,8 @@ def _settings(record: CellRecord) -> dict[str, str]:
         for name, value in run.params.items():
             part, dot, rest = name.partition(".")
             if part in places:
-                found[f"{places[part]}{dot}{rest}"] = value
-    return found
+                dotted[f"{places[part]}{dot}{rest}"] = value
+    return dotted
 
 
 def title(names: Names) -> str:

@@ -26,8 +26,8 @@ CAPTIONS = "captions.md"
 
 def drawings() -> list[Drawing]:
     """Every figure there is."""
-    found: list[Drawing] = [made() for made in members(Drawing).values()]
-    return sorted(found, key=lambda drawing: (drawing.order, drawing.name))
+    every: list[Drawing] = [made() for made in members(Drawing).values()]
+    return sorted(every, key=lambda drawing: (drawing.order, drawing.name))
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ def drawn(evidence: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFig
     Raises:
         InputError: there is no figure of a name.
     """
-    known = drawings()
+    every = drawings()
     for name in only:
-        names = [drawing.name for drawing in known]
+        names = [drawing.name for drawing in every]
         if name not in names:
             near = closest(name, names)
             raise InputError(f"figure {name!r}: there is none of that name",
                              f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}")
     shown, note = _narrowed(evidence)
-    for drawing in known:
+    for drawing in every:
         if not only or drawing.name in only:
             data = drawing.data(shown)
             if data is not None and len(data):

@@ -29,15 +29,15 @@ class BudgetCurves(Drawing):
         if evidence.tracker is None:
             return None
         keys = [row.key for row in evidence.rows]
-        found: list[dict[str, Any]] = []
+        points: list[dict[str, Any]] = []
         for sweep in evidence.tracker.sweeps(evidence.study):
             records = evidence.tracker.trials(evidence.study, sweep)
             objective = _objective(records, evidence)
             if objective:
                 rows = tried(keys, records, [objective], _higher(objective, evidence),
                              _settled(records))
-                found += curve_points(rows, evidence.named(objective), sweep)
-        return pd.DataFrame(found) if found else None
+                points += curve_points(rows, evidence.named(objective), sweep)
+        return pd.DataFrame(points) if points else None
 
     def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         return draw_curves(data, styles(evidence.techniques),

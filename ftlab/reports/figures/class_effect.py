@@ -38,13 +38,13 @@ class ClassEffect(Drawing):
         `recall`, `f1` and `gain` in percent, means over seeds; `low`, `high` of the gain over
         seeds; `line` (the class's label), `place`, `reference`, n.
         """
-        found: list[dict[str, Any]] = []
+        lines: list[dict[str, Any]] = []
         for group in evidence.groups:
-            known = classes(evidence, group)
-            counts = evidence.class_counts(group) if known else {}
+            names = classes(evidence, group)
+            counts = evidence.class_counts(group) if names else {}
             if counts:
-                found += _lines(evidence, group, known, counts)
-        return pd.DataFrame(found) if found else None
+                lines += _lines(evidence, group, names, counts)
+        return pd.DataFrame(lines) if lines else None
 
     def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = parts(data, "group")
@@ -74,68 +74,68 @@ class ClassEffect(Drawing):
                 f"the highest seed.{binned}{most}")
 
 
-def _lines(evidence: StudyResults, group: tuple[str, str], known: list[str],
+def _lines(evidence: StudyResults, group: tuple[str, str], names: list[str],
            counts: dict[str, int]) -> list[dict[str, Any]]:
     rows = best(evidence, group, _MOST)
     scores = {row.key.technique: {seed: _scores(matrix) for seed, matrix
-                                  in confusions(evidence, row.key, known).items()} for row in rows}
+                                  in confusions(evidence, row.key, names).items()} for row in rows}
     scores = {name: seeds for name, seeds in scores.items() if seeds}
     sign = 1 if evidence.higher_is_better else -1
     means = {row.key.technique: sign * row.summary.mean for row in rows
              if row.key.technique in scores and math.isfinite(row.summary.mean)}
     reference = max(means, key=lambda name: means[name]) if means else next(iter(scores))
-    bins = _bins(known, counts)
-    found = []
+    bins = _bins(names, counts)
+    lines = []
     for name, seeds in scores.items():
         recall, f1 = (_mean([each[n] for each in seeds.values()]) for n in (0, 1))
         gains = [seeds[seed][1] - scores[reference][seed][1] for seed in seeds
                  if seed in scores[reference]]
         for place, (line, members) in enumerate(bins):
             gained = [gain for each in gains if math.isfinite(gain := _level(each[members]))]
-            found.append({
+            lines.append({
                 "group": group, "technique": name, "place": place, "line": line,
                 "recall": _level(recall[members]), "f1": _level(f1[members]),
                 "gain": _level(np.array(gained)), "low": min(gained, default=math.nan),
                 "high": max(gained, default=math.nan), "n": len(seeds), "reference": reference,
-                "binned": len(known) > _SINGLE})
-    return found
+                "binned": len(names) > _SINGLE})
+    return lines
 
 
 def _scores(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Recall and F1 of each class in percent, (2, C); nan for one without test examples."""
-    hits, true, said = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    found = np.full((2, len(counts)), np.nan)
-    np.divide(100 * hits, true, out=found[0], where=true > 0)
-    np.divide(200 * hits, true + said, out=found[1], where=true > 0)
-    return found
+    hits, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    scores = np.full((2, len(counts)), np.nan)
+    np.divide(100 * hits, true, out=scores[0], where=true > 0)
+    np.divide(200 * hits, true + predicted, out=scores[1], where=true > 0)
+    return scores
 
 
 def _mean(values: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.mean(values, axis=0)
-    return found
+    means: NDArray[np.float64] = np.mean(values, axis=0)
+    return means
 
 
 def _level(values: NDArray[np.float64]) -> float:
     """The mean of what is known; nan where nothing is."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
-def _bins(known: list[str], counts: dict[str, int]) -> list[tuple[str, list[int]]]:
+def _bins(every: list[str], counts: dict[str, int]) -> list[tuple[str, list[int]]]:
     """Label and places of each class, the most frequent first; of each bin where they are many."""
     total = sum(counts.values())
-    order = sorted(range(len(known)), key=lambda n: -counts.get(known[n], 0))
-    if len(known) <= _SINGLE:
-        called = labels(known, 18)
-        shares = [100 * counts.get(name, 0) / total for name in known]
-        return [(f"{called[known[n]]} ({counts.get(known[n], 0):,}, {shares[n]:.3g}%)", [n])
+    order = sorted(range(len(every)), key=lambda n: -counts.get(every[n], 0))
+    if len(every) <= _SINGLE:
+        called = labels(every, 18)
+        shares = [100 * counts.get(name, 0) / total for name in every]
+        return [(f"{called[every[n]]} ({counts.get(every[n], 0):,}, {shares[n]:.3g}%)", [n])
                 for n in order]
-    found = []
+    bins = []
     for part in np.array_split(order, _BINS):
-        sizes = [counts.get(known[n], 0) for n in part]
+        sizes = [counts.get(every[n], 0) for n in part]
         span = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-        found.append((f"{len(part)} classes, {span} each", part.tolist()))
-    return found
+        bins.append((f"{len(part)} classes, {span} each", part.tolist()))
+    return bins
 
 
 def _labels(cells: pd.DataFrame) -> list[str]:
@@ -152,8 +152,8 @@ def _shifted(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Each technique's cells, with the height `at` of its markers within a line."""
     members = parts(cells, "technique")
     step = 0.6 / max(len(members), 3)
-    return [(str(name), own.assign(at=own["place"] + step * (n - (len(members) - 1) / 2)))
-            for n, (name, own) in enumerate(members)]
+    return [(str(name), points.assign(at=points["place"] + step * (n - (len(members) - 1) / 2)))
+            for n, (name, points) in enumerate(members)]
 
 
 def _panel(axes: Axes, cells: pd.DataFrame, kind: str, look: dict[str, Style]) -> None:
@@ -163,10 +163,10 @@ def _panel(axes: Axes, cells: pd.DataFrame, kind: str, look: dict[str, Style]) -
         axes.axhspan(place - 0.5, place + 0.5, color="#f2f2f2", zorder=0, linewidth=0)
     if kind == "gain":
         axes.axvline(0, color="#333333", linewidth=1, zorder=1)
-    for technique, own in _shifted(cells):
+    for technique, points in _shifted(cells):
         style = look[technique]
         if kind == "gain":
-            axes.hlines(own["at"], own["low"], own["high"], color=style.colour, linewidth=1)
-        axes.plot(own[kind], own["at"], linestyle="none", marker=style.marker, color=style.colour,
+            axes.hlines(points["at"], points["low"], points["high"], color=style.colour, linewidth=1)
+        axes.plot(points[kind], points["at"], linestyle="none", marker=style.marker, color=style.colour,
                   markersize=5)
     axes.margins(x=0.06)

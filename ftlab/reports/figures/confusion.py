@@ -33,16 +33,16 @@ class ConfusionMatrices(Drawing):
 
         Of more than twelve techniques those with the best means.
         """
-        found: list[dict[str, Any]] = []
+        matrices: list[dict[str, Any]] = []
         for group in evidence.groups:
             names = classes(evidence, group)
             for row in best(evidence, group, _MOST) if names else ():
                 counts = confusions(evidence, row.key, names)
                 if counts:
                     shares = np.mean([_shares(matrix) for matrix in counts.values()], axis=0)
-                    found.append({"group": group, "technique": row.key.technique,
+                    matrices.append({"group": group, "technique": row.key.technique,
                                   "classes": names, "shares": shares, "n": len(counts)})
-        return pd.DataFrame(found) if found else None
+        return pd.DataFrame(matrices) if matrices else None
 
     def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         largest = max(len(names) for names in data["classes"])

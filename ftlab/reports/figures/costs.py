@@ -33,14 +33,14 @@ class Costs(Drawing):
 
         Techniques without a finished run are left out.
         """
-        found = []
+        panels = []
         for group in evidence.groups:
             rows = [row for row in evidence.rows if row.group == group and evidence.runs(row.key)]
             for cost in COSTS:
                 lines = [_line(evidence, row, cost) for row in rows]
                 if any(math.isfinite(line["mean"]) and line["mean"] > 0 for line in lines):
-                    found += lines
-        return pd.DataFrame(found) if found else None
+                    panels += lines
+        return pd.DataFrame(panels) if panels else None
 
     def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "group", "of")
@@ -61,8 +61,8 @@ class Costs(Drawing):
         return figure
 
     def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
-        known = data[data["n"] > 0]
-        counts = sorted(set(known["n"]))
+        measured = data[data["n"] > 0]
+        counts = sorted(set(measured["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         lines = " Lines: lowest to highest seed." if counts[-1] > 1 else ""
         return (f"Mean over the finished seeds (n = {n}).{lines} Axes are logarithmic where the "
@@ -87,10 +87,10 @@ def _unit(of: str, data: pd.DataFrame) -> tuple[str, float]:
 
 def _floor(means: list[float]) -> float:
     """Where a logarithmic axis begins; 0 where it is linear."""
-    known = [mean for mean in means if math.isfinite(mean) and mean > 0]
-    if max(known) <= SPREAD * min(known):
+    positive = [mean for mean in means if math.isfinite(mean) and mean > 0]
+    if max(positive) <= SPREAD * min(positive):
         return 0.0
-    return float(10.0 ** math.floor(math.log10(min(known)) - 0.2))
+    return float(10.0 ** math.floor(math.log10(min(positive)) - 0.2))
 
 
 def _bars(axes: Axes, lines: pd.DataFrame, size: float, evidence: StudyResults) -> None:

@@ -35,9 +35,9 @@ class CriticalDifference(Drawing):
         `rank`, `last` (place of the last that is not told from it), the critical `difference`,
         p of Friedman's test, how many data sets.
         """
-        found = [line for backbone in dict.fromkeys(name for name, _ in evidence.groups)
+        lines = [line for backbone in dict.fromkeys(name for name, _ in evidence.groups)
                  for line in _lines(evidence, backbone)]
-        return pd.DataFrame(found) if found else None
+        return pd.DataFrame(lines) if lines else None
 
     def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "backbone")
@@ -76,24 +76,24 @@ def _lines(evidence: StudyResults, backbone: str) -> list[dict[str, Any]]:
     if ranked is None:
         return []
     ordered = sorted(ranked.ranks, key=lambda name: ranked.ranks[name])
-    found = []
+    lines = []
     for place, name in enumerate(ordered):
         last = place
         while last + 1 < len(ordered) and ranked.pairs[name][ordered[last + 1]] > LEVEL:
             last += 1
-        found.append({"backbone": backbone, "technique": name, "rank": ranked.ranks[name],
+        lines.append({"backbone": backbone, "technique": name, "rank": ranked.ranks[name],
                       "last": last, "difference": ranked.difference, "p": ranked.p,
                       "data_sets": ranked.data_sets})
-    return found
+    return lines
 
 
 def _bars(lines: pd.DataFrame) -> list[tuple[int, int]]:
     """First and last place of each largest set that is not told apart, of two or more."""
-    found: list[tuple[int, int]] = []
+    bars: list[tuple[int, int]] = []
     for first, last in enumerate(lines["last"].astype(int)):
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, int(last)))
-    return found
+        if last > first and (not bars or last > bars[-1][1]):
+            bars.append((first, int(last)))
+    return bars
 
 
 def _p(value: float) -> str:

@@ -68,9 +68,9 @@ def _curve(axes: Axes, points: pd.DataFrame, style: Style) -> None:
     banded = points[points["low"].notna() & points["high"].notna()]
     axes.fill_between(banded["k"], banded["low"], banded["high"], color=style.colour, alpha=0.12,
                       linewidth=0)
-    known = points[points["expected"].notna()]
-    axes.plot(known["k"], known["expected"], color=style.colour, linestyle=style.line,
-              linewidth=1.6, marker=style.marker if len(known) <= 32 else None, markersize=4.5,
+    certain = points[points["expected"].notna()]
+    axes.plot(certain["k"], certain["expected"], color=style.colour, linestyle=style.line,
+              linewidth=1.6, marker=style.marker if len(certain) <= 32 else None, markersize=4.5,
               label=str(points["technique"].iloc[0]))
 
 

@@ -47,11 +47,11 @@ class ErrorOverlap(Drawing):
         `members`, `many`: examples that exactly these get wrong in more than half of their
         seeds; `names` and `errors` of all techniques; `examples` of the split, n seeds.
         """
-        found: list[dict[str, Any]] = []
+        lines: list[dict[str, Any]] = []
         for group in evidence.groups:
-            if (known := mistakes(evidence, group)) is not None:
-                found += [{"group": group} | line for line in _sets(known)]
-        return pd.DataFrame(found) if found else None
+            if (errors := mistakes(evidence, group)) is not None:
+                lines += [{"group": group} | line for line in _sets(errors)]
+        return pd.DataFrame(lines) if lines else None
 
     def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
@@ -68,13 +68,13 @@ class ErrorOverlap(Drawing):
     def texts(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, str]:
         lines = []
         for group in dict.fromkeys(data["group"]):
-            known = mistakes(evidence, group)
-            for technique, seeds in known.wrong.items() if known is not None else ():
+            errors = mistakes(evidence, group)
+            for technique, seeds in errors.wrong.items() if errors is not None else ():
                 times = np.sum(list(seeds.values()), axis=0)
-                lines += [{"backbone": group[0], "dataset": group[1], "id": known.ids[place],
+                lines += [{"backbone": group[0], "dataset": group[1], "id": errors.ids[place],
                            "technique": technique, "wrong_seeds": int(times[place]),
                            "seeds": len(seeds)}
-                          for place in np.flatnonzero(times)] if known is not None else []
+                          for place in np.flatnonzero(times)] if errors is not None else []
         columns = ("backbone", "dataset", "id", "technique", "wrong_seeds", "seeds")
         return {ERRORS: to_csv(columns, lines)}
 
@@ -82,26 +82,26 @@ class ErrorOverlap(Drawing):
         counts = sorted({n for each in data["n"] for n in each})
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         groups = parts(data, "group")
-        said = " ".join(f"{f'{group_title(group)}: ' * (len(groups) > 1)}{_said(sets)}"
+        sentences = " ".join(f"{f'{group_title(group)}: ' * (len(groups) > 1)}{_said(sets)}"
                         f"{_agreement(mistakes(evidence, group))}." for group, sets in groups)
         kappa = " Cohen's kappa of being wrong: 1 on the same examples, 0 as by chance."
         return (f"Test examples by the techniques that get them wrong, in more than half of their "
                 f"seeds (n = {n}). A column is a set of techniques, its bar the examples that "
                 "these and no others get wrong; in brackets all errors of a technique. "
-                f"{said}{kappa * ('; kappa' in said)} Every error is in {ERRORS}. Techniques "
+                f"{sentences}{kappa * ('; kappa' in sentences)} Every error is in {ERRORS}. Techniques "
                 "without predictions are left out.")
 
 
-def _sets(known: Mistakes) -> list[dict[str, Any]]:
+def _sets(errors: Mistakes) -> list[dict[str, Any]]:
     wrong = np.array([2 * np.sum(list(seeds.values()), axis=0) > len(seeds)
-                      for seeds in known.wrong.values()])
-    called = list(known.wrong)
-    shared = {"names": called, "errors": wrong.sum(axis=1).tolist(), "examples": len(known.ids),
-              "n": [len(seeds) for seeds in known.wrong.values()]}
-    found = Counter(tuple(np.flatnonzero(column).tolist()) for column in wrong.T)
-    found.pop((), None)
-    order = sorted(found, key=lambda members: (-found[members], len(members), members))
-    return [{"members": tuple(called[place] for place in members), "many": found[members]} | shared
+                      for seeds in errors.wrong.values()])
+    called = list(errors.wrong)
+    shared = {"names": called, "errors": wrong.sum(axis=1).tolist(), "examples": len(errors.ids),
+              "n": [len(seeds) for seeds in errors.wrong.values()]}
+    counts = Counter(tuple(np.flatnonzero(column).tolist()) for column in wrong.T)
+    counts.pop((), None)
+    order = sorted(counts, key=lambda members: (-counts[members], len(members), members))
+    return [{"members": tuple(called[place] for place in members), "many": counts[members]} | shared
             for members in order]
 
 
@@ -117,42 +117,42 @@ def overlap(a: Seeds, b: Seeds, same: bool) -> float:
     """
     pairs = ([(a[s], a[t]) for s, t in itertools.combinations(a, 2)] if same else
              [(a[s], b[s]) for s in a if s in b])
-    found = []
+    kappas = []
     for x, y in pairs:
         p, q = float(x.mean()), float(y.mean())
         chance = p * q + (1 - p) * (1 - q)
         if chance < 1:
-            found.append((float((x == y).mean()) - chance) / (1 - chance))
-    return math.fsum(found) / len(found) if found else math.nan
+            kappas.append((float((x == y).mean()) - chance) / (1 - chance))
+    return math.fsum(kappas) / len(kappas) if kappas else math.nan
 
 
-def _agreement(known: Mistakes | None) -> str:
+def _agreement(errors: Mistakes | None) -> str:
     """Agreement between seeds of one technique, beside that between two techniques."""
-    if known is None:
+    if errors is None:
         return ""
-    own = [overlap(seeds, seeds, True) for seeds in known.wrong.values()]
-    others = [overlap(a, b, False) for a, b in itertools.combinations(known.wrong.values(), 2)]
+    between_seeds = [overlap(seeds, seeds, True) for seeds in errors.wrong.values()]
+    others = [overlap(a, b, False) for a, b in itertools.combinations(errors.wrong.values(), 2)]
     told = [f"{_ranged(kappas)} between two {what}" for kappas, what in (
-        (own, "seeds of a technique"), (others, "techniques with the same seed"))
+        (between_seeds, "seeds of a technique"), (others, "techniques with the same seed"))
         if any(map(math.isfinite, kappas))]
     return f"; kappa {', '.join(told)}" if told else ""
 
 
 def _ranged(values: Iterable[float]) -> str:
-    known = [value for value in values if math.isfinite(value)]
-    low, high = f"{min(known):.2f}", f"{max(known):.2f}"
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = f"{min(finite):.2f}", f"{max(finite):.2f}"
     return low if low == high else f"{low} to {high}"
 
 
 def _said(sets: pd.DataFrame) -> str:
     first, wrong = sets.iloc[0], int(sets["many"].sum())
     everyone = sum(line.many for line in lines_of(sets) if len(line.members) == len(line.names))
-    said = (f"{first['examples'] - wrong} of {first['examples']} examples are right for all, "
+    sentence = (f"{first['examples'] - wrong} of {first['examples']} examples are right for all, "
             f"{everyone} wrong for all")
     if len(sets) > MOST:
         share = 100 * sets["many"].head(MOST).sum() / wrong
-        said += f"; the {MOST} largest of {len(sets)} sets hold {share:.0f}% of the others"
-    return said
+        sentence += f"; the {MOST} largest of {len(sets)} sets hold {share:.0f}% of the others"
+    return sentence
 
 
 def _called(sets: pd.DataFrame) -> list[str]:

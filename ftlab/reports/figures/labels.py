@@ -21,15 +21,15 @@ def group_title(group: tuple[str, str]) -> str:
 
 def labels(names: Iterable[str], longest: int = LONGEST) -> dict[str, str]:
     """A short text for each name; cut in the middle, and no two alike."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name in dict.fromkeys(names):
         line = _line(name)
         if len(line) > longest:
             tail = longest // 3
             line = f"{line[:longest - tail - 1]}…{line[-tail:]}"
-        same = sum(other == line or other.startswith(f"{line} (") for other in found.values())
-        found[name] = f"{line} ({same + 1})" if same else line
-    return found
+        same = sum(other == line or other.startswith(f"{line} (") for other in texts.values())
+        texts[name] = f"{line} ({same + 1})" if same else line
+    return texts
 
 
 def _line(text: str) -> str:

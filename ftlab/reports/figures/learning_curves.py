@@ -74,8 +74,8 @@ class LearningCurves(Drawing):
 def _of_validation(evidence: StudyResults) -> str:
     """The validation side of the compared metric; the loss where no run has it."""
     wanted = f"val/{evidence.metric.partition('/')[2]}"
-    known = {name for row in evidence.rows for run in evidence.runs(row.key) for name in run.metrics}
-    return wanted if wanted in known else "val/loss"
+    logged = {name for row in evidence.rows for run in evidence.runs(row.key) for name in run.metrics}
+    return wanted if wanted in logged else "val/loss"
 
 
 def _points(evidence: StudyResults, metrics: tuple[str, ...], over: str) -> Iterator[dict[str, Any]]:
@@ -104,14 +104,14 @@ def _course(evidence: StudyResults, run: RunRecord, metric: str, over: str
 
 def _over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     by = ["group", "metric", "technique"]
-    found = (seeds.groupby([*by, "x"], sort=False)
+    curves = (seeds.groupby([*by, "x"], sort=False)
              .agg(mean=("value", "mean"), low=("value", "min"), high=("value", "max"),
                   n=("value", "size"), over=("over", "first")).reset_index())
     all_of = seeds.groupby(by, sort=False)["seed"].nunique().rename("seeds").reset_index()
-    found = found.merge(all_of, on=by, how="left", sort=False)
-    whole = found["n"] == found["seeds"]
-    cut = found.assign(cut=~whole).groupby(by, sort=False)["cut"].transform("any")
-    return found.assign(cut=cut)[whole].reset_index(drop=True)
+    curves = curves.merge(all_of, on=by, how="left", sort=False)
+    whole = curves["n"] == curves["seeds"]
+    cut = curves.assign(cut=~whole).groupby(by, sort=False)["cut"].transform("any")
+    return curves.assign(cut=cut)[whole].reset_index(drop=True)
 
 
 def _title(evidence: StudyResults, metric: str) -> str:

@@ -28,7 +28,7 @@ class Scores(Drawing):
     def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a cell: mean, interval, `seeds` (their values), note, stands."""
         by = scale(evidence.metric)
-        found = pd.DataFrame([
+        cells = pd.DataFrame([
             {
                 "group": row.group, "technique": row.key.technique, "mean": by * row.summary.mean,
                 "low": by * row.summary.ci_low, "high": by * row.summary.ci_high,
@@ -38,7 +38,7 @@ class Scores(Drawing):
             }
             for row in evidence.rows
         ])
-        return found if len(found) and found["mean"].notna().any() else None
+        return cells if len(cells) and cells["mean"].notna().any() else None
 
     def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         groups = parts(data, "group")

@@ -42,7 +42,7 @@ class TradeOff(Drawing):
 
     def data(self, evidence: StudyResults) -> pd.DataFrame | None:
         """A line a complete cell and cost: mean score and its interval, mean cost, `front`."""
-        found = []
+        lines = []
         for group in evidence.groups:
             for cost in (TRAINABLE, TIME, MEMORY):
                 points = _points(evidence, group, cost)
@@ -50,8 +50,8 @@ class TradeOff(Drawing):
                     continue
                 best = set(pareto_front([(point["mean"], point["cost"]) for point in points],
                                         (evidence.higher_is_better, False)))
-                found += [point | {"front": n in best} for n, point in enumerate(points)]
-        return pd.DataFrame(found) if found else None
+                lines += [point | {"front": n in best} for n, point in enumerate(points)]
+        return pd.DataFrame(lines) if lines else None
 
     def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
         panels = parts(data, "group", "of")
@@ -97,18 +97,18 @@ def _rows(panels: Sequence[tuple[Any, pd.DataFrame]]) -> list[int]:
 
 
 def _points(evidence: StudyResults, group: tuple[str, str], cost: Cost) -> list[dict[str, Any]]:
-    by, found = scale(evidence.metric), []
+    by, points = scale(evidence.metric), []
     for row in evidence.rows:
         if row.group != group or row.note or not math.isfinite(row.summary.mean):
             continue
         paid = list(evidence.values(row.key, cost.metric).values())
         if not paid or (cost.of_fit and row.trainable == 0):
             continue
-        found.append({
+        points.append({
             "group": group, "of": cost.metric, "technique": row.key.technique,
             "mean": by * row.summary.mean, "low": by * row.summary.ci_low,
             "high": by * row.summary.ci_high, "n": row.summary.n, "cost": summarise(paid).mean})
-    return found
+    return points
 
 
 def _unit(of: str, data: pd.DataFrame) -> tuple[str, float]:

@@ -55,15 +55,15 @@ def costs(evidence: StudyResults) -> Markup:
     for group, rows in groupby(evidence.rows, key=lambda row: row.group):
         lines = {row.key.technique: [_mean(evidence, row.key, name) for name, _, _ in COLUMNS]
                  for row in rows}
-        known = [n for n in range(len(COLUMNS))
+        measured = [n for n in range(len(COLUMNS))
                  if any(math.isfinite(values[n]) for values in lines.values())]
-        if not known:
+        if not measured:
             continue
         backbone, dataset = group
         shown = [[name, *(COLUMNS[n][2](values[n]) if math.isfinite(values[n]) else "-"
-                          for n in known)] for name, values in lines.items()]
+                          for n in measured)] for name, values in lines.items()]
         title = f"{dataset} from {backbone}" if len(evidence.groups) > 1 else ""
-        parts.append(table(["technique", *(COLUMNS[n][1] for n in known)], shown, title))
+        parts.append(table(["technique", *(COLUMNS[n][1] for n in measured)], shown, title))
     return join([*parts, tag("p", ABOUT, class_="about")]) if parts else Markup("")
 
 

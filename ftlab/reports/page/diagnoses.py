@@ -12,14 +12,14 @@ UNREAD = ("The study has too many runs for their curves to be read: overfitting,
           "bursts of gradients, convergence and best epochs were not looked at.")
 
 
-def findings(found: Mapping[Diagnosis, Sequence[Finding]], curves: bool) -> Markup:
+def findings(by_diagnosis: Mapping[Diagnosis, Sequence[Finding]], curves: bool) -> Markup:
     """The worst first; what was looked for, and by which thresholds, is folded below."""
     cards: dict[tuple[Level, str, str], list[Finding]] = {}
-    for diagnosis, each in found.items():
-        for finding in each:
+    for diagnosis, members in by_diagnosis.items():
+        for finding in members:
             cards.setdefault((finding.level, diagnosis.title, finding.advice), []).append(finding)
     order = sorted(cards, key=lambda card: LEVELS.index(card[0]))
-    rules = [join([tag("dt", diagnosis.title), tag("dd", diagnosis.rule)]) for diagnosis in found]
+    rules = [join([tag("dt", diagnosis.title), tag("dd", diagnosis.rule)]) for diagnosis in by_diagnosis]
     return join([
         *([] if curves else [tag("p", UNREAD, class_="about")]),
         *([_card(*card, cards[card]) for card in order] or [tag("p", NONE)]),

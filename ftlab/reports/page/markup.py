@@ -26,9 +26,9 @@ def tag(element: str, *children: str, **attributes: str) -> Markup:
         children: texts or `Markup`, in order.
         attributes: by name; `class_` is `class`, an underscore inside is a hyphen.
     """
-    said = "".join(f' {name.rstrip("_").replace("_", "-")}="{text(value)}"'
+    written = "".join(f' {name.rstrip("_").replace("_", "-")}="{text(value)}"'
                    for name, value in attributes.items())
-    return Markup(f"<{element}{said}>{join(children)}</{element}>")
+    return Markup(f"<{element}{written}>{join(children)}</{element}>")
 
 
 def join(parts: Sequence[str], between: str = "") -> Markup:

@@ -26,14 +26,14 @@ def origin(study: Study, provenance: Mapping[str, Any]) -> Markup:
         entries += [(f"{kind[:-1]} {name}", f"sha256 {digest}" if digest else "no fingerprint")
                     for name, digest in sorted(provenance.get(kind, {}).items())]
     several = len(provenance["environments"]) > 1
-    for number, said in enumerate(provenance["environments"], 1):
+    for number, environment in enumerate(provenance["environments"], 1):
         which = f" {number}" if several else ""
         entries += [
-            (f"device{which}", str(said.get("device", "unknown"))),
-            (f"commit{which}", _commit(str(said.get("commit", "")))),
+            (f"device{which}", str(environment.get("device", "unknown"))),
+            (f"commit{which}", _commit(str(environment.get("commit", "")))),
             (f"versions{which}", ", ".join(
                 f"{name} {version}" for name, version in
-                [("python", said.get("python", "?")), *sorted(said.get("versions", {}).items())])),
+                [("python", environment.get("python", "?")), *sorted(environment.get("versions", {}).items())])),
         ]
     if several:
         entries.append(("note", "The runs come from several environments."))
@@ -49,16 +49,16 @@ def _commit(commit: str) -> str:
 
 def config(study: Study) -> str:
     """Every component's arguments, dotted, defaults filled in, without secrets."""
-    said: dict[str, Any] = {"name": study.name, "question": study.question}
+    settings: dict[str, Any] = {"name": study.name, "question": study.question}
     for cell in study.cells:
         key, technique = cell.key, {**cell.technique, "trainer": cell.trainer}
-        said[f"backbones.{key.backbone}"] = cell.backbone
-        said[f"datasets.{key.dataset}"] = cell.data
+        settings[f"backbones.{key.backbone}"] = cell.backbone
+        settings[f"datasets.{key.dataset}"] = cell.data
         name = f"techniques.{key.technique}"
-        if said.setdefault(name, technique) != technique:  # tuned on this pair
-            said[f"{name}.on.{key.dataset} from {key.backbone}"] = technique
-    said |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
-    return "\n".join(f"{name}: {value}" for name, value in flatten(said).items())
+        if settings.setdefault(name, technique) != technique:  # tuned on this pair
+            settings[f"{name}.on.{key.dataset} from {key.backbone}"] = technique
+    settings |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
+    return "\n".join(f"{name}: {value}" for name, value in flatten(settings).items())
 
 
 def again(study: Study, provenance: Mapping[str, Any], command: Sequence[str]) -> Markup:
@@ -70,13 +70,13 @@ def again(study: Study, provenance: Mapping[str, Any], command: Sequence[str]) -
         command: what ran it, in words of a command line.
     """
     lines = []
-    for said in provenance["environments"][:1]:
-        commit = str(said.get("commit", "")).rstrip("+")
+    for environment in provenance["environments"][:1]:
+        commit = str(environment.get("commit", "")).rstrip("+")
         if commit:
             lines.append(f"git checkout {shlex.quote(commit)}")
-        if str(said.get("commit", "")).endswith("+"):
+        if str(environment.get("commit", "")).endswith("+"):
             lines.append("# files of ftlab had been changed since; the changes are not recorded")
-        pins = [f"{name}=={version}" for name, version in sorted(said.get("versions", {}).items())
+        pins = [f"{name}=={version}" for name, version in sorted(environment.get("versions", {}).items())
                 if name != "ftlab"]
         lines.append(shlex.join(["pip", "install", "-e", ".[demo]", *pins]))
     seeds = ",".join(map(str, study.seeds))

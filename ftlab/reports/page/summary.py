@@ -22,20 +22,20 @@ NOTHING = "No technique has finished all its seeds, so that there is nothing to 
 def head(evidence: StudyResults, seeds: Sequence[int], select_by: str) -> Markup:
     """Study, question, answer, and what the answer stands on."""
     comparisons = evidence.comparisons
-    each = [answer(comparison, evidence.metric, len(comparisons) > 1)
+    answers = [answer(comparison, evidence.metric, len(comparisons) > 1)
             for comparison in comparisons if comparison.best]
-    said = against_baseline.sentences(comparisons, evidence.metric)
-    said += over_data_sets(comparisons, evidence.higher_is_better)
-    beside = each if len(each) > MOST else []  # so many are no answer: folded below it
-    said += each if not beside else []
-    said += at_what_cost(evidence, comparisons[0]) if len(evidence.groups) == 1 and each else []
-    said += left_out(evidence) if each else []
+    sentences = against_baseline.sentences(comparisons, evidence.metric)
+    sentences += over_data_sets(comparisons, evidence.higher_is_better)
+    beside = answers if len(answers) > MOST else []  # so many are no answer: folded below it
+    sentences += answers if not beside else []
+    sentences += at_what_cost(evidence, comparisons[0]) if len(evidence.groups) == 1 and answers else []
+    sentences += left_out(evidence) if answers else []
     complete = sum(not row.note for row in evidence.rows)
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
     return join([
         tag("p", f"ftlab study {evidence.study}", class_="study"),
         tag("h1", evidence.question or f"What does the study {evidence.study} say?"),
-        tag("div", *(tag("p", sentence) for sentence in said or [NOTHING] * (not beside)),
+        tag("div", *(tag("p", sentence) for sentence in sentences or [NOTHING] * (not beside)),
             *([folded(f"Each of {len(beside)} data sets", *(tag("p", line) for line in beside))]
               if beside else []), class_="answer"),
         tag("p", f"{evidence.metric} compared; epochs selected by {select_by}; "
@@ -75,8 +75,8 @@ def left_out(evidence: StudyResults) -> list[str]:
         return []
     named = [name if count == everywhere else f"{name} (in {count} of {everywhere} comparisons)"
              for name, count in gone.items()]
-    said = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
-    return [f"Not compared, as not all of their seeds have finished: {said}."]
+    names = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    return [f"Not compared, as not all of their seeds have finished: {names}."]
 
 
 def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) -> list[str]:
@@ -86,28 +86,28 @@ def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) ->
             for backbone, each in ranked(comparisons, higher_is_better).items()]
 
 
-def _ranking(found: RankComparison, where: str) -> str:
-    order = sorted(found.ranks, key=lambda name: found.ranks[name])
+def _ranking(ranking: RankComparison, where: str) -> str:
+    order = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
     best = order[0]
-    text = (f"Over {found.data_sets} data sets{where} {best} has the best mean rank, "
-            f"{found.ranks[best]:.2f}")
-    if found.p > LEVEL:  # nan with two techniques, for which Nemenyi's test alone decides
+    text = (f"Over {ranking.data_sets} data sets{where} {best} has the best mean rank, "
+            f"{ranking.ranks[best]:.2f}")
+    if ranking.p > LEVEL:  # nan with two techniques, for which Nemenyi's test alone decides
         return (f"{text}, but the techniques' ranks do not differ significantly (Friedman's test, "
-                f"p = {found.p:.2g}).")
-    to_best = found.pairs[best]
+                f"p = {ranking.p:.2g}).")
+    to_best = ranking.pairs[best]
     worse = [name for name in order[1:] if to_best[name] <= LEVEL]
     beside = [name for name in order[1:] if name not in worse]
     parts = []
     if worse:
-        parts.append(f"significantly better than {_listed(found, worse)}")
+        parts.append(f"significantly better than {_listed(ranking, worse)}")
     if beside:
-        parts.append(f"not significantly better than {_listed(found, beside)}")
+        parts.append(f"not significantly better than {_listed(ranking, beside)}")
     return f"{text}: {'; '.join(parts)} (Nemenyi's test)."
 
 
-def _listed(found: RankComparison, names: Sequence[str]) -> str:
-    said = [f"{name} ({found.ranks[name]:.2f})" for name in names]
-    return listed(said)
+def _listed(ranking: RankComparison, names: Sequence[str]) -> str:
+    texts = [f"{name} ({ranking.ranks[name]:.2f})" for name in names]
+    return listed(texts)
 
 
 def tests(comparisons: Sequence[Comparison]) -> Markup:
