@@ -22,7 +22,7 @@ Outputs = Any
 
 
 class CachedRows(Protocol):
-    """What a model's frozen prefix gives for a split's examples."""
+    """Cached activations of a split's examples: the outputs of a model's frozen prefix."""
 
     def rows(self, index: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
         """The tensors of some examples, each (B, ...).

@@ -197,9 +197,9 @@ class AudioSource:
                 raise InputError(f"{path}: its name does not fit the pattern {pattern!r}",
                                  "mend the pattern, or rename or remove the file")
             fields.append(match.groupdict())
-        speakers = [] if self.speaker is None else [each[str(self.speaker)] for each in fields]
+        speakers = [] if self.speaker is None else [fields_of_row[str(self.speaker)] for fields_of_row in fields]
         return Examples(_ids(folder, files), list(files),
-                        [each[str(self.label)] for each in fields]), speakers
+                        [fields_of_row[str(self.label)] for fields_of_row in fields]), speakers
 
     def _bare(self, folder: Path, files: Sequence[Path]) -> Examples:
         if self.bare == "classes":

@@ -1,4 +1,4 @@
-"""What every data module is: fixed splits, stable ids, a fingerprint, loaders for one backbone."""
+"""Base class of data modules: fixed splits, stable ids, a fingerprint, loaders for one backbone."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
         return None
 
     def padded_lengths(self) -> Sequence[int] | None:
-        """Of the training examples, as `lengths`; None where nothing is padded to its batch."""
+        """Lengths of the training examples, as `lengths` gives them; None where nothing is padded to its batch."""
         return None if self.packs else self.lengths("train")
 
     def load(self) -> None:

@@ -62,7 +62,7 @@ class SplitDataset(Dataset[ExampleRow]):
         return ExampleRow(self.input(index), self.targets[index], index, self.epoch)
 
     def input(self, index: int) -> Any:
-        """What `Collate.inputs` turns into the network's inputs."""
+        """The value that `Collate.inputs` turns into the network's inputs."""
         raise NotImplementedError
 
 

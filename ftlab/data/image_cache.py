@@ -68,7 +68,7 @@ class ImageCache:
         self._images, self._fit = images, fit
         self._pixels = _shared((len(images), channels, *fit.size))
         self._made = _shared((len(images),))
-        self.residence: DeviceImages | None = None
+        self.residence: DevicePlacement | None = None
 
     @property
     def bytes(self) -> int:
@@ -91,7 +91,7 @@ class ImageCache:
     def reside(self, device: torch.device) -> None:
         """Have batches made on a device, of images that lie there, each from its first use on."""
         there = torch.empty_like(self._pixels, device=device)
-        self.residence = DeviceImages(there, torch.zeros(len(there), dtype=torch.bool))
+        self.residence = DevicePlacement(there, torch.zeros(len(there), dtype=torch.bool))
 
     def gather(self, index: Tensor, device: torch.device) -> Tensor:
         """Images (B, C, h, w) on a device.
@@ -113,7 +113,7 @@ class ImageCache:
 
 
 @dataclass(frozen=True)
-class DeviceImages:
+class DevicePlacement:
     """Where images lie on a device.
 
     Attributes:

@@ -24,14 +24,14 @@ def sentences(comparisons: Sequence[Comparison], metric: str) -> list[str]:
         comparisons: of the groups.
         metric: the one compared.
     """
-    having = [each for each in comparisons if each.against]
+    having = [group for group in comparisons if group.against]
     if len(having) <= FEW_GROUPS:
-        return [_kept(each, metric, len(comparisons) > 1) for each in having]
-    names = list(dict.fromkeys(name for each in having for name in each.against))
+        return [_kept(group, metric, len(comparisons) > 1) for group in having]
+    names = list(dict.fromkeys(name for group in having for name in group.against))
     counts = []
     for name in names:
-        found = [_side(each, name) for each in having if name in each.against]
-        counts.append(f"{name} {found.count(1)} times and {found.count(-1)} times of {len(found)}")
+        sides = [_side(group, name) for group in having if name in group.against]
+        counts.append(f"{name} {sides.count(1)} times and {sides.count(-1)} times of {len(sides)}")
     begin = f"Significantly better and worse than {having[0].baseline} in {metric.partition('/')[2]}"
     return [f"{begin}, of all backbones and data sets: {', '.join(counts)}."]
 
@@ -98,7 +98,7 @@ def _differing(comparison: Comparison, order: Sequence[str]) -> str:
 
 def family(comparisons: Sequence[Comparison]) -> str:
     """The tests behind the sentences; empty without a baseline."""
-    sizes = {len(each.against) for each in comparisons if each.against}
+    sizes = {len(group.against) for group in comparisons if group.against}
     if not sizes:
         return ""
     pairs = "pair" if sizes == {1} else "pairs"

@@ -69,8 +69,8 @@ def beside(paper: Paper, keys: Sequence[CellKey], records: Mapping[CellKey, Cell
         names = [number.dataset] if number.dataset else groups[number.group]
         cell_records = [records.get(cells[number.technique, number.backbone, name]) for name in names]
         comparisons.append(_beside(number, cell_records, paper))
-    order = list(dict.fromkeys(each.what for each in comparisons))
-    return sorted(comparisons, key=lambda each: order.index(each.what))
+    order = list(dict.fromkeys(row.what for row in comparisons))
+    return sorted(comparisons, key=lambda row: order.index(row.what))
 
 
 def _beside(number: PaperNumber, cells: Sequence[CellRecord | None], paper: Paper) -> PaperComparison:
@@ -111,26 +111,26 @@ def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
 
 def layout(study: str, paper: Paper, comparisons: Sequence[PaperComparison]) -> Table:
     """The table: one line a published number."""
-    number = digits(paper.metric, [value for each in comparisons for value
-                                   in (each.published.value, each.ours.mean)])
+    number = digits(paper.metric, [value for row in comparisons for value
+                                   in (row.published.value, row.ours.mean)])
     unit = ", %" if is_percent(paper.metric) else ""
 
-    def difference(each: PaperComparison) -> str:
-        return (Quantity(_signed(number(each.difference))) if math.isfinite(each.difference)
+    def difference(row: PaperComparison) -> str:
+        return (Quantity(_signed(number(row.difference))) if math.isfinite(row.difference)
                 else NONE)
 
     columns: tuple[Column[PaperComparison], ...] = (
         Column(f"paper: {paper.metric}{unit}",
-               lambda each: Quantity(number(each.published.value))),
-        Column(f"ours{unit}: mean ± std (n)", lambda each: quantity(each.ours, number)),
-        Column("ours: 95% confidence interval", lambda each: interval(each.ours, number)),
+               lambda row: Quantity(number(row.published.value))),
+        Column(f"ours{unit}: mean ± std (n)", lambda row: quantity(row.ours, number)),
+        Column("ours: 95% confidence interval", lambda row: interval(row.ours, number)),
         Column(f"difference{', points' if unit else ''}", difference),
-        Column("verdict", lambda each: each.verdict))
-    places = {each.what for each in comparisons}
+        Column("verdict", lambda row: row.verdict))
+    places = {row.what for row in comparisons}
     where = f" on {comparisons[0].what}" if len(places) == 1 else ""
     return tabulate(
-        comparisons, columns, name=lambda each: each.published.technique, title=lambda each: each.what,
-        notes=lambda each: (_note(each),) if _note(each) else (),
+        comparisons, columns, name=lambda row: row.published.technique, title=lambda row: row.what,
+        notes=lambda row: (_note(row),) if _note(row) else (),
         caption=f"Study {study} against {paper.citation}: {paper.metric}{where}.",
         about=_about(paper))
 
@@ -149,10 +149,10 @@ def _about(paper: Paper) -> tuple[tuple[str, str], ...]:
             ("Verdict", rule), ("Selection of ours", SELECTION))
 
 
-def _note(each: PaperComparison) -> str:
-    parts = (each.why, f"published in {each.published.where}" if each.published.where else "")
+def _note(row: PaperComparison) -> str:
+    parts = (row.why, f"published in {row.published.where}" if row.published.where else "")
     text = "; ".join(filter(None, parts))
-    return f"{each.published.technique} on {each.what}: {text}" if text else ""
+    return f"{row.published.technique} on {row.what}: {text}" if text else ""
 
 
 def _signed(text: str) -> str:
@@ -162,10 +162,10 @@ def _signed(text: str) -> str:
 def lines(study: str, paper: Paper, comparisons: Sequence[PaperComparison]) -> list[dict[str, Any]]:
     """As numbers in base units, a mapping a published number."""
     return [{
-        "study": study, "backbone": each.published.backbone, "dataset": each.published.dataset,
-        "group": each.published.group, "technique": each.published.technique,
-        "metric": paper.metric, "paper": each.published.value, "mean": each.ours.mean,
-        "std": each.ours.std, "n": each.ours.n, "ci_low": each.ours.ci_low,
-        "ci_high": each.ours.ci_high, "difference": each.difference, "verdict": each.verdict,
-        "where": each.published.where or paper.where, "note": each.why,
-    } for each in comparisons]
+        "study": study, "backbone": row.published.backbone, "dataset": row.published.dataset,
+        "group": row.published.group, "technique": row.published.technique,
+        "metric": paper.metric, "paper": row.published.value, "mean": row.ours.mean,
+        "std": row.ours.std, "n": row.ours.n, "ci_low": row.ours.ci_low,
+        "ci_high": row.ours.ci_high, "difference": row.difference, "verdict": row.verdict,
+        "where": row.published.where or paper.where, "note": row.why,
+    } for row in comparisons]

@@ -107,9 +107,9 @@ def _notes(study: StudyResults, keys: Sequence[CellKey], judged: Sequence[Judged
     for key in keys:
         record = study.records.get(key)
         parts = ["not run"] if record is None else [
-            gaps(record), *(missing(record, each.metric) for each in judged
-                            if study.direction(key.dataset, each.metric) is not None)]
-        parts += dict.fromkeys(each.rows[key].remark for each in judged)
+            gaps(record), *(missing(record, shown.metric) for shown in judged
+                            if study.direction(key.dataset, shown.metric) is not None)]
+        parts += dict.fromkeys(shown.rows[key].remark for shown in judged)
         if text := "; ".join(filter(None, parts)):
             notes.append(f"{key.title}: {text}")
     return tuple(notes)
@@ -125,7 +125,7 @@ def _by_metric(studies: Sequence[StudyResults], metrics: Sequence[str]) -> Grid:
         all_judged += judged
         groups = list(dict.fromkeys((key.backbone, key.dataset) for key in study.keys))
         for key in sorted(study.keys, key=lambda key: groups.index((key.backbone, key.dataset))):
-            entries = {each.metric: _entry(each.rows[key]) for each in judged}
+            entries = {shown.metric: _entry(shown.rows[key]) for shown in judged}
             rows.append(GridRow(study.study, key.backbone, key.dataset, key.technique, entries,
                                 _notes(study, [key], judged)))
     costs = [("Costs", COSTS)] if any(m.startswith("cost/") for m in metrics) else []
@@ -203,18 +203,18 @@ def _caption(studies: Sequence[StudyResults], what: str) -> str:
 def _about(judged: Sequence[JudgedMetric], rows: Sequence[GridRow]) -> list[tuple[str, str]]:
     """Notes; what holds for several metrics or studies stands once, with their names."""
     notes = [("Numbers", SPREAD), ("Selection", SELECTION)]
-    one_study = len({each.study.study for each in judged}) == 1
+    one_study = len({shown.study.study for shown in judged}) == 1
     for term, write in (("Bold", bold), ("Ties", lambda c, _: ties(c)), ("Over data sets", across)):
         texts: dict[str, list[str]] = {}
-        for each in judged:
-            if not each.comparisons:
+        for shown in judged:
+            if not shown.comparisons:
                 continue  # a cost: nothing is compared
-            text = write(each.comparisons, each.comparisons[0].higher_is_better)
-            name = each.metric if one_study else f"{each.study.study}, {each.metric}"
+            text = write(shown.comparisons, shown.comparisons[0].higher_is_better)
+            name = shown.metric if one_study else f"{shown.study.study}, {shown.metric}"
             texts.setdefault(text, []).append(name)
         several = len(judged) > 1 and len(texts) > 1
         notes += [(f"{term} ({'; '.join(names)})" if several else term, text)
                   for text, names in texts.items() if text]
     text = incomplete(any(row.notes for row in rows),
-                      any(row.remark for each in judged for row in each.rows.values()))
+                      any(row.remark for shown in judged for row in shown.rows.values()))
     return [*notes, ("Incomplete", text)] if text else notes

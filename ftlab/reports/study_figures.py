@@ -42,6 +42,6 @@ def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "r
     evidence = read(study, tracker).compared()
     folder = Path(results) / study.name / "figures"
     paths = all_figures.write(evidence, folder, only)
-    captions = {each.name: each.caption for each in all_figures.drawn(evidence, only)}
+    captions = {figure.name: figure.caption for figure in all_figures.drawn(evidence, only)}
     tracker.close()
     return WrittenFigures(tuple(paths), captions)

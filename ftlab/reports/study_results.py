@@ -92,7 +92,7 @@ class StudyResults:
 
     @property
     def contributions(self) -> dict[str, Contributions]:
-        """What examples add to metrics, by data set; a task is built once there are predictions."""
+        """Contributions of examples to metrics, by data set; a task is built once there are predictions."""
         return {name: partial(_contributions, self.tasks, name) for name in self.tasks}
 
     @property

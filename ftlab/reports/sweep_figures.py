@@ -40,7 +40,7 @@ def draw_budget(rows: Sequence[CellTrials], higher_is_better: bool) -> bytes | N
 
 
 def draw_front(
-    rows: Sequence[CellTrials], found: Sequence[Point], objectives: Sequence[str],
+    rows: Sequence[CellTrials], points_of_front: Sequence[Point], objectives: Sequence[str],
     higher_is_better: Sequence[bool],
 ) -> bytes | None:
     """The first objective against each other one: all complete trials, and the fronts.
@@ -51,10 +51,10 @@ def draw_front(
     Returns:
         A PNG; None where no trial completed.
     """
-    if not found:
+    if not points_of_front:
         return None
     look = styles(row.key.technique for row in rows)
-    groups = [(name, list(members)) for name, members in groupby(found, key=lambda p: p.group)]
+    groups = [(name, list(members)) for name, members in groupby(points_of_front, key=lambda p: p.group)]
     pairs = [(group, other) for group in groups for other in range(1, len(objectives))]
     with paper():
         figure, all_axes = canvas([len(pairs)], 3, 5.6, 4.4)
@@ -62,14 +62,14 @@ def draw_front(
             axes.set_title(group_title(group))
             _fronts(axes, members, other, objectives, higher_is_better, look)
             _front_axes(axes, members, other, objectives, higher_is_better)
-        shown = {point.key.technique for point in found}
+        shown = {point.key.technique for point in points_of_front}
         front = _LINE if len(objectives) == 2 else _RING
         legend(figure, {name: style for name, style in look.items() if name in shown},
                more={"front over all": Line2D([], [], **front)})
         return png(figure)
 
 
-def _fronts(axes: Axes, found: Sequence[Point], other: int, objectives: Sequence[str],
+def _fronts(axes: Axes, points_of_front: Sequence[Point], other: int, objectives: Sequence[str],
             higher_is_better: Sequence[bool], look: _Styles) -> None:
     x_scale, y_scale = (100 if is_percent(objectives[n]) else 1 for n in (other, 0))
 
@@ -78,11 +78,11 @@ def _fronts(axes: Axes, found: Sequence[Point], other: int, objectives: Sequence
         return ([x_scale * p.values[other] for p in ordered],
                 [y_scale * p.values[0] for p in ordered])
 
-    overall = [point for point in found if point.overall]
+    overall = [point for point in points_of_front if point.overall]
     if len(objectives) == 2:
         # Between two trials, and beyond the last, the front keeps the score that the cost allows.
         xs, ys = at(overall)
-        far = [x_scale * point.values[other] for point in found]
+        far = [x_scale * point.values[other] for point in points_of_front]
         if higher_is_better[other]:
             xs, ys, step = [min(far), *xs], [ys[0], *ys], "steps-pre"
         else:
@@ -91,7 +91,7 @@ def _fronts(axes: Axes, found: Sequence[Point], other: int, objectives: Sequence
     else:
         axes.plot(*at(overall), **_RING)
     for technique, (colour, _, marker) in look.items():
-        points = [point for point in found if point.key.technique == technique]
+        points = [point for point in points_of_front if point.key.technique == technique]
         if not points:
             continue
         axes.plot(*at([p for p in points if not p.leads]), marker, color="none",
@@ -100,9 +100,9 @@ def _fronts(axes: Axes, found: Sequence[Point], other: int, objectives: Sequence
                   label=technique)
 
 
-def _front_axes(axes: Axes, found: Sequence[Point], other: int, objectives: Sequence[str],
+def _front_axes(axes: Axes, points_of_front: Sequence[Point], other: int, objectives: Sequence[str],
                 higher_is_better: Sequence[bool]) -> None:
-    values = [point.values[other] for point in found]
+    values = [point.values[other] for point in points_of_front]
     if min(values) > 0 and max(values) > 20 * min(values):
         axes.set_xscale("log")
     axes.margins(x=0.1, y=0.1)

@@ -74,9 +74,9 @@ def _objectives(sweep: Sweep, tracker: Tracker) -> tuple[list[str], list[bool]]:
     """Objectives with the facts that the store holds of them, and whether more of each is better."""
     records = tracker.sweep_facts(sweep.study.name, sweep.name)
     facts = {name: fact for record in records for name, fact in record.items()}
-    found = [lookup(name, facts) for name in sweep.objectives]
-    if all(fact or name.startswith("cost/") for name, fact in zip(sweep.objectives, found, strict=True)):
-        upwards = [fact is not None and fact.higher_is_better for fact in found]
+    points = [lookup(name, facts) for name in sweep.objectives]
+    if all(fact or name.startswith("cost/") for name, fact in zip(sweep.objectives, points, strict=True)):
+        upwards = [fact is not None and fact.higher_is_better for fact in points]
     else:  # an earlier version began it
         upwards = [direction == "maximize" for direction in directions(sweep)]
     return [named(name, facts) for name in sweep.objectives], upwards

@@ -59,13 +59,13 @@ class CellTrials:
 
     def points(self) -> list[tuple[TrialRecord, tuple[float, ...]]]:
         """Complete trials with all their objectives, for a Pareto front."""
-        found = []
+        trials = []
         for trial in self.ended:
             values = [score(trial, name) for name in self.objectives]
             finite = tuple(value for value in values if value is not None)
             if trial.state == "COMPLETE" and len(finite) == len(values):
-                found.append((trial, finite))
-        return found
+                trials.append((trial, finite))
+        return trials
 
 
 def score(trial: TrialRecord, name: str) -> float | None:

@@ -27,7 +27,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def remembered(question: object, answer: Callable[[], Any]) -> Any:
-    """What `answer` gives, as JSON gives it back; from `$FTLAB_CACHE` where this code gave it before.
+    """The answer as JSON; from `$FTLAB_CACHE` where this code has given it before.
 
     An error is not remembered, so that what is refused is refused by the classes themselves.
 
@@ -69,6 +69,6 @@ def _keep(path: Path, text: str) -> None:
     """Write the file, its sha256 in front; the oldest go."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, _sha256(text.encode()) + b"\n" + text.encode())
-    kept = sorted((each.stat().st_mtime, each) for each in path.parent.glob("*.json"))
+    kept = sorted((file.stat().st_mtime, file) for file in path.parent.glob("*.json"))
     for _, old in kept[:-MOST]:
         old.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ TAG = "ftlab.provenance"
 
 
 def here() -> dict[str, Any]:
-    """Of this process: package versions, ftlab's commit where it runs from a checkout, device."""
+    """Provenance of this process: package versions, ftlab's commit where it runs from a checkout, device."""
     return {
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),

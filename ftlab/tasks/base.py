@@ -207,7 +207,7 @@ class Task(ABC):
         return dict(columns)
 
     def export_code(self) -> PlainOutputs | None:
-        """What a model's outputs mean, as lines without ftlab; None where nothing says it."""
+        """The meaning of a model's outputs, as lines without ftlab; None where no lines exist."""
         return None
 
     @property

@@ -13,7 +13,7 @@ from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.class_names import absent_class, class_name, unseen
-from ftlab.tasks.classification_metrics import OnLogits, classification_metrics
+from ftlab.tasks.classification_metrics import ClassificationCollection, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
 from ftlab.tasks.losses.base import Loss
 from ftlab.tasks.losses.cross_entropy import CrossEntropy
@@ -130,7 +130,7 @@ class Classification(Task):
         return self._known.names
 
     def collection(self) -> MetricCollection:
-        return OnLogits(fresh(self.metrics()))
+        return ClassificationCollection(fresh(self.metrics()))
 
     def unmeasurable(self, metric: str, targets: Sequence[int]) -> str:
         present = {self.classes[target] for target in targets}

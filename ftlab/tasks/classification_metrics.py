@@ -134,7 +134,7 @@ class CalibrationError(MulticlassCalibrationError):
         super().update(preds.clamp(max=1 - torch.finfo(preds.dtype).eps), target)
 
 
-class OnLogits(MetricCollection):
+class ClassificationCollection(MetricCollection):
     """A collection updated with logits.
 
     torchmetrics guesses for each batch whether it was given logits, by whether any lies outside

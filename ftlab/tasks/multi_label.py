@@ -24,7 +24,7 @@ from ftlab.tasks.label_lists import (
 )
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.tasks.metric import Metric, fresh
-from ftlab.tasks.multi_label_metrics import OnLogits, multi_label_metrics, probabilities
+from ftlab.tasks.multi_label_metrics import MultiLabelCollection, multi_label_metrics, probabilities
 from ftlab.tasks.spelling import Classes, is_number, key, renamed
 
 _TELL = """
@@ -200,7 +200,7 @@ class MultiLabel(Task):
         return self._known.names
 
     def collection(self) -> MetricCollection:
-        return OnLogits(fresh(self.metrics()))
+        return MultiLabelCollection(fresh(self.metrics()))
 
     def unmeasurable(self, metric: str, targets: Sequence[Sequence[float]]) -> str:
         present = {name for row in targets for name, holds in zip(self.labels, row, strict=True)

@@ -63,7 +63,7 @@ class MeanAveragePrecision(AveragePrecisions):
         return super().compute().nanmean()
 
 
-class OnLogits(MetricCollection):
+class MultiLabelCollection(MetricCollection):
     """A collection updated with logits: torchmetrics would guess for each batch what it got."""
 
     def update(  # type: ignore[override]  # logits and target alone, where theirs takes any

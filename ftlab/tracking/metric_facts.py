@@ -70,7 +70,7 @@ def named(metric: str, record: Record) -> str:
 
 def to_tag(record: Record) -> str:
     """Record as the text of a tag; empty for an empty one."""
-    facts = {name: [each.higher_is_better, each.unit] for name, each in record.items()}
+    facts = {name: [entry.higher_is_better, entry.unit] for name, entry in record.items()}
     return json.dumps(facts, separators=(",", ":")) if facts else ""
 
 
@@ -82,6 +82,6 @@ def from_tag(text: str) -> Record:
                  in json.loads(text or "{}").items()}
     except (ValueError, TypeError, AttributeError):  # somebody edited it, or another program
         return {}
-    valid = all(isinstance(each.higher_is_better, bool) and each.unit in get_args(Unit)
-                for each in facts.values())
+    valid = all(isinstance(entry.higher_is_better, bool) and entry.unit in get_args(Unit)
+                for entry in facts.values())
     return facts if valid else {}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from ftlab.tasks.classification_metrics import OnLogits, classification_metrics
+from ftlab.tasks.classification_metrics import ClassificationCollection, classification_metrics
 from ftlab.tasks.metric import fresh
 
 # scikit-learn's about its own 0 for Matthews' correlation of one class
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:A single label was found:UserWar
 
 
 def collection(classes, bins):
-    return OnLogits(fresh(classification_metrics(lambda: classes, bins)))
+    return ClassificationCollection(fresh(classification_metrics(lambda: classes, bins)))
 
 
 def calibration_error(probabilities, target, bins):

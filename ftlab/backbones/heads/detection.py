@@ -62,12 +62,12 @@ class TransformersDetector(DetectionModel):
 
     def read(self, output: Any, batch: Batch) -> Outputs:
         losses = {} if output.loss is None else {"loss": output.loss}
-        found: list[dict[str, Tensor]] = []
+        heads: list[dict[str, Tensor]] = []
         if not self.training:
             boxes = box_convert(output.pred_boxes.float(), "cxcywh", "xyxy") * _size(batch)
             config: Any = self.network.config
-            found = detections(output.logits, boxes, config.num_labels)
-        return {"losses": losses, "raw": [output.logits, output.pred_boxes], "detections": found}
+            heads = detections(output.logits, boxes, config.num_labels)
+        return {"losses": losses, "raw": [output.logits, output.pred_boxes], "detections": heads}
 
     def detect_lines(self, outputs: Outputs) -> CodeLines:
         """Defines `detect`, which picks as `detections` does; `outputs` are those of a batch."""

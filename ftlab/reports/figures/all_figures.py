@@ -113,12 +113,12 @@ def write(evidence: StudyResults, folder: Path, only: Sequence[str] = ()) -> lis
         InputError: there is no figure of a name, or the folder cannot be written.
     """
     paths, captions = [], []
-    for each in drawn(evidence, only):
-        paths += [write_file(folder / f"{each.name}.{suffix}", content)
-                  for suffix, content in each.files().items()]
+    for figure in drawn(evidence, only):
+        paths += [write_file(folder / f"{figure.name}.{suffix}", content)
+                  for suffix, content in figure.files().items()]
         paths += [write_file(folder / name, content) for name, content
-                  in each.drawing.texts(each.data, each.evidence).items()]
-        captions.append(f"**{each.title}** ({each.name}). {escape_markdown(each.caption)}\n")
+                  in figure.drawing.texts(figure.data, figure.evidence).items()]
+        captions.append(f"**{figure.title}** ({figure.name}). {escape_markdown(figure.caption)}\n")
     written = {path.name for path in paths}
     asked = [drawing for drawing in drawings() if not only or drawing.name in only]
     ours = [f"{drawing.name}.{suffix}" for drawing in asked for suffix in ("png", "pdf")]

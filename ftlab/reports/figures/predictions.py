@@ -53,7 +53,7 @@ def mistakes(evidence: StudyResults, group: tuple[str, str]) -> Mistakes | None:
                 found.setdefault(row.key.technique, {})[seed] = wrong
     if ids is None or len(found) < 2:
         return None
-    return Mistakes([str(each) for each in ids], found)
+    return Mistakes([str(example) for example in ids], found)
 
 
 def _right(evidence: StudyResults, key: CellKey) -> dict[int, pd.Series]:

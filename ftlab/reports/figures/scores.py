@@ -57,15 +57,15 @@ class Scores(Drawing):
     def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
         seeds = sorted({len(values) for values in data["seeds"] if values})
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        said = (f"{metric_title(evidence.metric, evidence.higher_is_better)}: mean over the "
+        text = (f"{metric_title(evidence.metric, evidence.higher_is_better)}: mean over the "
                 f"finished seeds (n = {count}), thin marks are single seeds. Filled: the best of "
                 "its backbone and data set and all that are not significantly worse, as bold in "
                 "the table.")
         if data["high"].notna().any():
-            said += " Bars: 95% t interval of the mean over seeds."
+            text += " Bars: 95% t interval of the mean over seeds."
         if (data["note"] != "").any():
-            said += " Incomplete: some seeds are missing or failed; not compared."
-        return said
+            text += " Incomplete: some seeds are missing or failed; not compared."
+        return text
 
 
 def _cell(axes: Axes, place: int, cell: Any, look: Style) -> None:

@@ -65,7 +65,7 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShortcutPlan:
     """A shortcut as one run takes it.
 
     Attributes:
@@ -94,7 +94,7 @@ class Shortcut(ABC):
     """It trains several runs as one whose technique's class has the same `together`."""
 
     @abstractmethod
-    def applies(self, fitting: Fitting) -> Plan:
+    def applies(self, fitting: Fitting) -> ShortcutPlan:
         """Prepare the shortcut for a run.
 
         Raises:

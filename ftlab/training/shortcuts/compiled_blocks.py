@@ -13,7 +13,7 @@ from torch import nn
 from ftlab.backbones.task_model import TaskModel
 from ftlab.training import hardware
 from ftlab.training.run import Run
-from ftlab.training.shortcuts.base import Fitting, NotApplicable, Plan, Shortcut
+from ftlab.training.shortcuts.base import Fitting, NotApplicable, Shortcut, ShortcutPlan
 
 REPAID = 1000
 """Steps from which compiled blocks pay. On a CPU, compiling a twelve-layer encoder costs what some
@@ -26,13 +26,13 @@ class CompiledBlocks(Shortcut):
     step = "blocks"
     event = "compile"
 
-    def applies(self, fitting: Fitting) -> Plan:
+    def applies(self, fitting: Fitting) -> ShortcutPlan:
         if fitting.run.settings.compile == "never":
             raise NotApplicable
         if reason := why_not(fitting.run):
             raise NotApplicable(reason)
         modules = blocks_that_train(fitting.run.technique.model)
-        return Plan(f"{len(modules)} modules are compiled", training=partial(compiled, modules))
+        return ShortcutPlan(f"{len(modules)} modules are compiled", training=partial(compiled, modules))
 
 
 def why_not(run: Run) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ftlab.training.shortcuts.base import Fitting, NotApplicable, Plan, Shortcut
+from ftlab.training.shortcuts.base import Fitting, NotApplicable, Shortcut, ShortcutPlan
 
 
 class DeviceImages(Shortcut):
@@ -13,7 +13,7 @@ class DeviceImages(Shortcut):
     step = "device"
     event = "hardware"
 
-    def applies(self, fitting: Fitting) -> Plan:
+    def applies(self, fitting: Fitting) -> ShortcutPlan:
         data = fitting.run.data
         images = [] if data.blank_inputs else data.kept_images()  # none with --plain
         room, wanted = room_for_images(fitting.device), sum(cache.bytes for cache in images)
@@ -24,7 +24,7 @@ class DeviceImages(Shortcut):
                                 f"{room / 1e6:,.0f}, a sixteenth of the GPU")
         for cache in images:
             cache.reside(fitting.device)
-        return Plan(f"images reside on the device ({wanted / 1e6:,.1f} MB)", bytes=wanted)
+        return ShortcutPlan(f"images reside on the device ({wanted / 1e6:,.1f} MB)", bytes=wanted)
 
 
 def room_for_images(device: torch.device) -> int:

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from ftlab.training.shortcuts.base import STEPS, Fitting, NotApplicable, Plan, Shortcut, Step
+from ftlab.training.shortcuts.base import (
+    STEPS,
+    Fitting,
+    NotApplicable,
+    Shortcut,
+    ShortcutPlan,
+    Step,
+)
 
 ROOM = __name__.rpartition(".")[0]
 
@@ -24,7 +31,7 @@ class Plans:
         seconds: that preparing inputs took, also in vain.
     """
 
-    taken: list[Plan] = field(default_factory=list)
+    taken: list[ShortcutPlan] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -66,7 +73,7 @@ def take(fitting: Fitting, steps: Sequence[Step] = STEPS) -> Plans:
     return plans
 
 
-def decide(shortcut: Shortcut, fitting: Fitting) -> Plan | None:
+def decide(shortcut: Shortcut, fitting: Fitting) -> ShortcutPlan | None:
     """A shortcut's plan, None where it does not apply; either is reported with its reason."""
     plan = None
     try:

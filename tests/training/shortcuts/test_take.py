@@ -10,7 +10,7 @@ import pytest
 
 from ftlab.training import shortcuts
 from ftlab.training.shortcuts import take
-from ftlab.training.shortcuts.base import STEPS, Fitting, NotApplicable, Plan, Shortcut
+from ftlab.training.shortcuts.base import STEPS, Fitting, NotApplicable, Shortcut, ShortcutPlan
 
 ROOM = Path(shortcuts.__file__).parent
 PLANTED = '''
@@ -28,21 +28,21 @@ class Inputs(Shortcut):
     step = "inputs"
     refusal = "no inputs: "
 
-    def applies(self, fitting: Fitting) -> Plan:
+    def applies(self, fitting: Fitting) -> ShortcutPlan:
         raise NotApplicable("there are none")
 
 
 class Loop(Shortcut):
     step = "loop"
 
-    def applies(self, fitting: Fitting) -> Plan:
-        return Plan("in another loop", train=lambda seconds: {"cost/train_seconds": 1.0})
+    def applies(self, fitting: Fitting) -> ShortcutPlan:
+        return ShortcutPlan("in another loop", train=lambda seconds: {"cost/train_seconds": 1.0})
 
 
 class Silent(Shortcut):
     step = "loop"
 
-    def applies(self, fitting: Fitting) -> Plan:
+    def applies(self, fitting: Fitting) -> ShortcutPlan:
         raise NotApplicable
 
 
@@ -59,8 +59,8 @@ class Device(Shortcut):
         yield
         self.log.append("end")
 
-    def applies(self, fitting: Fitting) -> Plan:
-        return Plan("beside the weights", bytes=7, training=self.around)
+    def applies(self, fitting: Fitting) -> ShortcutPlan:
+        return ShortcutPlan("beside the weights", bytes=7, training=self.around)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.data.examples import SplitName
 from ftlab.training.evaluate import placing
 from ftlab.training.event_log import ALIVE, Report
-from ftlab.training.shortcuts.base import Fitting, NotApplicable, Plan, Shortcut
+from ftlab.training.shortcuts.base import Fitting, NotApplicable, Shortcut, ShortcutPlan
 from ftlab.training.shortcuts.prefix_cache import activation_files
 from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.shortcuts.prefix_cache.prefix_source import PrefixSource, why_not
@@ -25,11 +25,11 @@ class PrefixCache(Shortcut):
     step = "inputs"
     refusal = "the frozen prefix is not cached: "
 
-    def applies(self, fitting: Fitting) -> Plan:
+    def applies(self, fitting: Fitting) -> ShortcutPlan:
         if reason := why_not(fitting.run):
             raise NotApplicable(reason)
         try:
-            return Plan(_cached(fitting))
+            return ShortcutPlan(_cached(fitting))
         except (NotReplayable, NotApplicable) as error:
             reason = str(error)
         except OSError as error:
