@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies.components import component_of, schema
+from ftlab.studies.check_cache import remembered
 from ftlab.studies.discover import FAMILIES, family, members
 from ftlab.wording import did_you_mean
 
 
-def catalogue(room: str | None, allow: Sequence[str] = ()) -> Iterator[str]:
+def catalogue(room: str | None, allow: Sequence[str] = ()) -> list[str]:
     """Lines: each class with its first docstring line, and with `room` its arguments too.
+
+    They are remembered, since importing all classes takes seconds; those of allowed packages,
+    which may change at any time, are not.
 
     Raises:
         InputError: there is no such room.
     """
     if room is not None and room not in FAMILIES:
         raise InputError(f"there is no room {room!r}", did_you_mean(room, list(FAMILIES)))
+    if allow:
+        return list(_lines(room, allow))
+    lines: list[str] = remembered(("catalogue", room), lambda: list(_lines(room, ())))
+    return lines
+
+
+def _lines(room: str | None, allow: Sequence[str]) -> Iterator[str]:
+    from ftlab.studies.components import component_of, schema  # which imports the classes
+
     for name in FAMILIES if room is None else [room]:
         yield f"{name}:"
         for cls in members(family(name), allow).values():
             yield f"  {cls.__name__}: {(inspect.getdoc(cls) or '').splitlines()[0]}"
             if room is not None:
-                yield from _arguments(cls)
+                yield from _arguments(cls, schema(cls), component_of)
 
 
-def _arguments(cls: type) -> Iterator[str]:
+def _arguments(cls: type, parameters: Mapping[str, inspect.Parameter],
+               component_of: Callable[[inspect.Parameter], type | None]) -> Iterator[str]:
     texts = _documented(cls)
-    for name, parameter in schema(cls).items():
+    for name, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty
         value = "required" if required else f"= {_readable(parameter.default)}"
         kind = component_of(parameter)

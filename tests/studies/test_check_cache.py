@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ftlab.studies.catalogue import catalogue
 from ftlab.studies.study import load_study
 
 STUDY = {
@@ -29,7 +30,7 @@ study = load_study(sys.argv[1])
 records = {cell.key: CellRecord("", cell.key, (), (), {}, from_tag('{"loss":[false,"non-negative"]}'))
            for cell in study.cells}
 found = StudyResults("small", "test/loss", list(records), records, StudyTasks(study))
-assert found.upwards is False and found.higher_is_better("d", "test/accuracy") is None
+assert found.upwards("test/loss") is False and found.direction("d", "test/accuracy") is None
 print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
 """
 
@@ -42,6 +43,21 @@ def test_a_second_look_imports_no_network(tmp_path: Path) -> None:
                            text=True, check=True)
     assert again.stdout.strip() == ""
     assert load_study(path) == first
+
+
+LIST = """
+import sys
+from ftlab.studies.catalogue import catalogue
+print(*catalogue(sys.argv[1]), sep="\\n")
+print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
+"""
+
+
+def test_a_second_list_imports_no_network() -> None:
+    lines = catalogue("techniques")
+    again = subprocess.run([sys.executable, "-c", LIST, "techniques", *HEAVY], capture_output=True,
+                           text=True, check=True)
+    assert again.stdout.splitlines() == [*"\n".join(lines).splitlines(), ""]
 
 
 @pytest.mark.parametrize("harm", [
