@@ -74,7 +74,7 @@ def numbers(text: str) -> list[int]:
     """The numbers of `--seeds`.
 
     Raises:
-        InputError: it does not.
+        InputError: the text is not whole numbers with commas between.
     """
     try:
         return [int(part) for part in text.split(",")]

@@ -49,7 +49,7 @@ class TensorSignature:
         """From two batches, whose axes differ in size.
 
         Raises:
-            Unplayable: a shape follows from none of them.
+            NotReplayable: a shape follows from none of them.
         """
         one, other = values
         if not isinstance(one, Tensor):

@@ -18,7 +18,7 @@ from ftlab.backbones.heads.detection import build_boxes
 from ftlab.backbones.heads.embedding import build_embedding
 from ftlab.backbones.heads.per_token import build_tokens
 from ftlab.backbones.heads.pooled import build_vector
-from ftlab.backbones.heads.text_generation import build_text
+from ftlab.backbones.heads.text import build_text
 from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
 from ftlab.backbones.image_preprocessing import image_preprocessing
 from ftlab.backbones.load_pretrained import Checkpoint, quiet, read_config

@@ -133,7 +133,7 @@ class FrozenPrefix:
         """The prefix's outputs for a batch, each (B, ...), and its masks (see `CachedRows`).
 
         Raises:
-            Unplayable: the batch passes through in another way than the sample.
+            NotReplayable: the batch passes through in another way than the sample.
         """
         order = list(self._kinds)
         seen = self._watch(batch, until=max(self.places, key=order.index))
@@ -241,7 +241,7 @@ def leading(model: TaskModel) -> int:
     """How many leading blocks have nothing that trains.
 
     Raises:
-        Unplayable: none has, or something trains in front of them.
+        NotReplayable: none has, or something trains in front of them.
     """
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     blocks = model.blocks

@@ -1,4 +1,4 @@
-"""Torchvision's detectors over any of its classification networks."""
+"""Torchvision's detectors: over any of its classification networks, or pre-trained as a whole."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def run(
 
     workers = 1 if workers is None and engine == "local" else workers
     outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address, FRESH.get()), storage=storage)
+                        engine=make_engine(engine, address, FRESH.get() and not allow), storage=storage)
     report = make_table(chosen, tracking_uri, results)
     show(report, tracking_uri)
     for failure in outcome.failures:

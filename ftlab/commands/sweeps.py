@@ -48,7 +48,7 @@ def sweep(
 
     searched = load_sweep(file, allow or (), storage).with_shortcuts(not plain)
     outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address, FRESH.get()))
+                        engine=make_engine(engine, address, FRESH.get() and not allow))
     console().print(rich(searched, outcome.standings, outcome.better))
     for failure in outcome.failures:
         say(failure, error=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
     }
     published = None
     if paper is not None:
+        paper = replace(paper, metric=results.named(paper.metric))
         beside = against_paper.beside(paper, results.keys, results.records, results.data_groups)
         published = against_paper.layout(study, paper, beside)
         numbers = against_paper.lines(study, paper, beside)

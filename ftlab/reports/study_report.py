@@ -41,7 +41,7 @@ def report(study: Study, tracking_uri: str | None = None, results: str | Path = 
             written.
     """
     tracker = Tracker(tracking_uri)  # figures show the study's sweeps
-    stored = read(study, tracker).compared()
+    stored = read(study, tracker).directed().compared()
     html = render(study, stored, command or ("ftlab", "run", f"{study.name}.yaml"))
     tracker.close()
     path = Path(results) / study.name / "report.html" if out is None else Path(out)

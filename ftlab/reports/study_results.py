@@ -64,6 +64,14 @@ class StudyResults:
     comparisons: tuple[Comparison, ...] = ()
     _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def directed(self) -> StudyResults:
+        """The same results with the direction of the study's metric, which may build a task.
+
+        Raises:
+            InputError: the first data set's task has no such metric.
+        """
+        return replace(self, higher_is_better=self.upwards(self.metric))
+
     def compared(self) -> StudyResults:
         """The same results with rows and comparisons by the study's metric.
 
@@ -190,6 +198,5 @@ def read(study: Study, tracker: Tracker) -> StudyResults:
         raise InputError(
             f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
             "give the --set that ftlab run had, or ftlab run these")
-    results = StudyResults(study.name, study.report, keys, records, StudyTasks(study), study.groups,
-                           tracker, study.question, study.baseline)
-    return replace(results, higher_is_better=results.upwards(study.report))
+    return StudyResults(study.name, study.report, keys, records, StudyTasks(study), study.groups,
+                        tracker, study.question, study.baseline)

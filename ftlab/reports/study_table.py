@@ -37,7 +37,7 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
         InputError: nothing of the study is tracked.
     """
     tracker = Tracker(tracking_uri)  # figures show the study's sweeps
-    stored = read(study, tracker)
+    stored = read(study, tracker).directed()
     records = list(stored.records.values())
     report = write(stored, Path(results), provenance.collect(study.name, study.question, records),
                    study.paper)

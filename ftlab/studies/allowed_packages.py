@@ -1,6 +1,6 @@
 """Packages that the user allows: looked for where Python looks, and in the current folder.
 
-`--allow mine` finds `mine.py` or `mine/` beside the study, in the command and in every process that
+`--allow mine` finds `mine.py` or `mine/` in the current folder, in the command and in every process that
 a run starts; no other file of that folder can be imported, whatever its name.
 """
 
@@ -42,8 +42,10 @@ def admit(packages: Iterable[str]) -> None:
     for package in packages:
         file = package.endswith(".py")
         if file or not all(part.isidentifier() for part in package.split(".")):
+            names = [Path(part.strip()).stem or "MODULE" for part in package.split(",")]
             raise InputError(f"--allow {package}: not the name of a module or package",
-                             f"--allow {Path(package).stem or 'MODULE'}, in the folder that holds it")
+                             f"{' '.join(f'--allow {name}' for name in names)}, in the folder that "
+                             f"holds {'it' if len(names) == 1 else 'them'}")
         _admit(package.partition(".")[0])
 
 

@@ -57,16 +57,20 @@ def members(base: type, allow: Sequence[str] = ()) -> dict[str, type]:
 
 
 def _modules(package: str) -> Iterator[ModuleType]:
-    try:
-        root = importlib.import_module(package)
-    except (ImportError, SyntaxError) as error:
-        raise InputError(
-            f"the package {package!r} cannot be imported ({error})",
-            "mend it, install it, or call ftlab in the folder that holds it",
-        ) from error
+    root = _imported(package)
     yield root
     for info in pkgutil.iter_modules(getattr(root, "__path__", ()), package + "."):
-        yield importlib.import_module(info.name)
+        yield _imported(info.name)
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a user's module raises whatever it likes
+        raise InputError(
+            f"the module {name!r} cannot be imported ({type(error).__name__}: {error})",
+            "mend it, install it, or call ftlab in the folder that holds it",
+        ) from error
 
 
 def find(base: type, name: str, allow: Sequence[str], place: object) -> type:

@@ -123,9 +123,11 @@ def dispatch(engine: Engine, jobs: Jobs, signals: Signals) -> None:
         try:
             engine.close()
         finally:  # a second Ctrl-C waits for no process, but the store shall be true
-            jobs.interrupted(cause(error))
-            for job in going.values():
-                job.interrupted(cause(error))
+            try:
+                for job in going.values():  # recorded first: whoever takes a run over says so later
+                    job.interrupted(cause(error))
+            finally:
+                jobs.interrupted(cause(error))
         raise
 
 

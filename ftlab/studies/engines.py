@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.studies.engine import Engine
+
+
+def _alone() -> bool:
+    return hasattr(os, "fork") and threading.active_count() == 1
 
 
 def make_engine(name: str, address: str | None = None, fresh: bool = False) -> Engine:
@@ -16,7 +21,7 @@ def make_engine(name: str, address: str | None = None, fresh: bool = False) -> E
         name: `local` or `ray`.
         address: of the Ray cluster; None for the one that this machine belongs to.
         fresh: promises that this process has imported and checked, computed and connected nothing,
-            and runs no other thread, so that the server can be a copy of it.
+            and none of a user's modules, so that the server can be a copy of it.
 
     Raises:
         InputError: there is no such cluster, or Ray is not installed.
@@ -35,4 +40,4 @@ def make_engine(name: str, address: str | None = None, fresh: bool = False) -> E
     from ftlab.studies.local_engine import LocalEngine
     from ftlab.studies.server_process import forked, spawned
 
-    return LocalEngine(start_server=forked if fresh and hasattr(os, "fork") else spawned)
+    return LocalEngine(start_server=forked if fresh and _alone() else spawned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import time
 from typing import IO, Protocol
 
 from ftlab.studies.forked import leave
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class ServerProcess(Protocol):
@@ -46,11 +49,14 @@ def forked() -> ServerProcess:
     Only for a process in which no tensor was computed and nothing was connected yet: the threads of
     OpenMP do not survive a fork, and locks of files would be held by both.
     """
-    commands, answers = os.pipe(), os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    commands, answers = _pipe(), _pipe()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    ours = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # or the child might act for us
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ours)
         os.close(commands[0])
         os.close(answers[1])
         return _Forked(child, commands[1], answers[0])
@@ -59,8 +65,9 @@ def forked() -> ServerProcess:
         from ftlab.studies.fork_server import serve
 
         os.setsid()
-        for number in (signal.SIGINT, signal.SIGTERM):  # those of the coordinator
+        for number in ENDING:  # those of the coordinator
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ours)
         os.dup2(commands[0], 0)
         os.dup2(answers[1], 1)
         for descriptor in (*commands, *answers):
@@ -71,6 +78,18 @@ def forked() -> ServerProcess:
         return 0
 
     leave(serve)
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe that is none of the standard streams, where these are closed."""
+    ends = []
+    for end in os.pipe():
+        if end > 2:
+            ends.append(end)
+        else:
+            ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
+            os.close(end)
+    return ends[0], ends[1]
 
 
 class _Forked:
@@ -90,7 +109,10 @@ class _Forked:
 
     def _look(self, patient: bool) -> bool:
         if not self._ended:
-            pid, status = os.waitpid(self.pid, 0 if patient else os.WNOHANG)
+            try:
+                pid, status = os.waitpid(self.pid, 0 if patient else os.WNOHANG)
+            except ChildProcessError:  # whoever started us ignores SIGCHLD: nobody keeps its code
+                pid, status = self.pid, 0
             if pid:
                 self._ended, self._code = True, os.waitstatus_to_exitcode(status)
         return self._ended

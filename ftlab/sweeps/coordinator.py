@@ -192,7 +192,7 @@ class _Trials(Jobs):
         way = together_of(cell, self.sweep.study.shortcuts)
         if way is None or len(self.sweep.seeds) > 1:  # a trial's seeds follow each other
             return 1
-        return min(LARGEST[way], math.ceil(self.sweep.trials_of(cell) / self.engine.slots))
+        return min(LARGEST.get(way, 1), math.ceil(self.sweep.trials_of(cell) / self.engine.slots))
 
     def _to_come(self, planned: PlannedCell) -> int:
         """Count the runs of the whole sweep that read the frozen prefix of a cell; at least one."""

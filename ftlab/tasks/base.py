@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
+from ftlab.errors import InputError
 from ftlab.tasks.class_names import flattened
 from ftlab.tasks.metric import LOSS, Metric, Records, find, fresh
 from ftlab.tasks.same_prediction import alike
@@ -140,7 +141,11 @@ class Task(ABC):
 
     def facts(self) -> dict[str, MetricFacts]:
         """Facts about the metrics by name, `loss` among them, for the record of a cell."""
-        return {metric.name: metric.facts for metric in (LOSS, *self.metrics())}
+        metrics = list(self.metrics())
+        if not all(isinstance(metric, Metric) for metric in metrics):
+            raise InputError(f"task {type(self).__name__}: metrics() is not a list of Metric",
+                             "write each as ftlab.tasks.metric.Metric (docs/tasks.md)")
+        return {metric.name: metric.facts for metric in (LOSS, *metrics)}
 
     def higher_is_better(self, metric: str) -> bool:
         """Look up whether more of a metric (name without split prefix, or `loss`) is better.

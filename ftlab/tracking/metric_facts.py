@@ -55,7 +55,7 @@ def lookup(metric: str, record: Record) -> MetricFacts | None:
     """Facts about a metric, `test/f1/sport` for instance; None where the record has none."""
     name = re.sub("^(test|val|train)/", "", metric)
     family, slash, _ = name.partition("/")
-    return record.get(f"{family}{PER_CLASS}") if slash else record.get(name)
+    return record.get(name) or (record.get(f"{family}{PER_CLASS}") if slash else None)
 
 
 def named(metric: str, record: Record) -> str:

@@ -9,7 +9,7 @@ import torch
 from lightning import seed_everything
 
 from ftlab.backbones.task_model import TaskModel
-from ftlab.training import batches, costs, guards, hardware, merging, precision
+from ftlab.training import batches, costs, guards, hardware, merge_guard, precision
 from ftlab.training.event_log import Report
 from ftlab.training.padding_sensitivity import reads_padding
 from ftlab.training.run import Run
@@ -65,7 +65,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         precision.convert(model, name)
         hardware.lay_out(run, model)  # what the technique has added
         guards.check_identity(before, model.comparable(model(sample)), technique, model)
-        merging.check_layers(technique, model, sample)
+        merge_guard.check_layers(technique, model, sample)
     technique.train()
     update, notes = batches.settle(run.data, model, single, run.settings)
     run.data = run.data.updated_by(update)

@@ -62,7 +62,9 @@ def _why_alone(runs: Sequence[Run]) -> str:
 
 def _as_one(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> list[Result]:
     together = runs[0].technique.together
-    shortcut = next(member for member in members() if member.together == together)
+    shortcut = next((member for member in members() if member.together == together), None)
+    if shortcut is None:
+        raise NotApplicable(f"there is no shortcut {together!r}")
     return shortcut.fit_together(runs, reports, stops)
 
 

@@ -377,7 +377,7 @@ def test_second_signal__kills_the_server_of_this_machine_s_engine(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its runs die with it; otherwise they have five seconds, and it has ten."""
-    def deaf(self: LocalEngine) -> subprocess.Popen[bytes]:
+    def deaf(self: LocalEngine, start: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["sleep", "3600"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     monkeypatch.setattr(LocalEngine, "_serve", deaf)
@@ -547,7 +547,8 @@ def test_directions__tasks_must_agree(
     monkeypatch.setattr(Classification, "higher_is_better", lambda self, metric: next(answers))
     data = {"class_path": "TextClassification", "init_args": {"train": str(reviews)}}
     both = load_sweep(write_sweep(tmp_path, tiny_bert, reviews, {
-        "datasets": {"reviews": data, "others": data}}))
+        "datasets": {"reviews": data, "others": {
+            **data, "init_args": {"train": str(reviews), "max_length": 16}}}}))
     with pytest.raises(InputError, match="better in one task"):
         coordinator.directions(both)
 

@@ -16,7 +16,7 @@ from ftlab.techniques.bottleneck_adapter import BottleneckAdapter
 from ftlab.techniques.ia3 import IA3
 from ftlab.techniques.lora import LoRA
 from ftlab.training.guards import check_merge
-from ftlab.training.merging import check_layers
+from ftlab.training.merge_guard import check_layers
 
 BATCH = {"inputs": {"input_ids": torch.arange(2, 26).reshape(2, 12) % 16,
                     "attention_mask": torch.ones(2, 12, dtype=torch.long)}}

@@ -1,4 +1,4 @@
-"""A text for each example, from the pre-trained output layer."""
+"""A text per example, from the pre-trained output layer; for a speech encoder that has none, a new one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BUILDERS = {
 
 
 def build_text(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
-    """Build the model of a task whose output type is `text`, by the first Auto class that has one.
+    """Build the model of a task whose output type is `text`, with the first Auto class that knows it.
 
     Raises:
         Incompatible: the architecture writes no texts of the task's kind.
