@@ -7,9 +7,12 @@ from importlib import resources
 
 from ftlab.reports.page.markup import Markup, join, tag
 
-POLICY = ("default-src 'none'; script-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
-          "form-action 'none'")
-"""Content-Security-Policy: a script that a name in the store smuggled in would not run."""
+POLICY = ("default-src 'none'; script-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+          "base-uri 'none'; form-action 'none'")
+"""Content-Security-Policy: a script that a name in the store smuggled in would not run.
+
+Images are those that stand in the page: matplotlib writes the cells of a matrix as one.
+"""
 
 
 def document(title: str, sections: Sequence[Markup]) -> str:

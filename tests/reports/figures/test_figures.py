@@ -24,6 +24,7 @@ from ftlab.reports.figures.error_overlap import overlap
 from ftlab.reports.figures.labels import labels, short
 from ftlab.reports.figures.matplotlib_axes import paper
 from ftlab.reports.figures.predictions import mistakes
+from ftlab.reports.page.document import POLICY
 from ftlab.reports.page.plots import WIDTHS
 from ftlab.statistics.budget_curve import budget_curve
 from ftlab.statistics.ranks import rank
@@ -31,6 +32,7 @@ from ftlab.statistics.ranks import rank
 NASTY = ["_hidden", "$\\frac{$ 50% <b>x</b> &amp;", "中文", "a" * 80 + "1", "a" * 80 + "2", "1e5"]
 NAMES = [drawing.name for drawing in all_figures.drawings()]
 GROUP = ("minilm", "data 1")
+XLINK = "{http://www.w3.org/1999/xlink}"
 
 
 def whole(**more):
@@ -99,8 +101,10 @@ class TestContract:
         assert float(root.get("width").removesuffix("pt")) <= 72 * width + 1
         ids = [element.get("id") for element in root.iter() if element.get("id")]
         assert len(set(ids)) == len(ids) and all(each.startswith(f"{name}-") for each in ids)
-        used = {element.get("href")[1:] for element in root.iter() if element.get("href")}
-        assert used <= set(ids)
+        used = {element.get("href", element.get(f"{XLINK}href")) for element in root.iter()} - {None}
+        drawn = {name for name in used if name.startswith("data:image/png;base64,")}
+        assert {name[1:] for name in used - drawn} <= set(ids)
+        assert not drawn or "img-src data:" in POLICY
         assert not re.search(r"<(script|style|metadata|text|!--)", text)
         assert all_drawn[name].svg(width) == text
 
