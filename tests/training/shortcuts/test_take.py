@@ -14,13 +14,13 @@ from ftlab.training.shortcuts.base import STEPS, Fitting, NotApplicable, Shortcu
 
 ROOM = Path(shortcuts.__file__).parent
 PLANTED = '''
-from ftlab.training.shortcuts.base import Plan, Shortcut
+from ftlab.training.shortcuts.base import ShortcutPlan, Shortcut
 
 class Planted(Shortcut):
     step = "blocks"
 
     def applies(self, fitting):
-        return Plan("it was planted")
+        return ShortcutPlan("it was planted")
 '''
 
 
