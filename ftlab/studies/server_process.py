@@ -61,7 +61,7 @@ def forked() -> ServerProcess:
         os.close(answers[1])
         return _Forked(child, commands[1], answers[0])
 
-    def serve() -> int:
+    def body() -> int:
         from ftlab.studies.fork_server import serve
 
         os.setsid()
@@ -77,7 +77,7 @@ def forked() -> ServerProcess:
         serve()
         return 0
 
-    leave(serve)
+    leave(body)
 
 
 def _pipe() -> tuple[int, int]:
@@ -102,7 +102,7 @@ class _Forked:
     def wait(self, timeout: float | None = None) -> int:
         until = None if timeout is None else time.monotonic() + timeout
         while not self._look(patient=timeout is None):
-            if until is not None and timeout is not None and time.monotonic() > until:
+            if timeout is not None and until is not None and time.monotonic() > until:
                 raise subprocess.TimeoutExpired("the fork server", timeout)
             time.sleep(0.01)
         return self._code

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.backbones.base import TaskSpec
-from ftlab.backbones.find_blocks import find_blocks, with_dropout
-from ftlab.backbones.heads.pooled import feature_width, head_paths, headless, renew
+from ftlab.backbones.find_blocks import find_blocks
+from ftlab.backbones.heads.pooled import feature_width, headless, with_own_head
 from ftlab.backbones.load_pretrained import Checkpoint
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel, initialise_linear
 from ftlab.errors import Incompatible
@@ -58,14 +58,7 @@ def build_tokens(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
                                f"{checkpoint.config.model_type} that tags tokens",
                                "choose an encoder as the backbone")
         return _with_linear_head(checkpoint, task.outputs)
-    checkpoint.config.num_labels = task.outputs
-    network = checkpoint.network(auto, new=head_paths)
-    head = head_paths(network)
-    if not checkpoint.meta:
-        for path in head:
-            renew(network, path)
-    head = with_dropout(network, head)
-    return PerTokenModel(network, find_blocks(network, head), head)
+    return with_own_head(checkpoint, auto, task.outputs, PerTokenModel)
 
 
 def _with_linear_head(checkpoint: Checkpoint, outputs: int) -> TaskModel:

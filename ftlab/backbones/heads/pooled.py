@@ -33,7 +33,8 @@ def build_vector(checkpoint: Checkpoint, task: TaskSpec, pooling: Pooling | None
     return _with_pooled_head(checkpoint, task.outputs, pooling or "mean", head_dropout)
 
 
-def with_own_head(checkpoint: Checkpoint, auto: Any, outputs: int) -> TaskModel:
+def with_own_head(checkpoint: Checkpoint, auto: Any, outputs: int,
+                  model: type[TaskModel] = LogitsModel) -> TaskModel:
     """The architecture's own classification network, its head renewed."""
     checkpoint.config.num_labels = outputs
     network = checkpoint.network(auto, new=head_paths)
@@ -42,7 +43,7 @@ def with_own_head(checkpoint: Checkpoint, auto: Any, outputs: int) -> TaskModel:
         for path in head:
             renew(network, path)
     head = with_dropout(network, head)
-    return LogitsModel(network, find_blocks(network, head), head)
+    return model(network, find_blocks(network, head), head)
 
 
 def headless(checkpoint: Checkpoint) -> nn.Module:
