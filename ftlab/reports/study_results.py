@@ -190,9 +190,11 @@ def read(study: Study, tracker: Tracker) -> StudyResults:
     Raises:
         InputError: nothing of the study is tracked, or nothing with these settings.
     """
+    stored = tracker.cells(study.name)
+    if not {cell.key for cell in study.cells} <= {record.key for record in stored}:
+        study = study.as_stored(tracker.stored_params(study.name))
     keys = [cell.key for cell in study.cells]
     wanted = set(keys)
-    stored = tracker.cells(study.name)
     records = {record.key: record for record in stored if record.key in wanted}
     if stored and not records:  # else all that ran would be shown as not run
         raise InputError(

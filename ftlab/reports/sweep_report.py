@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftlab.reports import budget_table, pareto_front
@@ -50,6 +50,7 @@ def report(sweep: Sweep, tracking_uri: str | None = None,
     """
     tracker = Tracker(tracking_uri)
     study = sweep.study.name
+    sweep = replace(sweep, study=sweep.study.as_stored(tracker.stored_params(study)))
     objectives, upwards = _objectives(sweep, tracker)
     rows = tried([cell.key for cell in sweep.study.cells], tracker.trials(study, sweep.name),
                  objectives, upwards[0],

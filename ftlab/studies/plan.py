@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
 from ftlab.tracking.metric_facts import Record
 from ftlab.tracking.mlflow_values import flatten
+from ftlab.tracking.records import CellKey
 from ftlab.training import batches
 from ftlab.training.trainer_settings import TrainerSettings
 
@@ -107,6 +108,14 @@ class Plan:
                     f"{needed / 1e9:.1f} GB",
                     "free some space, or redirect with --results and --tracking-uri",
                 )
+
+
+def as_stored(made: Plan, stored: Mapping[CellKey, Collection[str]]) -> Plan:
+    """The plan with its cells as `Study.as_stored` gives them."""
+    study = made.study.as_stored(stored)
+    cells = {cell.key: kept for cell, kept in zip(made.study.cells, study.cells, strict=True)}
+    return Plan(study, [replace(planned, cell=cells[planned.cell.key]) for planned in made.cells],
+                made.notes)
 
 
 def writable(folder: Path) -> Path:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from ftlab.studies.paper_numbers import Paper, check_paper
 from ftlab.studies.study_entries import AXES, checked, mapping
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.studies.yaml_schema import DEEPEST, text_of
+from ftlab.tracking.cell_hash import cell_hash, earlier_hash
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
 from ftlab.wording import did_you_mean
@@ -48,13 +47,14 @@ class Cell:
     @property
     def config(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for the workers."""
-        return {
-            "backbone": self.backbone,
-            "data": self.data,
-            "technique": self.technique,
-            "trainer": self.trainer,
-            "select_by": self.select_by,
-        }
+        return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by)
+
+
+def config_of(backbone: Component, data: Component, technique: Component,
+              trainer: dict[str, Any], select_by: str) -> dict[str, Any]:
+    """Everything of a cell but its names."""
+    return {"backbone": backbone, "data": data, "technique": technique, "trainer": trainer,
+            "select_by": select_by}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,26 @@ class Study:
                     did_you_mean(technique, names),
                 )
         kept = tuple(c for c in self.cells if not techniques or c.key.technique in techniques)
-        return self._with(cells=kept)
+        return self.with_cells(kept)
+
+    def with_cells(self, cells: Iterable[Cell]) -> Study:
+        """The study with other cells."""
+        return self._with(cells=tuple(cells))
+
+    def as_stored(self, stored: Mapping[CellKey, Collection[str]]) -> Study:
+        """The study with each cell under the hash by which an earlier version stored it, if one did.
+
+        Args:
+            stored: names of the params of each cell of the study in a store.
+        """
+        def kept(cell: Cell) -> Cell:
+            if cell.key in stored:
+                return cell
+            earlier = (key for key, params in stored.items() if key == replace(
+                cell.key, config=earlier_hash(cell.config, params)))
+            return replace(cell, key=next(earlier, cell.key))
+
+        return self.with_cells(map(kept, self.cells))
 
     def with_seeds(self, seeds: Sequence[int]) -> Study:
         """The study with other seeds."""
@@ -167,8 +186,8 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
         for d, data in parts["datasets"].items():
             for t, everywhere in parts["techniques"].items():
                 technique = parts["on"].get(t, {}).get(f"{d} from {b}", everywhere)
-                config = [backbone, data, technique, trainers[t], select_by]
-                hashed = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+                whole = (backbone, data, technique, trainers[t], select_by)
+                hashed = cell_hash(config_of(*whole))
                 if hashed in cells:
                     twin = cells[hashed].key
                     raise InputError(
@@ -176,7 +195,7 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
                         "remove one of the two, or change a value",
                     )
                 key = CellKey(study, b, d, t, hashed)
-                cells[hashed] = Cell(key, backbone, data, technique, trainers[t], select_by)
+                cells[hashed] = Cell(key, *whole)
     return tuple(cells.values())
 
 

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ftlab.studies.coordinator import FLUSH, need
 from ftlab.studies.dispatch import Job, JobOutcome, Jobs, closing, dispatch, engaged
 from ftlab.studies.display import Display
 from ftlab.studies.engine import OUTPUT, Engine
-from ftlab.studies.plan import Plan, PlannedCell, plan, writable
+from ftlab.studies.plan import Plan, PlannedCell, as_stored, plan, writable
 from ftlab.studies.run_job import Workspace
 from ftlab.studies.shared_process import LARGEST, gather, together_of
 from ftlab.studies.study import Cell
@@ -92,7 +92,9 @@ def run_sweep(
         rehearse(sweep, better)
         writable(Path(results))
         tracker = Tracker(tracking_uri, unsent=Path(results) / sweep.study.name / UNSENT)
-        sweep = sweep.on([f for p in made.cells for f in (p.data_fingerprint, p.backbone_fingerprint)])
+        made = as_stored(made, tracker.stored_params(sweep.study.name))
+        stands_on = [f for p in made.cells for f in (p.data_fingerprint, p.backbone_fingerprint)]
+        sweep = replace(sweep, study=made.study).on(stands_on)
         storage = Storage(sweep.storage)
         board = TrialQueue(sweep, storage, better, lease)
         display = display or SweepDisplay(board.standing, better[0])

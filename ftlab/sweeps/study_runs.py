@@ -16,7 +16,7 @@ from ftlab.studies.coordinator import StudyRuns, need, tidy
 from ftlab.studies.dispatch import closing, dispatch, engaged
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
-from ftlab.studies.plan import Plan, plan
+from ftlab.studies.plan import Plan, as_stored, plan
 from ftlab.studies.run_job import StudyOutcome
 from ftlab.studies.run_queue import Claim, Holder, Queue
 from ftlab.studies.study import Study
@@ -70,6 +70,7 @@ def run_study(
         if approve is not None:
             approve(made)
         tracker, work = Tracker(tracking_uri, unsent=folder / UNSENT), folder / ".work"
+        made = as_stored(made, tracker.stored_params(study.name))
         made.check_space([work])
         for note in made.notes:
             display.note(note)

@@ -70,7 +70,7 @@ class RunReader(StoreReader):
         if run.info.lifecycle_stage != "active":
             raise InputError(f"run {name} was deleted", f"mlflow runs restore --run-id {name}")
         if kind == "cell":
-            runs = self._outbox.read(lambda: self._runs._children(run))
+            runs = self._outbox.read(lambda: self._runs.children(run))
             ids = ", ".join(f"{child.info.run_id} (seed {child.data.tags['ftlab.seed']})"
                             for child in runs if child.info.status == "FINISHED")
             raise InputError(f"{name} is a cell, whose runs have a model each",

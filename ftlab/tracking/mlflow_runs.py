@@ -20,7 +20,7 @@ from ftlab.tracking.experiments import Experiments
 from ftlab.tracking.metric_facts import TAG, named
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.metrics import as_metrics
-from ftlab.tracking.mlflow_values import numbers, tag_values
+from ftlab.tracking.mlflow_values import NOTHING, numbers, tag_values
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
 from ftlab.tracking.tags import (
     INHERITED,
@@ -58,6 +58,8 @@ class MlflowRuns(Experiments):
         wanted = f"tags.`ftlab.kind` = 'cell' and tags.`ftlab.cell` = '{key.digest}'"
         cell, made = elect(self._client, lambda: self.search(experiment, wanted), make)
         cell_id = str(cell.info.run_id)
+        if not made:  # by the params that a version stored, its hash is found again
+            params = {name: text for name, text in params.items() if text not in NOTHING}
         self._log_params(cell_id, params, present=cell.data.params)
         if made:
             return cell_id
@@ -79,7 +81,7 @@ class MlflowRuns(Experiments):
         cell = self._client.get_run(cell_id)
         if cell.info.status != "RUNNING":  # another command had ended it
             self._client.update_run(cell_id, status="RUNNING")
-        earlier = [run for run in self._children(cell) if seed_of(run) == seed]
+        earlier = [run for run in self.children(cell) if seed_of(run) == seed]
         made = [run for run in earlier if run.data.tags.get("ftlab.id") == token]
         if made:
             run = made[0]
@@ -120,7 +122,7 @@ class MlflowRuns(Experiments):
         done: set[str] | None = None
         while True:
             cell = self._client.get_run(cell_id)
-            children = self._without_doubles(self._children(cell))
+            children = self._without_doubles(self.children(cell))
             record = cell_record(cell, [run_record(run) for run in children])
             if done == {run.run_id for run in record.finished}:
                 return
@@ -178,13 +180,13 @@ class MlflowRuns(Experiments):
 
     def finished(self, cell_id: str) -> set[int]:
         """Seeds with a FINISHED child."""
-        children = self._children(self._client.get_run(cell_id))
+        children = self.children(self._client.get_run(cell_id))
         return {seed_of(run) for run in children if run.info.status == "FINISHED"}
 
     def latest(self, cell_id: str) -> tuple[RunRecord, ...]:
         """The run that counts of each seed."""
         return latest_per_seed(
-            [run_record(run) for run in self._children(self._client.get_run(cell_id))])
+            [run_record(run) for run in self.children(self._client.get_run(cell_id))])
 
     def log_dataset(self, run_id: str, name: str, digest: str, source: str,
                     profiles: Mapping[str, Mapping[str, Any]]) -> None:
@@ -238,7 +240,7 @@ class MlflowRuns(Experiments):
         order = {run.info.run_id: int(run.data.tags["ftlab.order"]) for run in parents}
         return sorted(records, key=lambda r: (order[r.cell_id], r.key.digest, r.cell_id))
 
-    def _children(self, cell: Run) -> list[Run]:
+    def children(self, cell: Run) -> list[Run]:
         wanted = f"tags.`mlflow.parentRunId` = '{cell.info.run_id}' and tags.`ftlab.kind` = 'run'"
         return list(self.search(cell.info.experiment_id, wanted))
 

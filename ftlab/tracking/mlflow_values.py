@@ -18,6 +18,9 @@ LONGEST_PARAM = 6000  # MLflow's limit for the value of a param
 LONGEST_TAG = 5000  # the limit that every MLflow store keeps to
 LONGEST_NAME = 250  # MLflow's limit for names of metrics, params and tags
 
+NOTHING = ("null", "[]", "{}")
+"""Texts of params that are empty."""
+
 PARAM = "param/"
 """Metrics that are settings, not measurements: they have no mean over seeds."""
 

@@ -19,8 +19,9 @@ from ftlab.tracking.metric_facts import TAG, Record, from_tag
 from ftlab.tracking.metrics import MetricBuffer, plain
 from ftlab.tracking.mlflow_runs import MlflowRuns
 from ftlab.tracking.outbox import Outbox, T
-from ftlab.tracking.records import CellRecord, RunRecord, TrialRecord
+from ftlab.tracking.records import CellKey, CellRecord, RunRecord, TrialRecord
 from ftlab.tracking.sweep_runs import trials
+from ftlab.tracking.tags import key_of
 from ftlab.tracking.writes import Write, Writer
 
 
@@ -94,6 +95,30 @@ class StoreReader:
             raise InputError(f"no tracking store at {path}", "run a study first: ftlab run STUDY")
         with gc_pause.none_is_made():
             return self._fresh(lambda: self._runs.cells(study))
+
+    def stored_params(self, study: str) -> dict[CellKey, set[str]]:
+        """Names of the params of each cell that a study's runs or sweeps have in the store.
+
+        Of a cell that is searched they are those of its first trial.
+        """
+        path = store.sqlite_path(self.uri)
+        if path is not None and not path.exists():
+            return {}
+
+        def read() -> dict[CellKey, set[str]]:
+            try:
+                experiment = self._runs.experiment(study)
+            except InputError:  # nothing has run yet
+                return {}
+            names: dict[CellKey, set[str]] = {}
+            for kind in ("cell", "sweep"):
+                for parent in self._runs.search(experiment, f"tags.`ftlab.kind` = '{kind}'"):
+                    runs = [parent] if kind == "cell" else self._runs.children(parent)
+                    first = min(runs, key=lambda run: run.info.start_time, default=parent)
+                    names.setdefault(key_of(parent), set(first.data.params))
+            return names
+
+        return self._fresh(read)
 
     def file(self, run: RunRecord, name: str) -> bytes | None:
         """One of a run's files; None where it has none of that name."""

@@ -44,11 +44,15 @@ def cell_tags(key: CellKey, seeds: Sequence[int], order: int, place: int) -> dic
             } | ORIGIN
 
 
+def key_of(run: Run) -> CellKey:
+    """The key of the cell of a parent run."""
+    return CellKey(*(run.data.tags[f"ftlab.{name}"] for name in _NAMES))
+
+
 def cell_record(cell: Run, runs: Sequence[RunRecord]) -> CellRecord:
     """A parent run with its children, of each seed the run that counts."""
-    key = CellKey(*(cell.data.tags[f"ftlab.{name}"] for name in _NAMES))
     counted = latest_per_seed(list(runs))
-    return CellRecord(str(cell.info.run_id), key, seeds_of(cell), counted, dict(cell.data.metrics),
+    return CellRecord(str(cell.info.run_id), key_of(cell), seeds_of(cell), counted, dict(cell.data.metrics),
                       from_tag(cell.data.tags.get(TAG, "")))
 
 
