@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -38,6 +40,21 @@ Playing = Callable[[CachedRows, Batch], AbstractContextManager[None]]
 
 IGNORED = -100
 """The label of a place that counts in no loss: PyTorch's and transformers' own."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A forward pass that was looked into.
+
+    Attributes:
+        outputs: of the model.
+        features: the inputs (B, D) of the head's last linear layer.
+        blocks: the first tensor that each watched block gave, (B, ...), by its name.
+    """
+
+    outputs: Outputs
+    features: Tensor
+    blocks: Mapping[str, Tensor]
 
 
 class TaskModel(nn.Module):
@@ -186,22 +203,52 @@ class TaskModel(nn.Module):
         return tensors(outputs)
 
     def features(self, batch: Batch) -> Tensor:
-        """The inputs (B, D) of the head's last linear layer, for probes.
+        """The inputs (B, D) of the head's last linear layer, see `watched`."""
+        return self.watched(batch).features
 
-        A head on every token (GPT-2) gives the last token's, a convolutional head (SqueezeNet)
-        the mean over positions. Call it in eval mode: dropout acts as in `forward`.
+    def watched(self, batch: Batch, blocks: Sequence[str] = ()) -> Watched:
+        """Compute the outputs, and what the head and some blocks saw and gave in the same pass.
+
+        A head on every token (GPT-2) gives the last token's features, a convolutional head
+        (SqueezeNet) the mean over positions. Dropout acts as in `forward`.
+
+        Args:
+            batch: as in `forward`.
+            blocks: names of blocks.
+
+        Raises:
+            Incompatible: there is no new head with a linear layer, or a block is not computed.
         """
-        layers = [m for _, m in self.head.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        heads = [m for _, m in self.head.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        if not heads:
+            raise Incompatible("this task keeps the pre-trained output layer, so there are no "
+                               "features that a head reads", "leave this technique out")
         read: list[Tensor] = []
-        hook = layers[-1].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        given: dict[str, Tensor] = {}
+        hooks = [heads[-1].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))]
+        modules = dict(self.named_modules())
+        for block in self.blocks:
+            if block.name in blocks:  # its last module: what is loose in it gives nothing
+                module = [modules[path] for path in block.paths if path in modules][-1]
+                hooks.append(module.register_forward_hook(partial(_keep, given, block.name)))
         try:
-            self(batch)
+            outputs = self(batch)
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
+        if missing := set(blocks) - given.keys():
+            raise Incompatible(f"nothing is computed in the blocks {', '.join(sorted(missing))}",
+                               "let it watch others")
         features = read[-1]
         if features.ndim == 3:  # (B, T, D)
-            return last_token(features, batch["inputs"]["attention_mask"])
-        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+            features = last_token(features, batch["inputs"]["attention_mask"])
+        elif features.ndim == 4:
+            features = features.mean(dim=(2, 3))
+        return Watched(outputs, features, given)
+
+
+def _keep(given: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    given[name] = tensors(output)[0]
 
 
 class LogitsModel(TaskModel):

@@ -83,6 +83,26 @@ class BlankInputs(SplitDataset):
         return self.blank
 
 
+def pick(batch: Mapping[str, Any], positions: Sequence[int]) -> dict[str, Any]:
+    """Some examples of a batch, whatever is nested in it; cached rows follow its `index`.
+
+    Args:
+        batch: of any data module.
+        positions: in the batch.
+    """
+    return {name: _picked(value, positions) for name, value in batch.items() if name != "share"}
+
+
+def _picked(value: Any, positions: Sequence[int]) -> Any:
+    if isinstance(value, Mapping):
+        return pick(value, positions)
+    if isinstance(value, Tensor):
+        return value[torch.as_tensor(positions, device=value.device)]
+    if isinstance(value, list | tuple):
+        return [value[position] for position in positions]
+    return value
+
+
 @dataclass(frozen=True)
 class Collate:
     """Rows -> batch.

@@ -99,6 +99,16 @@ class Task(ABC):
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Mean loss of a batch, a scalar."""
 
+    def losses(self, outputs: Outputs, batch: Batch) -> Tensor | None:
+        """Loss of each example (B,), of which `loss` is the mean that `weight` weights.
+
+        An example of several labels (tokens) has the mean over its own.
+
+        Returns:
+            None where the loss of a batch is not such a mean.
+        """
+        return None
+
     def slope(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
         """Losses of several heads on one batch, and their gradients by the outputs.
 

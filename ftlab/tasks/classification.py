@@ -116,6 +116,9 @@ class Classification(Task):
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         return self._loss(outputs, batch["target"])
 
+    def losses(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
+        return self._loss.losses(outputs, batch["target"])
+
     def slope(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
         return self._loss.slope(outputs, target)
 

@@ -38,6 +38,14 @@ def token_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> 
     return total / (labels != IGNORED).sum().clamp(min=1)  # no `int`: a GPU would wait for it
 
 
+def token_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The same of each row (B,)."""
+    losses = nn.functional.cross_entropy(
+        at_least_float32(logits).transpose(1, 2), labels, ignore_index=IGNORED,
+        label_smoothing=label_smoothing, reduction="none")
+    return losses.sum(dim=1) / (labels != IGNORED).sum(dim=1).clamp(min=1)
+
+
 def mean_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over each row's labels that count, of their log-likelihoods (B,).
 
@@ -45,6 +53,4 @@ def mean_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (B, T, V).
         labels: (B, T), at least one a row not -100.
     """
-    losses = nn.functional.cross_entropy(at_least_float32(logits).transpose(1, 2), labels,
-                                         ignore_index=IGNORED, reduction="none")
-    return -losses.sum(dim=1) / (labels != IGNORED).sum(dim=1)
+    return -token_losses(logits, labels)

@@ -14,7 +14,13 @@ from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.jackknife import Array
-from ftlab.tasks.label_tokens import label_count, mean_log_likelihood, stack_labels, token_loss
+from ftlab.tasks.label_tokens import (
+    label_count,
+    mean_log_likelihood,
+    stack_labels,
+    token_loss,
+    token_losses,
+)
 from ftlab.tasks.metric import Metric, Records, fresh
 from ftlab.tasks.numeric_answer import NONE, Rule, answer
 from ftlab.tasks.texts import text_of
@@ -64,6 +70,9 @@ class LanguageModelling(Task):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return token_loss(outputs, batch["target"]["labels"])
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return token_losses(outputs, batch["target"]["labels"])
 
     def weight(self, batch: Batch) -> float:
         """Target tokens."""

@@ -185,6 +185,11 @@ class MultiLabel(Task):
         logits = at_least_float32(outputs)
         return binary_cross_entropy_with_logits(logits, batch["target"].to(logits.dtype))
 
+    def losses(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        logits = at_least_float32(outputs)
+        return binary_cross_entropy_with_logits(
+            logits, batch["target"].to(logits.dtype), reduction="none").mean(dim=1)
+
     def slope(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         logits = at_least_float32(outputs)
         wanted = target.to(logits.dtype).expand_as(logits)

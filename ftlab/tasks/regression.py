@@ -29,7 +29,7 @@ _FINEST = 100
 _LARGEST = 1e18
 """Largest size of targets, and 1 / _LARGEST the least standard deviation: float32 holds their squares."""
 
-_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": mse_loss, "mae": l1_loss, "huber": huber_loss}
 
 
@@ -115,9 +115,15 @@ class Regression(Task):
         return value
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        return self._loss(*self._pair(outputs, batch))
+
+    def losses(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        return self._loss(*self._pair(outputs, batch), reduction="none")
+
+    def _pair(self, outputs: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Predictions and targets (B,), in standard deviations from train's mean."""
         prediction = at_least_float32(outputs).squeeze(-1)
-        target = (batch["target"].to(prediction.dtype) - self.mean) / self._std
-        return self._loss(prediction, target)
+        return prediction, (batch["target"].to(prediction.dtype) - self.mean) / self._std
 
     def slope(self, outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
         if self._loss is not mse_loss:

@@ -12,7 +12,7 @@ from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.tasks.base import Task
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.generation_metrics import BLEU_ORDER, ROUGE, Bleu, Rouge, Tokenisation, words
-from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
+from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss, token_losses
 from ftlab.tasks.metric import Metric
 from ftlab.tasks.texts import text_of
 
@@ -59,6 +59,9 @@ class SequenceToSequence(Task):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return token_loss(outputs, batch["target"]["labels"], self.label_smoothing)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return token_losses(outputs, batch["target"]["labels"], self.label_smoothing)
 
     def weight(self, batch: Batch) -> float:
         """Target tokens."""

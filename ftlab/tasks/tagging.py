@@ -15,7 +15,7 @@ from ftlab.backbones.task_model import Batch
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.class_names import absent_class, class_name, unseen
-from ftlab.tasks.label_tokens import label_count, token_loss
+from ftlab.tasks.label_tokens import label_count, token_loss, token_losses
 from ftlab.tasks.metric import Metric
 from ftlab.tasks.span_metrics import SpanScores, names, span_metrics, word_tags
 from ftlab.tasks.spans import OUTSIDE, PREFIXES, Scheme, is_tag, spans, split_tag
@@ -127,6 +127,9 @@ class Tagging(Task):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy over the first tokens of words."""
         return token_loss(outputs, batch["target"]["labels"])
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return token_losses(outputs, batch["target"]["labels"])
 
     def weight(self, batch: Batch) -> float:
         """First tokens of words."""

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import IGNORED, Batch, Outputs, TaskModel
 from ftlab.tasks.base import Task
-from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss
+from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss, token_losses
 from ftlab.tasks.losses.base import log_probabilities
 from ftlab.tasks.metric import Metric, fresh
 from ftlab.tasks.texts import text_of
@@ -67,13 +67,13 @@ class Transcription(Task):
         labels: Tensor = batch["target"]["labels"]
         if not isinstance(outputs, Mapping):
             return token_loss(outputs, labels)
-        real = labels != IGNORED
-        # (T, B, V), which cuDNN's version does not read; transformers switches it off as well
-        log_p = log_probabilities(outputs["logits"]).transpose(0, 1)
-        with torch.backends.cudnn.flags(enabled=False):
-            total = ctc_loss(log_p, labels[real], outputs["lengths"], real.sum(dim=-1),
-                             blank=outputs["blank"], reduction="sum")
-        return total / real.sum()
+        return _ctc(outputs, labels, "sum") / (labels != IGNORED).sum()
+
+    def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
+        labels: Tensor = batch["target"]["labels"]
+        if not isinstance(outputs, Mapping):
+            return token_losses(outputs, labels)
+        return _ctc(outputs, labels, "none") / (labels != IGNORED).sum(dim=1).clamp(min=1)
 
     def weight(self, batch: Batch) -> float:
         """Label tokens."""
@@ -110,3 +110,12 @@ class Transcription(Task):
     def stack(targets: Sequence[Any]) -> dict[str, Any]:
         """Targets {labels, text} as `labels` (B, T), padded with -100, and `text`."""
         return stack_labels(targets)
+
+
+def _ctc(outputs: Mapping[str, Any], labels: Tensor, reduction: str) -> Tensor:
+    real = labels != IGNORED
+    # (T, B, V), which cuDNN's version does not read; transformers switches it off as well
+    log_p = log_probabilities(outputs["logits"]).transpose(0, 1)
+    with torch.backends.cudnn.flags(enabled=False):
+        return ctc_loss(log_p, labels[real], outputs["lengths"], real.sum(dim=-1),
+                        blank=outputs["blank"], reduction=reduction)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,84 +16,31 @@ from torchmetrics import MeanMetric
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.new_tokens import thaw, train_rows
-from ftlab.backbones.task_model import Outputs, TaskModel
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.train_batches import BatchShare
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
+from ftlab.techniques.freezing import (
+    decayed,
+    freeze_all_but_head,
+    is_norm,
+    require_new_head,
+    trains_directly,
+)
+from ftlab.techniques.optimization import Optimization
+from ftlab.techniques.search_space import Choice, LogUniform, SearchSpace
 from ftlab.techniques.single_precision import in_single_precision
 
-
-@dataclass(frozen=True)
-class LogUniform:
-    """A hyperparameter's range, uniform in its logarithm."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A hyperparameter's choices."""
-
-    options: tuple[Any, ...]
-
-
-SearchSpace = dict[str, LogUniform | Choice]
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How the trainable parameters are updated.
-
-    Args:
-        optimizer: `adamw` (Loshchilov and Hutter 2019), `adam` or `sgd` (momentum 0.9).
-        weight_decay: decoupled for AdamW; never on biases, norms and other vectors.
-        schedule: of the learning rate over all steps: `constant`, `linear` or `cosine` to zero,
-            `one-cycle` (Smith 2018: up from a 25th over the warm-up, then cosine to zero).
-        warmup: fraction of all steps over which the rate rises linearly.
-    """
-
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    weight_decay: float = 0.01
-    schedule: Literal["constant", "linear", "cosine", "one-cycle"] = "linear"
-    warmup: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is a fraction from 0 to below 1, got {self.warmup}")
-
-    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimizer over parameter groups that carry `lr` and `weight_decay`."""
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, momentum=0.9)
-        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(groups, fused=True)  # 1.4 times the speed of the default on CPUs
-        # a fused step can undo float16's scale itself, but gradients are clipped before it
-        vars(optimizer)["_step_supports_amp_scaling"] = False
-        return optimizer
-
-    def factor(self, step: int, total: int) -> float:
-        """Multiplier of the learning rate at `step` of `total`."""
-        warm = self.warmup * total if total > 1 else 0.0  # its only update is to move something
-        if step < warm:
-            rise = step / warm
-            return 1 / 25 + (1 - 1 / 25) * rise if self.schedule == "one-cycle" else rise
-        left = (total - step) / max(1e-9, total - warm)
-        if self.schedule == "constant":
-            return 1.0
-        if self.schedule == "linear":
-            return max(0.0, left)
-        return 0.5 * (1 + math.cos(math.pi * (1 - min(1.0, max(0.0, left)))))
+__all__ = ["Choice", "LogUniform", "Optimization", "SearchSpace", "Technique", "decayed",
+           "freeze_all_but_head", "is_norm", "require_new_head", "trains_directly"]
 
 
 class Technique(LightningModule, ABC):
     """How a backbone is adapted to a task.
 
-    A subclass says in `adapt` what trains; everything else has a default. The methods that
-    take a `model` hold no state of their own, so that a wrapper can pass them on.
+    A subclass says in `adapt` what trains; everything else has a default. These methods are the
+    contract: they are given the model, and a wrapper passes each of them on.
 
     Args:
         lr: peak learning rate.
@@ -107,6 +55,8 @@ class Technique(LightningModule, ABC):
     """True where `begin_epoch` freezes or unfreezes (DDP must then look for unused tensors)."""
     trains: ClassVar[bool] = True
     """True where there is a fit; without one the model is evaluated as `adapt` left it."""
+    whole_passes: ClassVar[bool] = False
+    """True where the fit reads what frozen blocks compute, or changes what goes into them."""
     output_type: ClassVar[OutputType | None] = None
     """The output type of the model that it needs, instead of the task's own."""
     together: ClassVar[Literal["heads"] | None] = None
@@ -125,6 +75,8 @@ class Technique(LightningModule, ABC):
         self.optim = optim
         self.trained: set[str] = set()
         """Names (in `model`) of the parameters that trained in any epoch so far."""
+
+    # The contract, in the order of a run.
 
     def prepare(self, data: DataModule) -> None:
         """Read what it needs of the loaded data (demonstrations, names of classes), if anything.
@@ -151,16 +103,58 @@ class Technique(LightningModule, ABC):
         """Multiplier of each group's rate by step, of `total` steps in `epochs` epochs."""
         return [lambda step: self.optim.factor(step, total)] * len(groups)
 
-    def penalty(self, model: TaskModel) -> Tensor | float:
-        """The term that is added to the task's loss."""
-        return 0.0
+    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Make the optimizer of the groups."""
+        return self.optim.build(groups)
+
+    def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
+        """Keep or compute what the fit needs, with model and data at hand, on the device.
+
+        Args:
+            model: adapted; its trainable tensors may be changed.
+            data: of the run.
+            steps: updates of the fit; 0 where the technique does not train, which may then set
+                what is to be measured.
+        """
 
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         """Freeze or unfreeze at the start of `epoch` (0-based) of `epochs`."""
 
+    def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
+        """Compute what a step minimises, a scalar: the mean over the batch."""
+        return task.loss(model(batch), batch)
+
+    def after_step(self, model: TaskModel, step: int) -> None:
+        """Follow an update, the `step`-th (from 1); gradients are still there."""
+
+    def evaluated(self, model: TaskModel) -> AbstractContextManager[Any]:
+        """Make the context of each validation, and of the checkpoint that follows it.
+
+        Whatever it changes in the model it puts back at its end.
+        """
+        return nullcontext()
+
+    def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
+        """Finish the model, once: the best epoch is restored and nothing is measured yet.
+
+        Args:
+            model: in eval mode; what trained may be changed, and the buffers.
+            data: of the run; test examples are not to be read.
+            score: measures the model as it is on the validation split; more is better.
+        """
+
     def merge(self, model: nn.Module) -> bool:
         """Fold what was added to a model, or to a layer of it, into its weights; whether anything was."""
         return False
+
+    def costs(self) -> dict[str, float]:
+        """Costs beside those that are measured of every technique, as `cost/NAME`."""
+        return {}
+
+    @property
+    def hooks(self) -> set[str]:
+        """Names of the contract's methods that it does not leave as they are."""
+        return overridden(type(self), Technique)
 
     # What Lightning calls.
 
@@ -210,11 +204,32 @@ class Technique(LightningModule, ABC):
         self.train()
         self.trained |= {n for n, p in self.model.named_parameters() if p.requires_grad}
 
+    def on_fit_start(self) -> None:
+        self.steps = 0
+        if "begin_fit" not in self.hooks:
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # what trains draws as without it
+            self.begin_fit(self.model, self.trainer.datamodule,  # type: ignore[attr-defined]  # is set
+                           int(self.trainer.estimated_stepping_batches))
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """`loss`, to be minimised, as the batch counts in its update; `mean`, of the batch."""
-        loss = self.task.loss(self.model(batch), batch) + self.penalty(self.model)
+        loss = self.objective(self.model, self.task, batch)
         share: BatchShare | None = batch.get("share")  # a batch by itself is an update
         return {"loss": loss if share is None else share.of(loss), "mean": loss.detach()}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.steps += 1
+        self.after_step(self.model, self.steps)
+
+    def on_validation_start(self) -> None:
+        self._evaluation = self.evaluated(self.model)
+        self._evaluation.__enter__()
+
+    def on_validation_end(self) -> None:  # after the callbacks', which keep the best epoch
+        self._evaluation.__exit__(None, None, None)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self.model(batch)
@@ -234,7 +249,7 @@ class Technique(LightningModule, ABC):
         groups = self.param_groups(self.model)
         total = int(self.trainer.estimated_stepping_batches)
         factors = self.lr_factors(groups, total, self.trainer.max_epochs or 1)
-        optimizer = self.optim.build(groups)
+        optimizer = self.optimizer(groups)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {
             "optimizer": optimizer,
@@ -242,47 +257,13 @@ class Technique(LightningModule, ABC):
         }
 
 
-def decayed(
-    named: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices with weight decay, vectors without."""
-    trainable = [parameter for _, parameter in named if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "lr": lr, "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+CONTRACT = frozenset(
+    name for name, value in vars(Technique).items() if inspect.isfunction(value)
+    and not name.startswith("_") and name != "bind" and not hasattr(LightningModule, name))
+"""Names of the methods that a technique may override and a wrapper passes on."""
 
 
-def freeze_all_but_head(model: TaskModel) -> None:
-    """The start of every technique that keeps the backbone."""
-    model.requires_grad_(False)
-    model.head.requires_grad_(True)
-
-
-def require_new_head(model: TaskModel, technique: str) -> None:
-    """Refuse a technique that trains a head where the task adds none.
-
-    Raises:
-        Incompatible: the model keeps its pre-trained output layer.
-    """
-    if not any(True for _ in model.head.parameters()):
-        raise Incompatible(
-            f"{technique} trains a new head, and this task keeps the pre-trained output layer",
-            "leave it out, or take PartialFineTuning",
-        )
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Return whether a module normalises (batch, layer, group, RMS, the architectures' own).
-
-    A norm may hold an activation (timm's BatchNormAct2d), and no other layer.
-    """
-    held = (parameter for child in module.children() for parameter in child.parameters())
-    return "norm" in type(module).__name__.lower() and not any(True for _ in held)
-
-
-def trains_directly(module: nn.Module) -> bool:
-    """Return whether a module's own parameters train; true where it has none."""
-    parameters = list(module.parameters(recurse=False))
-    return not parameters or any(parameter.requires_grad for parameter in parameters)
+def overridden(cls: type, base: type) -> set[str]:
+    """Names of the contract's methods that a class overrides of a base class."""
+    kinds = [kind for kind in cls.__mro__ if not issubclass(base, kind)]
+    return {name for kind in kinds for name in vars(kind) if name in CONTRACT}

@@ -185,10 +185,6 @@ class BestEpoch(Callback):
         return self.pruned or (self.patience is not None and (
             self._waited >= self.patience or not self._finite))
 
-    def keep(self, model: TaskModel) -> None:
-        """Write the checkpoint of a model that nothing trains: it holds no tensors."""
-        self._save(model, set())
-
     def restore(self, model: TaskModel, guard: TensorGuard) -> None:
         """Put the best epoch back, and leave only what it changed in the checkpoint."""
         assert self.directory is not None
@@ -198,7 +194,7 @@ class BestEpoch(Callback):
             self._save(model, changed)
 
     def write(self, model: TaskModel, changed: set[str]) -> None:
-        """Write the checkpoint of a model that is as the best epoch left it."""
+        """Write the checkpoint of a model that no epoch will change any more."""
         self._save(model, changed)
 
     def _save(self, model: TaskModel, names: set[str], write: bool = True) -> None:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
+from ftlab.data.batches import pick
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique
 from ftlab.training.precision import Context
@@ -164,11 +165,8 @@ def latency(task: Task, model: TaskModel, batch: Mapping[str, Any],
 
 
 def first_examples(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The first examples of a batch, whatever is nested in it."""
-    return {
-        name: first_examples(value, count) if isinstance(value, Mapping) else value[:count]
-        for name, value in batch.items()
-    }
+    """The first examples of a batch, at most `count`."""
+    return pick(batch, range(min(count, len(batch["index"]))))
 
 
 def without_target(batch: Mapping[str, Any]) -> dict[str, Any]:

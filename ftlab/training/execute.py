@@ -64,6 +64,7 @@ def finish(
         "cost/checkpoint_bytes": best.bytes,
         "best_epoch": best.epoch,
     }
+    results |= {f"cost/{name}": value for name, value in run.technique.costs().items()}
     return results | _inference(run, device, trainer)
 
 

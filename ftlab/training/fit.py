@@ -18,6 +18,7 @@ from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint, costs, fsdp
 from ftlab.training.adapt import adapt
 from ftlab.training.callbacks import BestEpoch, TrainingMonitor
+from ftlab.training.evaluate import validate
 from ftlab.training.event_log import Report
 from ftlab.training.guards import TensorGuard
 from ftlab.training.make_trainer import make_trainer
@@ -52,7 +53,9 @@ def fit(
     best = best_epoch(run, model, stop)
     trainer = make_trainer(run, [_ranks_alike(run, guard), monitor, best, *_sharding(run, model)])
     if not run.technique.trains:
-        best.keep(model)
+        with torch.no_grad():
+            run.technique.begin_fit(model.to(trainer.strategy.root_device), run.data, 0)
+        best.write(model, guard.moved(model))
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
     splits = SPLITS if stop is None else SPLITS[:2]
     fitting = Fitting(run, guard, trainer, memory, best, splits, report)
@@ -60,10 +63,12 @@ def fit(
     if plans.train is not None:
         return trainer, best, plans.train(plans.seconds)
     measured = _train(fitting, monitor, plans)
-    if trainer.is_global_zero and stop is None:
+    if trainer.is_global_zero and best.directory is not None and not best.pruned:
         if run.technique.shard is not None:
             model = _whole_again(run, guard, random)
         best.restore(model, guard)
+        if "settle" in run.technique.hooks:
+            _settle(fitting)
     trainer.optimizers = []  # inference needs no state of theirs
     run.technique.zero_grad(set_to_none=True)
     return trainer, best, measured
@@ -80,7 +85,9 @@ def best_epoch(run: Run, model: TaskModel, stop: Callable[[], bool] | None = Non
     upwards = run.data.task.higher_is_better(run.select_by.removeprefix("val/"))
     names = {name for name, p in model.named_parameters() if p.requires_grad}
     names |= checkpoint.buffer_names(model)
-    directory = run.directory / "checkpoint" if stop is None else None
+    # a trial keeps its best epoch only where it is not yet what is measured
+    kept = stop is None or "settle" in run.technique.hooks
+    directory = run.directory / "checkpoint" if kept else None
     return BestEpoch(run.select_by, upwards, directory, names, run.record,
                      run.settings.patience, stop)
 
@@ -94,7 +101,7 @@ def _sharding(run: Run, model: TaskModel) -> list[Callback]:
     """Let the technique's model be sharded where the run's strategy says so; the callbacks of it."""
     if run.settings.strategy != "fsdp" or not run.technique.trains:
         return []
-    fsdp.check(model)
+    fsdp.check(model, run.technique)
     run.technique.shard = fsdp.shard
     return [fsdp.EvenValidation()]
 
@@ -124,6 +131,28 @@ def _train(fitting: Fitting, monitor: TrainingMonitor, plans: Plans) -> dict[str
     if torch.distributed.is_initialized():  # or metrics would wait for ranks that have gone
         torch.distributed.destroy_process_group()
     return measured
+
+
+def _settle(fitting: Fitting) -> None:
+    """Let the technique finish the model of the best epoch, and keep what it made of it.
+
+    Raises:
+        GuardFailed: it changed what is frozen.
+    """
+    run, trainer, best = fitting.run, fitting.trainer, fitting.best
+    technique = run.technique
+    model = technique.model.to(trainer.strategy.root_device).eval()
+
+    def score() -> float:
+        metrics, _ = validate(run, model, trainer, "validation", fitting.report)
+        best.scores = {f"val/{name}": value for name, value in metrics.items()}
+        return best.sign * best.scores[best.select_by]
+
+    with torch.no_grad():
+        technique.settle(model, run.data, score)
+    fitting.guard.check_settled(model, technique.trained)
+    score()
+    best.write(model, fitting.guard.moved(model))
 
 
 def _whole_again(run: Run, guard: TensorGuard, random: Tensor) -> TaskModel:

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ftlab.backbones.new_tokens import is_delta
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import InputError
+from ftlab.techniques.base import Technique
 
 
 def strategy(devices: int) -> ModelParallelStrategy:
@@ -30,15 +31,23 @@ def strategy(devices: int) -> ModelParallelStrategy:
     return ModelParallelStrategy(devices, 1, save_distributed_checkpoint=False)
 
 
-def check(model: TaskModel) -> None:
+WHOLE = {"begin_fit", "after_step", "evaluated", "settle"}
+"""Methods of techniques that are given whole weights."""
+
+
+def check(model: TaskModel, technique: Technique) -> None:
     """Refuse what cannot be sharded and stay right.
 
     Args:
         model: adapted, in training mode.
+        technique: that adapted it.
 
     Raises:
-        InputError: batch statistics, new tokens or several dtypes.
+        InputError: batch statistics, new tokens, several dtypes, or a technique that keeps weights.
     """
+    if technique.hooks & WHOLE:
+        raise InputError(f"strategy fsdp shares out the weights, and {type(technique).__name__} "
+                         "works on whole ones", "set trainer: {strategy: ddp}")
     if any(isinstance(m, _BatchNorm) and m.training and m.track_running_stats
            for m in model.modules()):
         raise InputError("strategy fsdp: batch normalisation would keep statistics of its own on "

@@ -43,7 +43,7 @@ class TensorGuard:
             among: only these are looked at; None for all.
         """
         return {n for n, tensor in _tensors(model).items() if (among is None or n in among)
-                and digest(full(tensor.detach())) != self.before[n]}
+                and digest(full(tensor.detach())) != self.before.get(n)}
 
     def note_gradients(self, model: TaskModel) -> None:
         """Remember which parameters have a gradient now."""
@@ -110,6 +110,15 @@ class TensorGuard:
                  f"tensors had gradients of zero in all {self.updates} updates, too few to tell "
                  "whether they train": waiting}
         return [f"{note}: {_some(names)}" for note, names in notes.items() if names]
+
+    def check_settled(self, model: TaskModel, trained: set[str]) -> None:
+        """Compare what moved with what trained, after the technique has finished the model.
+
+        Raises:
+            GuardFailed: a frozen tensor changed.
+        """
+        moved = self.moved(model) & {name for name, _ in model.named_parameters()}
+        _complain({"changed though frozen when the technique settled": moved - trained})
 
     def _held(self, parameter: Tensor) -> bool:
         """Return whether rounding undid the updates of a tensor that is as it was."""

@@ -55,6 +55,14 @@ class Loss(ABC):
             target: class indices (B,) int64 or soft targets (B, C).
         """
 
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """Loss of each example (B,), of which the batch's is the mean that `weight` weights.
+
+        Returns:
+            None where the loss of a batch is not such a mean.
+        """
+        return None
+
     def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
         """Mean losses of several heads on one batch, and their gradients by the logits.
 

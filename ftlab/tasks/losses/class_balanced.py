@@ -29,7 +29,7 @@ def effective_number_weights(counts: Sequence[int], beta: float) -> Tensor:
 def class_balanced(
     logits: Tensor, target: Tensor, weights: Tensor, gamma: float = 0.0
 ) -> Tensor:
-    """-sum_c q_c w_c (1 - p_c)^gamma log p_c, mean over the batch (not weighted).
+    """-sum_c q_c w_c (1 - p_c)^gamma log p_c of each example (B,).
 
     Args:
         logits: (B, C).
@@ -39,7 +39,7 @@ def class_balanced(
     """
     log_p = log_probabilities(logits)
     terms = weights * focal_terms(log_p, gamma)
-    return (distribution(target, log_p) * terms).sum(dim=-1).mean()
+    return (distribution(target, log_p) * terms).sum(dim=-1)
 
 
 class ClassBalanced(Loss):
@@ -67,6 +67,9 @@ class ClassBalanced(Loss):
         self.per_class = effective_number_weights(counts, self.beta)
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.losses(logits, target).mean()
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         return class_balanced(logits, target, self.per_class_like(logits), self.gamma)
 
     def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:

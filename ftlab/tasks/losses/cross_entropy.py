@@ -48,6 +48,12 @@ class CrossEntropy(Loss):
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return cross_entropy(logits, target, self.label_smoothing)
 
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        log_p = log_probabilities(logits)
+        q = distribution(target, log_p)
+        q = (1 - self.label_smoothing) * q + self.label_smoothing / logits.shape[-1]
+        return -(q * log_p).sum(dim=-1)
+
     def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         log_p = log_probabilities(logits)
         q = one_hot(target, log_p)

@@ -14,7 +14,7 @@ from ftlab.tasks.losses.base import Loss, distribution, focal_terms, log_probabi
 def focal(
     logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: Tensor | None = None
 ) -> Tensor:
-    """-sum_c q_c alpha_c (1 - p_c)^gamma log p_c, mean over the batch.
+    """-sum_c q_c alpha_c (1 - p_c)^gamma log p_c of each example (B,).
 
     Args:
         logits: (B, C).
@@ -25,7 +25,7 @@ def focal(
     log_p = log_probabilities(logits)
     terms = focal_terms(log_p, gamma)
     terms = terms if alpha is None else alpha * terms
-    return (distribution(target, log_p) * terms).sum(dim=-1).mean()
+    return (distribution(target, log_p) * terms).sum(dim=-1)
 
 
 class Focal(Loss):
@@ -63,5 +63,8 @@ class Focal(Loss):
         self.per_class = torch.tensor(self.alpha, dtype=torch.float64)
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.losses(logits, target).mean()
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         alpha = None if self.alpha is None else self.per_class_like(logits)
         return focal(logits, target, self.gamma, alpha)

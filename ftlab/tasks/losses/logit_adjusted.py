@@ -23,7 +23,7 @@ def log_priors(counts: Sequence[int]) -> Tensor:
 
 
 def logit_adjusted(logits: Tensor, target: Tensor, offset: Tensor) -> Tensor:
-    """Cross entropy of `logits + offset`, mean over the batch.
+    """Cross entropy of `logits + offset` of each example (B,).
 
     Args:
         logits: (B, C).
@@ -31,7 +31,7 @@ def logit_adjusted(logits: Tensor, target: Tensor, offset: Tensor) -> Tensor:
         offset: tau times the log priors (C,).
     """
     log_p = log_probabilities(logits + offset)
-    return -(distribution(target, log_p) * log_p).sum(dim=-1).mean()
+    return -(distribution(target, log_p) * log_p).sum(dim=-1)
 
 
 class LogitAdjusted(Loss):
@@ -55,6 +55,9 @@ class LogitAdjusted(Loss):
         self.per_class = log_priors(counts)
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.losses(logits, target).mean()
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         return logit_adjusted(logits, target, self.tau * self.per_class_like(logits))
 
     def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,11 @@ class WeightedCrossEntropy(Loss):
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return weighted_cross_entropy(logits, target, self.per_class_like(logits))
 
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        log_p = log_probabilities(logits)
+        weighted = self.per_class_like(logits) * distribution(target, log_p)
+        return -(weighted * log_p).sum(dim=-1) / weighted.sum(dim=-1)
+
     def slope(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         log_p = log_probabilities(logits)
         weighted = self.per_class_like(logits) * one_hot(target, log_p)

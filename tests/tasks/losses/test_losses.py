@@ -274,3 +274,14 @@ def test_loss__needs_counts(loss):
         loss(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long))
     with pytest.raises(ValueError, match="at least 1 training example"):
         fitted(loss, (3, 0))
+
+
+@EACH
+@examples
+@given(seeds)
+def test_losses__are_those_of_the_examples_alone(loss, formula, seed):
+    loss = fitted(loss)
+    logits, index, soft = batch(seed)
+    for target in (index, soft):
+        alone = [loss(logits[i:i + 1], target[i:i + 1]) for i in range(len(logits))]
+        torch.testing.assert_close(loss.losses(logits, target), torch.stack(alone))

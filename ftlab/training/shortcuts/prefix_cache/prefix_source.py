@@ -44,6 +44,8 @@ def why_not(run: Run) -> str:
         return "--plain"
     if not run.record:
         return "the run has no specification to know it by"
+    if run.technique.whole_passes:
+        return f"{type(run.technique).__name__} reads or changes what frozen blocks compute"
     augment = getattr(run.data, "augment", None)
     if augment is not None and not run.data.views:
         return "augmentation changes the examples every epoch (augment: {views: 4} would keep four)"

@@ -1,0 +1,86 @@
+"""The base class of techniques around another technique."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ftlab.backbones.task_model import Batch, TaskModel
+from ftlab.data.base import DataModule
+from ftlab.tasks.base import Task
+from ftlab.techniques.base import Technique, overridden
+
+
+class Wrapper(Technique):
+    """A technique around another one, to any depth: it changes something and passes on the rest.
+
+    A method that is overridden calls the inner technique's, `self.technique.objective(...)` for
+    instance, never another method's default.
+
+    Args:
+        technique: what adapts the model.
+    """
+
+    technique: Technique
+
+    @abstractmethod
+    def __init__(self, technique: Technique) -> None:
+        super().__init__(technique.lr, technique.optim)
+        # not a submodule: it holds no tensors, and Lightning would call its hooks' twins
+        object.__setattr__(self, "technique", technique)
+        # facts of the class are here the inner technique's
+        self.identity_at_start = technique.identity_at_start  # type: ignore[misc]  # as said
+        self.changes_freezing = technique.changes_freezing  # type: ignore[misc]  # as said
+        self.whole_passes = self.whole_passes or technique.whole_passes  # type: ignore[misc]  # as said
+        self.trains = technique.trains  # type: ignore[misc]  # as said
+        self.output_type = technique.output_type  # type: ignore[misc]  # as said
+
+    def prepare(self, data: DataModule) -> None:
+        self.technique.prepare(data)
+
+    def adapt(self, model: TaskModel) -> None:
+        self.technique.adapt(model)
+
+    def param_groups(self, model: TaskModel) -> list[dict[str, Any]]:
+        return self.technique.param_groups(model)
+
+    def lr_factors(
+        self, groups: list[dict[str, Any]], total: int, epochs: int
+    ) -> list[Callable[[int], float]]:
+        return self.technique.lr_factors(groups, total, epochs)
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return self.technique.optimizer(groups)
+
+    def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
+        self.technique.begin_fit(model, data, steps)
+
+    def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
+        self.technique.begin_epoch(model, epoch, epochs)
+
+    def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
+        return self.technique.objective(model, task, batch)
+
+    def after_step(self, model: TaskModel, step: int) -> None:
+        self.technique.after_step(model, step)
+
+    def evaluated(self, model: TaskModel) -> AbstractContextManager[Any]:
+        return self.technique.evaluated(model)
+
+    def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
+        self.technique.settle(model, data, score)
+
+    def merge(self, model: nn.Module) -> bool:
+        return self.technique.merge(model)
+
+    def costs(self) -> dict[str, float]:
+        return self.technique.costs()
+
+    @property
+    def hooks(self) -> set[str]:
+        return overridden(type(self), Wrapper) | self.technique.hooks
