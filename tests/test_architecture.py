@@ -139,12 +139,15 @@ def families(package: Path) -> dict[str, set[str]]:
     """Base class -> modules that define a public class below it, `base.py` not among them."""
     parents: dict[str, set[str]] = {}
     home: dict[str, list[Path]] = {}
+    shared: set[str] = set()
     for path, tree in sources(package):
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
                 parents.setdefault(node.name, set()).update(bases)
                 home.setdefault(node.name, []).append(path)
+                if "@abstractmethod" in ast.unparse(node):  # a base for others, no member
+                    shared.add(node.name)
 
     def ancestors(name: str) -> set[str]:
         above, new = set(), parents.get(name, set())
@@ -156,7 +159,7 @@ def families(package: Path) -> dict[str, set[str]]:
     heads = {name for name, paths in home.items() if any(p.name == "base.py" for p in paths)}
     members: dict[str, set[str]] = {}
     for name, paths in home.items():
-        if not name.startswith("_"):
+        if not name.startswith("_") and name not in shared:
             for head in ancestors(name) & heads:
                 members.setdefault(head, set()).update(
                     dotted(path) for path in paths if path.name != "base.py"

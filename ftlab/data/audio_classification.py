@@ -15,7 +15,7 @@ from ftlab.data.audio_store import Recordings
 from ftlab.data.base import DataModule
 from ftlab.data.batches import ExampleRow, SplitDataset
 from ftlab.data.check_backbone import sound_reader
-from ftlab.data.examples import Examples, SplitName
+from ftlab.data.examples import Examples, SplitName, sources
 from ftlab.data.export_snippets import with_sound
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
@@ -67,6 +67,7 @@ class AudioClassification(DataModule):
             padding unless the backbone pads all alike (Whisper); `ftlab.data.bucketing` says what
             stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
+        tests: sources of further test sets by name; their metrics are `test.NAME/...`.
     """
 
     pipeline = "audio-classification"
@@ -92,8 +93,9 @@ class AudioClassification(DataModule):
         workers: int = 0,
         bucketing: bool = True,
         encoding: str | None = None,
+        tests: dict[str, str] | None = None,
     ) -> None:
-        super().__init__({"train": train, "validation": validation, "test": test}, task,
+        super().__init__(sources(train, validation, test, tests), task,
                          batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
         described = AudioSource(audio, label, None if speakers is None else speaker, pattern,
                                 "classes")

@@ -16,7 +16,7 @@ from ftlab.data.audio_augment import AudioAugment
 from ftlab.data.audio_dataset import AudioCollate, AudioDataset
 from ftlab.data.audio_decode import audio_bytes, decode_audio, resample
 from ftlab.data.audio_sources import AudioSource, Speakers
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import Examples, SplitName
 from ftlab.data.faults import gathered
 from ftlab.data.hub import PREFIX, named_splits
 from ftlab.errors import InputError
@@ -105,7 +105,7 @@ class Recordings:
         self._preprocessing = preprocessing
         self._check(splits, preprocessing)
         rate = preprocessing.sampling_rate
-        self._heard = {split: self._at_rate(split, splits[split].inputs, rate) for split in SPLITS}
+        self._heard = {split: self._at_rate(split, splits[split].inputs, rate) for split in splits}
         return self._resampled(rate)
 
     def lengths(self, split: SplitName) -> list[int]:
@@ -152,8 +152,8 @@ class Recordings:
                                  "remove it")
 
         gathered("recordings", check,
-                 [f"{split} split, {place}" for split in SPLITS for place in splits[split].ids],
-                 [length for split in SPLITS for length in self.lengths(split)])
+                 [f"{split} split, {place}" for split in splits for place in splits[split].ids],
+                 [length for split in splits for length in self.lengths(split)])
 
     def _at_rate(self, split: SplitName, inputs: Sequence[Any],
                  rate: int) -> Sequence[np.ndarray | Path | bytes]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from ftlab.backbones.base import Backbone
 from ftlab.data.batches import BlankInputs, CachedCollate, ExampleRow, SplitDataset
 from ftlab.data.bucketing import Buckets
-from ftlab.data.examples import SPLITS, Examples, SplitName, counted
+from ftlab.data.examples import SPLITS, Examples, SplitName, counted, kind_of
 from ftlab.data.export_hooks import ExportHooks
 from ftlab.data.faults import gathered
 from ftlab.data.fingerprint import duplicates, fingerprint
@@ -146,7 +146,7 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
         self.notes = []
         splits = self._read_splits()
         strata = {name: self._strata(examples) for name, examples in splits.items()}
-        splits = {name: examples.take(self.subset.positions(strata[name], examples.ids, name))
+        splits = {name: examples.take(self.subset.positions(strata[name], examples.ids, kind_of(name)))
                   for name, examples in splits.items()}
         self.task.fit(splits["train"].labels)
         for name, examples in splits.items():
@@ -180,7 +180,7 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
         parts = self.split.carve(self._strata(whole), whole.ids, absent, where=train)
         keep_known(parts, whole.labels, self.task, where=train)
         return {name: whole.take(parts[name]) if name in parts else found[name]
-                for name in SPLITS}
+                for name in (*SPLITS, *(name for name in found if name not in SPLITS))}
 
     def _strata(self, examples: Examples) -> list[Hashable | None]:
         return one_spelling([self.task.stratum(label) for label in examples.labels])

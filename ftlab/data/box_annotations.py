@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ftlab.data.examples import SplitName
+from ftlab.data.examples import SplitName, kind_of
 from ftlab.data.faults import gathered
 from ftlab.data.folder_files import check_files
 from ftlab.data.image_decode import lies_sideways, picture_size
@@ -91,7 +91,7 @@ def voc_list(folder: Path, split: SplitName) -> Path | None:
         InputError: it has lists, but not this one.
     """
     lists = folder / "ImageSets" / "Main"
-    path = lists / f"{LISTS[split]}.txt"
+    path = lists / f"{LISTS[kind_of(split)]}.txt"
     if path.is_file():
         return path
     if any((lists / f"{name}.txt").is_file() for name in LISTS.values()):

@@ -22,7 +22,7 @@ from ftlab.data.conversations import (
     read_conversations,
     read_new_conversations,
 )
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import Examples, SplitName, sources
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import TextTargets, lengths
 from ftlab.data.sampling import Natural
@@ -78,6 +78,7 @@ class CausalLM(DataModule):
         bucketing: train on batches of examples of like length, which saves padding where `packing`
             does not; `ftlab.data.bucketing` says what stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
+        tests: sources of further test sets by name; their metrics are `test.NAME/...`.
     """
 
     pipeline = "text-generation"
@@ -104,8 +105,9 @@ class CausalLM(DataModule):
         workers: int = 0,
         bucketing: bool = True,
         encoding: str | None = None,
+        tests: dict[str, str] | None = None,
     ) -> None:
-        super().__init__({"train": train, "validation": validation, "test": test}, task,
+        super().__init__(sources(train, validation, test, tests), task,
                          batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
         if max_length < 2:
             raise ValueError(f"max_length must be at least 2, got {max_length}")
@@ -185,7 +187,7 @@ class CausalLM(DataModule):
         if preprocessing != self._preprocessing:
             self._preprocessing = preprocessing
             cache = TokenCache(self, preprocessing)
-            for split in SPLITS:
+            for split in self.splits:
                 self._tokenise(split, cache)
 
     def _tokenise(self, split: SplitName, cache: TokenCache) -> None:

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+SplitName = str
+"""`train`, `validation`, `test`, or `test.NAME` of a named test set."""
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+NAMED = "test."
+"""Begins the name of a named test set as a split, and of its metrics."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def sources(train: str | None, validation: str | None, test: str | None,
+            tests: Mapping[str, str] | None) -> dict[SplitName, str | None]:
+    """The source of each split, None where it is to be carved from train.
+
+    Args:
+        train: of the training examples.
+        validation: or None.
+        test: or None.
+        tests: of further test sets, by name.
+
+    Raises:
+        ValueError: a name that no file and no metric could have.
+    """
+    for name in tests or {}:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"tests: {name!r} is not a name: take letters of a to z, digits, "
+                             "'.', '_' and '-', a letter or digit first")
+    named: dict[SplitName, str | None] = {
+        f"{NAMED}{name}": source for name, source in (tests or {}).items()}
+    return {"train": train, "validation": validation, "test": test} | named
+
+
+def kind_of(split: SplitName) -> SplitName:
+    """`test` for a named test set, every other split as it is."""
+    return split.partition(".")[0]
 
 
 @dataclass

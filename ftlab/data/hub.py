@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 
 from ftlab.backbones.source import is_hub_id, reason, resolve_path
 from ftlab.data.dataset_card import CARDS, check_card
-from ftlab.data.examples import SPLITS, SplitName
+from ftlab.data.examples import SPLITS, SplitName, kind_of
 from ftlab.data.folder_files import check_files
 from ftlab.errors import InputError
 from ftlab.wording import closest
@@ -65,7 +65,7 @@ def all_columns(source: str, split: SplitName) -> dict[str, list[Any]]:
 def _split(source: str, split: SplitName) -> tuple[str, Any]:
     splits = _load(source)
     _, _, chosen = _parts(source)
-    name = chosen or split
+    name = chosen or kind_of(split)
     if name not in splits:
         raise InputError(f"{source} has no split {name!r}",
                          f"name one as hf:NAME:CONFIG:SPLIT; it has: {', '.join(splits)}")

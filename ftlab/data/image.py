@@ -15,7 +15,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.check_backbone import image_reader
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import Examples, SplitName, sources
 from ftlab.data.export_snippets import AT_ONCE, with_images
 from ftlab.data.image_augment import ImageAugment, MixCollate
 from ftlab.data.image_cache import Fit, ImageCache, Normalise
@@ -67,6 +67,7 @@ class ImageClassification(DataModule):
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
+        tests: sources of further test sets by name; their metrics are `test.NAME/...`.
     """
 
     pipeline = "image-classification"
@@ -89,8 +90,9 @@ class ImageClassification(DataModule):
         task: Task = Classification(),
         workers: int = 0,
         encoding: str | None = None,
+        tests: dict[str, str] | None = None,
     ) -> None:
-        super().__init__({"train": train, "validation": validation, "test": test}, task,
+        super().__init__(sources(train, validation, test, tests), task,
                          batch_size, split, subset, sampling, classes, workers, encoding=encoding)
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {image_size}")
@@ -136,7 +138,7 @@ class ImageClassification(DataModule):
         self._fit_with = preprocessing.fits(self._size) if preprocessing.fits is not None else \
             FitSize(self._size or preprocessing.size, self._interpolation)
         random = self._change(training=True) is not None
-        self._images.keep(self._fit, SPLITS[1:] if random else SPLITS)
+        self._images.keep(self._fit, [*self.splits][1:] if random else self.splits)
 
     @property
     def _fit(self) -> Fit:
@@ -163,7 +165,7 @@ class ImageClassification(DataModule):
     def kept_images(self) -> list[ImageCache]:
         # mixtures are made where batches are collated
         mixes = self.augment is not None and self.augment.mix != "none"
-        splits = SPLITS[1:] if mixes else SPLITS
+        splits = [*self.splits][1:] if mixes else [*self.splits]
         return [] if self.plain else self._images.all_kept(splits)
 
     def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:

@@ -19,7 +19,7 @@ from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.box_annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
 from ftlab.data.box_augment import BoxAugment, BoxDataset, Stretch
 from ftlab.data.check_backbone import image_reader
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import Examples, SplitName, sources
 from ftlab.data.export_snippets import with_images
 from ftlab.data.image_cache import ImageCache, Normalise
 from ftlab.data.image_dataset import StackImages
@@ -75,6 +75,7 @@ class ObjectDetection(DataModule):
         task: what is predicted.
         workers: processes that load; 0 loads in the main process.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
+        tests: sources of further test sets by name; their metrics are `test.NAME/...`.
     """
 
     pipeline = "object-detection"
@@ -97,8 +98,9 @@ class ObjectDetection(DataModule):
         task: Task = Detection(),
         workers: int = 0,
         encoding: str | None = None,
+        tests: dict[str, str] | None = None,
     ) -> None:
-        super().__init__({"train": train, "validation": validation, "test": test}, task,
+        super().__init__(sources(train, validation, test, tests), task,
                          batch_size, split, subset, Natural(), classes, workers, encoding=encoding)
         if format not in (None, "voc", "coco"):
             raise ValueError(f"format must be voc or coco, got {format!r}")
@@ -192,7 +194,7 @@ class ObjectDetection(DataModule):
         self.load()
         self._seed = seed
         self._preprocessing = preprocessing
-        self._images.keep(self._fit, SPLITS if self.augment is None else SPLITS[1:])
+        self._images.keep(self._fit, [*self.splits][self.augment is not None:])
 
     @property
     def _fit(self) -> Stretch:
@@ -208,7 +210,7 @@ class ObjectDetection(DataModule):
                           self._connected.mean, kept)
 
     def kept_images(self) -> list[ImageCache]:
-        return [] if self.plain else self._images.all_kept(SPLITS)
+        return [] if self.plain else self._images.all_kept(self.splits)
 
     def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         wanted = self._connected

@@ -13,7 +13,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.check_backbone import text_reader
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import Examples, SplitName, sources
 from ftlab.data.export_snippets import with_tokenizer
 from ftlab.data.ragged import TextTargets, lengths
 from ftlab.data.sampling import Natural
@@ -62,6 +62,7 @@ class Seq2Seq(DataModule):
         bucketing: train on batches of sources of like length, which saves padding;
             `ftlab.data.bucketing` says what stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
+        tests: sources of further test sets by name; their metrics are `test.NAME/...`.
     """
 
     task: SequenceToSequence
@@ -83,8 +84,9 @@ class Seq2Seq(DataModule):
         workers: int = 0,
         bucketing: bool = True,
         encoding: str | None = None,
+        tests: dict[str, str] | None = None,
     ) -> None:
-        super().__init__({"train": train, "validation": validation, "test": test}, task,
+        super().__init__(sources(train, validation, test, tests), task,
                          batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
         for name, value in (("max_source_length", max_source_length),
                             ("max_target_length", max_target_length)):
@@ -129,7 +131,7 @@ class Seq2Seq(DataModule):
         if preprocessing != self._preprocessing:
             self._preprocessing = preprocessing
             cache = TokenCache(self, preprocessing)
-            for split in SPLITS:
+            for split in self.splits:
                 self._tokenise(split, cache)
 
     def _tokenise(self, split: SplitName, cache: TokenCache) -> None:

@@ -16,7 +16,7 @@ from ftlab.data.audio_store import Recordings
 from ftlab.data.base import DataModule
 from ftlab.data.batches import ExampleRow, SplitDataset
 from ftlab.data.check_backbone import sound_reader
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import Examples, SplitName, sources
 from ftlab.data.export_snippets import with_sound
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
@@ -82,6 +82,7 @@ class SpeechRecognition(DataModule):
             padding unless the backbone pads all alike (Whisper); `ftlab.data.bucketing` says what
             stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
+        tests: sources of further test sets by name; their metrics are `test.NAME/...`.
     """
 
     pipeline = "automatic-speech-recognition"
@@ -108,8 +109,9 @@ class SpeechRecognition(DataModule):
         workers: int = 0,
         bucketing: bool = True,
         encoding: str | None = None,
+        tests: dict[str, str] | None = None,
     ) -> None:
-        super().__init__({"train": train, "validation": validation, "test": test}, task,
+        super().__init__(sources(train, validation, test, tests), task,
                          batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
         described = AudioSource(audio, transcript, None if speakers is None else speaker, pattern,
                                 "transcripts")
@@ -149,7 +151,7 @@ class SpeechRecognition(DataModule):
                                "in", "choose a checkpoint that has a tokenizer")
         self.load()
         self.note(*self._recordings.connect(self.splits, preprocessing))
-        self._labels = {split: self._encoded(split, preprocessing) for split in SPLITS}
+        self._labels = {split: self._encoded(split, preprocessing) for split in self.splits}
         self._seed = seed
 
     def _encoded(self, split: SplitName,

@@ -15,7 +15,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.check_backbone import text_reader
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import Examples, SplitName, sources
 from ftlab.data.export_snippets import AT_ONCE, with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.sampling import Natural, Sampling
@@ -82,6 +82,7 @@ class TextClassification(DataModule):
         bucketing: train on batches of texts of like length (before `augment`), which saves padding;
             `ftlab.data.bucketing` says what stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
+        tests: sources of further test sets by name; their metrics are `test.NAME/...`.
     """
 
     pipeline = "text-classification"
@@ -107,8 +108,9 @@ class TextClassification(DataModule):
         workers: int = 0,
         bucketing: bool = True,
         encoding: str | None = None,
+        tests: dict[str, str] | None = None,
     ) -> None:
-        super().__init__({"train": train, "validation": validation, "test": test}, task,
+        super().__init__(sources(train, validation, test, tests), task,
                          batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
@@ -163,7 +165,7 @@ class TextClassification(DataModule):
     def _tokenise(self, preprocessing: TextPreprocessing) -> None:
         cache = TokenCache(self, preprocessing)
         self._types = {}
-        for split in SPLITS:
+        for split in self.splits:
             texts = self.splits[split].inputs
             encoded = cache.encoded if self.text_pair is None else cache.encoded_pairs
             columns, cut = encoded(texts, self.max_length)

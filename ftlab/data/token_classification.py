@@ -21,7 +21,7 @@ from ftlab.data.base import DataModule
 from ftlab.data.batches import ExampleRow, SplitDataset
 from ftlab.data.check_backbone import text_reader
 from ftlab.data.conll import Sentence, from_rows, read_conll
-from ftlab.data.examples import SPLITS, Examples, SplitName
+from ftlab.data.examples import Examples, SplitName, sources
 from ftlab.data.export_snippets import with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.sampling import Natural
@@ -79,6 +79,7 @@ class TokenClassification(DataModule):
         bucketing: train on batches of sentences of like length, which saves padding;
             `ftlab.data.bucketing` says what stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
+        tests: sources of further test sets by name; their metrics are `test.NAME/...`.
     """
 
     task: Tagging
@@ -101,8 +102,9 @@ class TokenClassification(DataModule):
         workers: int = 0,
         bucketing: bool = True,
         encoding: str | None = None,
+        tests: dict[str, str] | None = None,
     ) -> None:
-        super().__init__({"train": train, "validation": validation, "test": test}, task,
+        super().__init__(sources(train, validation, test, tests), task,
                          batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
@@ -197,7 +199,7 @@ class TokenClassification(DataModule):
         if preprocessing != self._preprocessing:
             self._preprocessing = preprocessing
             cache = TokenCache(self, preprocessing)
-            for split in SPLITS:
+            for split in self.splits:
                 self._align(split, cache)
 
     def _align(self, split: SplitName, cache: TokenCache) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
 
 DATASETS = "datasets"
-_SPLITS = ("test/", "val/", "cost/")
+_COLUMN = re.compile(r"(test|cost)(\.[^/]+)?/|val/")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def parse(text: str) -> tuple[str, ...]:
     names = tuple(name_of(part.strip()) for part in text.split(","))
     for name in names:
         metric = name.removeprefix(f"{DATASETS}:")
-        if name != DATASETS and not metric.startswith(_SPLITS):
+        if name != DATASETS and not _COLUMN.match(metric):
             raise InputError(f"--columns {text}: {name!r} is no column",
                              "datasets, datasets:test/f1_macro, or a list such as "
                              "test/accuracy,val/loss,cost/train_seconds")

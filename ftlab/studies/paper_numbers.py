@@ -12,6 +12,7 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.yaml_file import Place, typed
 from ftlab.studies.yaml_schema import text_of
+from ftlab.tracking.metric_facts import SPLIT
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.wording import did_you_mean
 
@@ -90,7 +91,7 @@ def check_paper(value: Any, report: str, axes: Mapping[str, Sequence[str]],
     protocol = _known(entry.get("protocol"), PROTOCOL, place / "protocol")
     words = {name: _text(protocol.get(name), place / "protocol" / name) for name in PROTOCOL}
     metric = name_of(str(entry.get("metric", report)))
-    if not metric.startswith(("test/", "val/")):
+    if not SPLIT.match(metric):
         raise InputError(f"{place / 'metric'}: {metric!r} is no metric of a split",
                          "test/accuracy, val/f1_macro, ...")
     unit = entry.get("unit")

@@ -21,7 +21,7 @@ from ftlab.studies.components import build
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
-from ftlab.tracking.metric_facts import Record
+from ftlab.tracking.metric_facts import SPLIT, Record
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
 from ftlab.training import batches
@@ -172,7 +172,7 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
     """Refuse a metric that a data set's task does not have, or that its split gives no value.
 
     Args:
-        metric: with its split's prefix, `val/` or `test/`; the test split's where it has none.
+        metric: with its split's prefix, as `val/`; the test split's where it has none.
         data: loaded.
         dataset: its name in the study.
         place: where the metric is named.
@@ -180,13 +180,16 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
     Raises:
         InputError: it cannot be measured.
     """
-    prefix, _, name = metric.partition("/") if metric[:4] == "val/" else ("test", "", metric)
-    name = name.removeprefix("test/")
+    prefix, _, name = metric.partition("/") if SPLIT.match(metric) else ("test", "", metric)
+    split: SplitName = "validation" if prefix == "val" else prefix
+    if split not in data.splits:
+        raise InputError(f"{place}: {metric}: data set {dataset} has no test set of that name",
+                         f"add it to tests: of the data set, or take one of "
+                         f"{', '.join(name for name in data.splits if name != 'train')}")
     try:
         data.task.higher_is_better(name)
     except InputError as error:
         raise InputError(f"{place}: {error.what} (data set {dataset})", error.mend) from error
-    split: SplitName = "validation" if prefix == "val" else "test"
     targets = data.splits[split].targets
     if reason := data.task.unmeasurable(name, targets):
         raise InputError(

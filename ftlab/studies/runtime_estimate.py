@@ -14,7 +14,6 @@ from lightning.fabric.utilities import move_data_to_device
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.data.base import DataModule
-from ftlab.data.examples import SPLITS
 from ftlab.studies.components import build
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.shared_process import seeds_together
@@ -111,7 +110,7 @@ def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None
         return None, reason
     source = prefix_source.PrefixSource(run, guard.before, clock.place, clock.context)
     try:
-        cache = source.foresee(SPLITS)
+        cache = source.foresee(tuple(run.data.splits))
     except NotReplayable as error:
         return None, str(error)
     return (cache, "") if cache.pays else (None, "reading would cost as much as computing")

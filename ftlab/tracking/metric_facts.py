@@ -25,6 +25,8 @@ LIMITS: dict[Unit, tuple[float, float]] = {
     "correlation": (-1.0, 1.0), "at most one": (-math.inf, 1.0), "non-negative": (0.0, math.inf),
     "free": (-math.inf, math.inf)}
 
+SPLIT = re.compile(r"^(test(\.[^/]+)?|val|train)/")
+"""Begins the name of a metric: its split, or its named test set."""
 PER_CLASS = "/<class>"
 """End of the name of a metric that has a value per class: `f1/<class>`."""
 
@@ -53,7 +55,7 @@ TAG = "ftlab.metrics"
 
 def lookup(metric: str, record: Record) -> MetricFacts | None:
     """Facts about a metric, `test/f1/sport` for instance; None where the record has none."""
-    name = re.sub("^(test|val|train)/", "", metric)
+    name = SPLIT.sub("", metric)
     family, slash, _ = name.partition("/")
     return record.get(name) or (record.get(f"{family}{PER_CLASS}") if slash else None)
 

@@ -29,6 +29,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _UNNAMEABLE = re.compile(r"[^\w\-. :/]")  # to MLflow, whose pattern is the same
 # Of a path: empty, `.` or `..`; and MLflow takes any name that begins with `..` for a climb.
 _PART = re.compile(r"(?<![^/])(\.{0,2})(?![^/])|^(?=\.\.)")
+_AT = re.compile(r"^(test|cost)@")
 # Studies name our classes by their last word; charts would cut the rest.
 _OWN_CLASS = re.compile(r"^ftlab\.[a-z0-9_.]+\.([A-Z]\w*)$", re.ASCII)
 
@@ -38,9 +39,10 @@ def name_of(text: str) -> str:
 
     Another sign of ASCII becomes `_`; any other character its code (`_1f600`), so that names which
     differ in such characters stay different. The same letters are one name however Unicode
-    composes them. MLflow takes a name for a path, so no part of it is empty or climbs.
+    composes them. MLflow takes a name for a path, so no part of it is empty or climbs. A metric of
+    a named test set may be written `test@NAME/...`, which is `test.NAME/...`.
     """
-    composed = unicodedata.normalize("NFC", text)
+    composed = unicodedata.normalize("NFC", _AT.sub(r"\1.", text))
     return _within(_PART.sub(r"_\1", _UNNAMEABLE.sub(_code_of, composed)))
 
 

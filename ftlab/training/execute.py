@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -76,19 +77,19 @@ def _evaluate(
     predictions = run.directory / "predictions"
     predictions.mkdir(exist_ok=True)
     results: dict[str, float] = {}
-    split: SplitName
-    for split in ("validation", "test"):
-        metrics, records = validate(run, model, trainer, split, report)
+    records: dict[SplitName, dict[str, list[Any]]] = {}
+    for split in [split for split in data.splits if split != "train"]:
+        metrics, records[split] = validate(run, model, trainer, split, report)
         prefix = "val" if split == "validation" else split
         results |= {f"{prefix}/{name}": value for name, value in metrics.items()}
-        write_predictions(predictions / f"{split}.parquet", records)
+        write_predictions(predictions / f"{split}.parquet", records[split])
         report({"event": "measured", "metrics": results})
     if not math.isfinite(results["test/loss"]):
         raise GuardFailed("non-finite loss on the test split")
     figures = run.directory / "figures"
     figures.mkdir(exist_ok=True)
     with any_script():
-        for name, figure in data.task.figures(records).items():
+        for name, figure in data.task.figures(records["test"]).items():
             figure.savefig(figures / f"{name}.png", dpi=120)
     return results
 

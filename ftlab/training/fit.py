@@ -57,7 +57,7 @@ def fit(
             run.technique.begin_fit(model.to(trainer.strategy.root_device), run.data, 0)
         best.write(model, guard.moved(model))
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
-    splits = SPLITS if stop is None else SPLITS[:2]
+    splits = tuple(run.data.splits) if stop is None else SPLITS[:2]
     fitting = Fitting(run, guard, trainer, memory, best, splits, report)
     plans = take(fitting)
     if plans.train is not None:

@@ -13,6 +13,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import InputError
 from ftlab.studies.engine import SPECIFICATION, Event, MachineShare
 from ftlab.studies.local_engine import LocalEngine
+from ftlab.techniques.lora import LoRA
 from ftlab.training import checkpoint, fsdp
 from ftlab.training.trainer_settings import TrainerSettings
 
@@ -154,10 +155,10 @@ def model(*layers: nn.Module) -> TaskModel:
 
 def test_check__refuses_batch_statistics_and_two_dtypes() -> None:
     with pytest.raises(InputError, match="batch normalisation"):
-        fsdp.check(model(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).train())
-    fsdp.check(model(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).eval())
+        fsdp.check(model(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).train(), LoRA())
+    fsdp.check(model(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).eval(), LoRA())
     with pytest.raises(InputError, match="these have bfloat16 and float32"):
-        fsdp.check(model(nn.Linear(2, 2).bfloat16(), nn.Linear(2, 2)))
+        fsdp.check(model(nn.Linear(2, 2).bfloat16(), nn.Linear(2, 2)), LoRA())
 
 
 @pytest.mark.parametrize(("settings", "what"), [

@@ -74,7 +74,7 @@ class _Stack:
         self.memory = load(first, reports[0])
         model, guard = adapt(first, reports[0])
         self.trainer: Trainer = make_trainer(first, [])
-        splits = SPLITS if self.whole else SPLITS[:2]
+        splits = tuple(first.data.splits) if self.whole else SPLITS[:2]
         self.cached = take(Fitting(first, guard, self.trainer, self.memory, best_epoch(first, model),
                                    splits, reports[0]), steps=("inputs",)).seconds
         self.head: CachedHead = find_head(first, self.trainer)

@@ -15,7 +15,7 @@ from ftlab.backbones.block import Block
 from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.prefix_replay import FrozenPrefix, leading
 from ftlab.data.base import DataModule
-from ftlab.data.examples import SplitName
+from ftlab.data.examples import SplitName, kind_of
 from ftlab.techniques.base import is_norm
 from ftlab.training.costs import typical_batch
 from ftlab.training.evaluate import Placing
@@ -148,7 +148,7 @@ class PrefixSource:
         for name, split in data.cached_names(splits, epochs).items():
             passes = {"train": ForwardPasses(training=epochs),
                       "validation": ForwardPasses(evaluation=epochs + whole),
-                      "test": ForwardPasses(evaluation=1)}[split]
+                      "test": ForwardPasses(evaluation=1)}[kind_of(split)]
             if data.views and split == "train":
                 passes = ForwardPasses(training=len(range(int(name[6:]), epochs, data.views)))
             training, evaluation = _work(data, split)
