@@ -18,6 +18,7 @@ from ftlab.data.examples import SplitName
 from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import build
+from ftlab.studies.plan_stages import StageData, check_stages
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
@@ -42,6 +43,7 @@ class PlannedCell:
         frozen_blocks: how many leading blocks have nothing that trains.
         notes: what its data took note of, for instance duplicates between splits.
         facts: about its metrics.
+        before_fingerprint: of the data of its stages; empty where they have none of their own.
     """
 
     cell: Cell
@@ -53,6 +55,7 @@ class PlannedCell:
     frozen_blocks: int = 0
     notes: tuple[str, ...] = ()
     facts: Record = field(default_factory=dict)
+    before_fingerprint: str = ""
 
     def shares_prefix(self, other: PlannedCell) -> bool:
         """Return whether the frozen blocks give both cells the same activations."""
@@ -149,19 +152,20 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     made = Plan(study)
     metrics = {study.select_by: study.place / "select_by", study.report: study.place / "report"}
     metrics |= objectives or {}
+    stage_data = StageData()
     for backbone, data, cells in _pairs(study, made):
         fingerprints = data.fingerprint, backbone.fingerprint
         for cell in cells:
             for metric, place in metrics.items():
                 check_measurable(metric, data, cell.key.dataset, place)
-            model, notes = _adapted(cell, backbone, data)
+            model, notes, before = _adapted(cell, backbone, data, stage_data)
             made.note(*(f"{cell.key.dataset}: {note}" for note in notes))
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
             trainable = sum(n for n, trains in sizes if trains)
             made.cells.append(
                 PlannedCell(cell, trainable, sum(n for n, _ in sizes), *fingerprints,
                             data.describe(), _frozen_blocks(model), (*data.notes, *notes),
-                            data.task.facts())
+                            data.task.facts(), before)
             )
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])
@@ -223,8 +227,9 @@ def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, lis
         made.note(*(f"{d}: {note}" for note in data.notes))
 
 
-def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[TaskModel, list[str]]:
-    """The model that a cell's runs train, without weights, and what is to be noted of them."""
+def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: StageData
+             ) -> tuple[TaskModel, list[str], str]:
+    """The model that a cell's runs train, without weights, notes, and its stages' fingerprint."""
     notes: list[str] = []
     technique: Technique = build(cell.technique)
     try:
@@ -233,6 +238,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[TaskMode
         _enough(data, cell.trainer["devices"])
         technique.prepare(data)
         model = backbone.build(data.task, technique.output_type, meta=True)
+        before = check_stages(cell, backbone, data, model, stage_data) if cell.before else ""
         technique.bind(model, data.task)
         if technique.trains:
             settings = TrainerSettings(**cell.trainer)
@@ -240,7 +246,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule) -> tuple[TaskMode
                                      lambda: build(cell.technique))
     except InputError as error:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
-    return model, notes
+    return model, notes, before
 
 
 def _frozen_blocks(model: TaskModel) -> int:

@@ -19,7 +19,7 @@ from ftlab.redaction import redact
 from ftlab.studies.engine import EVENTS, STOP, UNWRITABLE, Event
 
 if TYPE_CHECKING:
-    from ftlab.training.run import Run
+    from ftlab.training.run import Run, Stage
 
 
 _CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch raises an error of a loader's process
@@ -138,7 +138,19 @@ def _built(directory: Path, specification: dict[str, Any]) -> Run:
         directory=directory,
         record=specification,
         plain=specification.get("plain", False),
+        before=[_stage(stage) for stage in specification.get("before", ())],
     )
+
+
+def _stage(stage: dict[str, Any]) -> Stage:
+    from ftlab.studies.components import build
+    from ftlab.training.run import Stage
+    from ftlab.training.trainer_settings import TrainerSettings
+
+    data = stage["data"]
+    return Stage(build(stage["technique"]), TrainerSettings(**stage["trainer"]),
+                 None if data is None else build(data), stage["select_by"], stage["carry"],
+                 {name: stage[name] for name in ("technique", "data", "trainer")})
 
 
 def _end(report: Callable[[Event], None], error: BaseException) -> int:

@@ -31,7 +31,7 @@ def together_of(cell: Cell, shortcuts: bool = True) -> str | None:
         cell: checked.
         shortcuts: of its study.
     """
-    if not shortcuts or cell.trainer["devices"] > 1:
+    if not shortcuts or cell.before or cell.trainer["devices"] > 1:
         return None
     way: str | None = vars(class_of(cell.technique)).get("together")
     return way

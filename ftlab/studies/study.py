@@ -35,6 +35,7 @@ class Cell:
         backbone, data, technique: checked components.
         trainer: settings, the technique's own overriding the study's.
         select_by: the validation metric that chooses the epoch.
+        before: checked stages of the technique, see `study_entries.stages`.
     """
 
     key: CellKey
@@ -43,18 +44,22 @@ class Cell:
     technique: Component
     trainer: dict[str, Any]
     select_by: str
+    before: Sequence[dict[str, Any]] = ()
 
     @property
     def config(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for the workers."""
-        return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by)
+        return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by,
+                         self.before)
 
 
 def config_of(backbone: Component, data: Component, technique: Component,
-              trainer: dict[str, Any], select_by: str) -> dict[str, Any]:
+              trainer: dict[str, Any], select_by: str, before: Sequence[dict[str, Any]] = (),
+              ) -> dict[str, Any]:
     """Everything of a cell but its names."""
+    stages = {"before": list(before)} if before else {}
     return {"backbone": backbone, "data": data, "technique": technique, "trainer": trainer,
-            "select_by": select_by}
+            "select_by": select_by, **stages}
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
         for d, data in parts["datasets"].items():
             for t, everywhere in parts["techniques"].items():
                 technique = parts["on"].get(t, {}).get(f"{d} from {b}", everywhere)
-                whole = (backbone, data, technique, trainers[t], select_by)
+                whole = (backbone, data, technique, trainers[t], select_by, parts["before"][t])
                 hashed = cell_hash(config_of(*whole))
                 if hashed in cells:
                     twin = cells[hashed].key

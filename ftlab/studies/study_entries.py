@@ -16,8 +16,10 @@ from ftlab.wording import did_you_mean
 
 AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
 """The study's axes and the rooms of their classes."""
-BESIDE = ("trainer", "on")
+BESIDE = ("trainer", "on", "before")
 """Keys of a technique's entry beside its class and arguments."""
+STAGE = ("technique", "data", "trainer", "select_by", "carry")
+"""Keys of a stage."""
 
 
 def checked(
@@ -33,8 +35,9 @@ def checked(
         allow: packages outside ftlab whose classes may be named.
 
     Returns:
-        The checked components, `trainer` by technique, `on` (a technique elsewhere) by technique,
-        then pair of data set and backbone, and the default `metric` of each data set's task.
+        The checked components, `trainer` and `before` (stages) by technique, `on` (a technique
+        elsewhere) by technique, then pair of data set and backbone, and the default `metric` of
+        each data set's task.
 
     Raises:
         InputError: an entry is wrong.
@@ -68,7 +71,8 @@ def _parts(
     axes: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], place: Place,
     allow: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    parts: dict[str, dict[str, Any]] = {axis: {} for axis in (*AXES, "trainer", "on", "metric")}
+    parts: dict[str, dict[str, Any]] = {axis: {} for axis in (
+        *AXES, "trainer", "before", "on", "metric")}
     pairs = [f"{d} from {b}" for b in axes["backbones"] for d in axes["datasets"]]
     for axis, entries in axes.items():
         base = family(AXES[axis])
@@ -76,12 +80,15 @@ def _parts(
             here = place / axis / name
             beside = BESIDE if axis == "techniques" else ()
             if axis == "techniques" and isinstance(value, Mapping):
-                parts["trainer"][name] = _trainer(common, value.get("trainer"), place, here)
+                settings = _trainer(common, value.get("trainer"), place, here)
+                parts["trainer"][name] = settings
+                parts["before"][name] = _stages(value.get("before"), settings, here, allow)
                 on = mapping(value.get("on"), here / "on")
                 value = {k: v for k, v in value.items() if k not in BESIDE}
                 parts["on"][name] = _elsewhere(value, on, pairs, here, allow)
             elif axis == "techniques":
                 parts["trainer"][name] = _trainer(common, None, place, here)
+                parts["before"][name] = []
             parts[axis][name] = check(base, value, here, allow, beside)
             if axis == "datasets":
                 parts["metric"][name] = task_of(parts[axis][name]).default_metric
@@ -94,6 +101,45 @@ def _trainer(common: Mapping[str, Any], given: Any, place: Place, here: Place) -
     given = mapping(given, here / "trainer")
     check_plain(TrainerSettings, given, here / "trainer")
     return check_plain(TrainerSettings, {**common, **given}, here / "trainer")
+
+
+def _stages(value: Any, settings: Mapping[str, Any], here: Place, allow: Sequence[str]
+            ) -> list[dict[str, Any]]:
+    """The fits before a technique's own: each a `technique`, and what it needs beside it.
+
+    Args:
+        value: a list of stages, each with the keys of `STAGE`; None for none.
+        settings: of the technique's trainer, which a stage's own override.
+        here: the technique's place.
+        allow: packages outside ftlab whose classes may be named.
+    """
+    place = here / "before"
+    if value is not None and not isinstance(value, list):
+        raise InputError(f"{place}: expected a list of stages", "[{technique: NAME}]")
+    stages = []
+    for number, entry in enumerate(value or []):
+        spot = place / str(number)
+        entry = mapping(entry, spot)
+        for key in entry:
+            if key not in STAGE:
+                raise InputError(f"{spot / str(key)}: unknown key", did_you_mean(key, STAGE))
+        if "technique" not in entry:
+            raise InputError(f"{spot}: a stage needs a technique", "technique: FullFineTuning")
+        own = mapping(entry.get("trainer"), spot / "trainer")
+        carry, select_by = entry.get("carry", "backbone"), entry.get("select_by")
+        if carry not in ("backbone", "all"):
+            raise InputError(f"{spot / 'carry'}: expected backbone or all, got {carry}",
+                             "backbone leaves the stage's head behind, all keeps it")
+        if select_by is not None and not str(select_by).startswith("val/"):
+            raise InputError(f"{spot / 'select_by'}: {select_by!r} is not a validation metric",
+                             "val/loss, for instance")
+        data = entry.get("data")
+        stages.append({
+            "technique": check(family("techniques"), entry["technique"], spot / "technique", allow),
+            "data": None if data is None else check(family("data"), data, spot / "data", allow),
+            "trainer": check_plain(TrainerSettings, {**settings, **own}, spot / "trainer"),
+            "select_by": select_by, "carry": carry})
+    return stages
 
 
 def _elsewhere(

@@ -30,7 +30,8 @@ def record(study: Study) -> str:
         data["backbones"].setdefault(key.backbone, cell.backbone)
         data["datasets"].setdefault(key.dataset, cell.data)
         entry = data["techniques"].setdefault(
-            key.technique, {**cell.technique, "trainer": cell.trainer})
+            key.technique, {**cell.technique, "trainer": cell.trainer, **(
+                {"before": list(cell.before)} if cell.before else {})})
         if entry["init_args"] != cell.technique["init_args"]:
             pair = f"{key.dataset} from {key.backbone}"
             entry.setdefault("on", {})[pair] = cell.technique["init_args"]

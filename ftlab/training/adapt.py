@@ -10,6 +10,7 @@ from lightning import seed_everything
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.training import batches, costs, guards, hardware, merge_guard, precision
+from ftlab.training.carried import lay
 from ftlab.training.event_log import Report
 from ftlab.training.padding_sensitivity import reads_padding
 from ftlab.training.run import Run
@@ -41,8 +42,12 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     technique, task = run.technique, run.data.task
     technique.prepare(run.data)
     model = run.backbone.build(task, technique.output_type).eval()
+    if run.learned is not None:
+        run.carried = lay(model, run.learned)
     name = hardware.suit(run, model, report)
     precision.convert(model, name)
+    if run.begun is not None:
+        run.begun(model)
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
     sample = precision.convert_inputs(sample, name)
     if not technique.trains:

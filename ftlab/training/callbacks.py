@@ -117,6 +117,7 @@ class BestEpoch(Callback):
         patience: end after so many epochs without a better one; None never does.
         stop: whether a sweep ends the trial; asked after each validation, by the first process
             alone, and all ranks follow. None for a whole run.
+        carried: of `names` those that are not as in the backbone from the start.
 
     Attributes:
         epoch: the best so far, from 1; 0 before any.
@@ -127,8 +128,9 @@ class BestEpoch(Callback):
     def __init__(
         self, select_by: str, higher_is_better: bool, directory: Path | None, names: set[str],
         record: Mapping[str, Any], patience: int | None = None,
-        stop: Callable[[], bool] | None = None,
+        stop: Callable[[], bool] | None = None, carried: set[str] | None = None,
     ) -> None:
+        self.carried = carried or set()
         self.select_by, self.sign = select_by, 1 if higher_is_better else -1
         self.directory, self.names, self.record = directory, names, record
         self.patience, self.stop = patience, stop
@@ -190,7 +192,7 @@ class BestEpoch(Callback):
         assert self.directory is not None
         checkpoint.load(self.directory, model)
         changed = guard.moved(model)
-        if changed != self.names:
+        if changed | self.carried != self.names:
             self._save(model, changed)
 
     def write(self, model: TaskModel, changed: set[str]) -> None:
@@ -200,7 +202,7 @@ class BestEpoch(Callback):
     def _save(self, model: TaskModel, names: set[str], write: bool = True) -> None:
         if self.directory is None:
             return
-        changed = checkpoint.tensors(model, names)  # gathered by all ranks where they share it
+        changed = checkpoint.tensors(model, names | self.carried)  # gathered by all ranks where they share it
         if write:
             record = {**self.record, "epoch": self.epoch}
             self.bytes = checkpoint.save(self.directory, changed, record)

@@ -12,7 +12,7 @@ from lightning import Trainer
 from ftlab.data.examples import SplitName
 from ftlab.errors import GuardFailed
 from ftlab.tasks.fonts import any_script
-from ftlab.training import costs, guards
+from ftlab.training import costs, guards, stages
 from ftlab.training.adapt import load
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.evaluate import placing, validate, write_predictions
@@ -35,6 +35,7 @@ def execute(run: Run, report: Report) -> dict[str, float]:
         GuardFailed: the result would be wrong.
     """
     begin = time.perf_counter()
+    stages.learn(run, report)
     memory = load(run, report)
     trainer, best, measured = fit(run, memory, report)
     if not trainer.is_global_zero:
@@ -65,6 +66,8 @@ def finish(
         "cost/checkpoint_bytes": best.bytes,
         "best_epoch": best.epoch,
     }
+    if run.learned is not None:
+        results["cost/before_seconds"] = run.learned.seconds
     results |= {f"cost/{name}": value for name, value in run.technique.costs().items()}
     return results | _inference(run, device, trainer)
 

@@ -18,6 +18,7 @@ from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint, costs, fsdp
 from ftlab.training.adapt import adapt
 from ftlab.training.callbacks import BestEpoch, TrainingMonitor
+from ftlab.training.carried import names_of
 from ftlab.training.evaluate import validate
 from ftlab.training.event_log import Report
 from ftlab.training.guards import TensorGuard
@@ -85,11 +86,12 @@ def best_epoch(run: Run, model: TaskModel, stop: Callable[[], bool] | None = Non
     upwards = run.data.task.higher_is_better(run.select_by.removeprefix("val/"))
     names = {name for name, p in model.named_parameters() if p.requires_grad}
     names |= checkpoint.buffer_names(model)
+    carried = names_of(model, run.carried)
     # a trial keeps its best epoch only where it is not yet what is measured
     kept = stop is None or "settle" in run.technique.hooks
     directory = run.directory / "checkpoint" if kept else None
-    return BestEpoch(run.select_by, upwards, directory, names, run.record,
-                     run.settings.patience, stop)
+    return BestEpoch(run.select_by, upwards, directory, names | carried, run.record,
+                     run.settings.patience, stop, carried)
 
 
 def _ranks_alike(run: Run, guard: TensorGuard) -> RankConsistency:

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ftlab.backbones.base import Backbone
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Technique
+from ftlab.training.carried import Learned, Slot
 from ftlab.training.trainer_settings import TrainerSettings
+
+
+@dataclass
+class Stage:
+    """A fit before the measured one.
+
+    Attributes:
+        technique: adapts the network; what it adds is merged afterwards.
+        settings: of the trainer.
+        data: of the fit; None for the run's own.
+        select_by: chooses the epoch; None for the run's own, or its task's default on other data.
+        carry: what goes on: the backbone's weights, or the head's too.
+        record: the specification.
+    """
+
+    technique: Technique
+    settings: TrainerSettings
+    data: DataModule | None = None
+    select_by: str | None = None
+    carry: Literal["backbone", "all"] = "backbone"
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -24,6 +48,10 @@ class Run:
         directory: an existing, empty folder for everything the run writes.
         record: the specification, which the checkpoint's manifest holds beside the measured.
         plain: without any shortcut.
+        before: stages, in order.
+        learned: what they have learned.
+        begun: is shown the model before it is adapted.
+        carried: the model's tensors that the stages have changed.
     """
 
     backbone: Backbone
@@ -35,3 +63,7 @@ class Run:
     directory: Path
     record: dict[str, Any] = field(default_factory=dict)
     plain: bool = False
+    before: Sequence[Stage] = ()
+    learned: Learned | None = None
+    begun: Callable[[TaskModel], None] | None = None
+    carried: set[Slot] = field(default_factory=set)

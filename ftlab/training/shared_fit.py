@@ -55,6 +55,8 @@ def _why_alone(runs: Sequence[Run]) -> str:
         return f"{type(first.technique).__name__} has no way of training several runs as one"
     if any(run.settings != first.settings for run in runs):
         return "the runs have different trainer settings"
+    if any(run.before for run in runs):
+        return "stages come before"
     if first.settings.devices > 1:
         return "a run has several devices"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ftlab.training import costs
+from ftlab.training import costs, stages
 from ftlab.training.adapt import load
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.evaluate import validate
@@ -28,6 +28,7 @@ def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -
     Raises:
         GuardFailed: the result would be wrong.
     """
+    stages.learn(run, report)
     memory = load(run, report)
     trainer, best, measured = fit(run, memory, report, stop)
     if not trainer.is_global_zero:

@@ -1,0 +1,95 @@
+"""The stages of a cell, checked before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from ftlab.backbones.base import Backbone
+from ftlab.backbones.task_model import TaskModel
+from ftlab.data.base import DataModule
+from ftlab.errors import Incompatible, InputError
+from ftlab.studies.components import Component, build
+from ftlab.studies.study import Cell
+from ftlab.training.carried import HEAD, is_output, places
+
+
+class StageData:
+    """The data sets of stages, each read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, DataModule] = {}
+
+    def of(self, component: Component) -> DataModule:
+        """The loaded data module that a checked component describes."""
+        name = json.dumps(component, sort_keys=True)
+        if name not in self._read:
+            data: DataModule = build(component)
+            data.load()
+            self._read[name] = data
+        return self._read[name]
+
+
+def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskModel,
+                 stage_data: StageData) -> str:
+    """Hold each stage of a cell to its data, to the network and to what comes after it.
+
+    Args:
+        cell: checked.
+        backbone: of the cell.
+        data: of the cell, loaded and connected.
+        model: of the cell's task, before it is adapted.
+        stage_data: reads the stages' own data.
+
+    Returns:
+        sha256 of the stages' own data; empty where they have none.
+
+    Raises:
+        InputError: a stage cannot run.
+    """
+    prints = []
+    for number, stage in enumerate(cell.before):
+        where = f"before/{number}"
+        corpus = data if stage["data"] is None else stage_data.of(stage["data"])
+        if stage["data"] is not None:
+            prints.append(corpus.fingerprint)
+        try:
+            _check(stage, backbone, corpus, model, same=stage["data"] is None)
+        except InputError as error:
+            raise type(error)(f"{where}: {error.what}", error.mend) from error
+        finally:
+            data.connect(backbone, seed=0)
+    return hashlib.sha256("".join(prints).encode()).hexdigest() if prints else ""
+
+
+def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model: TaskModel,
+           same: bool) -> None:
+    technique = build(stage["technique"])
+    if not technique.trains:
+        raise Incompatible(f"{type(technique).__name__} trains nothing, so it leaves nothing for "
+                           "the next fit", "take a technique that trains")
+    if stage["trainer"]["devices"] > 1:
+        raise InputError("stages are trained on one device", "set trainer: {devices: 1}")
+    corpus.connect(backbone, seed=0)
+    technique.prepare(corpus)
+    begun = backbone.build(corpus.task, technique.output_type, meta=True)
+    there = _shapes(begun)
+    technique.bind(begun, corpus.task)
+    if stage["select_by"] is not None:
+        corpus.task.higher_is_better(stage["select_by"].removeprefix("val/"))
+    follows = _shapes(model)
+    kept = {place: shape for place, shape in there.items()
+            if stage["carry"] == "all" or not place.startswith(HEAD)}
+    other = [place for place, shape in kept.items() if follows.get(place) != shape
+             and not (place not in follows and is_output(place, model))]
+    if other:
+        raise Incompatible(
+            f"its network and that of what follows differ at {other[0]}",
+            "let it carry: backbone" if not same and stage["carry"] == "all" else
+            "take data whose task builds the same blocks of this backbone")
+
+
+def _shapes(model: TaskModel) -> dict[str, tuple[int, ...]]:
+    state = model.state_dict()
+    return {place: tuple(state[name].shape) for place, name in places(model).items()}

@@ -1,0 +1,158 @@
+"""Fits before the measured one, on the same network: what they learn is where the run starts.
+
+A stage is trained once for all runs that begin alike: its tensors are a file of the cache, whose
+name is a hash of all that they follow from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ftlab.backbones import cache_folder
+from ftlab.backbones.digest import DIGESTS, Damaged, digest, digests, mapped
+from ftlab.backbones.task_model import TaskModel
+from ftlab.errors import GuardFailed, Incompatible
+from ftlab.files import replacing
+from ftlab.training.adapt import load
+from ftlab.training.carried import HEAD, Learned, Slot, slots, tensors_of
+from ftlab.training.event_log import ALIVE, Report
+from ftlab.training.fit import fit
+from ftlab.training.run import Run
+
+SECONDS = "seconds"
+"""Name of the time that a stage took, beside its tensors."""
+
+
+def learn(run: Run, report: Report) -> None:
+    """Train a run's stages, or read what another run has trained, and let the run start there.
+
+    Raises:
+        Incompatible: a stage cannot be trained on this network, or adds what does not merge.
+        GuardFailed: the result would be wrong.
+    """
+    if not run.before:
+        return
+    tensors: dict[str, Tensor] = {}
+    seconds = 0.0
+    for number, stage in enumerate(run.before):
+        begun = Learned(dict(tensors), seconds) if tensors else None
+        learned = _obtain(_as_run(run, number, begun), number, report)
+        tensors |= {place: tensor for place, tensor in learned.tensors.items()
+                    if stage.carry == "all" or not place.startswith(HEAD)}
+        seconds += learned.seconds
+    run.learned = Learned(tensors, seconds)
+
+
+def _as_run(run: Run, number: int, learned: Learned | None) -> Run:
+    """A stage as a run of its own, which starts where the stages before it have ended."""
+    stage = run.before[number]
+    data = run.data if stage.data is None else stage.data
+    own = stage.select_by or (run.select_by if stage.data is None
+                              else f"val/{data.task.default_metric}")
+    own_record = {name: value for name, value in stage.record.items() if value is not None}
+    return replace(
+        run, data=data, technique=stage.technique, settings=stage.settings, select_by=own,
+        directory=run.directory / f"before{number + 1}", before=run.before[:number],
+        record={**run.record, "before": [], **own_record}, learned=learned)
+
+
+def _obtain(run: Run, number: int, report: Report) -> Learned:
+    """What a stage has learned: read, or trained and kept for others."""
+    title = f"stage {number + 1} ({type(run.technique).__name__})"
+    if run.plain or "backbone" not in run.record or not cache_folder.may_add():
+        return _train(run, title, report)
+    run.data.load()
+    path = cache_folder.folder("stages") / f"{_key(run)}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cache_folder.locked(path.with_suffix(".lock"), lambda: report(ALIVE)):
+        try:
+            tensors = mapped(path)
+            cache_folder.mark_read(path)
+            seconds = float(tensors.pop(SECONDS))
+            report({"event": "note", "text": f"{title} was read: {len(tensors)} tensors, which "
+                    f"had taken {seconds:.1f} s"})
+            return Learned(tensors, seconds)
+        except FileNotFoundError:
+            pass
+        except Damaged as error:
+            cache_folder.damaged(str(error))
+        learned = _train(run, title, report)
+        _write(path, learned)
+        return learned
+
+
+def _key(run: Run) -> str:
+    """Hash of all that a stage follows from."""
+    stages = [{**stage.record, "carry": stage.carry} for stage in run.before]
+    rows = [stage.data.fingerprint for stage in run.before if stage.data is not None]
+    record = {name: run.record[name] for name in ("backbone", "data", "technique", "trainer")}
+    parts = {
+        "record": record, "before": stages, "rows": [*rows, run.data.fingerprint],
+        "weights": run.backbone.fingerprint, "seed": run.seed, "select_by": run.select_by,
+        "versions": [torch.__version__, transformers.__version__, lightning.__version__],
+    }
+    content = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _write(path: Path, learned: Learned) -> None:
+    tensors = {place: tensor.contiguous() for place, tensor in learned.tensors.items()}
+    tensors[SECONDS] = torch.tensor(learned.seconds, dtype=torch.float64)
+    with replacing(path, locked=True) as whole:
+        save_file(tensors, whole, {DIGESTS: digests(tensors)})
+        cache_folder.make_room(whole.stat().st_size)
+
+
+def _train(run: Run, title: str, report: Report) -> Learned:
+    """Fit a stage and take what it changed, what it added merged."""
+    run.directory.mkdir(exist_ok=True)
+    start: dict[Slot, tuple[str, str]] = {}
+
+    def begun(model: TaskModel) -> None:
+        start.update({slot: (place, digest(tensor)) for slot, place, tensor in tensors_of(model)})
+
+    run.begun = begun
+    quiet = _of_stage(title, report)
+    _, best, measured = fit(run, load(run, quiet), quiet)
+    model, technique = run.technique.model.cpu(), run.technique
+    now, state = slots(model), model.state_dict(keep_vars=True)
+    added = [name for name, parameter in model.named_parameters()
+             if parameter.requires_grad and now[name] not in start]
+    if not technique.merge(model) and added:
+        raise Incompatible(f"{title} adds {added[0]}, which does not merge into the network",
+                           "take another technique for the stage")
+    tensors = {start[slot][0]: state[name].detach().clone() for name, slot in now.items()
+               if slot in start and digest(state[name]) != start[slot][1]}
+    if not tensors:
+        raise GuardFailed(f"{title} has changed nothing")
+    shutil.rmtree(run.directory)
+    seconds = measured["cost/train_seconds"]
+    report({"event": "note", "text": f"{title} was trained: {len(tensors)} tensors, best epoch "
+            f"{best.epoch}, {seconds:.1f} s"})
+    return Learned(tensors, seconds)
+
+
+def _of_stage(title: str, report: Report) -> Report:
+    """Passes on that a stage is alive and what it notes; its metrics are not the run's."""
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if event["event"] == "note":
+            report({**event, "text": f"{title}: {event['text']}"})
+        elif event["event"] == "progress":
+            report({**event, "phase": title})
+        else:
+            report(ALIVE)
+
+    return tell

@@ -1,0 +1,89 @@
+"""Stages in a study file: what they are held to before anything runs, and their place in a cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftlab.errors import InputError
+from ftlab.studies.plan import plan
+from ftlab.studies.study import Study, load_study
+from ftlab.studies.study_snapshot import record
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def study(write: Write) -> Callable[..., Study]:
+    """A study of one technique with stages, and the same without."""
+
+    def make(before: Any, technique: str = "FullFineTuning") -> Study:
+        return load_study(write(techniques={
+            "alone": technique, "after": {"class_path": technique, "before": before}}))
+
+    return make
+
+
+def test_stages__are_part_of_a_cell(study: Callable[..., Study], tmp_path: Path) -> None:
+    made = study([{"technique": "LinearProbe", "trainer": {"max_epochs": 5}, "carry": "all"}])
+    alone, after = made.cells
+    assert alone.before == []
+    assert "before" not in alone.config
+    (stage,) = after.before
+    assert stage["trainer"] == {**after.trainer, "max_epochs": 5}
+    assert stage["technique"]["class_path"].endswith(".LinearProbe")
+    assert alone.key.config != after.key.config
+    assert study([{"technique": "LinearProbe"}]).cells[1].key.config != after.key.config
+    path = tmp_path / "again.yaml"
+    path.write_text(record(made), encoding="utf-8")
+    assert load_study(path) == made
+
+
+def test_stages__that_fit_are_planned(study: Callable[..., Study], reviews: Path) -> None:
+    data = {"class_path": "TextClassification",
+            "init_args": {"train": str(reviews), "max_length": 16}}
+    made = plan(study([{"technique": "LoRA", "data": data}, {"technique": "LinearProbe"}]))
+    assert [bool(cell.before_fingerprint) for cell in made.cells] == [False, True]
+    assert [cell.trainable for cell in made.cells] == [made.cells[0].trainable] * 2
+
+
+@pytest.mark.parametrize(("before", "error"), [
+    ("LinearProbe", "techniques.after.before: expected a list of stages"),
+    (["LinearProbe"], "before.0: expected a mapping"),
+    ([{}], "before.0: a stage needs a technique"),
+    ([{"technique": "LinearProbe", "epochs": 3}], "before.0.epochs: unknown key"),
+    ([{"technique": "LinearProb"}], "before.0.technique: there is no Technique"),
+    ([{"technique": "LinearProbe", "carry": "head"}], "before.0.carry: expected backbone or all"),
+    ([{"technique": "LinearProbe", "select_by": "test/loss"}],
+     "'test/loss' is not a validation metric"),
+    ([{"technique": "LinearProbe", "trainer": {"epochs": 3}}], "before.0.trainer.epochs"),
+    ([{"technique": "LinearProbe", "data": "Nothing"}], "before.0.data: there is no DataModule"),
+])
+def test_stages__written_wrongly_are_refused_at_their_place(
+    study: Callable[..., Study], before: Any, error: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(error)):
+        study(before)
+
+
+def test_stages__that_cannot_run_are_refused_before_anything_does(
+    study: Callable[..., Study], reviews: Path, tmp_path: Path
+) -> None:
+    missing = {"class_path": "TextClassification", "init_args": {"train": str(tmp_path / "no.csv")}}
+    with pytest.raises(InputError, match=r"after on reviews from bert.*no\.csv"):
+        plan(study([{"technique": "LinearProbe", "data": missing}]))
+    with pytest.raises(InputError, match="ZeroShot|trains nothing|needs"):
+        plan(study([{"technique": "ZeroShot"}]))
+    with pytest.raises(InputError, match="one device"):
+        plan(study([{"technique": "LinearProbe", "trainer": {"devices": 2}}]))
+    three = tmp_path / "three.csv"
+    three.write_text(reviews.read_text() + "".join(f"a plot {n},other\n" for n in range(9)))
+    data = {"class_path": "TextClassification", "init_args": {"train": str(three), "max_length": 16}}
+    with pytest.raises(InputError, match="head/.*let it carry: backbone|differ at head"):
+        plan(study([{"technique": "LinearProbe", "data": data, "carry": "all"}]))
+    with pytest.raises(InputError, match="no metric|nothing"):
+        plan(study([{"technique": "LinearProbe", "select_by": "val/nothing"}]))

@@ -1,0 +1,185 @@
+"""Stages: fits before the measured one, on the same network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matrix import make_world
+
+from ftlab.backbones import cache_folder
+from ftlab.errors import Incompatible
+from ftlab.techniques.base import Technique
+from ftlab.techniques.full_fine_tuning import FullFineTuning
+from ftlab.techniques.linear_probe import LinearProbe
+from ftlab.techniques.lora import LoRA
+from ftlab.techniques.prompt_tuning import PromptTuning
+from ftlab.training import checkpoint, stages
+from ftlab.training.adapt import adapt, load
+from ftlab.training.carried import places
+from ftlab.training.execute import execute
+from ftlab.training.run import Run, Stage
+from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trial import search
+
+Make = Callable[..., Run]
+SETTINGS = TrainerSettings(max_epochs=2)
+
+
+def silent(event: Any) -> None:
+    """Drops an event."""
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
+
+    def run(technique: Technique, *before: Stage, world: str = "text_classification",
+            folder: str = "run", known: bool = True, plain: bool = False) -> Run:
+        backbone, data = make_world(world, request.getfixturevalue)()
+        (tmp_path / folder).mkdir()
+        record = {"backbone": {"class_path": world, "init_args": {}},
+                  "data": {"class_path": world, "init_args": {}},
+                  "technique": type(technique).__name__, "trainer": {}} if known else {}
+        return Run(backbone, data, technique, SETTINGS, 5, "val/loss", tmp_path / folder,
+                   record, plain, before)
+
+    return run
+
+
+def stage(technique: Technique, data: Any = None, **settings: Any) -> Stage:
+    return Stage(technique, SETTINGS, data,
+                 record={"technique": type(technique).__name__, "data": None, "trainer": {}},
+                 **settings)
+
+
+def begun(run: Run) -> dict[str, torch.Tensor]:
+    """The tensors that a run starts with, by place."""
+    stages.learn(run, silent)
+    load(run, silent)
+    started: dict[str, torch.Tensor] = {}
+
+    def keep(model: Any) -> None:
+        state = model.state_dict()
+        started.update({place: state[name].clone() for place, name in places(model).items()})
+
+    run.begun = keep
+    adapt(run, silent)
+    return started
+
+
+@pytest.mark.parametrize("technique", [LinearProbe, FullFineTuning])
+def test_stage__ends_where_the_same_run_ends(make: Make, technique: type) -> None:
+    alone = make(technique(lr=1e-2), folder="alone", plain=True)
+    execute(alone, silent)
+    state = alone.technique.model.state_dict()
+    ended = {place: state[name] for place, name in places(alone.technique.model).items()}
+
+    started = begun(make(FullFineTuning(), stage(technique(lr=1e-2), carry="all"), plain=True))
+    assert started.keys() == ended.keys()
+    assert all(torch.equal(started[place], ended[place]) for place in started)
+
+
+def test_stage__leaves_its_head_behind_unless_told(make: Make) -> None:
+    plain = begun(make(FullFineTuning(), folder="plain"))
+    started = begun(make(FullFineTuning(), stage(FullFineTuning(lr=1e-2))))
+    moved = {place for place in started if not torch.equal(started[place], plain[place])}
+    assert moved
+    assert not any(place.startswith("head/") for place in moved)
+
+
+def test_adapters__of_a_stage_are_merged(make: Make) -> None:
+    plain = begun(make(FullFineTuning(), folder="plain"))
+    started = begun(make(FullFineTuning(), stage(LoRA(lr=3e-2))))
+    moved = {place for place in started if not torch.equal(started[place], plain[place])}
+    assert moved
+    assert all("weight" in place for place in moved)
+
+
+def test_stages__follow_each_other(make: Make) -> None:
+    first, second = stage(FullFineTuning(lr=1e-2)), stage(LoRA(lr=3e-2))
+    one = begun(make(LinearProbe(), first, folder="one"))
+    both = make(LinearProbe(), copy.deepcopy(first), second, folder="both")
+    started = begun(both)
+    assert both.learned is not None
+    moved = {p for p in started if not torch.equal(started[p], one[p])}
+    assert moved
+    assert all("weight" in place for place in moved)
+
+
+def test_stage__is_trained_once_and_read_after_that(make: Make) -> None:
+    def run(folder: str, plain: bool = False) -> tuple[dict[str, float], list[str]]:
+        notes: list[str] = []
+        metrics = execute(
+            make(LoRA(lr=1e-2), stage(FullFineTuning(lr=1e-2)), folder=folder, plain=plain),
+            lambda event: notes.append(event["text"]) if event["event"] == "note" else None)
+        return metrics, [note for note in notes if note.startswith("stage 1")]
+
+    made, first = run("first")
+    read, again = run("again")
+    plain, alone = run("plain", plain=True)
+    assert "was trained" in first[-1]
+    assert "was read" in again[-1]
+    assert "was trained" in alone[-1]
+    scores = [name for name in made if name.startswith(("val/", "test/"))]
+    assert {n: made[n] for n in scores} == {n: read[n] for n in scores}
+    assert {n: made[n] for n in scores} == pytest.approx({n: plain[n] for n in scores}, rel=1e-4)
+    assert made["cost/before_seconds"] == read["cost/before_seconds"] > 0
+    assert len(list(cache_folder.folder("stages").glob("*.safetensors"))) == 1
+
+    (path,) = cache_folder.folder("stages").glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    mended, damaged = run("damaged")
+    assert "was trained" in damaged[-1]
+    assert {n: mended[n] for n in scores} == {n: read[n] for n in scores}
+
+
+@pytest.mark.parametrize("technique", [LoRA, LinearProbe, FullFineTuning])
+def test_checkpoint__holds_what_the_stages_changed(make: Make, technique: type) -> None:
+    run = make(technique(lr=1e-2), stage(FullFineTuning(lr=1e-2)))
+    metrics = execute(run, silent)
+    fresh = make(technique(lr=1e-2), folder="fresh", known=False)
+    load(fresh, silent)
+    model, _ = adapt(fresh, silent)
+    checkpoint.load(run.directory / "checkpoint", model)
+    batch = next(iter(fresh.data.test_dataloader()))
+    ours = run.technique.model.eval()
+    with torch.no_grad():  # the run's own was merged to be measured
+        torch.testing.assert_close(model.eval()(batch), ours(batch), rtol=1e-4, atol=1e-5)
+    assert metrics["cost/trainable_parameters"] == sum(
+        p.numel() for n, p in ours.named_parameters() if n in run.technique.trained)
+
+
+def test_trial__starts_where_a_run_does(make: Make) -> None:
+    def run(folder: str) -> Run:
+        return make(LoRA(lr=1e-2), stage(FullFineTuning(lr=1e-2)), folder=folder)
+
+    assert search(run("trial"), silent)["val/loss"] == pytest.approx(
+        execute(run("whole"), silent)["val/loss"])
+
+
+def test_stage__of_another_task_trains_the_same_network(
+    make: Make, request: pytest.FixtureRequest
+) -> None:
+    backbone, corpus = make_world("causal_lm", request.getfixturevalue)()
+
+    def run(folder: str, *before: Stage) -> Run:
+        one = make(FullFineTuning(), *before, folder=folder)
+        one.backbone = backbone
+        return one
+
+    plain, started = begun(run("plain")), begun(run("run", stage(FullFineTuning(lr=1e-2), corpus)))
+    moved = {place for place in started if not torch.equal(started[place], plain[place])}
+    assert {place.partition("/")[0] for place in moved} >= {"0", "1", "2", "3"}
+    assert not any(place.startswith("head/") for place in moved)
+
+
+def test_stage__that_leaves_something_behind_is_refused(make: Make) -> None:
+    with pytest.raises(Incompatible, match="does not merge into the network"):
+        stages.learn(make(FullFineTuning(), stage(PromptTuning())), silent)
