@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -142,6 +142,13 @@ class Technique(LightningModule, ABC):
             data: of the run; test examples are not to be read.
             score: measures the model as it is on the validation split; more is better.
         """
+
+    def variants(self, model: TaskModel) -> Mapping[str, AbstractContextManager[Any]]:
+        """Make contexts in which the finished model is another one, by name.
+
+        Each is measured on the test split beside the model itself, as `test.NAME/...`.
+        """
+        return {}
 
     def merge(self, model: nn.Module) -> bool:
         """Fold what was added to a model, or to a layer of it, into its weights; whether anything was."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -74,6 +74,9 @@ class Wrapper(Technique):
 
     def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
         self.technique.settle(model, data, score)
+
+    def variants(self, model: TaskModel) -> Mapping[str, AbstractContextManager[Any]]:
+        return self.technique.variants(model)
 
     def merge(self, model: nn.Module) -> bool:
         return self.technique.merge(model)

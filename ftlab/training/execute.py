@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from lightning import Trainer
 
-from ftlab.data.examples import SplitName
-from ftlab.errors import GuardFailed
+from ftlab.data.examples import NAMED, SplitName
+from ftlab.errors import GuardFailed, InputError
 from ftlab.tasks.fonts import any_script
 from ftlab.training import costs, guards, stages
 from ftlab.training.adapt import load
@@ -87,6 +87,14 @@ def _evaluate(
         results |= {f"{prefix}/{name}": value for name, value in metrics.items()}
         write_predictions(predictions / f"{split}.parquet", records[split])
         report({"event": "measured", "metrics": results})
+    for name, context in run.technique.variants(model).items():
+        if f"{NAMED}{name}" in data.splits:
+            raise InputError(f"{name} is a test set, and a variant that the technique makes of "
+                             "the model", "give the test set another name")
+        with torch.no_grad(), context:
+            metrics, rows = validate(run, model, trainer, "test", report)
+        results |= {f"{NAMED}{name}/{metric}": value for metric, value in metrics.items()}
+        write_predictions(predictions / f"{NAMED}{name}.parquet", rows)
     if not math.isfinite(results["test/loss"]):
         raise GuardFailed("non-finite loss on the test split")
     figures = run.directory / "figures"

@@ -38,7 +38,7 @@ class Around(Wrapper):
 def test_contract__is_the_documented_one() -> None:
     assert set(CONTRACT) == {
         "prepare", "adapt", "param_groups", "lr_factors", "optimizer", "begin_fit", "begin_epoch",
-        "objective", "after_step", "evaluated", "settle", "merge", "costs"}
+        "objective", "after_step", "evaluated", "settle", "variants", "merge", "costs"}
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -206,6 +206,24 @@ def test_begin_fit__of_what_trains_nothing_is_kept(run: Any) -> None:
     kept = load_file(one.directory / "checkpoint" / "delta.safetensors")
     assert len(kept) == 1
     assert all((value == 2).all() for value in kept.values())
+
+
+def test_variants__are_measured_on_the_test_split(run: Any) -> None:
+    class Halved(FullFineTuning):
+        def variants(self, model: Any) -> dict[str, Any]:
+            @contextmanager
+            def scaled(factor: float) -> Iterator[None]:
+                model.head_weight().mul_(factor)
+                yield
+                model.head_weight().div_(factor)
+
+            return {"same": scaled(1.0), "off": scaled(2.0**-40)}
+
+    one = run(Around(Halved(lr=1e-2)))
+    metrics = execute(one, lambda event: None)
+    assert metrics["test.same/loss"] == metrics["test/loss"] != metrics["test.off/loss"]
+    kept = [path.name for path in sorted((one.directory / "predictions").iterdir())]
+    assert kept == ["test.off.parquet", "test.parquet", "test.same.parquet", "validation.parquet"]
 
 
 def test_fsdp__refuses_a_technique_that_keeps_weights() -> None:
