@@ -53,20 +53,20 @@ def source(store) -> StudyResults:
 
 def test_it_is_in_tables_figures_and_paired_tests(source):
     assert source.upwards(NAME) is False
-    evidence = replace(source, higher_is_better=False).compared()
-    (comparison,) = evidence.comparisons
-    assert comparison.best == "a" and [row.stands for row in evidence.rows] == [True, False]
-    wrong = {name: np.stack([evidence.tasks["bbc"].contributions("slips", evidence.predictions(run))
-                             for run in evidence.runs(row.key)])
-             for name, row in zip("ab", evidence.rows, strict=True)}
+    results = replace(source, higher_is_better=False).compared()
+    (comparison,) = results.comparisons
+    assert comparison.best == "a" and [row.stands for row in results.rows] == [True, False]
+    wrong = {name: np.stack([results.tasks["bbc"].contributions("slips", results.predictions(run))
+                             for run in results.runs(row.key)])
+             for name, row in zip("ab", results.rows, strict=True)}
     assert comparison.pairs["a", "b"].decides == over_both(
         wrong["a"] - wrong["b"]).within((0.0, 1.0))
-    sheet = default_table(evidence)
-    mean = f"{100 * evidence.rows[0].summary.mean:.2f}"
+    sheet = default_table(results)
+    mean = f"{100 * results.rows[0].summary.mean:.2f}"
     assert f"{NAME}, %" in str(sheet) and mean in str(sheet)
-    assert metric_title(evidence.metric, False) == f"{NAME}, % (less is better)"
-    assert scale(evidence.named("val/slips")) == 100
-    assert evidence.rows[0].summary.ci_low >= 0 and limits(evidence.named("val/slips")) == (0, 1)
+    assert metric_title(results.metric, False) == f"{NAME}, % (less is better)"
+    assert scale(results.named("val/slips")) == 100
+    assert results.rows[0].summary.ci_low >= 0 and limits(results.named("val/slips")) == (0, 1)
     assert f"{NAME}, %" in str(grid([source], parse(NAME)).table())
 
 
