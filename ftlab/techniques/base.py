@@ -19,6 +19,7 @@ from ftlab.backbones.task_model import Outputs, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.train_batches import BatchShare
 from ftlab.errors import Incompatible
+from ftlab.renamed import RefusesEarlierNames
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
 
@@ -88,7 +89,7 @@ class Optimization:
         return 0.5 * (1 + math.cos(math.pi * (1 - min(1.0, max(0.0, left)))))
 
 
-class Technique(LightningModule, ABC):
+class Technique(RefusesEarlierNames, LightningModule, ABC):
     """How a backbone is adapted to a task.
 
     A subclass says in `adapt` what trains; everything else has a default. The methods that
