@@ -91,7 +91,8 @@ class Storage:
         # what Optuna raises of a file that holds other JSON
         except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
             raise InputError(f"storage {path}: {_reason(error)}",
-                             "name a file that can be written, and that holds nothing but Optuna's journal") from error
+                             "name a file that can be written, and that holds nothing but "
+                             "Optuna's journal") from error
         lock = FileLock(path.with_name(path.name + ".sweep-lock"), self.patience)
 
         def hurry(seconds: float) -> None:
