@@ -9,8 +9,9 @@ from torchmetrics.classification import MulticlassHammingDistance
 from ftlab.reports.columns import grid, parse
 from ftlab.reports.default_columns import default_table
 from ftlab.reports.drift.compare import drift
-from ftlab.reports.drift.read_results import CellResult, ComparedStudy
+from ftlab.reports.drift.read_results import CellResult, ComparedStudy, measurements
 from ftlab.reports.figures.labels import metric_title, scale
+from ftlab.reports.study_files import write
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.paired import over_both
 from ftlab.tasks.classification import Classification
@@ -68,6 +69,17 @@ def test_it_is_in_tables_figures_and_paired_tests(source):
     assert scale(results.named("val/slips")) == 100
     assert results.rows[0].summary.ci_low >= 0 and limits(results.named("val/slips")) == (0, 1)
     assert f"{NAME}, %" in str(grid([source], parse(NAME)).table())
+
+
+def test_a_folder_states_what_the_store_does(source, tmp_path):
+    write(replace(source.directed(), tracker=None), tmp_path, {"study": "study"})
+    folder = tmp_path / "study"
+    side = measurements(folder)
+    assert side.facts == Slips().facts()
+    movement = drift(side, side).movements[0]
+    assert movement.metric == NAME and is_percent(movement.metric)
+    (folder / "provenance.json").write_text('{"study": "study"}')  # as earlier versions wrote it
+    assert measurements(folder).facts == {}
 
 
 def test_drift_takes_the_facts_of_stores(source):
