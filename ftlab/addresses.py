@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from ftlab.errors import InputError
-from ftlab.redaction import is_secret, know, know_address
+from ftlab.redaction import add_address, add_secret, is_secret
 
 MEND = ("write SCHEME://USER:PASSWORD@HOST:PORT; of a password @ is %40, / is %2F, : is %3A, "
         "and an IPv6 address stands in brackets")
@@ -67,16 +67,16 @@ def parse(text: str, role: str) -> Address:
     if parts is None or not _is_host(parts["host"]):
         raise InputError(f"{role} {public}: no host can be read from it", MEND)
     if parts["password"]:
-        know(parts["password"], parts["user"])
+        add_secret(parts["password"], parts["user"])
     for name, value in parse_qsl(parts["query"] or ""):
         if is_secret(name) or name.lower() in ("pwd", "pass", "odbc_connect"):
-            know(value)
+            add_secret(value)
     port = parts["port"]
     if port and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
         raise InputError(f"{role} {public}: the port is not a number from 1 to 65535",
                          _FAILOVER if "," in port else MEND)
     public = f"{scheme}://{parts['host']}{f':{port}' if port else ''}{parts['path'] or ''}"
-    know_address(text, public)
+    add_address(text, public)
     return Address(text, plain, parts["host"].strip("[]"), int(port) if port else None, public)
 
 
@@ -85,10 +85,10 @@ def shown(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if scheme.split("+")[0].lower() == "sqlite" and rest.startswith("/"):  # a path may have an @
         public = text.partition("?")[0]
-        know_address(text, public)
+        add_address(text, public)
         return public
     public = f"{scheme}{separator}{_behind(rest, scheme)}" if separator else _behind(text, "")
-    know_address(text, public)
+    add_address(text, public)
     _know_userinfo(rest if separator else text)
     return public
 
@@ -105,7 +105,7 @@ def _behind(text: str, scheme: str) -> str:
 def _know_userinfo(text: str) -> None:
     user, colon, password = text.rpartition("@")[0].partition(":")
     if colon:
-        know(password, user)
+        add_secret(password, user)
 
 
 def _is_host(host: str) -> bool:

@@ -45,24 +45,24 @@ _secrets: set[str] = set()
 
 
 def is_secret(name: str) -> bool:
-    """Tell if a segment of a dotted name says that the value is a secret."""
+    """Return whether a segment of a dotted name marks its value as a secret."""
     return any(_SECRET.search(segment) for segment in name.split("."))
 
 
 def redact(text: str) -> str:
-    """Take user names and passwords out of the addresses in a text, and what `know` was told."""
+    """Take user names and passwords out of a text's addresses, and what `add_secret` was given."""
     for raw, shown in _addresses.items():
         text = text.replace(raw, shown)
     if _secrets:
-        text = _known(frozenset(_secrets)).sub(REDACTED, text)
+        text = _pattern(frozenset(_secrets)).sub(REDACTED, text)
     text = _USERINFO.sub(r"\1", text)
     for pattern in (_SETTING, _PARAMETER, _HEADER):
         text = pattern.sub(rf"\g<1>{REDACTED}", text)
     return _TOKEN.sub(REDACTED, text)
 
 
-def know(secret: str, user: str = "") -> None:
-    """Let a secret be taken out from now on, however a library quotes it.
+def add_secret(secret: str, user: str = "") -> None:
+    """Take a secret out from now on, however a library quotes it.
 
     Args:
         secret: as it was given, which may be percent-encoded.
@@ -79,29 +79,29 @@ def know(secret: str, user: str = "") -> None:
         _secrets.add(base64.b64encode(both).decode())
 
 
-def know_address(raw: str, shown: str) -> None:
-    """Let an address be said in another form from now on."""
+def add_address(raw: str, shown: str) -> None:
+    """Show an address in another form from now on."""
     if raw != shown:
         _addresses[raw] = shown
-    else:  # it was not understood before, and said in part
+    else:  # it was not understood before, and shown in part
         _addresses.pop(raw, None)
 
 
-def know_environment() -> None:
-    """Let the secrets of this process's environment be taken out, of addresses in it too."""
+def add_environment() -> None:
+    """Take the secrets of this process's environment out, those of addresses in it too."""
     for name, value in os.environ.items():
         for setting in (*_SETTING.finditer(value), *_PARAMETER.finditer(value)):
-            know(setting[2].strip("'"))
+            add_secret(setting[2].strip("'"))
         if is_secret(name):
             if not os.path.exists(value):  # a file of credentials is named by its path
-                know(value)
+                add_secret(value)
         elif "://" in value and "@" in value:
             user, colon, password = value.partition("://")[2].rpartition("@")[0].partition(":")
-            know(password if colon else user, user if colon else "")
+            add_secret(password if colon else user, user if colon else "")
 
 
 @cache
-def _known(secrets: frozenset[str]) -> re.Pattern[str]:
+def _pattern(secrets: frozenset[str]) -> re.Pattern[str]:
     """The longest first, since one may be the beginning of another."""
     forms = [re.escape(form) if len(form) >= _ANYWHERE else rf"(?<!\w){re.escape(form)}(?!\w)"
              for form in sorted(secrets, key=len, reverse=True)]

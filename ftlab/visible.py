@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any, TextIO
 
-from ftlab.redaction import know_environment, redact
+from ftlab.redaction import add_environment, redact
 
 # C0 but tab and newline, DEL, C1; soft hyphen; marks of direction, which reorder a line; signs
 # without width; tags, which are text that nobody sees; halves of characters, which cannot be
@@ -96,7 +96,7 @@ def guard_streams() -> None:
     It stays so to the process's end, which may be a traceback. Nor are the environment's secrets
     let out.
     """
-    know_environment()
+    add_environment()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, VisibleStream):

@@ -48,7 +48,7 @@ class Book(Tracker):
 
 
 class Invented:
-    """Makes a study's evidence.
+    """Makes a study's results.
 
     Args:
         techniques: how many, or their names.
@@ -76,7 +76,7 @@ class Invented:
                                                 tuple(runs)))
             self.book.tried += [self._trial(key, number) for number in range(trials)]
 
-    def evidence(self, higher_is_better: bool = True, metric: str = METRIC) -> StudyResults:
+    def results(self, higher_is_better: bool = True, metric: str = METRIC) -> StudyResults:
         """As `collect` makes it."""
         tasks = {key.dataset: Classification() for key in self.keys}
         rows = [replace(row, stands=row.rank == 1)  # no pair is tested: it would take most of the time

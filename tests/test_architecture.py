@@ -15,7 +15,8 @@ ROOMS = (
     "statistics", "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
     "reports", "exports", "reproduction",
 )
-LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording"}
+LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording",
+          "renamed"}
 APART = {"backbones": {"tracking"}}  # a room above which it does not import
 PURE = {"statistics": {"numpy", "scipy"}}  # the libraries that a room imports, and no other
 OUTSIDE = {"__init__", "cli", "commands", "options", "__main__"}

@@ -76,7 +76,7 @@ def _shorten(extractor: Any, samples: int) -> None:
 
 
 def _spaced(transcript: str) -> str:
-    """One plain space between words: vocabularies know no other white space."""
+    """One plain space between words: vocabularies have no other white space."""
     return " ".join(transcript.split())
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 from ftlab.backbones.export_code import Origin, PlainNetwork
 from ftlab.backbones.preprocessing import Preprocessing
 from ftlab.backbones.task_model import TaskModel
+from ftlab.renamed import RefusesEarlierNames
 
 OutputType = Literal["vector", "tokens", "boxes", "text", "embedding"]
 """The type of a model's output for an example: all that a backbone depends on of a task.
@@ -32,7 +33,7 @@ class TaskSpec(Protocol):
         """Width of the new head: logits an example, a token or a box; 0 where there is none."""
 
 
-class Backbone(ABC):
+class Backbone(RefusesEarlierNames, ABC):
     """A pre-trained network, named by its source; nothing is loaded by the constructor."""
 
     @property

@@ -108,10 +108,10 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps (B, C, h, w), finest first, of images (B, 3, H, W)."""
-        found: dict[int, Tensor] = {}
+        maps: dict[int, Tensor] = {}
 
         def keep(number: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
-            found[number] = output.movedim(-1, 1) if self.taps[number].channels_last else output
+            maps[number] = output.movedim(-1, 1) if self.taps[number].channels_last else output
 
         hooks = [self.body.get_submodule(tap.path).register_forward_hook(partial(keep, i))
                  for i, tap in enumerate(self.taps)]
@@ -120,7 +120,7 @@ class Trunk(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return [found[i] for i in range(len(self.taps))]
+        return [maps[i] for i in range(len(self.taps))]
 
 
 class Pyramid(nn.Module):

@@ -70,8 +70,8 @@ def read_processor(folder: Path, config: Any, label: str) -> Any:
         label: whose, for messages.
 
     Raises:
-        InputError: there is none, it cannot be read, or its class is not known and it leaves out
-            what only that knows.
+        InputError: there is none, it cannot be read, or its class is unknown and it leaves out
+            what only that defines.
     """
     try:
         with closed():

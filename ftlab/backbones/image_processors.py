@@ -49,14 +49,14 @@ class ProcessorFits:
     """Makes a `ProcessorFit` for the processor's own size, or for another one.
 
     Attributes:
-        own: the one size that it gives; None where that depends on the image.
+        native_size: the one size that it gives; None where that depends on the image.
         alone: whether it does nothing but size and normalise.
         mean, std: its normalisation.
         processor: of transformers.
         label: whose, for messages.
     """
 
-    own: tuple[int, int] | None
+    native_size: tuple[int, int] | None
     alone: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -66,14 +66,14 @@ class ProcessorFits:
     def __call__(self, size: tuple[int, int] | None) -> ProcessorFit:
         if not self.alone:
             raise does_more(self.processor, self.label)
-        if size is None and self.own is None:
+        if size is None and self.native_size is None:
             given = {name: value for name, value in self.processor.to_dict().items()
                      if name in ("do_resize", "size", "do_center_crop")}
             raise Incompatible(f"{self.label}: its image processor gives images of many sizes "
                                f"({_shown(given)})", "set image_size of the data")
-        wanted = size or self.own
+        wanted = size or self.native_size
         assert wanted is not None
-        processor = resized(self.processor, self.own, wanted, self.label)
+        processor = resized(self.processor, self.native_size, wanted, self.label)
         settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
         return ProcessorFit(wanted, self.mean, self.std, settings, processor)
 

@@ -134,7 +134,7 @@ def thaw(network: nn.Module) -> None:
 
 
 def is_delta(name: str) -> bool:
-    """Tell parameters of new tokens' embeddings by their name."""
+    """Return whether a name is that of a parameter of new tokens' embeddings."""
     return name.rpartition(".")[2] == DELTA
 
 

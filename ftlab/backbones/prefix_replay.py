@@ -1,4 +1,4 @@
-"""A model's frozen prefix: what it hands on is recorded once, and played back instead of computed.
+"""A model's frozen prefix: its outputs are recorded once, and played back instead of computed.
 
 The leading blocks in which nothing trains compute the same for an example every time. What the
 rest of the model reads of them differs from one architecture to the next, and is found by trial:

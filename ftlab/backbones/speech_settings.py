@@ -176,7 +176,7 @@ def read_extractor(folder: Path, config: Any, label: str) -> Any:
 
     Raises:
         InputError: there is none, it cannot be read, or it names no class and leaves out what only
-            that knows.
+            that defines.
     """
     try:
         with closed():

@@ -36,7 +36,7 @@ from ftlab.tasks.spelling import note_spellings, one_spelling
 
 
 class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
-    """Splits, augmentation, sampling and collation of one data set; it knows its task.
+    """Splits, augmentation, sampling and collation of one data set, which has its task.
 
     Life: constructor (settings only), `load` (reads and checks everything that can be wrong),
     `connect` (a backbone's preprocessing and the run's seed), then the loaders.
@@ -65,7 +65,7 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
     task: Task
     splits: dict[SplitName, Examples]
     notes: list[str]
-    """What a user should know once: texts cut, bytes replaced, images converted."""
+    """Sentences for the user, each shown once: texts cut, bytes replaced, images converted."""
 
     def __init__(self, sources: Mapping[SplitName, str | None], task: Task, batch_size: int,
                  split: Split, subset: Subset, sampling: Sampling,
@@ -165,22 +165,22 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
         """Given splits as they are; the others carved from train."""
         train = self.sources["train"]
         assert train is not None
-        own = self.own_splits(train)
+        holds = self.own_splits(train)
         for name in SPLITS:
-            self.sources[name] = self.sources[name] or (train if name in own else None)
+            self.sources[name] = self.sources[name] or (train if name in holds else None)
         with reading(self.encoding):
-            found = {name: self._renamed(self.read(name, source), source)
+            read = {name: self._renamed(self.read(name, source), source)
                      for name, source in self.sources.items() if source}
         named = [self.task.named(label, f"{self.sources[name]}, {place}")
-                 for name, examples in found.items()
+                 for name, examples in read.items()
                  for place, label in zip(examples.ids, examples.labels, strict=True)]
         self.note(*note_spellings(chain.from_iterable(named)))
-        absent = [name for name in SPLITS if name not in found]
-        whole = found["train"]
+        absent = [name for name in SPLITS if name not in read]
+        whole = read["train"]
         parts = self.split.carve(self._strata(whole), whole.ids, absent, where=train)
         keep_known(parts, whole.labels, self.task, where=train)
-        return {name: whole.take(parts[name]) if name in parts else found[name]
-                for name in (*SPLITS, *(name for name in found if name not in SPLITS))}
+        return {name: whole.take(parts[name]) if name in parts else read[name]
+                for name in (*SPLITS, *(name for name in read if name not in SPLITS))}
 
     def _strata(self, examples: Examples) -> list[Hashable | None]:
         return one_spelling([self.task.stratum(label) for label in examples.labels])
@@ -193,7 +193,7 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
         return examples
 
     def note(self, *texts: str) -> None:
-        """Tell the user each of them once."""
+        """Add each text once to `notes`."""
         self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
 
     @property
@@ -256,7 +256,7 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
 
     @property
     def seed(self) -> int:
-        """The run's seed, as `connect` was told."""
+        """The run's seed, from `connect`."""
         if self._seed is None:
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return self._seed

@@ -9,9 +9,10 @@ from ftlab.backbones.export_code import PlainExamples
 from ftlab.backbones.preprocessing import ImageFit, Preprocessing
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.batches import ExampleRow
+from ftlab.renamed import RefusesEarlierNames
 
 
-class ExportHooks:
+class ExportHooks(RefusesEarlierNames):
     """The part of a data module that exports ask; by default nothing is said."""
 
     pipeline: ClassVar[str] = ""

@@ -103,12 +103,12 @@ class ImageCache:
         there = self.residence
         if there is None or there.pixels.device != device:
             return torch.stack([self[i] for i in index.tolist()]).to(device)
-        new = index[~there.known[index]]
+        new = index[~there.copied[index]]
         if len(new):
             # those that only a device needs take no room here
             made = [self._pixels[i] if self._made[i] else self._make(i) for i in new.tolist()]
             there.pixels[new.to(device)] = torch.stack(made).to(device)
-            there.known[new] = True
+            there.copied[new] = True
         return there.pixels.index_select(0, index.to(device, non_blocking=True))
 
 
@@ -118,11 +118,11 @@ class DevicePlacement:
 
     Attributes:
         pixels: uint8 (N, C, h, w), there.
-        known: bool (N,), on the CPU: which have been copied to it.
+        copied: bool (N,), on the CPU: true for those that it has.
     """
 
     pixels: Tensor
-    known: Tensor
+    copied: Tensor
 
 
 class ImageRef(NamedTuple):

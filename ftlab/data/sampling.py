@@ -146,13 +146,13 @@ class ExactEvalSampler(Sampler[int]):
     """
 
     def __init__(self, order: Sequence[int], rank: int = 0, world: int = 1) -> None:
-        self._own = list(order)[rank::world]
+        self._positions = list(order)[rank::world]
 
     def __len__(self) -> int:
-        return len(self._own)
+        return len(self._positions)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._own)
+        return iter(self._positions)
 
 
 def share_of_batch(batch_size: int, devices: int) -> int:

@@ -58,7 +58,7 @@ class TokenCache:
     """The tokens of a data module's texts, read from disk where they were made before.
 
     Two processes that want the same make it once. Nothing is kept without shortcuts, where there
-    is no tokenizer to know it by, where there is little to tokenise, and where the disk refuses,
+    is no tokenizer to name them by, where there is little to tokenise, and where the disk refuses,
     of which the module takes a note.
 
     Args:

@@ -29,7 +29,7 @@ def check_encoding(encoding: str | None) -> str | None:
     """The name of an encoding, None for UTF-8.
 
     Raises:
-        ValueError: Python knows no such encoding of texts.
+        ValueError: Python has no such encoding of texts.
     """
     if encoding is None:
         return None
@@ -195,7 +195,7 @@ class Cleaner:
 
 
 def note_replaced(count: int, total: int, what: str, source: str) -> list[str]:
-    """Tell the user of replaced bytes; nothing where there were none."""
+    """One note on replaced bytes; nothing where there were none."""
     verb = "is" if count == 1 else "are"
     return [f"{count} of {total} {what} in {source} {verb} not UTF-8; bytes replaced"
             ] if count else []

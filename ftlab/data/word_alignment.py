@@ -37,7 +37,7 @@ class Alignment(LazySequence[AlignedSentence]):
     """
 
     def __init__(self, made: Tokenised, tags: Sequence[list[int]]) -> None:
-        self.tokens, self.words, self.found = (
+        self.tokens, self.words, self.covered = (
             made.columns[name] for name in ("tokens", "words", "found"))
         self.tags = tags
 
@@ -51,7 +51,8 @@ class Alignment(LazySequence[AlignedSentence]):
 
     def lost(self) -> list[int]:
         """How many words of each sentence have no token."""
-        return [len(tags) - covered for tags, (covered,) in zip(self.tags, self.found, strict=True)]
+        return [len(tags) - covered
+                for tags, (covered,) in zip(self.tags, self.covered, strict=True)]
 
 
 def in_tokens(tokenizer: Any, sentences: Sequence[list[str]], max_length: int) -> Tokenised:

@@ -96,7 +96,7 @@ def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
     """Say whether a complete result of ours agrees with a published number.
 
     Inside the 95% interval of our mean over seeds, or within the tolerance of it. Without two
-    seeds no interval is invented, and the tolerance alone can tell.
+    seeds no interval is invented, and the tolerance alone decides.
     """
     # As printed: what agrees in nine digits is equal
     distance = abs(ours.mean - published)

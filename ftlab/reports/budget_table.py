@@ -32,7 +32,7 @@ def layout(title: str, rows: Sequence[CellTrials], higher_is_better: bool) -> Ta
     """
     metric, ks = rows[0].objectives[0], columns(rows)
     scores = [best.expected for row in rows for best in row.curve]
-    scores += [row.own for row in rows if row.own is not None]
+    scores += [row.first_score for row in rows if row.first_score is not None]
     number = digits(metric, scores)
 
     def text(value: float) -> str:
@@ -53,7 +53,8 @@ def layout(title: str, rows: Sequence[CellTrials], higher_is_better: bool) -> Ta
     return tabulate(
         rows,
         [Column("trials", lambda row: str(len(row.ended))),
-         Column("own setting", lambda row: NONE if row.own is None else number(row.own)),
+         Column("own setting",
+                lambda row: NONE if row.first_score is None else number(row.first_score)),
          *(Column(head, after(k)) for head, k in zip(heads, ks, strict=True))],
         name=lambda row: row.key.technique, title=lambda row: group_title(row.group),
         notes=lambda row: (f"{row.key.title}: {note(row)}",) if note(row) else (),
@@ -95,7 +96,7 @@ def lines(rows: Sequence[CellTrials]) -> list[dict[str, Any]]:
             "technique": row.key.technique, "metric": row.objectives[0],
             "trials": len(row.ended), "complete": row.count("COMPLETE"),
             "pruned": row.count("PRUNED"), "failed": row.count("FAIL"),
-            "own": "" if row.own is None else row.own,
+            "own": "" if row.first_score is None else row.first_score,
         }
         | {name: value for k in columns(rows) for name, value in _numbers(row, k).items()}
         for row in rows

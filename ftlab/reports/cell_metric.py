@@ -31,7 +31,7 @@ class CellMetric:
         key: the cell.
         values: by seed, of finished runs that have it.
         examples: by seed, what each test example adds to it, by the example's id; seeds whose
-            predictions are missing, or do not tell, are left out.
+            predictions are missing, or do not hold it, are left out.
         damaged: runs whose predictions are not what they wrote, and that are left out too.
     """
 

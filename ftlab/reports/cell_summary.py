@@ -31,7 +31,7 @@ class CellSummary:
         values: of the metric, one a finished seed that has it.
         rank: 1 for the best mean of its backbone and data set; None for an incomplete cell.
         stands: whether it is the best of them, or not significantly worse.
-        remark: what a reader should know of a cell that is compared all the same.
+        remark: a sentence for readers, of a cell that is compared all the same.
     """
 
     key: CellKey

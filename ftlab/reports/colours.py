@@ -13,7 +13,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class Style(NamedTuple):
-    """Colour, line and marker as matplotlib names them; each alone tells neighbours apart."""
+    """Colour, line and marker as matplotlib names them; each alone separates neighbours."""
 
     colour: str
     line: Line

@@ -1,4 +1,4 @@
-"""The best technique of a group, and those that the data do not tell from it."""
+"""The best technique of a group, and those that the data do not separate from it."""
 
 from __future__ import annotations
 
@@ -102,12 +102,13 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
     tested = {(a, b): _pair(by_name[a], by_name[b], resolution, metric)
              for a, b in pairs(list(by_name))}
     whole = _corrected(tested)
-    best, kept = (standing(means, {pair: each.p for pair, each in whole.items()}, higher_is_better)
-                  if means else ("", []))
+    p_values = {pair: result.p for pair, result in whole.items()}
+    best, kept = standing(means, p_values, higher_is_better) if means else ("", [])
     if whole and all(pair.decides is None for pair in whole.values()):
         kept = []
-    with_baseline = _corrected({pair: each for pair, each in tested.items() if baseline in pair})
-    against = {a if b == baseline else b: each for (a, b), each in with_baseline.items()}
+    with_baseline = _corrected(
+        {pair: result for pair, result in tested.items() if baseline in pair})
+    against = {a if b == baseline else b: result for (a, b), result in with_baseline.items()}
     return Comparison(group, means, best, tuple(kept), whole, higher_is_better,
                       baseline if baseline in means else "", against)
 
@@ -158,10 +159,10 @@ def _remark(cell: CellMetric) -> str:
 
 def _corrected(family: Mapping[Pair, Compared]) -> dict[Pair, Compared]:
     """A family of tests with Holm's p-values."""
-    raw = {pair: math.nan if each.decides is None else each.decides.p
-           for pair, each in family.items()}
+    raw = {pair: math.nan if result.decides is None else result.decides.p
+           for pair, result in family.items()}
     adjusted = holm(raw)
-    return {pair: replace(each, p=adjusted[pair]) for pair, each in family.items()}
+    return {pair: replace(result, p=adjusted[pair]) for pair, result in family.items()}
 
 
 def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[str, RankComparison]:
@@ -174,8 +175,8 @@ def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[st
         if comparison.means:
             backbone, dataset = comparison.group
             scores.setdefault(backbone, {})[dataset] = comparison.means
-    found = {backbone: rank(each, higher_is_better) for backbone, each in scores.items()}
-    return {backbone: each for backbone, each in found.items() if each is not None}
+    rankings = {backbone: rank(means, higher_is_better) for backbone, means in scores.items()}
+    return {backbone: ranking for backbone, ranking in rankings.items() if ranking is not None}
 
 
 def _pair(a: CellMetric, b: CellMetric, resolution: float, metric: str) -> Compared:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ftlab.tracking.metric_facts import MetricFacts, Record, lookup
+from ftlab.tracking.metric_facts import MetricFacts, Record, from_tag, lookup, to_tag
 from ftlab.tracking.records import CellRecord
 
 if TYPE_CHECKING:
     from ftlab.tasks.base import Task
+
+_KEY = "metrics"
 
 
 def recorded(records: Iterable[CellRecord]) -> dict[str, Record]:
@@ -24,6 +27,17 @@ def recorded(records: Iterable[CellRecord]) -> dict[str, Record]:
 def merged(records: Mapping[str, Record]) -> Record:
     """Facts about the metrics of all data sets."""
     return {name: facts for record in records.values() for name, facts in record.items()}
+
+
+def stated(records: Mapping[str, Record]) -> dict[str, Any]:
+    """Facts about the metrics of all data sets as plain data, under a key; empty without any."""
+    text = to_tag(merged(records))
+    return {_KEY: json.loads(text)} if text else {}
+
+
+def read_stated(data: Mapping[str, Any]) -> Record:
+    """Facts from plain data that `stated` added; empty where an earlier version wrote it."""
+    return from_tag(json.dumps(data.get(_KEY, {})))
 
 
 def upwards(metric: str, dataset: str, records: Mapping[str, Record],

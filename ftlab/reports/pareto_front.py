@@ -86,18 +86,18 @@ def _of_cell(
     return [places[i] for i in pareto_front([of_group[p][2] for p in places], higher_is_better)]
 
 
-def layout(title: str, found: Sequence[Point], objectives: Sequence[str],
+def layout(title: str, front: Sequence[Point], objectives: Sequence[str],
            searched: Mapping[str, Sequence[str]]) -> Table:
     """The table: the trials on the front of their technique, those on the common front in bold.
 
     Args:
         title: what was done, the caption's first sentence.
-        found: from `points`.
+        front: from `points`.
         objectives: of the sweep.
         searched: by technique, its hyperparameters, to show each trial's setting.
     """
     def objective(n: int, name: str) -> Column[Point]:
-        number = digits(name, [point.values[n] for point in found])
+        number = digits(name, [point.values[n] for point in front])
 
         def text(point: Point) -> str:
             value = point.values[n]
@@ -107,7 +107,7 @@ def layout(title: str, found: Sequence[Point], objectives: Sequence[str],
         return Column(f"{name}{', %' * is_percent(name)}", text, lambda point: not n and point.overall)
 
     return tabulate(
-        [point for point in found if point.leads],
+        [point for point in front if point.leads],
         [*(objective(n, name) for n, name in enumerate(objectives)),
          Column("trial", lambda point: str(point.trial.number)),
          Column("setting", lambda point: _setting(point, searched))],
@@ -137,10 +137,10 @@ def _short(text: str) -> str:
         return text
 
 
-def lines(found: Sequence[Point], objectives: Sequence[str],
+def lines(front: Sequence[Point], objectives: Sequence[str],
           searched: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """Every complete trial as numbers in base units, with its fronts as 0 and 1."""
-    names = dict.fromkeys(name for each in searched.values() for name in each)
+    names = dict.fromkeys(name for hyperparameters in searched.values() for name in hyperparameters)
     return [
         {
             "backbone": point.key.backbone, "dataset": point.key.dataset,
@@ -150,5 +150,5 @@ def lines(found: Sequence[Point], objectives: Sequence[str],
             **{name: _values(point, searched).get(name, "") for name in names},
             "run_id": point.trial.run_id,
         }
-        for point in found
+        for point in front
     ]

@@ -84,7 +84,7 @@ def ranged(counts: set[int]) -> str:
 
 
 def answer(comparison: Comparison, metric: str, named: bool) -> str:
-    """One sentence: which technique is best, and from which the data do not tell it.
+    """One sentence: which technique is best, and from which the data do not separate it.
 
     Args:
         comparison: of a group with a best technique.

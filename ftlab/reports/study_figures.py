@@ -39,9 +39,9 @@ def plot(study: Study, tracking_uri: str | None = None, results: str | Path = "r
         InputError: nothing of the study is tracked, or there is no figure of a name.
     """
     tracker = Tracker(tracking_uri)
-    evidence = read(study, tracker).directed().compared()
+    measured = read(study, tracker).directed().compared()
     folder = Path(results) / study.name / "figures"
-    paths = all_figures.write(evidence, folder, only)
-    captions = {figure.name: figure.caption for figure in all_figures.drawn(evidence, only)}
+    paths = all_figures.write(measured, folder, only)
+    captions = {figure.name: figure.caption for figure in all_figures.drawn(measured, only)}
     tracker.close()
     return WrittenFigures(tuple(paths), captions)

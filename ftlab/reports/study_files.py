@@ -20,6 +20,7 @@ from ftlab.reports.csv_files import runs_csv, table_lines, tests_csv, to_csv, wr
 from ftlab.reports.default_columns import default_table
 from ftlab.reports.figures import all_figures
 from ftlab.reports.latex import latex
+from ftlab.reports.metric_record import stated
 from ftlab.reports.sentences import answer
 from ftlab.reports.study_results import StudyResults
 from ftlab.reports.table import Table
@@ -74,7 +75,8 @@ def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
     Args:
         results: what else the store holds than its keys is left out.
         folder: the folder above the study's own.
-        provenance: versions, commit, fingerprints, device; no time of writing.
+        provenance: versions, commit, fingerprints, device; no time of writing. Facts about the
+            metrics are added to it.
         paper: published numbers to stand beside, as `paper.*`.
 
     Raises:
@@ -89,7 +91,7 @@ def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
         "runs.csv": runs_csv(results.keys, results.records.values()),
         **formatted("table", table, list(lines[0]) if lines else [], lines),
         "tests.csv": tests_csv(results.comparisons),
-        "provenance.json": _json(provenance),
+        "provenance.json": _json(provenance | stated(results.facts)),
     }
     published = None
     if paper is not None:

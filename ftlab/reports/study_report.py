@@ -48,16 +48,16 @@ def report(study: Study, tracking_uri: str | None = None, results: str | Path = 
     return write_file(path, html)
 
 
-def render(study: Study, evidence: StudyResults, command: Sequence[str]) -> str:
+def render(study: Study, results: StudyResults, command: Sequence[str]) -> str:
     """The page's HTML."""
-    observed = observe(evidence, evidence.named(study.select_by), evidence.upwards(study.select_by))
-    environments = provenance.collect(study.name, study.question, evidence.records.values())
+    observed = observe(results, results.named(study.select_by), results.upwards(study.select_by))
+    environments = provenance.collect(study.name, study.question, results.records.values())
     parts = {
-        "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(evidence)))), class_="scroll")),
-                  tests(evidence.comparisons)),
-        "Figures": (plots(evidence),),
+        "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(results)))), class_="scroll")),
+                  tests(results.comparisons)),
+        "Figures": (plots(results),),
         "Diagnoses": (findings(diagnose(observed), observed.curves),),
-        "Costs": (costs(evidence),),
+        "Costs": (costs(results),),
         "Provenance": (origin(study, environments),),
         "Reproduce": (again(study, environments, command),),
     }
@@ -65,6 +65,6 @@ def render(study: Study, evidence: StudyResults, command: Sequence[str]) -> str:
     links = [tag("a", title, href=f"#{title.lower()}") for title in shown]
     sections = [tag("section", tag("h2", title), *contents, id=title.lower())
                 for title, contents in shown.items()]
-    top = head(evidence, study.seeds, study.select_by)
+    top = head(results, study.seeds, study.select_by)
     return document(f"{study.name}: ftlab report", [top, tag("nav", *links), *sections])
 

@@ -95,13 +95,14 @@ def title(sweep: Sweep) -> str:
 
 
 def contents(
-    said: str, rows: Sequence[CellTrials], objectives: Sequence[str], higher_is_better: Sequence[bool],
-    searched: Mapping[str, Sequence[str]], sentences: Sequence[str],
+    caption: str, rows: Sequence[CellTrials], objectives: Sequence[str],
+    higher_is_better: Sequence[bool], searched: Mapping[str, Sequence[str]],
+    sentences: Sequence[str],
 ) -> dict[str, str | bytes]:
     """Name and content of every file; fronts only where there are several objectives.
 
     Args:
-        said: what was done, one sentence.
+        caption: its first sentence, which says what was done.
         rows: from `tried`.
         objectives: of the sweep.
         higher_is_better: of each objective.
@@ -111,7 +112,7 @@ def contents(
     above = "".join(f"{escape_markdown(sentence)}\n\n" for sentence in sentences)
     table = budget_table.lines(rows)
     files: dict[str, str | bytes | None] = {
-        "budget.md": above + markdown(budget_table.layout(said, rows, higher_is_better[0])),
+        "budget.md": above + markdown(budget_table.layout(caption, rows, higher_is_better[0])),
         "budget.csv": to_csv(list(table[0]), table),
         "budget.png": draw_budget(rows, higher_is_better[0]),
     }
@@ -119,7 +120,7 @@ def contents(
         front = pareto_front.points(rows, higher_is_better)
         numbers = pareto_front.lines(front, objectives, searched)
         files |= {
-            "front.md": markdown(pareto_front.layout(said, front, objectives, searched)),
+            "front.md": markdown(pareto_front.layout(caption, front, objectives, searched)),
             "front.csv": to_csv(list(numbers[0]) if numbers else [], numbers),
             "front.png": draw_front(rows, front, objectives, higher_is_better),
         }

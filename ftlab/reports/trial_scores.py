@@ -37,7 +37,7 @@ class CellTrials:
         return self.key.backbone, self.key.dataset
 
     @property
-    def own(self) -> float | None:
+    def first_score(self) -> float | None:
         """Score of the study's own setting; None where it gave none."""
         scores = [score(t, self.objectives[0]) for t in self.ended if t.number == 0]
         return scores[0] if scores else None

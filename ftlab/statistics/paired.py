@@ -67,13 +67,13 @@ def over_both(table: Array, confidence: float = 0.95) -> PairedResult:
     Berbaum, Metz (1992), https://doi.org/10.1097/00004424-199209000-00015. With few seeds MS_s is
     hardly known. Instead of degrees of freedom between the two, which make too many claims in the
     tails that Holm's correction asks for, the p-value is the mean over what the variance of seeds
-    may be, MS_s (S-1) / chi2(S-1), and likewise that of examples (Tsui, Weerahandi 1989,
+    may be, MS_s (S-1) / chi2(S-1), and so is that of examples (Tsui, Weerahandi 1989,
     https://doi.org/10.1080/01621459.1989.10478810): Student's test over seeds where the examples
     add nothing, Student's over examples where the seeds add nothing.
 
     MS_s is at least MS_se in expectation, and with few seeds by chance often far below it (three
     equal counts of hits make it zero), so that no possible variance is below MS_se / (S E), which
-    a great many residuals tell.
+    a great many residuals estimate.
 
     Args:
         table: differences (S, E) of at least two seeds and two examples.

@@ -1,4 +1,4 @@
-"""Tests that tell a number that moved between two studies from the scatter of its seeds."""
+"""Tests of a change between two studies against the scatter of their seeds."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import typing
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ftlab.errors import InputError
@@ -31,39 +33,79 @@ def catalogue(room: str | None, allow: Sequence[str] = ()) -> list[str]:
 
 
 def _lines(room: str | None, allow: Sequence[str]) -> Iterator[str]:
-    from ftlab.studies.components import component_of, schema  # which imports the classes
-
     for name in FAMILIES if room is None else [room]:
+        classes = members(family(name), allow).values()
         yield f"{name}:"
-        for cls in members(family(name), allow).values():
-            yield f"  {cls.__name__}: {(inspect.getdoc(cls) or '').splitlines()[0]}"
-            if room is not None:
-                yield from _arguments(cls, schema(cls), component_of)
+        if room is None:
+            yield from map(_title, classes)
+        else:
+            yield from _detailed(classes, allow)
 
 
-def _arguments(cls: type, parameters: Mapping[str, inspect.Parameter],
-               component_of: Callable[[inspect.Parameter], type | None]) -> Iterator[str]:
-    texts = _documented(cls)
-    for name, parameter in parameters.items():
-        required = parameter.default is inspect.Parameter.empty
-        value = "required" if required else f"= {_readable(parameter.default)}"
-        kind = component_of(parameter)
-        choices = f" [{' | '.join(members(kind))}]" if kind and name != "technique" else ""
-        yield f"      {name} {value}{choices}: {texts.get(name, '')}"
+def _title(cls: type) -> str:
+    return f"  {cls.__name__}: {(inspect.getdoc(cls) or '').splitlines()[0]}"
+
+
+def _detailed(classes: Iterable[type], allow: Sequence[str]) -> Iterator[str]:
+    """Classes with their arguments, then what these arguments take, but for classes of rooms."""
+    from ftlab.studies.components import schema  # which imports the classes
+
+    rooms = tuple(family(name) for name in FAMILIES)
+    kinds: dict[type, dict[str, None]] = {}
+    for cls in classes:
+        yield _title(cls)
+        texts = _documented(cls)
+        for name, parameter in schema(cls).items():
+            required = parameter.default is inspect.Parameter.empty
+            value = "required" if required else f"= {_readable(parameter.default)}"
+            kind = _kind(parameter)
+            if kind and not issubclass(kind, rooms):
+                kinds.setdefault(kind, {})[name] = None
+            shown = kind and name != "technique" and not dataclasses.is_dataclass(kind)
+            choices = f" [{' | '.join(_members(kind, allow))}]" if kind and shown else ""
+            yield f"      {name} {value}{choices}: {texts.get(name, '')}"
+    for kind, arguments in kinds.items():
+        yield f"{', '.join(arguments)}:"
+        yield from _detailed(_members(kind, allow).values(), allow)
+
+
+def _kind(parameter: inspect.Parameter) -> type | None:
+    """The class of ftlab that a parameter takes: the base of a family, or one of plain values."""
+    from ftlab.studies.components import component_of
+
+    options = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    plain = (option for option in options if dataclasses.is_dataclass(option))
+    return component_of(parameter) or next((p for p in plain if inspect.isclass(p)), None)
+
+
+def _members(kind: type, allow: Sequence[str]) -> dict[str, type]:
+    return {kind.__name__: kind} if dataclasses.is_dataclass(kind) else members(kind, allow)
 
 
 def _readable(default: Any) -> str:
-    if type(default).__module__.startswith("ftlab.") and type(default).__repr__ is object.__repr__:
+    ours = type(default).__module__.startswith("ftlab.")
+    if ours and dataclasses.is_dataclass(default):  # a section of its own shows the usual values
+        other = (f"{field.name}={value!r}" for field in dataclasses.fields(default)
+                 if (value := getattr(default, field.name)) != field.default)
+        return f"{type(default).__name__}({', '.join(other)})"
+    if ours and type(default).__repr__ is object.__repr__:
         return f"{type(default).__name__}()"
     return repr(default)
 
 
 def _documented(cls: type) -> dict[str, str]:
-    """Arguments and what the class's docstring says of them."""
-    _, _, section = (inspect.getdoc(cls) or "").partition("Args:\n")
+    """Arguments, and their texts in the docstrings of the class and its parents."""
+    texts: dict[str, str] = {}
+    for parent in reversed(cls.__mro__):
+        texts |= _section(inspect.cleandoc(vars(parent).get("__doc__") or ""))
+    return texts
+
+
+def _section(docstring: str) -> dict[str, str]:
+    """The texts of a docstring's `Args`, by argument."""
     texts: dict[str, str] = {}
     name = ""
-    for line in section.splitlines():
+    for line in docstring.partition("Args:\n")[2].splitlines():
         if start := re.match(r" {4}(\w+(?:, \w+)*): (.*)", line):
             name = start[1]
             texts |= dict.fromkeys(name.split(", "), start[2])

@@ -112,7 +112,7 @@ class StudyRuns(Jobs):
                 return None
             try:
                 ours = {run: claim for run, claim in claims.items() if not self._done(run, claim)}
-            except FtlabError:  # an outage of the store: nobody knows if they are done already
+            except FtlabError:  # an outage of the store: they may be done already
                 for claim in claims.values():
                     self.queue.release(claim)
                 self.looked = time.monotonic() + 10 * AGAIN

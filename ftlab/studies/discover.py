@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from ftlab.errors import InputError
+from ftlab.errors import FtlabError, InputError
 from ftlab.studies.allowed_packages import admit
 from ftlab.wording import did_you_mean
 
@@ -66,6 +66,8 @@ def _modules(package: str) -> Iterator[ModuleType]:
 def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
+    except FtlabError:  # has its own words: a class that is refused where it is defined
+        raise
     except Exception as error:  # a user's module raises whatever it likes
         raise InputError(
             f"the module {name!r} cannot be imported ({type(error).__name__}: {error})",

@@ -103,8 +103,8 @@ class Display:
         if done:
             self.console.say(f"{done} of {self.total} {self.noun} are finished already")
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-        self.bars = Progress(*columns, TextColumn("{task.fields[said]}"), console=self.console)
-        self.all = self.bars.add_task(name, total=self.total, completed=done, said="")
+        self.bars = Progress(*columns, TextColumn("{task.fields[state]}"), console=self.console)
+        self.all = self.bars.add_task(name, total=self.total, completed=done, state="")
         self.tasks: dict[str, TaskID] = {}
         if self.console.is_terminal:
             self.live = Live(Group(self.bars), console=self.console, refresh_per_second=5)
@@ -116,7 +116,7 @@ class Display:
         if not self.running:
             self.spoke = time.monotonic()
         self.running[title] = RunningJob(technique, share=share)
-        self.tasks[title] = self.bars.add_task(title, total=1.0, said="")
+        self.tasks[title] = self.bars.add_task(title, total=1.0, state="")
         self._draw()
 
     def progress(self, title: str, phase: str, done: int, total: int) -> None:
@@ -181,9 +181,9 @@ class Display:
             failed = f", {self.failed} failed" if self.failed else ""
             summary = f"{self.done} of {self.total} {self.noun}{failed}, {still}"
             going = sum(run.fraction for run in self.running.values())
-            self.bars.update(self.all, said=summary, completed=self.done + going)
+            self.bars.update(self.all, state=summary, completed=self.done + going)
             for title, run in self.running.items():
-                self.bars.update(self.tasks[title], completed=run.fraction, said=run.phase)
+                self.bars.update(self.tasks[title], completed=run.fraction, state=run.phase)
         elif self.running and time.monotonic() - self.spoke > 30:  # a sign of life in long runs
             self.spoke = time.monotonic()
             states = "; ".join(f"{title}: {run.phase} {run.fraction:.0%}"

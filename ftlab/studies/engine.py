@@ -26,8 +26,8 @@ what is not computed anew, or why all is), `forecast` (what a cache is foreseen 
 `member` says whose, and `failed` may say `alone`: to be run again by itself. From the engine at the
 end `exit`: `code`,
 negative for a signal; `lost`, whether the process vanished through no fault of its own that is
-known, so that another attempt makes sense; `reason`, where the engine knows one; `machine_lost`,
-where the machine vanished and took the run with it. `environment` (said: as in `provenance.here`)
+known, so that another attempt makes sense; `reason`, where the engine has one; `machine_lost`,
+where the machine vanished and took the run with it. `environment` (`said`: as in `provenance.here`)
 comes from engines whose runs are on other machines than the coordinator.
 """
 

@@ -53,7 +53,7 @@ class Paper:
         citation, url, where: authors and year, address, table and row.
         metric: of the study's runs that it is compared with.
         unit: of the numbers as printed: percent, fraction, or plain for a metric without unit.
-        tolerance: in the metric's own unit; None where only an interval can tell.
+        tolerance: in the metric's own unit; None where an interval alone decides.
         protocol: split, metric, averaging, preprocessing and initialisation, in words.
         numbers: as printed, in the metric's own unit, in the file's order.
         written: all of it, as the study file has it.
@@ -86,9 +86,9 @@ def check_paper(value: Any, report: str, axes: Mapping[str, Sequence[str]],
     """
     if value is None:
         return None
-    entry = _known(value, _KEYS, place)
+    entry = _checked_keys(value, _KEYS, place)
     texts = {name: _text(entry.get(name), place / name) for name in _TEXTS}
-    protocol = _known(entry.get("protocol"), PROTOCOL, place / "protocol")
+    protocol = _checked_keys(entry.get("protocol"), PROTOCOL, place / "protocol")
     words = {name: _text(protocol.get(name), place / "protocol" / name) for name in PROTOCOL}
     metric = name_of(str(entry.get("metric", report)))
     if not SPLIT.match(metric):
@@ -126,7 +126,8 @@ def _numbers(value: Any, unit: str, axes: Mapping[str, Sequence[str]], groups: S
             if target not in targets:
                 raise InputError(f"{there}: the study has no such data set or group",
                                  did_you_mean(target, list(targets)))
-            one = _known(entry, _NUMBER, there) if isinstance(entry, Mapping) else {"value": entry}
+            one = (_checked_keys(entry, _NUMBER, there) if isinstance(entry, Mapping)
+                   else {"value": entry})
             number = _in_unit(one.get("value"), unit, there)
             name, backbone, is_data = targets[str(target)]
             where = str(one.get("where", ""))
@@ -177,7 +178,7 @@ def _mapping(value: Any, place: Place) -> dict[Any, Any]:
     return dict(value)
 
 
-def _known(value: Any, keys: Sequence[str], place: Place) -> dict[Any, Any]:
+def _checked_keys(value: Any, keys: Sequence[str], place: Place) -> dict[Any, Any]:
     entries = _mapping(value, place)
     for key in entries:
         if key not in keys:

@@ -76,7 +76,7 @@ class Plan:
     Attributes:
         study: the study.
         cells: in the study's order.
-        notes: what its user should know once, for instance how many texts are cut.
+        notes: sentences for its user, each shown once: how many texts are cut, for instance.
     """
 
     study: Study
@@ -84,7 +84,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     def note(self, *texts: str) -> None:
-        """Tell the user each of them once."""
+        """Add each text once to `notes`."""
         self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
 
     @property

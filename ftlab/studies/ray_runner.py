@@ -1,7 +1,7 @@
 """Executes runs on a node of a Ray cluster, one after the other, as the coordinator asks.
 
 A node shares no file system with the coordinator. The specification comes in a call, and what the
-run reports and writes goes back in the answers of others. Knows nothing of Ray itself.
+run reports and writes goes back in the answers of others. Nothing here imports Ray.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def gather(directory: Path, makers: Sequence[Callable[..., RunJob]],
     Args:
         directory: of the shared process; nobody else works there.
         makers: each makes a run, of a folder and its share where there are several.
-        say: shows what the user should know.
+        say: shows a line to the user.
 
     Raises:
         Exception: what a maker raises; the members made before it are interrupted.
@@ -84,7 +84,7 @@ class SharedProcess(Job):
     Args:
         directory: holds the members' folders, by number.
         members: at least two.
-        say: shows what the user should know.
+        say: shows a line to the user.
     """
 
     def __init__(self, directory: Path, members: Sequence[RunJob], say: Callable[[str], None]

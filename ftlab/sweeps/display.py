@@ -39,7 +39,7 @@ class SweepDisplay(Display):
         self._look()
 
     def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str) -> None:
-        if status == "PRUNED":  # no fault, so not said as one
+        if status == "PRUNED":  # not a fault, so not shown as one
             score, reason = f"pruned at {score}", ""
         super().run_ended(title, status, seconds, score, reason)
 
@@ -67,10 +67,10 @@ class SweepDisplay(Display):
             self.clock.waiting[key.technique] += max(0, s.budget - s.ended)
             if key.title not in self.cells:
                 name = key.technique if len(pairs) == 1 else key.title
-                self.cells[key.title] = self.bars.add_task(f"  {name}", total=s.budget, said="")
-            self.bars.update(self.cells[key.title], completed=s.ended, said=self._said(s))
+                self.cells[key.title] = self.bars.add_task(f"  {name}", total=s.budget, state="")
+            self.bars.update(self.cells[key.title], completed=s.ended, state=self._counts(s))
 
-    def _said(self, standing: CellProgress) -> str:
+    def _counts(self, standing: CellProgress) -> str:
         """`3 of 16, 1 running, 1 pruned, best 0.9432`."""
         parts = [f"{standing.ended} of {standing.budget}"]
         parts += standing.in_words(TrialState.RUNNING, TrialState.PRUNED, TrialState.FAIL)

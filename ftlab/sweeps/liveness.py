@@ -18,7 +18,7 @@ class Owner:
 
     Attributes:
         name: of this coordinator alone.
-        machine: names a machine and its processes' numbers; empty where they cannot be told.
+        machine: names a machine and its processes' numbers; empty where they cannot be read.
         process: its number and the time it was started.
         host: what people call the machine.
     """

@@ -30,10 +30,10 @@ def independent(sampler: BaseSampler, begun: Sequence[FrozenTrial]) -> float:
     """
     fallback = getattr(sampler, "_independent_sampler", None)  # draws where the sampler does not
     most = math.inf if fallback is None else independent(fallback, begun)
-    return min(most, _own(sampler, begun))
+    return min(most, _own_draws(sampler, begun))
 
 
-def _own(sampler: BaseSampler, begun: Sequence[FrozenTrial]) -> float:
+def _own_draws(sampler: BaseSampler, begun: Sequence[FrozenTrial]) -> float:
     match sampler:
         case RandomSampler():
             return math.inf

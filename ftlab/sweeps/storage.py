@@ -90,8 +90,9 @@ class Storage:
             self.backend = JournalStorage(journal)
         # what Optuna raises of a file that holds other JSON
         except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-            raise InputError(f"storage {path}: {_said(error)}", "name a file that can be written, "
-                             "and that holds nothing but Optuna's journal") from error
+            raise InputError(f"storage {path}: {_reason(error)}",
+                             "name a file that can be written, and that holds nothing but "
+                             "Optuna's journal") from error
         lock = FileLock(path.with_name(path.name + ".sweep-lock"), self.patience)
 
         def hurry(seconds: float) -> None:
@@ -112,7 +113,7 @@ class Storage:
         except (ArgumentError, NoSuchModuleError, ImportError, UnicodeError, *OUTAGE) as error:
             mend = ('pip install "ftlab[postgres]"' if isinstance(error, ImportError)
                     else "start the server, or mend the address")
-            raise InputError(f"storage {redact(url)}: {_said(error)}", mend) from error
+            raise InputError(f"storage {redact(url)}: {_reason(error)}", mend) from error
         self.backend, self._lock, self.close = server.backend, server.held, server.close
 
         def hurry(seconds: float) -> None:
@@ -160,8 +161,9 @@ class Storage:
                 if is_full(error):
                     mend = "free space there; the same command continues"
                 if mend is not None:
-                    raise FtlabError(f"storage {redact(self.where)}: {_said(error)}", mend) from error
-                reason = f"the storage {redact(self.where)} does not answer: {_said(error)}"
+                    raise FtlabError(f"storage {redact(self.where)}: {_reason(error)}", mend
+                                     ) from error
+                reason = f"the storage {redact(self.where)} does not answer: {_reason(error)}"
                 if time.monotonic() - begin > self.patience:
                     raise FtlabError(
                         reason, "mend it and give the same command again: nothing finished is repeated",
@@ -175,7 +177,7 @@ class Storage:
         return done
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """The reason in a line; Optuna hides a database's own words in the cause."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__

@@ -44,7 +44,7 @@ class Sweep:
         sampler, pruner: as written, checked.
         max_seconds: after which no trial starts; None for no limit.
         storage: a journal file or `postgresql://...`.
-        notes: what its user should know.
+        notes: sentences for its user.
         stands_on: fingerprints of data and weights, once they are read; see `on`.
     """
 
@@ -118,7 +118,7 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
     name = check_name(data.get("name", Path(path).stem), place / "name")
-    spaces_said = data.pop("spaces", None)  # whose choices may be texts written as numbers
+    spaces_text = data.pop("spaces", None)  # whose choices may be texts written as numbers
     data = typed(data, place)
     if not isinstance(data.get("study"), str):
         raise InputError(f"{place / 'study'}: expected the path of a study file",
@@ -131,7 +131,7 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
     trials = _positive(data.get("trials", 16), place / "trials", whole=True)
     seeds = check_seeds(data.get("seeds", list(study.seeds[:1])), place / "seeds")
     objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")
-    spaces, notes = _spaces(spaces_said, study, place / "spaces", tuple(allow))
+    spaces, notes = _spaces(spaces_text, study, place / "spaces", tuple(allow))
     seconds = data.get("max_seconds")
     where = data.get("storage", "optuna.journal") if storage is None else storage
     if not isinstance(where, str) or not where:

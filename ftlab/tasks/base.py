@@ -16,6 +16,7 @@ from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
+from ftlab.renamed import RefusesEarlierNames
 from ftlab.tasks.class_names import flattened
 from ftlab.tasks.metric import LOSS, Metric, Records, find, fresh
 from ftlab.tasks.same_prediction import alike
@@ -29,7 +30,7 @@ Predictions = Any
 """Input of metrics and records: the outputs, or texts where the model generates."""
 
 
-class Task(ABC):
+class Task(RefusesEarlierNames, ABC):
     """Task: learns the classes or the scale of the training labels, then encodes labels.
 
     A task is made without data; `fit` gives it the training labels, after which `outputs`,

@@ -60,7 +60,7 @@ class Classification(Task):
         # a copy, because `fit` writes into it and two data sets may be given the same object
         self._loss = CrossEntropy() if loss is None else copy.deepcopy(loss)
         self.calibration_bins = calibration_bins
-        self._known = Classes()
+        self._classes = Classes()
 
     @property
     def default_metric(self) -> str:
@@ -80,15 +80,15 @@ class Classification(Task):
                 f"classification needs at least two classes in train, found {names}",
                 "name another label column, or train on more examples",
             )
-        self._known = classes
+        self._classes = classes
         self._loss.fit(classes.counts)
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the logits."""
-        if not self._known.names:
+        if not self._classes.names:
             raise RuntimeError("Classification needs `fit` with the training labels first")
-        return self._known.names
+        return self._classes.names
 
     @property
     def names(self) -> Sequence[str]:
@@ -100,14 +100,14 @@ class Classification(Task):
 
     def encode(self, label: Any, where: str) -> int:
         name = class_name(label, where)
-        place = self._known.place(name)
+        place = self._classes.place(name)
         if place is None:
             raise unseen(f"{where}: label", name, self.classes)
         return place
 
     def stratum(self, label: Any) -> Hashable | None:
         name = class_name(label, "a label to stratify by")
-        place = self._known.place(name)
+        place = self._classes.place(name)
         return name if place is None else self.classes[place]
 
     def named(self, label: Any, where: str) -> list[str]:
@@ -130,7 +130,7 @@ class Classification(Task):
 
     @property
     def metric_classes(self) -> Sequence[str]:
-        return self._known.names
+        return self._classes.names
 
     def collection(self) -> MetricCollection:
         return ClassificationCollection(fresh(self.metrics()))
@@ -159,7 +159,7 @@ class Classification(Task):
         return {"confusion_matrix": confusion_figure(matrix, self.classes)}
 
     def summary(self) -> dict[str, Any]:
-        counts = dict(zip(self.classes, self._known.counts, strict=True))
+        counts = dict(zip(self.classes, self._classes.counts, strict=True))
         return {"classes": self.classes, "train_counts": counts}
 
     def export_code(self) -> PlainOutputs:

@@ -50,7 +50,7 @@ class Detection(Task):
     auto_classes: ClassVar[tuple[str, ...]] = ("AutoModelForObjectDetection",)
 
     def __init__(self) -> None:
-        self._known = Classes()
+        self._classes = Classes()
 
     @property
     def default_metric(self) -> str:
@@ -65,14 +65,14 @@ class Detection(Task):
         classes = Classes(box.label for boxes in labels for box in boxes if not box.ignored)
         if not classes.names:
             raise InputError("no training image has an object", "name annotated images as train")
-        self._known = classes
+        self._classes = classes
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the labels."""
-        if not self._known.names:
+        if not self._classes.names:
             raise RuntimeError("Detection needs `fit` with the training labels first")
-        return self._known.names
+        return self._classes.names
 
     @property
     def names(self) -> Sequence[str]:
@@ -84,7 +84,7 @@ class Detection(Task):
 
     def encode(self, label: Sequence[Box], where: str) -> dict[str, Tensor]:
         """`boxes` (N, 4), `labels` (N,) and `ignored` (N,) of an image."""
-        places = [self._known.place(box.label) for box in label]
+        places = [self._classes.place(box.label) for box in label]
         for number, (box, place) in enumerate(zip(label, places, strict=True), 1):
             if place is None and not box.ignored:
                 raise unseen(f"{where}, object {number}: class", box.label, self.classes)
@@ -112,7 +112,7 @@ class Detection(Task):
 
     @property
     def metric_classes(self) -> Sequence[str]:
-        return self._known.names
+        return self._classes.names
 
     def unmeasurable(self, metric: str, targets: Sequence[Mapping[str, Tensor]]) -> str:
         present = {self.classes[label] for target in targets
@@ -154,7 +154,7 @@ class Detection(Task):
         return {"precision_recall": figure}
 
     def summary(self) -> dict[str, Any]:
-        counts = dict(zip(self.classes, self._known.counts, strict=True))
+        counts = dict(zip(self.classes, self._classes.counts, strict=True))
         return {"classes": self.classes, "train_counts": counts}
 
     @staticmethod

@@ -28,7 +28,7 @@ _WORD = regex.compile(rf"[{_SPACELESS}]\p{{M}}*|(?:[\p{{L}}\p{{N}}--[{_SPACELESS
 def words(text: str) -> list[str]:
     """Words of a text in any script: lower-case runs of letters, marks and digits.
 
-    Of ASCII texts they are those of the package rouge_score, which knows a-z and 0-9 alone. In
+    Of ASCII texts they are those of the package rouge_score, which reads a-z and 0-9 alone. In
     scripts without spaces between words every character is one, as is usual for Chinese.
     """
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())

@@ -35,7 +35,7 @@ class Metric:
         higher_is_better: its direction.
         unit: kind of its numbers; percent in tables, and the range that intervals keep to.
         per_example: what each example adds to it, (N,), from a split's prediction records; None
-            where they do not tell, or where the metric is not a function of sums over examples.
+            where they do not hold it, or where the metric is not a function of sums over examples.
             See `jackknife.pseudovalues`.
         right_or_wrong: an example adds 1 where its prediction is right, else 0.
     """

@@ -77,7 +77,7 @@ class MultiLabel(Task):
             raise ValueError(f"labels must be at least two names, all different, got {labels}")
         self.given = labels
         self._form: Form = "names"
-        self._known = Classes()
+        self._classes = Classes()
 
     @property
     def default_metric(self) -> str:
@@ -97,7 +97,7 @@ class MultiLabel(Task):
             if len(order) != width:
                 raise InputError(f"train's labels are lists of {width} numbers 0 and 1, and the "
                                  f"task's labels name {len(order)}", "name each position once")
-            self._known = Classes((name for label in lists if label.flags is not None
+            self._classes = Classes((name for label in lists if label.flags is not None
                                    for name, flag in zip(order, label.flags, strict=False)
                                    if flag), order)
             return
@@ -106,10 +106,10 @@ class MultiLabel(Task):
             check_separator(lists, self.separator)
         if self._form == "keys" and order is None:
             order = Classes(name for label in lists if label.keyed for name in label.names).names
-        self._known = Classes((name for label in lists for name in self._chosen(label)), order)
-        if len(self._known.names) < 2:
+        self._classes = Classes((name for label in lists for name in self._chosen(label)), order)
+        if len(self._classes.names) < 2:
             raise InputError(f"MultiLabel needs at least two labels in train, found "
-                             f"{', '.join(self._known.names) or 'none'}",
+                             f"{', '.join(self._classes.names) or 'none'}",
                              f"check the column and the separator, which is {self.separator!r}")
 
     def _read(self, label: Any, where: str) -> LabelList:
@@ -125,9 +125,9 @@ class MultiLabel(Task):
     @property
     def labels(self) -> list[str]:
         """Names of the labels, in the order of the logits."""
-        if not self._known.names:
+        if not self._classes.names:
             raise RuntimeError("MultiLabel needs `fit` with the training labels first")
-        return self._known.names
+        return self._classes.names
 
     @property
     def names(self) -> Sequence[str]:
@@ -146,7 +146,7 @@ class MultiLabel(Task):
             return [float(flag) for flag in read.flags]
         target = [0.0] * self.outputs
         for name in self._chosen(read):
-            place = self._known.place(name)
+            place = self._classes.place(name)
             if place is None:
                 raise unseen(f"{where}: label", name, self.labels)
             target[place] = 1.0
@@ -202,7 +202,7 @@ class MultiLabel(Task):
 
     @property
     def metric_classes(self) -> Sequence[str]:
-        return self._known.names
+        return self._classes.names
 
     def collection(self) -> MetricCollection:
         return MultiLabelCollection(fresh(self.metrics()))
@@ -226,7 +226,7 @@ class MultiLabel(Task):
                 for row in chosen.tolist()]
 
     def summary(self) -> dict[str, Any]:
-        counts = dict(zip(self.labels, self._known.counts, strict=True))
+        counts = dict(zip(self.labels, self._classes.counts, strict=True))
         return {"labels": self.labels, "train_counts": counts}
 
     @staticmethod

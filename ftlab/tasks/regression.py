@@ -72,9 +72,9 @@ class Regression(Task):
         """Learn the targets' mean and standard deviation.
 
         Raises:
-            InputError: all targets are equal, or closer together than float32 can tell.
+            InputError: all targets are equal, or closer together than float32 separates.
         """
-        # `encode` refuses what is no number, and knows its place
+        # `encode` refuses what is not a number, with its place
         numbers = [value for label in labels if math.isfinite(value := _number(label))]
         if (len(set(numbers)) == 1 and len(numbers) == len(labels)) or not labels:
             values = f"all of them {numbers[0]:g}" if numbers else "none"

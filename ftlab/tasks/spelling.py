@@ -69,7 +69,7 @@ def one_spelling(names: Sequence[Any]) -> list[Any]:
 
 
 def note_spellings(names: Iterable[str]) -> list[str]:
-    """Tell the user, in one note, of classes that occur under several spellings."""
+    """One note on classes that occur under several spellings; nothing where there are none."""
     spellings: dict[str, set[str]] = defaultdict(set)
     for name in set(names):
         spellings[key(name)].add(name)

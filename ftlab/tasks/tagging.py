@@ -63,7 +63,7 @@ class Tagging(Task):
         """Learn the types of entities from the tags of each training sentence.
 
         Raises:
-            InputError: a tag that the scheme does not know, or nothing but `O`.
+            InputError: a tag that the scheme lacks, or nothing but `O`.
         """
         self._counts = Counter(tag for tags in labels for tag in tags)
         for tag in self._counts:

@@ -20,6 +20,7 @@ from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.train_batches import BatchShare
 from ftlab.errors import Incompatible
+from ftlab.renamed import RefusesEarlierNames
 from ftlab.tasks.base import Task
 from ftlab.techniques.freezing import (
     decayed,
@@ -36,7 +37,7 @@ __all__ = ["Choice", "LogUniform", "Optimization", "SearchSpace", "Technique", "
            "freeze_all_but_head", "is_norm", "require_new_head", "trains_directly"]
 
 
-class Technique(LightningModule, ABC):
+class Technique(RefusesEarlierNames, LightningModule, ABC):
     """How a backbone is adapted to a task.
 
     A subclass says in `adapt` what trains; everything else has a default. These methods are the

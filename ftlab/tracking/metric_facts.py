@@ -50,7 +50,7 @@ Record = Mapping[str, MetricFacts]
 
 
 TAG = "ftlab.metrics"
-"""Tag of a cell, and of the search of one, that holds its record."""
+"""Tag of a cell, and of the search of one, that holds its record; a long one goes on in `.1`, `.2`."""
 
 
 def lookup(metric: str, record: Record) -> MetricFacts | None:
@@ -78,10 +78,13 @@ def to_tag(record: Record) -> str:
 
 @lru_cache  # the cells of a study have few records
 def from_tag(text: str) -> Record:
-    """Record from the text of a tag; empty where it is not one of `to_tag`'s."""
+    """Record from the text of tags; empty where it is not one of `to_tag`'s.
+
+    Behind it may be the end of an earlier, longer one.
+    """
     try:
         facts = {name: MetricFacts(higher, unit) for name, (higher, unit)
-                 in json.loads(text or "{}").items()}
+                 in json.JSONDecoder().raw_decode(text or "{}")[0].items()}
     except (ValueError, TypeError, AttributeError):  # somebody edited it, or another program
         return {}
     valid = all(isinstance(entry.higher_is_better, bool) and entry.unit in get_args(Unit)

@@ -17,7 +17,7 @@ from ftlab.statistics.seed_summary import summarise
 from ftlab.tracking import ui_layout
 from ftlab.tracking.election import elect, elected
 from ftlab.tracking.experiments import Experiments
-from ftlab.tracking.metric_facts import TAG, named
+from ftlab.tracking.metric_facts import named
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.metrics import as_metrics
 from ftlab.tracking.mlflow_values import NOTHING, numbers, tag_values
@@ -27,6 +27,7 @@ from ftlab.tracking.tags import (
     ORIGIN,
     cell_record,
     cell_tags,
+    facts_tags,
     more_seeds,
     run_record,
     seed_of,
@@ -48,7 +49,7 @@ class MlflowRuns(Experiments):
     ) -> str:
         """Get or make the parent run; RUNNING again where an expected seed is not finished."""
         experiment = self.experiment(key.study)
-        stated = {TAG: facts} if facts else {}
+        stated = facts_tags(facts)
 
         def make(candidate: Mapping[str, str]) -> str:
             tags = {**cell_tags(key, seeds, order, place), **stated, **candidate}
@@ -194,7 +195,10 @@ class MlflowRuns(Experiments):
         where, inputs = json.dumps({"uri": redact(source)}), []
         for context, profile in profiles.items():
             text = json.dumps({**profile, "fingerprint": digest}, sort_keys=True, default=str)
-            data = Dataset(name[:500], digest[:_DIGEST], "local", where, profile=redact(text))
+            # MLflow takes two inputs of one name and digest for one, and keeps the first alone
+            end = "" if context == "train" else f"-{context}"
+            data = Dataset(name[:500], digest[: _DIGEST - len(end)] + end, "local", where,
+                           profile=redact(text))
             inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", context)]))
         self._client.log_inputs(run_id, inputs)
 

@@ -37,7 +37,7 @@ SHARE = 0.1  # of the time that tries may take, where a store accepts a connecti
 LARGEST = 256 * 2**20  # bytes on disk; beyond, of a batch the last value of each metric is kept
 
 OUTAGE = (MlflowException, OSError)  # requests' errors are OSErrors
-"""What a store raises; `is_final` tells a refusal from an outage."""
+"""What a store raises; `is_final` separates refusals from outages."""
 
 
 def is_final(error: Exception) -> bool:
@@ -159,7 +159,7 @@ class Outbox:
             if self._spool is None:
                 self._spool = Spool.new(self._folder, self._store) if self._folder else None
             while self._spool is not None and self._waiting:
-                write = self._waiting[0]  # another process knows MLflow's ids alone
+                write = self._waiting[0]  # another process can use MLflow's ids alone
                 self._spool.append(self._thinned(replace(write, run=self.id(write.run))))
                 self._waiting.popleft()
         except OSError as error:

@@ -246,7 +246,7 @@ def _check_database(uri: str) -> None:
             socket.create_connection((address.host, port), 5).close()
         engine = sqlalchemy.create_engine(uri, poolclass=NullPool)
         engine.connect().close()
-    # a name that DNS cannot have is no Unicode, and a setting that a driver does not know a TypeError
+    # a name that DNS cannot have is no Unicode, and a setting that a driver lacks a TypeError
     except (OSError, SQLAlchemyError, ImportError, ValueError, TypeError) as error:
         raise InputError(*_advice(uri, error)) from error
 

@@ -15,13 +15,13 @@ from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.tracking import gc_pause, store, ui_layout
 from ftlab.tracking.election import elected
-from ftlab.tracking.metric_facts import TAG, Record, from_tag
+from ftlab.tracking.metric_facts import Record
 from ftlab.tracking.metrics import MetricBuffer, plain
 from ftlab.tracking.mlflow_runs import MlflowRuns
 from ftlab.tracking.outbox import Outbox, T
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, TrialRecord
 from ftlab.tracking.sweep_runs import trials
-from ftlab.tracking.tags import key_of
+from ftlab.tracking.tags import facts_of, key_of
 from ftlab.tracking.writes import Write, Writer
 
 
@@ -160,7 +160,7 @@ class StoreReader:
 
     def sweep_facts(self, study: str, sweep: str) -> list[Record]:
         """Records of the metrics of a sweep's cells; empty ones where an earlier version began it."""
-        return [from_tag(run.data.tags.get(TAG, "")) for run in self._searches(study)
+        return [facts_of(run) for run in self._searches(study)
                 if run.data.tags.get("ftlab.sweep") == sweep and elected(run)]
 
     def _searches(self, study: str) -> list[Run]:

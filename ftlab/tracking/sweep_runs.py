@@ -12,7 +12,7 @@ from ftlab.tracking.metric_facts import TAG
 from ftlab.tracking.mlflow_runs import CLOCKS, MlflowRuns
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey, TrialRecord
-from ftlab.tracking.tags import ORIGIN, cell_names
+from ftlab.tracking.tags import ORIGIN, cell_names, facts_tags
 
 _BATCH = 100  # params in one log_batch, MLflow's limit
 
@@ -24,7 +24,7 @@ def open_sweep(runs: MlflowRuns, client: MlflowClient, key: CellKey, sweep: str,
     wanted = f"tags.`ftlab.kind` = 'sweep' and tags.`ftlab.cell` = '{key.digest}'"
     tags = cell_names(key) | {
         "ftlab.kind": "sweep", "ftlab.cell": key.digest, "ftlab.sweep": sweep}
-    tags |= {TAG: facts} if facts else {}
+    tags |= facts_tags(facts)
 
     def search() -> list[Run]:
         return [run for run in runs.search(experiment, wanted)
@@ -58,7 +58,7 @@ def open_trial(runs: MlflowRuns, client: MlflowClient, parent: str, number: int,
                 client.log_batch(left.info.run_id, tags=[RunTag("ftlab.state", "LOST")])
                 runs.end(left.info.run_id, "KILLED", "left unfinished by an earlier attempt")
         inherited = {name: value for name, value in above.data.tags.items()
-                     if name.startswith("ftlab.") and name not in ("ftlab.kind", TAG)}
+                     if name.startswith("ftlab.") and name != "ftlab.kind" and not name.startswith(TAG)}
         tags = inherited | ORIGIN | {
             "ftlab.kind": "trial", "ftlab.trial": str(number), "ftlab.attempt": str(attempt),
             "ftlab.id": token, "mlflow.parentRunId": parent}

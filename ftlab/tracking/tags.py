@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mlflow.entities import Run
 
-from ftlab.tracking.metric_facts import TAG, from_tag
+from ftlab.tracking.metric_facts import TAG, Record, from_tag
 from ftlab.tracking.mlflow_values import LONGEST_TAG, shorten
 from ftlab.tracking.palette import COLOURS
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, latest_per_seed
@@ -49,11 +49,25 @@ def key_of(run: Run) -> CellKey:
     return CellKey(*(run.data.tags[f"ftlab.{name}"] for name in _NAMES))
 
 
+def facts_tags(facts: str) -> dict[str, str]:
+    """The text of a record of metrics as tags, none longer than every store takes."""
+    parts = [facts[start : start + LONGEST_TAG] for start in range(0, len(facts), LONGEST_TAG)]
+    return {f"{TAG}.{n}" if n else TAG: part for n, part in enumerate(parts)}
+
+
+def facts_of(run: Run) -> Record:
+    """The record of metrics that a parent run's tags hold."""
+    tags, text = run.data.tags, ""
+    for n in range(len(tags)):
+        text += tags.get(f"{TAG}.{n}" if n else TAG, "")
+    return from_tag(text)
+
+
 def cell_record(cell: Run, runs: Sequence[RunRecord]) -> CellRecord:
     """A parent run with its children, of each seed the run that counts."""
     counted = latest_per_seed(list(runs))
-    return CellRecord(str(cell.info.run_id), key_of(cell), seeds_of(cell), counted, dict(cell.data.metrics),
-                      from_tag(cell.data.tags.get(TAG, "")))
+    return CellRecord(str(cell.info.run_id), key_of(cell), seeds_of(cell), counted,
+                      dict(cell.data.metrics), facts_of(cell))
 
 
 def run_record(run: Run, shared: dict[str, str] | None = None) -> RunRecord:

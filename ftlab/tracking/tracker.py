@@ -138,7 +138,8 @@ class Tracker(StoreReader):
         Args:
             run_id: the run.
             name: the data set's name in the study.
-            digest: our own over every row; MLflow shows 36 characters, the profile holds all.
+            digest: our own over every row; MLflow shows 36 characters, which end in the split's name
+                but for train; the profile holds all.
             source: where it came from.
             profiles: sizes and the like of `train`, `validation` and `test`.
         """

@@ -14,7 +14,7 @@ KEY = "ftlab"
 TAG = f"mlflow.sharedViewState.{KEY}"
 """The tag MLflow's UI itself writes when a person shares a view; plain JSON where it is short."""
 
-# Tells the UI that these are trainings; otherwise it opens as a tool for language agents.
+# Marks these as trainings; otherwise the UI opens as a tool for language agents.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 NOTE = "mlflow.note.content"

@@ -131,7 +131,7 @@ def test_batches__are_those_of_a_plain_module(
     assert_equal(batches(ours), batches(plain))
     for kept in ours.kept_images():
         assert kept._made.all() != resident, "what resides on a device takes no room here"
-        assert kept.residence is None or kept.residence.known.all()
+        assert kept.residence is None or kept.residence.copied.all()
 
 
 @pytest.mark.parametrize("pair", ["both", "mixup", "boxes"], indirect=True)

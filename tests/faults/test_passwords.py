@@ -300,8 +300,8 @@ def test_path__with_an_at_is_said_as_it_is(address: str) -> None:
 
 
 def test_address__understood_at_last_is_said_whole() -> None:
-    redaction.know_address("odd://a@b", "odd://b")
-    redaction.know_address("odd://a@b", "odd://a@b")
+    redaction.add_address("odd://a@b", "odd://b")
+    redaction.add_address("odd://a@b", "odd://a@b")
     assert redaction._addresses == {}
 
 
@@ -329,7 +329,7 @@ SECRETS = {
 @pytest.mark.parametrize("name", SECRETS)
 def test_environment__secrets_of_it_are_known(name: str, monkeypatch) -> None:
     monkeypatch.setenv(name, SECRETS[name])
-    redaction.know_environment()
+    redaction.add_environment()
     value = SECRETS[name]
     password = value.partition("://")[2].rpartition("@")[0].partition(":")[2] or value
     for text in (value, f"the server said {password}, no", repr(value), json.dumps([password])):
@@ -341,7 +341,7 @@ def test_environment__secrets_of_it_are_known(name: str, monkeypatch) -> None:
     f"host=h user=me password={CANARY}", f"postgresql://h/db?user=me&password={CANARY}"])
 def test_environment__settings_in_a_value_are_known(value: str, monkeypatch) -> None:
     monkeypatch.setenv("CONNECTION", value)
-    redaction.know_environment()
+    redaction.add_environment()
     secret = f"{CANARY}/a==" if "AccountKey" in value else CANARY
     assert redact(f"the server said {secret}, no") == "the server said [redacted], no"
 
@@ -351,7 +351,7 @@ def test_environment__paths_of_files_are_no_secrets(monkeypatch, tmp_path: Path)
     path = str(tmp_path / "credentials.json")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", path)
     monkeypatch.setenv("APP_PASSWORD", f"{path}-kAnArY7x")
-    redaction.know_environment()
+    redaction.add_environment()
     assert redact(f"no rights in {path}") == f"no rights in {path}"
     assert redact(f"{path}-kAnArY7x") == "[redacted]"
 

@@ -169,7 +169,7 @@ def test_tried__what_still_goes_on_does_not_count():
 
 def test_tried__reads_what_the_trial_gave_not_its_last_epoch():
     (row,) = tried([FULL], trials(FULL, [0.9]), (ACCURACY,), True)
-    assert (row.own, row.curve[0].expected) == (0.9, 0.9)
+    assert (row.first_score, row.curve[0].expected) == (0.9, 0.9)
 
 
 def test_tried__of_other_cells_nothing():

@@ -9,8 +9,9 @@ from torchmetrics.classification import MulticlassHammingDistance
 from ftlab.reports.columns import grid, parse
 from ftlab.reports.default_columns import default_table
 from ftlab.reports.drift.compare import drift
-from ftlab.reports.drift.read_results import CellResult, ComparedStudy
+from ftlab.reports.drift.read_results import CellResult, ComparedStudy, measurements
 from ftlab.reports.figures.labels import metric_title, scale
+from ftlab.reports.study_files import write
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.paired import over_both
 from ftlab.tasks.classification import Classification
@@ -53,21 +54,32 @@ def source(store) -> StudyResults:
 
 def test_it_is_in_tables_figures_and_paired_tests(source):
     assert source.upwards(NAME) is False
-    evidence = replace(source, higher_is_better=False).compared()
-    (comparison,) = evidence.comparisons
-    assert comparison.best == "a" and [row.stands for row in evidence.rows] == [True, False]
-    wrong = {name: np.stack([evidence.tasks["bbc"].contributions("slips", evidence.predictions(run))
-                             for run in evidence.runs(row.key)])
-             for name, row in zip("ab", evidence.rows, strict=True)}
+    results = replace(source, higher_is_better=False).compared()
+    (comparison,) = results.comparisons
+    assert comparison.best == "a" and [row.stands for row in results.rows] == [True, False]
+    wrong = {name: np.stack([results.tasks["bbc"].contributions("slips", results.predictions(run))
+                             for run in results.runs(row.key)])
+             for name, row in zip("ab", results.rows, strict=True)}
     assert comparison.pairs["a", "b"].decides == over_both(
         wrong["a"] - wrong["b"]).within((0.0, 1.0))
-    sheet = default_table(evidence)
-    mean = f"{100 * evidence.rows[0].summary.mean:.2f}"
+    sheet = default_table(results)
+    mean = f"{100 * results.rows[0].summary.mean:.2f}"
     assert f"{NAME}, %" in str(sheet) and mean in str(sheet)
-    assert metric_title(evidence.metric, False) == f"{NAME}, % (less is better)"
-    assert scale(evidence.named("val/slips")) == 100
-    assert evidence.rows[0].summary.ci_low >= 0 and limits(evidence.named("val/slips")) == (0, 1)
+    assert metric_title(results.metric, False) == f"{NAME}, % (less is better)"
+    assert scale(results.named("val/slips")) == 100
+    assert results.rows[0].summary.ci_low >= 0 and limits(results.named("val/slips")) == (0, 1)
     assert f"{NAME}, %" in str(grid([source], parse(NAME)).table())
+
+
+def test_a_folder_states_what_the_store_does(source, tmp_path):
+    write(replace(source.directed(), tracker=None), tmp_path, {"study": "study"})
+    folder = tmp_path / "study"
+    side = measurements(folder)
+    assert side.facts == Slips().facts()
+    movement = drift(side, side).movements[0]
+    assert movement.metric == NAME and is_percent(movement.metric)
+    (folder / "provenance.json").write_text('{"study": "study"}')  # as earlier versions wrote it
+    assert measurements(folder).facts == {}
 
 
 def test_drift_takes_the_facts_of_stores(source):

@@ -35,8 +35,8 @@ return found;
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    evidence = Invented(NAMES, 2, 2, CLASSES, examples=120, trials=5).evidence()
-    html = plots(evidence)
+    results = Invented(NAMES, 2, 2, CLASSES, examples=120, trials=5).results()
+    html = plots(results)
     assert html.count("<figure>") == 9
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_text(document("figures", [html]), encoding="utf-8")

@@ -40,18 +40,18 @@ class Small(Drawing):
     name: ClassVar[str] = "small"
     title: ClassVar[str] = "Means"
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
-        rows = [row for row in evidence.rows if row.summary.n]
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
+        rows = [row for row in results.rows if row.summary.n]
         return pd.DataFrame({"technique": [row.key.technique for row in rows],
                              "mean": [row.summary.mean for row in rows]}) if rows else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         figure, (axes,) = canvas([1], 1, 4.0, 3.0)
         axes.bar(data["technique"], data["mean"])
         axes.set_title(f"a {EVIL}")
         return figure
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         return f"n = {len(data)} techniques {EVIL}"
 
 
@@ -88,7 +88,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.keys: dict[str, tuple[CellKey, tuple[int, ...]]] = {}
-        self.found: dict[str, dict[str, Any]] = {}
+        self.runs_by_id: dict[str, dict[str, Any]] = {}
         self.points: dict[tuple[str, str], list[tuple[int, float]]] = {}
 
     def open_study(self, study: str, tags: Mapping[str, str]) -> None:
@@ -100,19 +100,19 @@ class Memory:
 
     def open_run(self, cell_id: str, seed: int, params: object) -> str:
         run_id = f"{cell_id} {seed}"
-        self.found[run_id] = {"cell_id": cell_id, "seed": seed, "tags": {}, "metrics": {}}
+        self.runs_by_id[run_id] = {"cell_id": cell_id, "seed": seed, "tags": {}, "metrics": {}}
         return run_id
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        self.found[run_id]["tags"] |= tags
+        self.runs_by_id[run_id]["tags"] |= tags
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, at: int) -> None:
-        self.found[run_id]["metrics"] |= metrics
+        self.runs_by_id[run_id]["metrics"] |= metrics
         for name, value in metrics.items():
             self.points.setdefault((run_id, name), []).append((step, value))
 
     def end_run(self, run_id: str, status: str, reason: str = "") -> None:
-        self.found[run_id] |= {"status": status, "reason": reason}
+        self.runs_by_id[run_id] |= {"status": status, "reason": reason}
 
     def end_cell(self, cell_id: str) -> None:
         pass
@@ -123,7 +123,7 @@ class Memory:
     def cells(self, study: str) -> list[CellRecord]:
         return [CellRecord(cell_id, key, seeds, tuple(
             RunRecord(run_id, params={}, started=0, ended=1, **run)
-            for run_id, run in self.found.items() if run["cell_id"] == cell_id))
+            for run_id, run in self.runs_by_id.items() if run["cell_id"] == cell_id))
             for cell_id, (key, seeds) in self.keys.items()]
 
     def file(self, run: RunRecord, name: str) -> None:
@@ -328,7 +328,7 @@ def test_answer__names_the_cheapest_of_those_that_stand(tmp_path: Path, memory: 
     study = make_study(tmp_path)
     fill(study, memory, tmp_path / "work", {"probe": [34, 36, 35], "lora": [36, 34, 38]},
          stored=False)
-    for run in memory.found.values():
+    for run in memory.runs_by_id.values():
         if run["cell_id"].startswith("probe"):
             run["metrics"] |= {"cost/trainable_parameters": 10.0, "cost/total_parameters": 1e4}
     html, _ = read(report(study, results=tmp_path))
@@ -346,7 +346,7 @@ def test_answer__equal_means_are_said_and_no_choice_of_validation_is_invented(
     assert "not significantly better than lora (the same mean)" in answer_of(html)
     clear = make_study(tmp_path, name="clear")
     memory.keys.clear()
-    memory.found.clear()
+    memory.runs_by_id.clear()
     fill(clear, memory, tmp_path / "work", {"probe": [20, 19, 20], "lora": [38, 39, 38]},
          stored=False)  # all with the same score on validation
     assert "Selection unstable" not in read(report(clear, results=tmp_path))[1].texts["strong"]

@@ -60,6 +60,17 @@ def test_a_second_list_imports_no_network() -> None:
     assert again.stdout.splitlines() == [*"\n".join(lines).splitlines(), ""]
 
 
+def test_a_list_shows_what_parents_say_of_arguments(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "patient.py").write_text(
+        "from ftlab.techniques.linear_probe import LinearProbe\n\n\n"
+        "class PatientProbe(LinearProbe):\n    'Train the head alone, slowly.'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = catalogue("techniques", ["patient"])
+    place = lines.index("  PatientProbe: Train the head alone, slowly.")
+    assert lines[place + 1].startswith("      lr = 0.005: peak learning rate; a linear layer")
+
+
 @pytest.mark.parametrize("harm", [
     lambda text: text.replace("ftlab.techniques.linear_probe.LinearProbe", "os.system"),
     lambda text: text[: len(text) // 2],

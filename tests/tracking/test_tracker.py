@@ -51,6 +51,21 @@ def test_open_cell__facts_about_metrics_are_kept_and_come_to_older_cells(tracker
     assert only(tracker, study).facts == FACTS
 
 
+def test_open_cell__facts_about_many_metrics_fit_into_the_tags_of_every_store(
+        tracker, uri, study, key):
+    many = {f"recall_at_a_precision_of_{n}": MetricFacts(True, "share") for n in range(300)}
+    cell = tracker.open_cell(key("lora"), {}, [0], 0, facts=to_tag(many))
+    assert only(tracker, study).facts == many
+    tags = MlflowClient(uri).get_run(cell).data.tags
+    assert max(map(len, tags.values())) <= 5000 < len(to_tag(many))
+    search = tracker.open_sweep(key("lora"), "lr", to_tag(many))
+    assert tracker.sweep_facts(study, "lr") == [many]
+    trial = MlflowClient(uri).get_run(tracker.open_trial(search, 0, 0, {}, {}))
+    assert not [name for name in trial.data.tags if name.startswith("ftlab.metrics")]
+    tracker.open_cell(key("lora"), {}, [0], 0, facts=to_tag(FACTS))
+    assert only(tracker, study).facts == FACTS, "where tags of a longer record are left"
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '{"a":1}', '{"a":[true,"parsec"]}', '{"a":[1,"share"]}'])
 def test_facts__of_another_hand_are_none(text):
     assert from_tag(text) == {}
@@ -274,6 +289,17 @@ def test_log__a_data_set_as_earlier_versions_kept_it_on_disk_is_stored(tracker, 
     kept = Write("data set", "data_set", run_id, ("bbc", "d" * 64, "package:x", "train", {"rows": 3}))
     tracker._writer.send(kept, run_id)
     assert tracker.data_sets(run_id) == {"train": {"rows": 3, "fingerprint": "d" * 64}}
+
+
+def test_log__every_split_of_a_data_set_is_an_input(tracker, uri, key):
+    run_id = tracker.open_run(tracker.open_cell(key("lora"), {}, [0], 0), 0, {})
+    splits = {"train": {"rows": 3}, "validation": {"rows": 1}, "test": {"rows": 2}}
+    for _ in range(2):  # again after an outage
+        tracker.log_dataset(run_id, "bbc", "d" * 64, "package:x", splits)
+    assert tracker.data_sets(run_id) == {
+        split: profile | {"fingerprint": "d" * 64} for split, profile in splits.items()}
+    digests = {data.dataset.digest for data in MlflowClient(uri).get_run(run_id).inputs.dataset_inputs}
+    assert digests == {"d" * 36, "d" * 25 + "-validation", "d" * 31 + "-test"}
 
 
 def test_log__data_set_artifacts_and_text(tracker, uri, key, tmp_path):

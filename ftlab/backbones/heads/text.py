@@ -19,7 +19,7 @@ _BUILDERS = {
 
 
 def build_text(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
-    """Build the model of a task whose output type is `text`, with the first Auto class that knows it.
+    """Build the model of a task whose output type is `text`, with the first Auto class that has it.
 
     Raises:
         Incompatible: the architecture writes no texts of the task's kind.

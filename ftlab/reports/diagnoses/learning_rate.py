@@ -45,7 +45,7 @@ class LearningRate(Diagnosis):
             wild = [run for run in cell.finished if _jumps(run) or _rises(run)]
             if wild:
                 findings.append(Finding("warning", cell.key.title, seeds_of(wild),
-                                     listed([_said(run) for run in wild]), advice))
+                                     listed([_described(run) for run in wild]), advice))
         return findings
 
 
@@ -70,7 +70,7 @@ def _rises(run: RunHistory) -> bool:
     return last > RISE * lowest and last - lowest > LEAST * losses[0]
 
 
-def _said(run: RunHistory) -> str:
+def _described(run: RunHistory) -> str:
     losses = run.epochs("train/epoch_loss")
     if jumps := _jumps(run):
         step, loss = max(jumps, key=lambda jump: jump[1])

@@ -72,7 +72,7 @@ class NothingLearned(Diagnosis):
             if lost:
                 findings.append(Finding(
                     "problem", cell.key.title, seeds_of([run for run, _ in lost]),
-                    listed([_said(guess, guess.chance) for _, guess in lost]) + " by chance",
+                    listed([_described(guess, guess.chance) for _, guess in lost]) + " by chance",
                     "a higher learning rate, more epochs, or look whether labels and inputs "
                     "belong together"))
             poor = [pair for pair in weighed
@@ -80,7 +80,7 @@ class NothingLearned(Diagnosis):
             if poor:
                 findings.append(Finding(
                     "warning", cell.key.title, seeds_of([run for run, _ in poor]),
-                    listed([_said(guess, guess.largest) for _, guess in poor])
+                    listed([_described(guess, guess.largest) for _, guess in poor])
                     + f" by always naming {poor[0][1].name}",
                     "report test/f1_macro or test/balanced_accuracy, which count every class alike, "
                     "or train longer"))
@@ -100,5 +100,5 @@ def weigh(run: RunHistory) -> Guess | None:
     return Guess(right, n, chance, most / n, str(name))
 
 
-def _said(guess: Guess, share: float) -> str:
+def _described(guess: Guess, share: float) -> str:
     return f"{guess.right} of {guess.examples} right against {share * guess.examples:.1f}"

@@ -21,32 +21,33 @@ def diagnose(observed: StudyHistory) -> dict[Diagnosis, list[Finding]]:
     return {diagnosis: diagnosis.find(observed) for diagnosis in diagnoses}
 
 
-def observe(evidence: StudyResults, select_by: str,
+def observe(results: StudyResults, select_by: str,
             select_upwards: bool) -> StudyHistory:
     """Read what a study's runs recorded.
 
     Args:
-        evidence: of the study.
+        results: of the study.
         select_by: the metric that chooses epochs.
         select_upwards: whether more of it is better.
     """
-    count = sum(len(record.runs) for record in evidence.records.values())
+    count = sum(len(record.runs) for record in results.records.values())
     wanted = (*CURVES, select_by) if count <= MOST_RUNS else ()
     cells = []
-    for row in evidence.rows:
-        record = evidence.records.get(row.key)
+    for row in results.rows:
+        record = results.records.get(row.key)
         runs = [] if record is None else record.runs
-        task = evidence.tasks.get(row.key.dataset)
+        task = results.tasks.get(row.key.dataset)
         named = task is not None and task.one_class
-        cells.append(CellHistory(row.key, tuple(_course(evidence, run, wanted, named)
+        cells.append(CellHistory(row.key, tuple(_course(results, run, wanted, named)
                                             for run in runs)))
-    return StudyHistory(tuple(cells), evidence.comparisons, evidence.metric, select_by, select_upwards,
+    return StudyHistory(tuple(cells), results.comparisons, results.metric, select_by, select_upwards,
                     bool(wanted))
 
 
-def _course(evidence: StudyResults, run: RunRecord, wanted: Sequence[str], named: bool) -> RunHistory:
+def _course(results: StudyResults, run: RunRecord, wanted: Sequence[str], named: bool
+            ) -> RunHistory:
     names = [name for name in dict.fromkeys(wanted) if name in run.metrics]
-    predictions = evidence.predictions(run) if named and run.status == "FINISHED" else None
+    predictions = results.predictions(run) if named and run.status == "FINISHED" else None
     return RunHistory(run.seed, run.status, run.reason, run.metrics,
-                  {name: evidence.history(run, name) for name in names},
+                  {name: results.history(run, name) for name in names},
                   run.tags.get("ftlab.note", ""), predictions)

@@ -20,8 +20,8 @@ def unknown(old: ComparedStudy, new: ComparedStudy) -> list[str]:
     """One line a side that does not say where it comes from."""
     texts = []
     for side in {side.label: side for side in (old, new)}.values():
-        missing = [what for what, said in (("provenance", side.provenance),
-                                           ("settings", side.settings)) if not said]
+        missing = [what for what, value in (("provenance", side.provenance),
+                                           ("settings", side.settings)) if not value]
         if missing:
             texts.append(f"{side.label} does not say its {' and '.join(missing)}")
     return texts
@@ -63,7 +63,7 @@ def _environments(old: ComparedStudy, new: ComparedStudy) -> list[str]:
     if not all(sides):
         return []
     a, b = sides
-    return [f"{key}: {_said(a.get(key))} -> {_said(b.get(key))}"
+    return [f"{key}: {_listed(a.get(key))} -> {_listed(b.get(key))}"
             for key in sorted(a.keys() | b.keys(), key=lambda key: (key in ("commit", "device"), key))
             if a.get(key) != b.get(key)]
 
@@ -71,14 +71,14 @@ def _environments(old: ComparedStudy, new: ComparedStudy) -> list[str]:
 def _flat(environments: list[Mapping[str, Any]]) -> dict[str, set[str]]:
     """All values that the runs of a side had, by `torch`, `python`, `commit`, `device`."""
     values: dict[str, set[str]] = {}
-    for each in environments:
-        rest = {key: value for key, value in each.items() if key != "versions"}
-        for key, value in {**dict(each.get("versions", {})), **rest}.items():
+    for environment in environments:
+        rest = {key: value for key, value in environment.items() if key != "versions"}
+        for key, value in {**dict(environment.get("versions", {})), **rest}.items():
             values.setdefault(str(key), set()).add(str(value))
     return values
 
 
-def _said(values: set[str] | None) -> str:
+def _listed(values: set[str] | None) -> str:
     return ", ".join(sorted(map(_short, values))) if values else NOTHING
 
 

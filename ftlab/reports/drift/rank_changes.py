@@ -95,13 +95,13 @@ def _both(least: float, *values: dict[int, float]) -> float:
     That both orders are real is claimed only where each is (Gail, Simon 1985,
     https://doi.org/10.2307/2530862, on effects that change their sign).
     """
-    found = []
+    p_values = []
     for x, y in (values[:2], values[2:]):
         common = sorted(x.keys() & y.keys())
         if len(common) < FEWEST:
             return math.nan
-        found.append(over_seeds([x[s] for s in common], [y[s] for s in common], least).p)
-    return max(found)
+        p_values.append(over_seeds([x[s] for s in common], [y[s] for s in common], least).p)
+    return max(p_values)
 
 
 def tau_of(orders: Sequence[RankChange]) -> float:

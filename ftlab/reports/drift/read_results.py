@@ -15,7 +15,7 @@ from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.interchange import parse_json, read_bytes
 from ftlab.reports.formats import unescape_csv
-from ftlab.reports.metric_record import merged, recorded
+from ftlab.reports.metric_record import merged, read_stated, recorded
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
 from ftlab.studies.study_snapshot import FILE, settings
@@ -103,9 +103,10 @@ def measurements(source: str | Path) -> ComparedStudy:
     study, cells = _runs(file)
     folder = file.parent
     origin = _json(folder / "provenance.json")
-    recorded = _recorded(folder / FILE)
-    dotted = flatten(settings(recorded)) if recorded else {}
-    return ComparedStudy(text, study, cells, recorded.get("report", "") or _metric(folder), origin, dotted)
+    snapshot = _recorded(folder / FILE)
+    dotted = flatten(settings(snapshot)) if snapshot else {}
+    return ComparedStudy(text, study, cells, snapshot.get("report", "") or _metric(folder), origin,
+                         dotted, read_stated(origin))
 
 
 def _recorded(path: Path) -> dict[str, Any]:

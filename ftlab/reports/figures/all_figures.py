@@ -37,13 +37,13 @@ class DrawnFigure:
     Attributes:
         drawing: what draws it.
         data: what is drawn.
-        evidence: of the study, as much of it as figures show.
+        results: of the study, as much of it as figures show.
         note: what is left out; empty where nothing is.
     """
 
     drawing: Drawing
     data: pd.DataFrame
-    evidence: StudyResults
+    results: StudyResults
     note: str
 
     @property
@@ -59,12 +59,12 @@ class DrawnFigure:
     @cached_property
     def caption(self) -> str:
         """How to read it."""
-        return f"{self.drawing.caption(self.data, self.evidence)} {self.note}".strip()
+        return f"{self.drawing.caption(self.data, self.results)} {self.note}".strip()
 
     def files(self) -> dict[str, bytes]:
         """`png` and `pdf`, the same for the same store."""
         with paper():
-            return files(self.drawing.draw(self.data, self.evidence))
+            return files(self.drawing.draw(self.data, self.results))
 
     def svg(self, width: float) -> str:
         """An `<svg>` element for a page.
@@ -73,14 +73,14 @@ class DrawnFigure:
             width: of the page, in inches; narrow ones have fewer axes side by side.
         """
         with paper(width):
-            return svg(self.drawing.draw(self.data, self.evidence), f"{self.name}-{width:g}")
+            return svg(self.drawing.draw(self.data, self.results), f"{self.name}-{width:g}")
 
 
-def drawn(evidence: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFigure]:
+def drawn(results: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFigure]:
     """The figures that a study has something for, in their order.
 
     Args:
-        evidence: of the study.
+        results: of the study.
         only: names of figures; empty for all.
 
     Raises:
@@ -93,7 +93,7 @@ def drawn(evidence: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFig
             near = closest(name, names)
             raise InputError(f"figure {name!r}: there is none of that name",
                              f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}")
-    shown, note = _narrowed(evidence)
+    shown, note = _narrowed(results)
     for drawing in every:
         if not only or drawing.name in only:
             data = drawing.data(shown)
@@ -101,11 +101,11 @@ def drawn(evidence: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFig
                 yield DrawnFigure(drawing, data, shown, note)
 
 
-def write(evidence: StudyResults, folder: Path, only: Sequence[str] = ()) -> list[Path]:
+def write(results: StudyResults, folder: Path, only: Sequence[str] = ()) -> list[Path]:
     """Write the figures and their captions; those that no longer apply go.
 
     Args:
-        evidence: of the study.
+        results: of the study.
         folder: `figures/` of its results.
         only: names of figures; others are left as they are, and so are the captions.
 
@@ -113,18 +113,18 @@ def write(evidence: StudyResults, folder: Path, only: Sequence[str] = ()) -> lis
         InputError: there is no figure of a name, or the folder cannot be written.
     """
     paths, captions = [], []
-    for figure in drawn(evidence, only):
+    for figure in drawn(results, only):
         paths += [write_file(folder / f"{figure.name}.{suffix}", content)
                   for suffix, content in figure.files().items()]
         paths += [write_file(folder / name, content) for name, content
-                  in figure.drawing.texts(figure.data, figure.evidence).items()]
+                  in figure.drawing.texts(figure.data, figure.results).items()]
         captions.append(f"**{figure.title}** ({figure.name}). {escape_markdown(figure.caption)}\n")
     written = {path.name for path in paths}
     asked = [drawing for drawing in drawings() if not only or drawing.name in only]
     ours = [f"{drawing.name}.{suffix}" for drawing in asked for suffix in ("png", "pdf")]
     ours += [name for drawing in asked for name in drawing.tables]
     if not only:
-        ours.append(f"{evidence.metric.replace('/', '_')}.png")  # the figure of earlier versions
+        ours.append(f"{results.metric.replace('/', '_')}.png")  # the figure of earlier versions
         if captions:
             paths.append(write_file(folder / CAPTIONS, "\n".join(captions)))
         else:
@@ -135,24 +135,24 @@ def write(evidence: StudyResults, folder: Path, only: Sequence[str] = ()) -> lis
     return paths
 
 
-def _narrowed(evidence: StudyResults) -> tuple[StudyResults, str]:
+def _narrowed(results: StudyResults) -> tuple[StudyResults, str]:
     """As much as figures can show, and what is left out."""
-    groups, names = evidence.groups[:MOST_GROUPS], evidence.techniques
+    groups, names = results.groups[:MOST_GROUPS], results.techniques
     notes = []
-    if len(groups) < len(evidence.groups):
-        notes.append(f"The first {MOST_GROUPS} of {len(evidence.groups)} pairs of backbone and "
+    if len(groups) < len(results.groups):
+        notes.append(f"The first {MOST_GROUPS} of {len(results.groups)} pairs of backbone and "
                      "data set.")
     if len(names) > MOST_TECHNIQUES:
-        best = sorted(names, key=lambda name: _best_rank(evidence, name))[:MOST_TECHNIQUES]
+        best = sorted(names, key=lambda name: _best_rank(results, name))[:MOST_TECHNIQUES]
         notes.append(f"The {MOST_TECHNIQUES} of {len(names)} techniques with the best ranks.")
         names = best
     if not notes:
-        return evidence, ""
-    rows = tuple(row for row in evidence.rows
+        return results, ""
+    rows = tuple(row for row in results.rows
                  if row.group in groups and row.key.technique in names)
-    return replace(evidence, rows=rows), " ".join(notes)
+    return replace(results, rows=rows), " ".join(notes)
 
 
-def _best_rank(evidence: StudyResults, name: str) -> float:
-    return min((row.rank for row in evidence.rows
+def _best_rank(results: StudyResults, name: str) -> float:
+    return min((row.rank for row in results.rows
                 if row.key.technique == name and row.rank is not None), default=math.inf)

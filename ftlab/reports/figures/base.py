@@ -29,17 +29,17 @@ class Drawing(ABC):
     """Files of `texts`."""
 
     @abstractmethod
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """The numbers drawn; None where the study has nothing of the kind."""
 
     @abstractmethod
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         """The figure, on a `canvas`, which adapts to the width of page or paper."""
 
-    def texts(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, str]:
+    def texts(self, data: pd.DataFrame, results: StudyResults) -> dict[str, str]:
         """Tables that belong to it: file name -> content."""
         return {}
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         """How to read it: what is shown, over what, n."""
         return ""

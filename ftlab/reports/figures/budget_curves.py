@@ -24,26 +24,26 @@ class BudgetCurves(Drawing):
     title: ClassVar[str] = "Budget curves"
     order: ClassVar[int] = 80
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a sweep, group, technique and k: expected, low, high; and the objective."""
-        if evidence.tracker is None:
+        if results.tracker is None:
             return None
-        keys = [row.key for row in evidence.rows]
+        keys = [row.key for row in results.rows]
         points: list[dict[str, Any]] = []
-        for sweep in evidence.tracker.sweeps(evidence.study):
-            records = evidence.tracker.trials(evidence.study, sweep)
-            objective = _objective(records, evidence)
+        for sweep in results.tracker.sweeps(results.study):
+            records = results.tracker.trials(results.study, sweep)
+            objective = _objective(records, results)
             if objective:
-                rows = tried(keys, records, [objective], _higher(objective, evidence),
+                rows = tried(keys, records, [objective], _higher(objective, results),
                              _settled(records))
-                points += curve_points(rows, evidence.named(objective), sweep)
+                points += curve_points(rows, results.named(objective), sweep)
         return pd.DataFrame(points) if points else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
-        return draw_curves(data, styles(evidence.techniques),
-                           lambda objective: _higher(objective, evidence))
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
+        return draw_curves(data, styles(results.techniques),
+                           lambda objective: _higher(objective, results))
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         counts = data.groupby(["sweep", "group", "technique"])["trials"].first()
         most, least = int(counts.max()), int(counts.min())
         n = f"{most}" if most == least else f"{least} to {most}"
@@ -52,19 +52,19 @@ class BudgetCurves(Drawing):
                 "what other seeds or data would.")
 
 
-def _objective(records: list[TrialRecord], evidence: StudyResults) -> str:
+def _objective(records: list[TrialRecord], results: StudyResults) -> str:
     """The objective that ranks a sweep's trials: no cost, and the compared metric first."""
     named = sorted({name.removeprefix(_OBJECTIVE) for record in records
                     for name in record.metrics if name.startswith(_OBJECTIVE)})
     scores = [name for name in named if not name.startswith("cost/")]
-    wanted = f"val/{evidence.metric.partition('/')[2]}"
+    wanted = f"val/{results.metric.partition('/')[2]}"
     return wanted if wanted in scores else scores[0] if scores else ""
 
 
-def _higher(objective: str, evidence: StudyResults) -> bool:
-    if objective.partition("/")[2] == evidence.metric.partition("/")[2]:
-        return evidence.higher_is_better
-    return evidence.upwards(objective)
+def _higher(objective: str, results: StudyResults) -> bool:
+    if objective.partition("/")[2] == results.metric.partition("/")[2]:
+        return results.higher_is_better
+    return results.upwards(objective)
 
 
 def _settled(records: list[TrialRecord]) -> set[str]:

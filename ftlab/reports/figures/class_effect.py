@@ -32,26 +32,26 @@ class ClassEffect(Drawing):
     title: ClassVar[str] = "Effect on each class"
     order: ClassVar[int] = 50
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a group, technique and class (or bin of classes), the most frequent first.
 
         `recall`, `f1` and `gain` in percent, means over seeds; `low`, `high` of the gain over
         seeds; `line` (the class's label), `place`, `reference`, n.
         """
         lines: list[dict[str, Any]] = []
-        for group in evidence.groups:
-            names = classes(evidence, group)
-            counts = evidence.class_counts(group) if names else {}
+        for group in results.groups:
+            names = classes(results, group)
+            counts = results.class_counts(group) if names else {}
             if counts:
-                lines += _lines(evidence, group, names, counts)
+                lines += _lines(results, group, names, counts)
         return pd.DataFrame(lines) if lines else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         groups = parts(data, "group")
         lines, most = data["place"].max() + 1, data["technique"].nunique()
         height = 1.2 + lines * max(0.28, 0.06 * most + 0.1)
         figure, all_axes = canvas([3 * len(groups)], 3, 3.9, min(height, 24.0))
-        look = styles(evidence.techniques)
+        look = styles(results.techniques)
         for n, axes in enumerate(all_axes):
             (group, cells), kind = groups[n // 3], _PANELS[n % 3]
             _panel(axes, cells, kind, look)
@@ -61,12 +61,12 @@ class ClassEffect(Drawing):
         legend(figure, {name: style for name, style in look.items() if name in shown})
         return figure
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         seeds = sorted(set(data["n"]))
         n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         binned = " Classes in bins of equally many, by frequency." if data["binned"].any() else ""
         most = ""
-        if len(evidence.techniques) > _MOST:
+        if len(results.techniques) > _MOST:
             most = f" The {_MOST} techniques with the best means are shown."
         return (f"Test recall and F1 of each class, mean over seeds (n = {n}); in brackets its "
                 "training examples and their share, before any resampling. Points: F1 less that of "
@@ -74,24 +74,24 @@ class ClassEffect(Drawing):
                 f"the highest seed.{binned}{most}")
 
 
-def _lines(evidence: StudyResults, group: tuple[str, str], names: list[str],
+def _lines(results: StudyResults, group: tuple[str, str], names: list[str],
            counts: dict[str, int]) -> list[dict[str, Any]]:
-    rows = best(evidence, group, _MOST)
+    rows = best(results, group, _MOST)
     scores = {row.key.technique: {seed: _scores(matrix) for seed, matrix
-                                  in confusions(evidence, row.key, names).items()} for row in rows}
+                                  in confusions(results, row.key, names).items()} for row in rows}
     scores = {name: seeds for name, seeds in scores.items() if seeds}
-    sign = 1 if evidence.higher_is_better else -1
+    sign = 1 if results.higher_is_better else -1
     means = {row.key.technique: sign * row.summary.mean for row in rows
              if row.key.technique in scores and math.isfinite(row.summary.mean)}
     reference = max(means, key=lambda name: means[name]) if means else next(iter(scores))
     bins = _bins(names, counts)
     lines = []
     for name, seeds in scores.items():
-        recall, f1 = (_mean([each[n] for each in seeds.values()]) for n in (0, 1))
+        recall, f1 = (_mean([seed_scores[n] for seed_scores in seeds.values()]) for n in (0, 1))
         gains = [seeds[seed][1] - scores[reference][seed][1] for seed in seeds
                  if seed in scores[reference]]
         for place, (line, members) in enumerate(bins):
-            gained = [gain for each in gains if math.isfinite(gain := _level(each[members]))]
+            gained = [gain for by_class in gains if math.isfinite(gain := _level(by_class[members]))]
             lines.append({
                 "group": group, "technique": name, "place": place, "line": line,
                 "recall": _level(recall[members]), "f1": _level(f1[members]),

@@ -28,23 +28,23 @@ class ConfusionMatrices(Drawing):
     title: ClassVar[str] = "Confusion matrices"
     order: ClassVar[int] = 60
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a group and technique: `classes`, `shares` (C, C) in percent, n seeds.
 
         Of more than twelve techniques those with the best means.
         """
         matrices: list[dict[str, Any]] = []
-        for group in evidence.groups:
-            names = classes(evidence, group)
-            for row in best(evidence, group, _MOST) if names else ():
-                counts = confusions(evidence, row.key, names)
+        for group in results.groups:
+            names = classes(results, group)
+            for row in best(results, group, _MOST) if names else ():
+                counts = confusions(results, row.key, names)
                 if counts:
                     shares = np.mean([_shares(matrix) for matrix in counts.values()], axis=0)
                     matrices.append({"group": group, "technique": row.key.technique,
                                   "classes": names, "shares": shares, "n": len(counts)})
         return pd.DataFrame(matrices) if matrices else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         largest = max(len(names) for names in data["classes"])
         side = min(2.6 + 0.16 * min(largest, _NAMED), 6.0)
         counts = data.groupby("group", sort=False)["technique"].size().tolist()
@@ -57,11 +57,11 @@ class ConfusionMatrices(Drawing):
                         aspect=30, pad=0.02)
         return figure
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         seeds = sorted(set(data["n"]))
         n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         most = ""
-        if len(evidence.techniques) > _MOST:
+        if len(results.techniques) > _MOST:
             most = f" The {_MOST} techniques with the best means are shown."
         empty = " Grey: the test split has no example of the class."
         gaps = any(np.isnan(shares).any() for shares in data["shares"])

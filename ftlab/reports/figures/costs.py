@@ -28,21 +28,21 @@ class Costs(Drawing):
     title: ClassVar[str] = "Costs"
     order: ClassVar[int] = 40
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a group, cost and technique: mean, low, high over seeds, n; nan where unknown.
 
         Techniques without a finished run are left out.
         """
         panels = []
-        for group in evidence.groups:
-            rows = [row for row in evidence.rows if row.group == group and evidence.runs(row.key)]
+        for group in results.groups:
+            rows = [row for row in results.rows if row.group == group and results.runs(row.key)]
             for cost in COSTS:
-                lines = [_line(evidence, row, cost) for row in rows]
+                lines = [_line(results, row, cost) for row in rows]
                 if any(math.isfinite(line["mean"]) and line["mean"] > 0 for line in lines):
                     panels += lines
         return pd.DataFrame(panels) if panels else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         panels = parts(data, "group", "of")
         most = max(len(lines) for _, lines in panels)
         counts = data.groupby("group", sort=False)["of"].nunique().tolist()
@@ -52,7 +52,7 @@ class Costs(Drawing):
             title, size = _unit(str(of), data)
             called = labels(lines["technique"]).values()
             names(axes, list(called), shown=leftmost(axes))
-            _bars(axes, lines, size, evidence)
+            _bars(axes, lines, size, results)
             axes.set_xlabel(title)
             if several:
                 axes.set_title(group_title(group))
@@ -60,7 +60,7 @@ class Costs(Drawing):
             figure.suptitle(group_title(data["group"].iloc[0]), fontsize=10)
         return figure
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         measured = data[data["n"] > 0]
         counts = sorted(set(measured["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -70,8 +70,8 @@ class Costs(Drawing):
                 "batch; -: not measured, or without meaning for what trains nothing.")
 
 
-def _line(evidence: StudyResults, row: Any, cost: Cost) -> dict[str, Any]:
-    values = list(evidence.values(row.key, cost.metric).values())
+def _line(results: StudyResults, row: Any, cost: Cost) -> dict[str, Any]:
+    values = list(results.values(row.key, cost.metric).values())
     if cost.of_fit and row.trainable == 0:
         values = []
     n = len(values)
@@ -93,8 +93,8 @@ def _floor(means: list[float]) -> float:
     return float(10.0 ** math.floor(math.log10(min(positive)) - 0.2))
 
 
-def _bars(axes: Axes, lines: pd.DataFrame, size: float, evidence: StudyResults) -> None:
-    look = styles(evidence.techniques)
+def _bars(axes: Axes, lines: pd.DataFrame, size: float, results: StudyResults) -> None:
+    look = styles(results.techniques)
     means = (lines["mean"] / size).tolist()
     low = _floor(means)
     top = max(high for high in lines["high"] / size if math.isfinite(high))

@@ -29,17 +29,17 @@ class CriticalDifference(Drawing):
     title: ClassVar[str] = "Ranks over data sets"
     order: ClassVar[int] = 15
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a backbone and technique, best first.
 
-        `rank`, `last` (place of the last that is not told from it), the critical `difference`,
-        p of Friedman's test, how many data sets.
+        `rank`, `last` (place of the last that Nemenyi's test does not separate from it), the
+        critical `difference`, p of Friedman's test, how many data sets.
         """
-        lines = [line for backbone in dict.fromkeys(name for name, _ in evidence.groups)
-                 for line in _lines(evidence, backbone)]
+        lines = [line for backbone in dict.fromkeys(name for name, _ in results.groups)
+                 for line in _lines(results, backbone)]
         return pd.DataFrame(lines) if lines else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         panels = parts(data, "backbone")
         most = max(len(lines) for _, lines in panels)
         bars = max(len(_bars(lines)) for _, lines in panels)
@@ -48,31 +48,32 @@ class CriticalDifference(Drawing):
         if narrow(all_axes[0]):
             figure.set_figheight(figure.get_figheight() + len(panels) * _STEP * most / 2)
         for axes, (backbone, lines) in zip(all_axes, panels, strict=True):
-            _diagram(axes, lines, evidence)
+            _diagram(axes, lines, results)
             axes.set_title(_title(str(backbone), lines), pad=8)
         return figure
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         p = data.groupby("backbone", sort=False)["p"].first()
-        told = "; ".join(f"{shorten(str(name), 40)}: {_p(value)}" if len(p) > 1 else _p(value) for name, value in p.items()
-                         if math.isfinite(value))
-        friedman = f" Friedman's test that all rank alike: {told}." if told else ""
+        friedman_p = "; ".join(
+            f"{shorten(str(name), 40)}: {_p(value)}" if len(p) > 1 else _p(value)
+            for name, value in p.items() if math.isfinite(value))
+        friedman = f" Friedman's test that all rank alike: {friedman_p}." if friedman_p else ""
         sets = sorted(set(data["data_sets"]))
-        return (f"Mean rank by {metric_title(evidence.metric, evidence.higher_is_better)} over "
+        return (f"Mean rank by {metric_title(results.metric, results.higher_is_better)} over "
                 f"n = {' or '.join(map(str, sets))} data sets, 1 is the best, equals share their "
                 "rank. A thick bar joins techniques whose ranks Nemenyi's test does not tell apart "
                 f"(level {LEVEL}); CD is its critical difference.{friedman} Techniques that some "
                 "data set lacks are left out.")
 
 
-def _lines(evidence: StudyResults, backbone: str) -> list[dict[str, Any]]:
+def _lines(results: StudyResults, backbone: str) -> list[dict[str, Any]]:
     scores: dict[str, dict[str, float]] = {}
-    for row in evidence.rows:
+    for row in results.rows:
         if row.key.backbone == backbone:
             whole = not row.note and math.isfinite(row.summary.mean)
             scores.setdefault(row.key.dataset, {})[row.key.technique] = (
                 row.summary.mean if whole else math.nan)
-    ranked = rank(scores, evidence.higher_is_better) if len(scores) >= FEWEST else None
+    ranked = rank(scores, results.higher_is_better) if len(scores) >= FEWEST else None
     if ranked is None:
         return []
     ordered = sorted(ranked.ranks, key=lambda name: ranked.ranks[name])
@@ -88,7 +89,7 @@ def _lines(evidence: StudyResults, backbone: str) -> list[dict[str, Any]]:
 
 
 def _bars(lines: pd.DataFrame) -> list[tuple[int, int]]:
-    """First and last place of each largest set that is not told apart, of two or more."""
+    """First and last place of each largest set that the test does not separate, of two or more."""
     bars: list[tuple[int, int]] = []
     for first, last in enumerate(lines["last"].astype(int)):
         if last > first and (not bars or last > bars[-1][1]):
@@ -104,9 +105,9 @@ def _title(backbone: str, lines: pd.DataFrame) -> str:
     return shorten(f"{lines['data_sets'].iloc[0]} data sets from {backbone}", 60)
 
 
-def _diagram(axes: Axes, lines: pd.DataFrame, evidence: StudyResults) -> None:
+def _diagram(axes: Axes, lines: pd.DataFrame, results: StudyResults) -> None:
     """The axis of ranks on top, the best half named on the left where there is room."""
-    look, far = styles(evidence.techniques), len(lines)
+    look, far = styles(results.techniques), len(lines)
     called = labels(lines["technique"], 20 if narrow(axes) else LONGEST)
     bars = _bars(lines)
     begin = 0.14 * len(bars) + 0.2  # inches below the axis; all heights are inches

@@ -41,34 +41,34 @@ class ErrorOverlap(Drawing):
     order: ClassVar[int] = 70
     tables: ClassVar[tuple[str, ...]] = (ERRORS, "shared_errors.csv")  # that of earlier versions
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a group and set, the largest first; groups where nobody errs have none.
 
         `members`, `many`: examples that exactly these get wrong in more than half of their
         seeds; `names` and `errors` of all techniques; `examples` of the split, n seeds.
         """
         lines: list[dict[str, Any]] = []
-        for group in evidence.groups:
-            if (errors := mistakes(evidence, group)) is not None:
+        for group in results.groups:
+            if (errors := mistakes(results, group)) is not None:
                 lines += [{"group": group} | line for line in _sets(errors)]
         return pd.DataFrame(lines) if lines else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         groups = [(group, sets.head(MOST)) for group, sets in parts(data, "group")]
-        rows, columns = (max(each) for each in zip(*(
+        rows, columns = (max(sizes) for sizes in zip(*(
             (len(sets["names"].iloc[0]), len(sets)) for _, sets in groups), strict=True))
         figure, all_axes = canvas([len(groups)], 2, max(3.6, 2.4 + 0.27 * columns),
                                   0.9 + 0.24 * (rows + _tall(rows)))
-        look = styles(evidence.techniques)
+        look = styles(results.techniques)
         for axes, (group, sets) in zip(all_axes, groups, strict=True):
             axes.set_title(group_title(group))
             _upset(axes, sets, look)
         return figure
 
-    def texts(self, data: pd.DataFrame, evidence: StudyResults) -> dict[str, str]:
+    def texts(self, data: pd.DataFrame, results: StudyResults) -> dict[str, str]:
         lines = []
         for group in dict.fromkeys(data["group"]):
-            errors = mistakes(evidence, group)
+            errors = mistakes(results, group)
             for technique, seeds in errors.wrong.items() if errors is not None else ():
                 times = np.sum(list(seeds.values()), axis=0)
                 lines += [{"backbone": group[0], "dataset": group[1], "id": errors.ids[place],
@@ -78,12 +78,12 @@ class ErrorOverlap(Drawing):
         columns = ("backbone", "dataset", "id", "technique", "wrong_seeds", "seeds")
         return {ERRORS: to_csv(columns, lines)}
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
-        counts = sorted({n for each in data["n"] for n in each})
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
+        counts = sorted({n for seeds in data["n"] for n in seeds})
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         groups = parts(data, "group")
-        sentences = " ".join(f"{f'{group_title(group)}: ' * (len(groups) > 1)}{_said(sets)}"
-                        f"{_agreement(mistakes(evidence, group))}." for group, sets in groups)
+        sentences = " ".join(f"{f'{group_title(group)}: ' * (len(groups) > 1)}{_counted(sets)}"
+                        f"{_agreement(mistakes(results, group))}." for group, sets in groups)
         kappa = " Cohen's kappa of being wrong: 1 on the same examples, 0 as by chance."
         return (f"Test examples by the techniques that get them wrong, in more than half of their "
                 f"seeds (n = {n}). A column is a set of techniques, its bar the examples that "
@@ -132,10 +132,10 @@ def _agreement(errors: Mistakes | None) -> str:
         return ""
     between_seeds = [overlap(seeds, seeds, True) for seeds in errors.wrong.values()]
     others = [overlap(a, b, False) for a, b in itertools.combinations(errors.wrong.values(), 2)]
-    told = [f"{_ranged(kappas)} between two {what}" for kappas, what in (
+    kappas_text = [f"{_ranged(kappas)} between two {what}" for kappas, what in (
         (between_seeds, "seeds of a technique"), (others, "techniques with the same seed"))
         if any(map(math.isfinite, kappas))]
-    return f"; kappa {', '.join(told)}" if told else ""
+    return f"; kappa {', '.join(kappas_text)}" if kappas_text else ""
 
 
 def _ranged(values: Iterable[float]) -> str:
@@ -144,7 +144,7 @@ def _ranged(values: Iterable[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _said(sets: pd.DataFrame) -> str:
+def _counted(sets: pd.DataFrame) -> str:
     first, wrong = sets.iloc[0], int(sets["many"].sum())
     everyone = sum(line.many for line in lines_of(sets) if len(line.members) == len(line.names))
     sentence = (f"{first['examples'] - wrong} of {first['examples']} examples are right for all, "

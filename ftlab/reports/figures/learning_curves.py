@@ -32,36 +32,36 @@ class LearningCurves(Drawing):
     title: ClassVar[str] = "Learning curves"
     order: ClassVar[int] = 30
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a group, technique, metric and x: mean, low, high over seeds, n.
 
         Where seeds stop at different epochs, only those that all of them reached are there.
         """
-        if sum(len(evidence.runs(row.key)) for row in evidence.rows) > MOST_RUNS:
+        if sum(len(results.runs(row.key)) for row in results.rows) > MOST_RUNS:
             return None
-        seeds = pd.DataFrame(_points(evidence, (_LOSS, _of_validation(evidence)), "epoch"))
+        seeds = pd.DataFrame(_points(results, (_LOSS, _of_validation(results)), "epoch"))
         if seeds.empty or seeds["x"].max() < 2:
-            seeds = pd.DataFrame(_points(evidence, (_BATCH_LOSS,), "step"))
+            seeds = pd.DataFrame(_points(results, (_BATCH_LOSS,), "step"))
         if seeds.empty or seeds["x"].nunique() < 2:
             return None
         return _over_seeds(seeds)
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         panels = parts(data, "group", "metric")
         figure, all_axes = canvas([len(panels)], data["metric"].nunique(), 4.6, 3.2)
-        look = styles(evidence.techniques)
+        look = styles(results.techniques)
         for axes, ((group, metric), lines) in zip(all_axes, panels, strict=True):
             axes.set_title(group_title(group))
             for technique, points in parts(lines, "technique"):
                 _curve(axes, points, look[str(technique)])
             axes.set_xlabel(str(lines["over"].iloc[0]))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_ylabel(_title(evidence, str(metric)))
+            axes.set_ylabel(_title(results, str(metric)))
         shown = set(data["technique"])
         legend(figure, {name: style for name, style in look.items() if name in shown}, lines=True)
         return figure
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         counts = sorted(set(data["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         band = "; bands reach from the lowest to the highest seed" if counts[-1] > 1 else ""
@@ -71,33 +71,33 @@ class LearningCurves(Drawing):
         return f"Mean over seeds (n = {n}){band}. {loss}{cut}"
 
 
-def _of_validation(evidence: StudyResults) -> str:
+def _of_validation(results: StudyResults) -> str:
     """The validation side of the compared metric; the loss where no run has it."""
-    wanted = f"val/{evidence.metric.partition('/')[2]}"
-    logged = {name for row in evidence.rows for run in evidence.runs(row.key) for name in run.metrics}
+    wanted = f"val/{results.metric.partition('/')[2]}"
+    logged = {name for row in results.rows for run in results.runs(row.key) for name in run.metrics}
     return wanted if wanted in logged else "val/loss"
 
 
-def _points(evidence: StudyResults, metrics: tuple[str, ...], over: str) -> Iterator[dict[str, Any]]:
-    scales = {metric: scale(evidence.named(metric)) for metric in metrics}
-    for row in evidence.rows:
+def _points(results: StudyResults, metrics: tuple[str, ...], over: str) -> Iterator[dict[str, Any]]:
+    scales = {metric: scale(results.named(metric)) for metric in metrics}
+    for row in results.rows:
         for metric, by in scales.items():
-            for run in evidence.runs(row.key):
-                for x, value in _course(evidence, run, metric, over):
+            for run in results.runs(row.key):
+                for x, value in _course(results, run, metric, over):
                     yield {"group": row.group, "metric": metric, "technique": row.key.technique,
                            "seed": run.seed, "x": x, "value": by * value,
                            "over": "epoch" if over == "epoch" else "optimizer step"}
 
 
-def _course(evidence: StudyResults, run: RunRecord, metric: str, over: str
+def _course(results: StudyResults, run: RunRecord, metric: str, over: str
             ) -> list[tuple[float, float]]:
     """A metric by epoch or step; what is measured after the fit has no epoch."""
     if metric not in run.metrics:
         return []
-    values = dict(evidence.history(run, metric))
+    values = dict(results.history(run, metric))
     places = {step: float(step) for step in values}
     if over == "epoch":
-        places = dict(evidence.history(run, "epoch"))
+        places = dict(results.history(run, "epoch"))
     return [(places[step], value) for step, value in values.items()
             if step in places and math.isfinite(value)]
 
@@ -114,10 +114,10 @@ def _over_seeds(seeds: pd.DataFrame) -> pd.DataFrame:
     return curves.assign(cut=cut)[whole].reset_index(drop=True)
 
 
-def _title(evidence: StudyResults, metric: str) -> str:
+def _title(results: StudyResults, metric: str) -> str:
     if metric in (_LOSS, _BATCH_LOSS):
         return "training loss"
-    return metric_title(evidence.named(metric), metric == "val/loss" or evidence.higher_is_better)
+    return metric_title(results.named(metric), metric == "val/loss" or results.higher_is_better)
 
 
 def _curve(axes: Axes, points: pd.DataFrame, style: Style) -> None:

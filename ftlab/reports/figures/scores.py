@@ -25,39 +25,39 @@ class Scores(Drawing):
     title: ClassVar[str] = "Scores"
     order: ClassVar[int] = 10
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a cell: mean, interval, `seeds` (their values), note, stands."""
-        by = scale(evidence.metric)
+        by = scale(results.metric)
         cells = pd.DataFrame([
             {
                 "group": row.group, "technique": row.key.technique, "mean": by * row.summary.mean,
                 "low": by * row.summary.ci_low, "high": by * row.summary.ci_high,
                 "seeds": [by * value for value in
-                          evidence.values(row.key, evidence.metric).values()],
+                          results.values(row.key, results.metric).values()],
                 "stands": row.stands, "note": row.note,
             }
-            for row in evidence.rows
+            for row in results.rows
         ])
         return cells if len(cells) and cells["mean"].notna().any() else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         groups = parts(data, "group")
         most = max(len(cells) for _, cells in groups)
         figure, all_axes = canvas([len(groups)], 3, 5.2, 1.1 + 0.27 * most)
-        look = styles(evidence.techniques)
+        look = styles(results.techniques)
         for axes, (group, cells) in zip(all_axes, groups, strict=True):
             axes.set_title(group_title(group))
             names(axes, list(labels(cells["technique"]).values()))
             for place, cell in enumerate(lines_of(cells)):
                 _cell(axes, place, cell, look[cell.technique])
-            axes.set_xlabel(metric_title(evidence.metric, evidence.higher_is_better))
+            axes.set_xlabel(metric_title(results.metric, results.higher_is_better))
             axes.margins(x=0.08)
         return figure
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         seeds = sorted({len(values) for values in data["seeds"] if values})
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        text = (f"{metric_title(evidence.metric, evidence.higher_is_better)}: mean over the "
+        text = (f"{metric_title(results.metric, results.higher_is_better)}: mean over the "
                 f"finished seeds (n = {count}), thin marks are single seeds. Filled: the best of "
                 "its backbone and data set and all that are not significantly worse, as bold in "
                 "the table.")

@@ -40,23 +40,23 @@ class TradeOff(Drawing):
     title: ClassVar[str] = "Score against cost"
     order: ClassVar[int] = 20
 
-    def data(self, evidence: StudyResults) -> pd.DataFrame | None:
+    def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a complete cell and cost: mean score and its interval, mean cost, `front`."""
         lines = []
-        for group in evidence.groups:
+        for group in results.groups:
             for cost in (TRAINABLE, TIME, MEMORY):
-                points = _points(evidence, group, cost)
+                points = _points(results, group, cost)
                 if len(points) < 2:
                     continue
                 best = set(pareto_front([(point["mean"], point["cost"]) for point in points],
-                                        (evidence.higher_is_better, False)))
+                                        (results.higher_is_better, False)))
                 lines += [point | {"front": n in best} for n, point in enumerate(points)]
         return pd.DataFrame(lines) if lines else None
 
-    def draw(self, data: pd.DataFrame, evidence: StudyResults) -> Figure:
+    def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         panels = parts(data, "group", "of")
         figure, all_axes = canvas(_rows(panels), data["of"].nunique(), 3.9, 3.3)
-        look = styles(evidence.techniques)
+        look = styles(results.techniques)
         for axes, ((group, of), points) in zip(all_axes, panels, strict=True):
             axes.set_title(group_title(group))
             title, size = _unit(of, data)
@@ -75,17 +75,17 @@ class TradeOff(Drawing):
                               elinewidth=1, markerfacecolor=style.colour if point.front else "white")
             axes.margins(x=0.08, y=0.08)
             axes.set_xlabel(title)
-            axes.set_ylabel(metric_title(evidence.metric, evidence.higher_is_better))
+            axes.set_ylabel(metric_title(results.metric, results.higher_is_better))
         shown = set(data["technique"])
         legend(figure, {name: style for name, style in look.items() if name in shown},
                more={"Pareto front": Line2D([], [], **_FRONT)})  # type: ignore[arg-type]
         return figure
 
-    def caption(self, data: pd.DataFrame, evidence: StudyResults) -> str:
+    def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         counts = sorted(set(data["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         bars = ", bars are its 95% t interval" if data["high"].notna().any() else ""
-        return (f"Mean {metric_title(evidence.metric, evidence.higher_is_better)} over seeds "
+        return (f"Mean {metric_title(results.metric, results.higher_is_better)} over seeds "
                 f"(n = {n}){bars}, against the mean cost. Filled and on the dashed line: the "
                 "Pareto front, techniques that no other beats in one without being worse in the "
                 "other; the line keeps the score that a cost allows. Incomplete cells are left out.")
@@ -96,12 +96,12 @@ def _rows(panels: Sequence[tuple[Any, pd.DataFrame]]) -> list[int]:
     return list(Counter(group for (group, _), _ in panels).values())
 
 
-def _points(evidence: StudyResults, group: tuple[str, str], cost: Cost) -> list[dict[str, Any]]:
-    by, points = scale(evidence.metric), []
-    for row in evidence.rows:
+def _points(results: StudyResults, group: tuple[str, str], cost: Cost) -> list[dict[str, Any]]:
+    by, points = scale(results.metric), []
+    for row in results.rows:
         if row.group != group or row.note or not math.isfinite(row.summary.mean):
             continue
-        paid = list(evidence.values(row.key, cost.metric).values())
+        paid = list(results.values(row.key, cost.metric).values())
         if not paid or (cost.of_fit and row.trainable == 0):
             continue
         points.append({

@@ -16,10 +16,10 @@ Unit = Callable[[float], str]
 
 def _scaled(steps: Sequence[tuple[float, str]]) -> Unit:
     """A number with the unit that suits its size."""
-    def said(value: float) -> str:
+    def with_unit(value: float) -> str:
         size, unit = next((step for step in steps if abs(value) >= step[0]), steps[-1])
         return f"{value / size:.3g} {unit}" if value else f"0 {steps[-1][1]}"
-    return said
+    return with_unit
 
 
 SECONDS = _scaled([(3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")])
@@ -49,11 +49,11 @@ ABOUT = ("Means over finished seeds, on the machine named below; time and memory
          "that of one example.")
 
 
-def costs(evidence: StudyResults) -> Markup:
+def costs(results: StudyResults) -> Markup:
     """A table a backbone and data set; columns that no run measured are left out."""
     parts = []
-    for group, rows in groupby(evidence.rows, key=lambda row: row.group):
-        lines = {row.key.technique: [_mean(evidence, row.key, name) for name, _, _ in COLUMNS]
+    for group, rows in groupby(results.rows, key=lambda row: row.group):
+        lines = {row.key.technique: [_mean(results, row.key, name) for name, _, _ in COLUMNS]
                  for row in rows}
         measured = [n for n in range(len(COLUMNS))
                  if any(math.isfinite(values[n]) for values in lines.values())]
@@ -62,10 +62,10 @@ def costs(evidence: StudyResults) -> Markup:
         backbone, dataset = group
         shown = [[name, *(COLUMNS[n][2](values[n]) if math.isfinite(values[n]) else "-"
                           for n in measured)] for name, values in lines.items()]
-        title = f"{dataset} from {backbone}" if len(evidence.groups) > 1 else ""
+        title = f"{dataset} from {backbone}" if len(results.groups) > 1 else ""
         parts.append(table(["technique", *(COLUMNS[n][1] for n in measured)], shown, title))
     return join([*parts, tag("p", ABOUT, class_="about")]) if parts else Markup("")
 
 
-def _mean(evidence: StudyResults, key: CellKey, name: str) -> float:
-    return summarise(evidence.values(key, name).values()).mean
+def _mean(results: StudyResults, key: CellKey, name: str) -> float:
+    return summarise(results.values(key, name).values()).mean

@@ -39,7 +39,7 @@ def join(parts: Sequence[str], between: str = "") -> Markup:
 def table(headings: list[str], lines: list[list[str]], caption: str = "") -> Markup:
     """A table that scrolls within its box where it is wider than the screen."""
     head = tag("tr", *(tag("th", heading, scope="col") for heading in headings))
-    body = [tag("tr", *(tag("td", each) for each in line)) for line in lines]
+    body = [tag("tr", *(tag("td", cell) for cell in line)) for line in lines]
     return tag("div", tag("table", *([tag("caption", caption)] if caption else []),
                           tag("thead", head), tag("tbody", *body)), class_="scroll")
 

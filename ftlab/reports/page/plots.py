@@ -10,10 +10,10 @@ WIDTHS = {"desktop": 10.4, "phone": 3.8}
 """Inches of a page on a desktop and on a phone; CSS shows the one that fits."""
 
 
-def plots(evidence: StudyResults) -> Markup:
+def plots(results: StudyResults) -> Markup:
     """The figures as HTML, each drawn for wide and for narrow pages."""
     sections = []
-    for drawn in all_figures.drawn(evidence):
+    for drawn in all_figures.drawn(results):
         images = [tag("div", Markup(drawn.svg(width)), class_=f"plot {name}", role="img",
                       aria_label=f"{drawn.title}. {drawn.caption}")
                   for name, width in WIDTHS.items()]

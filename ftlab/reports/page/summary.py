@@ -19,33 +19,34 @@ MOST = 6  # sentences on one data set each
 NOTHING = "No technique has finished all its seeds, so that there is nothing to compare yet."
 
 
-def head(evidence: StudyResults, seeds: Sequence[int], select_by: str) -> Markup:
+def head(results: StudyResults, seeds: Sequence[int], select_by: str) -> Markup:
     """Study, question, answer, and what the answer stands on."""
-    comparisons = evidence.comparisons
-    answers = [answer(comparison, evidence.metric, len(comparisons) > 1)
+    comparisons = results.comparisons
+    answers = [answer(comparison, results.metric, len(comparisons) > 1)
             for comparison in comparisons if comparison.best]
-    sentences = against_baseline.sentences(comparisons, evidence.metric)
-    sentences += over_data_sets(comparisons, evidence.higher_is_better)
+    sentences = against_baseline.sentences(comparisons, results.metric)
+    sentences += over_data_sets(comparisons, results.higher_is_better)
     beside = answers if len(answers) > MOST else []  # so many are no answer: folded below it
     sentences += answers if not beside else []
-    sentences += at_what_cost(evidence, comparisons[0]) if len(evidence.groups) == 1 and answers else []
-    sentences += left_out(evidence) if answers else []
-    complete = sum(not row.note for row in evidence.rows)
+    if len(results.groups) == 1 and answers:
+        sentences += at_what_cost(results, comparisons[0])
+    sentences += left_out(results) if answers else []
+    complete = sum(not row.note for row in results.rows)
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
     return join([
-        tag("p", f"ftlab study {evidence.study}", class_="study"),
-        tag("h1", evidence.question or f"What does the study {evidence.study} say?"),
+        tag("p", f"ftlab study {results.study}", class_="study"),
+        tag("h1", results.question or f"What does the study {results.study} say?"),
         tag("div", *(tag("p", sentence) for sentence in sentences or [NOTHING] * (not beside)),
             *([folded(f"Each of {len(beside)} data sets", *(tag("p", line) for line in beside))]
               if beside else []), class_="answer"),
-        tag("p", f"{evidence.metric} compared; epochs selected by {select_by}; "
-                 f"{complete} of {len(evidence.rows)} cells complete; {count}.", class_="about"),
+        tag("p", f"{results.metric} compared; epochs selected by {select_by}; "
+                 f"{complete} of {len(results.rows)} cells complete; {count}.", class_="about"),
     ])
 
 
-def at_what_cost(evidence: StudyResults, comparison: Comparison) -> list[str]:
+def at_what_cost(results: StudyResults, comparison: Comparison) -> list[str]:
     """Parameters that the cheapest of the undecided techniques trains; a sentence, or none."""
-    sizes = {row.key.technique: row for row in evidence.rows if math.isfinite(row.trainable)}
+    sizes = {row.key.technique: row for row in results.rows if math.isfinite(row.trainable)}
     beside = [name for name in comparison.standing if name in sizes]
     if comparison.best not in beside:
         return []
@@ -64,13 +65,13 @@ def _trains(row: CellSummary) -> str:
     return f"{row.trainable:,.0f} parameters{share}"
 
 
-def left_out(evidence: StudyResults) -> list[str]:
+def left_out(results: StudyResults) -> list[str]:
     """Techniques not in the answer, whose seeds failed or never ran; a sentence, or none."""
     gone: dict[str, int] = {}
-    for row in evidence.rows:
+    for row in results.rows:
         if row.note:
             gone[row.key.technique] = gone.get(row.key.technique, 0) + 1
-    everywhere = len(evidence.groups)
+    everywhere = len(results.groups)
     if not gone:
         return []
     named = [name if count == everywhere else f"{name} (in {count} of {everywhere} comparisons)"
@@ -82,8 +83,8 @@ def left_out(evidence: StudyResults) -> list[str]:
 def over_data_sets(comparisons: Sequence[Comparison], higher_is_better: bool) -> list[str]:
     """A sentence a backbone with two data sets or more: who ranks first over them, and how sure."""
     several = len({comparison.group[0] for comparison in comparisons}) > 1
-    return [_ranking(each, f" from {backbone}" if several else "")
-            for backbone, each in ranked(comparisons, higher_is_better).items()]
+    return [_ranking(ranking, f" from {backbone}" if several else "")
+            for backbone, ranking in ranked(comparisons, higher_is_better).items()]
 
 
 def _ranking(ranking: RankComparison, where: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ftlab.renamed import RefusesEarlierNames
+
 
 def at_least_float32(logits: Tensor) -> Tensor:
     """The logits, not in half precision, which rounds log p to two or three digits."""
@@ -31,8 +33,8 @@ def distribution(target: Tensor, like: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(target, like.shape[-1]).to(like.dtype)
 
 
-class Loss(ABC):
-    """The mean loss of a batch; `fit` tells it the training counts before the first call.
+class Loss(RefusesEarlierNames, ABC):
+    """The mean loss of a batch; `fit` gives it the training counts before the first call.
 
     On soft targets a loss is the expectation of its value over the target's classes, so that a
     one-hot row gives the same as its class index.
@@ -43,7 +45,7 @@ class Loss(ABC):
     _placed: tuple[Tensor, Tensor] | None = None
     """`per_class`, and the same on the device where losses are computed."""
 
-    def fit(self, counts: Sequence[int]) -> None:  # noqa: B027  (most losses need no counts)
+    def fit(self, counts: Sequence[int]) -> None:
         """Learn from the number of training examples of each class, after `Subset`."""
 
     @abstractmethod

@@ -32,7 +32,7 @@ Stops = Sequence[Callable[[], bool]] | None
 class NotApplicable(Exception):
     """A shortcut is not taken; says why. What it stands for is computed as without it.
 
-    Without a text there is nothing that a user could want to know.
+    Without a text the reason is of no interest to a user.
     """
 
 

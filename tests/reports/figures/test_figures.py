@@ -43,17 +43,17 @@ def whole(**more):
 def drawing(each):
     """The matplotlib figure, not yet laid out."""
     with paper():
-        return each.drawing.draw(each.data, each.evidence)
+        return each.drawing.draw(each.data, each.results)
 
 
-def data_of(name, evidence):
+def data_of(name, results):
     (drawing,) = (drawing for drawing in all_figures.drawings() if drawing.name == name)
-    return drawing.data(evidence)
+    return drawing.data(results)
 
 
 @pytest.fixture(scope="module")
 def study():
-    return whole().evidence()
+    return whole().results()
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ class TestContract:
         assert b"/Type42" in text or b"/CIDFontType2" in text
         assert b"/Type3" not in text
         assert not re.search(rb"CreationDate|Producer|Creator", text)
-        (again,) = all_figures.drawn(whole().evidence(), [name])
+        (again,) = all_figures.drawn(whole().results(), [name])
         assert again.files() == files, "the same store gives the same bytes"
 
     def test_axes_have_titles(self, all_drawn, name):
@@ -115,11 +115,11 @@ class TestContract:
 
     def test_any_name_is_allowed(self, name):
         sets = ["$", "<i>"] if name == "critical_difference" else ["$<i>"]
-        evidence = whole(techniques=NASTY, classes=NASTY, data_sets=sets, seeds=2,
-                         examples=40).evidence()
-        (each,) = all_figures.drawn(evidence, [name])
+        results = whole(techniques=NASTY, classes=NASTY, data_sets=sets, seeds=2,
+                         examples=40).results()
+        (each,) = all_figures.drawn(results, [name])
         with paper():
-            figure = each.drawing.draw(each.data, evidence)
+            figure = each.drawing.draw(each.data, results)
             figure.draw_without_rendering()
             drawn = figure.findobj(matplotlib.text.Text)
         assert not any(text.get_parse_math() for text in drawn if "$" in text.get_text())
@@ -137,14 +137,14 @@ class TestContract:
             invented.change("technique 2", status="FAILED", reason="out of memory")
         if kind == "nan":
             invented.change("technique 2", metrics={METRIC: math.nan})
-        for each in all_figures.drawn(invented.evidence(), [name]):
+        for each in all_figures.drawn(invented.results(), [name]):
             assert drawing(each).axes
             assert "nan" not in each.caption
         if kind == "no predictions":
-            assert (data_of(name, invented.evidence()) is None) == (
+            assert (data_of(name, invented.results()) is None) == (
                 name in ("confusion_matrices", "error_overlap", "class_effect"))
         if kind == "alone" and name in ("trade_off", "error_overlap", "critical_difference"):
-            assert data_of(name, invented.evidence()) is None
+            assert data_of(name, invented.results()) is None
 
 
 def inflated(pdf):
@@ -158,22 +158,22 @@ def inflated(pdf):
 
 def test_files__do_not_depend_on_the_hash_seed():
     code = ("import hashlib; from invented import Invented; from ftlab.reports.figures import all_figures\n"
-            "(each,) = all_figures.drawn(Invented().evidence(), ['error_overlap'])\n"
+            "(each,) = all_figures.drawn(Invented().results(), ['error_overlap'])\n"
             "print([hashlib.sha256(content).hexdigest() for content in each.files().values()])")
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
                           env={"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}).stdout
-    (each,) = all_figures.drawn(Invented().evidence(), ["error_overlap"])
+    (each,) = all_figures.drawn(Invented().results(), ["error_overlap"])
     ours = [hashlib.sha256(content).hexdigest() for content in each.files().values()]
     assert said.strip() == str(ours)
 
 
 def test_data__many_techniques_and_classes_are_narrowed_and_said():
     invented = Invented(45, classes=200, examples=300, seeds=1, epochs=1)
-    evidence = invented.evidence()
-    shown = {each.name: each for each in all_figures.drawn(evidence, ["scores", "class_effect",
+    results = invented.results()
+    shown = {each.name: each for each in all_figures.drawn(results, ["scores", "class_effect",
                                                                "confusion_matrices"])}
     assert len(shown["scores"].data) == 40
-    best = sorted(evidence.rows, key=lambda row: -row.summary.mean)
+    best = sorted(results.rows, key=lambda row: -row.summary.mean)
     worst = {row.key.technique for row in best[-3:]}
     assert worst.isdisjoint(shown["scores"].data["technique"])
     assert "40 of 45 techniques" in shown["scores"].caption
@@ -205,9 +205,9 @@ def test_costs__a_bar_ends_at_its_value_on_either_scale(study):
 def test_costs_and_scores__a_cell_that_never_ran():
     invented = Invented(3)
     invented.change("technique 2", status="FAILED", reason="out of memory")
-    evidence = invented.evidence()
-    assert "technique 2" not in set(data_of("costs", evidence)["technique"])
-    (each,) = all_figures.drawn(evidence, ["scores"])
+    results = invented.results()
+    assert "technique 2" not in set(data_of("costs", results)["technique"])
+    (each,) = all_figures.drawn(results, ["scores"])
     said = [text.get_text() for axes in drawing(each).axes for text in axes.texts]
     assert any("out of memory" in text for text in said), said
 
@@ -224,8 +224,8 @@ def test_scores__are_the_runs(study):
 
 @pytest.mark.parametrize("higher", [True, False])
 def test_trade_off__front_by_brute_force(higher):
-    evidence = Invented(9, examples=0, seed=3).evidence(higher_is_better=higher)
-    data = data_of("trade_off", evidence)
+    results = Invented(9, examples=0, seed=3).results(higher_is_better=higher)
+    data = data_of("trade_off", results)
     assert set(data["of"]) == {"cost/trainable_parameters", "cost/train_seconds",
                                "cost/peak_memory_bytes"}
     for _, points in data.groupby("of"):
@@ -237,14 +237,14 @@ def test_trade_off__front_by_brute_force(higher):
 
 
 def test_trade_off__bars_end_where_the_interval_does():
-    evidence = Invented(3).evidence()
-    (each,) = all_figures.drawn(evidence, ["trade_off"])
-    wanted = sorted((100 * row.summary.ci_low, 100 * row.summary.ci_high) for row in evidence.rows)
+    results = Invented(3).results()
+    (each,) = all_figures.drawn(results, ["trade_off"])
+    wanted = sorted((100 * row.summary.ci_low, 100 * row.summary.ci_high) for row in results.rows)
     axes = drawing(each).axes[0]
     ends = sorted(tuple(bar.lines[2][0].get_segments()[0][:, 1]) for bar in axes.containers)
     np.testing.assert_allclose(ends, wanted)
     low, high = wanted[0]
-    mean = 100 * min(row.summary.mean for row in evidence.rows)
+    mean = 100 * min(row.summary.mean for row in results.rows)
     assert high - mean != pytest.approx(mean - low, rel=1e-3)  # on the logit scale
 
 
@@ -252,16 +252,16 @@ def test_trade_off__what_trains_nothing_stands_at_zero_and_has_no_peak():
     invented = Invented(3)
     invented.change("technique 1", metrics={"cost/trainable_parameters": 0.0,
                                             "cost/train_seconds": 0.0})
-    evidence = invented.evidence()
-    data = data_of("trade_off", evidence)
+    results = invented.results()
+    data = data_of("trade_off", results)
     none = data[data["technique"] == "technique 1"]
     assert none["of"].tolist() == ["cost/trainable_parameters", "cost/train_seconds"]
-    (each,) = all_figures.drawn(evidence, ["trade_off"])
+    (each,) = all_figures.drawn(results, ["trade_off"])
     figure = drawing(each)
     for axes in figure.axes[:2]:
         low, high = axes.get_xlim()
         assert low < 0 < high
-    costs = data_of("costs", evidence)
+    costs = data_of("costs", results)
     peak = costs[(costs["of"] == "cost/peak_memory_bytes") & (costs["technique"] == "technique 1")]
     assert peak["n"].tolist() == [0]
 
@@ -283,11 +283,11 @@ def test_learning_curves__go_as_far_as_all_seeds():
     run = invented.book.records[0].runs[1]
     for metric in ("epoch", "train/epoch_loss", "val/accuracy"):
         del invented.book.curves[run.run_id, metric][2:]
-    evidence = invented.evidence()
-    data = data_of("learning_curves", evidence)
+    results = invented.results()
+    data = data_of("learning_curves", results)
     reached = data.groupby("technique")["x"].max()
     assert reached.to_dict() == {"technique 1": 2, "technique 2": 5}
-    (each,) = all_figures.drawn(evidence, ["learning_curves"])
+    (each,) = all_figures.drawn(results, ["learning_curves"])
     assert "as far as all seeds" in each.caption
 
 
@@ -296,14 +296,14 @@ def test_learning_curves__one_epoch_is_shown_by_steps():
     for record in invented.book.records:
         for run in record.runs:
             invented.book.curves[run.run_id, "train/loss"] = [(10, 1.0), (20, 0.5)]
-    data = data_of("learning_curves", invented.evidence())
+    data = data_of("learning_curves", invented.results())
     assert set(data["over"]) == {"optimizer step"} and set(data["x"]) == {10, 20}
-    assert data_of("learning_curves", Invented(2, epochs=1).evidence()) is None, "one point: none"
+    assert data_of("learning_curves", Invented(2, epochs=1).results()) is None, "one point: none"
 
 
-def answers(evidence, technique, seed, group=GROUP):
-    (key,) = (r.key for r in evidence.rows if r.group == group and r.key.technique == technique)
-    return evidence.predictions(evidence.runs(key)[seed])
+def answers(results, technique, seed, group=GROUP):
+    (key,) = (r.key for r in results.rows if r.group == group and r.key.technique == technique)
+    return results.predictions(results.runs(key)[seed])
 
 
 def test_confusion__is_that_of_scikit_learn(study):
@@ -320,7 +320,7 @@ def test_confusion__is_that_of_scikit_learn(study):
 def test_confusion__a_class_without_test_examples_is_not_zero():
     invented = Invented(2)
     invented.book.counts["never tested"] = 1
-    line = next(data_of("confusion_matrices", invented.evidence()).itertuples())
+    line = next(data_of("confusion_matrices", invented.results()).itertuples())
     place = line.classes.index("never tested")
     assert np.isnan(line.shares[place]).all() and (line.shares[:-1, place] == 0).all()
 
@@ -347,11 +347,11 @@ def test_class_effect__is_that_of_scikit_learn(study):
     assert lines["line"].iloc[0] == "class 1 (400, 36.6%)"
 
 
-def wrong(evidence, techniques, seeds):
+def wrong(results, techniques, seeds):
     """By technique and seed, from the predictions themselves."""
     return {name: {seed: np.array([a != b for a, b in zip(
         said["target"], said["prediction"], strict=True)])
-        for seed in range(seeds) if (said := answers(evidence, name, seed))} for name in techniques}
+        for seed in range(seeds) if (said := answers(results, name, seed))} for name in techniques}
 
 
 def test_error_overlap__every_set_by_brute_force(study):
@@ -372,17 +372,17 @@ def test_error_overlap__every_set_by_brute_force(study):
 
 
 def test_error_overlap__half_of_two_seeds_is_not_most():
-    evidence = Invented(2, seeds=2, seed=4).evidence()
-    known = wrong(evidence, ["technique 1"], 2)["technique 1"]
-    data = data_of("error_overlap", evidence)
+    results = Invented(2, seeds=2, seed=4).results()
+    known = wrong(results, ["technique 1"], 2)["technique 1"]
+    data = data_of("error_overlap", results)
     assert (known[0] != known[1]).any()
     assert data["errors"].iloc[0][0] == (known[0] & known[1]).sum()
 
 
 @pytest.mark.parametrize("count", [3, 7, 12])
 def test_error_overlap__draws_the_largest_sets_and_says_the_rest(count):
-    evidence = Invented(count, examples=400).evidence()
-    (each,) = all_figures.drawn(evidence, ["error_overlap"])
+    results = Invented(count, examples=400).results()
+    (each,) = all_figures.drawn(results, ["error_overlap"])
     (axes,) = drawing(each).axes
     bars = [-bar.get_height() for bar in axes.patches if bar.get_height() < 0]
     shown = each.data["many"].head(20)
@@ -424,7 +424,7 @@ def test_error_overlap__other_examples_are_not_compared():
     for record in invented.book.records[2:]:
         for run in record.runs:
             invented.book.files[run.run_id] = other.book.files[run.run_id]
-    assert set(mistakes(invented.evidence(), GROUP).wrong) == {"technique 1", "technique 2"}
+    assert set(mistakes(invented.results(), GROUP).wrong) == {"technique 1", "technique 2"}
 
 
 def test_critical_difference__is_that_of_the_ranks(study):
@@ -439,7 +439,7 @@ def test_critical_difference__is_that_of_the_ranks(study):
         told = [name for name in data["technique"].iloc[place + 1:]
                 if found.pairs[line.technique][name] <= 0.05]
         assert line.last == len(data) - 1 - len(told)
-    assert data_of("critical_difference", Invented(3).evidence()) is None, "one data set"
+    assert data_of("critical_difference", Invented(3).results()) is None, "one data set"
 
 
 def test_budget_curves__are_those_of_the_sweep(study):
@@ -455,14 +455,14 @@ def test_budget_curves__are_those_of_the_sweep(study):
 def test_write__files_captions_and_nothing_old(study, tmp_path):
     for old in ("test_accuracy.png", "budget_curves.pdf", "shared_errors.csv", "mine.png"):
         (tmp_path / old).touch()
-    paths = all_figures.write(Invented(3).evidence(), tmp_path)
+    paths = all_figures.write(Invented(3).results(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths} | {"mine.png"}
     assert {"scores.png", "scores.pdf", "captions.md", "errors.csv"} <= {
         path.name for path in paths}
     assert "95% t interval" in (tmp_path / "captions.md").read_text()
     before = (tmp_path / "costs.png").read_bytes()
     (tmp_path / "costs.png").write_bytes(b"")
-    assert [path.name for path in all_figures.write(Invented(3).evidence(), tmp_path, ["costs"])] == [
+    assert [path.name for path in all_figures.write(Invented(3).results(), tmp_path, ["costs"])] == [
         "costs.png", "costs.pdf"]
     assert (tmp_path / "costs.png").read_bytes() == before
     assert (tmp_path / "scores.png").exists(), "others stay"
