@@ -105,7 +105,7 @@ def _libraries() -> set[str]:
     """Folders of packages, whose versions are known: what is read there beside sources is code."""
     folders = {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
     folders |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return folders | {str(Path(__file__).resolve().parents[1])}
+    return {f"{path}{os.sep}" for path in (*folders, Path(__file__).resolve().parents[1])}
 
 
 def _within(source: str) -> Iterator[str]:

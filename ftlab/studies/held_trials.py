@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ class HeldTrials:
         self._began[directory] = key, time.monotonic()
         if key in self._soon and key not in self._pairs and len(self._pairs) < MOST:
             self._pairs[key] = None
-            with contextlib.suppress(Exception):  # the run itself says what is wrong
+            with _silent(), contextlib.suppress(Exception):  # the run itself says what is wrong
                 self._pairs[key] = _read(Path(directory))
             gc.collect()
             gc.freeze()  # as in `preload.settle`
@@ -101,6 +102,30 @@ def _read(directory: Path) -> Run | None:
         return run
     forget(networks)
     return None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Within it nothing is printed: the server's output is its answers, and its errors the user's."""
+    _flush()
+    kept = {stream: os.dup(stream) for stream in (1, 2)}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in kept:
+        os.dup2(nowhere, stream)
+    try:
+        yield
+    finally:
+        _flush()
+        for stream, before in kept.items():
+            os.dup2(before, stream)
+            os.close(before)
+        os.close(nowhere)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a short trial has read, the server reads once for those that follow; results are the same."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from ftlab.studies.engine import SPECIFICATION, MachineShare
 from ftlab.studies.held_trials import HeldTrials
 from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
+from ftlab.sweeps.sweep import load_sweep
 
 Write = Callable[..., Path]
 
@@ -130,8 +132,10 @@ def test_what_is_held_is_bounded(
 
 
 def test_what_cannot_be_read_is_not_tried_again(
-        specify: Callable[..., Path], reads: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        specify: Callable[..., Path], reads: list[Path], monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str]) -> None:
     def fail(directory: Path) -> None:
+        os.write(1, b"of no use to anybody")
         reads.append(directory)
         raise OSError("the disk is gone")
 
@@ -141,6 +145,8 @@ def test_what_cannot_be_read_is_not_tried_again(
         assert trials.started(folder, 1) is None
         trials.ended(folder, 0)
     assert len(reads) == 1
+    os.write(1, b"said")
+    assert capfd.readouterr() == ("said", "")
 
 
 def test_data_that_draw_from_a_runs_generators_are_not_held(
@@ -166,3 +172,11 @@ def test_choices_of_threads_that_cannot_be_restored_are_not_touched(
         trials.started(folder, None)
         trials.ended(folder, 0)
     assert not reads
+
+
+def test_trials_that_search_for_little_memory_share_none(write: Write, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    for objective, apart in (("val/loss", False), ("cost/peak_memory_bytes", True)):
+        path.write_text(f"study: {write()}\ntrials: 2\nobjective: [val/accuracy, {objective}]\n")
+        sweep = load_sweep(path)
+        assert sweep.config(sweep.study.cells[0], {}, 0).get("apart", False) is apart
