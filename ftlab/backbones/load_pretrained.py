@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ftlab.backbones.held_network import taken
 from ftlab.backbones.source import DAMAGED_WEIGHTS, reason
 from ftlab.backbones.untrusted_settings import bounded, closed, inert, room
 from ftlab.errors import InputError
@@ -76,7 +77,10 @@ class Checkpoint:
             network = empty_network(auto, self.config, self.dtype)
             self.finish(network)
             return network
-        network, lacking = load_network(auto, self.config, self.dtype, self.weights(), self.label)
+        files = self.weights()
+        key = (auto, repr(self.config), self.dtype, *((file, file.stat().st_mtime_ns) for file in files))
+        network, lacking = taken(
+            key, lambda: load_network(auto, self.config, self.dtype, files, self.label))
         roots = tuple(f"{path}." for path in new(network))
         check_complete({name for name in lacking if not name.startswith(roots)}, self.label)
         self.finish(network)

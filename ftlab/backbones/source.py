@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,9 @@ DAMAGED_WEIGHTS = (OSError, ValueError, LookupError, RuntimeError, EOFError, Typ
                    UnpicklingError, BadZipFile, SafetensorError)
 """Raised over damaged weights: torch's reader of pickles is an interpreter of their bytes, and its
 documentation names no exceptions. These are all that its code and thousands of damaged files gave."""
+READ = "ftlab.read"
+"""The audit event (`sys.audit`) of a file or folder that is read, perhaps by a library's own code,
+which raises no event; who remembers an answer watches it for changes."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PACKAGE = "package:"
 
@@ -40,8 +44,11 @@ def resolve_path(source: str) -> Path:
             leaves the package, or nothing there.
     """
     if source.startswith(_PACKAGE):
-        return _resolve_package(source)
+        path = _resolve_package(source)
+        sys.audit(READ, path)
+        return path
     path = Path(_expand(source)).expanduser()
+    sys.audit(READ, path)
     if not path.exists():
         raise InputError(f"{source}: no such file or folder ({path.absolute()})",
                          "check the path; a relative one starts at the current directory")
@@ -127,6 +134,7 @@ def _resolve_package(source: str) -> Path:
 
 
 def _hash_file(path: Path) -> str:
+    sys.audit(READ, path)
     status = path.stat()
     return _hash_unchanged(path.resolve(), status.st_size, status.st_mtime_ns)
 

@@ -85,20 +85,21 @@ def check(
     allow: Allow = None,
 ) -> None:
     """Check study files, their data and their combinations, without running anything."""
-    from ftlab.studies.plan import plan
+    from ftlab.studies.check_study import check_study
     from ftlab.studies.study import load_study
 
     wrong = 0
     for path in studies:
         try:
-            made = plan(load_study(path, set_ or (), allow or ()))
+            checked = load_study(path, set_ or (), allow or ())
+            notes = check_study(checked)
         except FtlabError as error:
             complain(error)
             wrong += 1
             continue
-        runs = len(made.cells) * len(made.study.seeds)
-        say(f"{path}: ok, {len(made.cells)} cells, {runs} runs")
-        for note in made.notes:
+        runs = len(checked.cells) * len(checked.seeds)
+        say(f"{path}: ok, {len(checked.cells)} cells, {runs} runs")
+        for note in notes:
             say(f"  note: {note}")
     if wrong:
         raise typer.Exit(2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+from ftlab.backbones.source import READ
 from ftlab.errors import InputError
 
 _WIDEST = 200
@@ -25,6 +27,7 @@ def named_file(cell: str, base: Path, place: str, kind: str) -> Path:
     for written in dict.fromkeys((cell, cell.replace("\\", "/"))):
         try:
             path = base / Path(written).expanduser()
+            sys.audit(READ, path)
             if path.is_file():
                 return path
         except (OSError, RuntimeError):  # a text too long for a name, or the home of no user

@@ -1,7 +1,7 @@
-"""Checked entries of study files, kept so that reading results imports none of their classes.
+"""Checked studies and entries of their files, kept so that asking again imports no classes.
 
 Lightning, PyTorch and all that they pull in take seconds and 700 MiB; which cells a study file has
-is a few lines of text that only code can change.
+is a few lines of text that only code can change, and whether they may run only code and files.
 """
 
 from __future__ import annotations
@@ -9,44 +9,55 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ftlab.backbones.cache_folder import damaged, folder, may_add
 from ftlab.files import write
-from ftlab.studies.provenance import PACKAGES
+from ftlab.studies.files_read import files_read, state_of
 
 KIND = "checks"
-MOST = 500  # files kept, of some kilobytes each
+MOST = 2000  # files kept, of some kilobytes each
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def remembered(question: object, answer: Callable[[], Any]) -> Any:
+def remembered(question: object, answer: Callable[[], Any], reads: bool = False) -> Any:
     """The answer as JSON; from `$FTLAB_CACHE` where this code has given it before.
 
     An error is not remembered, so that what is refused is refused by the classes themselves.
 
     Args:
-        question: all that the answer depends on besides code; plain data.
+        question: all that the answer depends on besides code and files; plain data.
         answer: computes it, as plain data.
+        reads: whether it reads files. Those that it opens or lists are watched: a change of one
+            has it computed again. An answer from the network is never remembered.
     """
     asked = hashlib.sha256(f"{_code()} {question!r}".encode()).hexdigest()
     path = folder(KIND) / f"{asked}.json"
     with contextlib.suppress(OSError):  # not there
         digest, _, text = path.read_bytes().partition(b"\n")
-        if _sha256(text) == digest:
-            return json.loads(text)
-        damaged(str(path))
-    made = json.dumps(answer())
-    if may_add():
+        if _sha256(text) != digest:
+            damaged(str(path))
+        elif _unchanged((kept := json.loads(text))["files"]):
+            return kept["answer"]
+    with files_read() if reads else contextlib.nullcontext() as watch:
+        made = json.dumps(answer())
+    states = {} if watch is None else watch.states()
+    if may_add() and states is not None:
         with contextlib.suppress(OSError):  # a full disk costs the next one time, and nothing else
-            _keep(path, made)
+            _keep(path, f'{{"answer": {made}, "files": {json.dumps(states)}}}')
     return json.loads(made)
+
+
+def _unchanged(files: Mapping[str, Sequence[int] | None]) -> bool:
+    return all(state_of(path) == (None if state is None else tuple(state))
+               for path, state in files.items())
 
 
 def _sha256(text: bytes) -> bytes:
@@ -55,13 +66,14 @@ def _sha256(text: bytes) -> bytes:
 
 @cache  # classes do not change in a process that has imported them
 def _code() -> str:
-    """Digest of ftlab's own files and of the versions beneath them."""
+    """Digest of ftlab's own files and of every installed package's version."""
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
-    others = [*(name for name in PACKAGES if name != "ftlab"), "jsonargparse"]
-    versions = [f"{name} {metadata.version(name)}" for name in others]
-    digest.update(" ".join([platform.python_version(), *versions]).encode())
+    # the folders that pip makes are named after package and version: reading each takes seconds
+    versions = {name for place in sys.path if os.path.isdir(place) for name in os.listdir(place)
+                if name.endswith((".dist-info", ".egg-info"))}
+    digest.update(" ".join([platform.python_version(), *sorted(versions)]).encode())
     return digest.hexdigest()
 
 

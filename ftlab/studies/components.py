@@ -12,7 +12,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from ftlab.errors import InputError
 from ftlab.studies.argument_values import as_shown, built, sealed, unsealed
-from ftlab.studies.discover import find
+from ftlab.studies.discover import find, members
 from ftlab.studies.yaml_file import Place, typed
 from ftlab.wording import did_you_mean
 
@@ -48,12 +48,7 @@ def check(base: type, value: Any, place: Place, allow: Sequence[str] = (),
     cls = find(base, name, allow, place)
     inner = place / "init_args" if isinstance(value, Mapping) else place
     parameters = schema(cls)
-    for key in given:
-        if key not in parameters:
-            raise InputError(
-                f"{inner / key}: {cls.__name__} has no argument {key!r}",
-                did_you_mean(key, list(parameters)),
-            )
+    check_keys(cls.__name__, given, parameters, inner)
     plain = {key: given[key] for key in given if component_of(parameters[key]) is None}
     settings = _plain(cls, plain, inner)
     for key, parameter in parameters.items():
@@ -70,6 +65,33 @@ def check(base: type, value: Any, place: Place, allow: Sequence[str] = (),
     except ValueError as error:  # a constructor's own check of its values
         raise InputError(f"{place}: {cls.__name__}: {error}", "change the value") from error
     return checked
+
+
+def check_keys(name: str, given: Iterable[str], parameters: Collection[str], place: Place) -> None:
+    """Refuse a key that is not a parameter of the class called `name`.
+
+    Raises:
+        InputError: there is one.
+    """
+    for key in given:
+        if key not in parameters:
+            raise InputError(f"{place / str(key)}: {name} has no argument {key!r}",
+                             did_you_mean(key, list(parameters)))
+
+
+def arguments_of(base: str) -> dict[str, dict[str, str]]:
+    """The arguments of each member of a family, with the family of those that are components.
+
+    Args:
+        base: the family's base class, in full.
+    """
+    module, _, name = base.rpartition(".")
+    arguments: dict[str, dict[str, str]] = {}
+    for cls in members(getattr(importlib.import_module(module), name)).values():
+        kinds = {key: component_of(parameter) for key, parameter in schema(cls).items()}
+        arguments[cls.__name__] = {key: f"{kind.__module__}.{kind.__qualname__}" if kind else ""
+                                   for key, kind in kinds.items()}
+    return arguments
 
 
 def prepare(cls: type) -> None:

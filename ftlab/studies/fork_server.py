@@ -20,12 +20,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION
 from ftlab.studies.forked import GRACE, die_with, leave, redirect
+from ftlab.studies.held_trials import HeldTrials
 from ftlab.studies.json_lines import LineReader
 from ftlab.studies.preload import ImportsSeen, preload
+
+if TYPE_CHECKING:
+    from ftlab.training.run import Run
 
 POLL = 0.02  # seconds from one look at the children to the next, while some are being ended
 END = ((0.0, signal.SIGTERM), (GRACE, signal.SIGKILL))
@@ -54,6 +58,7 @@ def serve() -> None:
     _leave_slurm()
     preload()
     learned = ImportsSeen()
+    trials = HeldTrials()
     children: dict[int, _Child] = {}
     commands = LineReader(0)
     deaths = _watch_deaths()
@@ -63,7 +68,8 @@ def serve() -> None:
         for message in commands.read(0.0 if closing else POLL if hurried else None, deaths):
             if "start" in message:
                 learned.take()
-                children[_fork(message, learned)] = _Child(message["start"])
+                held = trials.started(message["start"], message["threads"])
+                children[_fork(message, learned, held)] = _Child(message["start"])
                 _answer({"directory": message["start"], "started": True})
             else:
                 for child in children.values():
@@ -77,6 +83,7 @@ def serve() -> None:
         for pid, code in _ended():
             if pid in children:
                 ended = children.pop(pid)
+                trials.ended(ended.directory, code)
                 _signal_rest(pid)
                 if not closing:
                     _answer({"directory": ended.directory, "code": code})
@@ -138,7 +145,14 @@ def _watch_deaths() -> int:
     return reading
 
 
-def _fork(message: dict[str, Any], learned: ImportsSeen) -> int:
+def _fork(message: dict[str, Any], learned: ImportsSeen, held: Run | None) -> int:
+    """Fork the process of a run.
+
+    Args:
+        message: starts it.
+        learned: takes what it imports.
+        held: a run whose backbone and data are its own.
+    """
     parent = os.getpid()
     child = os.fork()
     if child:
@@ -153,7 +167,7 @@ def _fork(message: dict[str, Any], learned: ImportsSeen) -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message["gpus"])
 
     def body() -> int:
-        code = execute_folder(directory, message["threads"])
+        code = execute_folder(directory, message["threads"], held)
         if code == 0:
             learned.send()
         return code
@@ -161,8 +175,14 @@ def _fork(message: dict[str, Any], learned: ImportsSeen) -> int:
     leave(body)
 
 
-def execute_folder(directory: Path, threads: int | None) -> int:
-    """Execute the run of a folder, with its ranks where it has several; the exit code."""
+def execute_folder(directory: Path, threads: int | None, held: Run | None = None) -> int:
+    """Execute the run of a folder, with its ranks where it has several; the exit code.
+
+    Args:
+        directory: of the run.
+        threads: of the CPU; None for the libraries' own choice.
+        held: a run whose backbone and data are its own.
+    """
     from ftlab.studies.run_process import execute, execute_pack, journal
 
     specification = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
@@ -172,7 +192,7 @@ def execute_folder(directory: Path, threads: int | None) -> int:
         from ftlab.studies.ddp_ranks import supervise
 
         return supervise(directory, specification, threads)
-    return execute(directory, specification, threads, journal(directory))
+    return execute(directory, specification, threads, journal(directory), held)
 
 
 def adopt_orphans() -> None:

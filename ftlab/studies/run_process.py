@@ -27,9 +27,16 @@ _CAUGHT = re.compile(r"(\w+: )?Caught \w+ in ")  # how torch raises an error of 
 
 def execute(
     directory: Path, specification: dict[str, Any], threads: int | None,
-    report: Callable[[Event], None],
+    report: Callable[[Event], None], held: Run | None = None,
 ) -> int:
     """Execute a run, or one rank of it.
+
+    Args:
+        directory: of the run.
+        specification: of the run.
+        threads: of the CPU; None for the libraries' own choice.
+        report: takes the events.
+        held: a run whose backbone and data are its own; None to build them.
 
     Returns:
         0 after an event `done`, or 1 after an event `failed`. A SIGTERM during the fit, which
@@ -44,7 +51,7 @@ def execute(
         torch.set_num_threads(threads)
     _note_caches([report])
     try:
-        task = _built(directory, specification)
+        task = built(directory, specification, held)
         if specification.get("search"):
             metrics = trial.search(task, report, (directory / STOP).exists)
         else:
@@ -79,7 +86,7 @@ def execute_pack(
         for number, specification in enumerate(members):
             folder = directory / str(number)
             folder.mkdir(exist_ok=True)  # a node has none
-            runs.append(_built(folder, specification))
+            runs.append(built(folder, specification))
             reports.append(_of(number, report))
             stops.append((folder / STOP).exists)
         _note_caches(reports)
@@ -121,7 +128,14 @@ def _of(member: int, report: Callable[[Event], None]) -> Callable[[Event], None]
     return lambda event: report({**event, "member": member})
 
 
-def _built(directory: Path, specification: dict[str, Any]) -> Run:
+def built(directory: Path, specification: dict[str, Any], held: Run | None = None) -> Run:
+    """The run that a specification says.
+
+    Args:
+        directory: of the run.
+        specification: of the run.
+        held: a run whose backbone and data are its own; None to build them.
+    """
     from ftlab.studies.allowed_packages import admit
     from ftlab.studies.components import build
     from ftlab.training.run import Run
@@ -129,8 +143,8 @@ def _built(directory: Path, specification: dict[str, Any]) -> Run:
 
     admit(specification.get("allow", ()))
     return Run(
-        backbone=build(specification["backbone"]),
-        data=build(specification["data"]),
+        backbone=held.backbone if held else build(specification["backbone"]),
+        data=held.data if held else build(specification["data"]),
         technique=build(specification["technique"]),
         settings=TrainerSettings(**specification["trainer"]),
         seed=specification["seed"],

@@ -8,8 +8,15 @@ from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies.check_cache import remembered
-from ftlab.studies.components import Component, check, check_plain, task_of
-from ftlab.studies.discover import family
+from ftlab.studies.components import (
+    Component,
+    arguments_of,
+    check,
+    check_keys,
+    check_plain,
+    task_of,
+)
+from ftlab.studies.discover import FAMILIES, family
 from ftlab.studies.yaml_file import Place
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import did_you_mean
@@ -26,7 +33,7 @@ def checked(
     axes: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], place: Place,
     allow: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    """The checked entries of a study by axis, then name; what was once checked needs no class.
+    """The checked entries of a study by axis, then name; an entry that was once checked needs no class.
 
     Args:
         axes: from the file.
@@ -42,16 +49,48 @@ def checked(
     Raises:
         InputError: an entry is wrong.
     """
-    def parts() -> dict[str, dict[str, Any]]:
-        return _parts(axes, common, place, allow)
+    parts: dict[str, dict[str, Any]] = {
+        axis: {} for axis in (*AXES, "trainer", "before", "on", "metric")}
+    pairs = [f"{d} from {b}" for b in axes["backbones"] for d in axes["datasets"]]
+    for axis, entries in axes.items():
+        for name, value in entries.items():
+            here = place / axis / name
+            if axis == "techniques" and isinstance(value, Mapping):
+                settings = _trainer(common, value.get("trainer"), place, here)
+                parts["trainer"][name] = settings
+                parts["before"][name] = _stages(value.get("before"), settings, here, allow)
+                on = mapping(value.get("on"), here / "on")
+                value = {k: v for k, v in value.items() if k not in BESIDE}
+                parts["on"][name] = _elsewhere(value, on, pairs, here, allow)
+            elif axis == "techniques":
+                parts["trainer"][name] = _trainer(common, None, place, here)
+                parts["before"][name] = []
+            entry = _entry(axis, value, here, allow)
+            parts[axis][name] = entry["component"]
+            if axis == "datasets":
+                parts["metric"][name] = entry["metric"]
+    return parts
+
+
+def _entry(axis: str, value: Any, here: Place, allow: Sequence[str]) -> dict[str, Any]:
+    """The checked component of an entry, and of a data set its task's default metric."""
+    base = FAMILIES[AXES[axis]]
+
+    def entry() -> dict[str, Any]:
+        if not allow:
+            _check_keys(base, value, here)
+        component = check(family(AXES[axis]), value, here, allow,
+                          BESIDE if axis == "techniques" else ())
+        metric = task_of(component).default_metric if axis == "datasets" else ""
+        return {"component": component, "metric": metric}
 
     if not allow:
-        entries: dict[str, dict[str, Any]] = remembered(("parts", axes, common), parts)
+        checked_entry: dict[str, Any] = remembered(("entry", axis, value), entry)
         # others may write to a shared cache, and a class that is named there would run here
-        if all(name.startswith("ftlab.") for name in _classes(entries)):
-            return entries
+        if all(name.startswith("ftlab.") for name in _classes(checked_entry)):
+            return checked_entry
     # code of others' packages is not watched for changes, and is asked each time
-    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(parts()))  # as what is remembered
+    plain: dict[str, Any] = json.loads(json.dumps(entry()))  # as what is remembered
     return plain
 
 
@@ -67,32 +106,21 @@ def _classes(value: Any) -> Iterator[str]:
             yield from _classes(part)
 
 
-def _parts(
-    axes: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], place: Place,
-    allow: Sequence[str],
-) -> dict[str, dict[str, Any]]:
-    parts: dict[str, dict[str, Any]] = {axis: {} for axis in (
-        *AXES, "trainer", "before", "on", "metric")}
-    pairs = [f"{d} from {b}" for b in axes["backbones"] for d in axes["datasets"]]
-    for axis, entries in axes.items():
-        base = family(AXES[axis])
-        for name, value in entries.items():
-            here = place / axis / name
-            beside = BESIDE if axis == "techniques" else ()
-            if axis == "techniques" and isinstance(value, Mapping):
-                settings = _trainer(common, value.get("trainer"), place, here)
-                parts["trainer"][name] = settings
-                parts["before"][name] = _stages(value.get("before"), settings, here, allow)
-                on = mapping(value.get("on"), here / "on")
-                value = {k: v for k, v in value.items() if k not in BESIDE}
-                parts["on"][name] = _elsewhere(value, on, pairs, here, allow)
-            elif axis == "techniques":
-                parts["trainer"][name] = _trainer(common, None, place, here)
-                parts["before"][name] = []
-            parts[axis][name] = check(base, value, here, allow, beside)
-            if axis == "datasets":
-                parts["metric"][name] = task_of(parts[axis][name]).default_metric
-    return parts
+def _check_keys(base: str, value: Any, here: Place) -> None:
+    """Refuse a misspelt argument as `check` does, but without importing its class."""
+    given = value.get("init_args") if isinstance(value, Mapping) else None
+    if not isinstance(given, Mapping):
+        return
+    classes = remembered(("arguments", base), lambda: arguments_of(base))
+    name = str(value.get("class_path"))
+    parameters = classes.get(name.rpartition(".")[2] if name.startswith("ftlab.") else name)
+    if parameters is None:  # `check` says so
+        return
+    inner = here / "init_args"
+    check_keys(name.rpartition(".")[2], given, parameters, inner)
+    for key, part in given.items():
+        if parameters[key].startswith("ftlab."):  # others may write to a shared cache
+            _check_keys(parameters[key], part, inner / key)
 
 
 def _trainer(common: Mapping[str, Any], given: Any, place: Place, here: Place) -> dict[str, Any]:
@@ -135,8 +163,10 @@ def _stages(value: Any, settings: Mapping[str, Any], here: Place, allow: Sequenc
                              "val/loss, for instance")
         data = entry.get("data")
         stages.append({
-            "technique": check(family("techniques"), entry["technique"], spot / "technique", allow),
-            "data": None if data is None else check(family("data"), data, spot / "data", allow),
+            "technique": _entry("techniques", entry["technique"], spot / "technique",
+                                allow)["component"],
+            "data": None if data is None else _entry("datasets", data, spot / "data",
+                                                     allow)["component"],
             "trainer": check_plain(TrainerSettings, {**settings, **own}, spot / "trainer"),
             "select_by": select_by, "carry": carry})
     return stages

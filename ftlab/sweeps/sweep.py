@@ -87,7 +87,9 @@ class Sweep:
         """A trial's frozen specification."""
         technique = put(cell.technique, values)
         specification = self.study.specification(cell, seed)
-        return {**specification, "technique": technique, "search": True}
+        # one that shares what it reads has less memory of its own to measure
+        apart = {"apart": True} if "cost/peak_memory_bytes" in self.objectives else {}
+        return {**specification, "technique": technique, "search": True, **apart}
 
     def with_shortcuts(self, shortcuts: bool) -> Sweep:
         """The sweep with or without shortcuts."""

@@ -190,8 +190,9 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         """
         super().train(mode)
         if mode and "model" in self._modules:
+            training = [n for n, p in self.model.named_parameters() if p.requires_grad]
             for block in (*self.model.blocks, self.model.head):
-                if not any(parameter.requires_grad for parameter in block.parameters()):
+                if not any(map(block.holds, training)):
                     block.train(False)
             for module in self.model.modules():
                 if is_norm(module) and not trains_directly(module):

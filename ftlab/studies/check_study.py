@@ -1,0 +1,43 @@
+"""`ftlab check`: whether a study would run; what was checked and has not changed is not read again."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from ftlab.studies.check_cache import remembered
+from ftlab.studies.study import Study
+
+_SETTINGS = ("HOME", "FTLAB_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH_HOME", "XDG_")
+"""How the names of environment variables begin that say where files are, or which may be read."""
+
+
+def check_study(study: Study) -> list[str]:
+    """Read the data and check every combination; returns what the user should know.
+
+    Code of allowed packages may change at any time: with it all is checked anew.
+
+    Raises:
+        InputError: data, weights or a combination cannot be used.
+    """
+    def notes() -> list[str]:
+        from ftlab.studies.plan import plan  # which imports all that trains
+
+        return plan(study).notes
+
+    if study.allow:
+        return notes()
+    cells = [(cell.key.backbone, cell.key.dataset, cell.key.technique, cell.config)
+             for cell in study.cells]
+    noted: list[str] = remembered(
+        ("plan", cells, study.select_by, study.report, study.shortcuts, _surroundings(cells)),
+        notes, reads=True)
+    return noted
+
+
+def _surroundings(cells: Any) -> list[Any]:
+    """The current folder, and the values of environment variables by which sources are found."""
+    named = set(re.findall(r"\$\{?(\w+)", repr(cells)))  # `${DATA}/train.csv`
+    return [os.getcwd(), sorted((name, value) for name, value in os.environ.items()
+                                if name in named or name.startswith(_SETTINGS))]
