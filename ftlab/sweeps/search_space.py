@@ -20,7 +20,7 @@ from ftlab.studies.argument_values import as_shown
 from ftlab.studies.components import Component, check, class_of, component_of, schema
 from ftlab.studies.yaml_file import Place, typed
 from ftlab.sweeps.distributions import Space, as_written, distribution, hold
-from ftlab.techniques.base import Choice, LogUniform, Technique
+from ftlab.techniques.base import Choice, LogUniform, Optimization, Technique
 from ftlab.wording import did_you_mean
 
 
@@ -96,6 +96,11 @@ def _brought(technique: Component) -> dict[str, LogUniform | Choice]:
     """The class's own space, and that of a technique inside it as `technique.lr`."""
     cls = class_of(technique)
     space = dict(cls.search_space)
+    optim = technique["init_args"].get("optim") or {}
+    rate = space.get("lr")
+    if isinstance(rate, LogUniform) and "optimizer" in optim:  # ranges are AdamW's
+        times = Optimization(optimizer=optim["optimizer"], schedule=optim["schedule"]).kind.rate
+        space["lr"] = LogUniform(rate.low * times, rate.high * times)
     for name, parameter in schema(cls).items():
         kind = component_of(parameter)
         if kind is not None and issubclass(kind, Technique):

@@ -26,6 +26,7 @@ from ftlab.techniques.freezing import (
     decayed,
     freeze_all_but_head,
     is_norm,
+    matrices_apart,
     require_new_head,
     trains_directly,
 )
@@ -234,11 +235,17 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         self.after_step(self.model, self.steps)
 
     def on_validation_start(self) -> None:
+        self._switch("eval")  # what some optimizers average
         self._evaluation = self.evaluated(self.model)
         self._evaluation.__enter__()
 
     def on_validation_end(self) -> None:  # after the callbacks', which keep the best epoch
         self._evaluation.__exit__(None, None, None)
+        self._switch("train")
+
+    def _switch(self, mode: str) -> None:
+        for optimizer in self.trainer.optimizers:
+            getattr(optimizer, mode, lambda: None)()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self.model(batch)
@@ -256,6 +263,8 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         groups = self.param_groups(self.model)
+        if self.optim.kind.matrices_apart:
+            groups = matrices_apart(groups, self.model)
         total = int(self.trainer.estimated_stepping_batches)
         factors = self.lr_factors(groups, total, self.trainer.max_epochs or 1)
         optimizer = self.optimizer(groups)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
@@ -21,6 +22,15 @@ def decayed(
         {"params": [p for p in trainable if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def matrices_apart(groups: list[dict[str, Any]], model: TaskModel) -> list[dict[str, Any]]:
+    """Groups with the matrices of linear layers in the blocks apart, which say `hidden`."""
+    hidden = {id(module.weight) for block in model.blocks for _, module in block.named_modules()
+              if isinstance(module, nn.Linear | Conv1D)}
+    parts = [{**group, "params": [p for p in group["params"] if (id(p) in hidden) == inside],
+              "hidden": inside} for group in groups for inside in (True, False)]
+    return [part for part in parts if part["params"]]
 
 
 def freeze_all_but_head(model: TaskModel) -> None:

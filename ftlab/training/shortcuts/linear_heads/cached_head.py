@@ -16,6 +16,7 @@ from ftlab.training.evaluate import placing
 from ftlab.training.guards import close
 from ftlab.training.run import Run
 from ftlab.training.shortcuts.base import NotApplicable
+from ftlab.training.shortcuts.linear_heads.stacked_linear import OPTIMIZERS
 
 PRECISIONS = {"32-true": torch.float32, "64-true": torch.float64, "bf16-mixed": torch.bfloat16}
 """Dtypes of the products; parameters are in float32 or float64."""
@@ -96,6 +97,8 @@ def head_alone(run: Run) -> CachedHead:
         raise NotApplicable("its outputs are no vector an example")
     if overridden:
         raise NotApplicable(f"{type(technique).__name__} has its own {overridden[0]}")
+    if technique.optim.optimizer not in OPTIMIZERS:
+        raise NotApplicable(f"optimizer {technique.optim.optimizer}")
     if run.settings.devices > 1:
         raise NotApplicable("it has several devices")
     if run.settings.precision not in PRECISIONS:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +17,8 @@ from torch import Tensor
 Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | None]
 """Outputs (G, M, B, O) and target (G, 1, B, ...) -> losses (G, M), gradients (G, M, B, O)."""
 
+OPTIMIZERS = ("adamw", "adam", "sgd")
+"""Names of the optimizers whose steps are written here."""
 MOMENTUM = 0.9
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -33,7 +34,7 @@ class StackedLinear:
         group: of each head, rising from 0.
         lr: of each head.
         weight_decay: of each head's weight.
-        optimizer: as in `Optimization`.
+        optimizer: one of `OPTIMIZERS`.
         products: the dtype of the matrix products, as autocast has it; None for the weights'.
 
     Attributes:
@@ -44,7 +45,7 @@ class StackedLinear:
     def __init__(
         self, weight: Sequence[Tensor], bias: Sequence[Tensor] | None, group: Sequence[int],
         lr: Sequence[float], weight_decay: Sequence[float],
-        optimizer: Literal["adamw", "adam", "sgd"], products: torch.dtype | None = None,
+        optimizer: str, products: torch.dtype | None = None,
     ) -> None:
         self.products = products or weight[0].dtype
         self.optimizer = optimizer
