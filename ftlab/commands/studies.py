@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from ftlab.commands.show import FRESH, complain, console, say, show
-from ftlab.errors import FtlabError
+from ftlab.errors import FtlabError, InputError
 from ftlab.options import (
     Address,
     Allow,
@@ -110,11 +110,26 @@ def list_(
         Optional[str],  # noqa: UP045
         typer.Argument(metavar="[techniques|tasks|data|backbones]"),
     ] = None,
+    study: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--for", metavar="STUDY", help="the techniques that fit this study's backbones "
+                     "and data, and why the others do not"),
+    ] = None,
     allow: Allow = None,
 ) -> None:
     """List what a study may name, with each constructor's arguments."""
     from ftlab.studies.catalogue import catalogue
 
+    if study is not None:
+        if room not in (None, "techniques"):
+            raise InputError(f"--for is of techniques, and not of {room}",
+                             f"ftlab list techniques --for {study}")
+        from ftlab.studies.study import load_study
+        from ftlab.studies.suitable import suitable
+
+        for line in suitable(load_study(study, (), allow or ())):
+            console().say(line, soft_wrap=True)
+        return
     for line in catalogue(room, allow or ()):
         console().say(line, soft_wrap=True)
 

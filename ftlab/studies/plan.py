@@ -153,7 +153,7 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     metrics = {study.select_by: study.place / "select_by", study.report: study.place / "report"}
     metrics |= objectives or {}
     stage_data = StageData()
-    for backbone, data, cells in _pairs(study, made):
+    for backbone, data, cells in pairs(study, made):
         fingerprints = data.fingerprint, backbone.fingerprint
         for cell in cells:
             for metric, place in metrics.items():
@@ -203,7 +203,7 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
             f"what it needs ({split}: SOURCE, or another split:)")
 
 
-def _pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list[Cell]]]:
+def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list[Cell]]]:
     """Each backbone connected with each data set, data read once, and their cells."""
     datasets: dict[str, DataModule] = {}
     backbones: dict[str, Backbone] = {}
