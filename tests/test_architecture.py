@@ -13,7 +13,7 @@ import pytest
 
 ROOMS = (
     "statistics", "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
-    "reports", "exports", "reproduction",
+    "reports", "exports", "reproduction", "rate_range",
 )
 LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording",
           "renamed"}

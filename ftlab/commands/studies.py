@@ -134,6 +134,27 @@ def list_(
         console().say(line, soft_wrap=True)
 
 
+def lr(
+    study: StudyFile,
+    only: Only = None,
+    low: Annotated[float, typer.Option(help="rate of the first step")] = 1e-7,
+    high: Annotated[float, typer.Option(help="rate of the last step")] = 10.0,
+    steps: Annotated[int, typer.Option(help="of each technique, at most")] = 100,
+    set_: Sets = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Find learning rates: train some steps with a growing rate, and say where the loss falls fastest."""
+    from ftlab.rate_range import find_rates
+    from ftlab.studies.study import load_study
+
+    loaded = load_study(study, set_ or (), allow or ()).only(only or ())
+    for cell in find_rates(loaded, results, low, high, steps):
+        say(f"{cell.key.title}: {cell.test.suggestion:.2g}, where the loss falls fastest "
+            f"(the study has {cell.own:.2g}; {len(cell.test.rates)} steps)")
+    say(f"Files: rates.csv, rates.pdf, rates.png in {results / loaded.name / 'lr'}")
+
+
 def doctor(tracking_uri: Uri = None) -> None:
     """Look at this installation: versions, device, disk, tracking store."""
     from ftlab.studies.doctor import examine

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 
 from ftlab.errors import InputError
 from ftlab.exports.restore_run import Restored, restore_run
-from ftlab.exports.verify import silent_trainer
 from ftlab.reports.csv_files import write_file
 from ftlab.reports.formats import escape_csv
 from ftlab.tasks.base import Task
 from ftlab.terminal import plain_text
 from ftlab.training.evaluate import evaluate, placing
+from ftlab.training.make_trainer import silent_trainer
 
 SHOWN = 20
 """Rows on a terminal."""

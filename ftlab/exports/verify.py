@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
 from torch import Tensor
 
 from ftlab.backbones.load_pretrained import quiet
@@ -27,8 +25,7 @@ from ftlab.techniques.single_precision import in_single_precision
 from ftlab.tracking import artifacts
 from ftlab.training.costs import without_target
 from ftlab.training.evaluate import placing
-from ftlab.training.make_trainer import make_trainer
-from ftlab.training.run import Run
+from ftlab.training.make_trainer import silent_trainer
 
 FEW = 4
 """Examples on which an exported model is compared with ours, one at a time."""
@@ -161,17 +158,6 @@ def _predicted(restored: Restored, enough: int) -> Iterator[tuple[str, dict[str,
         if seen >= enough:
             break
     model.cpu()
-
-
-def silent_trainer(run: Run) -> Trainer:
-    """Lightning's Trainer for a run's device and precision, without its greetings."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        return make_trainer(run, [])
-    finally:
-        logger.setLevel(level)
 
 
 def check_folded(task: Task, chosen: Sequence[Sample], before: Sequence[ExpectedOutput],

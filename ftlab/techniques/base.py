@@ -261,10 +261,13 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         scalars = self.task.scalars(computed)
         self.log_dict({f"val/{name}": value for name, value in scalars.items()})
 
-    def configure_optimizers(self) -> Any:
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimizer's groups, as its kind wants them."""
         groups = self.param_groups(self.model)
-        if self.optim.kind.matrices_apart:
-            groups = matrices_apart(groups, self.model)
+        return matrices_apart(groups, self.model) if self.optim.kind.matrices_apart else groups
+
+    def configure_optimizers(self) -> Any:
+        groups = self.groups()
         total = int(self.trainer.estimated_stepping_batches)
         factors = self.lr_factors(groups, total, self.trainer.max_epochs or 1)
         optimizer = self.optimizer(groups)
@@ -277,7 +280,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
 
 CONTRACT = frozenset(
     name for name, value in vars(Technique).items() if inspect.isfunction(value)
-    and not name.startswith("_") and name != "bind" and not hasattr(LightningModule, name))
+    and not name.startswith("_") and name not in ("bind", "groups") and not hasattr(LightningModule, name))
 """Names of the methods that a technique may override and a wrapper passes on."""
 
 

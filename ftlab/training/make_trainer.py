@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from lightning import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
@@ -39,3 +41,14 @@ def _strategy(run: Run) -> Strategy | str:
     if settings.strategy == "fsdp":
         return fsdp.strategy(settings.devices)
     return DDPStrategy(find_unused_parameters=run.technique.changes_freezing)
+
+
+def silent_trainer(run: Run) -> Trainer:
+    """Lightning's Trainer for a run's device and precision, without its greetings."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return make_trainer(run, [])
+    finally:
+        logger.setLevel(level)
