@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis  # before the garbage is frozen, which a plugin of its looks at
 import numpy as np
 import pytest
+import warm_processes
 from postgresql_server import Server, postgresql  # noqa: F401  a fixture
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -33,31 +34,19 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def warm_servers() -> Iterator[Callable[[], Any]]:
-    """Starts fork servers as copies of a process that has the imports done."""
-    made: list[Any] = []
-
-    def start() -> Any:
-        from warm_servers import WarmServers
-
-        if not made:
-            made.append(WarmServers())
-        return made[0].start()
-
-    yield start
-    for servers in made:
-        servers.close()
+@pytest.fixture(scope="session", autouse=True)
+def _warm_processes() -> Iterator[None]:
+    """What forks processes with the imports done ends with the session."""
+    yield
+    warm_processes.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _engines_start_at_once(
-    request: pytest.FixtureRequest, warm_servers: Callable[[], Any]
-) -> Iterator[None]:
+def _engines_start_at_once(request: pytest.FixtureRequest) -> Iterator[None]:
     """Engines of this process take warm servers, save in modules that say `SPAWNED = True`."""
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "SPAWNED", False):
-            patch.setattr("ftlab.studies.server_process.spawned", warm_servers)
+            patch.setattr("ftlab.studies.server_process.spawned", warm_processes.start_server)
         yield
 
 

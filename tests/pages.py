@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0  # seconds; a page takes two on a quiet machine
+PATIENCE = 120.0  # seconds; a page takes two on a quiet machine
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """The processes of a command in a folder of its own, and what they left in its stores."""
 
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import warm_processes
 from optuna.trial import FrozenTrial
 
 from ftlab.sweeps.storage import Storage
@@ -16,13 +15,12 @@ from ftlab.tracking.tracker import Tracker
 TESTS = Path(__file__).resolve().parent
 
 
-def begin(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+def begin(folder: Path, *arguments: object, **environment: str) -> warm_processes.Process:
     """`ftlab ARGUMENTS` in `folder`; what it prints goes to `said.log` there."""
     with (folder / "said.log").open("a") as said:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ftlab.cli", *arguments], cwd=folder, stdout=said, stderr=said,
-            text=True, env={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "160", **environment},
-        )
+        return warm_processes.start(
+            "ftlab.cli", *arguments, folder=folder, stdout=said, stderr=said,
+            environment={**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "160", **environment})
 
 
 def said(folder: Path) -> str:

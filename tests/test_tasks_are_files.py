@@ -5,12 +5,11 @@ import contextlib
 import csv
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm_processes
 import yaml
 
 import ftlab
@@ -170,11 +169,9 @@ def test_new_task__is_one_file_and_one_of_data(tmp_path: Path, tiny_bert: Path) 
     }))
 
     def call(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "ftlab.cli", *arguments], cwd=tmp_path, capture_output=True,
-            env={**os.environ, "COLUMNS": "160", "PYTHONPATH": str(house.parent)}, text=True,
-            timeout=300, check=False,
-        )  # fmt: skip
+        done = warm_processes.run(
+            "ftlab.cli", *arguments, folder=tmp_path,
+            environment={**os.environ, "COLUMNS": "160", "PYTHONPATH": str(house.parent)})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

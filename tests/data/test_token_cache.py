@@ -311,7 +311,7 @@ def test_two_processes__make_it_once(folder, module, preprocessing) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(300)
     os.close(writing)
     assert os.read(reading, 100) == b"1"
     os.close(reading)

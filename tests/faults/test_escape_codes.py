@@ -4,11 +4,11 @@ import io
 import logging
 import os
 import pty
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm_processes
 import yaml
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -245,8 +245,8 @@ def test_command__quotes_its_arguments_as_text(capfd, monkeypatch) -> None:
 
 def test_front_door__on_a_terminal_has_colours_and_no_commands(tmp_path: Path) -> None:
     parent, child = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-m", "ftlab.cli", "check", f"{HOSTILE}.yaml"],
-                               cwd=tmp_path, stdout=child, stderr=child, stdin=child)
+    process = warm_processes.start("ftlab.cli", "check", f"{HOSTILE}.yaml", folder=tmp_path,
+                                   stdin=child, stdout=child, stderr=child)
     os.close(child)
     said = b""
     try:

@@ -87,7 +87,7 @@ def begun(folder: Path) -> float:
 
 def in_order(folder: Path) -> None:
     """No process, no folder of a trial, no lease, and nothing that says RUNNING."""
-    wait_for(lambda: not alive(folder), 60)
+    wait_for(lambda: not alive(folder))
     assert not list(folder.glob("results/small/.work/*/*"))
     assert not [status for _, status in records(folder) if status == "RUNNING"]
     assert {status for _, status in records(folder, "sweep")} == {"KILLED"}
@@ -106,8 +106,8 @@ def test_second_ctrl_c__leaves_nothing_behind(tmp_path: Path, tiny_bert: Path, r
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 130, said(tmp_path)
-    wait_for(lambda: not alive(tmp_path), 60)
+    assert process.wait(300) == 130, said(tmp_path)
+    wait_for(lambda: not alive(tmp_path))
     assert {status for _, status in records(tmp_path)} == {"KILLED"}
 
 
@@ -134,7 +134,7 @@ def test_two_commands__share_the_trials_and_a_killed_one_s_go_to_the_other(
     assert [each.state for each in done] == [TrialState.COMPLETE] * 8
     assert max(Lease.of(each).token for each in done) == 2
     assert records(tmp_path) == {("COMPLETE", "FINISHED"): 8, ("LOST", "KILLED"): 1}
-    wait_for(lambda: not alive(tmp_path), 60)
+    wait_for(lambda: not alive(tmp_path))
 
 
 @pytest.mark.slow

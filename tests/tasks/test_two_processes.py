@@ -90,7 +90,7 @@ def measured(rank: int, world: int) -> list[dict[str, float]]:
 
 def one_of_two(rank: int, store: str, pipe: Connection) -> None:
     distributed.init_process_group("gloo", store=distributed.FileStore(store, 2), rank=rank,
-                                   world_size=2, timeout=timedelta(seconds=20))
+                                   world_size=2, timeout=timedelta(seconds=300))
     pipe.send(measured(rank, 2))
     distributed.destroy_process_group()
 
