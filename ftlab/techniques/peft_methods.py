@@ -72,6 +72,7 @@ class PeftMethod:
         apart: values of its `init_weights` with which it does not start as the identity.
         narrower: values of `init_weights` that are right on fewer kinds.
         merges: whether weights of the layers can hold it.
+        half: whether float32 adapters go with weights in half precision.
         hidden: settings that ftlab makes itself, or does not hold to anything.
         alone: False where it takes more than layers, and so a class of its own.
     """
@@ -81,6 +82,7 @@ class PeftMethod:
     apart: tuple[Any, ...] = (False,)
     narrower: Mapping[str, Collection[str]] = field(default_factory=dict)
     merges: bool = True
+    half: bool = True
     hidden: tuple[str, ...] = ()
     alone: bool = True
 
@@ -110,7 +112,8 @@ METHODS: dict[str, PeftMethod] = {
     "adalora": PeftMethod(ALL_BUT_GROUPED, alone=False),
     "ia3": PeftMethod(ALL_BUT_GROUPED | {GROUPED}),
     "hira": PeftMethod(ALL_BUT_GROUPED),
-    "hra": PeftMethod({LINEAR, PIXEL, CONVOLUTION}),
+    # with Gram-Schmidt its pairs of reflections no longer start as the identity
+    "hra": PeftMethod({LINEAR, PIXEL, CONVOLUTION}, hidden=("apply_GS",)),
     "loha": PeftMethod({LINEAR, PIXEL, CONVOLUTION, GROUPED}),
     "lokr": PeftMethod({LINEAR, PIXEL, CONVOLUTION, GROUPED}),
     "boft": PeftMethod(
@@ -134,7 +137,7 @@ METHODS: dict[str, PeftMethod] = {
     "miss": PeftMethod(size=Size("r", lambda v, i, o: v <= i)),
     "shira": PeftMethod(size=Size("r", lambda v, i, o: v * (i + o) <= i * o)),
     "road": PeftMethod(size=Size("group_size", lambda v, i, o: v % 2 == 0 and o % v == 0, 2)),
-    "delora": PeftMethod(),
+    "delora": PeftMethod(half=False),
     "psoft": PeftMethod(size=Size("r", below_both)),
     "peanut": PeftMethod(),
     "glora": PeftMethod(),

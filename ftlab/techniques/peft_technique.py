@@ -64,6 +64,10 @@ class PeftTechnique(Technique):
             model, self.label, peft_settings.usual_targets(self.method), self.targets, self.last,
             self.only or peft_settings.kinds_for(self.method, self.settings))
         layers = {path: model.network.get_submodule(path) for path in chosen}
+        dtypes = {layer.weight.dtype for layer in layers.values()}
+        if not self.facts.half and dtypes != {torch.float32}:
+            raise Incompatible(f"{self.label}: PEFT's {self.method} goes with float32 weights alone",
+                               "give the backbone dtype: float32, or take another method")
         named = self.targets is not None and self.targets != ["all"]
         paths, size, notes = peft_settings.sized(self.method, self.settings, layers, self.label, named)
         self.notes += notes
