@@ -20,10 +20,12 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.studies.discover import members
 from ftlab.techniques.base import Technique
+from ftlab.techniques.peft_technique import PeftTechnique
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
 TECHNIQUES = members(Technique)
 WORLDS = sorted(info.name for info in pkgutil.iter_modules(worlds.__path__))
+FEW = ["image_classification", "text_classification"]
 World = Callable[[], tuple[Backbone, DataModule]]
 HIGH = {"IA3", "LinearProbe", "BitFit", "NormTuning"}
 WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune"}
@@ -38,6 +40,13 @@ def make_world(name: str, fixture: Callable[[str], Any]) -> World:
     if name not in _made:
         _made[name] = importlib.import_module(f"worlds.{name}").make(fixture)
     return _made[name]
+
+
+def tried(name: str) -> list[str]:
+    """Worlds in which a technique runs: a preset of PEFT's layers, which a general one tries, in few."""
+    cls = TECHNIQUES[name]
+    preset = issubclass(cls, PeftTechnique) and "method" not in inspect.signature(cls).parameters
+    return FEW if preset else WORLDS
 
 
 def title(world: str) -> str:

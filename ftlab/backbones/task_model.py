@@ -142,6 +142,10 @@ class TaskModel(nn.Module):
         self.network = wrapped
         self._trunk = f"{self._trunk}.{inner}"
 
+    def unwrap(self) -> None:
+        """Put the backbone's own network in the place of what was wrapped around it."""
+        self.network, self._trunk = self.trunk, "network"
+
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """A batch's inputs, sound and images in the dtype of the network's weights."""
         dtypes = (p.dtype for p in self.network.parameters() if p.is_floating_point())

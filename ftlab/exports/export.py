@@ -24,6 +24,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports import verify
 from ftlab.exports.card import card
+from ftlab.exports.head_code import has_virtual_tokens
 from ftlab.exports.loading_code import LoadingCode
 from ftlab.exports.preprocessors import write_preprocessor
 from ftlab.exports.restore_run import Restored, restore_run
@@ -223,8 +224,8 @@ def _write(restored: Restored, folder: Path, merged: bool,
 
 def _without_pipeline(model: TaskModel, preprocessing: Preprocessing) -> Iterator[str]:
     """Why transformers' pipelines do not answer as the lines do, where they do not."""
-    if isinstance(model, CausalModel) and isinstance(model.network, PeftModel) and getattr(
-            model.network.active_peft_config, "peft_type", "") == "PROMPT_TUNING":
+    if isinstance(model, CausalModel) and has_virtual_tokens(model) and getattr(
+            model.network.active_peft_config, "peft_type", "") != "PREFIX_TUNING":
         yield ("transformers' pipelines answer as the lines do where a batch has one prompt: in "
                "larger ones padding stands between PEFT's virtual tokens and the prompts.")
     if not answers_pipelines(model):

@@ -83,16 +83,22 @@ def _add_logits(loading: LoadingCode, model: TaskModel, inputs: dict[str, Tensor
     loading.network += f"\n\n{lines.code.strip()}"
 
 
+def has_virtual_tokens(model: TaskModel) -> bool:
+    """Return whether PEFT puts virtual tokens before what the network reads."""
+    network: Any = model.network
+    return isinstance(network, PeftModel) and network.active_peft_config.is_prompt_learning
+
+
 def _width(model: TaskModel) -> str:
     """Drops the places of virtual tokens, which stand in front."""
-    virtual = isinstance(model.network, PeftModel) and not model.network.config.is_encoder_decoder
+    virtual = has_virtual_tokens(model) and not model.network.config.is_encoder_decoder
     per_token = type(model).__name__ != "LogitsModel"
     return '[:, -inputs["input_ids"].shape[1]:]' if virtual and per_token else ""
 
 
 def _pooling(model: TaskModel, head: PooledHead, inputs: dict[str, Tensor]) -> list[str]:
     if "attention_mask" in inputs and "input_values" not in inputs:  # sound comes one by one
-        virtual = isinstance(model.network, PeftModel)
+        virtual = has_virtual_tokens(model)
         return ['mask = inputs["attention_mask"]',
                 "hidden = model(**inputs).last_hidden_state"
                 + ("[:, -mask.shape[1]:]" if virtual else ""),

@@ -23,7 +23,7 @@ from transformers.integrations.peft import PeftAdapterMixin
 from ftlab.backbones.load_pretrained import quiet
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
-from ftlab.exports.head_code import add_outputs
+from ftlab.exports.head_code import add_outputs, has_virtual_tokens
 from ftlab.exports.loading_code import LoadingCode
 from ftlab.tasks.base import Task
 
@@ -115,15 +115,15 @@ def write_adapter(loading: LoadingCode, model: TaskModel, task: Task, inputs: di
     Raises:
         Incompatible: the network that was adapted is not what transformers loads.
     """
-    wrapped = isinstance(model.network, PeftModel)
+    virtual, wrapped = has_virtual_tokens(model), isinstance(model.network, PeftModel)
     trunk: Any = network_of(model)
     with _bare(trunk):
         _save(trunk, model, task, folder / base)
     kind = _task_type(model, trunk)
-    inside = "network.base_model." if wrapped else "network."
+    inside = "network." + ("base_model." if virtual else "base_model.model." if wrapped else "")
     heads = [path.removeprefix(inside) for path in model.head.paths if path.startswith(inside)]
     heads = [path for path in heads if any(True for _ in trunk.get_submodule(path).parameters())]
-    write = _write_virtual_tokens if wrapped else _write_injected
+    write = _write_virtual_tokens if virtual else _write_layers
     write(model.network, heads, kind, place / base, folder)
     name = _public_name(trunk)
     loading.imports |= {f"from transformers import {name}", "from peft import PeftModel"}
@@ -156,21 +156,24 @@ def _write_virtual_tokens(network: Any, heads: Sequence[str], kind: str | None, 
     save_file(load_file(path) | _state(network.base_model, heads, "base_model."), path)
 
 
-def _write_injected(network: Any, heads: Sequence[str], kind: str | None, base: Path,
-                    folder: Path) -> None:
+def _write_layers(network: Any, heads: Sequence[str], kind: str | None, base: Path,
+                  folder: Path) -> None:
     """The layers of an adapter and the head, which PEFT puts in the place of any network's."""
+    wrapped = isinstance(network, PeftModel)
+    trunk = network.get_base_model() if wrapped else network
     config = copy.copy(network.peft_config["default"])
     config.base_model_name_or_path, config.revision = os.fspath(base), None
     config.modules_to_save = list(heads) or None
     config.inference_mode = True
     config.task_type = kind
     if kind is None:  # as PEFT itself says which class a network is of
-        config.auto_mapping = {"base_model_class": type(network).__name__,
-                               "parent_library": type(network).__module__}
+        config.auto_mapping = {"base_model_class": type(trunk).__name__,
+                               "parent_library": type(trunk).__module__}
     config.save_pretrained(folder)
     state = get_peft_model_state_dict(network, adapter_name="default", save_embedding_layers=False)
-    state = {f"base_model.model.{name}": tensor.detach().clone().contiguous()
-             for name, tensor in state.items()} | _state(network, heads, "base_model.model.")
+    outside = "" if wrapped else "base_model.model."
+    state = {f"{outside}{name}": tensor.detach().clone().contiguous()
+             for name, tensor in state.items()} | _state(trunk, heads, "base_model.model.")
     save_file(state, folder / "adapter_model.safetensors")
 
 
@@ -202,6 +205,8 @@ def _bare(network: Any) -> Iterator[None]:
 
 def unload(model: TaskModel) -> None:
     """Put the layers that PEFT has merged into in the place of its own."""
+    if isinstance(model.network, PeftModel):
+        model.unwrap()
     network: Any = model.network
     for name, module in list(network.named_modules()):
         if isinstance(module, BaseTunerLayer):

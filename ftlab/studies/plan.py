@@ -242,8 +242,9 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         technique.bind(model, data.task)
         if technique.trains:
             settings = TrainerSettings(**cell.trainer)
-            notes = batches.foretell(data, backbone, technique, settings,
-                                     lambda: build(cell.technique))
+            notes = [f"{cell.key.technique}: {note}" for note in technique.notes]
+            notes += batches.foretell(data, backbone, technique, settings,
+                                      lambda: build(cell.technique))
     except InputError as error:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
     return model, notes, before

@@ -77,6 +77,8 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         self.optim = optim
         self.trained: set[str] = set()
         """Names (in `model`) of the parameters that trained in any epoch so far."""
+        self.notes: list[str] = []
+        """For the run's record: what it chose in `adapt` for this model, a sentence each."""
 
     # The contract, in the order of a run.
 

@@ -74,7 +74,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     technique.train()
     update, notes = batches.settle(run.data, model, single, run.settings)
     run.data = run.data.updated_by(update)
-    for text in notes:
+    for text in (*technique.notes, *notes):
         report({"event": "note", "text": text})
     return model, guards.TensorGuard(model)
 
