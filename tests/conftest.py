@@ -77,6 +77,23 @@ def _stores_are_copied(request: pytest.FixtureRequest, bare_store: Path) -> Iter
         yield
 
 
+@pytest.fixture
+def rendered() -> None:
+    """Asked for by tests that look at pictures, in modules that say `UNRENDERED = True`."""
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_drawn_and_not_rendered(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pixels of its figures take most of a table's seconds: `UNRENDERED = True` saves them."""
+    if getattr(request.module, "UNRENDERED", False) and "rendered" not in request.fixturenames:
+        from ftlab.reports.figures import all_figures
+
+        monkeypatch.setattr(all_figures, "files", lambda figure: {"png": b"", "pdf": b""})
+        monkeypatch.setattr(all_figures, "svg", lambda figure, name: "<svg></svg>")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _imports_are_no_garbage() -> None:
     """Each run collects garbage several times to measure memory: not among modules, which stay."""

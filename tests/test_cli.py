@@ -21,6 +21,7 @@ from processes import begin, said
 
 import ftlab
 
+UNRENDERED = True
 FTLAB = [sys.executable, "-m", "ftlab.cli"]
 
 
@@ -105,7 +106,7 @@ def test_help__is_fast() -> None:
 
 
 def test_run__table_store_and_nothing_twice(
-    study: Path, call: Call, quick: Call, tmp_path: Path
+    study: Path, call: Call, quick: Call, tmp_path: Path, rendered: None
 ) -> None:
     first = subprocess.run(  # a process of its own, as a shell starts it
         [*FTLAB, "run", study], cwd=tmp_path, env={**os.environ, "COLUMNS": "160"},

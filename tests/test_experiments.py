@@ -10,6 +10,7 @@ from ftlab.reports.study_table import table
 from ftlab.studies.study import load_study
 from ftlab.sweeps.study_runs import run_study
 
+UNRENDERED = True
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ROOT / "experiments"
 SHRUNK = {

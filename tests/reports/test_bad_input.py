@@ -9,6 +9,8 @@ from tracked_study import write
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
+
 
 def test_table__no_finished_run(store, tmp_path):
     keys = [store.add("full", [], ["oom", "oom"]), store.add("lora", [], ["oom"])]

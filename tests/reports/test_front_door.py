@@ -16,6 +16,7 @@ from ftlab.errors import InputError
 from ftlab.studies.study import load_study
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 NASTY = r"""=1+1|<b>x</b>&50%$x_1^2$\input{a}[b]*c*~#"é±/../"""
 Here = Callable[..., tuple[int, str, str]]
 
@@ -195,7 +196,7 @@ def test_names_that_a_format_could_take_for_more_are_refused(front: Front, name:
     assert code == 2 and "is not a name" in errors and not (front.folder / "results").exists()
 
 
-def test_texts_of_any_characters(front: Front) -> None:
+def test_texts_of_any_characters(front: Front, rendered: None) -> None:
     front.runs({"probe": [30, 31, 30], "lora_1.x": [38, 39]}, question=NASTY, reason=NASTY)
     assert NASTY in front.call("table")
     front.call("table", "--columns", "datasets")

@@ -18,6 +18,7 @@ from ftlab.reports.csv_files import write_file
 from ftlab.reports.metric_text import cost
 from ftlab.tracking.metric_range import is_percent
 
+UNRENDERED = True
 FILES = {
     "runs.csv",
     "table.md",
@@ -51,7 +52,7 @@ def plain_study(store):
     ]
 
 
-def test_write__same_store_same_bytes_whatever_the_order(store, tmp_path):
+def test_write__same_store_same_bytes_whatever_the_order(store, tmp_path, rendered):
     cells = plain_study(store)
     report = write("study", cells, store, tmp_path / "a", {"b": 1, "a": 2})
     random.Random(0).shuffle(store.records)
@@ -181,7 +182,7 @@ def test_write__plain_metrics_keep_their_digits(store, tmp_path, values, shown):
     assert shown in (tmp_path / "study" / "table.md").read_text()
 
 
-def test_write__less_is_better_where_the_metric_says_so(store, tmp_path):
+def test_write__less_is_better_where_the_metric_says_so(store, tmp_path, rendered):
     cells = [store.add(t, v, metric="test/wer") for t, v in
              (("full", [0.3, 0.301, 0.302]), ("lora", [0.2, 0.201, 0.202]),
               ("untuned", [0.6, 0.601, 0.602]))]
@@ -224,7 +225,7 @@ class Tags(html.parser.HTMLParser):
         self.seen.add(tag)
 
 
-def test_write__text_is_escaped_everywhere(store, tmp_path):
+def test_write__text_is_escaped_everywhere(store, tmp_path, rendered):
     cells = [store.add(NASTY, [0.9, 0.8], ["@reason <b> | \\x\nnext"], dataset="=1+1")]
     report = write("study", cells, store, tmp_path, {})
     folder = tmp_path / "study"
@@ -302,7 +303,7 @@ def test_write__stays_in_its_folder(store, tmp_path, name):
         write(name, [], store, tmp_path, {})
 
 
-def test_write__no_finished_run_leaves_no_old_figure(store, tmp_path):
+def test_write__no_finished_run_leaves_no_old_figure(store, tmp_path, rendered):
     cells = plain_study(store)
     write("study", cells, store, tmp_path, {})
     store.records = []
@@ -311,7 +312,7 @@ def test_write__no_finished_run_leaves_no_old_figure(store, tmp_path):
     assert not (tmp_path / "study" / "figures" / "scores.png").exists()
 
 
-def test_write__figure_takes_any_name_and_holds_no_date(store, tmp_path):
+def test_write__figure_takes_any_name_and_holds_no_date(store, tmp_path, rendered):
     cells = [store.add("$\\frac{$ 中文", [0.9, 0.8]), store.add("b", [0.7], dataset="$")]
     write("study", cells, store, tmp_path, {})
     png = (tmp_path / "study" / "figures" / "scores.png").read_bytes()

@@ -32,11 +32,11 @@ def _work(make_board, address, trials, most, steps, say):
 
 def test_storage__eight_processes_lose_nothing(address, make_board, crowd):
     for _ in range(8):
-        crowd.start(_work, make_board, address, 80, 20, 20)
-    assert [len(crowd.hear(which)) for which in range(8)] == [20] * 8
-    trials = [t for s in make_board(address, trials=80).standing() for t in s.trials]
-    assert collections.Counter(t.state.name for t in trials) == {"COMPLETE": 160}
-    assert sum(len(t.intermediate_values) for t in trials) == 3200
+        crowd.start(_work, make_board, address, 40, 10, 10)
+    assert [len(crowd.hear(which)) for which in range(8)] == [10] * 8
+    trials = [t for s in make_board(address, trials=40).standing() for t in s.trials]
+    assert collections.Counter(t.state.name for t in trials) == {"COMPLETE": 80}
+    assert sum(len(t.intermediate_values) for t in trials) == 800
     assert all(t.user_attrs["ftlab.lease"]["token"] == 1 for t in trials)
 
 
