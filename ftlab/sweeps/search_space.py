@@ -95,7 +95,7 @@ def own_values(technique: Component, space: Space) -> dict[str, Any]:
 def _brought(technique: Component) -> dict[str, LogUniform | Choice]:
     """The class's own space, and that of a technique inside it as `technique.lr`."""
     cls = class_of(technique)
-    space = dict(cls.search_space)
+    space = dict(cls.space(technique["init_args"]))
     for name, parameter in schema(cls).items():
         kind = component_of(parameter)
         if kind is not None and issubclass(kind, Technique):

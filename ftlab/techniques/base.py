@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +18,7 @@ from ftlab.backbones.base import OutputType
 from ftlab.backbones.new_tokens import thaw, train_rows
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.data.base import DataModule
+from ftlab.data.examples import SplitName
 from ftlab.data.train_batches import BatchShare
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
@@ -28,6 +29,7 @@ from ftlab.techniques.freezing import (
     require_new_head,
     trains_directly,
 )
+from ftlab.techniques.head_optimum import Solver
 from ftlab.techniques.optimization import Optimization
 from ftlab.techniques.search_space import Choice, LogUniform, SearchSpace
 from ftlab.techniques.single_precision import in_single_precision
@@ -76,6 +78,11 @@ class Technique(LightningModule, ABC):
         self.trained: set[str] = set()
         """Names (in `model`) of the parameters that trained in any epoch so far."""
 
+    @classmethod
+    def space(cls, arguments: Mapping[str, Any]) -> SearchSpace:
+        """Where a sweep looks when the constructor has these arguments."""
+        return cls.search_space
+
     # The contract, in the order of a run.
 
     def prepare(self, data: DataModule) -> None:
@@ -117,6 +124,18 @@ class Technique(LightningModule, ABC):
                 what is to be measured.
         """
 
+    def optimum(self, model: TaskModel, data: DataModule) -> Solver | None:
+        """Say how the head's optimum is computed, in place of epochs; None for epochs.
+
+        Args:
+            model: adapted, on its device.
+            data: of the run.
+
+        Raises:
+            ByEpochs: it is wanted and cannot be computed here, so that there are epochs.
+        """
+        return None
+
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         """Freeze or unfreeze at the start of `epoch` (0-based) of `epochs`."""
 
@@ -142,6 +161,14 @@ class Technique(LightningModule, ABC):
             data: of the run; test examples are not to be read.
             score: measures the model as it is on the validation split; more is better.
         """
+
+    def answers(self, data: DataModule, split: SplitName) -> Sequence[Any] | None:
+        """Give predictions that were made elsewhere, by position in a split, from `Task.answer`.
+
+        Returns:
+            None where the model is asked; empty where nothing is known of the split.
+        """
+        return None
 
     def merge(self, model: nn.Module) -> bool:
         """Fold what was added to a model, or to a layer of it, into its weights; whether anything was."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,8 +12,13 @@ from torch import Tensor, nn
 
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
+from ftlab.data.examples import SplitName
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique, overridden
+from ftlab.techniques.head_optimum import ByEpochs, Solver
+
+KEEPS_OPTIMUM = {"prepare", "adapt", "optimum", "settle", "merge", "costs"}
+"""Methods with which a wrapper changes nothing in what a fit arrives at."""
 
 
 class Wrapper(Technique):
@@ -60,6 +65,13 @@ class Wrapper(Technique):
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         self.technique.begin_fit(model, data, steps)
 
+    def optimum(self, model: TaskModel, data: DataModule) -> Solver | None:
+        solver = self.technique.optimum(model, data)
+        changed = overridden(type(self), Wrapper) - KEEPS_OPTIMUM
+        if solver is not None and changed:
+            raise ByEpochs(f"{type(self).__name__} has its own {min(changed)}")
+        return solver
+
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         self.technique.begin_epoch(model, epoch, epochs)
 
@@ -74,6 +86,9 @@ class Wrapper(Technique):
 
     def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
         self.technique.settle(model, data, score)
+
+    def answers(self, data: DataModule, split: SplitName) -> Sequence[Any] | None:
+        return self.technique.answers(data, split)
 
     def merge(self, model: nn.Module) -> bool:
         return self.technique.merge(model)

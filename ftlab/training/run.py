@@ -9,6 +9,7 @@ from typing import Any
 from ftlab.backbones.base import Backbone
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Technique
+from ftlab.techniques.head_optimum import Solver
 from ftlab.training.trainer_settings import TrainerSettings
 
 
@@ -24,6 +25,7 @@ class Run:
         directory: an existing, empty folder for everything the run writes.
         record: the specification, which the checkpoint's manifest holds beside the measured.
         plain: without any shortcut.
+        solver: computes the optimum of the head in place of epochs, once that is known.
     """
 
     backbone: Backbone
@@ -35,3 +37,9 @@ class Run:
     directory: Path
     record: dict[str, Any] = field(default_factory=dict)
     plain: bool = False
+    solver: Solver | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of training; 0 where nothing trains, or the optimum is computed."""
+        return self.settings.max_epochs if self.technique.trains and self.solver is None else 0
