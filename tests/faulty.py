@@ -26,8 +26,12 @@ class Faulty(LinearProbe):
 
     search_space = {}
 
+    @classmethod
+    def space(cls, arguments: object) -> dict:
+        return {}
+
     def __init__(self, x: int = 0, lr: float = 0.01, optim: Optimization = Optimization()) -> None:
-        super().__init__(lr, optim)
+        super().__init__(lr, optim, solver=None)
         self.fault = FAULTS[x] if x < len(FAULTS) else "none"
 
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:

@@ -23,7 +23,10 @@ from ftlab.techniques.base import Technique
 from ftlab.techniques.peft_technique import PeftTechnique
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
-TECHNIQUES = members(Technique)
+TECHNIQUES = {name: cls for name, cls in members(Technique).items() if all(
+    parameter.default is not parameter.empty or parameter.name == "technique"
+    for parameter in inspect.signature(cls).parameters.values())}
+"""All but those that need a file of one's own, which have tests of their own."""
 WORLDS = sorted(info.name for info in pkgutil.iter_modules(worlds.__path__))
 FEW = ["image_classification", "text_classification"]
 World = Callable[[], tuple[Backbone, DataModule]]

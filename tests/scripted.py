@@ -107,7 +107,7 @@ def write_sweep(folder: Path, backbone: Path, data: Path, study: dict[str, Any] 
                                "init_args": {"source": str(backbone), "pooling": "mean"}}},
         "datasets": {"reviews": {"class_path": "TextClassification", "init_args": {
             "train": str(data), "max_length": 32, "batch_size": 8}}},
-        "techniques": {"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.01}}},
+        "techniques": {"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.01, "solver": None}}},
         "seeds": [0], "trainer": {"max_epochs": 3},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(said | (study or {}), sort_keys=False))

@@ -22,7 +22,6 @@ Outputs = Any
 """A model's outputs: a tensor, or nested mappings and sequences of tensors."""
 
 
-
 class CachedRows(Protocol):
     """Cached activations of a split's examples: the outputs of a model's frozen prefix."""
 
@@ -49,12 +48,18 @@ class Watched:
     Attributes:
         outputs: of the model.
         features: the inputs (B, D) of the head's last linear layer.
+        read: the same as the layer was given them: (B, D), one a token (B, T, D), or a map.
         blocks: the first tensor that each watched block gave, (B, ...), by its name.
     """
 
     outputs: Outputs
     features: Tensor
+    read: Tensor
     blocks: Mapping[str, Tensor]
+
+
+class HeadLayer(nn.Module):
+    """A layer that a technique puts in the place of a head's last linear one, on its features."""
 
 
 class TaskModel(nn.Module):
@@ -223,7 +228,8 @@ class TaskModel(nn.Module):
         Raises:
             Incompatible: there is no new head with a linear layer, or a block is not computed.
         """
-        heads = [m for _, m in self.head.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        heads = [m for _, m in self.head.named_modules()
+                 if isinstance(m, nn.Linear | nn.Conv2d | HeadLayer)]
         if not heads:
             raise Incompatible("this task keeps the pre-trained output layer, so there are no "
                                "features that a head reads", "leave this technique out")
@@ -243,12 +249,12 @@ class TaskModel(nn.Module):
         if missing := set(blocks) - given.keys():
             raise Incompatible(f"nothing is computed in the blocks {', '.join(sorted(missing))}",
                                "let it watch others")
-        features = read[-1]
+        raw = features = read[-1]
         if features.ndim == 3:  # (B, T, D)
             features = last_token(features, batch["inputs"]["attention_mask"])
         elif features.ndim == 4:
             features = features.mean(dim=(2, 3))
-        return Watched(outputs, features, given)
+        return Watched(outputs, features, raw, given)
 
 
 def _keep(given: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Any) -> None:

@@ -93,6 +93,9 @@ def restore_run(
         spec = _specification(files, record.run_id)
         made = _checked(spec, record.run_id, allow, Path(folder))
         _hold("backbone", "weights have", made.backbone.fingerprint, spec, record.run_id)
+        if "answers" in made.technique.hooks:
+            raise InputError(f"run {record.run_id}: its predictions came from a file, so that there "
+                             "is no model", "take a run of another technique")
         made.data.load()
         _hold("dataset", "data have", made.data.fingerprint, spec, record.run_id)
         made.data.notes.clear()  # the run has said them

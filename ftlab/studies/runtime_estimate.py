@@ -18,6 +18,7 @@ from ftlab.studies.components import build
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study
+from ftlab.techniques.head_optimum import ByEpochs, Solver
 from ftlab.training import hardware, precision
 from ftlab.training.adapt import adapt
 from ftlab.training.costs import typical_batch
@@ -25,7 +26,11 @@ from ftlab.training.guards import TensorGuard
 from ftlab.training.run import Run
 from ftlab.training.shortcuts import compiled_blocks
 from ftlab.training.shortcuts.base import NotApplicable
-from ftlab.training.shortcuts.linear_heads.time_estimate import HeadForecast, foresee_heads
+from ftlab.training.shortcuts.linear_heads.time_estimate import (
+    HeadForecast,
+    foresee_heads,
+    foresee_optimum,
+)
 from ftlab.training.shortcuts.prefix_cache import prefix_source
 from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast, fastest
 from ftlab.training.trainer_settings import TrainerSettings
@@ -97,6 +102,7 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
         reason = compiled_blocks.why_not(run)
         decided.append(f"compile: no, {reason}" if reason else "compile: the blocks that train")
     clock = _Clock(run)
+    run.solver = clock.solver()
     seconds = clock.run_seconds()
     cache, why_not = _cache(run, guard, clock)
     heads, trainer = _heads(study, planned, run, guard) if cache else (None, "")
@@ -104,7 +110,7 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
 
 
 def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None, str]:
-    if not run.technique.trains:
+    if not run.technique.trains and "begin_fit" not in run.technique.hooks:
         return None, "nothing trains"
     if reason := prefix_source.why_not(run):
         return None, reason
@@ -122,6 +128,8 @@ def _heads(study: Study, planned: PlannedCell, run: Run,
         return None, ""
     stack = seeds_together(planned.cell, study.seeds, study.shortcuts)[0]
     try:
+        if run.solver is not None:
+            return foresee_optimum(run, len(stack)), ""
         return foresee_heads(run, guard, len(stack)), ""
     except NotApplicable as error:
         return None, str(error)
@@ -150,12 +158,22 @@ class _Clock:
         moved = move_data_to_device(batch, self.device)
         return precision.convert_inputs(moved, self.run.settings.precision)
 
+    def solver(self) -> Solver | None:
+        """The run's solver, see `Technique.optimum`."""
+        try:
+            with self.context():
+                return self.technique.optimum(self.technique.model, self.data)
+        except ByEpochs:
+            return None
+        finally:
+            self.technique.train()
+
     def run_seconds(self) -> float:
         """The seconds of a run with nothing cached."""
         data, technique, task = self.data, self.technique, self.data.task
         train, validation, test = (
             data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
-        epochs = self.run.settings.max_epochs if technique.trains else 0
+        epochs = self.run.epochs
         step = self._step(self.batch) if epochs else 0.0
         # Evaluation is sorted by length: a forward pass of a training batch is nearer to the mean.
         # It is never packed, though.
@@ -164,6 +182,8 @@ class _Clock:
         with torch.inference_mode(), self.context():
             forward = fastest(lambda: task.predict(technique.model, seen, technique.model(seen)))
         evaluations = len(validation) * (epochs + 1) + len(test)
+        if not epochs and {"begin_fit", "optimum"} & technique.hooks:  # features are read
+            evaluations += len(train) + len(validation)
         return START + epochs * len(train) * step + evaluations * forward
 
     def _step(self, batch: dict[str, Any]) -> float:

@@ -95,7 +95,7 @@ def own_values(technique: Component, space: Space) -> dict[str, Any]:
 def _brought(technique: Component) -> dict[str, LogUniform | Choice]:
     """The class's own space, and that of a technique inside it as `technique.lr`."""
     cls = class_of(technique)
-    space = dict(cls.search_space)
+    space = dict(cls.space(technique["init_args"]))
     optim = technique["init_args"].get("optim") or {}
     rate = space.get("lr")
     if isinstance(rate, LogUniform) and "optimizer" in optim:  # ranges are AdamW's

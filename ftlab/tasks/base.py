@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import PlainOutputs
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
-from ftlab.errors import InputError
+from ftlab.errors import Incompatible, InputError
 from ftlab.renamed import RefusesEarlierNames
 from ftlab.tasks.class_names import flattened
 from ftlab.tasks.metric import LOSS, Metric, Records, find, fresh
@@ -46,6 +46,11 @@ class Task(RefusesEarlierNames, ABC):
     """True where an example has one class of several, which its records name."""
     problem_type: ClassVar[str | None] = None
     """transformers' word in a network's config for a task of the output type `vector`."""
+
+    @property
+    def convex(self) -> bool:
+        """True where `loss` is convex and differentiable in the outputs, one example's alone."""
+        return False
 
     @property
     def default_metric(self) -> str:
@@ -136,6 +141,29 @@ class Task(RefusesEarlierNames, ABC):
             outputs: of `model(batch)`, where the caller has them already.
         """
         return model(batch) if outputs is None else outputs
+
+    def answer(self, prediction: Any, scores: Any, where: str) -> Any:
+        """Check what another system says of an example, as its records would have it.
+
+        Args:
+            prediction: as in `records`, or as a label is written.
+            scores: likewise; None where it gives none.
+            where: the place, for messages.
+
+        Raises:
+            InputError: it cannot be a prediction; or the task takes none of other systems.
+        """
+        raise Incompatible(f"{type(self).__name__} takes no predictions of other systems",
+                           "leave them out for this data set")
+
+    def answered(self, answers: Sequence[Any], target: Any) -> tuple[Predictions, Any]:
+        """Make the predictions and the target of a batch, for metrics and records.
+
+        Args:
+            answers: of the examples of a batch, from `answer`.
+            target: of the batch.
+        """
+        return torch.stack(list(answers)), target
 
     @abstractmethod
     def metrics(self) -> list[Metric]:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -15,7 +16,8 @@ from ftlab.tasks.base import Task
 from ftlab.tasks.class_names import absent_class, class_name, unseen
 from ftlab.tasks.classification_metrics import ClassificationCollection, classification_metrics
 from ftlab.tasks.classification_metrics import probabilities as softmax
-from ftlab.tasks.losses.base import Loss
+from ftlab.tasks.foreign_answers import log_shares, numbers_of
+from ftlab.tasks.losses.base import Loss, one_hot
 from ftlab.tasks.losses.cross_entropy import CrossEntropy
 from ftlab.tasks.metric import Metric, Records, fresh
 from ftlab.tasks.spelling import Classes
@@ -61,6 +63,10 @@ class Classification(Task):
         self._loss = CrossEntropy() if loss is None else copy.deepcopy(loss)
         self.calibration_bins = calibration_bins
         self._classes = Classes()
+
+    @property
+    def convex(self) -> bool:
+        return self._loss.convex
 
     @property
     def default_metric(self) -> str:
@@ -124,6 +130,18 @@ class Classification(Task):
 
     def weight(self, batch: Mapping[str, Any]) -> float:
         return self._loss.weight(batch["target"])
+
+    def answer(self, prediction: Any, scores: Any, where: str) -> Tensor:
+        """Logarithms of the scores, which are probabilities; of the one class without them."""
+        place = self.encode(prediction, where)
+        if scores is None:
+            return log_shares(one_hot(torch.tensor(place), torch.zeros(self.outputs)))
+        shares = numbers_of(scores, self.classes, where)
+        if shares[place] < shares.max():
+            raise InputError(f"{where}: the prediction is {self.classes[place]!r}, and the scores "
+                             f"prefer {self.classes[int(shares.argmax())]!r}",
+                             f"order scores as the classes are: {', '.join(self.classes[:10])}")
+        return log_shares(shares)
 
     def metrics(self) -> list[Metric]:
         return classification_metrics(lambda: self.outputs, self.calibration_bins)

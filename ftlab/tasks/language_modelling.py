@@ -13,6 +13,7 @@ from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.exact_match import ExactMatch, matches
+from ftlab.tasks.foreign_answers import written_text
 from ftlab.tasks.jackknife import Array
 from ftlab.tasks.label_tokens import (
     label_count,
@@ -86,6 +87,12 @@ class LanguageModelling(Task):
             return {"text": texts, "logits": outputs}
         return {"logits": model(batch) if outputs is None else outputs}
 
+    def answer(self, prediction: Any, scores: Any, where: str) -> str:
+        return written_text(prediction, where)
+
+    def answered(self, answers: Sequence[str], target: Any) -> tuple[dict[str, Any], Any]:
+        return {"text": list(answers), "logits": None}, target
+
     def metrics(self) -> list[Metric]:
         perplexity = Metric("perplexity", None, False, "non-negative")
         return [*(_compared(name, change) for name, change in self._answered().items()), perplexity]
@@ -127,11 +134,17 @@ class LanguageModelling(Task):
         return ""
 
     def scalars(self, computed: Mapping[str, Tensor]) -> dict[str, float]:
-        return super().scalars({**computed, "perplexity": computed["loss"].exp()})
+        if "loss" in computed:
+            computed = {**computed, "perplexity": computed["loss"].exp()}
+        else:  # of texts that another system wrote
+            computed = {name: value for name, value in computed.items() if name != "perplexity"}
+        return super().scalars(computed)
 
     def records(self, predictions: Mapping[str, Any], target: Any) -> dict[str, list[Any]]:
         """Texts; the score is the mean log-likelihood of the target's tokens."""
         texts = list(target["text"])
+        if predictions["logits"] is None:  # another system's
+            return {"target": texts, "prediction": predictions["text"]}
         return {"target": texts, "prediction": predictions.get("text", [None] * len(texts)),
                 "scores": mean_log_likelihood(predictions["logits"], target["labels"]).tolist()}
 

@@ -14,6 +14,7 @@ from ftlab.backbones.export_code import CodeLines, PlainOutputs
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.class_names import absent_class, unseen
+from ftlab.tasks.foreign_answers import log_odds, numbers_of
 from ftlab.tasks.label_lists import (
     MEND,
     Form,
@@ -78,6 +79,10 @@ class MultiLabel(Task):
         self.given = labels
         self._form: Form = "names"
         self._classes = Classes()
+
+    @property
+    def convex(self) -> bool:
+        return True
 
     @property
     def default_metric(self) -> str:
@@ -196,6 +201,18 @@ class MultiLabel(Task):
         loss = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         gradient = (logits.sigmoid() - wanted) / (logits.shape[-1] * logits.shape[-2])
         return loss.mean(dim=(-2, -1)), gradient
+
+    def answer(self, prediction: Any, scores: Any, where: str) -> Tensor:
+        """Logits of the scores, which are probabilities; of certainty without them."""
+        chosen = torch.tensor(self.encode(prediction, where))
+        if scores is None:
+            return log_odds(chosen)
+        shares = numbers_of(scores, self.labels, where)
+        if not torch.equal(shares > self.threshold, chosen > 0.5):
+            raise InputError(f"{where}: the scores above {self.threshold:g} are not those of the "
+                             "labels predicted", f"order scores as the labels are "
+                             f"({', '.join(self.labels[:10])}), or set the task's threshold")
+        return log_odds(shares)
 
     def metrics(self) -> list[Metric]:
         return multi_label_metrics(lambda: self.outputs, self.threshold)

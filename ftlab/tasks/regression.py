@@ -65,6 +65,10 @@ class Regression(Task):
         self._std = 1.0
 
     @property
+    def convex(self) -> bool:
+        return self._loss is not l1_loss  # which has a corner
+
+    @property
     def default_metric(self) -> str:
         return "rmse"
 
@@ -103,6 +107,11 @@ class Regression(Task):
         return self._mean
 
     @property
+    def std(self) -> float:
+        """Standard deviation of the training targets, the unit of the network's outputs."""
+        return self._std
+
+    @property
     def outputs(self) -> int:
         return 1
 
@@ -136,6 +145,9 @@ class Regression(Task):
         """Predictions in the target's units (B,)."""
         outputs = model(batch) if outputs is None else outputs
         return at_least_float32(outputs).squeeze(-1) * self._std + self.mean
+
+    def answer(self, prediction: Any, scores: Any, where: str) -> Tensor:
+        return torch.tensor(self.encode(prediction, where))
 
     def metrics(self) -> list[Metric]:
         return regression_metrics()

@@ -11,6 +11,7 @@ from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.tasks.base import Task
 from ftlab.tasks.exact_match import ExactMatch, matches
+from ftlab.tasks.foreign_answers import written_text
 from ftlab.tasks.generation_metrics import BLEU_ORDER, ROUGE, Bleu, Rouge, Tokenisation, words
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss, token_losses
 from ftlab.tasks.metric import Metric
@@ -69,6 +70,12 @@ class SequenceToSequence(Task):
 
     def predict(self, model: TaskModel, batch: Batch, outputs: Any = None) -> list[str]:
         return model.texts(batch, self.max_new_tokens, outputs)
+
+    def answer(self, prediction: Any, scores: Any, where: str) -> str:
+        return written_text(prediction, where)
+
+    def answered(self, answers: Sequence[str], target: Any) -> tuple[list[str], Any]:
+        return list(answers), target
 
     def metrics(self) -> list[Metric]:
         return [

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.export_code import CodeLines, PlainOutputs
-from ftlab.backbones.task_model import Batch
+from ftlab.backbones.task_model import IGNORED, Batch
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.class_names import absent_class, class_name, unseen
+from ftlab.tasks.foreign_answers import CERTAIN, tags_of
 from ftlab.tasks.label_tokens import label_count, token_loss, token_losses
 from ftlab.tasks.metric import Metric
 from ftlab.tasks.span_metrics import SpanScores, names, span_metrics, word_tags
@@ -54,6 +55,10 @@ class Tagging(Task):
         self._tags: list[str] = []
         self._places: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
+
+    @property
+    def convex(self) -> bool:
+        return True
 
     @property
     def default_metric(self) -> str:
@@ -134,6 +139,26 @@ class Tagging(Task):
     def weight(self, batch: Batch) -> float:
         """First tokens of words."""
         return label_count(batch["target"]["labels"])
+
+    def answer(self, prediction: Any, scores: Any, where: str) -> list[int]:
+        """Tags of the words: a list, or a text with spaces between them."""
+        tags = tags_of(prediction, where)
+        return self.encode(tags, where)
+
+    def answered(self, answers: Sequence[Any], target: Any) -> tuple[Tensor, Any]:
+        """As of a network that reads every word as one token."""
+        short = [len(gold) for gold in target["tags"]]
+        if (given := [len(row) for row in answers]) != short:
+            wrong = next(i for i, pair in enumerate(zip(given, short, strict=True))
+                         if pair[0] != pair[1])
+            raise InputError(f"a sentence of {short[wrong]} words has {given[wrong]} predicted tags",
+                             "give each word of each sentence one tag")
+        rows = [torch.tensor(row) for row in answers]
+        chosen = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        words = nn.utils.rnn.pad_sequence([torch.arange(len(row)) for row in rows],
+                                          batch_first=True, padding_value=IGNORED)
+        logits = nn.functional.one_hot(chosen, self.outputs).float() * CERTAIN
+        return logits, {**target, "words": words}
 
     def metrics(self) -> list[Metric]:
         return span_metrics(self._scores, self.scheme)

@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.task_model import IGNORED, Batch, Outputs, TaskModel
 from ftlab.tasks.base import Task
+from ftlab.tasks.foreign_answers import written_text
 from ftlab.tasks.label_tokens import label_count, stack_labels, token_loss, token_losses
 from ftlab.tasks.losses.base import log_probabilities
 from ftlab.tasks.metric import Metric, fresh
@@ -81,6 +82,12 @@ class Transcription(Task):
 
     def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> list[str]:
         return model.texts(batch, self.max_new_tokens, outputs)
+
+    def answer(self, prediction: Any, scores: Any, where: str) -> str:
+        return written_text(prediction, where)
+
+    def answered(self, answers: Sequence[str], target: Any) -> tuple[list[str], Any]:
+        return list(answers), target
 
     def metrics(self) -> list[Metric]:
         return transcription_metrics(self.normalise)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -18,18 +17,22 @@ from ftlab.backbones.base import OutputType
 from ftlab.backbones.new_tokens import thaw, train_rows
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.data.base import DataModule
+from ftlab.data.examples import SplitName
 from ftlab.data.train_batches import BatchShare
 from ftlab.errors import Incompatible
 from ftlab.renamed import RefusesEarlierNames
 from ftlab.tasks.base import Task
+from ftlab.techniques.contract import contract_of, overridden
 from ftlab.techniques.freezing import (
     decayed,
     freeze_all_but_head,
+    hold_frozen,
     is_norm,
     matrices_apart,
     require_new_head,
     trains_directly,
 )
+from ftlab.techniques.head_optimum import Solver
 from ftlab.techniques.optimization import Optimization
 from ftlab.techniques.search_space import Choice, LogUniform, SearchSpace
 from ftlab.techniques.single_precision import in_single_precision
@@ -80,6 +83,11 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         self.notes: list[str] = []
         """For the run's record: what it chose in `adapt` for this model, a sentence each."""
 
+    @classmethod
+    def space(cls, arguments: Mapping[str, Any]) -> SearchSpace:
+        """Where a sweep looks when the constructor has these arguments."""
+        return cls.search_space
+
     # The contract, in the order of a run.
 
     def prepare(self, data: DataModule) -> None:
@@ -121,6 +129,18 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
                 what is to be measured.
         """
 
+    def optimum(self, model: TaskModel, data: DataModule) -> Solver | None:
+        """Say how the head's optimum is computed, in place of epochs; None for epochs.
+
+        Args:
+            model: adapted, on its device.
+            data: of the run.
+
+        Raises:
+            ByEpochs: it is wanted and cannot be computed here, so that there are epochs.
+        """
+        return None
+
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         """Freeze or unfreeze at the start of `epoch` (0-based) of `epochs`."""
 
@@ -154,6 +174,14 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         """
         return {}
 
+    def answers(self, data: DataModule, split: SplitName) -> Sequence[Any] | None:
+        """Give predictions that were made elsewhere, by position in a split, from `Task.answer`.
+
+        Returns:
+            None where the model is asked; empty where nothing is known of the split.
+        """
+        return None
+
     def merge(self, model: nn.Module) -> bool:
         """Fold what was added to a model, or to a layer of it, into its weights; whether anything was."""
         return False
@@ -165,7 +193,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
     @property
     def hooks(self) -> set[str]:
         """Names of the contract's methods that it does not leave as they are."""
-        return overridden(type(self), Technique)
+        return overridden(type(self), Technique, CONTRACT)
 
     # What Lightning calls.
 
@@ -193,13 +221,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         """
         super().train(mode)
         if mode and "model" in self._modules:
-            training = [n for n, p in self.model.named_parameters() if p.requires_grad]
-            for block in (*self.model.blocks, self.model.head):
-                if not any(map(block.holds, training)):
-                    block.train(False)
-            for module in self.model.modules():
-                if is_norm(module) and not trains_directly(module):
-                    module.eval()
+            hold_frozen(self.model)
         return self
 
     def configure_model(self) -> None:
@@ -220,8 +242,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         self.steps = 0
         if "begin_fit" not in self.hooks:
             return
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # what trains draws as without it
+        with torch.random.fork_rng([self.device] * self.on_gpu):  # what trains draws as without it
             self.begin_fit(self.model, self.trainer.datamodule,  # type: ignore[attr-defined]  # is set
                            int(self.trainer.estimated_stepping_batches))
 
@@ -260,8 +281,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         computed = {**self.validation_metrics.compute(), "loss": self.validation_loss.compute()}
         self.validation_metrics.reset()
         self.validation_loss.reset()
-        scalars = self.task.scalars(computed)
-        self.log_dict({f"val/{name}": value for name, value in scalars.items()})
+        self.log_dict({f"val/{n}": value for n, value in self.task.scalars(computed).items()})
 
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, as its kind wants them."""
@@ -274,19 +294,8 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         factors = self.lr_factors(groups, total, self.trainer.max_epochs or 1)
         optimizer = self.optimizer(groups)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-CONTRACT = frozenset(
-    name for name, value in vars(Technique).items() if inspect.isfunction(value)
-    and not name.startswith("_") and name not in ("bind", "groups") and not hasattr(LightningModule, name))
+CONTRACT = contract_of(Technique, but=("bind", "groups"))
 """Names of the methods that a technique may override and a wrapper passes on."""
-
-
-def overridden(cls: type, base: type) -> set[str]:
-    """Names of the contract's methods that a class overrides of a base class."""
-    kinds = [kind for kind in cls.__mro__ if not issubclass(base, kind)]
-    return {name for kind in kinds for name in vars(kind) if name in CONTRACT}

@@ -39,6 +39,17 @@ def freeze_all_but_head(model: TaskModel) -> None:
     model.head.requires_grad_(True)
 
 
+def hold_frozen(model: TaskModel) -> None:
+    """Put what is frozen into eval mode: blocks in which nothing trains, norms that are frozen."""
+    training = [name for name, p in model.named_parameters() if p.requires_grad]
+    for block in (*model.blocks, model.head):
+        if not any(map(block.holds, training)):
+            block.train(False)
+    for module in model.modules():
+        if is_norm(module) and not trains_directly(module):
+            module.eval()
+
+
 def require_new_head(model: TaskModel, technique: str) -> None:
     """Refuse a technique that trains a head where the task adds none.
 

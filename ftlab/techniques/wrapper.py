@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,8 +12,14 @@ from torch import Tensor, nn
 
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
+from ftlab.data.examples import SplitName
 from ftlab.tasks.base import Task
-from ftlab.techniques.base import Technique, overridden
+from ftlab.techniques.base import CONTRACT, Technique
+from ftlab.techniques.contract import overridden
+from ftlab.techniques.head_optimum import ByEpochs, Solver
+
+KEEPS_OPTIMUM = {"prepare", "adapt", "optimum", "settle", "merge", "costs"}
+"""Methods with which a wrapper changes nothing in what a fit arrives at."""
 
 
 class Wrapper(Technique):
@@ -61,6 +67,13 @@ class Wrapper(Technique):
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         self.technique.begin_fit(model, data, steps)
 
+    def optimum(self, model: TaskModel, data: DataModule) -> Solver | None:
+        solver = self.technique.optimum(model, data)
+        changed = overridden(type(self), Wrapper, CONTRACT) - KEEPS_OPTIMUM
+        if solver is not None and changed:
+            raise ByEpochs(f"{type(self).__name__} has its own {min(changed)}")
+        return solver
+
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         self.technique.begin_epoch(model, epoch, epochs)
 
@@ -79,6 +92,9 @@ class Wrapper(Technique):
     def variants(self, model: TaskModel) -> Mapping[str, AbstractContextManager[Any]]:
         return self.technique.variants(model)
 
+    def answers(self, data: DataModule, split: SplitName) -> Sequence[Any] | None:
+        return self.technique.answers(data, split)
+
     def merge(self, model: nn.Module) -> bool:
         return self.technique.merge(model)
 
@@ -87,4 +103,4 @@ class Wrapper(Technique):
 
     @property
     def hooks(self) -> set[str]:
-        return overridden(type(self), Wrapper) | self.technique.hooks
+        return overridden(type(self), Wrapper, CONTRACT) | self.technique.hooks

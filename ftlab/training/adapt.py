@@ -54,10 +54,13 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         if model.new_ids:
             report({"event": "note", "text": f"new_tokens stay as they started: "
                     f"{type(technique).__name__} trains nothing"})
+        if technique.output_type is None:  # outputs need not depend on weights when it is bound
+            _retire(model, sample, report)
         technique.bind(model, task).eval()
         precision.convert(model, name)  # what the technique has added
-        # the target is the task's, and the technique may want a model of another form
-        _retire(model, costs.without_target(sample) if technique.output_type else sample, report)
+        if technique.output_type is not None:
+            # the target is the task's, and the technique may want a model of another form
+            _retire(model, costs.without_target(sample), report)
         return model, guards.TensorGuard(model)
     _retire(model, sample, report)
     if reads_padding(model, run.data, lambda batch: precision.convert_inputs(batch, name)):

@@ -32,6 +32,7 @@ def evaluate(
     ids: Sequence[str],
     place: Placing,
     context: Context = nullcontext,
+    answers: Sequence[Any] | None = None,
 ) -> tuple[dict[str, float], dict[str, list[Any]]]:
     """Metrics and prediction records of one split.
 
@@ -42,6 +43,8 @@ def evaluate(
         ids: the split's example ids, by `index`.
         place: see `Placing`.
         context: see `Context`; losses and metrics are computed outside it, in float32 or float64.
+        answers: predictions of another system, by position; the model is not asked then, and
+            there is no loss.
 
     Returns:
         Metrics without split prefix, `loss` among them, and the records' columns in the order
@@ -57,6 +60,13 @@ def evaluate(
     with torch.inference_mode():
         for raw in loader:
             batch = place(raw)
+            positions += batch["index"].tolist()
+            if answers is not None:
+                given = [answers[position] for position in batch["index"].tolist()]
+                predictions, target = task.answered(given, raw["target"])
+                metrics.update(predictions, target)
+                _extend(columns, task.records(predictions, target))
+                continue
             with context():
                 outputs = model(batch)
                 predictions = in_single_precision(task.predict(model, batch, outputs))
@@ -64,17 +74,22 @@ def evaluate(
             total += float(loss) * task.weight(batch)
             weight += task.weight(batch)
             metrics.to(batch["index"].device).update(predictions, batch["target"])
-            positions += batch["index"].tolist()
-            for name, values in task.records(predictions, batch["target"]).items():
-                columns.setdefault(name, []).extend(values)
+            _extend(columns, task.records(predictions, batch["target"]))
     if sorted(positions) != list(range(len(ids))):
         raise GuardFailed(
             f"evaluation saw {len(positions)} examples ({len(set(positions))} different) of {len(ids)}"
         )
     order = sorted(range(len(positions)), key=positions.__getitem__)
     records = {"id": list(ids)} | {n: [v[i] for i in order] for n, v in columns.items()}
-    loss = torch.tensor(total / weight, dtype=torch.float64)
-    return task.scalars({**metrics.compute(), "loss": loss}), records
+    computed = metrics.compute()
+    if answers is None:
+        computed["loss"] = torch.tensor(total / weight, dtype=torch.float64)
+    return task.scalars(computed), records
+
+
+def _extend(columns: dict[str, list[Any]], records: Mapping[str, list[Any]]) -> None:
+    for name, values in records.items():
+        columns.setdefault(name, []).extend(values)
 
 
 def validate(
@@ -84,7 +99,8 @@ def validate(
     data, place = run.data, placing(trainer, trainer.strategy.root_device)
     loader = heard(data.eval_loader(split), report)
     ids, context = data.splits[split].ids, trainer.precision_plugin.forward_context
-    return evaluate(model, loader, data.task, ids, place, context)
+    answers = run.technique.answers(data, split)
+    return evaluate(model, loader, data.task, ids, place, context, answers)
 
 
 def placing(trainer: Trainer, device: torch.device) -> Placing:

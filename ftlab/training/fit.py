@@ -27,6 +27,7 @@ from ftlab.training.rank_consistency import RankConsistency
 from ftlab.training.run import Run
 from ftlab.training.shortcuts.base import Fitting
 from ftlab.training.shortcuts.take import Plans, take
+from ftlab.training.solve import solve, solver_of
 
 
 def fit(
@@ -53,13 +54,17 @@ def fit(
     monitor = TrainingMonitor(guard, report, run.settings.log_every)
     best = best_epoch(run, model, stop)
     trainer = make_trainer(run, [_ranks_alike(run, guard), monitor, best, *_sharding(run, model)])
-    if not run.technique.trains:
-        with torch.no_grad():
-            run.technique.begin_fit(model.to(trainer.strategy.root_device), run.data, 0)
-        best.write(model, guard.moved(model))
-        return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
     splits = tuple(run.data.splits) if stop is None else SPLITS[:2]
     fitting = Fitting(run, guard, trainer, memory, best, splits, report)
+    if not run.technique.trains:
+        _begin_without_training(fitting)
+        return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
+    run.solver = solver_of(fitting)
+    if run.solver is not None:
+        measured = solve(fitting, run.solver) if trainer.is_global_zero else {}
+        if trainer.is_global_zero and "settle" in run.technique.hooks:
+            _settle(fitting)
+        return trainer, best, measured
     plans = take(fitting)
     if plans.train is not None:
         return trainer, best, plans.train(plans.seconds)
@@ -73,6 +78,21 @@ def fit(
     trainer.optimizers = []  # inference needs no state of theirs
     run.technique.zero_grad(set_to_none=True)
     return trainer, best, measured
+
+
+def _begin_without_training(fitting: Fitting) -> None:
+    """Let a technique without a fit set what is to be measured, from cached rows where that pays."""
+    run, model = fitting.run, fitting.run.technique.model
+    known = len(run.data.notes)
+    if "begin_fit" in run.technique.hooks:
+        model.to(fitting.device)
+        take(fitting, steps=("inputs",))
+        with torch.no_grad(), fitting.trainer.precision_plugin.forward_context():
+            run.technique.begin_fit(model, run.data, 0)
+        run.technique.eval()
+    for text in run.data.notes[known:]:
+        fitting.report({"event": "note", "text": text})
+    fitting.best.write(model, fitting.guard.moved(model))
 
 
 def best_epoch(run: Run, model: TaskModel, stop: Callable[[], bool] | None = None) -> BestEpoch:

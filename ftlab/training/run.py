@@ -11,6 +11,7 @@ from ftlab.backbones.base import Backbone
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Technique
+from ftlab.techniques.head_optimum import Solver
 from ftlab.training.carried import Learned, Slot
 from ftlab.training.trainer_settings import TrainerSettings
 
@@ -52,6 +53,7 @@ class Run:
         learned: what they have learned.
         begun: is shown the model before it is adapted.
         carried: the model's tensors that the stages have changed.
+        solver: computes the optimum of the head in place of epochs, once that is known.
     """
 
     backbone: Backbone
@@ -67,3 +69,9 @@ class Run:
     learned: Learned | None = None
     begun: Callable[[TaskModel], None] | None = None
     carried: set[Slot] = field(default_factory=set)
+    solver: Solver | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of training; 0 where nothing trains, or the optimum is computed."""
+        return self.settings.max_epochs if self.technique.trains and self.solver is None else 0

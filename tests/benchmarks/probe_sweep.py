@@ -59,7 +59,7 @@ def the_runs(chosen: list[tuple[float, float]], folder: Path) -> list[Run]:
     record = {"backbone": {"source": MODEL}, "data": {"init_args": {"source": "sst2"}},
               "runs_to_come": len(chosen)}
     trainer = TrainerSettings(max_epochs=EPOCHS, accelerator="cpu", log_every=LOG_EVERY)
-    return [Run(HuggingFace(MODEL), the_data(), LinearProbe(lr, Optimization(weight_decay=decay)),
+    return [Run(HuggingFace(MODEL), the_data(), LinearProbe(lr, Optimization(weight_decay=decay), None),
                 trainer, SEED, "val/accuracy", folder, record) for lr, decay in chosen]
 
 

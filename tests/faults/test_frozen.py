@@ -15,6 +15,7 @@ from mlflow.store.db import utils
 from scripted import HereEngine
 
 from ftlab.errors import InputError
+from ftlab.reports.study_results import read
 from ftlab.studies.study import load_study
 from ftlab.sweeps.study_runs import run_study
 from ftlab.tracking.schema import check_schema
@@ -46,6 +47,12 @@ def at_hand(uri: str) -> None:
 def test_frozen_store__is_opened_and_continued(version: str, here: Here, tmp_path: Path) -> None:
     uri, results = restore(FROZEN / version, tmp_path), tmp_path / "results" / "frozen"
     at_hand(uri)
+    # what was trained by epochs is no result of the solver, and stays one of epochs
+    study = tmp_path / "study.yaml"
+    stored = read(load_study(study), Tracker(uri)).records.values()
+    assert {record.key.technique for record in stored if record.finished} == {"lora"}
+    study.write_text(study.read_text().replace(
+        "probe: LinearProbe", "probe: {class_path: LinearProbe, init_args: {solver: null}}"))
     expected = {name: (FROZEN / version / "results" / "frozen" / name)
                 for name in ("runs.csv", "table.csv")}
 

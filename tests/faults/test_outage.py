@@ -36,8 +36,8 @@ def study(tmp_path: Path, tiny_bert: Path, reviews: Path) -> Path:
                                "init_args": {"source": str(tiny_bert), "pooling": "mean"}}},
         "datasets": {"reviews": {"class_path": "TextClassification", "init_args": {
             "train": str(reviews), "max_length": 32, "batch_size": 8}}},
-        "techniques": {"probe": "LinearProbe", "head": {
-            "class_path": "LinearProbe", "init_args": {"lr": 0.5}}},
+        "techniques": {"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}, "head": {
+            "class_path": "LinearProbe", "init_args": {"lr": 0.5, "solver": None}}},
         "seeds": [0, 1], "trainer": {"max_epochs": EPOCHS}}, sort_keys=False))
     return path
 

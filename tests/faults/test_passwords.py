@@ -364,7 +364,7 @@ def test_run__with_twelve_canaries_leaves_none_anywhere(study: Path, tmp_path: P
     subprocess.run([*git, "remote", "add", "origin", "https://me:kAnArY7x@git.invalid/a"], check=True)
     settings = yaml.safe_load(study.read_text())
     settings["question"] = "Is https://me:kAnArY7x@data.invalid/x better?"
-    settings["techniques"]["bad"] = {"class_path": "LinearProbe", "init_args": {"lr": 1e30}}
+    settings["techniques"]["bad"] = {"class_path": "LinearProbe", "init_args": {"lr": 1e30, "solver": None}}
     settings["select_by"] = "val/loss"
     study.write_text(yaml.safe_dump(settings))
     environment = {**os.environ, **SECRETS, "HF_HUB_OFFLINE": "1"}

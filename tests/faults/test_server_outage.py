@@ -27,7 +27,7 @@ name: small
 backbones: {{bert: {{class_path: HuggingFace, init_args: {{source: {bert}, pooling: mean}}}}}}
 datasets:
   reviews: {{class_path: TextClassification, init_args: {{train: {reviews}, max_length: 32, batch_size: 8}}}}
-techniques: {{probe: LinearProbe, lora: LoRA, bias: BitFit}}
+techniques: {{probe: {{class_path: LinearProbe, init_args: {{solver: null}}}}, lora: LoRA, bias: BitFit}}
 seeds: [0, 1]
 trainer: {{max_epochs: 3}}
 """

@@ -39,8 +39,8 @@ def write(folder: Path, backbone: Path, data: Path, **keys: Any) -> Path:
                                "init_args": {"source": str(backbone), "pooling": "mean"}}},
         "datasets": {"reviews": {"class_path": "TextClassification", "init_args": {
             "train": str(data), "max_length": 32, "batch_size": 8}}},
-        "techniques": {"one": {"class_path": "LinearProbe", "init_args": {"lr": 0.01}},
-                       "two": {"class_path": "LinearProbe", "init_args": {"lr": 0.02}}},
+        "techniques": {"one": {"class_path": "LinearProbe", "init_args": {"lr": 0.01, "solver": None}},
+                       "two": {"class_path": "LinearProbe", "init_args": {"lr": 0.02, "solver": None}}},
         "seeds": [0, 1, 2], "trainer": {"max_epochs": 2}, **keys}, sort_keys=False))
     return path
 

@@ -25,7 +25,8 @@ def write(tmp_path: Path, tiny_bert: Path, reviews: Path) -> Callable[..., Path]
                     "init_args": {"train": str(reviews), "max_length": 32, "batch_size": 8},
                 }
             },
-            "techniques": {"probe": "LinearProbe", "lora": {"class_path": "LoRA"}},
+            "techniques": {"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}},
+                           "lora": {"class_path": "LoRA"}},
             "seeds": [0, 1],
             "trainer": {"max_epochs": 2},
         } | changes

@@ -42,7 +42,7 @@ class Scripted(Engine):
 def test_run__stores_the_restored_epoch_s_validation(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    study = load_study(write(techniques={"probe": "LinearProbe"})).with_shortcuts(False)
+    study = load_study(write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}})).with_shortcuts(False)
     store = f"sqlite:///{tmp_path}/mlflow.db"
     run_study(study, store, tmp_path / "results", engine=Scripted())
     tracker = Tracker(store)
@@ -59,7 +59,7 @@ def test_run__stores_the_restored_epoch_s_validation(
 def test_run__stores_what_its_data_took_note_of_beside_its_own_notes(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = write(techniques={"probe": "LinearProbe"})
+    path = write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}})
     table = Path(load_study(path).cells[0].data["init_args"]["train"])
     heading, *lines = table.read_text().splitlines()
     twice = tmp_path / "twice.csv"

@@ -30,7 +30,7 @@ def specify(write: Callable[..., Path], tmp_path: Path) -> Specify:
     def make(name: str = "run", trainer: dict[str, Any] | None = None, search: bool = True,
              **misbehaviour: object) -> Path:
         settings = {"max_epochs": 2, "devices": 2, "accelerator": "cpu", **(trainer or {})}
-        study = load_study(write(techniques={"probe": "LinearProbe"}, trainer=settings,
+        study = load_study(write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}}, trainer=settings,
                                  select_by="val/loss"))
         technique = {"class_path": "misbehaving.Misbehaving", "init_args": misbehaviour}
         said = {**study.cells[0].config, "technique": technique, "seed": 0, "search": search}

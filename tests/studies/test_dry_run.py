@@ -67,7 +67,7 @@ def test_estimate__counts_the_seeds_of_all_cells_that_share(
         return RuntimeEstimate(1.0)
 
     monkeypatch.setattr(ftlab.studies.dry_run, "foresee", foresee)
-    probes = {f"lr{lr}": {"class_path": "LinearProbe", "init_args": {"lr": lr}} for lr in (0.01, 0.1)}
+    probes = {f"lr{lr}": {"class_path": "LinearProbe", "init_args": {"lr": lr, "solver": None}} for lr in (0.01, 0.1)}
     estimate(load_study(write(techniques={**probes, "full": "FullFineTuning"}, seeds=[1, 2, 3])))
     assert asked == {"lr0.01": 6, "lr0.1": 6, "full": 3}
 
@@ -114,7 +114,7 @@ def text(made: Estimate) -> str:
 
 def scripted(write: Write, plain: bool = False, **foreseen: RuntimeEstimate) -> str:
     """The text of a study whose cells are foreseen to take that."""
-    known = {"full": "FullFineTuning", "probe": "LinearProbe", "lora": "LoRA", "last1": {
+    known = {"full": "FullFineTuning", "probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}, "lora": "LoRA", "last1": {
         "class_path": "PartialFineTuning", "init_args": {"last": 1}}}
     study = load_study(write(techniques={name: known[name] for name in foreseen}))
     made = plan(study.with_shortcuts(not plain))

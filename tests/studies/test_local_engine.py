@@ -26,7 +26,7 @@ def specify(write: Callable[..., Path], tmp_path: Path) -> Specify:
     """Makes the folder of a run of one process; keyword arguments are the misbehaviour's."""
 
     def make(name: str = "run", epochs: int = 2, **misbehaviour: object) -> Path:
-        study = load_study(write(techniques={"probe": "LinearProbe"}, select_by="val/loss",
+        study = load_study(write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}}, select_by="val/loss",
                                  trainer={"max_epochs": epochs, "accelerator": "cpu"}))
         technique = {"class_path": "misbehaving.Misbehaving", "init_args": misbehaviour}
         said = {**study.cells[0].config, "technique": technique, "seed": 0, "search": True}

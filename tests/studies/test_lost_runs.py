@@ -52,7 +52,7 @@ class Losing(Engine):
 def test_run__whose_machine_vanishes_is_begun_again(
     write: Callable[..., Path], tmp_path: Path, times: int
 ) -> None:
-    study = load_study(write(techniques={"probe": "LinearProbe"})).with_shortcuts(False)
+    study = load_study(write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}})).with_shortcuts(False)
     store = f"sqlite:///{tmp_path}/mlflow.db"
     engine = Losing(times)
     outcome = run_study(study, store, tmp_path / "results", engine=engine)

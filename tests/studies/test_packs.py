@@ -23,7 +23,7 @@ from ftlab.tracking.records import RunRecord
 from ftlab.tracking.tracker import Tracker
 
 Write = Callable[..., Path]
-PROBE = {"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03}}}
+PROBE = {"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03, "solver": None}}}
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def started(engine: ScriptedEngine) -> list[list[int]]:
 
 
 def test_together_of__is_what_a_class_says_itself(write: Write) -> None:
-    techniques = {"probe": "LinearProbe", "full": "FullFineTuning",
+    techniques = {"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}, "full": "FullFineTuning",
                   "derived": {"class_path": "faulty.Faulty"}}
     study = load_study(write(techniques=techniques), allow=["faulty"])
     assert [together_of(cell) for cell in study.cells] == ["heads", None, None]
@@ -82,7 +82,7 @@ def test_study__packs_the_seeds_of_a_cell_at_its_first(
 def test_study__tells_the_planner_how_many_runs_to_come_read_the_same(
     write: Write, go: Callable[..., StudyOutcome]
 ) -> None:
-    other = {"class_path": "LinearProbe", "init_args": {"lr": 0.3}}
+    other = {"class_path": "LinearProbe", "init_args": {"lr": 0.3, "solver": None}}
     study = load_study(write(techniques={"full": "FullFineTuning", **PROBE, "other": other},
                              seeds=[1, 2]))
     engine = ScriptedEngine(good, 1)

@@ -42,6 +42,9 @@ HERE = Path(__file__).parent
 class Waiting(LinearProbe):
     \"\"\"A linear probe whose fit does not begin while there is a file `wait`.\"\"\"
 
+    def __init__(self, lr: float = 5e-3) -> None:
+        super().__init__(lr, solver=None)
+
     def on_train_start(self) -> None:
         super().on_train_start()
         (HERE / f"begun-{os.getpid()}").touch()
@@ -174,7 +177,7 @@ def test_run__on_two_nodes_gives_what_one_machine_gives(
     cluster: Cluster, write: Write, tmp_path: Path
 ) -> None:
     node = cluster.add_node(**NODE)
-    path = write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03}}})
+    path = write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03, "solver": None}}})
     done = subprocess.run(
         [sys.executable, "-m", "ftlab.cli", "run", path, "--engine", "ray", "--address",
          cluster.address], cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -277,7 +280,7 @@ def test_prune__reaches_the_run(
     engine: Engine, write: Write, tmp_path: Path, members: int
 ) -> None:
     """A run by itself, or each of several in a process."""
-    study = write(techniques={"probe": "LinearProbe"}, trainer={"max_epochs": 5000})
+    study = write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}}, trainer={"max_epochs": 5000})
     (cell,) = load_study(study).cells
     run = tmp_path / "run"
     run.mkdir()
@@ -306,7 +309,7 @@ def test_prune__reaches_the_run(
 def test_run__interrupted_leaves_nothing_on_the_nodes(
     cluster: Cluster, write: Write, tmp_path: Path
 ) -> None:
-    path = write(techniques={"probe": "LinearProbe"}, trainer={"max_epochs": 500})
+    path = write(techniques={"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}}, trainer={"max_epochs": 500})
     process = subprocess.Popen(
         [sys.executable, "-m", "ftlab.cli", "run", path, "--plain", "--engine", "ray", "--address",
          cluster.address], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -21,7 +21,7 @@ STUDY = {
     "backbones": {"bert": {"class_path": "HuggingFace", "init_args": {"source": "nowhere"}}},
     "datasets": {"reviews": {"class_path": "TextClassification",
                              "init_args": {"train": "reviews.csv"}}},
-    "techniques": {"probe": "LinearProbe", "lora": "LoRA"},
+    "techniques": {"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}}, "lora": "LoRA"},
     "seeds": [0], "trainer": {"max_epochs": 30}, "select_by": "val/accuracy",
 }
 

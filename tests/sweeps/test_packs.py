@@ -69,7 +69,7 @@ def work() -> list[Path]:
 # What is drawn
 
 def test_sweep__tells_the_planner_how_many_runs_read_the_same(sweep: Sweep) -> None:
-    probes = {f"lr{lr}": {"class_path": "LinearProbe", "init_args": {"lr": lr}} for lr in (0.01, 0.1)}
+    probes = {f"lr{lr}": {"class_path": "LinearProbe", "init_args": {"lr": lr, "solver": None}} for lr in (0.01, 0.1)}
     sweep(good, study={"techniques": probes}, trials=2, seeds=[0, 1])
     told = [each["runs_to_come"] for said in sweep.engine.started
             for each in said.get("members", (said,))]

@@ -21,7 +21,8 @@ STUDY = {
     "backbones": {"bert": {"class_path": "HuggingFace", "init_args": {"source": "nowhere"}}},
     "datasets": {"reviews": {"class_path": "TextClassification",
                              "init_args": {"train": "reviews.csv"}}},
-    "techniques": {"probe": "LinearProbe", "lora": {"class_path": "LoRA", "init_args": {"rank": 4}},
+    "techniques": {"probe": {"class_path": "LinearProbe", "init_args": {"solver": None}},
+                   "lora": {"class_path": "LoRA", "init_args": {"rank": 4}},
                    "graded": NESTED},
     "seeds": [0, 1], "trainer": {"max_epochs": 3},
 }

@@ -76,10 +76,10 @@ def test_contract(name: str, world: World, tmp_path: Path) -> None:
         assert metrics["cost/total_parameters"] > 0
         return
 
-    # The loss falls.
+    # The loss falls, where there are epochs.
     course = losses(events)
-    assert len(course) == EPOCHS
-    assert min(course[1:]) < course[0]
+    assert len(course) == (EPOCHS if run.solver is None else 1)
+    assert run.solver is not None or min(course[1:]) < course[0]
 
     # What was frozen is bit-identical to a fresh build, what trained has moved. The guards in
     # `execute` said so of the last epoch; this looks at the restored one, from outside.

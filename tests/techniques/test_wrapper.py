@@ -37,8 +37,9 @@ class Around(Wrapper):
 
 def test_contract__is_the_documented_one() -> None:
     assert set(CONTRACT) == {
-        "prepare", "adapt", "param_groups", "lr_factors", "optimizer", "begin_fit", "begin_epoch",
-        "objective", "after_step", "evaluated", "settle", "variants", "merge", "costs"}
+        "prepare", "adapt", "param_groups", "lr_factors", "optimizer", "begin_fit", "optimum",
+        "begin_epoch", "objective", "after_step", "evaluated", "settle", "answers", "variants",
+        "merge", "costs"}
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -68,7 +69,7 @@ def test_wrapper__is_what_it_wraps() -> None:
     assert outer.together is None
     assert Around(Untuned()).trains is False
     assert not Around(FullFineTuning()).whole_passes
-    assert Around(LinearProbe()).hooks == LinearProbe().hooks == {"adapt"}
+    assert Around(LinearProbe()).hooks == LinearProbe().hooks == {"adapt", "optimum"}
     assert isinstance(Around(FullFineTuning()).technique, FullFineTuning)
     assert not list(Around(FullFineTuning()).children())
 

@@ -85,7 +85,7 @@ def test_same_seed_same_result_other_seed_other(
     tiny_bert: Path, reviews: Path, tmp_path: Path
 ) -> None:
     def loss(seed: int, folder: str) -> float:
-        run = make(tiny_bert, reviews, tmp_path / folder, LinearProbe())
+        run = make(tiny_bert, reviews, tmp_path / folder, LinearProbe(solver=None))
         run.directory.mkdir()
         run.seed = seed
         return execute(run, lambda event: None)["test/loss"]
@@ -98,7 +98,7 @@ def test_same_seed_same_result_other_seed_other(
 def test_probe__reaches_logistic_regression_on_the_same_features(
     tiny_bert: Path, reviews: Path, tmp_path: Path
 ) -> None:
-    technique = LinearProbe(lr=0.1)
+    technique = LinearProbe(lr=0.1, solver=None)
     run = make(tiny_bert, reviews, tmp_path, technique, max_epochs=40)
     metrics = execute(run, lambda event: None)
     features, targets = {}, {}
@@ -115,7 +115,7 @@ def test_probe__reaches_logistic_regression_on_the_same_features(
 def test_writes__predictions_figure_checkpoint(
     tiny_bert: Path, reviews: Path, tmp_path: Path
 ) -> None:
-    run = make(tiny_bert, reviews, tmp_path, LinearProbe(), max_epochs=2)
+    run = make(tiny_bert, reviews, tmp_path, LinearProbe(solver=None), max_epochs=2)
     events: list[dict] = []
     metrics = execute(run, events.append)
     records = pq.read_table(tmp_path / "predictions" / "test.parquet").to_pylist()
@@ -133,7 +133,7 @@ def test_writes__predictions_figure_checkpoint(
 
 
 def test_early_stopping(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
-    technique = LinearProbe(lr=1e-9)  # nothing improves beyond rounding
+    technique = LinearProbe(lr=1e-9, solver=None)  # nothing improves beyond rounding
     run = make(tiny_bert, reviews, tmp_path, technique, max_epochs=30, patience=2)
     run.select_by = "val/accuracy"
     execute(run, lambda event: None)

@@ -44,7 +44,7 @@ def a_run(world: World, technique: Any, directory: Path, plain: bool) -> Run:
 
 def lightnings(world: World, folder: Path) -> Events:
     events: Events = []
-    execute(a_run(world, LinearProbe(1e-2, LINEAR), folder / "run", True), events.append)
+    execute(a_run(world, LinearProbe(1e-2, LINEAR, None), folder / "run", True), events.append)
     return events
 
 
@@ -65,7 +65,7 @@ def together(world: World, folder: Path, techniques: list[Any], word: str) -> Ev
 
 
 def stacked_heads(world: World, folder: Path) -> Events:
-    return together(world, folder, [LinearProbe(1e-2, LINEAR), LinearProbe(2e-2, LINEAR)], "heads")
+    return together(world, folder, [LinearProbe(1e-2, LINEAR, None), LinearProbe(2e-2, LINEAR, None)], "heads")
 
 
 LOOPS: list[Callable[[World, Path], Events]] = [lightnings, in_two_fits, stacked_heads]

@@ -40,6 +40,8 @@ class Loss(RefusesEarlierNames, ABC):
     one-hot row gives the same as its class index.
     """
 
+    convex: bool = False
+    """True where the loss is convex and differentiable in the logits."""
     per_class: Tensor | None = None
     """One number a class (C,), where the loss has such: weights, log priors; made by `fit`."""
     _placed: tuple[Tensor, Tensor] | None = None

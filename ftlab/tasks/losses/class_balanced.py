@@ -62,6 +62,7 @@ class ClassBalanced(Loss):
             raise ValueError(f"gamma must be at least 0, got {gamma}")
         self.beta = beta
         self.gamma = gamma
+        self.convex = gamma == 0  # the factor (1 - p)^gamma bends it
 
     def fit(self, counts: Sequence[int]) -> None:
         self.per_class = effective_number_weights(counts, self.beta)

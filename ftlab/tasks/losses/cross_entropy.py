@@ -40,6 +40,8 @@ class CrossEntropy(Loss):
         label_smoothing: s, the part of the target spread over all classes, in [0, 1).
     """
 
+    convex = True
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")

@@ -45,6 +45,7 @@ class Focal(Loss):
         if alpha is not None and not all(a > 0 for a in alpha):
             raise ValueError(f"alpha must be above 0 for each class, got {alpha}")
         self.gamma = gamma
+        self.convex = gamma == 0  # the factor (1 - p)^gamma bends it
         self.alpha = alpha
 
     def fit(self, counts: Sequence[int]) -> None:

@@ -46,6 +46,8 @@ class LogitAdjusted(Loss):
         tau: strength; 0 is cross entropy, 1 is consistent for the balanced error; at least 0.
     """
 
+    convex = True
+
     def __init__(self, tau: float = 1.0) -> None:
         if not tau >= 0:
             raise ValueError(f"tau must be at least 0, got {tau}")

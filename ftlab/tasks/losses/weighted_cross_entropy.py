@@ -50,6 +50,8 @@ class WeightedCrossEntropy(Loss):
         power: 1 makes classes equal, 0 is plain cross entropy, 0.5 lies between; at least 0.
     """
 
+    convex = True
+
     def __init__(self, power: float = 1.0) -> None:
         if not power >= 0:
             raise ValueError(f"power must be at least 0, got {power}")

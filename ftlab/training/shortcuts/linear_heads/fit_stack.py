@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lightning import Trainer
 
 from ftlab.data.examples import SPLITS
+from ftlab.errors import GuardFailed
 from ftlab.training import hardware
 from ftlab.training.adapt import adapt, load
 from ftlab.training.event_log import Report
@@ -17,10 +19,11 @@ from ftlab.training.guards import TensorGuard
 from ftlab.training.make_trainer import make_trainer
 from ftlab.training.run import Run
 from ftlab.training.shortcuts.base import Fitting, NotApplicable, Result, Stops
-from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead, find_head
+from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead, find_head, head_alone
 from ftlab.training.shortcuts.linear_heads.head_members import SeedGroup, StackedRun, random_state
 from ftlab.training.shortcuts.linear_heads.stacked_heads import train_stack
 from ftlab.training.shortcuts.take import take
+from ftlab.training.solve import costs_of, problem_of, solver_of
 from ftlab.training.trial import trial_metrics
 
 
@@ -50,7 +53,8 @@ def fit_heads(runs: Sequence[Run], reports: Sequence[Report], stops: Stops) -> l
     """
     begin = time.perf_counter()
     stack = _Stack(runs, reports, stops)
-    measured = train_stack(stack.by_seed(), stack.head, stack.memory, stack.cached)
+    measured = stack.solve() if stack.solved else train_stack(
+        stack.by_seed(), stack.head, stack.memory, stack.cached)
     prepared = (time.perf_counter() - begin) / len(runs)
     results: list[Result] = []
     for number, member in enumerate(stack.members):
@@ -75,9 +79,13 @@ class _Stack:
         model, guard = adapt(first, reports[0])
         self.trainer: Trainer = make_trainer(first, [])
         splits = tuple(first.data.splits) if self.whole else SPLITS[:2]
-        self.cached = take(Fitting(first, guard, self.trainer, self.memory, best_epoch(first, model),
-                                   splits, reports[0]), steps=("inputs",)).seconds
-        self.head: CachedHead = find_head(first, self.trainer)
+        self.fitting = Fitting(first, guard, self.trainer, self.memory, best_epoch(first, model),
+                               splits, reports[0])
+        first.solver = solver_of(self.fitting)
+        self.solved = first.solver is not None
+        self.cached = take(self.fitting, steps=("inputs",)).seconds
+        self.head: CachedHead = (head_alone(first) if self.solved
+                                 else find_head(first, self.trainer))
         self.model = model
         self.seeds = {first.seed: self._seed(first, guard)}
         self.members: list[StackedRun] = []
@@ -90,10 +98,15 @@ class _Stack:
             if run.settings.precision != first.settings.precision:  # `auto`, and not built itself
                 hardware.suit(run, model, report)
             run.data = seed.data.with_cached(first.data.cached, first.data.blank_inputs)
+            if run is not first:
+                run.solver = solver_of(replace(self.fitting, run=run, report=report))
+            if (run.solver is not None) != self.solved:
+                raise NotApplicable("some have epochs, and of some the optimum is computed")
             best = best_epoch(run, model, None if stops is None else stops[number])
             self.members.append(StackedRun(run, seed, best, report))
-            report({"event": "shortcut", "text": f"trained as one of {len(runs)} heads by one "
-                                                 "matrix product"})
+            report({"event": "shortcut", "text": "solved with the features of "
+                    f"{len(runs)} runs" if self.solved else
+                    f"trained as one of {len(runs)} heads by one matrix product"})
 
     def _seed(self, run: Run, guard: TensorGuard) -> SeedGroup:
         return SeedGroup(run.data, guard, self.head.parameters(),
@@ -109,8 +122,25 @@ class _Stack:
             n: value for n, value in before.items() if n not in names
         }:
             raise NotApplicable("the frozen weights are not the same for every seed")
+        if self.solved and run.data.fingerprint != first.data.fingerprint:
+            raise NotApplicable("the examples are not the same for every seed")
         start = [model.get_parameter(name).detach().clone() for name in names]
         return SeedGroup(run.data, guard, start, random_state(self.trainer.strategy.root_device))
+
+    def solve(self) -> dict[str, float]:
+        """Compute the members' optima, on the same features; returns what the fit cost a run."""
+        self.memory.start()
+        begin = time.perf_counter()
+        problem = problem_of(self.fitting)
+        optima = []
+        for member in self.members:
+            try:
+                assert member.run.solver is not None
+                member.optimum = member.run.solver(problem)
+                optima.append(member.optimum)
+            except GuardFailed as error:  # this run alone fails
+                member.error = error
+        return costs_of(optima, time.perf_counter() - begin, self.cached, self.memory.peak())
 
     def by_seed(self) -> list[StackedRun]:
         """The members, those of one seed together."""
@@ -122,7 +152,10 @@ class _Stack:
     ) -> dict[str, float]:
         """The final metrics of a member whose head has been trained."""
         begin, run = time.perf_counter(), member.run
-        member.settle(self.head, self.model, everything)
+        if self.solved:
+            member.settle_optimum(self.fitting, None if everything else set(self.head.names))
+        else:
+            member.settle(self.head, self.model, everything)
         if not self.whole:
             return trial_metrics(run, member.best, measured)
         results = finish(run, self.memory, self.trainer, member.best, measured, member.report)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
+from ftlab.techniques.head_optimum import HeadOptimum
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.event_log import Report
 from ftlab.training.guards import TensorGuard
 from ftlab.training.run import Run
+from ftlab.training.shortcuts.base import Fitting
 from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead
+from ftlab.training.solve import settle
 
 
 @dataclass(eq=False)
@@ -45,6 +48,7 @@ class StackedRun:
         final, kept: the head's parameters after training, and after the best epoch.
         error: why it failed, where it did.
         over: whether it takes part no longer.
+        optimum: of the head, where that is computed in place of training.
     """
 
     run: Run
@@ -55,6 +59,7 @@ class StackedRun:
     kept: list[Tensor] = field(default_factory=list)
     error: Exception | None = None
     over: bool = False
+    optimum: HeadOptimum | None = None
 
     def settle(self, head: CachedHead, model: TaskModel, everything: bool = True) -> None:
         """Hold the run to what the guards ask, and leave the model as its best epoch made it.
@@ -79,6 +84,23 @@ class StackedRun:
         head.put(self.kept)
         if self.best.directory is not None:
             self.best.write(model, guard.moved(model, names))
+
+    def settle_optimum(self, fitting: Fitting, among: set[str] | None) -> None:
+        """The same of a head that was not trained but solved.
+
+        Args:
+            fitting: of the run that prepared the shared model.
+            among: names of tensors to look at, None for all.
+
+        Raises:
+            GuardFailed: the result would be wrong; or another reason why the run failed.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.optimum is not None
+        own = replace(fitting, run=self.run, guard=self.seed.guard, best=self.best,
+                      report=self.report)
+        settle(own, self.optimum, among)
 
 
 def random_state(device: torch.device) -> Tensor:

@@ -19,6 +19,7 @@ from ftlab.training.shortcuts.linear_heads.cached_head import CachedHead, head_a
 from ftlab.training.shortcuts.linear_heads.head_members import SeedGroup, StackedRun, random_state
 from ftlab.training.shortcuts.linear_heads.stacked_heads import StackedFit, order_of
 
+PRODUCTS = 400  # of all rows, which finding and reaching an optimum takes
 STEPS, REPEATS = 64, 3  # that are timed at most, and how often: the first time warms up
 FEATURES = 2**25  # numbers of a split that are made up at most
 
@@ -62,6 +63,28 @@ def foresee_heads(run: Run, guard: TensorGuard, runs: int) -> HeadForecast:
         raise NotApplicable("its loss states no gradient in closed form")
     alone = _loop(run, head, guard, 1)
     return HeadForecast(runs, alone, _loop(run, head, guard, runs) if runs > 1 else alone)
+
+
+def foresee_optimum(run: Run, runs: int) -> HeadForecast:
+    """Time the products that an optimum takes, of which runs share those of one.
+
+    Args:
+        run: adapted, with a solver; its features need not be cached.
+        runs: of one seed each, that are solved together.
+
+    Raises:
+        NotApplicable: its head is solved by itself; says why.
+    """
+    head = head_alone(run)
+    rows, width = len(run.data.splits["train"]) * len(head.views), head.linear.in_features
+    some = min(rows, max(1, FEATURES // width))
+    features = torch.rand(some, width, dtype=torch.float64, device=head.linear.weight.device)
+    weight = features.new_zeros(head.linear.out_features, width)
+    begin = time.perf_counter()
+    for _ in range(REPEATS):
+        features @ weight.T
+    alone = PRODUCTS * (time.perf_counter() - begin) / REPEATS * rows / some
+    return HeadForecast(runs, alone, alone)
 
 
 def _make_up(run: Run, head: CachedHead, name: str, split: SplitName) -> None:

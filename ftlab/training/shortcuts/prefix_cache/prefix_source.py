@@ -47,9 +47,10 @@ def why_not(run: Run) -> str:
     if run.technique.whole_passes:
         return f"{type(run.technique).__name__} reads or changes what frozen blocks compute"
     augment = getattr(run.data, "augment", None)
-    if augment is not None and not run.data.views:
+    trains = run.technique.trains  # or it reads the examples as they are
+    if trains and augment is not None and not run.data.views:
         return "augmentation changes the examples every epoch (augment: {views: 4} would keep four)"
-    if augment is not None and getattr(augment, "mix", "none") != "none":
+    if trains and augment is not None and getattr(augment, "mix", "none") != "none":
         return "mixtures of a batch's examples are new every time"
     if run.data.packs:
         return "packing puts several texts into a row"
@@ -140,16 +141,21 @@ class PrefixSource:
         work = count if lengths is None else padded(lengths, batch["index"].tolist(), count)
         return BatchTiming(seconds / work, reading / count, stored_bytes(on_cpu, masks) / count)
 
+    def names(self, splits: Sequence[SplitName]) -> dict[str, SplitName]:
+        """The names of the rows that the run reads (see `DataModule.cached_names`)."""
+        views = self.run.settings.max_epochs if self.run.technique.trains else 0
+        return self.run.data.cached_names(splits, views)
+
     def foresee(self, splits: Sequence[SplitName]) -> Forecast:
         """The cost and saving of a cache, for this run and those that will read it too."""
-        data, epochs = self.run.data, self.run.settings.max_epochs
+        data, epochs = self.run.data, self.run.epochs
         whole = "test" in splits  # a trial has no evaluation after its fit
         parts = []
-        for name, split in data.cached_names(splits, epochs).items():
-            passes = {"train": ForwardPasses(training=epochs),
-                      "validation": ForwardPasses(evaluation=epochs + whole),
+        for name, split in self.names(splits).items():
+            passes = {"train": ForwardPasses(training=epochs, evaluation=not epochs),
+                      "validation": ForwardPasses(evaluation=max(epochs, 1) + whole),
                       "test": ForwardPasses(evaluation=1)}[kind_of(split)]
-            if data.views and split == "train":
+            if "/" in name and epochs:
                 passes = ForwardPasses(training=len(range(int(name[6:]), epochs, data.views)))
             training, evaluation = _work(data, split)
             there = activation_files.path_of(self.key(name)).exists()

@@ -45,7 +45,7 @@ def _cached(fitting: Fitting) -> str:
     model.to(device)
     source = PrefixSource(run, fitting.guard.before, placing(fitting.trainer, device),
                           fitting.trainer.precision_plugin.forward_context)
-    names = data.cached_names(fitting.splits, run.settings.max_epochs)
+    names = source.names(fitting.splits)
     keys = {name: source.key(name) for name in names}
     forecast = ""
     if not all(activation_files.path_of(key).exists() for key in keys.values()):

@@ -79,7 +79,7 @@ def a_run(world: World, directory: Path, settings: Settings, plain: bool, **trai
     directory.mkdir(parents=True)
     told = {"max_epochs": 3, "precision": "64-true", "log_every": 4} | trainer
     record = {"backbone": {"source": repr(vars(backbone))}, "data": {"init_args": {}}}
-    return Run(backbone, data, LinearProbe(lr, optim), TrainerSettings(**told), seed, "val/loss",
+    return Run(backbone, data, LinearProbe(lr, optim, None), TrainerSettings(**told), seed, "val/loss",
                directory, record, plain)
 
 
@@ -328,7 +328,7 @@ class Hooked(LinearProbe):
 
 
 def hooked(run: Run) -> None:
-    run.technique = Hooked(lr=run.technique.lr, optim=run.technique.optim)
+    run.technique = Hooked(lr=run.technique.lr, optim=run.technique.optim, solver=None)
 
 
 @pytest.mark.parametrize(("change", "why"), [

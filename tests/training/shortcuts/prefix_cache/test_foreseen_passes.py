@@ -50,7 +50,7 @@ def a_run(world: World, directory: Path, plain: bool, views: int | None = None) 
               "runs_to_come": 5}
     directory.mkdir()
     trainer = TrainerSettings(max_epochs=EPOCHS)
-    return Run(backbone, data, LinearProbe(1e-2), trainer, 7, "val/loss", directory, record, plain)
+    return Run(backbone, data, LinearProbe(1e-2, solver=None), trainer, 7, "val/loss", directory, record, plain)
 
 
 def passes_of(made: Run, whole: bool, patch: pytest.MonkeyPatch) -> tuple[Counter[str], list[int]]:
