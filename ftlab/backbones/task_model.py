@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -240,7 +239,8 @@ class TaskModel(nn.Module):
         for block in self.blocks:
             if block.name in blocks:  # its last module: what is loose in it gives nothing
                 module = [modules[path] for path in block.paths if path in modules][-1]
-                hooks.append(module.register_forward_hook(partial(_keep, given, block.name)))
+                hooks.append(module.register_forward_hook(
+                    lambda module, _, output, name=block.name: given.update({name: tensors(output)[0]})))
         try:
             outputs = self(batch)
         finally:
@@ -255,10 +255,6 @@ class TaskModel(nn.Module):
         elif features.ndim == 4:
             features = features.mean(dim=(2, 3))
         return Watched(outputs, features, raw, given)
-
-
-def _keep(given: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    given[name] = tensors(output)[0]
 
 
 class LogitsModel(TaskModel):

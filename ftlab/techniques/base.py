@@ -44,8 +44,7 @@ __all__ = ["Choice", "LogUniform", "Optimization", "SearchSpace", "Technique", "
 class Technique(RefusesEarlierNames, LightningModule, ABC):
     """How a backbone is adapted to a task.
 
-    A subclass says in `adapt` what trains; everything else has a default. These methods are the
-    contract: they are given the model, and a wrapper passes each of them on.
+    A subclass says in `adapt` what trains; all else has a default. A wrapper passes each method on.
 
     Args:
         lr: peak learning rate.
