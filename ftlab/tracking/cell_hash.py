@@ -9,7 +9,7 @@ from typing import Any
 
 from ftlab.tracking.mlflow_values import name_of
 
-EMPTY = (None, [], {})
+EMPTY: tuple[Any, ...] = (None, [], {})
 """Values that are left out of a hash: an argument that a later version adds defaults to one."""
 
 

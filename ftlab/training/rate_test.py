@@ -73,7 +73,8 @@ def range_test(run: Run, report: Report, low: float, high: float, steps: int) ->
     groups = technique.groups()
     own = [group["lr"] / technique.lr for group in groups]  # of blocks, say, against the head's
     optimizer = technique.optimizer(groups)
-    rates, losses = [], []
+    rates: list[float] = []
+    losses: list[float] = []
     mean = 0.0
     for step, raw in enumerate(itertools.islice(_endless(run.data.train_dataloader()), steps)):
         rate = low * (high / low) ** (step / max(1, steps - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +25,7 @@ class Optimizer(ABC):
         """Make the optimizer over parameter groups that carry `lr` and `weight_decay`."""
 
 
-def fused(kind: type[torch.optim.Optimizer], groups: list[dict[str, Any]],
+def fused(kind: Callable[..., torch.optim.Optimizer], groups: list[dict[str, Any]],
           **settings: Any) -> torch.optim.Optimizer:
     """One of PyTorch's with a fused step, 1.4 times the speed of the default on CPUs."""
     optimizer = kind(groups, fused=True, **settings)

@@ -116,7 +116,7 @@ class PrefixSource:
         model, data = self.run.technique.model, self.run.data
         model.eval()
         split, _, view = name.partition("/")
-        loader = data.view_loader(int(view)) if view else data.eval_loader(split)  # type: ignore[arg-type]  # a split's name
+        loader = data.view_loader(int(view)) if view else data.eval_loader(split)
         for raw in heard(loader, report):
             batch = self.place(raw)
             with torch.no_grad(), self.context():
@@ -156,7 +156,7 @@ class PrefixSource:
                       "validation": ForwardPasses(evaluation=max(epochs, 1) + whole),
                       "test": ForwardPasses(evaluation=1)}[kind_of(split)]
             if "/" in name and epochs:
-                passes = ForwardPasses(training=len(range(int(name[6:]), epochs, data.views)))
+                passes = ForwardPasses(training=len(range(int(name[6:]), epochs, data.views or 1)))
             training, evaluation = _work(data, split)
             there = activation_files.path_of(self.key(name)).exists()
             parts.append(CacheFile(len(data.splits[split]), passes, training, evaluation, there))
