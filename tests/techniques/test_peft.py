@@ -13,6 +13,7 @@ from torch import nn
 
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.torchvision import Torchvision
+from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible
 from ftlab.tasks.classification import Classification
 from ftlab.techniques.base import Technique
@@ -20,6 +21,9 @@ from ftlab.techniques.lora import LoRA
 from ftlab.techniques.peft_generic import Peft
 from ftlab.techniques.peft_methods import METHODS
 from ftlab.techniques.peft_settings import settings
+from ftlab.training.execute import execute
+from ftlab.training.run import Run
+from ftlab.training.trainer_settings import TrainerSettings
 
 
 @pytest.fixture
@@ -116,6 +120,15 @@ def test_check__notes_sizes_and_refuses(
         code, output, errors = here("check", study(tmp_path, tiny_bert, reviews, {"t": peft(**arguments)}))
         assert code == 2
         assert said in " ".join(errors.split())
+
+
+def test_run__notes_what_was_chosen(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    execute(Run(HuggingFace(str(tiny_bert), pooling="mean"),
+                TextClassification(str(reviews), max_length=16, batch_size=8), Peft("road"),
+                TrainerSettings(max_epochs=1), 3, "val/loss", tmp_path), events.append)
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert "Peft(road): group_size 64 does not fit layers of 32 to 32 features; 32 does, and is taken" in notes
 
 
 def bound(technique: Technique, folder: Path, task: Classification, seed: int = 0,
