@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from peft import OSFConfig
 from torch import nn
 
 from ftlab.backbones.huggingface import HuggingFace
@@ -19,6 +20,7 @@ from ftlab.tasks.classification import Classification
 from ftlab.techniques.base import Technique
 from ftlab.techniques.lora import LoRA
 from ftlab.techniques.peft_generic import Peft
+from ftlab.techniques.peft_injection import attach
 from ftlab.techniques.peft_methods import METHODS
 from ftlab.techniques.peft_settings import settings
 from ftlab.training.execute import execute
@@ -214,3 +216,10 @@ def test_merge__is_refused_where_weights_cannot_hold_it(tiny_bert: Path, task: C
 ])
 def test_identity__is_the_instance_s(method: str, config: dict[str, Any], identity: bool) -> None:
     assert Peft(method, config).identity_at_start == identity
+
+
+def test_attach__counts_what_peft_has_adapted(task: Classification) -> None:
+    """PEFT's OSF takes convolutions, adapts none of them, and says nothing."""
+    model = Torchvision("resnet18", weights=None).build(task)
+    with pytest.raises(Incompatible, match="PEFT has adapted 0 of 1 layers, and says nothing"):
+        attach(model, OSFConfig(target_modules="conv1"), ["conv1"], "Osf")
