@@ -117,6 +117,8 @@ def train_rows(network: Any, ids: Sequence[int], anyway: bool = False) -> None:
         weight: Tensor = table.weight
         if weight.requires_grad and not anyway:
             continue
+        if DELTA in table._parameters:
+            continue  # the technique itself trains rows, the new ones among them
         if id(weight) not in deltas:  # tied tables share it, as they share their weight
             deltas[id(weight)] = nn.Parameter(
                 torch.zeros(len(ids), weight.shape[1], device=weight.device))

@@ -191,6 +191,8 @@ def _widen(layer: BaseTunerLayer) -> None:
 
 def _mend(layer: Any) -> None:
     """Let a layer compute without warnings, on kernels that lie as it reads them."""
+    if hasattr(layer, "ranknum"):  # without weights PEFT would have it trained
+        layer.ranknum.requires_grad_(False)
     if hasattr(layer, "shira_indices"):  # sparse matrices: torch warns until it is told either way
         torch.sparse.check_sparse_tensor_invariants.disable()
     if type(layer).__module__ in READS_FLAT or getattr(layer, "lora_magnitude_vector", None):

@@ -50,11 +50,8 @@ class TrainableTokens(Technique):
                                "name some: tokens: [...]")
 
     def adapt(self, model: TaskModel) -> None:
-        if model.new_ids:
-            raise Incompatible("TrainableTokens: new_tokens of the backbone train already, beside "
-                               "any technique", "leave out new_tokens, or take another technique")
         freeze_all_but_head(model)
-        train_rows(model.trunk, self.ids)
+        train_rows(model.trunk, sorted({*self.ids, *model.new_ids}))
 
 
 def _everywhere(data: DataModule) -> set[int]:

@@ -9,17 +9,23 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from peft import OSFConfig
 from torch import nn
 
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.torchvision import Torchvision
+from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible
 from ftlab.tasks.classification import Classification
 from ftlab.techniques.base import Technique
 from ftlab.techniques.lora import LoRA
 from ftlab.techniques.peft_generic import Peft
+from ftlab.techniques.peft_injection import attach
 from ftlab.techniques.peft_methods import METHODS
 from ftlab.techniques.peft_settings import settings
+from ftlab.training.execute import execute
+from ftlab.training.run import Run
+from ftlab.training.trainer_settings import TrainerSettings
 
 
 @pytest.fixture
@@ -118,6 +124,15 @@ def test_check__notes_sizes_and_refuses(
         assert said in " ".join(errors.split())
 
 
+def test_run__notes_what_was_chosen(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    execute(Run(HuggingFace(str(tiny_bert), pooling="mean"),
+                TextClassification(str(reviews), max_length=16, batch_size=8), Peft("road"),
+                TrainerSettings(max_epochs=1), 3, "val/loss", tmp_path), events.append)
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert "Peft(road): group_size 64 does not fit layers of 32 to 32 features; 32 does, and is taken" in notes
+
+
 def bound(technique: Technique, folder: Path, task: Classification, seed: int = 0,
           **backbone: Any) -> nn.Module:
     torch.manual_seed(seed)
@@ -201,3 +216,10 @@ def test_merge__is_refused_where_weights_cannot_hold_it(tiny_bert: Path, task: C
 ])
 def test_identity__is_the_instance_s(method: str, config: dict[str, Any], identity: bool) -> None:
     assert Peft(method, config).identity_at_start == identity
+
+
+def test_attach__counts_what_peft_has_adapted(task: Classification) -> None:
+    """PEFT's OSF takes convolutions, adapts none of them, and says nothing."""
+    model = Torchvision("resnet18", weights=None).build(task)
+    with pytest.raises(Incompatible, match="PEFT has adapted 0 of 1 layers, and says nothing"):
+        attach(model, OSFConfig(target_modules="conv1"), ["conv1"], "Osf")

@@ -179,12 +179,15 @@ def test_trainable_tokens__move_and_no_others(
 def test_trainable_tokens__refusals(run: Callable[..., Run]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         TrainableTokens([])
-    for technique, backbone, said in (
-        (TrainableTokens(["goodness"]), {}, "the tokenizer has no token 'goodness'"),
-        (TrainableTokens(), {"new_tokens": ["excellent"]}, "new_tokens of the backbone train already"),
-    ):
-        with pytest.raises(Incompatible, match=said):
-            execute(run(technique, said[-9:-1], **backbone), lambda event: None)
+    with pytest.raises(Incompatible, match="the tokenizer has no token 'goodness'"):
+        execute(run(TrainableTokens(["goodness"])), lambda event: None)
+
+
+def test_trainable_tokens__beside_new_ones(run: Callable[..., Run]) -> None:
+    one = run(TrainableTokens(["film"]), new_tokens=["excellent"])
+    execute(one, lambda event: None)
+    table = one.technique.model.trunk.get_input_embeddings()
+    assert table.new_token_ids.tolist() == [10, 22]
 
 
 def test_p_tuning__prompts_are_what_its_network_makes_of_embeddings(tiny_bert: Path) -> None:

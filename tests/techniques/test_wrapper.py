@@ -61,7 +61,10 @@ def test_wrapper__is_what_it_wraps() -> None:
     class Odd(FullFineTuning):
         identity_at_start, changes_freezing, whole_passes = False, True, True
 
-    outer = Around(Around(Odd(lr=0.3)))
+    inner = Odd(lr=0.3)
+    outer = Around(Around(inner))
+    inner.notes.append("chosen in adapt")
+    assert outer.notes == ["chosen in adapt"]
     assert not outer.identity_at_start
     assert outer.changes_freezing
     assert outer.whole_passes
