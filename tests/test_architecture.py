@@ -136,7 +136,10 @@ def cycles(package: Path) -> list[str]:
 
 
 def families(package: Path) -> dict[str, set[str]]:
-    """Base class -> modules that define a public class below it, `base.py` not among them."""
+    """Base class -> modules that define a public class below it, `base.py` not among them.
+
+    A class that cannot be made by itself, whose constructor is abstract, is a base class too.
+    """
     parents: dict[str, set[str]] = {}
     home: dict[str, list[Path]] = {}
     for path, tree in sources(package):
@@ -144,7 +147,8 @@ def families(package: Path) -> dict[str, set[str]]:
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
                 parents.setdefault(node.name, set()).update(bases)
-                home.setdefault(node.name, []).append(path)
+                if not abstract(node):
+                    home.setdefault(node.name, []).append(path)
 
     def ancestors(name: str) -> set[str]:
         above, new = set(), parents.get(name, set())
@@ -162,6 +166,12 @@ def families(package: Path) -> dict[str, set[str]]:
                     dotted(path) for path in paths if path.name != "base.py"
                 )
     return members
+
+
+def abstract(cls: ast.ClassDef) -> bool:
+    """Tell a class with an abstract constructor."""
+    return any(isinstance(node, ast.FunctionDef) and node.name == "__init__"
+               and "abstractmethod" in map(ast.unparse, node.decorator_list) for node in cls.body)
 
 
 def members_apart(package: Path) -> list[str]:
@@ -304,6 +314,8 @@ def test_checks__allow_what_is_allowed(tmp_path):
         "tasks/base.py": BASE,
         "tasks/one.py": MEMBER + "from ftlab.tasks.class_names import class_name",
         "tasks/class_names.py": "from ..errors import InputError",
+        "tasks/around.py": OTHER + "class Around(Task):\n    @abstractmethod\n    def __init__(self): ...",
+        "tasks/two.py": "from ftlab.tasks.around import Around\nclass Two(Around): ...",
         "studies/components.py": "import jsonargparse\nfrom ftlab.tasks.one import One",
         "reports/table.py": "from ftlab.tracking.store import x\nfrom ftlab.studies import study",
         "sweeps/search.py": "import optuna\n" + "\n" * (LONGEST - 1),
