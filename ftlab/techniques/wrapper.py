@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique, overridden
+
+AVERAGES, MOVES = "averages the weights", "computes the objective at other weights"
+"""Deeds that a wrapper may declare, beside the methods that it overrides."""
 
 
 class Wrapper(Technique):
@@ -24,12 +27,23 @@ class Wrapper(Technique):
 
     Args:
         technique: what adapts the model.
+
+    Raises:
+        ValueError: it makes no sense around this technique.
     """
+
+    of_training: ClassVar[bool] = False
+    """True where it changes how something trains, so that the technique must train."""
+    does: ClassVar[frozenset[str]] = frozenset()
+    """Deeds that wrappers around it may have to know of, `AVERAGES` for instance."""
+    never_around: ClassVar[frozenset[str]] = frozenset()
+    """Deeds, and overridden methods, that nothing within it may have: it would undo or misread them."""
 
     technique: Technique
 
     @abstractmethod
     def __init__(self, technique: Technique) -> None:
+        _check_order(self, technique)
         super().__init__(technique.lr, technique.optim)
         # not a submodule: it holds no tensors, and Lightning would call its hooks' twins
         object.__setattr__(self, "technique", technique)
@@ -37,6 +51,7 @@ class Wrapper(Technique):
         self.identity_at_start = technique.identity_at_start  # type: ignore[misc]  # as said
         self.changes_freezing = technique.changes_freezing  # type: ignore[misc]  # as said
         self.whole_passes = self.whole_passes or technique.whole_passes  # type: ignore[misc]  # as said
+        self.single_batches = self.single_batches or technique.single_batches  # type: ignore[misc]  # as said
         self.trains = technique.trains  # type: ignore[misc]  # as said
         self.output_type = technique.output_type  # type: ignore[misc]  # as said
 
@@ -84,3 +99,33 @@ class Wrapper(Technique):
     @property
     def hooks(self) -> set[str]:
         return overridden(type(self), Wrapper) | self.technique.hooks
+
+
+def _check_order(outer: Wrapper, technique: Technique) -> None:
+    """Refuse a wrapper around what it undoes or misreads, around itself, and around no training.
+
+    Raises:
+        ValueError: one line what, and what to do.
+    """
+    name = type(outer).__name__
+    if outer.of_training and not technique.trains:
+        raise ValueError(f"{type(technique).__name__} trains nothing, so {name} has nothing to "
+                         "change: leave it out")
+    inner: Technique = technique
+    while isinstance(inner, Wrapper):
+        if outer.of_training and type(inner) is type(outer):
+            raise ValueError(f"{name} stands twice around the same technique: leave one out")
+        _check_pair(outer, inner, overridden(type(inner), Wrapper) | inner.does)
+        inner = inner.technique
+    _check_pair(outer, inner, inner.hooks)
+
+
+def _check_pair(outer: Wrapper, inner: Technique, done: set[str]) -> None:
+    if not (wrong := sorted(done & outer.never_around)):
+        return
+    around, within = type(outer).__name__, type(inner).__name__
+    own = overridden(type(outer), Wrapper) | outer.does
+    turned = isinstance(inner, Wrapper) and not own & inner.never_around
+    mend = f"put {within} around {around}" if turned else "leave one of them out"
+    does = wrong[0] if " " in wrong[0] else f"has its own {wrong[0]}"
+    raise ValueError(f"{around} makes no sense around {within}, which {does}: {mend}")
