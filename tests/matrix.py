@@ -20,10 +20,12 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.studies.discover import members
 from ftlab.techniques.base import Technique
+from ftlab.techniques.wrapper import Wrapper
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
 TECHNIQUES = members(Technique)
 WORLDS = sorted(info.name for info in pkgutil.iter_modules(worlds.__path__))
+FEW = ["image_classification", "text_classification"]
 World = Callable[[], tuple[Backbone, DataModule]]
 HIGH = {"IA3", "LinearProbe", "BitFit", "NormTuning"}
 WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune"}
@@ -40,6 +42,11 @@ def make_world(name: str, fixture: Callable[[str], Any]) -> World:
     return _made[name]
 
 
+def tried(name: str) -> list[str]:
+    """Worlds in which a technique runs: a wrapper, which is tried in all without a run, in few."""
+    return FEW if issubclass(TECHNIQUES[name], Wrapper) else WORLDS
+
+
 def title(world: str) -> str:
     """First line of the world's docstring."""
     said = inspect.getdoc(importlib.import_module(f"worlds.{world}")) or ""
@@ -51,7 +58,7 @@ def make_technique(name: str) -> Technique:
     cls = TECHNIQUES[name]
     arguments = inspect.signature(cls).parameters
     if "technique" in arguments:
-        return cls(technique=TECHNIQUES["LoRA"](lr=3e-2))
+        return cls(technique=TECHNIQUES["LoRA"](lr=1e-2))
     if "lr" not in arguments:
         return cls()
     return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)

@@ -6,6 +6,7 @@ A file dropped into `ftlab/techniques` or into `tests/worlds` is held to this wi
 import inspect
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from matrix import (
     refusal,
     render,
     shown,
+    tried,
     write,
 )
 
@@ -33,9 +35,14 @@ from ftlab.training.trainer_settings import TrainerSettings
 EPOCHS = 4
 
 
-@pytest.fixture(params=WORLDS)
+@pytest.fixture
 def world(request: pytest.FixtureRequest) -> World:
     return make_world(request.param, request.getfixturevalue)
+
+
+def cases(names: Iterable[str]) -> pytest.MarkDecorator:
+    pairs = [(name, place) for name in names for place in tried(name)]
+    return pytest.mark.parametrize(("name", "world"), pairs, indirect=["world"])
 
 
 def run_in(world: World, name: str, directory: Path) -> Run:
@@ -52,7 +59,7 @@ def losses(events: list[dict]) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)
+@cases(TECHNIQUES)
 def test_contract(name: str, world: World, tmp_path: Path) -> None:
     run = run_in(world, name, tmp_path)
     technique = run.technique
@@ -123,7 +130,7 @@ def assert_same(a: object, b: object) -> None:
         assert a == (pytest.approx(b, rel=1e-2, abs=1e-2) if isinstance(a, float) else b)
 
 
-@pytest.mark.parametrize("name", [n for n, cls in TECHNIQUES.items() if cls.trains])
+@cases(n for n, cls in TECHNIQUES.items() if cls.trains)
 def test_start(name: str, world: World) -> None:
     """Identity where it is claimed; frozen blocks run in eval mode."""
     if refusal(name, world) is not None:
@@ -134,6 +141,7 @@ def test_start(name: str, world: World) -> None:
     model = backbone.build(data.task).eval()
     batch = next(iter(data.test_dataloader()))
     technique = make_technique(name)
+    technique.prepare(data)
     with torch.no_grad():
         before = model.comparable(model(batch))
         after = model.comparable(technique.bind(model, data.task).eval().model(batch))
@@ -162,7 +170,8 @@ def test_matrix__is_the_page_s(request: pytest.FixtureRequest) -> None:
 def test_docstring_names_its_source(name: str) -> None:
     said = inspect.getdoc(TECHNIQUES[name]) or ""
     assert re.search(r"\(\d{4}\)", said), "authors and year"
-    assert re.search(r"https://arxiv\.org/abs/\d{4}\.\d{5}", said), "a link"
+    assert re.search(r"https://(arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.|openreview\.net/forum|"
+                     r"proceedings\.)", said), "a link"
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
