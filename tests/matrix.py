@@ -21,6 +21,7 @@ from ftlab.errors import Incompatible
 from ftlab.studies.discover import members
 from ftlab.techniques.base import Technique
 from ftlab.techniques.peft_technique import PeftTechnique
+from ftlab.techniques.wrapper import Wrapper
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
 TECHNIQUES = {name: cls for name, cls in members(Technique).items() if all(
@@ -46,10 +47,11 @@ def make_world(name: str, fixture: Callable[[str], Any]) -> World:
 
 
 def tried(name: str) -> list[str]:
-    """Worlds in which a technique runs: a preset of PEFT's layers, which a general one tries, in few."""
+    """Worlds in which a technique runs: few for a wrapper, which is tried in all without a run, and
+    for a preset of PEFT's layers, which a general one tries."""
     cls = TECHNIQUES[name]
     preset = issubclass(cls, PeftTechnique) and "method" not in inspect.signature(cls).parameters
-    return FEW if preset else WORLDS
+    return FEW if preset or issubclass(cls, Wrapper) else WORLDS
 
 
 def title(world: str) -> str:
@@ -63,7 +65,7 @@ def make_technique(name: str) -> Technique:
     cls = TECHNIQUES[name]
     arguments = inspect.signature(cls).parameters
     if "technique" in arguments:
-        return cls(technique=TECHNIQUES["LoRA"](lr=3e-2))
+        return cls(technique=TECHNIQUES["LoRA"](lr=1e-2))
     if "lr" not in arguments:
         return cls()
     return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)

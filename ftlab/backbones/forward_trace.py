@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ftlab.backbones.task_model import Batch, TaskModel, tensors
+from ftlab.backbones.passes import tensors
+from ftlab.backbones.task_model import Batch, TaskModel
 
 EXAMPLES, TOKENS, LABELS = "examples", "tokens", "labels"
 """Axes whose size changes from batch to batch."""

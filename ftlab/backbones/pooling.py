@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ftlab.backbones.task_model import initialise_linear, last_token
+from ftlab.backbones.passes import last_token
+from ftlab.backbones.task_model import initialise_linear
 from ftlab.errors import Incompatible
 
 Pooling = Literal["mean", "first", "last", "max"]

@@ -31,7 +31,8 @@ from ftlab.backbones.forward_trace import (
     watch,
 )
 from ftlab.backbones.new_tokens import is_delta
-from ftlab.backbones.task_model import IGNORED, Batch, CachedRows, TaskModel, tensors
+from ftlab.backbones.passes import tensors
+from ftlab.backbones.task_model import IGNORED, Batch, CachedRows, TaskModel
 
 RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
           ValueError)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ftlab.backbones.block import Block
+from ftlab.backbones.passes import Watched, tensors, watching
 from ftlab.backbones.waveforms import over_frames
 from ftlab.errors import Incompatible
 
@@ -38,23 +38,6 @@ Playing = Callable[[CachedRows, Batch], AbstractContextManager[None]]
 
 IGNORED = -100
 """The label of a place that counts in no loss: PyTorch's and transformers' own."""
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A forward pass that was looked into.
-
-    Attributes:
-        outputs: of the model.
-        features: the inputs (B, D) of the head's last linear layer.
-        read: the same as the layer was given them: (B, D), one a token (B, T, D), or a map.
-        blocks: the first tensor that each watched block gave, (B, ...), by its name.
-    """
-
-    outputs: Outputs
-    features: Tensor
-    read: Tensor
-    blocks: Mapping[str, Tensor]
 
 
 class HeadLayer(nn.Module):
@@ -225,36 +208,25 @@ class TaskModel(nn.Module):
             blocks: names of blocks.
 
         Raises:
-            Incompatible: there is no new head with a linear layer, or a block is not computed.
+            Incompatible: a block is not computed.
+        """
+        with self.watching(blocks) as passes:
+            self(batch)
+        return passes[-1]
+
+    def watching(self, blocks: Sequence[str] = ()) -> AbstractContextManager[list[Watched]]:
+        """Make a context that lists the passes which the model makes within, see `watched`.
+
+        Args:
+            blocks: names of blocks.
         """
         heads = [m for _, m in self.head.named_modules()
                  if isinstance(m, nn.Linear | nn.Conv2d | HeadLayer)]
-        if not heads:
-            raise Incompatible("this task keeps the pre-trained output layer, so there are no "
-                               "features that a head reads", "leave this technique out")
-        read: list[Tensor] = []
-        given: dict[str, Tensor] = {}
-        hooks = [heads[-1].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))]
         modules = dict(self.named_modules())
-        for block in self.blocks:
-            if block.name in blocks:  # its last module: what is loose in it gives nothing
-                module = [modules[path] for path in block.paths if path in modules][-1]
-                hooks.append(module.register_forward_hook(
-                    lambda module, _, output, name=block.name: given.update({name: tensors(output)[0]})))
-        try:
-            outputs = self(batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if missing := set(blocks) - given.keys():
-            raise Incompatible(f"nothing is computed in the blocks {', '.join(sorted(missing))}",
-                               "let it watch others")
-        raw = features = read[-1]
-        if features.ndim == 3:  # (B, T, D)
-            features = last_token(features, batch["inputs"]["attention_mask"])
-        elif features.ndim == 4:
-            features = features.mean(dim=(2, 3))
-        return Watched(outputs, features, raw, given)
+        watched = {block.name: [modules[path] for path in block.paths if path in modules][-1]
+                   for block in self.blocks if block.name in blocks}
+        # a block's last module: what is loose in it gives nothing
+        return watching(self, heads[-1] if heads else None, watched)
 
 
 class LogitsModel(TaskModel):
@@ -266,30 +238,6 @@ class LogitsModel(TaskModel):
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def tensors(outputs: Outputs) -> list[Tensor]:
-    """The tensors of nested mappings and sequences, in order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, Mapping):
-        return [tensor for value in outputs.values() for tensor in tensors(value)]
-    if isinstance(outputs, list | tuple):
-        return [tensor for value in outputs for tensor in tensors(value)]
-    return []
-
-
-def last_token(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The last real token of each text (B, D), whichever side is padded.
-
-    Args:
-        hidden: a vector a token (B, V + T, D); V virtual tokens may stand in front.
-        mask: 1 for real tokens, 0 for padding (B, T).
-    """
-    width = mask.shape[1]
-    positions = torch.arange(width, device=mask.device)
-    last = (mask * positions).argmax(dim=1)  # (B,)
-    return hidden[torch.arange(len(hidden), device=hidden.device), last - width]
 
 
 def initialise_linear(layer: nn.Linear, std: float = 0.02) -> nn.Linear:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ftlab.backbones.passes import tensors
 from ftlab.backbones.source import reason
-from ftlab.backbones.task_model import tensors
 from ftlab.errors import FtlabError, Incompatible, InputError
 from ftlab.exports import verify
 from ftlab.exports.restore_run import Restored

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ftlab.backbones.load_pretrained import quiet
+from ftlab.backbones.passes import tensors
 from ftlab.backbones.source import reason
-from ftlab.backbones.task_model import TaskModel, tensors
+from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import FtlabError, InputError
 from ftlab.exports.loading_code import LoadingCode
 from ftlab.exports.restore_run import Restored

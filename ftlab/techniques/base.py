@@ -61,6 +61,8 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
     """True where there is a fit; without one the model is evaluated as `adapt` left it."""
     whole_passes: ClassVar[bool] = False
     """True where the fit reads what frozen blocks compute, or changes what goes into them."""
+    single_batches: ClassVar[bool] = False
+    """True where what it computes of the parts of a batch does not add up to that of the whole."""
     output_type: ClassVar[OutputType | None] = None
     """The output type of the model that it needs, instead of the task's own."""
     together: ClassVar[Literal["heads"] | None] = None

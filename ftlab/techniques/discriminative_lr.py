@@ -21,13 +21,12 @@ class DiscriminativeLR(Wrapper):
     """
 
     search_space = {"decay": Choice((0.65, 0.75, 0.85, 0.95))}
+    of_training = True
 
     def __init__(self, technique: Technique, decay: float = 0.85) -> None:
         super().__init__(technique)
         if not 0 < decay <= 1:
             raise ValueError(f"decay must be above 0 and at most 1, got {decay}")
-        if not technique.trains:
-            raise ValueError(f"{type(technique).__name__} trains nothing, so it has no rates")
         self.decay = decay
 
     def param_groups(self, model: TaskModel) -> list[dict[str, Any]]:

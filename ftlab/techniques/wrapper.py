@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from ftlab.techniques.head_optimum import ByEpochs, Solver
 KEEPS_OPTIMUM = {"prepare", "adapt", "optimum", "settle", "merge", "costs"}
 """Methods with which a wrapper changes nothing in what a fit arrives at."""
 
+AVERAGES, MOVES = "averages the weights", "computes the objective at other weights"
+"""Deeds that a wrapper may declare, beside the methods that it overrides."""
+
 
 class Wrapper(Technique):
     """A technique around another one, to any depth: it changes something and passes on the rest.
@@ -30,12 +33,23 @@ class Wrapper(Technique):
 
     Args:
         technique: what adapts the model.
+
+    Raises:
+        ValueError: it makes no sense around this technique.
     """
+
+    of_training: ClassVar[bool] = False
+    """True where it changes how something trains, so that the technique must train."""
+    does: ClassVar[frozenset[str]] = frozenset()
+    """Deeds that wrappers around it may have to know of, `AVERAGES` for instance."""
+    never_around: ClassVar[frozenset[str]] = frozenset()
+    """Deeds, and overridden methods, that nothing within it may have: it would undo or misread them."""
 
     technique: Technique
 
     @abstractmethod
     def __init__(self, technique: Technique) -> None:
+        _check_order(self, technique)
         super().__init__(technique.lr, technique.optim)
         # not a submodule: it holds no tensors, and Lightning would call its hooks' twins
         object.__setattr__(self, "technique", technique)
@@ -44,6 +58,7 @@ class Wrapper(Technique):
         self.identity_at_start = technique.identity_at_start  # type: ignore[misc]  # as said
         self.changes_freezing = technique.changes_freezing  # type: ignore[misc]  # as said
         self.whole_passes = self.whole_passes or technique.whole_passes  # type: ignore[misc]  # as said
+        self.single_batches = self.single_batches or technique.single_batches  # type: ignore[misc]  # as said
         self.trains = technique.trains  # type: ignore[misc]  # as said
         self.output_type = technique.output_type  # type: ignore[misc]  # as said
 
@@ -104,3 +119,36 @@ class Wrapper(Technique):
     @property
     def hooks(self) -> set[str]:
         return overridden(type(self), Wrapper, CONTRACT) | self.technique.hooks
+
+
+def _check_order(outer: Wrapper, technique: Technique) -> None:
+    """Refuse a wrapper around what it undoes or misreads, around itself, and around no training.
+
+    Raises:
+        ValueError: one line what, and what to do.
+    """
+    name = type(outer).__name__
+    if outer.of_training and not technique.trains:
+        raise ValueError(f"{type(technique).__name__} trains nothing, so {name} has nothing to "
+                         "change: leave it out")
+    inner: Technique = technique
+    while isinstance(inner, Wrapper):
+        if outer.of_training and type(inner) is type(outer):
+            raise ValueError(f"{name} stands twice around the same technique: leave one out")
+        _check_pair(outer, inner, _overrides(inner) | inner.does)
+        inner = inner.technique
+    _check_pair(outer, inner, inner.hooks)
+
+
+def _check_pair(outer: Wrapper, inner: Technique, done: set[str]) -> None:
+    if not (wrong := sorted(done & outer.never_around)):
+        return
+    around, within = type(outer).__name__, type(inner).__name__
+    turned = isinstance(inner, Wrapper) and not (_overrides(outer) | outer.does) & inner.never_around
+    mend = f"put {within} around {around}" if turned else "leave one of them out"
+    does = wrong[0] if " " in wrong[0] else f"has its own {wrong[0]}"
+    raise ValueError(f"{around} makes no sense around {within}, which {does}: {mend}")
+
+
+def _overrides(wrapper: Wrapper) -> set[str]:
+    return overridden(type(wrapper), Wrapper, CONTRACT)

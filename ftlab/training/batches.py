@@ -88,8 +88,9 @@ def foretell(data: DataModule, backbone: Backbone, technique: Technique,
         again: makes the technique once more.
 
     Raises:
-        InputError: as `settle`.
+        InputError: as `settle` and `check_update`.
     """
+    check_update(technique, settings)
     technique.train()
     examples, size = _shares(data, settings)
     lone = size == 1 or examples == 1 or leaves_one(examples, size)
@@ -148,6 +149,18 @@ def caveats(model: TaskModel, settings: TrainerSettings) -> list[str]:
     norms = "batch norms take their statistics from each batch" if trained_norms(model) else ""
     return [f"with {' and '.join(cut)} an update is not quite that of one large batch: {reason}"
             for reason in (norms, model.batch_loss) if reason]
+
+
+def check_update(technique: Technique, settings: TrainerSettings) -> None:
+    """Refuse to add up gradients of batches of which each would be another objective.
+
+    Raises:
+        InputError: the technique takes an update's examples in one batch.
+    """
+    if technique.single_batches and settings.accumulate > 1:
+        raise InputError(f"{type(technique).__name__} takes all examples of an update in one "
+                         f"batch, and accumulate: {settings.accumulate} would split them",
+                         "set trainer: {accumulate: 1}, and a larger batch_size")
 
 
 def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:

@@ -112,7 +112,7 @@ def flops(
             return {"cost/train_flops": 0.0, "cost/inference_flops": inference / examples}
         with FlopCounterMode(display=False) as counter:
             with context():
-                loss = technique.task.loss(technique.model(batch), batch)
+                loss = technique.objective(technique.model, technique.task, batch)
             loss.backward()
     technique.zero_grad(set_to_none=True)
     return {

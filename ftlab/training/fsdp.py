@@ -31,7 +31,7 @@ def strategy(devices: int) -> ModelParallelStrategy:
     return ModelParallelStrategy(devices, 1, save_distributed_checkpoint=False)
 
 
-WHOLE = {"begin_fit", "after_step", "evaluated", "settle"}
+WHOLE = {"begin_fit", "objective", "after_step", "evaluated", "settle"}
 """Methods of techniques that are given whole weights."""
 
 

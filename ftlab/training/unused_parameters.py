@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftlab.backbones.task_model import TaskModel, tensors
+from ftlab.backbones.passes import tensors
+from ftlab.backbones.task_model import TaskModel
 
 
 def retire_unused(model: TaskModel, batch: Mapping[str, Any]) -> list[str]:

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ftlab.backbones.passes import last_token
 from ftlab.backbones.pooling import PooledHead
-from ftlab.backbones.task_model import last_token
 from ftlab.errors import Incompatible
 
 B, T, D = 3, 5, 4

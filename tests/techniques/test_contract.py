@@ -170,7 +170,8 @@ def test_matrix__is_the_page_s(request: pytest.FixtureRequest) -> None:
 def test_docstring_names_its_source(name: str) -> None:
     said = inspect.getdoc(TECHNIQUES[name]) or ""
     assert re.search(r"\(\d{4}\)", said), "authors and year"
-    assert re.search(r"https://arxiv\.org/abs/\d{4}\.\d{5}", said), "a link"
+    assert re.search(r"https://(arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.|openreview\.net/forum|"
+                     r"proceedings\.)", said), "a link"
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)

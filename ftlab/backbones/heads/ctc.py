@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.heads.pooled import head_paths, renew
 from ftlab.backbones.load_pretrained import Checkpoint
-from ftlab.backbones.task_model import Batch, Outputs, TaskModel, tensors
+from ftlab.backbones.passes import tensors
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import Incompatible, InputError
 
 

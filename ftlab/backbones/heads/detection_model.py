@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftlab.backbones.task_model import Batch, Outputs, TaskModel, tensors
+from ftlab.backbones.passes import tensors
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 
 Targets = Sequence[Mapping[str, Tensor]]
 

@@ -1,0 +1,121 @@
+"""The tensors that a fit changes: found, copied, and replaced by others for one computation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ftlab.backbones.task_model import TaskModel
+from ftlab.errors import Incompatible
+from ftlab.tasks.losses.base import at_least_float32
+from ftlab.techniques.freezing import is_norm, trains_directly
+
+
+def parameters(model: TaskModel) -> dict[str, Tensor]:
+    """The parameters that train, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def of_backbone(model: TaskModel) -> dict[str, Tensor]:
+    """The parameters that train outside the new head, by name."""
+    return {name: p for name, p in parameters(model).items() if not model.head.holds(name)}
+
+
+def statistics(model: TaskModel) -> dict[str, Tensor]:
+    """The buffers of the norms that train, by name: batch norms' means and variances."""
+    norms = {path for path, module in model.named_modules()
+             if is_norm(module) and trains_directly(module)}
+    return {name: b for name, b in model.named_buffers() if name.rpartition(".")[0] in norms}
+
+
+def averaged(model: TaskModel) -> dict[str, Tensor]:
+    """The tensors that an average of models is made of: what trains, and norms' statistics."""
+    return parameters(model) | {name: buffer for name, buffer in statistics(model).items()
+                                if buffer.is_floating_point()}
+
+
+def named(model: TaskModel, names: Iterable[str]) -> dict[str, Tensor]:
+    """Parameters and buffers of some names."""
+    every = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: every[name] for name in names}
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that nothing changes any more."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def accumulators(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies to average in: in half precision, small shares would be lost."""
+    return {name: at_least_float32(copy) for name, copy in copies(tensors).items()}
+
+
+def put(model: TaskModel, values: Mapping[str, Tensor]) -> None:
+    """Give parameters and buffers of a model other values, in place."""
+    with torch.no_grad():
+        for name, tensor in named(model, values).items():
+            tensor.copy_(values[name])
+
+
+@contextmanager
+def holding(model: TaskModel, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give a model other values within, and its own back afterwards."""
+    own = copies(named(model, values))
+    put(model, values)
+    try:
+        yield
+    finally:
+        put(model, own)
+
+
+@contextmanager
+def in_eval_mode(model: TaskModel) -> Iterator[None]:
+    """Put all modules into eval mode within, and each into its own afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class _Computation(nn.Module):
+    def __init__(self, model: TaskModel, compute: Callable[[TaskModel], Any]) -> None:
+        super().__init__()
+        self.model, self.compute = model, compute
+
+    def forward(self) -> Any:
+        return self.compute(self.model)
+
+
+def computed_at(
+    model: TaskModel, tensors: Mapping[str, Tensor], compute: Callable[[TaskModel], Any]
+) -> Any:
+    """Compute something of a model in which tensors stand in for parameters and buffers.
+
+    The model keeps its own, and gradients flow into the tensors.
+
+    Args:
+        model: computed with the tensors.
+        tensors: by the name of what they stand in for; tied parameters follow.
+        compute: given the model.
+    """
+    inside = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    return functional_call(_Computation(model, compute), inside, ())
+
+
+def require_trained_backbone(model: TaskModel, wrapper: str) -> None:
+    """Refuse a wrapper that changes how a backbone trains where only the head does.
+
+    Raises:
+        Incompatible: nothing of the backbone trains.
+    """
+    if not of_backbone(model):
+        raise Incompatible(f"{wrapper} changes how the backbone trains, and here the head alone "
+                           "does", f"leave {wrapper} out, or put it around another technique")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ftlab.backbones.task_model import TaskModel
+from ftlab.data.base import DataModule
+from ftlab.errors import Incompatible
+from ftlab.techniques.base import Choice, Technique
+from ftlab.techniques.trained_tensors import averaged, copies, named, of_backbone
+from ftlab.techniques.wrapper import Wrapper
+
+
+class WiSEFT(Wrapper):
+    """Finish with weights between those before and after fine-tuning (a wrapper).
+
+    After the fit they are (1 - alpha) w0 + alpha w1, without another step. Take it where
+    examples of another kind than the training data matter, which fine-tuning forgets. At w0 the
+    model must be of use: its head is the pre-trained one, or the technique has trained a new head
+    alone before (linear probing, then fine-tuning), and w0 is the model at that moment. Of an
+    adapter, w0 is its start, where it changes nothing; its factors are interpolated one by one.
+
+    Wortsman, Ilharco, Kim, Li, Kornblith, Roelofs, Gontijo-Lopes, Hajishirzi, Farhadi, Namkoong,
+    Schmidt (2022), https://arxiv.org/abs/2109.01903
+
+    Args:
+        technique: what adapts the model.
+        alpha: share of the fine-tuned weights, from 0 (before) to 1 (after).
+    """
+
+    search_space = {"alpha": Choice((0.2, 0.4, 0.5, 0.6, 0.8, 1.0))}
+    of_training = True
+
+    def __init__(self, technique: Technique, alpha: float = 0.5) -> None:
+        super().__init__(technique)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, got {alpha}")
+        self.alpha = alpha
+        self.names: list[str] = []
+        self.start: dict[str, Tensor] = {}
+
+    def adapt(self, model: TaskModel) -> None:
+        self.technique.adapt(model)
+        if any(True for _ in model.head.parameters()) and not self.changes_freezing:
+            raise Incompatible(
+                "WiSEFT starts from a model of use, and the new head is random",
+                "put it around a technique that trains the head alone first, or leave it out")
+
+    def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
+        self.technique.begin_fit(model, data, steps)
+        self.names, self.start = list(averaged(model)), {}
+
+    def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
+        self.technique.begin_epoch(model, epoch, epochs)
+        if self.start or not of_backbone(model):
+            return  # so far the head alone trains, and all else is as before the fit
+        if epoch == 0 and any(True for _ in model.head.parameters()):
+            raise Incompatible("WiSEFT: the first epoch trains more than the new head, which is "
+                               "random", "put it around a technique that trains the head first")
+        self.start = copies(named(model, self.names))
+
+    def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
+        self.technique.settle(model, data, score)
+        if not self.start:
+            raise Incompatible("WiSEFT: no epoch trained more than the head",
+                               "raise max_epochs, or leave it out")
+        for name, tensor in named(model, self.names).items():
+            tensor.copy_(torch.lerp(self.start[name], tensor, self.alpha))
