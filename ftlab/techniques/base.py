@@ -77,8 +77,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         super().__init__()
         if lr <= 0:
             raise ValueError(f"lr must be above 0, got {lr}")
-        self.lr = lr
-        self.optim = optim
+        self.lr, self.optim = lr, optim
         self.trained: set[str] = set()
         """Names (in `model`) of the parameters that trained in any epoch so far."""
         self.notes: list[str] = []
@@ -176,10 +175,9 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         return {}
 
     def answers(self, data: DataModule, split: SplitName) -> Sequence[Any] | None:
-        """Give predictions that were made elsewhere, by position in a split, from `Task.answer`.
+        """Give predictions made elsewhere, by position in a split, from `Task.answer`.
 
-        Returns:
-            None where the model is asked; empty where nothing is known of the split.
+        None where the model is asked; empty where nothing is known of the split.
         """
         return None
 
