@@ -133,8 +133,8 @@ class AdaLoRA(PeftTechnique):
         return list(chosen.split([len(score) for score in scores]))
 
     def _score(self, parameter: Tensor) -> Tensor:
-        key = id(parameter)
-        return self.sensitivity[key] * self.uncertainty[key]
+        key, zero = id(parameter), torch.zeros_like(parameter)
+        return self.sensitivity.get(key, zero) * self.uncertainty.get(key, zero)
 
     @torch.no_grad()
     def _cut(self, kept: list[Tensor]) -> None:

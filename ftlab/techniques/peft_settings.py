@@ -24,6 +24,7 @@ _HIDDEN = {
     "fan_in_fan_out", "megatron_core", "use_qalora", "qalora_group_size", "lora_bias",
     "ensure_weight_tying", "save_projection", "save_only_topk_weights", "save_indices",
 }
+_COUNTS = {"r", "init_r", "target_r", "num_vectors", "topk"}
 _INITIAL = ("init_weights", "init_lora_weights", "init_ia3_weights")
 
 
@@ -71,6 +72,10 @@ def check_config(method: str, config: Mapping[str, Any]) -> None:
         if not any(_is(value, option) for option in options):
             wanted = listed([*dict.fromkeys(map(_named, filter(_plain, options)))])
             raise ValueError(f"config: {key} takes {wanted}, got {value!r}")
+        if (key in _COUNTS or key == getattr(_size(method, config), "key", "")) and value < 1:
+            raise ValueError(f"{key} must be at least 1, got {value}")
+        if key.endswith("dropout") and not 0 <= value < 1:
+            raise ValueError(f"{key} must be from 0 to below 1, got {value}")
     value = initial(method, config)
     if isinstance(value, str) and method == "lora" and value not in ("gaussian", *METHODS[method].narrower):
         raise ValueError(f"config: init_lora_weights {value!r} needs data or is not exact; take true, "

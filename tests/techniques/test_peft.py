@@ -48,6 +48,9 @@ def task() -> Classification:
     ({"method": "loha", "config": {"r": True}}, "config: r takes a whole number, got True"),
     ({"method": "lora", "config": {"init_lora_weights": "eva"}}, "'eva' needs data or is not exact"),
     ({"method": "lora", "config": {"init_lora_weights": "pissa_niter_4"}}, "init_lora_weights"),
+    ({"config": {"r": 0}}, "r must be at least 1, got 0"),
+    ({"method": "c3a", "config": {"block_size": -2}}, "block_size must be at least 1, got -2"),
+    ({"config": {"lora_dropout": 1.0}}, "lora_dropout must be from 0 to below 1, got 1.0"),
     ({"last": 0}, "last must be at least 1, got 0"),
 ])
 def test_bad_arguments(arguments: dict[str, Any], said: str) -> None:
@@ -70,7 +73,6 @@ def test_settings__are_plain() -> None:
     (Peft("oft", {"oft_block_size": 24}), "resnet18", ("oft_block_size 24 does not fit layers of 64 to 128, "
      "128 to 256, 256 to 512 features"), "the largest that does is 16"),
     (Peft("oft", last=99), "resnet18", "Peft(oft)(last=99): the model has", "null for all"),
-    (Peft("lora", {"r": 0}), "resnet18", "PEFT", "change"),
 ])
 def test_layers_that_do_not_go_with_it(
     technique: Technique, network: str, what: str, mend: str, task: Classification
