@@ -156,7 +156,7 @@ class PrefixSource:
                       "validation": ForwardPasses(evaluation=max(epochs, 1) + whole),
                       "test": ForwardPasses(evaluation=1)}[split]
             if "/" in name and epochs:
-                passes = ForwardPasses(training=len(range(int(name[6:]), epochs, data.views)))
+                passes = ForwardPasses(training=len(range(int(name[6:]), epochs, data.views or 1)))
             training, evaluation = _work(data, split)
             there = activation_files.path_of(self.key(name)).exists()
             parts.append(CacheFile(len(data.splits[split]), passes, training, evaluation, there))
