@@ -224,10 +224,10 @@ def test_space__names_the_parts_where_a_key_is_wrong() -> None:
 
 
 def test_space__every_technique_s_own_takes_its_draws() -> None:
-    from ftlab.studies.discover import members
+    from matrix import TECHNIQUES
 
     draw = random.Random(0)
-    for name in members(Technique):
+    for name in TECHNIQUES:
         arguments = {"technique": "LoRA"} if name == "DiscriminativeLR" else {}
         component = technique(name, **arguments)
         for _ in range(2):
