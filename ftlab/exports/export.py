@@ -180,7 +180,7 @@ def _write(restored: Restored, folder: Path, merged: bool,
     expected = verify.expected_outputs(restored, chosen)
     adapted = isinstance(model.network, PeftModel) or any(
         isinstance(module, BaseTunerLayer) for module in model.modules())
-    if merged and adapted:
+    if merged and (adapted or "merge" in restored.run.technique.hooks):
         _merge(restored)
         before, expected = expected, verify.expected_outputs(restored, chosen)
         for one, other in zip(before, expected, strict=True):

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from ftlab.techniques.peft_injection import LAYERS, READS_WEIGHTS
 
 
 class Bottleneck(nn.Module):
-    """x + up(act(down(x))) over the channels of x: (..., D), or (B, D, H, W) for feature maps.
+    """x + scale * up(gelu(down(x))) over the channels of x, (..., D) or (B, D, H, W).
 
     `up` starts at zero, so the module starts as the identity.
 
@@ -30,11 +31,14 @@ class Bottleneck(nn.Module):
         bottleneck: inner width.
         maps: whether inputs are feature maps (channels second).
         like: a tensor with the device and dtype to take.
+        scale: factor of what is added.
     """
 
-    def __init__(self, width: int, bottleneck: int, maps: bool, like: Tensor) -> None:
+    def __init__(
+        self, width: int, bottleneck: int, maps: bool, like: Tensor, scale: float = 1.0
+    ) -> None:
         super().__init__()
-        self.maps = maps
+        self.maps, self.scale = maps, scale
         self.down = nn.Linear(width, bottleneck, device=like.device, dtype=like.dtype)
         self.up = nn.Linear(bottleneck, width, device=like.device, dtype=like.dtype)
         with torch.no_grad():
@@ -43,8 +47,30 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         last = x.movedim(1, -1) if self.maps else x
-        added = self.up(nn.functional.gelu(self.down(last)))
+        added = self.scale * self.up(nn.functional.gelu(self.down(last)))
         return x + (added.movedim(-1, 1) if self.maps else added)
+
+
+class ParallelBottleneck(Bottleneck):
+    """y + scale * up(relu(down(x))), of a feed-forward network's input x and output y.
+
+    Args:
+        width: D.
+        bottleneck: inner width.
+        like: a tensor with the device and dtype to take.
+        scale: factor of what is added.
+    """
+
+    def __init__(self, width: int, bottleneck: int, like: Tensor, scale: float) -> None:
+        super().__init__(width, bottleneck, False, like, scale)
+        with torch.no_grad():
+            nn.init.zeros_(self.down.bias)
+        self.read: Tensor | None = None
+
+    def forward(self, y: Tensor) -> Tensor:
+        assert self.read is not None, "the feed-forward network's first layer is called before"
+        x, self.read = self.read, None
+        return y + self.scale * self.up(nn.functional.relu(self.down(x)))
 
 
 class BottleneckAdapter(Technique):
@@ -53,7 +79,11 @@ class BottleneckAdapter(Technique):
     In a transformer block one adapter follows the attention's and one the feed-forward's output
     projection, before the residual sum; in a CNN one follows each block's last convolution, as
     a 1x1 convolution in the manner of Rebuffi, Bilen, Vedaldi (2018),
-    https://arxiv.org/abs/1803.10082.
+    https://arxiv.org/abs/1803.10082. With `place: beside` there is one adapter in each transformer
+    block, which reads what the feed-forward network reads and adds to its output: the parallel
+    adapter of He, Zhou, Ma, Berg-Kirkpatrick, Neubig (2022), https://arxiv.org/abs/2110.04366
+    (`scale: 4`), and AdaptFormer of Chen, Ge, Tong, Wang, Song, Wang, Luo (2022),
+    https://arxiv.org/abs/2205.13535 (`scale: 0.1`, `bottleneck: 64`, `train_norms: false`).
 
     Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan, Gelly (2019),
     https://arxiv.org/abs/1902.00751
@@ -63,6 +93,8 @@ class BottleneckAdapter(Technique):
         train_norms: train the normalisation layers too, as the paper does.
         lr: peak learning rate.
         optim: optimizer, weight decay and schedule.
+        place: `after` attention and feed-forward network, or `beside` the latter; None for after.
+        scale: factor of what an adapter adds; None for 1 after and 0.1 beside.
     """
 
     search_space = {"lr": LogUniform(1e-4, 5e-3), "bottleneck": Choice((8, 16, 32, 64))}
@@ -73,11 +105,18 @@ class BottleneckAdapter(Technique):
         train_norms: bool = True,
         lr: float = 1e-3,
         optim: Optimization = Optimization(),
+        place: Literal["after", "beside"] | None = None,
+        scale: float | None = None,
     ) -> None:
         super().__init__(lr, optim)
         if bottleneck < 1:
             raise ValueError(f"bottleneck must be at least 1, got {bottleneck}")
-        self.bottleneck, self.train_norms = bottleneck, train_norms
+        if place not in (None, "after", "beside"):
+            raise ValueError(f"place must be after or beside, got {place!r}")
+        if scale is not None and scale <= 0:
+            raise ValueError(f"scale must be above 0, got {scale}")
+        self.bottleneck, self.train_norms, self.place = bottleneck, train_norms, place
+        self.scale = (0.1 if place == "beside" else 1.0) if scale is None else scale
 
     def adapt(self, model: TaskModel) -> None:
         freeze_all_but_head(model)
@@ -85,6 +124,9 @@ class BottleneckAdapter(Technique):
             for _, module in block.named_modules():
                 if is_norm(module):
                     module.requires_grad_(True)
+        if self.place == "beside":
+            self._put_beside(model)
+            return
         places = insertion_points(model.blocks)
         if not places:
             raise Incompatible(
@@ -94,8 +136,20 @@ class BottleneckAdapter(Technique):
         for module, width in places:
             maps = isinstance(module, nn.Conv2d)
             like = next(module.parameters())
-            module.add_module("adapter", Bottleneck(width, self.bottleneck, maps, like))
+            module.add_module("adapter", Bottleneck(width, self.bottleneck, maps, like,
+                                                    self.scale))
             module.register_forward_hook(_adapt_output)
+
+    def _put_beside(self, model: TaskModel) -> None:
+        networks = [pair for block in model.blocks for pair in feed_forward(block)]
+        if not networks:
+            raise Incompatible("BottleneckAdapter(place=beside): no block has a feed-forward network "
+                               "behind attention", "leave `place` out, or take LoRA")
+        for first, last in networks:
+            beside = ParallelBottleneck(_width(last), self.bottleneck, last.weight, self.scale)
+            last.add_module("adapter", beside)
+            first.register_forward_pre_hook(partial(_read, beside))
+            last.register_forward_hook(_adapt_output)
 
 
 def _adapt_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -103,6 +157,19 @@ def _adapt_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     if isinstance(output, tuple):  # attention modules return their weights beside the output
         return (adapter(output[0]), *output[1:])
     return adapter(output)
+
+
+def _read(beside: ParallelBottleneck, module: nn.Module, args: tuple[Any, ...]) -> None:
+    beside.read = args[0]
+
+
+def feed_forward(block: Block) -> list[tuple[Any, Any]]:
+    """First and last linear layer of what follows a block's attention; none without attention."""
+    linear = [(name, m) for name, m in _main(block)
+              if isinstance(m, LAYERS) and not isinstance(m, nn.Conv2d)]
+    attention = [i for i, (name, _) in enumerate(linear) if "att" in name.lower()]
+    behind = [m for _, m in linear[attention[-1] + 1 :]] if attention else []
+    return [(behind[0], behind[-1])] if len(behind) > 1 else []
 
 
 def insertion_points(blocks: list[Block]) -> list[tuple[nn.Module, int]]:

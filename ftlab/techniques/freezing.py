@@ -63,12 +63,17 @@ def require_new_head(model: TaskModel, technique: str) -> None:
         )
 
 
+class Attached(nn.Module):
+    """A module that a technique puts into a layer, which remains what it was: a norm, say."""
+
+
 def is_norm(module: nn.Module) -> bool:
     """Return whether a module normalises (batch, layer, group, RMS, the architectures' own).
 
     A norm may hold an activation (timm's BatchNormAct2d), and no other layer.
     """
-    held = (parameter for child in module.children() for parameter in child.parameters())
+    held = (parameter for child in module.children() if not isinstance(child, Attached)
+            for parameter in child.parameters())
     return "norm" in type(module).__name__.lower() and not any(True for _ in held)
 
 
