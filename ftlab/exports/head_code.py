@@ -91,7 +91,8 @@ def has_virtual_tokens(model: TaskModel) -> bool:
 
 def _width(model: TaskModel) -> str:
     """Drops the places of virtual tokens, which stand in front."""
-    virtual = has_virtual_tokens(model) and not model.network.config.is_encoder_decoder
+    network: Any = model.network
+    virtual = has_virtual_tokens(model) and not network.config.is_encoder_decoder
     per_token = type(model).__name__ != "LogitsModel"
     return '[:, -inputs["input_ids"].shape[1]:]' if virtual and per_token else ""
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from peft import PromptEncoderConfig
 
 from ftlab.backbones.task_model import TaskModel
@@ -49,6 +51,6 @@ class PTuning(Technique):
         self.lengths = bounds(data, "max_length", "max_source_length")
 
     def adapt(self, model: TaskModel) -> None:
-        width = self.width or getattr(getattr(model.network, "config", None), "hidden_size", 0)
+        width: Any = self.width or getattr(getattr(model.network, "config", None), "hidden_size", 0)
         config = PromptEncoderConfig(num_virtual_tokens=self.tokens, encoder_hidden_size=width)
         wrap_with_virtual_tokens(model, "PTuning", config, "inputs_embeds", self.lengths)

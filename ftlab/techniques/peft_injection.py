@@ -181,7 +181,7 @@ def attach(
             setattr(config, name, True)
 
 
-def _widen(layer: BaseTunerLayer) -> None:
+def _widen(layer: Any) -> None:
     """What trains of a layer is float32, whatever the network is."""
     for module in layer.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -196,10 +196,10 @@ def _mend(layer: Any) -> None:
     if hasattr(layer, "shira_indices"):  # sparse matrices: torch warns until it is told either way
         torch.sparse.check_sparse_tensor_invariants.disable()
     if type(layer).__module__ in READS_FLAT or getattr(layer, "lora_magnitude_vector", None):
-        for module in layer.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.data.contiguous()
-                module.keeps_layout = True
+        convolutions: list[Any] = [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
+        for module in convolutions:
+            module.weight.data = module.weight.data.contiguous()
+            module.keeps_layout = True
 
 
 @contextmanager

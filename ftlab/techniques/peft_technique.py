@@ -75,17 +75,18 @@ class PeftTechnique(Technique):
 
     def made(self, paths: list[str], size: Mapping[str, Any]) -> PeftConfig:
         """PEFT's config for these layers; what is drawn at random and stays follows the run's seed."""
-        kind = peft_settings.config_class(self.method)
+        kind: Any = peft_settings.config_class(self.method)
         names = {entry.name for entry in dataclasses.fields(kind)}
         ours: dict[str, Any] = {name: torch.initial_seed() % 2**31 for name in names
                                 if name.endswith(("seed", "prng_key"))}
         if "feedforward_modules" in names:  # of these layers the input would be rescaled
             ours["feedforward_modules"] = []
         try:
-            return kind(target_modules=exactly(paths), **ours | self.settings | size)
+            made: PeftConfig = kind(target_modules=exactly(paths), **{**ours, **self.settings, **size})
         except (ValueError, TypeError) as error:
             raise Incompatible(f"{self.label}: PEFT takes no such settings: {error}",
                                "change them") from error
+        return made
 
     def merge(self, model: nn.Module) -> bool:
         return self.facts.merges and merge_injected(model)
