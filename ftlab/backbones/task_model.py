@@ -75,6 +75,8 @@ class TaskModel(nn.Module):
     """Paths of modules on which the outputs do not depend at the start: no place for adapters."""
     batch_loss: str = ""
     """Why the loss of a batch is not that of its parts, where a network computes its own."""
+    head_trained: bool = False
+    """Whether the head was trained before this fit, by a stage that carries it."""
     new_ids: Sequence[int] = ()
     """Tokens whose embeddings are new, so that no pre-training has seen them."""
 
@@ -111,6 +113,11 @@ class TaskModel(nn.Module):
         if self.pooled_head is not None:
             return Block(self, "head", ["pooled_head"])
         return Block(self, "head", self._paths(self._head))
+
+    @property
+    def has_random_head(self) -> bool:
+        """Whether the task has added layers that nothing has trained yet."""
+        return not self.head_trained and any(True for _ in self.head.parameters())
 
     def _shells(self) -> Iterator[nn.Module]:
         """Modules of the network in no block and not in the head."""

@@ -85,6 +85,7 @@ class Features:
                 watched = self.model.watched(batch)
             tokens = self.data.task.output_type == "tokens"
             read = watched.read if tokens else watched.features
+            assert read is not None  # there is a new head, whose optimum is wanted
             yield Seen(read.float() if read.dtype != torch.float64 else read,
                        {"target": batch["target"], "index": batch["index"]})
 

@@ -18,8 +18,8 @@ class WiSEFT(Wrapper):
 
     After the fit they are (1 - alpha) w0 + alpha w1, without another step. Take it where
     examples of another kind than the training data matter, which fine-tuning forgets. At w0 the
-    model must be of use: its head is the pre-trained one, or the technique has trained a new head
-    alone before (linear probing, then fine-tuning), and w0 is the model at that moment. Of an
+    model must be of use: its head is the pre-trained one, or a stage has trained it (`before`, with
+    `carry: all`), or the technique has trained it alone before, and w0 is the model then. Of an
     adapter, w0 is its start, where it changes nothing; its factors are interpolated one by one.
 
     Wortsman, Ilharco, Kim, Li, Kornblith, Roelofs, Gontijo-Lopes, Hajishirzi, Farhadi, Namkoong,
@@ -43,10 +43,11 @@ class WiSEFT(Wrapper):
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)
-        if any(True for _ in model.head.parameters()) and not self.changes_freezing:
+        if model.has_random_head and not self.changes_freezing:
             raise Incompatible(
                 "WiSEFT starts from a model of use, and the new head is random",
-                "put it around a technique that trains the head alone first, or leave it out")
+                "train the head first: before: [{technique: LinearProbe, carry: all}], or put it "
+                "around a technique that does so")
 
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         self.technique.begin_fit(model, data, steps)
@@ -56,7 +57,7 @@ class WiSEFT(Wrapper):
         self.technique.begin_epoch(model, epoch, epochs)
         if self.start or not of_backbone(model):
             return  # so far the head alone trains, and all else is as before the fit
-        if epoch == 0 and any(True for _ in model.head.parameters()):
+        if epoch == 0 and model.has_random_head:
             raise Incompatible("WiSEFT: the first epoch trains more than the new head, which is "
                                "random", "put it around a technique that trains the head first")
         self.start = copies(named(model, self.names))

@@ -96,9 +96,11 @@ def foretell(data: DataModule, backbone: Backbone, technique: Technique,
     lone = size == 1 or examples == 1 or leaves_one(examples, size)
     if not lone or not norms(technique.model):
         return caveats(technique.model, settings)
+    trained = technique.model.head_trained
     technique = again()
     technique.prepare(data)
     model = backbone.build(data.task, technique.output_type).eval()
+    model.head_trained = trained
     sample = first_examples(next(iter(data.val_dataloader())), 2)
     with torch.no_grad(), watched(model, len(sample["index"])) as single:
         model(sample)

@@ -87,3 +87,14 @@ def test_stages__that_cannot_run_are_refused_before_anything_does(
         plan(study([{"technique": "LinearProbe", "data": data, "carry": "all"}]))
     with pytest.raises(InputError, match=r"no metric|nothing"):
         plan(study([{"technique": "LinearProbe", "select_by": "val/nothing"}]))
+
+
+def test_stages__that_carry_a_head_leave_none_at_random(write: Write) -> None:
+    def planned(carry: str) -> None:
+        plan(load_study(write(techniques={"wise": {
+            "class_path": "WiSEFT", "init_args": {"technique": "FullFineTuning"},
+            "before": [{"technique": "LinearProbe", "carry": carry}]}})))
+
+    planned("all")
+    with pytest.raises(InputError, match="the new head is random"):
+        planned("backbone")

@@ -18,6 +18,7 @@ from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.lora import LoRA
 from ftlab.techniques.prompt_tuning import PromptTuning
+from ftlab.techniques.wise_ft import WiSEFT
 from ftlab.training import checkpoint, stages
 from ftlab.training.adapt import adapt, load
 from ftlab.training.carried import places
@@ -178,6 +179,18 @@ def test_stage__of_another_task_trains_the_same_network(
     moved = {place for place in started if not torch.equal(started[place], plain[place])}
     assert {place.partition("/")[0] for place in moved} >= {"0", "1", "2", "3"}
     assert not any(place.startswith("head/") for place in moved)
+
+
+def test_head__of_a_stage_is_no_random_one(make: Make) -> None:
+    with pytest.raises(Incompatible, match="the new head is random"):
+        execute(make(WiSEFT(FullFineTuning()), stage(LinearProbe()), folder="left"), silent)
+    learned = stage(LinearProbe(), carry="all")
+    run = make(WiSEFT(FullFineTuning(lr=1e-2), alpha=0.0), learned, folder="kept")
+    execute(run, silent)
+    started = begun(make(FullFineTuning(), copy.deepcopy(learned), folder="again"))
+    state = run.technique.model.state_dict()
+    for place, name in places(run.technique.model).items():  # alpha 0 is where the run began
+        torch.testing.assert_close(state[name], started[place], rtol=0, atol=0)
 
 
 def test_stage__that_leaves_something_behind_is_refused(make: Make) -> None:
