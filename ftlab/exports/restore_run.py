@@ -141,7 +141,8 @@ def _checked(spec: dict[str, Any], run_id: str, allow: Sequence[str], folder: Pa
     directory = folder / "work"
     directory.mkdir()
     return Run(**parts, settings=settings, seed=spec["seed"], select_by=spec["select_by"],
-                   directory=directory, record={}, plain=spec.get("plain", False))
+                   directory=directory, record={}, plain=spec.get("plain", False),
+                   head_trained=any(s["carry"] == "all" for s in spec.get("before", ())))
 
 
 def _hold(kind: str, what: str, actual: str, spec: dict[str, Any], run_id: str) -> None:

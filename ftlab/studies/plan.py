@@ -238,7 +238,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         _enough(data, cell.trainer["devices"])
         technique.prepare(data)
         model = backbone.build(data.task, technique.output_type, meta=True)
-        model.head_trained = any(stage["carry"] == "all" for stage in cell.before)
+        model.head_trained = cell.keeps_head
         before = check_stages(cell, backbone, data, model, stage_data) if cell.before else ""
         technique.bind(model, data.task)
         if technique.trains:

@@ -12,7 +12,7 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import Component, build
 from ftlab.studies.study import Cell
-from ftlab.training.carried import HEAD, is_output, places
+from ftlab.training.carried import HEAD, check_new_tokens, is_output, places
 
 
 class StageData:
@@ -48,6 +48,8 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
     Raises:
         InputError: a stage cannot run.
     """
+    if cell.trainer["devices"] > 1:
+        raise InputError("a run with stages is trained on one device", "set trainer: {devices: 1}")
     prints = []
     for number, stage in enumerate(cell.before):
         where = f"before/{number}"
@@ -55,7 +57,8 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
         if stage["data"] is not None:
             prints.append(corpus.fingerprint)
         try:
-            _check(stage, backbone, corpus, model, same=stage["data"] is None)
+            _check(stage, backbone, corpus, model, same=stage["data"] is None,
+                   head_trained=any(s["carry"] == "all" for s in cell.before[:number]))
         except InputError as error:
             raise type(error)(f"{where}: {error.what}", error.mend) from error
         finally:
@@ -64,7 +67,7 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
 
 
 def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model: TaskModel,
-           same: bool) -> None:
+           same: bool, head_trained: bool) -> None:
     technique = build(stage["technique"])
     if not technique.trains:
         raise Incompatible(f"{type(technique).__name__} trains nothing, so it leaves nothing for "
@@ -74,6 +77,8 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
     corpus.connect(backbone, seed=0)
     technique.prepare(corpus)
     begun = backbone.build(corpus.task, technique.output_type, meta=True)
+    check_new_tokens(begun)
+    begun.head_trained = head_trained
     there = _shapes(begun)
     technique.bind(begun, corpus.task)
     if stage["select_by"] is not None:

@@ -90,7 +90,8 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
     """
     record = {**study.specification(planned.cell, study.seeds[0]), "runs_to_come": runs}
     run = Run(backbone, data, build(planned.cell.technique), TrainerSettings(**planned.cell.trainer),
-              study.seeds[0], study.select_by, Path(), record, plain=not study.shortcuts)
+              study.seeds[0], study.select_by, Path(), record, plain=not study.shortcuts,
+              head_trained=planned.cell.keeps_head)
     decided: list[str] = []
 
     def take(event: dict[str, Any]) -> None:

@@ -47,6 +47,11 @@ class Cell:
     before: Sequence[dict[str, Any]] = ()
 
     @property
+    def keeps_head(self) -> bool:
+        """Whether a stage trains the head and carries it on."""
+        return any(stage["carry"] == "all" for stage in self.before)
+
+    @property
     def config(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for the workers."""
         return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by,

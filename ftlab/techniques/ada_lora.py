@@ -72,6 +72,7 @@ class AdaLoRA(PeftTechnique):
         self.sensitivity: dict[int, Tensor] = {}
         self.uncertainty: dict[int, Tensor] = {}
         self.kept: list[Tensor] | None = None
+        self.updates = 0
 
     def budget(self, step: int) -> int:
         """Triplets that the network keeps after an update, counted from 1."""
@@ -92,6 +93,7 @@ class AdaLoRA(PeftTechnique):
 
     @torch.no_grad()
     def after_step(self, model: TaskModel, step: int) -> None:
+        self.updates = step
         if step <= self.last_cut:
             self._learn_importance()
             if step > self.first:
@@ -105,7 +107,7 @@ class AdaLoRA(PeftTechnique):
     @contextmanager
     def _at_the_final_budget(self) -> Iterator[None]:
         before = [values.detach().clone() for _, values, _ in self.layers]
-        if self.sensitivity and self.steps < self.last_cut:
+        if self.sensitivity and self.updates < self.last_cut:
             self._cut(self._best(self.rank * len(self.layers)))
         yield
         with torch.no_grad():

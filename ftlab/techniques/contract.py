@@ -7,6 +7,9 @@ from collections.abc import Collection
 
 from lightning import LightningModule
 
+KEEPS_OPTIMUM = {"prepare", "adapt", "optimum", "settle", "variants", "merge", "costs"}
+"""Methods by which a class changes nothing in what a fit arrives at."""
+
 
 def contract_of(technique: type, but: Collection[str]) -> frozenset[str]:
     """Names of the public methods that a class of techniques adds to Lightning's, some left out."""

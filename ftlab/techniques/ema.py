@@ -32,7 +32,7 @@ class EMA(Wrapper):
     search_space = {"decay": Choice((0.9, 0.99, 0.999))}
     of_training = True
     does = frozenset({AVERAGES})
-    never_around = frozenset({AVERAGES})
+    never_around = frozenset({AVERAGES, "evaluated"})  # what is cut for it would be averaged uncut
 
     def __init__(self, technique: Technique, decay: float = 0.999) -> None:
         super().__init__(technique)

@@ -4,6 +4,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
@@ -62,10 +63,11 @@ class EVA(PeftTechnique):
             lambda _, inputs, moment=moment: moment.add(inputs[0], current))
             for layer, moment in zip(layers, moments, strict=True)]
         modes = {module: module.training for module in model.modules()}
+        device = next(model.parameters()).device
         model.eval()
         try:
             for batch in islice(data.train_dataloader(), self.batches):
-                current = self.transfer_batch_to_device(batch, self.device, 0)
+                current = move_data_to_device(batch, device)
                 with torch.no_grad():
                     model(current)
         finally:

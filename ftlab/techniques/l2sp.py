@@ -9,7 +9,7 @@ from ftlab.data.base import DataModule
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import LogUniform, Technique
 from ftlab.techniques.trained_tensors import copies, of_backbone, parameters
-from ftlab.techniques.wrapper import Wrapper
+from ftlab.techniques.wrapper import PENALISES, Wrapper
 
 
 class L2SP(Wrapper):
@@ -30,6 +30,7 @@ class L2SP(Wrapper):
 
     search_space = {"alpha": LogUniform(1e-3, 1.0)}
     of_training = True
+    does = frozenset({PENALISES})
 
     def __init__(self, technique: Technique, alpha: float = 0.1, beta: float = 0.01) -> None:
         super().__init__(technique)

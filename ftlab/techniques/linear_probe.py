@@ -19,6 +19,7 @@ from ftlab.techniques.base import (
     freeze_all_but_head,
     require_new_head,
 )
+from ftlab.techniques.contract import KEEPS_OPTIMUM
 from ftlab.techniques.features import linear_head
 from ftlab.techniques.head_optimum import ByEpochs, HeadOptimum, HeadProblem, Solver
 
@@ -79,6 +80,8 @@ class LinearProbe(Technique):
     def optimum(self, model: TaskModel, data: DataModule) -> Solver | None:
         if self.solver is None:
             return None
+        if own := self.hooks - KEEPS_OPTIMUM:  # of a class derived from this one
+            raise ByEpochs(f"{type(self).__name__} has its own {min(own)}")
         _require_optimum(model, data)
         return self._solve
 

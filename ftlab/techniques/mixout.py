@@ -15,7 +15,7 @@ from ftlab.techniques.trained_tensors import (
     parameters,
     require_trained_backbone,
 )
-from ftlab.techniques.wrapper import MOVES, Wrapper
+from ftlab.techniques.wrapper import MOVES, PENALISES, Wrapper
 
 
 class Mixout(Wrapper):
@@ -36,6 +36,7 @@ class Mixout(Wrapper):
     search_space = {"p": Choice((0.5, 0.7, 0.8, 0.9))}
     of_training = True
     does = frozenset({MOVES})
+    never_around = frozenset({PENALISES})  # of mixed weights it would be 1 / (1 - p) times as strong
 
     def __init__(self, technique: Technique, p: float = 0.7) -> None:
         super().__init__(technique)

@@ -35,7 +35,7 @@ class SWA(Wrapper):
     search_space = {"start": Choice((0.5, 0.75, 0.9))}
     of_training = True
     does = frozenset({AVERAGES})
-    never_around = frozenset({AVERAGES, "settle"})
+    never_around = frozenset({AVERAGES, "settle", "evaluated"})
 
     def __init__(self, technique: Technique, start: float = 0.75) -> None:
         super().__init__(technique)

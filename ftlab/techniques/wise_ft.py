@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import Choice, Technique
-from ftlab.techniques.trained_tensors import averaged, copies, named, of_backbone
+from ftlab.techniques.trained_tensors import averaged, copies, holding, named, of_backbone
 from ftlab.techniques.wrapper import Wrapper
 
 
@@ -28,16 +30,20 @@ class WiSEFT(Wrapper):
     Args:
         technique: what adapts the model.
         alpha: share of the fine-tuned weights, from 0 (before) to 1 (after).
+        curve: further shares, at which the model is measured too, as `test.alpha-0.3/...`.
     """
 
     search_space = {"alpha": Choice((0.2, 0.4, 0.5, 0.6, 0.8, 1.0))}
     of_training = True
 
-    def __init__(self, technique: Technique, alpha: float = 0.5) -> None:
+    def __init__(self, technique: Technique, alpha: float = 0.5,
+                 curve: list[float] | None = None) -> None:
         super().__init__(technique)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be from 0 to 1, got {alpha}")
-        self.alpha = alpha
+        for share in (alpha, *(curve or ())):
+            if not 0 <= share <= 1:
+                raise ValueError(f"alpha must be from 0 to 1, got {share}")
+        self.alpha, self.curve = alpha, curve or []
+        self.end: dict[str, Tensor] = {}
         self.names: list[str] = []
         self.start: dict[str, Tensor] = {}
 
@@ -67,5 +73,13 @@ class WiSEFT(Wrapper):
         if not self.start:
             raise Incompatible("WiSEFT: no epoch trained more than the head",
                                "raise max_epochs, or leave it out")
+        if self.curve:
+            self.end = copies(named(model, self.names))
         for name, tensor in named(model, self.names).items():
             tensor.copy_(torch.lerp(self.start[name], tensor, self.alpha))
+
+    def variants(self, model: TaskModel) -> Mapping[str, AbstractContextManager[Any]]:
+        mixed = {f"alpha-{share:g}": {name: torch.lerp(self.start[name], self.end[name], share)
+                                      for name in self.names} for share in self.curve}
+        return {**self.technique.variants(model),
+                **{name: holding(model, values) for name, values in mixed.items()}}

@@ -15,13 +15,11 @@ from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import CONTRACT, Technique
-from ftlab.techniques.contract import overridden
+from ftlab.techniques.contract import KEEPS_OPTIMUM, overridden
 from ftlab.techniques.head_optimum import ByEpochs, Solver
 
-KEEPS_OPTIMUM = {"prepare", "adapt", "optimum", "settle", "merge", "costs"}
-"""Methods with which a wrapper changes nothing in what a fit arrives at."""
-
 AVERAGES, MOVES = "averages the weights", "computes the objective at other weights"
+PENALISES = "adds a penalty on the weights"
 """Deeds that a wrapper may declare, beside the methods that it overrides."""
 
 

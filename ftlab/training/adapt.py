@@ -10,7 +10,7 @@ from lightning import seed_everything
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.training import batches, costs, guards, hardware, merge_guard, precision
-from ftlab.training.carried import HEAD, lay
+from ftlab.training.carried import lay
 from ftlab.training.event_log import Report
 from ftlab.training.padding_sensitivity import reads_padding
 from ftlab.training.run import Run
@@ -45,7 +45,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     model = run.backbone.build(task, technique.output_type).eval()
     if run.learned is not None:
         run.carried = lay(model, run.learned)
-        model.head_trained = any(place.startswith(HEAD) for place in run.learned.tensors)
+    model.head_trained = run.head_trained
     name = hardware.suit(run, model, report)
     precision.convert(model, name)
     if run.begun is not None:

@@ -159,10 +159,13 @@ def check_update(technique: Technique, settings: TrainerSettings) -> None:
     Raises:
         InputError: the technique takes an update's examples in one batch.
     """
-    if technique.single_batches and settings.accumulate > 1:
-        raise InputError(f"{type(technique).__name__} takes all examples of an update in one "
-                         f"batch, and accumulate: {settings.accumulate} would split them",
-                         "set trainer: {accumulate: 1}, and a larger batch_size")
+    if not technique.single_batches:
+        return
+    for name, value in (("accumulate", settings.accumulate), ("devices", settings.devices)):
+        if value > 1:
+            raise InputError(f"{type(technique).__name__} takes all examples of an update in one "
+                             f"batch, and {name}: {value} would split them",
+                             f"set trainer: {{{name}: 1}}")
 
 
 def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:

@@ -30,6 +30,22 @@ class Learned:
     seconds: float
 
 
+def carries_head(learned: Learned | None) -> bool:
+    """Return whether stages have trained a head that goes on."""
+    return learned is not None and any(place.startswith(HEAD) for place in learned.tensors)
+
+
+def check_new_tokens(model: TaskModel) -> None:
+    """Refuse a stage of a network with new tokens.
+
+    Raises:
+        Incompatible: their embeddings train beside a frozen table, and would be left behind.
+    """
+    if model.new_ids:
+        raise Incompatible("a stage leaves the embeddings of new_tokens behind",
+                           "leave out new_tokens, or the stage")
+
+
 def places(model: TaskModel) -> dict[str, str]:
     """Names of the parameters and persistent buffers, by a place that other tasks' models share.
 

@@ -93,6 +93,8 @@ def _begin_without_training(fitting: Fitting) -> None:
     for text in run.data.notes[known:]:
         fitting.report({"event": "note", "text": text})
     fitting.best.write(model, fitting.guard.moved(model))
+    if "settle" in run.technique.hooks:
+        _settle(fitting)
 
 
 def best_epoch(run: Run, model: TaskModel, stop: Callable[[], bool] | None = None) -> BestEpoch:
@@ -170,7 +172,7 @@ def _settle(fitting: Fitting) -> None:
         best.scores = {f"val/{name}": value for name, value in metrics.items()}
         return best.sign * best.scores[best.select_by]
 
-    with torch.no_grad():
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
         technique.settle(model, run.data, score)
     fitting.guard.check_settled(model, technique.trained)
     score()

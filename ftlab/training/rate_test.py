@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from ftlab.backbones.new_tokens import thaw
 from ftlab.data.train_batches import set_epoch
 from ftlab.errors import Incompatible
 from ftlab.training import stages
@@ -57,6 +58,9 @@ def range_test(run: Run, report: Report, low: float, high: float, steps: int) ->
     Raises:
         Incompatible: the technique trains nothing.
     """
+    if run.settings.precision == "16-mixed":
+        raise Incompatible("a range test has no scale for float16's gradients",
+                           "set trainer: {precision: bf16-mixed}, or 32-true")
     if not run.technique.trains:
         raise Incompatible(f"{type(run.technique).__name__} trains nothing, so it has no rate",
                            "name another entry")
@@ -69,6 +73,8 @@ def range_test(run: Run, report: Report, low: float, high: float, steps: int) ->
     technique, task = run.technique, run.data.task
     model.to(device)
     technique.begin_fit(model, run.data, steps)
+    technique.begin_epoch(model, 0, run.settings.max_epochs)
+    thaw(model)
     technique.train()
     groups = technique.groups()
     own = [group["lr"] / technique.lr for group in groups]  # of blocks, say, against the head's
@@ -76,18 +82,23 @@ def range_test(run: Run, report: Report, low: float, high: float, steps: int) ->
     rates: list[float] = []
     losses: list[float] = []
     mean = 0.0
-    for step, raw in enumerate(itertools.islice(_endless(run.data.train_dataloader()), steps)):
+    batches = _endless(run.data.train_dataloader())
+    for step in range(steps):
+        window = list(itertools.islice(batches, run.settings.accumulate))
         rate = low * (high / low) ** (step / max(1, steps - 1))
         for group, factor in zip(optimizer.param_groups, own, strict=True):
             group["lr"] = rate * factor
-        with context():
-            loss = technique.objective(model, task, place(raw))
         optimizer.zero_grad()
-        loss.backward()
+        losses_of = []
+        for raw in window:
+            with context():
+                loss = technique.objective(model, task, place(raw))
+            (loss / len(window)).backward()
+            losses_of.append(float(loss.detach()))
         if run.settings.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), run.settings.gradient_clip)
         optimizer.step()
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * float(loss.detach())
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * sum(losses_of) / len(window)
         smoothed = mean / (1 - SMOOTHING ** (step + 1))
         if not math.isfinite(smoothed) or (losses and smoothed > HOPELESS * min(losses)):
             break

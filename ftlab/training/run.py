@@ -53,6 +53,7 @@ class Run:
         learned: what they have learned.
         begun: is shown the model before it is adapted.
         carried: the model's tensors that the stages have changed.
+        head_trained: whether a stage has trained the head.
         solver: computes the optimum of the head in place of epochs, once that is known.
     """
 
@@ -69,6 +70,7 @@ class Run:
     learned: Learned | None = None
     begun: Callable[[TaskModel], None] | None = None
     carried: set[Slot] = field(default_factory=set)
+    head_trained: bool = False
     solver: Solver | None = None
 
     @property

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning
+import peft
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -25,8 +27,19 @@ from ftlab.backbones.digest import DIGESTS, Damaged, digest, digests, mapped
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed, Incompatible
 from ftlab.files import replacing
+from ftlab.techniques.base import Technique
+from ftlab.techniques.wrapper import Wrapper
+from ftlab.training import hardware
 from ftlab.training.adapt import load
-from ftlab.training.carried import HEAD, Learned, Slot, slots, tensors_of
+from ftlab.training.carried import (
+    HEAD,
+    Learned,
+    Slot,
+    carries_head,
+    check_new_tokens,
+    slots,
+    tensors_of,
+)
 from ftlab.training.event_log import ALIVE, Report
 from ftlab.training.fit import fit
 from ftlab.training.run import Run
@@ -53,6 +66,7 @@ def learn(run: Run, report: Report) -> None:
                     if stage.carry == "all" or not place.startswith(HEAD)}
         seconds += learned.seconds
     run.learned = Learned(tensors, seconds)
+    run.head_trained = carries_head(run.learned)
 
 
 def _as_run(run: Run, number: int, learned: Learned | None) -> Run:
@@ -65,7 +79,8 @@ def _as_run(run: Run, number: int, learned: Learned | None) -> Run:
     return replace(
         run, data=data, technique=stage.technique, settings=stage.settings, select_by=own,
         directory=run.directory / f"before{number + 1}", before=run.before[:number],
-        record={**run.record, "before": [], **own_record}, learned=learned)
+        record={**run.record, "before": [], **own_record}, learned=learned,
+        head_trained=carries_head(learned))
 
 
 def _obtain(run: Run, number: int, report: Report) -> Learned:
@@ -95,16 +110,28 @@ def _obtain(run: Run, number: int, report: Report) -> Learned:
 
 def _key(run: Run) -> str:
     """Hash of all that a stage follows from."""
-    stages = [{**stage.record, "carry": stage.carry} for stage in run.before]
-    rows = [stage.data.fingerprint for stage in run.before if stage.data is not None]
     record = {name: run.record[name] for name in ("backbone", "data", "technique", "trainer")}
+    begun = {} if run.learned is None else run.learned.tensors
     parts = {
-        "record": record, "before": stages, "rows": [*rows, run.data.fingerprint],
-        "weights": run.backbone.fingerprint, "seed": run.seed, "select_by": run.select_by,
-        "versions": [torch.__version__, transformers.__version__, lightning.__version__],
+        "record": record, "begun": {place: digest(tensor) for place, tensor in begun.items()},
+        "rows": run.data.fingerprint, "weights": run.backbone.fingerprint, "seed": run.seed,
+        "select_by": run.select_by, "device": str(hardware.device_of(run.settings)),
+        "source": _source(run.technique),
+        "versions": [torch.__version__, transformers.__version__, lightning.__version__,
+                     peft.__version__],
     }
     content = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _source(technique: Technique) -> str:
+    """Hash of the files in which a technique, what it wraps and what they derive from are written."""
+    kinds = [kind for kind in type(technique).__mro__ if kind.__module__ not in ("builtins", "abc")
+             and not kind.__module__.startswith(("torch.", "lightning."))]
+    files = sorted({str(getattr(sys.modules[kind.__module__], "__file__", "")) for kind in kinds})
+    content = b"".join(Path(file).read_bytes() for file in files if Path(file).is_file())
+    inner = _source(technique.technique) if isinstance(technique, Wrapper) else ""
+    return hashlib.sha256(content + inner.encode()).hexdigest()
 
 
 def _write(path: Path, learned: Learned) -> None:
@@ -121,6 +148,7 @@ def _train(run: Run, title: str, report: Report) -> Learned:
     start: dict[Slot, tuple[str, str]] = {}
 
     def begun(model: TaskModel) -> None:
+        check_new_tokens(model)
         start.update({slot: (place, digest(tensor)) for slot, place, tensor in tensors_of(model)})
 
     run.begun = begun

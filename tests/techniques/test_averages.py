@@ -17,11 +17,13 @@ from toy import Squares, toy
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
+from ftlab.techniques.ada_lora import AdaLoRA
 from ftlab.techniques.base import Technique
 from ftlab.techniques.ema import EMA
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.l2sp import L2SP
 from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
+from ftlab.techniques.mixout import Mixout
 from ftlab.techniques.swa import SWA
 from ftlab.techniques.untuned import Untuned
 from ftlab.techniques.wise_ft import WiSEFT
@@ -186,8 +188,10 @@ def test_wise_ft__of_a_run(run: Any) -> None:
     some, others = execute(plain, lambda event: None), execute(one, lambda event: None)
     assert scores(some) == scores(others)
     assert_equal(kept(plain), kept(one))
-    start = run(WiSEFT(LinearProbeThenFineTune(lr=1e-2), alpha=0))
-    execute(start, lambda event: None)
+    start = run(WiSEFT(LinearProbeThenFineTune(lr=1e-2), alpha=0, curve=[0.0, 1.0]))
+    measured = execute(start, lambda event: None)
+    assert measured["test.alpha-0/loss"] == measured["test/loss"]
+    assert measured["test.alpha-1/loss"] == some["test/loss"] != measured["test/loss"]
     trained = {name for name in kept(start) if name.endswith(("weight", "bias"))}
     assert trained == {name for name, _ in start.technique.model.head.named_parameters()}
 
@@ -210,6 +214,10 @@ def test_wise_ft__refuses_a_random_head(images: Bench) -> None:
                                   "leave one of them out")),
     (lambda t: SWA(WiSEFT(t)), ("SWA makes no sense around WiSEFT, which has its own settle: "
                                "put WiSEFT around SWA")),
+    (lambda t: Mixout(L2SP(t)), ("Mixout makes no sense around L2SP, which adds a penalty on the "
+                                "weights: put L2SP around Mixout")),
+    (lambda t: EMA(AdaLoRA()), ("EMA makes no sense around AdaLoRA, which has its own evaluated: "
+                               "leave one of them out")),
     (lambda t: EMA(Untuned()), ("Untuned trains nothing, so EMA has nothing to change: "
                                "leave it out")),
 ])

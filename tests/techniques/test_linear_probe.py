@@ -248,3 +248,13 @@ def test_gradient__left_is_told(texts: World, tmp_path: Path) -> None:
     (measured,) = [event["metrics"] for event in events if event["event"] == "metrics"]
     assert measured["train/grad_norm"] <= head_optimum.TIGHT
     assert math.isfinite(measured["train/epoch_loss"])
+
+
+def test_subclass__with_a_fit_of_its_own_trains_by_epochs(texts: World, tmp_path: Path) -> None:
+    class Halved(LinearProbe):
+        def objective(self, model: Any, task: Any, batch: Any) -> torch.Tensor:
+            return super().objective(model, task, batch) / 2
+
+    events: list[dict[str, Any]] = []
+    execute(a_run(texts, tmp_path / "run", Halved()), events.append)
+    assert "the head trains by epochs: Halved has its own objective" in notes(events)

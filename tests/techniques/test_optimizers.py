@@ -168,6 +168,16 @@ def test_muon__orthogonalises_the_matrices_of_blocks_alone(tiny_bert: Path) -> N
     assert set(optimizer.state) == set(model.parameters())
 
 
+def test_muon__keeps_the_order_of_groups() -> None:
+    weights = [torch.nn.Parameter(torch.randn(*shape)) for shape in ((3,), (2, 2), (4,))]
+    groups = [{"params": [w], "lr": 0.1 * n, "weight_decay": 0.0, "hidden": w.ndim == 2}
+              for n, w in enumerate(weights, 1)]
+    optimizer = Optimization("muon").build(groups)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2, pytest.approx(0.3)]
+    assert [group["params"][0] is w for group, w in zip(optimizer.param_groups, weights, strict=True)
+            ] == [True] * 3
+
+
 @pytest.fixture
 def run(tiny_bert: Path, reviews: Path, tmp_path: Path) -> Callable[..., dict[str, float]]:
     def make(technique: Any, report: Any = lambda event: None) -> dict[str, float]:

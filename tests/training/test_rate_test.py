@@ -16,6 +16,7 @@ from ftlab.errors import Incompatible
 from ftlab.techniques.base import Optimization
 from ftlab.techniques.discriminative_lr import DiscriminativeLR
 from ftlab.techniques.full_fine_tuning import FullFineTuning
+from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
 from ftlab.techniques.zero_shot import ZeroShot
 from ftlab.training.adapt import adapt, load
 from ftlab.training.rate_test import range_test, suggested
@@ -70,6 +71,22 @@ def test_range__keeps_the_proportions_of_blocks(make: Callable[..., Run]) -> Non
     slower = range_test(make(DiscriminativeLR(FullFineTuning(), 0.1)), print, 1e-4, 1e-2, 12)
     np.testing.assert_allclose(plain.losses, wrapped.losses, rtol=1e-5)
     assert slower.losses[-1] != plain.losses[-1]
+
+
+def test_range__tests_what_the_first_epoch_trains(make: Callable[..., Run]) -> None:
+    run = make(LinearProbeThenFineTune())
+    range_test(run, print, 1e-4, 1e-2, 12)
+    model = run.technique.model
+    assert all(p.grad is None or not p.grad.any() for block in model.blocks
+               for p in block.parameters())
+
+
+def test_range__adds_up_batches_as_the_run_does(make: Callable[..., Run]) -> None:
+    halves, whole = make(FullFineTuning()), make(FullFineTuning())
+    halves.settings = TrainerSettings(accumulate=2)
+    halves.data.batch_size, whole.data.batch_size = 4, 8
+    one, other = (range_test(run, print, 1e-4, 1e-2, 8) for run in (halves, whole))
+    np.testing.assert_allclose(one.losses[:5], other.losses[:5], rtol=1e-3)
 
 
 def test_range__needs_something_that_trains(make: Callable[..., Run]) -> None:

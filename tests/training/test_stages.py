@@ -12,6 +12,7 @@ import torch
 from matrix import make_world
 
 from ftlab.backbones import cache_folder
+from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import Technique
 from ftlab.techniques.full_fine_tuning import FullFineTuning
@@ -179,6 +180,35 @@ def test_stage__of_another_task_trains_the_same_network(
     moved = {place for place in started if not torch.equal(started[place], plain[place])}
     assert {place.partition("/")[0] for place in moved} >= {"0", "1", "2", "3"}
     assert not any(place.startswith("head/") for place in moved)
+
+
+def test_key__follows_what_a_stage_starts_from(
+    make: Make, request: pytest.FixtureRequest, reviews: Path, tmp_path: Path
+) -> None:
+    """The second stage has data of its own; the first, and so where the second starts, differ."""
+    _, corpus = make_world("text_classification", request.getfixturevalue)()
+    lines = reviews.read_text().splitlines(keepends=True)
+    other = tmp_path / "other.csv"
+    other.write_text("".join([lines[0], *lines[20:]]))
+
+    def learned(folder: str, source: Path, select_by: str) -> dict[str, torch.Tensor]:
+        first, second = stage(FullFineTuning(lr=1e-2), select_by=select_by), stage(
+            FullFineTuning(lr=1e-2), copy.deepcopy(corpus))
+        run = make(LinearProbe(), first, second, folder=folder)
+        run.data = TextClassification(str(source), max_length=20, batch_size=8)
+        stages.learn(run, silent)
+        assert run.learned is not None
+        return dict(run.learned.tensors)
+
+    kept = cache_folder.folder("stages")
+    one = learned("one", reviews, "val/loss")
+    two = learned("two", other, "val/loss")
+    assert len(list(kept.glob("*.safetensors"))) == 4
+    assert any(not torch.equal(one[place], two[place]) for place in one)
+    learned("same", reviews, "val/loss")
+    assert len(list(kept.glob("*.safetensors"))) == 4
+    learned("judged", reviews, "val/accuracy")
+    assert len(list(kept.glob("*.safetensors"))) >= 5
 
 
 def test_head__of_a_stage_is_no_random_one(make: Make) -> None:

@@ -28,18 +28,19 @@ class Muon(Optimizer):
             parts.append(torch.optim.Muon(hidden, adjust_lr_fn="match_rms_adamw"))
         if rest:
             parts.append(fused(torch.optim.AdamW, rest))
-        return _Joined(parts)
+        return _Joined(groups, parts)
 
 
 class _Joined(torch.optim.Optimizer):
     """Several optimizers as one, which share groups and state with it.
 
     Args:
-        parts: each with parameters of its own.
+        groups: of all parts, in the order in which their rates are given.
+        parts: each with some of the groups.
     """
 
-    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
-        super().__init__([group for part in parts for group in part.param_groups], {})
+    def __init__(self, groups: list[dict[str, Any]], parts: list[torch.optim.Optimizer]) -> None:
+        super().__init__(groups, {})
         vars(self)["_step_supports_amp_scaling"] = False
         self.parts = parts
         for part in parts:
