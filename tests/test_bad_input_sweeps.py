@@ -14,16 +14,22 @@ from ftlab.studies.engine import Event
 Here = Callable[..., tuple[int, str, str]]
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All that is written there; an index of SQLite's notes readers too."""
+    return {path: path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and not path.name.endswith("-shm")}
+
+
 def refused(here: Here, folder: Path, *arguments: object) -> str:
     """What is said of a command that is refused."""
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    before = contents(folder)
     code, _, errors = here(*arguments)
     assert code == 2, errors
     assert "Traceback" not in errors
     what, *mend = errors.strip().splitlines()
     assert what.startswith("error: ")
     assert [line[:8] for line in mend] == ["  mend: "]
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert contents(folder) == before
     return errors
 
 

@@ -176,7 +176,8 @@ def test_run__a_failed_run_fails_alone(study: Path, quick: Call, tmp_path: Path)
 def test_run__all_failed_still_shows_the_gaps(study: Path, quick: Call) -> None:
     done = quick(
         "run", study, "--only", "probe", "--seeds", "0", "--set", "trainer.gradient_clip=null",
-        "--set", "techniques.probe.init_args.lr=1e38", "--set", "trainer.max_epochs=3",
+        "--set", "techniques.probe.init_args={lr: 1e38, solver: null}",
+        "--set", "trainer.max_epochs=3",
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "failed" in done.stdout

@@ -74,7 +74,8 @@ class ConvexProblem:
     @property
     def steepest(self) -> float:
         """The largest curvature of the loss at zeros: with far more decay nothing is learned."""
-        return float(self.spectrum.max()) * self._curvature(self.rows @ self.zeros[0].T)
+        # above 0 where all examples have the same features, which leave nothing to learn but biases
+        return max(float(self.spectrum.max()) * self._curvature(self.rows @ self.zeros[0].T), 1e-12)
 
     def unturned(self, found: Minimum) -> tuple[Tensor, Tensor]:
         """Weight and bias for the features as they came."""

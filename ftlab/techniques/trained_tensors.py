@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
@@ -85,15 +84,6 @@ def in_eval_mode(model: TaskModel) -> Iterator[None]:
             module.training = mode
 
 
-class _Computation(nn.Module):
-    def __init__(self, model: TaskModel, compute: Callable[[TaskModel], Any]) -> None:
-        super().__init__()
-        self.model, self.compute = model, compute
-
-    def forward(self) -> Any:
-        return self.compute(self.model)
-
-
 def computed_at(
     model: TaskModel, tensors: Mapping[str, Tensor], compute: Callable[[TaskModel], Any]
 ) -> Any:
@@ -106,8 +96,19 @@ def computed_at(
         tensors: by the name of what they stand in for; tied parameters follow.
         compute: given the model.
     """
-    inside = {f"model.{name}": tensor for name, tensor in tensors.items()}
-    return functional_call(_Computation(model, compute), inside, ())
+    stand_in = {id(tensor): tensors[name] for name, tensor in named(model, tensors).items()}
+    # by object: torch.func.functional_call loses a parameter that modules share in a ParameterDict
+    stores: list[dict[str, Any]] = [store for module in model.modules()
+                                    for store in (module._parameters, module._buffers)]
+    places = [(store, name, tensor) for store in stores for name, tensor in store.items()
+              if id(tensor) in stand_in]
+    try:
+        for store, name, tensor in places:
+            store[name] = stand_in[id(tensor)]
+        return compute(model)
+    finally:
+        for store, name, tensor in places:
+            store[name] = tensor
 
 
 def require_trained_backbone(model: TaskModel, wrapper: str) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.backbones.new_tokens import add_embeddings, fold
+from ftlab.errors import Incompatible
 from ftlab.studies.discover import members
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.language_modelling import LanguageModelling
@@ -146,7 +147,10 @@ def test_every_technique__trains_the_new_rows_and_leaves_the_others(
         torch.manual_seed(0)
         return TECHNIQUES[name](**kwargs).bind(base.build(classes), classes)
 
-    technique = attached()
+    try:
+        technique = attached()
+    except Incompatible:  # which test_contract holds it to
+        return
     model = technique.model
     meta = TECHNIQUES[name](**kwargs).bind(base.build(classes, meta=True), classes).model
     assert ({n: (p.shape, p.requires_grad) for n, p in meta.named_parameters()}

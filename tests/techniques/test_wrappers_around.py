@@ -47,7 +47,7 @@ def attached(bench: Bench, technique: Technique) -> Technique | None:
 def hold(bench: Bench, technique: Technique) -> None:
     """A wrapped technique trains what it trains, and leaves what it leaves."""
     model = technique.model
-    before = state(model)
+    before = untied(model)
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
     losses: list[Any] = []
     try:
@@ -78,6 +78,12 @@ def hold(bench: Bench, technique: Technique) -> None:
     after = state(model)
     assert {n for n in before if not torch.equal(after[n], before[n])} <= trains | _buffers(model)
     assert all(value.isfinite().all() for value in after.values())
+
+
+def untied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """State by name, of what has several names under the first."""
+    names = {name for name, _ in model.named_parameters()} | _buffers(model)
+    return {name: tensor for name, tensor in state(model).items() if name in names}
 
 
 def _buffers(model: torch.nn.Module) -> set[str]:
