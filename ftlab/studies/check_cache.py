@@ -38,7 +38,7 @@ def remembered(question: object, answer: Callable[[], Any], reads: bool = False)
         reads: whether it reads files. Those that it opens or lists are watched: a change of one
             has it computed again. An answer from the network is never remembered.
     """
-    asked = hashlib.sha256(f"{_code()} {question!r}".encode()).hexdigest()
+    asked = hashlib.sha256(f"{_code(tuple(sys.path))} {question!r}".encode()).hexdigest()
     path = folder(KIND) / f"{asked}.json"
     with contextlib.suppress(OSError):  # not there
         digest, _, text = path.read_bytes().partition(b"\n")
@@ -65,13 +65,13 @@ def _sha256(text: bytes) -> bytes:
 
 
 @cache  # classes do not change in a process that has imported them
-def _code() -> str:
-    """Digest of ftlab's own files and of every installed package's version."""
+def _code(places: tuple[str, ...]) -> str:
+    """Digest of ftlab's own files and of the version of every package in `sys.path`."""
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
     # the folders that pip makes are named after package and version: reading each takes seconds
-    versions = {name for place in sys.path if os.path.isdir(place) for name in os.listdir(place)
+    versions = {name for place in places if os.path.isdir(place) for name in os.listdir(place)
                 if name.endswith((".dist-info", ".egg-info"))}
     digest.update(" ".join([platform.python_version(), *sorted(versions)]).encode())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ftlab.studies import check_cache
 from ftlab.studies.catalogue import catalogue
 from ftlab.studies.study import load_study
 
@@ -47,6 +48,7 @@ def test_a_second_look_imports_no_network(tmp_path: Path) -> None:
 
 LIST = """
 import sys
+from ftlab.studies import check_cache
 from ftlab.studies.catalogue import catalogue
 print(*catalogue(sys.argv[1]), sep="\\n")
 print(*sorted(set(sys.argv[2:]) & set(sys.modules)))
@@ -88,3 +90,13 @@ def test_what_others_wrote_into_the_cache_names_no_class(
     for each in kept:
         each.write_text(harm(each.read_text()))
     assert load_study(path) == first
+
+
+def test_code__is_that_of_the_packages_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder that was in `sys.path` for a while nothing stays."""
+    before = check_cache._code(tuple(sys.path))
+    (tmp_path / "other-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert check_cache._code(tuple(sys.path)) != before
+    monkeypatch.undo()
+    assert check_cache._code(tuple(sys.path)) == before
