@@ -31,6 +31,6 @@ def test_suitable__names_the_pairs_that_differ(write: Callable[..., Path]) -> No
     once = load_study(write()).cells[0].data
     short = once | {"init_args": once["init_args"] | {"max_length": 20}}
     lines = list(suitable(load_study(write(datasets={"long": once, "short": short}))))
-    (line,) = [line for line in lines if "PromptTuning" in line]
+    (line,) = [line for line in lines if " PromptTuning" in line]
     assert line.startswith("part PromptTuning on long from bert: ")
     assert sum(line.startswith("yes ") for line in lines) > 5

@@ -1,5 +1,6 @@
 """Spaces: every value that can be drawn is one that the technique takes."""
 
+import inspect
 import math
 import random
 import warnings
@@ -228,7 +229,8 @@ def test_space__every_technique_s_own_takes_its_draws() -> None:
 
     draw = random.Random(0)
     for name in TECHNIQUES:
-        arguments = {"technique": "LoRA"} if name == "DiscriminativeLR" else {}
+        arguments = ({"technique": "LinearProbeThenFineTune"} if "technique" in inspect.signature(
+            TECHNIQUES[name]).parameters else {})
         component = technique(name, **arguments)
         for _ in range(2):
             check(Technique, put(component, drawn(space(component, {}), draw.randrange(2**31))), PLACE)
