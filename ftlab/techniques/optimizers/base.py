@@ -32,3 +32,11 @@ def fused(kind: Callable[..., torch.optim.Optimizer], groups: list[dict[str, Any
     # a fused step can undo float16's scale itself, but gradients are clipped before it
     vars(optimizer)["_step_supports_amp_scaling"] = False
     return optimizer
+
+
+def loss_of(closure: Callable[[], float] | None) -> float | None:
+    """Compute the loss and its gradients, where a step is given what does so."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()

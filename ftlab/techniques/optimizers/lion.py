@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ftlab.techniques.optimizers.base import Optimizer
+from ftlab.techniques.optimizers.base import Optimizer, loss_of
 
 
 class Lion(Optimizer):
@@ -32,10 +32,7 @@ class _Lion(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's overloads
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ftlab.techniques.optimizers.base import Optimizer, fused
+from ftlab.techniques.optimizers.base import Optimizer, fused, loss_of
 
 
 class Muon(Optimizer):
@@ -48,10 +48,7 @@ class _Joined(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's overloads
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for part in self.parts:
             part.step()
         return loss

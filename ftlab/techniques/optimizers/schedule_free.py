@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ftlab.techniques.optimizers.base import Optimizer
+from ftlab.techniques.optimizers.base import Optimizer, loss_of
 
 
 class ScheduleFree(Optimizer):
@@ -62,10 +62,7 @@ class _ScheduleFree(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's overloads
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             b1, b2 = group["betas"]
             group["steps"] += 1
