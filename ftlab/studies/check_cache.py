@@ -70,8 +70,10 @@ def _code(places: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
-    # the folders that pip makes are named after package and version: reading each takes seconds
-    versions = {name for place in places if os.path.isdir(place) for name in os.listdir(place)
+    # the folders that pip makes are named after package and version: reading each takes seconds;
+    # setuptools puts its own copies into the path as soon as something imports it
+    versions = {name for place in places if Path(place).name != "_vendor" and os.path.isdir(place)
+                for name in os.listdir(place)
                 if name.endswith((".dist-info", ".egg-info"))}
     digest.update(" ".join([platform.python_version(), *sorted(versions)]).encode())
     return digest.hexdigest()

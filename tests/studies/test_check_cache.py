@@ -100,3 +100,11 @@ def test_code__is_that_of_the_packages_at_hand(tmp_path: Path, monkeypatch: pyte
     assert check_cache._code(tuple(sys.path)) != before
     monkeypatch.undo()
     assert check_cache._code(tuple(sys.path)) == before
+
+
+def test_code__is_the_same_once_setuptools_is_imported(tmp_path: Path) -> None:
+    """It puts a folder of its own copies into `sys.path`, for the life of the process."""
+    place = tmp_path / "setuptools" / "_vendor"
+    (place / "packaging-26.0.dist-info").mkdir(parents=True)
+    bare = tuple(entry for entry in sys.path if Path(entry).name != "_vendor")
+    assert check_cache._code((*bare, str(place))) == check_cache._code(bare)
