@@ -9,7 +9,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import worlds
 
 from ftlab.backbones.base import Backbone
 from ftlab.data.base import DataModule
+from ftlab.data.examples import STREAM, Stream
 from ftlab.errors import Incompatible
 from ftlab.studies.discover import members
 from ftlab.techniques.base import Technique
@@ -71,13 +72,20 @@ def make_technique(name: str) -> Technique:
     return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)
 
 
+def along(data: DataModule, names: Iterable[str]) -> None:
+    """Give data that are not loaded yet streams of their own training examples."""
+    data.beside |= {name: Stream(data.sources["train"], labelled=True) for name in names}
+    data.sources |= {f"{STREAM}{name}": stream.source for name, stream in data.beside.items()}
+
+
 @functools.cache
 def refusal(name: str, world: World) -> str | None:
     """Why a technique is refused in a world; None where it goes."""
     backbone, data = world()
+    technique = make_technique(name)
+    along(data, technique.streams)
     data.load()
     data.connect(backbone, seed=0)
-    technique = make_technique(name)
     try:
         technique.prepare(data)
         technique.bind(backbone.build(data.task, technique.output_type), data.task)

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from matrix import World
+from matrix import TECHNIQUES, World, along, make_technique
 from torch import Tensor
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.techniques.base import Technique
+from ftlab.techniques.wrapper import Wrapper
 
 STEPS = 3
+STREAMS = {stream for name, cls in TECHNIQUES.items() if issubclass(cls, Wrapper)
+           for stream in make_technique(name).streams}
 
 
 class Bench:
@@ -25,9 +28,10 @@ class Bench:
 
     def __init__(self, world: World) -> None:
         self.backbone, self.data = world()
+        along(self.data, STREAMS)
         self.data.load()
         self.data.connect(self.backbone, seed=0)
-        loader = iter(self.data.train_dataloader())
+        loader = iter(self.data.with_streams(STREAMS).train_dataloader())
         self.batches: list[Mapping[str, Any]] = [next(loader) for _ in range(2)]
         self._models: dict[Any, TaskModel] = {}
 

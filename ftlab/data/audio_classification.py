@@ -15,7 +15,7 @@ from ftlab.data.audio_store import Recordings
 from ftlab.data.base import DataModule
 from ftlab.data.batches import ExampleRow, SplitDataset
 from ftlab.data.check_backbone import sound_reader
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.export_snippets import with_sound
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
@@ -68,6 +68,9 @@ class AudioClassification(DataModule):
             stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     pipeline = "audio-classification"
@@ -94,9 +97,12 @@ class AudioClassification(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task,
-                         batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task,
+                         batch_size, split, subset, sampling, classes, workers, bucketing, encoding,
+                         beside, columns)
         described = AudioSource(audio, label, None if speakers is None else speaker, pattern,
                                 "classes")
         self._recordings = Recordings(described, speakers, self.sources)

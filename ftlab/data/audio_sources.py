@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ftlab.backbones.source import resolve_path
 from ftlab.data import hub
 from ftlab.data.audio_decode import EXTENSIONS
-from ftlab.data.examples import NAMED, Examples, SplitName
+from ftlab.data.examples import SPLITS, Examples, SplitName
 from ftlab.data.faults import gathered
 from ftlab.data.folder_files import check_files
 from ftlab.data.named_files import named_file
@@ -71,7 +71,7 @@ class Speakers:
         Raises:
             InputError: a named speaker is not there, or nobody is left to train on.
         """
-        if split.startswith(NAMED):  # all of whoever speaks in it
+        if split not in SPLITS:  # all of whoever speaks in it
             return examples
         names = list(map(key, speakers))
         for name in (*self.validation, *self.test):
@@ -138,7 +138,7 @@ class AudioSource:
                 return self._new_files(path, source)
         examples, _, notes = replace(self, speaker=None)._table(source, "test", optional=True)
         examples.notes = notes
-        examples.beside = columns_of(source, isinstance(self.audio, int))
+        examples.columns = columns_of(source, isinstance(self.audio, int))
         return examples
 
     def _new_files(self, path: Path, source: str) -> Examples:
@@ -148,7 +148,7 @@ class AudioSource:
         else:
             ids = _ids(path, files) if path.is_dir() else [path.name]
             examples = Examples(ids, list(files), [None] * len(files))
-        examples.beside, examples.notes = {"path": list(map(str, files))}, notes
+        examples.columns, examples.notes = {"path": list(map(str, files))}, notes
         return examples
 
     def _says(self, folder: Path, files: Sequence[Path]) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import chain
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +14,10 @@ from torch.utils.data import DataLoader, Sampler
 from ftlab.backbones.base import Backbone
 from ftlab.data.batches import BlankInputs, CachedCollate, ExampleRow, SplitDataset
 from ftlab.data.bucketing import Buckets
-from ftlab.data.examples import SPLITS, Examples, SplitName, counted, kind_of
+from ftlab.data.examples import STREAM, SplitName, Stream
 from ftlab.data.export_hooks import ExportHooks
-from ftlab.data.faults import gathered
-from ftlab.data.fingerprint import duplicates, fingerprint
 from ftlab.data.image_cache import ImageCache
-from ftlab.data.label_coverage import keep_known
+from ftlab.data.read_splits import ReadSplits
 from ftlab.data.sampling import (
     ExactEvalSampler,
     Sampling,
@@ -29,13 +26,15 @@ from ftlab.data.sampling import (
     share_of_batch,
 )
 from ftlab.data.splits import Split, Subset
-from ftlab.data.utf8 import check_encoding, reading
+from ftlab.data.streams import StreamBatches
+from ftlab.data.tables import Column
+from ftlab.data.train_batches import TrainLoader
+from ftlab.data.utf8 import check_encoding
 from ftlab.data.variants import Variants
 from ftlab.tasks.base import Task
-from ftlab.tasks.spelling import note_spellings, one_spelling
 
 
-class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
+class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
     """Splits, augmentation, sampling and collation of one data set, which has its task.
 
     Life: constructor (settings only), `load` (reads and checks everything that can be wrong),
@@ -58,19 +57,18 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
         bucketing: train on batches of like length (`ftlab.data.bucketing`), where inputs are
             padded to the longest of their batch.
         encoding: of the text in the sources, as Python names it; None for UTF-8.
+        beside: streams, by name.
+        columns: what else is known of each example, by name; as `ftlab.data.columns` reads it.
     """
 
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
-    task: Task
-    splits: dict[SplitName, Examples]
-    notes: list[str]
-    """Sentences for the user, each shown once: texts cut, bytes replaced, images converted."""
-
     def __init__(self, sources: Mapping[SplitName, str | None], task: Task, batch_size: int,
                  split: Split, subset: Subset, sampling: Sampling,
                  classes: Mapping[str, str] | None, workers: int,
-                 bucketing: bool = False, encoding: str | None = None) -> None:
+                 bucketing: bool = False, encoding: str | None = None,
+                 beside: Mapping[str, Stream] | None = None,
+                 columns: Mapping[str, Column] | None = None) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -86,30 +84,12 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
         self.workers = workers
         self.bucketing = bucketing
         self.encoding = check_encoding(encoding)
+        self.beside = dict(beside or {})
+        self.columns = dict(columns or {})
         self.splits = {}
         self.notes = []
         self._seed: int | None = None
         self._fingerprint = ""
-
-    @abstractmethod
-    def read(self, split: SplitName, source: str) -> Examples:
-        """All raw examples of a source; an `InputError` names the place and the mend."""
-
-    def own_splits(self, source: str) -> Sequence[SplitName]:
-        """The splits that the training source itself brings, where none are named."""
-        return ()
-
-    def read_new(self, source: str) -> Examples:
-        """All examples to predict: lacking labels are None; `Examples.beside` is filled."""
-        return self.read("test", source)
-
-    def stand_ins(self, examples: Examples) -> list[Any]:
-        """Labels of train for examples that have none: a batch wants some."""
-        return [min(self.splits["train"].labels, key=lambda label: len(str(label)))] * len(examples)
-
-    @abstractmethod
-    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
-        """Check and normalise the inputs of a split in place; sha256 digest of each."""
 
     @abstractmethod
     def connect(self, backbone: Backbone, seed: int) -> None:
@@ -139,86 +119,37 @@ class DataModule(LightningDataModule, ExportHooks, Variants, ABC):
         """Lengths of the training examples, as `lengths` gives them; None where nothing is padded to its batch."""
         return None if self.packs else self.lengths("train")
 
-    def load(self) -> None:
-        """Read, split, subset and encode, once; an `InputError` names the place and the mend."""
-        if self.splits:
-            return
-        self.notes = []
-        splits = self._read_splits()
-        strata = {name: self._strata(examples) for name, examples in splits.items()}
-        splits = {name: examples.take(self.subset.positions(strata[name], examples.ids, kind_of(name)))
-                  for name, examples in splits.items()}
-        self.task.fit(splits["train"].labels)
-        for name, examples in splits.items():
-            where = f"{name} split of {self.sources[name] or self.sources['train']}"
-            examples.targets = [self.task.encode(label, f"{where}, {place}") for place, label
-                                in zip(examples.ids, examples.labels, strict=True)]
-        digests = dict(zip(splits, gathered("examples", self.prepare, splits, splits.values()),
-                           strict=True))
-        self._fingerprint = fingerprint(
-            (name, *row) for name, examples in splits.items()
-            for row in zip(examples.ids, examples.labels, digests[name], strict=True))
-        self.note(*duplicates(digests.items()))
-        self.splits = splits
-
-    def _read_splits(self) -> dict[SplitName, Examples]:
-        """Given splits as they are; the others carved from train."""
-        train = self.sources["train"]
-        assert train is not None
-        holds = self.own_splits(train)
-        for name in SPLITS:
-            self.sources[name] = self.sources[name] or (train if name in holds else None)
-        with reading(self.encoding):
-            read = {name: self._renamed(self.read(name, source), source)
-                     for name, source in self.sources.items() if source}
-        named = [self.task.named(label, f"{self.sources[name]}, {place}")
-                 for name, examples in read.items()
-                 for place, label in zip(examples.ids, examples.labels, strict=True)]
-        self.note(*note_spellings(chain.from_iterable(named)))
-        absent = [name for name in SPLITS if name not in read]
-        whole = read["train"]
-        parts = self.split.carve(self._strata(whole), whole.ids, absent, where=train)
-        keep_known(parts, whole.labels, self.task, where=train)
-        return {name: whole.take(parts[name]) if name in parts else read[name]
-                for name in (*SPLITS, *(name for name in read if name not in SPLITS))}
-
-    def _strata(self, examples: Examples) -> list[Hashable | None]:
-        return one_spelling([self.task.stratum(label) for label in examples.labels])
-
-    def _renamed(self, examples: Examples, source: str) -> Examples:
-        if self.classes is not None:
-            examples.labels = [self.task.renamed(label, self.classes, f"{source}, {place}")
-                               for place, label
-                               in zip(examples.ids, examples.labels, strict=True)]
-        return examples
-
-    def note(self, *texts: str) -> None:
-        """Add each text once to `notes`."""
-        self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 over every row (input bytes and label) and its split; needs `load`."""
-        if not self.splits:
-            raise RuntimeError("the fingerprint needs `load` first")
-        return self._fingerprint
-
-    def describe(self) -> dict[str, dict[str, Any]]:
-        """Examples of each split, in all and a class (needs `load`)."""
-        return {name: {"examples": len(examples), "classes": counted(self._strata(examples))}
-                for name, examples in self.splits.items()}
-
-    def train_dataloader(self) -> DataLoader[ExampleRow]:
+    def train_dataloader(self) -> TrainLoader:
         """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
         seed, dataset = self.seed, self._shown("train", training=True)
-        strata = self._strata(self.splits["train"])
-        lengths = self.padded_lengths() if self.bucketing else None
+        lengths = self.padded_lengths() if self.bucketing and not self.sampling.plans else None
         buckets = (None if lengths is None
                    else Buckets(lengths, self.batch_size * self.update.batches))
-        sampler = TrainSampler(self.sampling, strata, seed, *self._rank_and_world(),
-                               on_epoch=dataset.set_epoch, buckets=buckets)
-        make = self.update.loader(self.task.weight, shares=self.trainer is not None)
-        return self._loader(dataset, sampler, self._collate("train", True), seed, make)
+        sampler = TrainSampler(self.sampling, self.drawn_by(), seed, *self._rank_and_world(),
+                               buckets=buckets)
+        make = self.update.loader(None if self.trainer is None else self.task.weight,
+                                  {name: self._stream(name) for name in self.streams})
+        loader = self._loader(dataset, sampler, self._collate("train", True), seed, make)
+
+        def begin(epoch: int) -> None:
+            dataset.set_epoch(epoch)
+            loader.begin(epoch)
+
+        sampler.on_epoch = begin
+        return loader
+
+    def _stream(self, name: str) -> StreamBatches:
+        stream, split = self.beside[name], f"{STREAM}{name}"
+        rank, world = self._rank_and_world()
+        dataset, collate = self._shown(split, training=True), self._collate(split, training=True)
+        settings = {"collate_fn": collate, "pin_memory": self.pinned,
+                    "num_workers": 0 if dataset.names else self.workers,
+                    "generator": torch.Generator().manual_seed(self.seed)}  # as in `_loader`
+        size = stream.batch_size or self.batch_size
+        share_of_batch(size, world)
+        return StreamBatches(
+            dataset, lambda batches: DataLoader(dataset, batch_sampler=batches, **settings),
+            size, stream.labelled, self.seed, rank, world)
 
     def _shown(self, split: SplitName, training: bool) -> SplitDataset:
         dataset = self.dataset(split, training)

@@ -86,11 +86,14 @@ class BlankInputs(SplitDataset):
 def pick(batch: Mapping[str, Any], positions: Sequence[int]) -> dict[str, Any]:
     """Some examples of a batch, whatever is nested in it; cached rows follow its `index`.
 
+    Streams are left out, whose examples are others.
+
     Args:
         batch: of any data module.
         positions: in the batch.
     """
-    return {name: _picked(value, positions) for name, value in batch.items() if name != "share"}
+    return {name: _picked(value, positions) for name, value in batch.items()
+            if name not in ("share", "beside")}
 
 
 def _picked(value: Any, positions: Sequence[int]) -> Any:

@@ -22,7 +22,7 @@ from ftlab.data.conversations import (
     read_conversations,
     read_new_conversations,
 )
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.prompt_templates import Template, read_cells
 from ftlab.data.ragged import TextTargets, lengths
 from ftlab.data.sampling import Natural
@@ -79,6 +79,9 @@ class CausalLM(DataModule):
             does not; `ftlab.data.bucketing` says what stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     pipeline = "text-generation"
@@ -106,13 +109,19 @@ class CausalLM(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task,
-                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task,
+                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding,
+                         beside, columns)
         if max_length < 2:
             raise ValueError(f"max_length must be at least 2, got {max_length}")
         if chat and prompt is None:
             raise ValueError("chat must be false for plain text (prompt: null), got true")
+        if columns and prompt is None and messages is None:
+            raise ValueError("columns must be left out for plain text (prompt: null), which is cut "
+                             f"into pieces of several texts, got {columns}")
         if messages is not None and (prompt, response, classes, chat) != (
                 "{prompt}", "{response}", None, False):
             raise ValueError("messages has prompts and responses in it: prompt, response, classes "
@@ -163,7 +172,7 @@ class CausalLM(DataModule):
         labels = [self._response(row, f"{source}, {place}") if row.keys() >= set(answers) else None
                   for row, place in zip(cells, ids, strict=True)]
         return Examples(ids, [self.prompt.fill(row) for row in cells], labels,
-                        beside=columns_of(source, isinstance(asked[0], int)), notes=notes)
+                        columns=columns_of(source, isinstance(asked[0], int)), notes=notes)
 
     def _response(self, row: Mapping[Column, str], place: str) -> str:
         return self.response.fill(row if self.renamed is None else {

@@ -75,7 +75,7 @@ def read_new_conversations(source: str, column: Column) -> Examples:
     """
     stem, rows, notes = _rows(source, "test", column)
     counts: Counter[str] = Counter()
-    examples = Examples([], [], [], beside=columns_of(source, isinstance(column, int)))
+    examples = Examples([], [], [], columns=columns_of(source, isinstance(column, int)))
     for number, cell in enumerate(rows, 1):
         place = f"{source}, row {number}"
         messages = _messages(cell, place, counts)

@@ -9,15 +9,42 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SplitName = str
-"""`train`, `validation`, `test`, or `test.NAME` of a named test set."""
+"""`train`, `validation`, `test`, `test.NAME` of a named test set, or `beside.NAME` of a stream."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 NAMED = "test."
 """Begins the name of a named test set as a split, and of its metrics."""
+STREAM = "beside."
+"""Begins the name of a stream as a split: examples that training batches bring along."""
+COLUMN = "column."
+"""Begins the name of a column of the data set in prediction records."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+@dataclass(frozen=True)
+class Stream:
+    """Examples beside the training examples: each training batch brings some of them along.
+
+    They have the same columns, preprocessing and augmentation. A technique that reads a stream
+    says so by its name; with all others it is left out.
+
+    Args:
+        source: as of the training examples; without `labelled` it may lack labels.
+        labelled: whether its labels are read. Otherwise no batch has any.
+        batch_size: examples in a batch, over all devices; null for as many as the data set's.
+    """
+
+    source: str
+    labelled: bool = False
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
 def sources(train: str | None, validation: str | None, test: str | None,
-            tests: Mapping[str, str] | None) -> dict[SplitName, str | None]:
+            tests: Mapping[str, str] | None, beside: Mapping[str, Stream] | None = None
+            ) -> dict[SplitName, str | None]:
     """The source of each split, None where it is to be carved from train.
 
     Args:
@@ -25,22 +52,25 @@ def sources(train: str | None, validation: str | None, test: str | None,
         validation: or None.
         test: or None.
         tests: of further test sets, by name.
+        beside: streams by name.
 
     Raises:
         ValueError: a name that no file and no metric could have.
     """
-    for name in tests or {}:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"tests: {name!r} is not a name: take letters of a to z, digits, "
-                             "'.', '_' and '-', a letter or digit first")
+    for argument, names in (("tests", tests or {}), ("beside", beside or {})):
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{argument}: {name!r} is not a name: take letters of a to z, "
+                                 "digits, '.', '_' and '-', a letter or digit first")
     named: dict[SplitName, str | None] = {
         f"{NAMED}{name}": source for name, source in (tests or {}).items()}
+    named |= {f"{STREAM}{name}": stream.source for name, stream in (beside or {}).items()}
     return {"train": train, "validation": validation, "test": test} | named
 
 
 def kind_of(split: SplitName) -> SplitName:
-    """`test` for a named test set, every other split as it is."""
-    return split.partition(".")[0]
+    """`test` for a named test set, `train` for a stream, every other split as it is."""
+    return "train" if split.startswith(STREAM) else split.partition(".")[0]
 
 
 @dataclass
@@ -52,7 +82,8 @@ class Examples:
         inputs: raw texts, image paths, ...
         labels: raw labels.
         targets: labels as the task encodes them.
-        beside: of examples to predict, what their source says of each, by column.
+        columns: what the source says of each beside its label, by name: of examples to predict
+            all of it, of others what `columns` of the data module names.
         notes: on the source of examples to predict, for users.
     """
 
@@ -60,7 +91,7 @@ class Examples:
     inputs: list[Any]
     labels: list[Any]
     targets: list[Any] = field(default_factory=list)
-    beside: dict[str, list[Any]] = field(default_factory=dict)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -72,7 +103,7 @@ class Examples:
 
         return Examples(chosen(self.ids), chosen(self.inputs), chosen(self.labels),
                         chosen(self.targets),
-                        {name: chosen(column) for name, column in self.beside.items()})
+                        {name: chosen(column) for name, column in self.columns.items()})
 
 
 def counted(strata: Sequence[Hashable | None]) -> dict[str, int]:

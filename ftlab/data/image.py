@@ -15,7 +15,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.check_backbone import image_reader
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.export_snippets import AT_ONCE, with_images
 from ftlab.data.image_augment import ImageAugment, MixCollate
 from ftlab.data.image_cache import Fit, ImageCache, Normalise
@@ -68,6 +68,9 @@ class ImageClassification(DataModule):
         workers: processes that load; 0 loads in the main process.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     pipeline = "image-classification"
@@ -91,9 +94,12 @@ class ImageClassification(DataModule):
         workers: int = 0,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task,
-                         batch_size, split, subset, sampling, classes, workers, encoding=encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task,
+                         batch_size, split, subset, sampling, classes, workers, encoding=encoding,
+                         beside=beside, columns=columns)
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {image_size}")
         self.image = image
@@ -138,7 +144,7 @@ class ImageClassification(DataModule):
         self._fit_with = preprocessing.fits(self._size) if preprocessing.fits is not None else \
             FitSize(self._size or preprocessing.size, self._interpolation)
         random = self._change(training=True) is not None
-        self._images.keep(self._fit, [*self.splits][1:] if random else self.splits)
+        self._images.keep(self._fit, self.still(random))
 
     @property
     def _fit(self) -> Fit:
@@ -165,8 +171,7 @@ class ImageClassification(DataModule):
     def kept_images(self) -> list[ImageCache]:
         # mixtures are made where batches are collated
         mixes = self.augment is not None and self.augment.mix != "none"
-        splits = [*self.splits][1:] if mixes else [*self.splits]
-        return [] if self.plain else self._images.all_kept(splits)
+        return [] if self.plain else self._images.all_kept(self.still(mixes))
 
     def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         wanted = self._connected

@@ -19,7 +19,7 @@ from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.box_annotations import LISTS, BadBoxes, BoxCheck, read_coco, read_voc
 from ftlab.data.box_augment import BoxAugment, BoxDataset, Stretch
 from ftlab.data.check_backbone import image_reader
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.export_snippets import with_images
 from ftlab.data.image_cache import ImageCache, Normalise
 from ftlab.data.image_dataset import StackImages
@@ -76,6 +76,9 @@ class ObjectDetection(DataModule):
         workers: processes that load; 0 loads in the main process.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     pipeline = "object-detection"
@@ -99,9 +102,12 @@ class ObjectDetection(DataModule):
         workers: int = 0,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task,
-                         batch_size, split, subset, Natural(), classes, workers, encoding=encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task,
+                         batch_size, split, subset, Natural(), classes, workers, encoding=encoding,
+                         beside=beside, columns=columns)
         if format not in (None, "voc", "coco"):
             raise ValueError(f"format must be voc or coco, got {format!r}")
         if bad_boxes not in get_args(BadBoxes):
@@ -157,7 +163,7 @@ class ObjectDetection(DataModule):
         path = resolve_path(source)
         if path.suffix.lower() == ".json" or (path / "Annotations").is_dir():
             examples = self._annotated(None, source)
-            examples.beside = {"path": list(map(str, examples.inputs))}
+            examples.columns = {"path": list(map(str, examples.inputs))}
             if not _has_objects(examples):
                 examples.labels = [None] * len(examples)
             return examples
@@ -194,7 +200,7 @@ class ObjectDetection(DataModule):
         self.load()
         self._seed = seed
         self._preprocessing = preprocessing
-        self._images.keep(self._fit, [*self.splits][self.augment is not None:])
+        self._images.keep(self._fit, self.still(self.augment is not None))
 
     @property
     def _fit(self) -> Stretch:

@@ -5,21 +5,45 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from ftlab.data.bucketing import Buckets
 from ftlab.errors import InputError
+from ftlab.wording import listed
 
 
 class Sampling(ABC):
-    """How often each class is drawn in training."""
+    """How often each class is drawn in training.
+
+    Args:
+        column: whose values take the place of classes, one of the data set's `columns`.
+    """
+
+    def __init__(self, column: str | None = None) -> None:
+        self.column = column
 
     @abstractmethod
     def class_probabilities(self, counts: Sequence[int]) -> np.ndarray:
         """Probability of each class (C,), from its number of training examples (C,)."""
+
+    def strata(self, classes: Sequence[Hashable | None],
+               columns: Mapping[str, Sequence[Hashable]]) -> Sequence[Hashable | None]:
+        """What it draws by: the class of each example, or its value in `column`.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        if self.column is None:
+            return classes
+        if self.column not in columns:
+            there = f"it has: {listed([*columns])}" if columns else "it has none"
+            raise InputError(f"sampling {type(self).__name__}: the data set has no column "
+                             f"{self.column!r} in columns", f"{there}; add it as "
+                             f"columns: {{{self.column}: COLUMN}}")
+        return columns[self.column]
 
     def order(self, strata: Sequence[Hashable | None], seed: int, epoch: int) -> np.ndarray:
         """One epoch: as many positions as there are examples, drawn with replacement.
@@ -37,9 +61,22 @@ class Sampling(ABC):
         generator = np.random.default_rng([seed, epoch])
         return generator.choice(len(strata), size=len(strata), p=chances / chances.sum())
 
+    def plan(self, strata: Sequence[Hashable | None], size: int, seed: int,
+             epoch: int) -> list[list[int]]:
+        """The positions in each batch of an epoch, where a sampling composes whole batches."""
+        raise NotImplementedError
+
+    @property
+    def plans(self) -> bool:
+        """True where batches come from `plan`: then `order` has no use, and there are no buckets."""
+        return type(self).plan is not Sampling.plan
+
 
 class Natural(Sampling):
     """Every example once an epoch, in random order."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def class_probabilities(self, counts: Sequence[int]) -> np.ndarray:
         return _normalised(np.asarray(counts, dtype=float))
@@ -74,9 +111,11 @@ class EffectiveNumber(Sampling):
 
     Args:
         beta: 0 <= beta < 1; the paper uses 0.9 to 0.9999.
+        column: as in `Sampling`.
     """
 
-    def __init__(self, beta: float = 0.999) -> None:
+    def __init__(self, beta: float = 0.999, column: str | None = None) -> None:
+        super().__init__(column)
         if not 0 <= beta < 1:
             raise ValueError(f"beta must be at least 0 and below 1, got {beta}")
         self.beta = beta
@@ -85,6 +124,53 @@ class EffectiveNumber(Sampling):
         n = np.asarray(counts, dtype=float)
         # the factor 1 - beta cancels
         return _normalised(n / (1 - self.beta**n))
+
+
+class PKSampling(Sampling):
+    """Batches of P classes with K examples of each, for losses that compare a batch's examples.
+
+    An epoch has as many batches as examples fill. The classes of a batch are drawn without
+    replacement, and a class gives each of its examples once before any a second time.
+    Source: Hermans, Beyer, Leibe (2017), https://arxiv.org/abs/1703.07737
+
+    Args:
+        classes: P, in a batch; K is the data set's `batch_size` / P.
+        column: as in `Sampling`.
+    """
+
+    def __init__(self, classes: int = 4, column: str | None = None) -> None:
+        super().__init__(column)
+        if classes < 2:
+            raise ValueError(f"classes must be at least 2, got {classes}")
+        self.classes = classes
+
+    def class_probabilities(self, counts: Sequence[int]) -> np.ndarray:
+        return _normalised(np.ones(len(counts)))
+
+    def plan(self, strata: Sequence[Hashable | None], size: int, seed: int,
+             epoch: int) -> list[list[int]]:
+        members: dict[Hashable, list[int]] = {}
+        for position, stratum in enumerate(strata):
+            members.setdefault(stratum, []).append(position)
+        if len(members) < self.classes or None in members:
+            raise InputError(f"sampling PKSampling wants {self.classes} classes in each batch, and "
+                             f"the training examples have {len(members.keys() - {None})}",
+                             "lower classes, or use sampling: Balanced")
+        if size % self.classes:
+            raise InputError(f"sampling PKSampling: batch_size {size} is not a multiple of "
+                             f"classes {self.classes}", f"set batch_size: {4 * self.classes}")
+        generator = np.random.default_rng([seed, epoch])
+        waiting: dict[Hashable, list[int]] = {stratum: [] for stratum in members}
+        batches: list[list[int]] = []
+        for _ in range(max(1, len(strata) // size)):
+            chosen = generator.permutation(len(members))[:self.classes]
+            batch: list[int] = []
+            for stratum in (list(members)[number] for number in chosen):
+                while len(waiting[stratum]) < size // self.classes:
+                    waiting[stratum] += generator.permutation(members[stratum]).tolist()
+                batch += (waiting[stratum].pop(0) for _ in range(size // self.classes))
+            batches.append(batch)
+        return batches
 
 
 class TrainSampler(Sampler[int]):
@@ -114,14 +200,14 @@ class TrainSampler(Sampler[int]):
         self._seed = seed
         self._rank = rank
         self._world = world
-        self._on_epoch = on_epoch
+        self.on_epoch = on_epoch
         self._buckets = buckets
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
         self.epoch = epoch
-        self._on_epoch(epoch)
+        self.on_epoch(epoch)
 
     def __len__(self) -> int:
         return math.ceil(len(self._strata) / self._world)
@@ -132,6 +218,15 @@ class TrainSampler(Sampler[int]):
             order = self._buckets.arrange(order, self._seed, self.epoch)
         padded = np.resize(order, len(self) * self._world)  # repeats from the beginning
         return iter(padded[self._rank::self._world].tolist())
+
+    @property
+    def plans(self) -> bool:
+        """True where the sampling composes whole batches."""
+        return self._sampling.plans
+
+    def planned(self, size: int) -> list[list[int]]:
+        """The epoch's batches of a sampling that composes them."""
+        return self._sampling.plan(self._strata, size, self._seed, self.epoch)
 
 
 class ExactEvalSampler(Sampler[int]):

@@ -13,7 +13,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.check_backbone import text_reader
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.export_snippets import with_tokenizer
 from ftlab.data.ragged import TextTargets, lengths
 from ftlab.data.sampling import Natural
@@ -63,6 +63,9 @@ class Seq2Seq(DataModule):
             `ftlab.data.bucketing` says what stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     task: SequenceToSequence
@@ -85,9 +88,12 @@ class Seq2Seq(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task,
-                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task,
+                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding,
+                         beside, columns)
         for name, value in (("max_source_length", max_source_length),
                             ("max_target_length", max_target_length)):
             if value < 2:

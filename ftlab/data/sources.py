@@ -97,12 +97,12 @@ def read_new(source: str, modality: Modality, column: Column, label: Column,
     return Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
                     _inputs(rows, modality, base, source, called),
                     [None if is_blank(row[-1]) else row[-1] for row in rows],
-                    beside=columns_of(source, isinstance(column, int)),
+                    columns=columns_of(source, isinstance(column, int)),
                     notes=note_replaced(replaced, len(rows), "rows", source))
 
 
 def columns_of(source: str, by_number: bool) -> dict[str, list[Any]]:
-    """Every column of a table or of a hub's test split, for `Examples.beside`."""
+    """Every column of a table or of a hub's test split, for `Examples.columns`."""
     if source.startswith(hub.PREFIX):
         return hub.all_columns(source, "test")
     return all_columns(resolve_path(source), by_number)
@@ -122,7 +122,7 @@ def _new_files(path: Path, modality: Modality, source: str) -> Examples:
         notes += replaced
     return Examples([file.relative_to(top).as_posix() for file in files], inputs,
                     [None if file.parent == top else file.parent.name for file in files],
-                    beside={"path": list(map(str, files))}, notes=notes)
+                    columns={"path": list(map(str, files))}, notes=notes)
 
 
 def _suitable(folders: Sequence[Path], modality: Modality) -> tuple[list[Path], int]:

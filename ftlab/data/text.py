@@ -15,7 +15,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, SplitDataset
 from ftlab.data.check_backbone import text_reader
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.export_snippets import AT_ONCE, with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.sampling import Natural, Sampling
@@ -83,6 +83,9 @@ class TextClassification(DataModule):
             `ftlab.data.bucketing` says what stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     pipeline = "text-classification"
@@ -109,9 +112,12 @@ class TextClassification(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task,
-                         batch_size, split, subset, sampling, classes, workers, bucketing, encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task,
+                         batch_size, split, subset, sampling, classes, workers, bucketing, encoding,
+                         beside, columns)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         self.text = text

@@ -21,7 +21,7 @@ from ftlab.data.base import DataModule
 from ftlab.data.batches import ExampleRow, SplitDataset
 from ftlab.data.check_backbone import text_reader
 from ftlab.data.conll import Sentence, from_rows, read_conll
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.export_snippets import with_tokenizer
 from ftlab.data.ragged import lengths
 from ftlab.data.sampling import Natural
@@ -80,6 +80,9 @@ class TokenClassification(DataModule):
             `ftlab.data.bucketing` says what stays random.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     task: Tagging
@@ -103,9 +106,12 @@ class TokenClassification(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task,
-                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task,
+                         batch_size, split, subset, Natural(), None, workers, bucketing, encoding,
+                         beside, columns)
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         if repair and task.scheme != "IOB2":
@@ -139,7 +145,7 @@ class TokenClassification(DataModule):
         """Sentences, of which a table's cell or a file's column may lack the tags."""
         examples = self._tagged(self._sentences("test", source, optional=True), source)
         table = source.startswith(hub.PREFIX) or resolve_path(source).suffix.lower() in _TABLES
-        examples.beside = columns_of(source, False) if table else {"tokens": examples.inputs}
+        examples.columns = columns_of(source, False) if table else {"tokens": examples.inputs}
         return examples
 
     def stand_ins(self, examples: Examples) -> list[Any]:

@@ -8,13 +8,16 @@ that of all their examples in one batch: each batch's mean loss counts by what i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from ftlab.data.sampling import TrainSampler
+from ftlab.data.streams import StreamBatches
 
 Weight = Callable[[dict[str, Any]], float]
 """Units that a batch's loss is the mean of (`Task.weight`)."""
@@ -74,20 +77,42 @@ def with_shares(
 
 
 class TrainLoader(DataLoader[Any]):
-    """Training batches with their `share`.
+    """Training batches with their `share`, and `beside` them a batch of each stream by its name.
 
     Args:
         accumulate: batches of an update.
-        weight: of a batch (`Task.weight`).
+        weight: of a batch (`Task.weight`); None for batches without `share`.
+        streams: by name.
         settings: of DataLoader.
     """
 
-    def __init__(self, accumulate: int, weight: Weight, **settings: Any) -> None:
+    def __init__(self, accumulate: int, weight: Weight | None,
+                 streams: Mapping[str, StreamBatches], **settings: Any) -> None:
         super().__init__(**settings)
-        self._accumulate, self._weight = accumulate, weight
+        self._accumulate, self._weight, self._streams = accumulate, weight, streams
+        self._epoch = 0
+
+    def begin(self, epoch: int) -> None:
+        """Follow the sampler into an epoch, from 0."""
+        self._epoch = epoch
 
     def __iter__(self) -> Any:
-        return with_shares(super().__iter__(), self._accumulate, self._weight)
+        batches: Iterator[dict[str, Any]] = super().__iter__()
+        if self._weight is not None:
+            batches = with_shares(batches, self._accumulate, self._weight)
+        return self._with_streams(batches) if self._streams else batches
+
+    def _with_streams(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        steps = len(self)
+        beside = [stream.of_epoch(self._epoch, steps) for stream in self._streams.values()]
+        for batch, *others in zip(batches, *beside, strict=True):
+            yield {**batch, "beside": dict(zip(self._streams, others, strict=True))}
+
+    def made(self, positions: Sequence[int]) -> dict[str, Any]:
+        """A batch of given examples, with the first of each stream."""
+        batch: dict[str, Any] = self.collate_fn([self.dataset[i] for i in positions])
+        beside = {name: next(stream.of_epoch(0, 1)) for name, stream in self._streams.items()}
+        return {**batch, "beside": beside} if beside else batch
 
 
 class JoinedBatches(BatchSampler):
@@ -110,6 +135,26 @@ class JoinedBatches(BatchSampler):
         yield [position for batch in drawn[-2:] for position in batch]
 
 
+class PlannedBatches(BatchSampler):
+    """Batches as a sampling composes them.
+
+    Args:
+        sampler: of a sampling with a plan.
+        batch_size: of this process.
+    """
+
+    sampler: TrainSampler
+
+    def __init__(self, sampler: TrainSampler, batch_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+
+    def __len__(self) -> int:
+        return len(self.sampler.planned(self.batch_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from self.sampler.planned(self.batch_size)
+
+
 def leaves_one(examples: int, batch_size: int) -> bool:
     """Return whether the last of several batches has a single example, and the others more."""
     return batch_size > 1 and examples > batch_size and examples % batch_size == 1
@@ -128,22 +173,23 @@ class Update:
     batches: int = 1
     joins_last: bool = False
 
-    def loader(self, weight: Weight, shares: bool) -> Callable[..., DataLoader[Any]]:
+    def loader(self, weight: Weight | None, streams: Mapping[str, StreamBatches]
+               ) -> Callable[..., TrainLoader]:
         """Makes a loader from the arguments of DataLoader.
 
         Args:
             weight: see `TrainLoader`.
-            shares: whether batches bring their `share`.
+            streams: see `TrainLoader`.
         """
-        def make(dataset: Dataset[Any], batch_size: int, sampler: Sampler[int],
-                 **settings: Any) -> DataLoader[Any]:
-            if self.joins_last and leaves_one(len(sampler), batch_size):  # type: ignore[arg-type]  # has a length
+        def make(dataset: Dataset[Any], batch_size: int, sampler: TrainSampler,
+                 **settings: Any) -> TrainLoader:
+            if sampler.plans:
+                settings["batch_sampler"] = PlannedBatches(sampler, batch_size)
+            elif self.joins_last and leaves_one(len(sampler), batch_size):
                 settings["batch_sampler"] = JoinedBatches(sampler, batch_size)
             else:
                 settings |= {"batch_size": batch_size, "sampler": sampler}
-            if not shares:
-                return DataLoader(dataset, **settings)
-            return TrainLoader(self.batches, weight, dataset=dataset, **settings)
+            return TrainLoader(self.batches, weight, streams, dataset=dataset, **settings)
 
         return make
 

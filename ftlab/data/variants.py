@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
 from ftlab.backbones.task_model import CachedRows
-from ftlab.data.examples import SplitName
+from ftlab.data.examples import SPLITS, STREAM, Examples, SplitName, kind_of
 from ftlab.data.train_batches import Update
 
 
@@ -25,6 +25,23 @@ class Variants:
     """Cached rows of a split's examples, or of a view of them; batches bring them as `prefix`."""
     blank_inputs: bool = False
     """Whether cached rows replace the inputs too, whose values are not read."""
+
+    splits: dict[SplitName, Examples]
+    streams: Sequence[str] = ()
+    """Names of the streams that training batches bring along."""
+
+    def with_streams(self, names: Iterable[str]) -> Self:
+        """A copy whose training batches bring these streams along, and no others."""
+        return self._copy(streams=tuple(sorted(names)))
+
+    def needed(self, whole: bool) -> tuple[SplitName, ...]:
+        """The splits that a run reads.
+
+        Args:
+            whole: False for a trial of a sweep, which is not tested.
+        """
+        others = [name for name in self.splits if not name.startswith(STREAM)] if whole else SPLITS[:2]
+        return (*others, *(f"{STREAM}{name}" for name in self.streams))
 
     def without_shortcuts(self) -> Self:
         """A copy that reads and prepares everything anew."""
@@ -53,14 +70,15 @@ class Variants:
         return getattr(getattr(self, "augment", None), "views", None)
 
     def cached_names(self, splits: Sequence[SplitName], epochs: int) -> dict[str, SplitName]:
-        """The names of cached rows, and the split of each: every view of train has a name.
+        """The names of cached rows, and the split of each: every view of what trains has a name.
 
         Args:
             splits: that will be read.
             epochs: of training; each sees one view.
         """
-        views = [f"train/{view}" for view in range(min(self.views or 0, epochs))] or ["train"]
-        return {name: split for split in splits for name in (views if split == "train" else [split])}
+        views = [f"/{view}" for view in range(min(self.views or 0, epochs))] or [""]
+        return {f"{split}{view}": split for split in splits
+                for view in (views if kind_of(split) == "train" else [""])}
 
     def _copy(self, **attributes: Any) -> Self:
         changed = copy.copy(self)

@@ -149,8 +149,8 @@ def predictions_of(restored: Restored) -> Predictions:
     rows = data.task.table({**columns, "id": list(range(len(examples)))})
     places = rows.pop("id")
     named = {"id": [columns["id"][place] for place in places], **rows}
-    return Predictions(beside(columns, examples.beside), metrics,
-                       beside(named, examples.take(places).beside), restored.notes)
+    return Predictions(beside(columns, examples.columns), metrics,
+                       beside(named, examples.take(places).columns), restored.notes)
 
 
 def _evaluated(restored: Restored,

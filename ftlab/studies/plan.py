@@ -186,10 +186,10 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
     """
     prefix, _, name = metric.partition("/") if SPLIT.match(metric) else ("test", "", metric)
     split: SplitName = "validation" if prefix == "val" else prefix
-    if split not in data.splits:
+    if split not in data.measured:
         raise InputError(f"{place}: {metric}: data set {dataset} has no test set of that name",
                          f"add it to tests: of the data set, or take one of "
-                         f"{', '.join(name for name in data.splits if name != 'train')}")
+                         f"{', '.join(data.measured)}")
     try:
         data.task.higher_is_better(name)
     except InputError as error:
@@ -236,6 +236,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         flatten(cell.config)  # as params, of which no two may have one name
         share_of_batch(data.batch_size, cell.trainer["devices"])
         _enough(data, cell.trainer["devices"])
+        data = batches.with_streams(data, technique)
         technique.prepare(data)
         model = backbone.build(data.task, technique.output_type, meta=True)
         model.head_trained = cell.keeps_head

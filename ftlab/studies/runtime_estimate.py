@@ -117,7 +117,7 @@ def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None
         return None, reason
     source = prefix_source.PrefixSource(run, guard.before, clock.place, clock.context)
     try:
-        cache = source.foresee(tuple(run.data.splits))
+        cache = source.foresee(run.data.needed(whole=True))
     except NotReplayable as error:
         return None, str(error)
     return (cache, "") if cache.pays else (None, "reading would cost as much as computing")

@@ -67,7 +67,8 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
     """The output type of the model that it needs, instead of the task's own."""
     together: ClassVar[Literal["heads"] | None] = None
     """In what way several runs that differ in seed and arguments may train in one process."""
-
+    streams: frozenset[str] = frozenset()
+    """Names of the data set's streams that `objective` reads, in the batch's `beside`."""
     model: TaskModel
     task: Task
     shard: Callable[[TaskModel, Any], None] | None = None
@@ -201,8 +202,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         self.adapt(model)
         if self.trains and model.new_ids:
             train_rows(model.trunk, model.new_ids, anyway=self.changes_freezing)
-        trainable = any(parameter.requires_grad for parameter in model.parameters())
-        if self.trains and not trainable:
+        if self.trains and not any(p.requires_grad for p in model.parameters()):
             raise Incompatible(f"{type(self).__name__} finds nothing to train in this model",
                                "leave this technique out for this backbone")
         self.model, self.task = model, task

@@ -16,10 +16,11 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.sampling import share_of_batch
 from ftlab.data.train_batches import Update, leaves_one
-from ftlab.errors import InputError
+from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Technique
 from ftlab.training.costs import first_examples
 from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.wording import listed
 
 LONE = ("the last training batch would have 1 example a device, of which batch norms have no "
         "variance: it joins the batch before, with every technique")
@@ -90,7 +91,7 @@ def foretell(data: DataModule, backbone: Backbone, technique: Technique,
     Raises:
         InputError: as `settle` and `check_update`.
     """
-    check_update(technique, settings)
+    check_update(technique, data, settings)
     technique.train()
     examples, size = _shares(data, settings)
     lone = size == 1 or examples == 1 or leaves_one(examples, size)
@@ -153,19 +154,32 @@ def caveats(model: TaskModel, settings: TrainerSettings) -> list[str]:
             for reason in (norms, model.batch_loss) if reason]
 
 
-def check_update(technique: Technique, settings: TrainerSettings) -> None:
+def check_update(technique: Technique, data: DataModule, settings: TrainerSettings) -> None:
     """Refuse to add up gradients of batches of which each would be another objective.
 
     Raises:
-        InputError: the technique takes an update's examples in one batch.
+        InputError: the technique or the sampling takes an update's examples in one batch.
     """
-    if not technique.single_batches:
-        return
+    whole = [type(part).__name__ for part, alone in
+             ((technique, technique.single_batches), (data.sampling, data.sampling.plans)) if alone]
     for name, value in (("accumulate", settings.accumulate), ("devices", settings.devices)):
-        if value > 1:
-            raise InputError(f"{type(technique).__name__} takes all examples of an update in one "
-                             f"batch, and {name}: {value} would split them",
-                             f"set trainer: {{{name}: 1}}")
+        if value > 1 and whole:
+            raise InputError(f"{whole[0]} takes all examples of an update in one batch, and "
+                             f"{name}: {value} would split them", f"set trainer: {{{name}: 1}}")
+
+
+def with_streams(data: DataModule, technique: Technique) -> DataModule:
+    """The data set, whose training batches bring along the streams that a technique reads.
+
+    Raises:
+        Incompatible: it has no such stream.
+    """
+    if lacking := sorted(technique.streams - data.beside.keys()):
+        there = f"it has {listed(sorted(data.beside))}" if data.beside else "it has none"
+        raise Incompatible(f"{type(technique).__name__} reads the stream {lacking[0]!r}, which the "
+                           f"data set does not bring along: {there}",
+                           f"add beside: {{{lacking[0]}: {{source: ...}}}} to the data set")
+    return data.with_streams(technique.streams)
 
 
 def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:

@@ -136,8 +136,7 @@ def typical_batch(data: DataModule) -> dict[str, Any]:
             / sum(map(len, batches)))
     whole = [number for number, rows in enumerate(batches) if len(rows) >= len(batches[0])]
     chosen = batches[min(whole, key=lambda number: abs(widths[number] - mean))]
-    made: dict[str, Any] = loader.collate_fn([loader.dataset[i] for i in chosen])
-    return made
+    return loader.made(chosen)
 
 
 def latency(task: Task, model: TaskModel, batch: Mapping[str, Any],

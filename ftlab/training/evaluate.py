@@ -13,7 +13,7 @@ import torch
 from lightning import Trainer
 
 from ftlab.backbones.task_model import TaskModel
-from ftlab.data.examples import SplitName
+from ftlab.data.examples import COLUMN, SplitName
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
@@ -100,7 +100,9 @@ def validate(
     loader = heard(data.eval_loader(split), report)
     ids, context = data.splits[split].ids, trainer.precision_plugin.forward_context
     answers = run.technique.answers(data, split)
-    return evaluate(model, loader, data.task, ids, place, context, answers)
+    metrics, records = evaluate(model, loader, data.task, ids, place, context, answers)
+    columns = data.splits[split].columns
+    return metrics, records | {f"{COLUMN}{name}": columns[name] for name in data.columns}
 
 
 def placing(trainer: Trainer, device: torch.device) -> Placing:
@@ -115,5 +117,5 @@ def placing(trainer: Trainer, device: torch.device) -> Placing:
 
 
 def write_predictions(path: Path, records: Mapping[str, Sequence[Any]]) -> None:
-    """Prediction records as Parquet: `id`, `target`, `prediction`, `scores`."""
+    """Prediction records as Parquet: `id`, `target`, `prediction`, `scores`, `column.NAME`."""
     pq.write_table(pa.table(dict(records)), path, compression="zstd")

@@ -84,7 +84,7 @@ def _evaluate(
     predictions.mkdir(exist_ok=True)
     results: dict[str, float] = {}
     records: dict[SplitName, dict[str, list[Any]]] = {}
-    for split in [split for split in data.splits if split != "train"]:
+    for split in data.measured:
         answers = run.technique.answers(data, split)
         if answers is not None and not answers:
             continue

@@ -13,7 +13,6 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from ftlab.backbones.task_model import TaskModel
-from ftlab.data.examples import SPLITS
 from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint, costs, fsdp
 from ftlab.training.adapt import adapt
@@ -54,8 +53,7 @@ def fit(
     monitor = TrainingMonitor(guard, report, run.settings.log_every)
     best = best_epoch(run, model, stop)
     trainer = make_trainer(run, [_ranks_alike(run, guard), monitor, best, *_sharding(run, model)])
-    splits = tuple(run.data.splits) if stop is None else SPLITS[:2]
-    fitting = Fitting(run, guard, trainer, memory, best, splits, report)
+    fitting = Fitting(run, guard, trainer, memory, best, run.data.needed(stop is None), report)
     if not run.technique.trains:
         _begin_without_training(fitting)
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)

@@ -318,7 +318,7 @@ def test_predict__answers_the_last_turn(connected, tmp_path: Path) -> None:
     model = chosen.build(data.task).eval()
     texts = dict(zip(batch["index"].tolist(), model.generate(batch, 3), strict=True))
     assert texts[0] == texts[1]
-    assert data.splits["test"].beside["messages"][0] == ROWS[0]
+    assert data.splits["test"].columns["messages"][0] == ROWS[0]
     said = Predictions({"id": ["a"], "messages": [ROWS[0]], "prediction": ["x"]}, {})
     assert said.write(tmp_path / "said.parquet").exists()
 

@@ -121,7 +121,7 @@ def test_images__of_class_folders_and_beside_them(loaded: Callable, shapes: Path
     assert put(data, str(folder)) == [False, True]
     examples = data.splits["test"]
     assert examples.ids == ["b.png", "left/a.png"]
-    assert examples.beside["path"] == [str(folder / "b.png"), str(folder / "left" / "a.png")]
+    assert examples.columns["path"] == [str(folder / "b.png"), str(folder / "left" / "a.png")]
     assert any("1 files" in note and "no image files; skipped" in note for note in examples.notes)
 
 
@@ -200,8 +200,8 @@ def test_empty_labels__are_no_labels(kind: str, labels: list, loaded: Callable,
                                                           strict=True))]
     assert put(data, written(rows, kind, tmp_path)) == [label in ("good", "bad") for label in labels]
     examples = data.splits["test"]
-    assert examples.beside["who"] == ["w0", "w1", "w2"]
-    assert examples.beside["text"] == examples.inputs
+    assert examples.columns["who"] == ["w0", "w1", "w2"]
+    assert examples.columns["text"] == examples.inputs
     for label, target in zip(labels, examples.targets, strict=True):
         if label in ("good", "bad"):
             assert target == data.task.encode(label, "")
@@ -223,7 +223,7 @@ def test_empty_answers__are_no_labels(world: str, column: str, answer: str, load
     assert put(data, str(tmp_path / "new.csv")) == [False, True, False]
     data.connect(backbone, 0)
     assert inputs(data)
-    assert list(data.splits["test"].beside) == list(table)
+    assert list(data.splits["test"].columns) == list(table)
 
 
 @pytest.mark.parametrize(("name", "content", "labelled"), [
@@ -237,7 +237,7 @@ def test_sentences__of_which_some_have_no_tags(name: str, content: str, labelled
     backbone, data = loaded("token_classification")
     (tmp_path / name).write_text(content)
     assert put(data, str(tmp_path / name)) == labelled
-    assert data.splits["test"].beside["tokens"] == data.splits["test"].inputs
+    assert data.splits["test"].columns["tokens"] == data.splits["test"].inputs
     data.connect(backbone, 0)
     assert inputs(data)
 
@@ -277,7 +277,7 @@ def test_objects__of_all_lists_and_images_without(loaded: Callable, tmp_path: Pa
     (tmp_path / "new.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}]}))
     _, data = loaded("object_detection")
     assert put(data, str(tmp_path / "new.json")) == [False]
-    assert data.splits["test"].beside == {"path": [str(tmp_path / "a.png")]}
+    assert data.splits["test"].columns == {"path": [str(tmp_path / "a.png")]}
 
 
 def test_unseen_class__is_refused_with_the_way_out(loaded: Callable, tmp_path: Path) -> None:

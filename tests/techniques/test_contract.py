@@ -16,6 +16,7 @@ from matrix import (
     WHOLE,
     WORLDS,
     World,
+    along,
     make_technique,
     make_world,
     refusal,
@@ -47,8 +48,10 @@ def cases(names: Iterable[str]) -> pytest.MarkDecorator:
 
 def run_in(world: World, name: str, directory: Path) -> Run:
     backbone, data = world()
+    technique = make_technique(name)
+    along(data, technique.streams)
     settings = TrainerSettings(max_epochs=EPOCHS, gradient_clip=None)
-    return Run(backbone, data, make_technique(name), settings, 7, "val/loss", directory)
+    return Run(backbone, data, technique, settings, 7, "val/loss", directory)
 
 
 def losses(events: list[dict]) -> list[float]:
@@ -136,11 +139,12 @@ def test_start(name: str, world: World) -> None:
     if refusal(name, world) is not None:
         return  # test_contract holds it to its refusal
     backbone, data = world()
+    technique = make_technique(name)
+    along(data, technique.streams)
     data.load()
     data.connect(backbone, seed=0)
     model = backbone.build(data.task).eval()
     batch = next(iter(data.test_dataloader()))
-    technique = make_technique(name)
     technique.prepare(data)
     with torch.no_grad():
         before = model.comparable(model(batch))

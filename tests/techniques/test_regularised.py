@@ -16,6 +16,7 @@ from torch import nn
 from toy import Squares, batch, gradients, shift, toy
 
 from ftlab.backbones.huggingface import HuggingFace
+from ftlab.data.sampling import PKSampling
 from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Optimization, Technique
@@ -244,9 +245,13 @@ def test_sam__draws_once_and_keeps_the_first_statistics(texts: Bench) -> None:
 
 @pytest.mark.parametrize("technique", [SAM(FullFineTuning()), L2SP(BSS(FullFineTuning()))])
 def test_update_of_one_batch(technique: Technique) -> None:
-    batches.check_update(technique, TrainerSettings())
+    data = TextClassification("texts.csv")
+    batches.check_update(technique, data, TrainerSettings())
     with pytest.raises(InputError, match="in one batch, and accumulate: 2 would split them"):
-        batches.check_update(technique, TrainerSettings(accumulate=2))
+        batches.check_update(technique, data, TrainerSettings(accumulate=2))
+    with pytest.raises(InputError, match=r"PKSampling takes .* and devices: 2 would split them"):
+        batches.check_update(FullFineTuning(), TextClassification("texts.csv", sampling=PKSampling()),
+                             TrainerSettings(devices=2))
 
 
 def test_flops__are_the_objective_s(texts: Bench) -> None:

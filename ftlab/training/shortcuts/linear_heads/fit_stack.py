@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from lightning import Trainer
 
-from ftlab.data.examples import SPLITS
 from ftlab.errors import GuardFailed
 from ftlab.training import hardware
 from ftlab.training.adapt import adapt, load
@@ -78,7 +77,7 @@ class _Stack:
         self.memory = load(first, reports[0])
         model, guard = adapt(first, reports[0])
         self.trainer: Trainer = make_trainer(first, [])
-        splits = tuple(first.data.splits) if self.whole else SPLITS[:2]
+        splits = first.data.needed(self.whole)
         self.fitting = Fitting(first, guard, self.trainer, self.memory, best_epoch(first, model),
                                splits, reports[0])
         first.solver = solver_of(self.fitting)

@@ -1,0 +1,180 @@
+"""Reading a data set: its splits and streams as examples, before a backbone is known."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from ftlab.data.columns import values_of
+from ftlab.data.examples import (
+    SPLITS,
+    STREAM,
+    Examples,
+    SplitName,
+    Stream,
+    counted,
+    kind_of,
+)
+from ftlab.data.faults import gathered
+from ftlab.data.fingerprint import duplicates, fingerprint
+from ftlab.data.label_coverage import keep_known
+from ftlab.data.sampling import Sampling
+from ftlab.data.splits import Split, Subset
+from ftlab.data.tables import Column
+from ftlab.data.utf8 import reading
+from ftlab.errors import InputError
+from ftlab.tasks.base import Task
+from ftlab.tasks.spelling import note_spellings, one_spelling
+
+
+class ReadSplits(ABC):
+    """The part of a data module that reads, splits and encodes; its settings are the module's."""
+
+    sources: dict[SplitName, str | None]
+    split: Split
+    subset: Subset
+    sampling: Sampling
+    classes: Mapping[str, str] | None
+    encoding: str | None
+    beside: Mapping[str, Stream]
+    columns: Mapping[str, Column]
+    task: Task
+    splits: dict[SplitName, Examples]
+    notes: list[str]
+    """Sentences for the user, each shown once: texts cut, bytes replaced, images converted."""
+    _fingerprint: str
+
+    @abstractmethod
+    def read(self, split: SplitName, source: str) -> Examples:
+        """All raw examples of a source; an `InputError` names the place and the mend."""
+
+    def own_splits(self, source: str) -> Sequence[SplitName]:
+        """The splits that the training source itself brings, where none are named."""
+        return ()
+
+    def read_new(self, source: str) -> Examples:
+        """All examples to predict: lacking labels are None; `Examples.columns` is filled."""
+        return self.read("test", source)
+
+    def stand_ins(self, examples: Examples) -> list[Any]:
+        """Labels of train for examples that have none: a batch wants some."""
+        return [min(self.splits["train"].labels, key=lambda label: len(str(label)))] * len(examples)
+
+    @abstractmethod
+    def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
+        """Check and normalise the inputs of a split in place; sha256 digest of each."""
+
+    def load(self) -> None:
+        """Read, split, subset and encode, once; an `InputError` names the place and the mend."""
+        if self.splits:
+            return
+        self.notes = []
+        splits = self._read_splits()
+        splits = {name: self._part_of(name, examples) for name, examples in splits.items()}
+        self.task.fit(splits["train"].labels)
+        for name in splits.keys() - self.unlabelled_streams:
+            where, examples = f"{name} split of {self.sources[name] or self.sources['train']}", splits[name]
+            examples.targets = [self.task.encode(label, f"{where}, {place}") for place, label
+                                in zip(examples.ids, examples.labels, strict=True)]
+        digests = dict(zip(splits, gathered("examples", self.prepare, splits, splits.values()),
+                           strict=True))
+        rows = ((name, *row) for name, examples in splits.items()
+                for row in zip(examples.ids, examples.labels, digests[name], strict=True))
+        values = ((column, place, value, b"") for examples in splits.values()
+                  for column in self.columns
+                  for place, value in zip(examples.ids, examples.columns[column], strict=True))
+        self._fingerprint = fingerprint(chain(rows, values))
+        self.note(*duplicates(digests.items()))
+        self.splits = splits
+        self.drawn_by()
+        for examples in (splits[name] for name in self.unlabelled_streams):  # rows want some
+            examples.labels = self.stand_ins(examples)
+            examples.targets = [self.task.encode(label, "") for label in examples.labels]
+
+    def _read_splits(self) -> dict[SplitName, Examples]:
+        """Given splits as they are; the others carved from train."""
+        train = self.sources["train"]
+        assert train is not None
+        holds = self.own_splits(train)
+        for name in SPLITS:
+            self.sources[name] = self.sources[name] or (train if name in holds else None)
+        with reading(self.encoding):
+            read = {name: self._read(name, source)
+                    for name, source in self.sources.items() if source}
+        named = [self.task.named(label, f"{self.sources[name]}, {place}")
+                 for name, examples in read.items() if name not in self.unlabelled_streams
+                 for place, label in zip(examples.ids, examples.labels, strict=True)]
+        self.note(*note_spellings(chain.from_iterable(named)))
+        absent = [name for name in SPLITS if name not in read]
+        whole = read["train"]
+        parts = self.split.carve(self._strata(whole), whole.ids, absent, where=train)
+        keep_known(parts, whole.labels, self.task, where=train)
+        return {name: whole.take(parts[name]) if name in parts else read[name]
+                for name in (*SPLITS, *(name for name in read if name not in SPLITS))}
+
+    def _part_of(self, split: SplitName, examples: Examples) -> Examples:
+        """The subset's part of a split; a stream is whole."""
+        if split.startswith(STREAM):
+            return examples
+        return examples.take(self.subset.positions(self._strata(examples), examples.ids, kind_of(split)))
+
+    def _read(self, split: SplitName, source: str) -> Examples:
+        if split not in self.unlabelled_streams:
+            examples = self._renamed(self.read(split, source), source)
+        else:
+            examples = self.read_new(source)
+            self.note(*examples.notes)
+            examples.labels = [None] * len(examples)
+            if not len(examples):
+                raise InputError(f"{source} has no examples", "give a file or folder with some")
+        examples.columns = {name: values_of(source, split, column, examples.ids)
+                            for name, column in self.columns.items()}
+        return examples
+
+    def _strata(self, examples: Examples) -> list[Hashable | None]:
+        return one_spelling([self.task.stratum(label) for label in examples.labels])
+
+    def _renamed(self, examples: Examples, source: str) -> Examples:
+        if self.classes is not None:
+            examples.labels = [self.task.renamed(label, self.classes, f"{source}, {place}")
+                               for place, label
+                               in zip(examples.ids, examples.labels, strict=True)]
+        return examples
+
+    def drawn_by(self) -> Sequence[Hashable | None]:
+        """What `sampling` draws each training example by."""
+        train = self.splits["train"]
+        return self.sampling.strata(self._strata(train), train.columns)
+
+    def still(self, random: bool) -> list[SplitName]:
+        """The splits whose inputs are the same each time: all but what trains, where that is random."""
+        return [name for name in self.splits if not (random and kind_of(name) == "train")]
+
+    @property
+    def measured(self) -> list[SplitName]:
+        """The splits that a finished model is measured on."""
+        return [name for name in self.splits if kind_of(name) != "train"]
+
+    def note(self, *texts: str) -> None:
+        """Add each text once to `notes`."""
+        self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over every row (input bytes and label) and its split; needs `load`."""
+        if not self.splits:
+            raise RuntimeError("the fingerprint needs `load` first")
+        return self._fingerprint
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Examples of each split, in all and a class (needs `load`)."""
+        return {name: {"examples": len(examples), "classes":
+                       {} if name in self.unlabelled_streams else counted(self._strata(examples))}
+                for name, examples in self.splits.items()}
+
+    @property
+    def unlabelled_streams(self) -> set[SplitName]:
+        """The streams whose labels nothing reads."""
+        return {f"{STREAM}{name}" for name, stream in self.beside.items() if not stream.labelled}
