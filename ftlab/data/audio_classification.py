@@ -19,6 +19,7 @@ from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.export_snippets import with_sound
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
+from ftlab.data.tables import Column
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 
@@ -97,7 +98,7 @@ class AudioClassification(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
-        beside: dict[str, Stream] | None = None,
+        beside: dict[str, Stream | str] | None = None,
         columns: dict[str, str | int] | None = None,
     ) -> None:
         super().__init__(sources(train, validation, test, tests, beside), task,
@@ -116,8 +117,12 @@ class AudioClassification(DataModule):
         self.note(*notes)
         return examples
 
-    def read_new(self, source: str) -> Examples:
-        return self._recordings.source.read_new(source)
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
+        return self._recordings.source.read_new(source, split)
+
+    @property
+    def read_by(self) -> Column:
+        return self._recordings.source.audio
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._recordings.add(split, examples)

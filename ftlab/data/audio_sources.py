@@ -123,7 +123,7 @@ class AudioSource:
             return self._bare(path, files), [], notes
         return self._table(source, split)
 
-    def read_new(self, source: str) -> Examples:
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
         """All recordings of a source to predict, whoever speaks, with what it says of each.
 
         A label is None where its cell is empty, where the table has no such column, and of a file
@@ -136,9 +136,9 @@ class AudioSource:
             path = resolve_path(source)
             if path.is_dir() or path.suffix.lower() in EXTENSIONS:
                 return self._new_files(path, source)
-        examples, _, notes = replace(self, speaker=None)._table(source, "test", optional=True)
+        examples, _, notes = replace(self, speaker=None)._table(source, split, optional=True)
         examples.notes = notes
-        examples.columns = columns_of(source, isinstance(self.audio, int))
+        examples.columns = columns_of(source, isinstance(self.audio, int), split)
         return examples
 
     def _new_files(self, path: Path, source: str) -> Examples:

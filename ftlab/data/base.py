@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from ftlab.backbones.base import Backbone
 from ftlab.data.batches import BlankInputs, CachedCollate, ExampleRow, SplitDataset
 from ftlab.data.bucketing import Buckets
-from ftlab.data.examples import STREAM, SplitName, Stream
+from ftlab.data.examples import STREAM, SplitName, Stream, checked, streams
 from ftlab.data.export_hooks import ExportHooks
 from ftlab.data.image_cache import ImageCache
 from ftlab.data.read_splits import ReadSplits
@@ -67,7 +67,7 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
                  split: Split, subset: Subset, sampling: Sampling,
                  classes: Mapping[str, str] | None, workers: int,
                  bucketing: bool = False, encoding: str | None = None,
-                 beside: Mapping[str, Stream] | None = None,
+                 beside: Mapping[str, Stream | str] | None = None,
                  columns: Mapping[str, Column] | None = None) -> None:
         super().__init__()
         if batch_size < 1:
@@ -84,8 +84,8 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
         self.workers = workers
         self.bucketing = bucketing
         self.encoding = check_encoding(encoding)
-        self.beside = dict(beside or {})
-        self.columns = dict(columns or {})
+        self.beside = streams(beside)
+        self.columns = checked("columns", dict(columns or {}))
         self.splits = {}
         self.notes = []
         self._seed: int | None = None
@@ -138,18 +138,27 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
         sampler.on_epoch = begin
         return loader
 
+    def check_plan(self) -> None:
+        """Refuse batches that a sampling cannot compose of these examples.
+
+        Raises:
+            InputError: it cannot.
+        """
+        if self.sampling.plans:
+            self.sampling.plan(self.drawn_by(), self.batch_size, 0, 0)
+
     def _stream(self, name: str) -> StreamBatches:
         stream, split = self.beside[name], f"{STREAM}{name}"
         rank, world = self._rank_and_world()
-        dataset, collate = self._shown(split, training=True), self._collate(split, training=True)
+        # mixtures of examples are for losses of their labels
+        dataset, collate = self._shown(split, training=True), self._collate(split, True, stream.labelled)
         settings = {"collate_fn": collate, "pin_memory": self.pinned,
                     "num_workers": 0 if dataset.names else self.workers,
                     "generator": torch.Generator().manual_seed(self.seed)}  # as in `_loader`
         size = stream.batch_size or self.batch_size
-        share_of_batch(size, world)
         return StreamBatches(
             dataset, lambda batches: DataLoader(dataset, batch_sampler=batches, **settings),
-            size, stream.labelled, self.seed, rank, world)
+            size, stream.labelled, name, self.seed, rank, world)
 
     def _shown(self, split: SplitName, training: bool) -> SplitDataset:
         dataset = self.dataset(split, training)
@@ -162,12 +171,12 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
         """Under which `cached` has a split, or its first view."""
         return f"{split}/0" if training and self.views else split
 
-    def view_loader(self, view: int) -> DataLoader[ExampleRow]:
-        """A view of the training examples (from 0), each example once over all ranks."""
-        dataset = self._shown("train", training=True)
+    def view_loader(self, view: int, split: SplitName = "train") -> DataLoader[ExampleRow]:
+        """A view of the examples that train (from 0), each example once over all ranks."""
+        dataset = self._shown(split, training=True)
         dataset.set_epoch(view)
-        sampler = ExactEvalSampler(self._by_length("train"), *self._rank_and_world())
-        return self._loader(dataset, sampler, self._collate("train", training=True), self.seed)
+        sampler = ExactEvalSampler(self._by_length(split), *self._rank_and_world())
+        return self._loader(dataset, sampler, self._collate(split, training=True), self.seed)
 
     def eval_loader(self, split: SplitName) -> DataLoader[ExampleRow]:
         """A split (train too) without augmentation, each example once over all ranks."""
@@ -192,8 +201,9 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
             raise RuntimeError("the loaders need `connect` with a backbone first")
         return self._seed
 
-    def _collate(self, split: SplitName, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
-        collate = self.collate(training)
+    def _collate(self, split: SplitName, training: bool, mixes: bool = True
+                 ) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
+        collate = self.collate(training and mixes)
         if self._name(split, training) not in self.cached:
             return collate
         return CachedCollate(collate, self.cached, split, training and bool(self.views))

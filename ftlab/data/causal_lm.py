@@ -109,7 +109,7 @@ class CausalLM(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
-        beside: dict[str, Stream] | None = None,
+        beside: dict[str, Stream | str] | None = None,
         columns: dict[str, str | int] | None = None,
     ) -> None:
         super().__init__(sources(train, validation, test, tests, beside), task,
@@ -161,22 +161,26 @@ class CausalLM(DataModule):
             return Examples(ids, responses, [None] * len(ids))
         return Examples(ids, [self.prompt.fill(row) for row in cells], responses)
 
-    def read_new(self, source: str) -> Examples:
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
         """Prompts, and the responses of those rows that have whole ones."""
         if self.messages is not None:
-            return read_new_conversations(source, self.messages)
+            return read_new_conversations(source, self.messages, split)
         if self.prompt is None:
-            return self.read("test", source)
+            return self.read(split, source)
         asked, answers = self.prompt.columns, self.response.columns
-        ids, cells, notes = read_cells(source, "test", [*asked, *answers], set(answers) - set(asked))
+        ids, cells, notes = read_cells(source, split, [*asked, *answers], set(answers) - set(asked))
         labels = [self._response(row, f"{source}, {place}") if row.keys() >= set(answers) else None
                   for row, place in zip(cells, ids, strict=True)]
         return Examples(ids, [self.prompt.fill(row) for row in cells], labels,
-                        columns=columns_of(source, isinstance(asked[0], int)), notes=notes)
+                        columns=columns_of(source, isinstance(asked[0], int), split), notes=notes)
 
     def _response(self, row: Mapping[Column, str], place: str) -> str:
         return self.response.fill(row if self.renamed is None else {
             column: renamed(row[column], self.renamed, place) for column in self.response.columns})
+
+    @property
+    def read_by(self) -> Column | None:
+        return self.messages if self.prompt is None or self.messages is not None else self.prompt.columns[0]
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return [hashlib.sha256((text if isinstance(text, str) else json.dumps(text)).encode())

@@ -11,10 +11,11 @@ from ftlab.data import hub
 from ftlab.data.examples import SplitName
 from ftlab.data.tables import EXTENSIONS, Column, read_table
 from ftlab.errors import InputError
-from ftlab.tasks.class_names import class_name
+from ftlab.tasks.class_names import class_name, is_blank
 
 
-def values_of(source: str, split: SplitName, column: Column, ids: Sequence[str]) -> list[str]:
+def values_of(source: str, split: SplitName, column: Column, ids: Sequence[str],
+              beside: Column | None = None) -> list[str]:
     """The value of each example, as text.
 
     Args:
@@ -24,14 +25,15 @@ def values_of(source: str, split: SplitName, column: Column, ids: Sequence[str])
             expression, searched for in the example's id (a file's path from its folder), whose one
             group is the value.
         ids: of the examples; those of a table end in their row's number.
+        beside: a column that the examples were read by, by name or by number as `column` must be.
 
     Raises:
         InputError: no such column, an id that does not fit, or an empty cell.
     """
     if source.startswith(hub.PREFIX):
-        _, rows = hub.read_hub(source, split, (column,))
+        _, rows = hub.read_hub(source, split, (column, column if beside is None else beside))
     elif (path := resolve_path(source)).suffix.lower() in EXTENSIONS:
-        rows, _ = read_table(path, (column,))
+        rows, _ = read_table(path, (column,) if beside is None else (column, beside))
     else:
         return [_matched(_pattern(column, source), name, source) for name in ids]
     return [_cell(rows, name, column, source) for name in ids]
@@ -39,7 +41,11 @@ def values_of(source: str, split: SplitName, column: Column, ids: Sequence[str])
 
 def _cell(rows: Sequence[tuple[Any, ...]], name: str, column: Column, source: str) -> str:
     number = int(name.rpartition(":")[2])
-    return class_name(rows[number - 1][0], f"{source}, row {number}: column {column!r}")
+    value = rows[number - 1][0]
+    where = f"{source}, row {number}: column {column!r}"
+    if is_blank(value):
+        raise InputError(f"{where} is empty", "fill it in or remove the example")
+    return class_name(value, where)
 
 
 def _pattern(column: Column, source: str) -> re.Pattern[str]:

@@ -67,15 +67,16 @@ def read_conversations(source: str, split: SplitName,
     return examples, notes + _notes(counts, source)
 
 
-def read_new_conversations(source: str, column: Column) -> Examples:
+def read_new_conversations(source: str, column: Column,
+                           split: SplitName = "test") -> Examples:
     """Conversations to answer: the last turn, if it is the assistant's, is the label.
 
     Raises:
         InputError: as `read_conversations`.
     """
-    stem, rows, notes = _rows(source, "test", column)
+    stem, rows, notes = _rows(source, split, column)
     counts: Counter[str] = Counter()
-    examples = Examples([], [], [], columns=columns_of(source, isinstance(column, int)))
+    examples = Examples([], [], [], columns=columns_of(source, isinstance(column, int), split))
     for number, cell in enumerate(rows, 1):
         place = f"{source}, row {number}"
         messages = _messages(cell, place, counts)

@@ -17,7 +17,7 @@ STREAM = "beside."
 """Begins the name of a stream as a split: examples that training batches bring along."""
 COLUMN = "column."
 """Begins the name of a column of the data set in prediction records."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,23}")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,27 @@ class Stream:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
 
+def checked(argument: str, named: Any) -> Any:
+    """A mapping, if files and metrics could have its names.
+
+    Raises:
+        ValueError: with the argument and the name.
+    """
+    for name in named:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{argument}: {name!r} is not a name: take letters of a to z, digits, "
+                             "'.', '_' and '-', 24 at most, a letter or digit first")
+    return named
+
+
+def streams(beside: Mapping[str, Stream | str] | None) -> dict[str, Stream]:
+    """Streams by name, of which some are written as their source alone."""
+    return {name: Stream(stream) if isinstance(stream, str) else stream
+            for name, stream in (beside or {}).items()}
+
+
 def sources(train: str | None, validation: str | None, test: str | None,
-            tests: Mapping[str, str] | None, beside: Mapping[str, Stream] | None = None
+            tests: Mapping[str, str] | None, beside: Mapping[str, Stream | str] | None = None
             ) -> dict[SplitName, str | None]:
     """The source of each split, None where it is to be carved from train.
 
@@ -57,14 +76,11 @@ def sources(train: str | None, validation: str | None, test: str | None,
     Raises:
         ValueError: a name that no file and no metric could have.
     """
-    for argument, names in (("tests", tests or {}), ("beside", beside or {})):
-        for name in names:
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{argument}: {name!r} is not a name: take letters of a to z, "
-                                 "digits, '.', '_' and '-', a letter or digit first")
+    checked("tests", tests or {})
+    checked("beside", beside or {})
     named: dict[SplitName, str | None] = {
         f"{NAMED}{name}": source for name, source in (tests or {}).items()}
-    named |= {f"{STREAM}{name}": stream.source for name, stream in (beside or {}).items()}
+    named |= {f"{STREAM}{name}": stream.source for name, stream in streams(beside).items()}
     return {"train": train, "validation": validation, "test": test} | named
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -17,14 +17,16 @@ def fingerprint(rows: Iterable[tuple[str, str, Any, bytes]]) -> str:
     return whole.hexdigest()
 
 
-def duplicates(digests: Iterable[tuple[str, Sequence[bytes]]]) -> list[str]:
-    """Make the note on inputs that are in train and in another split.
+def duplicates(learned: Mapping[str, Sequence[bytes]],
+               measured: Mapping[str, Sequence[bytes]]) -> list[str]:
+    """Make the notes on inputs that are learned from and measured.
 
     Args:
-        digests: of the inputs of each split by its name, train first.
+        learned: digests of the inputs of train and of each stream, by its name.
+        measured: likewise of every other split.
     """
-    (_, first), *others = digests
-    train = set(first)
-    counts = [(name, sum(digest in train for digest in part), len(part)) for name, part in others]
-    return [f"{count} of {total} {name} inputs are also in train (exact duplicates)"
-            for name, count, total in counts if count]
+    known = {name: set(part) for name, part in learned.items()}
+    counts = [(name, sum(digest in inputs for digest in part), len(part), source)
+              for source, inputs in known.items() for name, part in measured.items()]
+    return [f"{count} of {total} {name} inputs are also in {source} (exact duplicates)"
+            for name, count, total, source in counts if count]

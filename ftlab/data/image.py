@@ -24,6 +24,7 @@ from ftlab.data.image_store import DecodedImages
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset
+from ftlab.data.tables import Column
 from ftlab.tasks.base import Task
 from ftlab.tasks.classification import Classification
 
@@ -94,7 +95,7 @@ class ImageClassification(DataModule):
         workers: int = 0,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
-        beside: dict[str, Stream] | None = None,
+        beside: dict[str, Stream | str] | None = None,
         columns: dict[str, str | int] | None = None,
     ) -> None:
         super().__init__(sources(train, validation, test, tests, beside), task,
@@ -125,8 +126,12 @@ class ImageClassification(DataModule):
         self.note(*notes)
         return examples
 
-    def read_new(self, source: str) -> Examples:
-        return read_new(source, "image", self.image, self.label)
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
+        return read_new(source, "image", self.image, self.label, split=split)
+
+    @property
+    def read_by(self) -> Column:
+        return self.image
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._images.add(split, examples)

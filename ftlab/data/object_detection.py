@@ -102,7 +102,7 @@ class ObjectDetection(DataModule):
         workers: int = 0,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
-        beside: dict[str, Stream] | None = None,
+        beside: dict[str, Stream | str] | None = None,
         columns: dict[str, str | int] | None = None,
     ) -> None:
         super().__init__(sources(train, validation, test, tests, beside), task,
@@ -158,7 +158,7 @@ class ObjectDetection(DataModule):
         return Examples([image.id for image in annotations], [image.image for image in annotations],
                         [image.boxes for image in annotations])
 
-    def read_new(self, source: str) -> Examples:
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
         """Annotated images, in whatever list they are; or a file, or the files of a folder."""
         path = resolve_path(source)
         if path.suffix.lower() == ".json" or (path / "Annotations").is_dir():
@@ -167,7 +167,7 @@ class ObjectDetection(DataModule):
             if not _has_objects(examples):
                 examples.labels = [None] * len(examples)
             return examples
-        examples = read_new(source, "image", "image", "label")
+        examples = read_new(source, "image", "image", "label", split=split)
         examples.labels = [None] * len(examples)  # folders are not boxes
         return examples
 

@@ -54,9 +54,14 @@ class ReadSplits(ABC):
         """The splits that the training source itself brings, where none are named."""
         return ()
 
-    def read_new(self, source: str) -> Examples:
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
         """All examples to predict: lacking labels are None; `Examples.columns` is filled."""
-        return self.read("test", source)
+        return self.read(split, source)
+
+    @property
+    def read_by(self) -> Column | None:
+        """A column of the examples in a table; None where tables have no part in it."""
+        return None
 
     def stand_ins(self, examples: Examples) -> list[Any]:
         """Labels of train for examples that have none: a batch wants some."""
@@ -74,8 +79,10 @@ class ReadSplits(ABC):
         splits = self._read_splits()
         splits = {name: self._part_of(name, examples) for name, examples in splits.items()}
         self.task.fit(splits["train"].labels)
-        for name in splits.keys() - self.unlabelled_streams:
-            where, examples = f"{name} split of {self.sources[name] or self.sources['train']}", splits[name]
+        for name, examples in splits.items():
+            if name in self.unlabelled_streams:
+                continue
+            where = f"{name} split of {self.sources[name] or self.sources['train']}"
             examples.targets = [self.task.encode(label, f"{where}, {place}") for place, label
                                 in zip(examples.ids, examples.labels, strict=True)]
         digests = dict(zip(splits, gathered("examples", self.prepare, splits, splits.values()),
@@ -86,9 +93,11 @@ class ReadSplits(ABC):
                   for column in self.columns
                   for place, value in zip(examples.ids, examples.columns[column], strict=True))
         self._fingerprint = fingerprint(chain(rows, values))
-        self.note(*duplicates(digests.items()))
+        learned = [name for name in splits if kind_of(name) == "train"]
+        self.note(*duplicates({name: digests[name] for name in learned},
+                              {name: digests[name] for name in splits if name not in learned}))
+        self._drawn_by(splits["train"])
         self.splits = splits
-        self.drawn_by()
         for examples in (splits[name] for name in self.unlabelled_streams):  # rows want some
             examples.labels = self.stand_ins(examples)
             examples.targets = [self.task.encode(label, "") for label in examples.labels]
@@ -129,7 +138,7 @@ class ReadSplits(ABC):
             examples.labels = [None] * len(examples)
             if not len(examples):
                 raise InputError(f"{source} has no examples", "give a file or folder with some")
-        examples.columns = {name: values_of(source, split, column, examples.ids)
+        examples.columns = {name: values_of(source, split, column, examples.ids, self.read_by)
                             for name, column in self.columns.items()}
         return examples
 
@@ -145,7 +154,9 @@ class ReadSplits(ABC):
 
     def drawn_by(self) -> Sequence[Hashable | None]:
         """What `sampling` draws each training example by."""
-        train = self.splits["train"]
+        return self._drawn_by(self.splits["train"])
+
+    def _drawn_by(self, train: Examples) -> Sequence[Hashable | None]:
         return self.sampling.strata(self._strata(train), train.columns)
 
     def still(self, random: bool) -> list[SplitName]:

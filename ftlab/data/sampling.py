@@ -22,6 +22,8 @@ class Sampling(ABC):
         column: whose values take the place of classes, one of the data set's `columns`.
     """
 
+    column: str | None = None
+
     def __init__(self, column: str | None = None) -> None:
         self.column = column
 
@@ -65,6 +67,10 @@ class Sampling(ABC):
              epoch: int) -> list[list[int]]:
         """The positions in each batch of an epoch, where a sampling composes whole batches."""
         raise NotImplementedError
+
+    def batches(self, examples: int, size: int) -> int:
+        """The number of batches in an epoch of a `plan`."""
+        return max(1, examples // size)
 
     @property
     def plans(self) -> bool:
@@ -152,6 +158,26 @@ class PKSampling(Sampling):
         members: dict[Hashable, list[int]] = {}
         for position, stratum in enumerate(strata):
             members.setdefault(stratum, []).append(position)
+        self._check(members, size)
+        generator = np.random.default_rng([seed, epoch])
+        names, each = list(members), size // self.classes
+        waiting: dict[Hashable, list[int]] = {stratum: [] for stratum in members}
+        batches: list[list[int]] = []
+        for _ in range(self.batches(len(strata), size)):
+            batch: list[int] = []
+            for number in generator.permutation(len(names))[:self.classes]:
+                queue, own = waiting[names[number]], members[names[number]]
+                taken, queue[:each] = queue[:each], []
+                while lacking := each - len(taken):  # no example twice, unless a class has too few
+                    fresh = [i for i in generator.permutation(own).tolist()
+                             if i not in taken or len(own) < each]
+                    taken += fresh[:lacking]
+                    queue[:] = fresh[lacking:]
+                batch += taken
+            batches.append(batch)
+        return batches
+
+    def _check(self, members: Mapping[Hashable, Sequence[int]], size: int) -> None:
         if len(members) < self.classes or None in members:
             raise InputError(f"sampling PKSampling wants {self.classes} classes in each batch, and "
                              f"the training examples have {len(members.keys() - {None})}",
@@ -159,18 +185,6 @@ class PKSampling(Sampling):
         if size % self.classes:
             raise InputError(f"sampling PKSampling: batch_size {size} is not a multiple of "
                              f"classes {self.classes}", f"set batch_size: {4 * self.classes}")
-        generator = np.random.default_rng([seed, epoch])
-        waiting: dict[Hashable, list[int]] = {stratum: [] for stratum in members}
-        batches: list[list[int]] = []
-        for _ in range(max(1, len(strata) // size)):
-            chosen = generator.permutation(len(members))[:self.classes]
-            batch: list[int] = []
-            for stratum in (list(members)[number] for number in chosen):
-                while len(waiting[stratum]) < size // self.classes:
-                    waiting[stratum] += generator.permutation(members[stratum]).tolist()
-                batch += (waiting[stratum].pop(0) for _ in range(size // self.classes))
-            batches.append(batch)
-        return batches
 
 
 class TrainSampler(Sampler[int]):
@@ -224,6 +238,10 @@ class TrainSampler(Sampler[int]):
         """True where the sampling composes whole batches."""
         return self._sampling.plans
 
+    def count(self, size: int) -> int:
+        """How many they are."""
+        return self._sampling.batches(len(self._strata), size)
+
     def planned(self, size: int) -> list[list[int]]:
         """The epoch's batches of a sampling that composes them."""
         return self._sampling.plan(self._strata, size, self._seed, self.epoch)
@@ -250,15 +268,20 @@ class ExactEvalSampler(Sampler[int]):
         return iter(self._positions)
 
 
-def share_of_batch(batch_size: int, devices: int) -> int:
+def share_of_batch(batch_size: int, devices: int, where: str = "") -> int:
     """Examples of a batch that each of several devices takes.
+
+    Args:
+        batch_size: over all devices.
+        devices: their number.
+        where: what the batch is of, before the message.
 
     Raises:
         InputError: they cannot share it equally.
     """
     if batch_size % devices:
         less = batch_size // devices * devices
-        raise InputError(f"batch_size {batch_size} is of a batch over all devices, and {devices} "
+        raise InputError(f"{where}batch_size {batch_size} is of a batch over all devices, and {devices} "
                          "cannot share it equally",
                          f"set batch_size: {less or devices}, or another multiple of {devices}")
     return batch_size // devices

@@ -19,6 +19,7 @@ from ftlab.data.ragged import TextTargets, lengths
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset
+from ftlab.data.tables import Column
 from ftlab.data.token_cache import TokenCache, Tokenised
 from ftlab.tasks.sequence_to_sequence import SequenceToSequence
 
@@ -88,7 +89,7 @@ class Seq2Seq(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
-        beside: dict[str, Stream] | None = None,
+        beside: dict[str, Stream | str] | None = None,
         columns: dict[str, str | int] | None = None,
     ) -> None:
         super().__init__(sources(train, validation, test, tests, beside), task,
@@ -116,8 +117,12 @@ class Seq2Seq(DataModule):
         self.note(*notes)
         return examples
 
-    def read_new(self, source: str) -> Examples:
-        return read_new(source, "text", self.source, self.target, called="source")
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
+        return read_new(source, "text", self.source, self.target, called="source", split=split)
+
+    @property
+    def read_by(self) -> Column:
+        return self.source
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return [hashlib.sha256(text.encode()).digest() for text in examples.inputs]

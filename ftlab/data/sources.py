@@ -66,7 +66,8 @@ def read(source: str, split: SplitName, modality: Modality, column: Column,
 
 
 def read_new(source: str, modality: Modality, column: Column, label: Column,
-             pair: Column | None = None, called: str = "text") -> Examples:
+             pair: Column | None = None, called: str = "text",
+             split: SplitName = "test") -> Examples:
     """All examples of a source to predict, each with what the source says of it.
 
     A label is None where its cell is empty, where the table has no such column, and of files that
@@ -79,13 +80,14 @@ def read_new(source: str, modality: Modality, column: Column, label: Column,
         label: the label, if there is one.
         pair: the second text, where an example has two.
         called: the data module's argument that names the text's column.
+        split: chooses within a hub's data set.
 
     Raises:
         InputError: with the place and the mend.
     """
     columns = (column, label) if pair is None else (column, pair, label)
     if source.startswith(hub.PREFIX):
-        stem, rows = hub.read_hub(source, "test", columns, (label,))
+        stem, rows = hub.read_hub(source, split, columns, (label,))
         base, replaced = Path(), 0
     else:
         path = resolve_path(source)
@@ -97,14 +99,14 @@ def read_new(source: str, modality: Modality, column: Column, label: Column,
     return Examples([f"{stem}:{number}" for number in range(1, len(rows) + 1)],
                     _inputs(rows, modality, base, source, called),
                     [None if is_blank(row[-1]) else row[-1] for row in rows],
-                    columns=columns_of(source, isinstance(column, int)),
+                    columns=columns_of(source, isinstance(column, int), split),
                     notes=note_replaced(replaced, len(rows), "rows", source))
 
 
-def columns_of(source: str, by_number: bool) -> dict[str, list[Any]]:
-    """Every column of a table or of a hub's test split, for `Examples.columns`."""
+def columns_of(source: str, by_number: bool, split: SplitName = "test") -> dict[str, list[Any]]:
+    """Every column of a table or of a hub's split, for `Examples.columns`."""
     if source.startswith(hub.PREFIX):
-        return hub.all_columns(source, "test")
+        return hub.all_columns(source, split)
     return all_columns(resolve_path(source), by_number)
 
 

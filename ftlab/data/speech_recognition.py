@@ -20,6 +20,7 @@ from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.export_snippets import with_sound
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.splits import Split, Subset
+from ftlab.data.tables import Column
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.transcription import Transcription
 
@@ -113,7 +114,7 @@ class SpeechRecognition(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
-        beside: dict[str, Stream] | None = None,
+        beside: dict[str, Stream | str] | None = None,
         columns: dict[str, str | int] | None = None,
     ) -> None:
         super().__init__(sources(train, validation, test, tests, beside), task,
@@ -133,12 +134,16 @@ class SpeechRecognition(DataModule):
         self.note(*notes)
         return examples
 
-    def read_new(self, source: str) -> Examples:
-        return self._recordings.source.read_new(source)
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
+        return self._recordings.source.read_new(source, split)
 
     def stand_ins(self, examples: Examples) -> list[Any]:
         """One character, which any recording is long enough for."""
         return [label.strip()[:1] for label in super().stand_ins(examples)]
+
+    @property
+    def read_by(self) -> Column:
+        return self._recordings.source.audio
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return self._recordings.add(split, examples)

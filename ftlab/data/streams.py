@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, groupby
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ class StreamBatches:
         loader: makes a loader of batches of given positions.
         size: examples in a batch, over all processes.
         labelled: whether batches keep their `target`.
+        name: of the stream, which has an order of its own.
         seed: of the run.
         rank: this process's number, from 0.
         world: number of processes.
@@ -34,24 +37,30 @@ class StreamBatches:
     loader: Callable[[Sequence[list[int]]], DataLoader[Any]]
     size: int
     labelled: bool
+    name: str
     seed: int
     rank: int = 0
     world: int = 1
 
     def of_epoch(self, epoch: int, steps: int) -> Iterator[dict[str, Any]]:
         """The batches of an epoch of `steps` batches."""
-        self.dataset.set_epoch(epoch)
-        for batch in self.loader(self.positions(epoch, steps)):
-            if not self.labelled:
-                del batch["target"]
-            yield batch
+        first = epoch * steps
+        rounds = groupby(zip(count(first), self.positions(epoch, steps)),
+                         key=lambda numbered: numbered[0] * self.size // len(self.dataset))
+        for number, batches in rounds:
+            self.dataset.set_epoch(number)  # augmentation is another one when an example comes again
+            for batch in self.loader([positions for _, positions in batches]):
+                if not self.labelled:
+                    del batch["target"]
+                yield batch
 
     def positions(self, epoch: int, steps: int) -> list[list[int]]:
         """This process's positions in each batch of an epoch."""
         begin, end = epoch * steps * self.size, (epoch + 1) * steps * self.size
-        count = len(self.dataset)
-        rounds = range(begin // count, -(-end // count))
-        drawn = np.concatenate([np.random.default_rng([self.seed, number]).permutation(count)
+        examples, own = len(self.dataset), zlib.crc32(self.name.encode()) + 1
+        rounds = range(begin // examples, -(-end // examples))
+        # the name's number stands last, and is not zero: a data set draws by [seed, epoch]
+        drawn = np.concatenate([np.random.default_rng([self.seed, number, own]).permutation(examples)
                                 for number in rounds])
-        wanted = drawn[begin - rounds[0] * count:][:end - begin].reshape(steps, self.size)
+        wanted = drawn[begin - rounds[0] * examples:][:end - begin].reshape(steps, self.size)
         return [row[self.rank::self.world].tolist() for row in wanted]

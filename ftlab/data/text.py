@@ -21,6 +21,7 @@ from ftlab.data.ragged import lengths
 from ftlab.data.sampling import Natural, Sampling
 from ftlab.data.sources import own_splits, read, read_new
 from ftlab.data.splits import Split, Subset
+from ftlab.data.tables import Column
 from ftlab.data.text_augment import TextAugment
 from ftlab.data.text_normalise import TextNormalisation
 from ftlab.data.token_cache import TokenCache
@@ -112,7 +113,7 @@ class TextClassification(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
-        beside: dict[str, Stream] | None = None,
+        beside: dict[str, Stream | str] | None = None,
         columns: dict[str, str | int] | None = None,
     ) -> None:
         super().__init__(sources(train, validation, test, tests, beside), task,
@@ -138,8 +139,12 @@ class TextClassification(DataModule):
         self.note(*notes)
         return examples
 
-    def read_new(self, source: str) -> Examples:
-        return read_new(source, "text", self.text, self.label, self.text_pair)
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
+        return read_new(source, "text", self.text, self.label, self.text_pair, split=split)
+
+    @property
+    def read_by(self) -> Column:
+        return self.text
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         if self.normalise is not None:

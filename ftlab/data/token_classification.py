@@ -27,7 +27,7 @@ from ftlab.data.ragged import lengths
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import columns_of
 from ftlab.data.splits import Split, Subset
-from ftlab.data.tables import read_table
+from ftlab.data.tables import Column, read_table
 from ftlab.data.token_cache import TokenCache
 from ftlab.data.utf8 import note_replaced
 from ftlab.data.word_alignment import Alignment, in_tokens
@@ -106,7 +106,7 @@ class TokenClassification(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
-        beside: dict[str, Stream] | None = None,
+        beside: dict[str, Stream | str] | None = None,
         columns: dict[str, str | int] | None = None,
     ) -> None:
         super().__init__(sources(train, validation, test, tests, beside), task,
@@ -141,11 +141,11 @@ class TokenClassification(DataModule):
         return Examples([s.name for s in sentences], [s.words for s in sentences],
                         [s.tags or None for s in sentences])
 
-    def read_new(self, source: str) -> Examples:
+    def read_new(self, source: str, split: SplitName = "test") -> Examples:
         """Sentences, of which a table's cell or a file's column may lack the tags."""
-        examples = self._tagged(self._sentences("test", source, optional=True), source)
+        examples = self._tagged(self._sentences(split, source, optional=True), source)
         table = source.startswith(hub.PREFIX) or resolve_path(source).suffix.lower() in _TABLES
-        examples.columns = columns_of(source, False) if table else {"tokens": examples.inputs}
+        examples.columns = columns_of(source, False, split) if table else {"tokens": examples.inputs}
         return examples
 
     def stand_ins(self, examples: Examples) -> list[Any]:
@@ -188,6 +188,10 @@ class TokenClassification(DataModule):
                 f"{sentence.places[min(wrong, len(tags) - 1)]}: {after} cannot follow {before}",
                 "mend the tags" + (", or set repair: true" if scheme == "IOB2" else ""))
         return tags
+
+    @property
+    def read_by(self) -> Column:
+        return self.word if self.word is not None else "tokens"
 
     def prepare(self, split: SplitName, examples: Examples) -> list[bytes]:
         return [hashlib.sha256(json.dumps(words).encode()).digest() for words in examples.inputs]

@@ -149,7 +149,7 @@ class PlannedBatches(BatchSampler):
         super().__init__(sampler, batch_size, drop_last=False)
 
     def __len__(self) -> int:
-        return len(self.sampler.planned(self.batch_size))
+        return self.sampler.count(self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from self.sampler.planned(self.batch_size)

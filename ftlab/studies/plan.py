@@ -236,7 +236,8 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         flatten(cell.config)  # as params, of which no two may have one name
         share_of_batch(data.batch_size, cell.trainer["devices"])
         _enough(data, cell.trainer["devices"])
-        data = batches.with_streams(data, technique)
+        data = batches.with_streams(data, technique, TrainerSettings(**cell.trainer))
+        data.check_plan()
         technique.prepare(data)
         model = backbone.build(data.task, technique.output_type, meta=True)
         model.head_trained = cell.keeps_head

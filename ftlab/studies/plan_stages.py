@@ -12,7 +12,9 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import Component, build
 from ftlab.studies.study import Cell
+from ftlab.training import batches
 from ftlab.training.carried import HEAD, check_new_tokens, is_output, places
+from ftlab.training.trainer_settings import TrainerSettings
 
 
 class StageData:
@@ -75,6 +77,10 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
     if stage["trainer"]["devices"] > 1:
         raise InputError("stages are trained on one device", "set trainer: {devices: 1}")
     corpus.connect(backbone, seed=0)
+    settings = TrainerSettings(**stage["trainer"])
+    corpus = batches.with_streams(corpus, technique, settings)
+    batches.check_update(technique, corpus, settings)
+    corpus.check_plan()
     technique.prepare(corpus)
     begun = backbone.build(corpus.task, technique.output_type, meta=True)
     check_new_tokens(begun)

@@ -44,6 +44,11 @@ class DeepCORAL(Wrapper):
         if data.task.output_type != "vector":
             raise Incompatible("DeepCORAL compares one vector of features an example, and the task "
                                f"{type(data.task).__name__} has more", "leave it out for this task")
+        stream = data.beside.get(self.stream)
+        if stream is not None and (stream.batch_size or data.batch_size) < 2:
+            raise Incompatible("DeepCORAL compares how examples vary, and the stream "
+                               f"{self.stream!r} gives a batch 1 example",
+                               f"set beside: {{{self.stream}: {{batch_size: {data.batch_size}}}}}")
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)

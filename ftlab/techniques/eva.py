@@ -66,7 +66,7 @@ class EVA(PeftTechnique):
         device = next(model.parameters()).device
         model.eval()
         try:
-            for batch in islice(data.train_dataloader(), self.batches):
+            for batch in islice(data.with_streams(()).train_dataloader(), self.batches):
                 current = move_data_to_device(batch, device)
                 with torch.no_grad():
                     model(current)

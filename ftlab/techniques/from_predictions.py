@@ -82,7 +82,7 @@ def _rows(path: Path, given: Sequence[Any], data: DataModule) -> dict[str, int]:
     Raises:
         InputError: an id is there twice, or is none of the data.
     """
-    known = {name for examples in data.splits.values() for name in examples.ids}
+    known = {name for split in ("train", *data.measured) for name in data.splits[split].ids}
     numbers = Counter(name.rpartition(":")[2] for name in data.splits["test"].ids)
     short = {name.rpartition(":")[2]: name for name in data.splits["test"].ids}
     rows: dict[str, int] = {}

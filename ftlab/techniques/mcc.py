@@ -31,6 +31,7 @@ class MCC(Wrapper):
     search_space = {"strength": LogUniform(1e-1, 10.0)}
     of_training = True
     never_around = frozenset({MOVES})
+    single_batches = True
 
     def __init__(self, technique: Technique, stream: str = "target", strength: float = 1.0,
                  temperature: float = 2.5) -> None:
@@ -66,5 +67,6 @@ def confusion(logits: Tensor) -> Tensor:
     entropy = torch.special.entr(p).sum(dim=1)
     certain = 1 + torch.exp(-entropy.detach())
     between = p.T @ (p * (certain * len(p) / certain.sum())[:, None])  # (C, C)
-    shares = between / between.sum(dim=1, keepdim=True)
+    # no example may give a class any probability in this precision
+    shares = between / between.sum(dim=1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
     return (shares.sum() - shares.trace()) / len(shares)

@@ -6,16 +6,16 @@ from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
-from ftlab.techniques.base import LogUniform, Technique
+from ftlab.techniques.base import Choice, Technique
 from ftlab.techniques.wrapper import MOVES, Wrapper
 
 
 class Replay(Wrapper):
     """Rehearse labelled examples of what was learned before, with each batch (a wrapper).
 
-    Experience replay minimises the mean over the batch's examples and those of a stream, its
-    memory. Take it where the model must keep what it could do and some examples of that are at
-    hand: few are enough, a tenth of each batch for instance (the stream's `batch_size`).
+    Experience replay minimises (1 - part) * loss of the batch + part * loss of a batch from its
+    memory, a stream. Take it where the model must keep what it could do and some examples of that
+    are at hand; few are enough. The stream's `batch_size` says how many come along.
 
     Chaudhry, Rohrbach, Elhoseiny, Ajanthan, Dokania, Torr, Ranzato (2019),
     https://arxiv.org/abs/1902.10486
@@ -23,18 +23,18 @@ class Replay(Wrapper):
     Args:
         technique: what adapts the model.
         stream: name of the data set's stream (`beside`) with the memory's examples.
-        weight: of a memory's example, where one of the batch has 1; 0 is plain training.
+        part: of the memory in what is minimised, 0 or more and below 1; 0 is plain training.
     """
 
-    search_space = {"weight": LogUniform(0.1, 10.0)}
+    search_space = {"part": Choice((0.1, 0.25, 0.5))}
     of_training = True
     never_around = frozenset({MOVES})
 
-    def __init__(self, technique: Technique, stream: str = "memory", weight: float = 1.0) -> None:
+    def __init__(self, technique: Technique, stream: str = "memory", part: float = 0.5) -> None:
         super().__init__(technique)
-        if weight < 0:
-            raise ValueError(f"weight must be 0 or more, got {weight}")
-        self.stream, self.weight = stream, weight
+        if not 0 <= part < 1:
+            raise ValueError(f"part must be 0 or more and below 1, got {part}")
+        self.stream, self.part = stream, part
         self.streams = self.streams | {stream}
 
     def prepare(self, data: DataModule) -> None:
@@ -46,9 +46,7 @@ class Replay(Wrapper):
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
         loss = self.technique.objective(model, task, batch)
-        memory = {**batch["beside"][self.stream], "beside": batch["beside"]}
-        new, old = task.weight(batch), self.weight * task.weight(memory)
-        if not old:
+        if not self.part:
             return loss
-        rehearsed = self.technique.objective(model, task, memory)
-        return (new * loss + old * rehearsed) / (new + old)
+        memory = {**batch["beside"][self.stream], "beside": batch["beside"]}
+        return (1 - self.part) * loss + self.part * self.technique.objective(model, task, memory)

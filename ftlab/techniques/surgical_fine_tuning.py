@@ -82,7 +82,7 @@ def relative_gradient_norms(model: TaskModel, data: DataModule, batches: int) ->
     device, totals = weights[0].device, [torch.zeros_like(p) for p in weights]
     training = [module for module in model.modules() if module.training]
     model.eval()
-    for batch in islice(data.train_dataloader(), batches):
+    for batch in islice(data.with_streams(()).train_dataloader(), batches):
         batch = move_data_to_device(batch, device)
         loss = data.task.loss(model(batch), batch)
         # not `backward`, which would start the reduction of a distributed run

@@ -85,7 +85,7 @@ def renew_statistics(model: TaskModel, data: DataModule) -> None:
         norm.momentum = None  # the mean over batches
         norm.train()
     device = next(model.parameters()).device
-    for batch in data.train_dataloader():
+    for batch in data.with_streams(()).train_dataloader():
         model(move_data_to_device(batch, device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

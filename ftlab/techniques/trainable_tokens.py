@@ -64,7 +64,7 @@ def _everywhere(data: DataModule) -> set[int]:
 
 
 def _texts(data: DataModule) -> Iterator[set[int]]:
-    for batch in islice(data.train_dataloader(), BATCHES):
+    for batch in islice(data.with_streams(()).train_dataloader(), BATCHES):
         inputs = batch["inputs"]
         if not {"input_ids", "attention_mask"} <= inputs.keys():
             raise Incompatible("TrainableTokens needs a backbone that reads tokens",

@@ -40,7 +40,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     The weights have the run's precision before the technique and the guards see them.
     """
     technique, task = run.technique, run.data.task
-    run.data = batches.with_streams(run.data, technique)
+    run.data = batches.with_streams(run.data, technique, run.settings)
     batches.check_update(technique, run.data, run.settings)
     technique.prepare(run.data)
     model = run.backbone.build(task, technique.output_type).eval()

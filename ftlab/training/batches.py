@@ -18,6 +18,7 @@ from ftlab.data.sampling import share_of_batch
 from ftlab.data.train_batches import Update, leaves_one
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Technique
+from ftlab.techniques.wrapper import Wrapper
 from ftlab.training.costs import first_examples
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
@@ -168,17 +169,23 @@ def check_update(technique: Technique, data: DataModule, settings: TrainerSettin
                              f"{name}: {value} would split them", f"set trainer: {{{name}: 1}}")
 
 
-def with_streams(data: DataModule, technique: Technique) -> DataModule:
+def with_streams(data: DataModule, technique: Technique, settings: TrainerSettings) -> DataModule:
     """The data set, whose training batches bring along the streams that a technique reads.
 
     Raises:
         Incompatible: it has no such stream.
+        InputError: the devices cannot share a stream's batches equally.
     """
     if lacking := sorted(technique.streams - data.beside.keys()):
         there = f"it has {listed(sorted(data.beside))}" if data.beside else "it has none"
+        while isinstance(technique, Wrapper) and lacking[0] in technique.technique.streams:
+            technique = technique.technique
         raise Incompatible(f"{type(technique).__name__} reads the stream {lacking[0]!r}, which the "
                            f"data set does not bring along: {there}",
                            f"add beside: {{{lacking[0]}: {{source: ...}}}} to the data set")
+    for name in technique.streams:
+        if size := data.beside[name].batch_size:
+            share_of_batch(size, settings.devices, f"beside: {name}: ")
     return data.with_streams(technique.streams)
 
 

@@ -75,4 +75,7 @@ def convert_inputs(batch: Mapping[str, Any], precision: str) -> dict[str, Any]:
     def converted(tensor: Tensor) -> Tensor:
         return tensor.to(DTYPES[precision]) if tensor.is_floating_point() else tensor
 
-    return {**batch, "inputs": apply_to_collection(batch["inputs"], Tensor, converted)}
+    made = {**batch, "inputs": apply_to_collection(batch["inputs"], Tensor, converted)}
+    if beside := batch.get("beside"):
+        made["beside"] = {name: convert_inputs(part, precision) for name, part in beside.items()}
+    return made

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matrix import WORLDS, make_world
@@ -14,12 +18,19 @@ from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.batches import SplitDataset, pick
 from ftlab.data.causal_lm import CausalLM
 from ftlab.data.examples import Stream
-from ftlab.data.sampling import Balanced, PKSampling
+from ftlab.data.sampling import Balanced, Natural, PKSampling
 from ftlab.data.streams import StreamBatches
 from ftlab.data.text import TextClassification
+from ftlab.data.text_augment import TextAugment
 from ftlab.data.train_batches import set_epoch
 from ftlab.errors import InputError
 from ftlab.studies.discover import family, members
+from ftlab.techniques.lora import LoRA
+from ftlab.techniques.mcc import MCC
+from ftlab.techniques.replay import Replay
+from ftlab.training.execute import execute
+from ftlab.training.run import Run
+from ftlab.training.trainer_settings import TrainerSettings
 
 
 @pytest.mark.parametrize("labelled", [False, True])
@@ -56,7 +67,7 @@ class Numbers(SplitDataset):
 def test_positions__are_one_order_after_another_over_epochs_and_ranks(world: int) -> None:
     def drawn(epochs: int, steps: int) -> list[list[int]]:
         ranks = [StreamBatches(Numbers([0] * 7, 0), lambda batches: None,  # type: ignore[arg-type,return-value]  # not asked
-                               4, False, 5, rank, world) for rank in range(world)]
+                               4, False, "a", 5, rank, world) for rank in range(world)]
         return [[position for part in parts for position in part]
                 for epoch in range(epochs)
                 for parts in zip(*(one.positions(epoch, steps) for one in ranks), strict=True)]
@@ -71,6 +82,67 @@ def test_positions__are_one_order_after_another_over_epochs_and_ranks(world: int
     assert drawn(3, 5) == batches
     # the same examples in the same order, however long an epoch is
     assert [set(batch) for batch in drawn(5, 3)] == [set(batch) for batch in batches]
+
+
+def test_positions__are_neither_those_of_train_nor_of_another_stream() -> None:
+    def order(name: str) -> list[list[int]]:
+        stream = StreamBatches(Numbers([0] * 50, 0), lambda batches: None,  # type: ignore[arg-type,return-value]  # not asked
+                               50, False, name, 5)
+        return [sorted(range(50), key=batch.__getitem__) for batch in stream.positions(0, 3)]
+
+    own = [np.argsort(Natural().order([None] * 50, 5, epoch)).tolist() for epoch in range(3)]
+    drawn = [order("a"), order("b"), own]
+    assert len({tuple(one) for rounds in drawn for one in rounds}) == 9
+
+
+def test_augmentation__is_another_one_each_time_an_example_comes() -> None:
+    seen: list[tuple[int, int]] = []
+    rows = Numbers([0] * 3, 0)
+
+    def loader(batches: Sequence[list[int]]) -> Any:
+        for batch in batches:
+            seen.extend((position, rows.epoch) for position in batch)
+            yield {"target": 0}
+
+    stream = StreamBatches(rows, loader, 3, False, "a", 5)  # type: ignore[arg-type]  # as a loader is
+    list(stream.of_epoch(0, 4))
+    list(stream.of_epoch(1, 4))
+    assert len({*seen}) == len(seen) == 24
+
+
+def test_overlap_with_what_is_measured_is_said(reviews: Path) -> None:
+    data = TextClassification(str(reviews), beside={"memory": Stream(str(reviews), labelled=True)})
+    data.load()
+    count = len(data.splits["test"])
+    assert f"{count} of {count} test inputs are also in beside.memory (exact duplicates)" in data.notes
+
+
+def test_stream__may_be_written_as_its_source(reviews: Path) -> None:
+    data = TextClassification(str(reviews), beside={"target": str(reviews)})
+    assert data.beside == {"target": Stream(str(reviews))}
+    with pytest.raises(ValueError, match="columns: 'a/b' is not a name"):
+        TextClassification(str(reviews), columns={"a/b": "who"})
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_views__of_a_stream_come_from_the_cache_of_its_own_rows(
+    labelled: bool, tiny_bert: Path, reviews: Path, tmp_path: Path
+) -> None:
+    results = []
+    for plain in (False, True):
+        folder = tmp_path / f"{plain}"
+        folder.mkdir()
+        data = TextClassification(
+            str(reviews), max_length=16, batch_size=8, augment=TextAugment(0.5, views=2),
+            beside={"more": Stream(str(reviews), labelled, batch_size=4)})
+        technique = (Replay if labelled else MCC)(LoRA(lr=1e-2, last=1), stream="more")
+        run = Run(HuggingFace(str(tiny_bert), pooling="mean", dropout=0.0), data, technique,
+                  TrainerSettings(max_epochs=3), 0, "val/loss", folder, plain=plain)
+        events: list[Any] = []
+        results.append(execute(run, events.append)["test/loss"])
+        assert plain or any("prefix" in json.dumps(event) for event in events
+                            if event["event"] == "shortcut")
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
 def test_unlabelled_stream__may_lack_labels(reviews: Path, tmp_path: Path,
@@ -141,7 +213,7 @@ def test_columns__follow_their_examples(grouped: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns, words", [
     ({"group": "whom"}, r"no column 'whom'"),
-    ({"group": 9}, r"no column 9"),
+    ({"group": 2}, r"mix name and number"),
 ])
 def test_columns__of_a_table_are_checked(grouped: Path, columns: dict[str, str | int],
                                          words: str) -> None:
@@ -170,7 +242,7 @@ def test_columns__of_plain_text_are_refused() -> None:
 def test_columns__empty_cell_is_named(tmp_path: Path) -> None:
     rows = [f"text {i},{i % 2},{'' if i == 3 else 'a'}" for i in range(30)]
     (tmp_path / "a.csv").write_text("\n".join(["text,label,who", *rows]))
-    with pytest.raises(InputError, match=r"row 4: column 'who'"):
+    with pytest.raises(InputError, match=r"row 4: column 'who' is empty"):
         TextClassification(str(tmp_path / "a.csv"), columns={"group": "who"}).load()
 
 
@@ -206,6 +278,11 @@ def test_pk__batches_have_p_classes_of_k_examples(grouped: Path, tiny_bert: Path
             assert len({*batch}) == 8
         epochs.append(batches)
     assert epochs[0] != epochs[1]
+    few = PKSampling(2).plan([*"aaaaabbbbbbb"], 8, 0, 0)  # 5 and 7 of which 4 are in each batch
+    assert all(len({*batch}) == 8 for epoch in range(9)
+               for batch in PKSampling(2).plan([*"aaaaabbbbbbb"] * 3, 8, 0, epoch)) and few
+    scarce = PKSampling(2).plan([*"aabbbbbbbbbb"], 8, 0, 0)[0]
+    assert sorted(Counter(i < 2 for i in scarce).values()) == [4, 4]
     set_epoch(loader, 1)
     assert [batch["index"].tolist() for batch in loader] == epochs[1]
     with pytest.raises(InputError, match="wants 4 classes in each batch"):

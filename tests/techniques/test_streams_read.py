@@ -69,7 +69,7 @@ def run(technique: Technique, bert: Path, table: Path, folder: Path, **settings:
 
 
 @pytest.mark.parametrize("wrapper, arguments", [
-    (MCC, {"strength": 0.0}), (DeepCORAL, {"strength": 0.0}), (Replay, {"weight": 0.0})])
+    (MCC, {"strength": 0.0}), (DeepCORAL, {"strength": 0.0}), (Replay, {"part": 0.0})])
 def test_nothing_added__is_plain_training_bit_for_bit(
     wrapper: Any, arguments: dict[str, float], tiny_bert: Path, reviews: Path, tmp_path: Path
 ) -> None:
@@ -102,7 +102,7 @@ def test_run__takes_the_prefix_cache_and_gives_the_same_without(
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
-def test_replay__is_the_loss_of_both_batches_joined(tiny_bert: Path, reviews: Path) -> None:
+def test_replay__is_the_mean_of_both_losses_by_their_part(tiny_bert: Path, reviews: Path) -> None:
     data = TextClassification(str(reviews), max_length=16, batch_size=8)
     along(data, ["memory"])
     data.beside["memory"] = Stream(str(reviews), labelled=True, batch_size=4)
@@ -110,20 +110,20 @@ def test_replay__is_the_loss_of_both_batches_joined(tiny_bert: Path, reviews: Pa
     data.load()
     data.connect(backbone, seed=0)
     data = data.with_streams(["memory"])
-    technique = Replay(FullFineTuning())
+    technique = Replay(FullFineTuning(), part=0.25)
     technique.prepare(data)
     technique.bind(backbone.build(data.task), data.task)
     batch = next(iter(data.train_dataloader()))
     model, memory = technique.model.eval(), batch["beside"]["memory"]
     assert len(memory["index"]) == 4
-    losses = torch.cat([data.task.losses(model(part), part) for part in (batch, memory)])
+    new, old = (data.task.losses(model(part), part).mean().detach() for part in (batch, memory))
     assert float(technique.objective(model, data.task, batch).detach()) == pytest.approx(
-        float(losses.mean().detach()), rel=1e-6)
+        float(0.75 * new + 0.25 * old), rel=1e-6)
 
 
 def test_accumulated_batches_bring_streams_too(tiny_bert: Path, reviews: Path,
                                                tmp_path: Path) -> None:
-    metrics, _ = run(MCC(FullFineTuning(lr=1e-3)), tiny_bert, reviews, tmp_path / "a", accumulate=2)
+    metrics, _ = run(Replay(FullFineTuning(lr=1e-3)), tiny_bert, reviews, tmp_path / "a", accumulate=2)
     assert np.isfinite(metrics["test/loss"])
 
 

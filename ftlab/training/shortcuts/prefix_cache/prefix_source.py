@@ -15,7 +15,7 @@ from ftlab.backbones.block import Block
 from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.prefix_replay import FrozenPrefix, leading
 from ftlab.data.base import DataModule
-from ftlab.data.examples import SplitName, kind_of
+from ftlab.data.examples import STREAM, SplitName, kind_of
 from ftlab.techniques.base import is_norm
 from ftlab.training.costs import typical_batch
 from ftlab.training.evaluate import Placing
@@ -116,7 +116,7 @@ class PrefixSource:
         model, data = self.run.technique.model, self.run.data
         model.eval()
         split, _, view = name.partition("/")
-        loader = data.view_loader(int(view)) if view else data.eval_loader(split)
+        loader = data.view_loader(int(view), split) if view else data.eval_loader(split)
         for raw in heard(loader, report):
             batch = self.place(raw)
             with torch.no_grad(), self.context():
@@ -156,7 +156,7 @@ class PrefixSource:
                       "validation": ForwardPasses(evaluation=max(epochs, 1) + whole),
                       "test": ForwardPasses(evaluation=1)}[kind_of(split)]
             if "/" in name and epochs:
-                passes = ForwardPasses(training=len(range(int(name[6:]), epochs, data.views or 1)))
+                passes = ForwardPasses(training=len(range(int(name.rpartition("/")[2]), epochs, data.views or 1)))
             training, evaluation = _work(data, split)
             there = activation_files.path_of(self.key(name)).exists()
             parts.append(CacheFile(len(data.splits[split]), passes, training, evaluation, there))
@@ -177,6 +177,11 @@ def _work(data: DataModule, split: SplitName) -> tuple[float, float]:
         return float(count), float(count)
     size = data.batch_size
     training = 0.0
+    if split.startswith(STREAM):  # as much of it as an epoch reads
+        steps, stream = len(data.train_dataloader()), data.beside[split.removeprefix(STREAM)]
+        part = steps * (stream.batch_size or size) / count
+        return part * padded(lengths, list(range(count)), size), padded(
+            lengths, list(data.eval_loader(split).sampler), size)
     if split == "train":
         drawn: Any = data.train_dataloader().batch_sampler
         training = padded(lengths, [position for batch in drawn for position in batch], size)
