@@ -82,7 +82,7 @@ class BottleneckAdapter(Technique):
     https://arxiv.org/abs/1803.10082. With `place: beside` there is one adapter in each transformer
     block, which reads what the feed-forward network reads and adds to its output: the parallel
     adapter of He, Zhou, Ma, Berg-Kirkpatrick, Neubig (2022), https://arxiv.org/abs/2110.04366
-    (`scale: 4`), and AdaptFormer of Chen, Ge, Tong, Wang, Song, Wang, Luo (2022),
+    (`scale: 4`, or 2), and AdaptFormer of Chen, Ge, Tong, Wang, Song, Wang, Luo (2022),
     https://arxiv.org/abs/2205.13535 (`scale: 0.1`, `bottleneck: 64`, `train_norms: false`).
 
     Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan, Gelly (2019),

@@ -22,7 +22,7 @@ class C3A(PeftTechnique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(1e-2, 1.0)}
+    search_space = {"lr": LogUniform(1e-2, 5.0)}
 
     def __init__(
         self,

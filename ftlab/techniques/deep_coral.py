@@ -16,7 +16,8 @@ class DeepCORAL(Wrapper):
     """Make the features of two domains vary alike, the other one without labels (a wrapper).
 
     It adds strength * |C_s - C_t|^2 / (4 d^2), where C_s and C_t are the covariances (d, d) of the
-    features that the head reads of the batch and of a stream's examples. Take it where labels are
+    features that the head reads of the batch and of a stream's examples; the paper takes the last
+    layer's outputs, which differ by task. Take it where labels are
     of one domain and the model is for another; it asks for no further network and is steady.
 
     Sun, Saenko (2016), https://arxiv.org/abs/1607.01719

@@ -29,7 +29,7 @@ class DELTA(Wrapper):
     networks on few images; weights may move where features stay. All channels weigh the same;
     the paper also weighs them by what the loss would be without each.
 
-    Li, Xiong, Wang, Rao, Liu, Huan (2019), https://arxiv.org/abs/1901.09229
+    Li, Xiong, Wang, Rao, Liu, Chen, Huan (2019), https://arxiv.org/abs/1901.09229
 
     Args:
         technique: what adapts the model.
@@ -38,7 +38,7 @@ class DELTA(Wrapper):
         blocks: names of the blocks to watch; None for four, spread over those that may change.
     """
 
-    search_space = {"strength": LogUniform(1e-3, 1.0)}
+    search_space = {"strength": LogUniform(1e-3, 10.0)}
     of_training = True
     never_around = frozenset({MOVES})
     whole_passes = True

@@ -8,7 +8,7 @@ class DoRA(PeftTechnique):
     """Train each weight's direction by a low-rank update and its length by a vector, and the head.
 
     The lengths are those of the rows of W + s B A, one per output. Take it where LoRA of the same rank
-    falls short of full fine-tuning, and take half of LoRA's rate.
+    falls short of full fine-tuning, and take a slightly lower rate than LoRA's.
 
     Liu, Wang, Yin, Molchanov, Wang, Cheng, Chen (2024), https://arxiv.org/abs/2402.09353
 

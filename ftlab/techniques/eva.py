@@ -27,7 +27,7 @@ class EVA(PeftTechnique):
 
     Args:
         rank: inner width of the update.
-        alpha: scale of the update, divided by the rank; None for twice the rank.
+        alpha: scale of the update, divided by the rank; None for twice the rank (the authors take 1).
         batches: of training examples, that the directions are computed from.
         targets: endings of the names of the layers to adapt, or ["all"]; None for PEFT's choice,
             every layer that it is right on where it has none.

@@ -22,7 +22,7 @@ class FourierFT(PeftTechnique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(5e-3, 2e-1), "scaling": Choice((50.0, 150.0, 300.0))}
+    search_space = {"lr": LogUniform(5e-3, 5e-1), "scaling": Choice((50.0, 150.0, 300.0))}
 
     def __init__(
         self,

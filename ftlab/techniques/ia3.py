@@ -21,7 +21,7 @@ class IA3(Technique):
     Args:
         targets: endings of the names of the layers to rescale, or ["all"]; None for PEFT's
             choice, every layer where it has none.
-        lr: peak learning rate; the largest of all techniques'.
+        lr: peak learning rate; the paper's is 3e-3.
         optim: optimizer and schedule.
     """
 

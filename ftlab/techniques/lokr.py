@@ -21,7 +21,7 @@ class LoKr(PeftTechnique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(5e-4, 2e-2), "rank": Choice((4, 8, 16))}
+    search_space = {"lr": LogUniform(1e-4, 2e-2), "rank": Choice((4, 8, 16))}
 
     def __init__(
         self,

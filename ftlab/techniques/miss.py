@@ -20,7 +20,7 @@ class MiSS(PeftTechnique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(5e-5, 2e-3), "rank": Choice((16, 32, 64))}
+    search_space = {"lr": LogUniform(2e-5, 2e-3), "rank": Choice((16, 32, 64))}
 
     def __init__(
         self,

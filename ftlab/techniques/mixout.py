@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
@@ -21,9 +22,9 @@ from ftlab.techniques.wrapper import MOVES, PENALISES, Wrapper
 class Mixout(Wrapper):
     """Compute each step with a random part of the weights back at their start (a wrapper).
 
-    It is dropout towards the pre-trained weights w0: of the backbone's matrices each entry is
-    w0 with probability p, and the others move away from it by 1 / (1 - p), so that the mean is
-    w. Validation uses w. Take it for large encoders on few examples, whose runs differ much by
+    It is dropout towards the pre-trained weights w0: of the backbone's matrices all that leads out
+    of an input unit is w0 with probability p, and the rest moves away from it by 1 / (1 - p), so
+    that the mean is w. Validation uses w. Take it for large encoders on few examples, whose runs differ much by
     seed. Of what an adapter adds, w0 is its own start.
 
     Lee, Cho, Kang (2020), https://arxiv.org/abs/1909.11299
@@ -57,15 +58,23 @@ class Mixout(Wrapper):
         self.start = copies(_matrices(model)) if self.p else {}
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
-        mixed = {name: self._mixed(weight, self.start[name])
+        mixed = {name: self._mixed(weight, self.start[name], _units(model, name))
                  for name, weight in parameters(model).items() if name in self.start}
         loss: Tensor = computed_at(
             model, mixed, lambda model: self.technique.objective(model, task, batch))
         return loss
 
-    def _mixed(self, weight: Tensor, start: Tensor) -> Tensor:
-        kept = torch.empty_like(start).bernoulli_(1 - self.p)
+    def _mixed(self, weight: Tensor, start: Tensor, units: int) -> Tensor:
+        shape = [1] * start.ndim
+        shape[units] = start.shape[units]
+        kept = torch.empty(shape, dtype=start.dtype, device=start.device).bernoulli_(1 - self.p)
         return start + kept * (weight - start) / (1 - self.p)
+
+
+def _units(model: TaskModel, name: str) -> int:
+    """The dimension of a matrix that its input units lie along."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return 0 if isinstance(owner, nn.Embedding | Conv1D) else 1
 
 
 def _matrices(model: TaskModel) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class PTuning(Technique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(1e-4, 1e-2), "tokens": Choice((5, 10, 20, 50))}
+    search_space = {"lr": LogUniform(1e-5, 1e-2), "tokens": Choice((5, 10, 20, 50))}
     identity_at_start = False  # the text attends to random embeddings
 
     def __init__(

@@ -22,7 +22,7 @@ class PiSSA(PeftTechnique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(2e-5, 1e-3), "rank": Choice((8, 16, 32, 64))}
+    search_space = {"lr": LogUniform(1e-5, 1e-3), "rank": Choice((8, 16, 32, 64))}
 
     def __init__(
         self,

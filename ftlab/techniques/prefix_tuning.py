@@ -25,7 +25,7 @@ class PrefixTuning(Technique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(1e-3, 5e-2), "tokens": Choice((5, 10, 20, 50))}
+    search_space = {"lr": LogUniform(1e-3, 1e-1), "tokens": Choice((5, 10, 20, 50))}
     identity_at_start = False  # random keys and values take attention from the text
 
     def __init__(

@@ -24,7 +24,7 @@ class PromptTuning(Technique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(1e-3, 1e-1), "tokens": Choice((5, 10, 20, 50))}
+    search_space = {"lr": LogUniform(1e-3, 3e-1), "tokens": Choice((5, 10, 20, 50, 100))}
     identity_at_start = False  # the text attends to random embeddings
 
     def __init__(

@@ -66,7 +66,7 @@ class SSF(Technique):
         optim: optimizer and schedule; scales and shifts have no weight decay.
     """
 
-    search_space = {"lr": LogUniform(5e-4, 2e-2)}
+    search_space = {"lr": LogUniform(2e-4, 5e-2)}
 
     def __init__(
         self,

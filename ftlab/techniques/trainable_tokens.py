@@ -31,7 +31,7 @@ class TrainableTokens(Technique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(1e-3, 1e-1)}
+    search_space = {"lr": LogUniform(1e-3, 3e-1)}
 
     def __init__(
         self, tokens: list[str] | None = None, lr: float = 1e-2,

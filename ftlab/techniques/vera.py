@@ -22,7 +22,7 @@ class VeRA(PeftTechnique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(1e-3, 5e-2), "rank": Choice((64, 256, 1024))}
+    search_space = {"lr": LogUniform(1e-3, 1e-1), "rank": Choice((64, 256, 1024))}
 
     def __init__(
         self,

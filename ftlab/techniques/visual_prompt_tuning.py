@@ -40,7 +40,7 @@ class VisualPromptTuning(Technique):
         deep: give each layer prompts of its own, the paper's better variant.
         last: let prompts enter at the last so many layers alone, so that the blocks before them
             can be computed once; None for all layers.
-        lr: peak learning rate; the paper's, for SGD, is 0.25 to 50 times batch size / 256.
+        lr: peak learning rate; the paper's, for SGD, is 0.1 to 50 times batch size / 256.
         optim: optimizer, weight decay and schedule.
     """
 

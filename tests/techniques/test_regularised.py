@@ -97,7 +97,7 @@ def test_mixout__loss_and_gradient() -> None:
     loss = one.objective(model, one.task, batch())
     found = gradients(model, loss)
     torch.manual_seed(5)
-    kept = torch.empty(4, 5, dtype=torch.float64).bernoulli_(1 - p)
+    kept = torch.empty(1, 5, dtype=torch.float64).bernoulli_(1 - p)  # of each input unit
     assert 0 < kept.sum() < kept.numel()
     now = {name: value.detach().clone().requires_grad_() for name, value in state(model).items()}
     mixed = (start[BODY] + kept * (now[BODY] - start[BODY]) / (1 - p)).detach().requires_grad_()
