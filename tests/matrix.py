@@ -32,7 +32,7 @@ WORLDS = sorted(info.name for info in pkgutil.iter_modules(worlds.__path__))
 FEW = ["image_classification", "text_classification"]
 World = Callable[[], tuple[Backbone, DataModule]]
 HIGH = {"IA3", "LinearProbe", "BitFit", "NormTuning"}
-WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune"}
+WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune", "SetFit"}
 BEGIN, END = "<!-- matrix: written by the tests -->\n", "<!-- end of matrix -->\n"
 
 
