@@ -33,7 +33,7 @@ WORLDS = sorted(info.name for info in pkgutil.iter_modules(worlds.__path__))
 FEW = ["image_classification", "text_classification"]
 World = Callable[[], tuple[Backbone, DataModule]]
 HIGH = {"IA3", "LinearProbe", "BitFit", "NormTuning"}
-WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune"}
+WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune", "SetFit"}
 BEGIN, END = "<!-- matrix: written by the tests -->\n", "<!-- end of matrix -->\n"
 
 
@@ -66,7 +66,8 @@ def make_technique(name: str) -> Technique:
     cls = TECHNIQUES[name]
     arguments = inspect.signature(cls).parameters
     if "technique" in arguments:
-        return cls(technique=TECHNIQUES["LoRA"](lr=1e-2))
+        inner = "LoRA" if "merge" not in cls.never_around else "BottleneckAdapter"
+        return cls(technique=TECHNIQUES[inner](lr=1e-2))
     if "lr" not in arguments:
         return cls()
     return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)

@@ -4,10 +4,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Technique
 from ftlab.techniques.features import Features, require_linear_head, require_task
-from ftlab.techniques.head_optimum import HeadProblem
-
-GRID = [10 ** (-4 + 8 * step / 9) for step in range(10)]
-"""Strengths that are tried: scikit-learn's LogisticRegressionCV has the same."""
+from ftlab.techniques.logistic_head import LOGISTIC, logistic_optimum
 
 
 class LogisticRegression(Technique):
@@ -36,8 +33,7 @@ class LogisticRegression(Technique):
         self.C = C
 
     def prepare(self, data: DataModule) -> None:
-        require_task(data, "LogisticRegression",
-                     ("single_label_classification", "multi_label_classification"),
+        require_task(data, "LogisticRegression", LOGISTIC,
                      "take LinearProbe, which for numbers is ridge regression")
 
     def adapt(self, model: TaskModel) -> None:
@@ -47,18 +43,9 @@ class LogisticRegression(Technique):
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         _, layer = require_linear_head(model, "LogisticRegression")
         features = Features(model, data)
-        problem = HeadProblem(features, layer.out_features, layer.bias is not None, plain=True)
-        # decay / 2 * |W|^2 beside a mean: two classes have two rows of half the size each in place
-        # of scikit-learn's one, and the mean over labels divides by their number
-        single = data.task.problem_type == "single_label_classification"
-        parts = (0.5 if layer.out_features == 2 else 1.0) if single else layer.out_features
-        examples = problem.rows
-        decays = {1 / (C * examples * parts): C for C in GRID}
-        if self.C is not None:
-            best = problem.at(1 / (self.C * examples * parts))
-        else:
-            best = problem.best(decays)
-            self.C = decays[best.decay]
+        best, chosen = logistic_optimum(features, layer, self.C)
+        if self.C is None:
+            self.C = chosen
             data.note(f"LogisticRegression: C = {self.C:.3g}, chosen on val/{features.select_by}")
         data.note(f"LogisticRegression: {best.iterations} iterations left {best.gradient:.1e} of "
                   "the gradient")

@@ -4,16 +4,19 @@ import math
 from collections.abc import Callable
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import Choice, Technique
-from ftlab.techniques.freezing import trains_directly
-from ftlab.techniques.trained_tensors import accumulators, named, parameters, put
+from ftlab.techniques.trained_tensors import (
+    accumulators,
+    named,
+    parameters,
+    put,
+    renew_statistics,
+)
 from ftlab.techniques.wrapper import AVERAGES, Wrapper
 
 
@@ -66,27 +69,3 @@ class SWA(Wrapper):
                                "set trainer: {patience: null}, or a smaller start")
         put(model, self.mean)
         renew_statistics(model, data)
-
-
-def renew_statistics(model: TaskModel, data: DataModule) -> None:
-    """Compute the statistics of batch norms that train anew, over the training data.
-
-    Args:
-        model: in eval mode.
-        data: of the run.
-    """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)
-             and m.track_running_stats and trains_directly(m)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over batches
-        norm.train()
-    device = next(model.parameters()).device
-    for batch in data.with_streams(()).train_dataloader():
-        model(move_data_to_device(batch, device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()

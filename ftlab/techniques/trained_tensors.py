@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftlab.backbones.task_model import TaskModel
+from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.freezing import is_norm, trains_directly
@@ -59,6 +62,30 @@ def put(model: TaskModel, values: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in named(model, values).items():
             tensor.copy_(values[name])
+
+
+def renew_statistics(model: TaskModel, data: DataModule) -> None:
+    """Compute the statistics of batch norms that train anew, over the training data.
+
+    Args:
+        model: in eval mode.
+        data: of the run.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)
+             and m.track_running_stats and trains_directly(m)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over batches
+        norm.train()
+    device = next(model.parameters()).device
+    for batch in data.with_streams(()).train_dataloader():
+        model(move_data_to_device(batch, device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import Technique
 from ftlab.techniques.features import Features
-from ftlab.techniques.logistic_regression import GRID, LogisticRegression
+from ftlab.techniques.logistic_head import GRID
+from ftlab.techniques.logistic_regression import LogisticRegression
 from ftlab.techniques.nearest_class_mean import NearestClassMean
 from ftlab.techniques.nearest_neighbours import NearestNeighbours
 from ftlab.training import checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def adafactor(w: Array) -> Array:
 
 FORMULAS: dict[str, Callable[[Array], Array]] = {
     "adamw": adamw, "adam": adam, "sgd": sgd, "lion": lion, "schedule_free": schedule_free,
-    "adafactor": adafactor, "muon": adamw}  # of a vector, Muon's is AdamW's
+    "adafactor": adafactor, "muon": adamw,  # of a vector, Muon's is AdamW's
+    "adamw8bit": adamw}  # of few numbers, its state has 32 bits
 
 
 def made(name: str, **settings: Any) -> Optimization:
@@ -109,7 +111,15 @@ def made(name: str, **settings: Any) -> Optimization:
     return Optimization(name, schedule=only or "constant", **settings)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """An optimizer whose package is there."""
+    if (package := made(request.param).kind.package) is not None:
+        pytest.importorskip(package)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("name", names(), indirect=True)
 def test_optimizer__takes_its_formula_s_steps(name: str) -> None:
     weight = torch.tensor(START, requires_grad=True)
     optimizer = made(name).build([{"params": [weight], "lr": LR, "weight_decay": DECAY}])
@@ -189,7 +199,7 @@ def run(tiny_bert: Path, reviews: Path, tmp_path: Path) -> Callable[..., dict[st
     return make
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names(), indirect=True)
 def test_optimizer__learns(name: str, run: Callable[..., dict[str, float]]) -> None:
     losses: list[float] = []
 
@@ -207,6 +217,35 @@ def test_probe__of_another_optimizer_is_trained_by_the_trainer(
     run: Callable[..., dict[str, float]]
 ) -> None:
     assert np.isfinite(run(LinearProbe(optim=Optimization("lion")))["test/loss"])
+
+
+def test_adamw8bit__is_adamw_s_within_its_rounding() -> None:
+    pytest.importorskip("bitsandbytes", reason="8-bit state is bitsandbytes'")
+    start = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    aim = torch.sin(torch.arange(start.numel(), dtype=torch.float32)).view(start.shape)
+    ends, sizes = {}, {}
+    for name in ("adamw", "adamw8bit"):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = made(name).build([{"params": [weight], "lr": LR / 3, "weight_decay": DECAY}])
+        for _ in range(STEPS):
+            weight.grad = weight.detach() - aim
+            optimizer.step()
+        ends[name] = weight.detach()
+        kept = [value for value in optimizer.state[weight].values()
+                if isinstance(value, torch.Tensor) and value.ndim and len(value) != 256]  # a table
+        sizes[name] = sum(value.numel() * value.element_size() for value in kept)
+    way = (ends["adamw"] - start).norm()
+    assert 0 < (ends["adamw8bit"] - ends["adamw"]).norm() < 0.05 * way
+    # 8 of 32 bits, and a number in float32 for each block of 256
+    assert sizes["adamw8bit"] == sizes["adamw"] // 4 + 2 * 4 * (start.numel() // 256)
+
+
+def test_adamw8bit__says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    optim = Optimization("adamw8bit")
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(InputError, match="bitsandbytes', which is not installed") as caught:
+        optim.build([{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": 1.0}])
+    assert "ftlab[quantized]" in caught.value.mend
 
 
 def test_sweep__shifts_the_range_of_the_rate() -> None:

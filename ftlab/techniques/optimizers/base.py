@@ -16,6 +16,8 @@ class Optimizer(ABC):
     """Its usual learning rate as a multiple of AdamW's, by which sweeps shift their ranges."""
     schedule: ClassVar[str | None] = None
     """The only schedule that it takes; None for any."""
+    package: ClassVar[str | None] = None
+    """The package beyond ftlab's own that it needs."""
     matrices_apart: ClassVar[bool] = False
     """Whether the matrices of the blocks, but for embeddings, are to be in groups of their own,
     which say `hidden`."""

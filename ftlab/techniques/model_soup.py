@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ftlab.backbones.task_model import TaskModel
+from ftlab.data.base import DataModule
+from ftlab.errors import Incompatible
+from ftlab.tasks.losses.base import at_least_float32
+from ftlab.techniques.base import Choice, Technique
+from ftlab.techniques.trained_tensors import (
+    averaged,
+    copies,
+    named,
+    put,
+    renew_statistics,
+)
+from ftlab.techniques.wrapper import AVERAGES, Wrapper
+
+
+class ModelSoup(Wrapper):
+    """Fit several times from the same start, and finish with the mean of the weights (a wrapper).
+
+    The epochs of the fit are shared out among the members, so that a soup costs what one fit
+    costs, and a member has a part of its epochs: raise `max_epochs` to give each more. Each starts
+    at the same weights, head included, with a fresh optimizer and a schedule of its own; members
+    differ in the order of the data, in dropout and in `rates`, and count as their last step left
+    them. Batch norms' statistics are computed anew for a mean. Take it where the optimum is broad:
+    a pre-trained backbone, and a head that has been trained before. One member is the technique
+    itself. Not around low-rank updates and others that are folded into the weights afterwards: the
+    mean of their factors is not the mean of the weights.
+
+    Wortsman, Ilharco, Gadre, Roelofs, Gontijo-Lopes, Morcos, Namkoong, Farhadi, Carmon, Kornblith,
+    Schmidt (2022), https://arxiv.org/abs/2203.05482
+
+    Args:
+        technique: what adapts the model.
+        members: how many fits.
+        how: `greedy`, which begins with the best member on validation and takes others in, the
+            better first, where the mean is not worse; or `uniform`, the mean of all.
+        rates: a factor of the learning rate for each member; null for 1.
+    """
+
+    search_space = {"members": Choice((2, 3, 4)), "how": Choice(("greedy", "uniform"))}
+    of_training = True
+    does = frozenset({AVERAGES})
+    never_around = frozenset({AVERAGES, "settle", "evaluated", "merge"})
+
+    def __init__(self, technique: Technique, members: int = 3,
+                 how: Literal["greedy", "uniform"] = "greedy",
+                 rates: list[float] | None = None) -> None:
+        super().__init__(technique)
+        if members < 1:
+            raise ValueError(f"members must be at least 1, got {members}")
+        if how not in ("greedy", "uniform"):
+            raise ValueError(f"how is greedy or uniform, got {how!r}")
+        if rates is not None and (len(rates) != members or min(rates) <= 0):
+            raise ValueError(f"rates must be {members} numbers above 0, one a member, got {rates}")
+        self.members, self.how, self.rates = members, how, rates or [1.0] * members
+        self.made: torch.optim.Optimizer | None = None
+        self.settings: list[dict[str, Any]] = []
+        self.first = self.step = self.steps_of_all = 0  # steps: before this member, so far, of all
+        self.names: list[str] = []
+        self.start: dict[str, Tensor] = {}
+        self.kept: list[dict[str, Tensor]] = []
+
+    def starts(self, epochs: int) -> list[int]:
+        """First epoch of each member, and the end.
+
+        Raises:
+            Incompatible: there is not one for each.
+        """
+        if epochs < self.members:
+            raise Incompatible(f"ModelSoup(members={self.members}) wants an epoch for each, and "
+                               f"there are {epochs}", "raise max_epochs, or take fewer members")
+        return [math.ceil(member * epochs / self.members) for member in range(self.members + 1)]
+
+    def lr_factors(
+        self, groups: list[dict[str, Any]], total: int, epochs: int
+    ) -> list[Callable[[int], float]]:
+        starts = self.starts(epochs)
+        steps = [total * start // epochs for start in starts]
+        own = [self.technique.lr_factors(groups, steps[m + 1] - steps[m], starts[m + 1] - starts[m])
+               for m in range(self.members)]
+
+        def factor(group: int, step: int) -> float:
+            member = max(m for m in range(self.members) if steps[m] <= step)
+            return self.rates[member] * own[member][group](step - steps[member])
+
+        return [partial(factor, group) for group in range(len(groups))]
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        self.made = self.technique.optimizer(groups)
+        self.settings = [{name: value for name, value in group.items()
+                          if name not in ("params", "lr")} for group in self.made.param_groups]
+        return self.made
+
+    def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
+        self.technique.begin_fit(model, data, math.ceil(steps / self.members))
+        self.names, self.kept = list(averaged(model)), []
+        self.first, self.step, self.steps_of_all = 0, 0, steps
+        self.start = copies(named(model, self.names)) if self.members > 1 else {}
+
+    def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
+        starts = self.starts(epochs)
+        member = max(m for m in range(self.members) if starts[m] <= epoch)
+        if member and epoch == starts[member]:
+            self._keep(model)
+            self._restart(model)
+        self.technique.begin_epoch(model, epoch - starts[member],
+                                   starts[member + 1] - starts[member])
+
+    def after_step(self, model: TaskModel, step: int) -> None:
+        self.technique.after_step(model, step - self.first)
+        self.step = step
+        if step == self.steps_of_all and self.members > 1:
+            self._keep(model)
+
+    def _keep(self, model: TaskModel) -> None:
+        """Remember a member as it would be measured."""
+        getattr(self.made, "eval", lambda: None)()  # what some optimizers average
+        self.kept.append(copies(named(model, self.names)))
+        getattr(self.made, "train", lambda: None)()
+
+    def _restart(self, model: TaskModel) -> None:
+        assert self.made is not None
+        put(model, self.start)
+        self.made.state.clear()
+        for group, settings in zip(self.made.param_groups, self.settings, strict=True):
+            group.update({**settings, "initial_lr": group.get("initial_lr", group["lr"])})
+        self.first = self.step
+
+    def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
+        if self.members == 1:
+            return  # the best epoch is restored
+        if len(self.kept) < self.members:
+            raise Incompatible(f"ModelSoup: the fit ended before its {self.members} members were "
+                               "made", "set trainer: {patience: null}")
+        chosen = list(range(self.members))
+        if self.how == "greedy":
+            chosen = self._greedy(model, data, score)
+        self._be(model, data, chosen)
+
+    def _greedy(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> list[int]:
+        def scored(chosen: list[int]) -> float:
+            self._be(model, data, chosen)
+            return score()
+
+        alone = [scored([member]) for member in range(self.members)]
+        best, *others = sorted(range(self.members), key=lambda member: -alone[member])
+        chosen, highest = [best], alone[best]
+        for member in others:
+            found = scored([*chosen, member])
+            if found >= highest:
+                chosen, highest = [*chosen, member], found
+        return chosen
+
+    def _be(self, model: TaskModel, data: DataModule, chosen: list[int]) -> None:
+        """Let the model be the mean of some members; one is itself, its statistics too."""
+        first, *more = (self.kept[member] for member in chosen)
+        if not more:
+            put(model, first)
+            return
+        put(model, {name: torch.stack([at_least_float32(member[name]) for member in
+                                       (first, *more)]).mean(dim=0) for name in self.names})
+        renew_statistics(model, data)
