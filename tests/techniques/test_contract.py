@@ -207,7 +207,7 @@ def test_optimization__schedules() -> None:
     assert wide.factor(60, total) == cycle.factor(60, total)
     with pytest.raises(ValueError, match="div is of schedule one-cycle, and schedule is linear"):
         Optimization(div=5)
-    with pytest.raises(ValueError, match="div must be at least 1, got 0.5"):
+    with pytest.raises(ValueError, match=r"div must be at least 1, got 0\.5"):
         Optimization(schedule="one-cycle", div=0.5)
     constant = Optimization(schedule="constant", warmup=0.0)
     assert {constant.factor(s, total) for s in range(total)} == {1.0}
