@@ -21,8 +21,22 @@ def closest(word: Any, choices: Sequence[str], count: int = 1, cutoff: float = 0
         str(word).lower(), folded, n=count, cutoff=cutoff)]
 
 
-def did_you_mean(word: Any, choices: Sequence[str]) -> str:
-    """One line: the closest choice if one is close, then all."""
+MOST = 15
+"""Choices that a message lists; of more it names those that are close."""
+
+
+def did_you_mean(word: Any, choices: Sequence[str], every_one: str = "") -> str:
+    """One line: the closest choice if one is close, then all.
+
+    Args:
+        word: as somebody wrote it.
+        choices: what it may be.
+        every_one: how to see them all, where they are too many for a line.
+    """
+    if every_one and len(choices) > MOST:
+        shows = f"{every_one} shows all {len(choices)}"
+        near = closest(word, choices, 3, 0.5)
+        return f"did you mean {' or '.join(map(repr, near))}? ({shows})" if near else shows
     close = closest(word, choices, cutoff=0.5)
     every = "one of: " + ", ".join(choices) if choices else "it takes none"
     return f"did you mean {close[0]!r}? ({every})" if close else every

@@ -57,7 +57,7 @@ def course(
                "test/accuracy": float(np.mean(hit)),
                **{f"train/grad_norm/{name}": float(draw.uniform(0.1, 2)) for name in BLOCKS}}
     return RunHistory(seed, "FINISHED", "", metrics, history, "", {"target": targets,
-                                                               "prediction": said})
+                                                               "prediction": said}, BLOCKS)
 
 
 def healthy(noise: int, right: float = 0.9) -> list[RunHistory]:

@@ -16,6 +16,7 @@ from ftlab.tracking.records import CellKey, CellRecord, RunRecord, TrialRecord
 from ftlab.tracking.tracker import Tracker
 
 METRIC = "test/accuracy"
+BLOCKS = ("embeddings", *(f"encoder.layer.{n}" for n in range(6)), "head")
 
 
 class Book(Tracker):
@@ -109,6 +110,10 @@ class Invented:
             "cost/peak_memory_bytes": float(2e8 + 3e7 * place), "cost/train_flops": 3e9,
             "cost/inference_flops": 1e9, "cost/latency_seconds": 0.01 + 0.001 * place,
         }
+        if place % 3 != 2:  # it trains one block alone
+            metrics |= {f"train/{of}/{block}": 0.1 ** (3 * (of == "update_ratio")) * (2 + place + n)
+                        * float(self.draw.uniform(0.01, 0.03)) for n, block in enumerate(BLOCKS)
+                        for of in ("grad_norm", "update_ratio", "grad_zeros")}
         for epoch in range(1, epochs + 1):
             for name, value in (("epoch", epoch), ("train/epoch_loss", 2 / (epoch + place)),
                                 ("val/accuracy", right * (1 - 0.5**epoch)),
@@ -116,7 +121,8 @@ class Invented:
                 noise = 0 if name == "epoch" else self.draw.normal(0, 0.01)
                 self.book.curves.setdefault((run_id, name), []).append((10 * epoch, value + noise))
         self.book.curves.setdefault((run_id, "val/accuracy"), []).append((10 * epochs + 1, 9.0))
-        return RunRecord(run_id, key.digest, seed, "FINISHED", "", metrics, {}, {}, seed, seed + 1)
+        return RunRecord(run_id, key.digest, seed, "FINISHED", "", metrics, {},
+                         {"ftlab.blocks": "\n".join(BLOCKS)}, seed, seed + 1)
 
     def _predict(self, run_id: str, skill: float, examples: int) -> float:
         numbers = np.random.default_rng(1)  # the same examples for all

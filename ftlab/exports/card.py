@@ -28,6 +28,7 @@ _COSTS = {
     "cost/latency_seconds": ("latency of one example, s", ".4f"),
     "cost/latency_merged_seconds": ("the same merged, s", ".4f"),
     "cost/checkpoint_bytes": ("what training changed, bytes", ",.0f"),
+    "cost/bank_bytes": ("kept of training examples, bytes", ",.0f"),
 }
 
 

@@ -20,7 +20,7 @@ from ftlab.backbones.base import Backbone
 from ftlab.backbones.heads.causal import CausalModel
 from ftlab.backbones.new_tokens import fold
 from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
-from ftlab.backbones.task_model import TaskModel
+from ftlab.backbones.task_model import HeadLayer, TaskModel
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports import verify
 from ftlab.exports.card import card
@@ -176,6 +176,9 @@ def _write(restored: Restored, folder: Path, merged: bool,
         raise Incompatible(f"{type(restored.run.technique).__name__} changes no weights and reads "
                            "the model through prompts of its own",
                            "take the pre-trained model itself")
+    if any(isinstance(module, HeadLayer) for module in model.modules()):
+        raise Incompatible(f"{type(restored.run.technique).__name__} puts a layer of ftlab in the place "
+                           "of the linear head, which no other library has", "use `ftlab predict`")
     chosen = verify.samples(restored)
     expected = verify.expected_outputs(restored, chosen)
     adapted = isinstance(model.network, PeftModel) or any(

@@ -95,9 +95,11 @@ def find(base: type, name: str, allow: Sequence[str], place: object) -> type:
             f"{place}: {name} lies outside ftlab, and only classes of ftlab may be named",
             f"if you trust it, run with --allow {package}",
         )
+    path = f"{base.__module__}.{base.__name__}"
+    room = next((f"ftlab list {room}" for room, of in FAMILIES.items() if of == path), "")
     raise InputError(
         f"{place}: there is no {base.__name__} called {name!r}",
-        f"{did_you_mean(short, list(classes))}; a class of yours needs --allow MODULE, where it is",
+        f"{did_you_mean(short, list(classes), room)}; a class of yours needs --allow MODULE, where it is",
     )
 
 

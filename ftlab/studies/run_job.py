@@ -116,7 +116,7 @@ class RunJob(Job):
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, event["time"])
                 if "epoch" in event["metrics"]:
                     self.epoch_ended(event["metrics"])
-            case "note" | "shortcut" | "precision" | "hardware" | "compile":
+            case "note" | "shortcut" | "precision" | "hardware" | "compile" | "blocks":
                 texts = self.remarks.setdefault(f"ftlab.{event['event']}", [])
                 if event["text"] not in texts:
                     texts.append(event["text"])

@@ -82,7 +82,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         self.trained: set[str] = set()
         """Names (in `model`) of the parameters that trained in any epoch so far."""
         self.notes: list[str] = []
-        """For the run's record: what it chose in `adapt` for this model, a sentence each."""
+        """For the run's record: what it chose for this model, until `settle`, a sentence each."""
 
     @classmethod
     def space(cls, arguments: Mapping[str, Any]) -> SearchSpace:

@@ -19,6 +19,7 @@ from ftlab.techniques.base import (
     is_norm,
 )
 from ftlab.techniques.peft_injection import LAYERS, READS_WEIGHTS
+from ftlab.techniques.single_precision import added_dtype
 
 
 class Bottleneck(nn.Module):
@@ -30,7 +31,7 @@ class Bottleneck(nn.Module):
         width: D.
         bottleneck: inner width.
         maps: whether inputs are feature maps (channels second).
-        like: a tensor with the device and dtype to take.
+        like: a tensor with the device and, but for half precision, the dtype to take.
         scale: factor of what is added.
     """
 
@@ -39,16 +40,17 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         self.maps, self.scale = maps, scale
-        self.down = nn.Linear(width, bottleneck, device=like.device, dtype=like.dtype)
-        self.up = nn.Linear(bottleneck, width, device=like.device, dtype=like.dtype)
+        made = {"device": like.device, "dtype": added_dtype(like)}
+        self.down = nn.Linear(width, bottleneck, **made)
+        self.up = nn.Linear(bottleneck, width, **made)
         with torch.no_grad():
             nn.init.zeros_(self.up.weight)
             nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         last = x.movedim(1, -1) if self.maps else x
-        added = self.scale * self.up(nn.functional.gelu(self.down(last)))
-        return x + (added.movedim(-1, 1) if self.maps else added)
+        added = self.scale * self.up(nn.functional.gelu(self.down(last.to(self.down.weight.dtype))))
+        return x + (added.movedim(-1, 1) if self.maps else added).to(x.dtype)
 
 
 class ParallelBottleneck(Bottleneck):
@@ -57,7 +59,7 @@ class ParallelBottleneck(Bottleneck):
     Args:
         width: D.
         bottleneck: inner width.
-        like: a tensor with the device and dtype to take.
+        like: a tensor with the device and, but for half precision, the dtype to take.
         scale: factor of what is added.
     """
 
@@ -70,7 +72,8 @@ class ParallelBottleneck(Bottleneck):
     def forward(self, y: Tensor) -> Tensor:
         assert self.read is not None, "the feed-forward network's first layer is called before"
         x, self.read = self.read, None
-        return y + self.scale * self.up(nn.functional.relu(self.down(x)))
+        added = self.scale * self.up(nn.functional.relu(self.down(x.to(self.down.weight.dtype))))
+        return y + added.to(y.dtype)
 
 
 class BottleneckAdapter(Technique):

@@ -22,7 +22,8 @@ class NearestNeighbours(Technique):
 
     Take it to see how far the features alone go. Probabilities are shares of the votes, all equal;
     the prediction of a number is the neighbours' mean. The features of the training examples are
-    part of the model and of its checkpoint. Nothing depends on the seed.
+    part of the model and of its checkpoint, and `cost/bank_bytes` says how large they are. Nothing
+    depends on the seed.
 
     Cover, Hart (1967), https://doi.org/10.1109/TIT.1967.1053964; of features: Wu, Xiong, Yu, Lin
     (2018), https://arxiv.org/abs/1805.01978.
@@ -42,7 +43,7 @@ class NearestNeighbours(Technique):
         if metric not in get_args(Metric):
             raise ValueError(f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}")
         self.k, self.metric = k, metric
-        self.examples = 0
+        self.examples, self.bank = 0, 0
 
     def prepare(self, data: DataModule) -> None:
         require_task(data, "NearestNeighbours", (
@@ -62,6 +63,7 @@ class NearestNeighbours(Technique):
 
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         layer = next(m for m in model.modules() if isinstance(m, Neighbours))
+        self.bank = layer.features.nbytes + layer.votes.nbytes
         features = Features(model, data)
         rows, target = features.train, features.train.batch["target"]
         layer.features.copy_(rows.features)
@@ -73,6 +75,9 @@ class NearestNeighbours(Technique):
             self.k = max(range(1, 1 + min(MOST, self.examples)), key=score)
             data.note(f"NearestNeighbours: k = {self.k}, chosen on val/{features.select_by}")
         layer.k.fill_(min(self.k, self.examples))
+
+    def costs(self) -> dict[str, float]:
+        return {"bank_bytes": float(self.bank)}
 
 
 def _votes(data: DataModule, target: Tensor, like: Tensor) -> Tensor:

@@ -26,20 +26,26 @@ class Optimization:
             `adam`, `sgd` (momentum 0.9) and others.
         weight_decay: decoupled for AdamW; never on biases, norms and other vectors.
         schedule: of the learning rate over all steps: `constant`, `linear` or `cosine` to zero,
-            `one-cycle` (Smith 2018: up from a 25th over the warm-up, then cosine to zero).
-        warmup: fraction of all steps over which the rate rises linearly.
+            `one-cycle` (Smith 2018: up over the warm-up, then cosine to zero).
+        warmup: fraction of all steps over which the rate rises linearly (fastai's `pct_start`).
+        div: of `one-cycle`: the first rate is the peak divided by it; null for 25.
     """
 
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     schedule: Literal["constant", "linear", "cosine", "one-cycle"] = "linear"
     warmup: float = 0.1
+    div: float | None = None
 
     def __post_init__(self) -> None:
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a fraction from 0 to below 1, got {self.warmup}")
+        if self.div is not None and self.schedule != "one-cycle":
+            raise ValueError(f"div is of schedule one-cycle, and schedule is {self.schedule}")
+        if self.div is not None and self.div < 1:
+            raise ValueError(f"div must be at least 1, got {self.div}")
         if self.optimizer not in names():
             raise ValueError(f"there is no optimizer {self.optimizer!r} "
                              f"({did_you_mean(self.optimizer, names())})")
@@ -62,8 +68,8 @@ class Optimization:
         """Multiplier of the learning rate at `step` of `total`."""
         warm = self.warmup * total if total > 1 else 0.0  # its only update is to move something
         if step < warm:
-            rise = step / warm
-            return 1 / 25 + (1 - 1 / 25) * rise if self.schedule == "one-cycle" else rise
+            rise, low = step / warm, 1 / (self.div or 25)
+            return low + (1 - low) * rise if self.schedule == "one-cycle" else rise
         left = (total - step) / max(1e-9, total - warm)
         if self.schedule == "constant":
             return 1.0

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.peft_methods import ALL_BUT_GROUPED, GROUPED, METHODS, kind_of
+from ftlab.techniques.single_precision import added_dtype
 from ftlab.wording import listed
 
 LAYERS = (nn.Linear, nn.Conv2d, Conv1D)
@@ -132,10 +133,13 @@ def exactly(paths: Sequence[str]) -> str:
 
 
 def inject(model: TaskModel, config: PeftConfig) -> None:
-    """Put PEFT layers into the network in place; they and the head train, nothing else."""
+    """Put PEFT layers into the network in place; they, in float32, and the head train, nothing else."""
     on_meta = next(model.parameters()).is_meta
     with _corrected():
         inject_adapter_in_model(config, model.network, low_cpu_mem_usage=on_meta)
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            _widen(layer)
     model.head.requires_grad_(True)
 
 
@@ -182,10 +186,13 @@ def attach(
 
 
 def _widen(layer: Any) -> None:
-    """What trains of a layer is float32, whatever the network is."""
+    """Give what trains of a layer float32 where the network has half precision.
+
+    PEFT does so too (`autocast_adapter_dtype`), except where it puts layers into a network in place.
+    """
     for module in layer.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            if parameter.requires_grad and parameter.dtype != added_dtype(parameter):
                 setattr(module, name, nn.Parameter(parameter.data.float()))
 
 

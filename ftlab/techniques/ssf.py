@@ -14,6 +14,7 @@ from ftlab.errors import Incompatible
 from ftlab.techniques.base import LogUniform, Optimization, Technique, freeze_all_but_head
 from ftlab.techniques.freezing import Attached
 from ftlab.techniques.peft_injection import READS_WEIGHTS
+from ftlab.techniques.single_precision import added_dtype
 
 _LAST = (nn.Linear, Conv1D, nn.LayerNorm)
 _SECOND = (nn.Conv1d, nn.Conv2d, nn.GroupNorm, _BatchNorm)
@@ -23,7 +24,7 @@ class ScaleShift(Attached):
     """x * scale + shift over the channels of x.
 
     Args:
-        like: the layer's weight, for device and dtype.
+        like: the layer's weight, for the device and, but for half precision, the dtype.
         width: how many channels.
         shifts: whether there is a shift.
         axis: of the channels in x, 1 or -1.
@@ -33,8 +34,9 @@ class ScaleShift(Attached):
     def __init__(self, like: Tensor, width: int, shifts: bool, axis: int, noise: float) -> None:
         super().__init__()
         self.axis = axis
-        self.scale = nn.Parameter(like.new_ones(width))
-        self.shift = nn.Parameter(like.new_zeros(width)) if shifts else None
+        dtype = added_dtype(like)
+        self.scale = nn.Parameter(like.new_ones(width, dtype=dtype))
+        self.shift = nn.Parameter(like.new_zeros(width, dtype=dtype)) if shifts else None
         if noise:
             nn.init.normal_(self.scale, mean=1.0, std=noise)
             if self.shift is not None:
@@ -43,7 +45,9 @@ class ScaleShift(Attached):
     def forward(self, x: Tensor) -> Tensor:
         shape = [-1] + [1] * (x.ndim - 2) if self.axis == 1 else [-1]
         scaled = x * self.scale.view(shape)
-        return scaled if self.shift is None else scaled + self.shift.view(shape)
+        if self.shift is not None:
+            scaled = scaled + self.shift.view(shape)
+        return scaled.to(x.dtype)
 
 
 class SSF(Technique):

@@ -67,6 +67,9 @@ class SurgicalFineTuning(Technique):
         chosen = int(ratios.argmax())
         freeze_all_but_head(model)
         model.blocks[chosen].requires_grad_(True)
+        self.notes.append(
+            f"SurgicalFineTuning trains block {chosen}, {model.blocks[chosen].name}: gradient norm "
+            f"over weight norm {float(ratios[chosen]):.2g}, median of all {float(ratios.median()):.2g}")
 
 
 def relative_gradient_norms(model: TaskModel, data: DataModule, batches: int) -> Tensor:

@@ -18,6 +18,7 @@ from ftlab.techniques.base import (
     freeze_all_but_head,
     is_norm,
 )
+from ftlab.techniques.single_precision import added_dtype
 
 _CLASS_TOKEN = re.compile(r"(cls|class)_(token|embedding)$")
 # these count on where a token is, or on how many there are
@@ -72,7 +73,8 @@ class VisualPromptTuning(Technique):
         chosen = layers[-self.last if self.last else 0 :]
         bound = math.sqrt(6 / (patch + like.shape[-1]))  # Xavier's, of a patch's pixels to a token
         for layer in chosen if self.deep else chosen[:1]:
-            prompts = nn.Parameter(like.new_empty(self.tokens, like.shape[-1]))
+            prompts = nn.Parameter(like.new_empty(self.tokens, like.shape[-1],
+                                                  dtype=added_dtype(like)))
             nn.init.uniform_(prompts, -bound, bound)
             layer.register_parameter("prompts", prompts)  # a part of the block that it changes
             layer.register_forward_pre_hook(

@@ -23,6 +23,8 @@ class WiSEFT(Wrapper):
     model must be of use: its head is the pre-trained one, or a stage has trained it (`before`, with
     `carry: all`), or the technique has trained it alone before, and w0 is the model then. Of an
     adapter, w0 is its start, where it changes nothing; its factors are interpolated one by one.
+    Where the best epoch is one in which the head alone had trained, nothing is interpolated, with a
+    note: the model is the one before fine-tuning already.
 
     Wortsman, Ilharco, Kim, Li, Kornblith, Roelofs, Gontijo-Lopes, Hajishirzi, Farhadi, Namkoong,
     Schmidt (2022), https://arxiv.org/abs/2109.01903
@@ -46,6 +48,7 @@ class WiSEFT(Wrapper):
         self.end: dict[str, Tensor] = {}
         self.names: list[str] = []
         self.start: dict[str, Tensor] = {}
+        self.probed = False  # the head alone trained first
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)
@@ -66,6 +69,7 @@ class WiSEFT(Wrapper):
         if epoch == 0 and model.has_random_head:
             raise Incompatible("WiSEFT: the first epoch trains more than the new head, which is "
                                "random", "put it around a technique that trains the head first")
+        self.probed = epoch > 0
         self.start = copies(named(model, self.names))
 
     def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
@@ -73,10 +77,22 @@ class WiSEFT(Wrapper):
         if not self.start:
             raise Incompatible("WiSEFT: no epoch trained more than the head",
                                "raise max_epochs, or leave it out")
+        if self._is_before(model):
+            self.notes.append("WiSEFT: the head alone had trained by the best epoch, so that nothing "
+                              "was interpolated")
+            self.curve = []
+            return
         if self.curve:
             self.end = copies(named(model, self.names))
         for name, tensor in named(model, self.names).items():
             tensor.copy_(torch.lerp(self.start[name], tensor, self.alpha))
+
+    def _is_before(self, model: TaskModel) -> bool:
+        """Return whether all but the head is as it was before fine-tuning, in an earlier epoch."""
+        of_backbone = [name for name in self.names if not model.head.holds(name)]
+        same = all(torch.equal(self.start[name], tensor)
+                   for name, tensor in named(model, of_backbone).items())
+        return same and self.probed and bool(of_backbone)
 
     def variants(self, model: TaskModel) -> Mapping[str, AbstractContextManager[Any]]:
         mixed = {f"alpha-{share:g}": {name: torch.lerp(self.start[name], self.end[name], share)

@@ -66,6 +66,11 @@ class RunRecord:
         """1 for the first run of this cell and seed, 2 for the next try."""
         return int(self.tags.get("ftlab.attempt", "1"))
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the model's blocks, from the input to the head; none where one block trains."""
+        return tuple(self.tags.get("ftlab.blocks", "").splitlines())
+
 
 @dataclass(frozen=True)
 class TrialRecord:

@@ -38,6 +38,7 @@ class TrainingMonitor(Callback):
         self._about: dict[str, Tensor | float] = {}  # the step that is to be logged
         self._finite: Tensor | None = None
         self._losses = Losses()
+        self._named = False
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         self._start = time.perf_counter()
@@ -61,6 +62,7 @@ class TrainingMonitor(Callback):
             self.events.alive()
         self.step_seconds.append(time.perf_counter() - self._start)
         if self._about:
+            self.gradients.follow()
             window = (batch - 1) % trainer.accumulate_grad_batches + 1
             self.events.add(trainer.global_step, {
                 "train/loss": self._mean(trainer, window), **self._about,
@@ -92,10 +94,19 @@ class TrainingMonitor(Callback):
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._losses:
             values["train/epoch_loss"] = float(self._mean(trainer))
-        values |= self.gradients.take()
+        if blocks := self.gradients.take():
+            self._name_blocks(module.model)
+            values |= blocks
         self._losses.clear()
         values["epoch"] = trainer.current_epoch + 1
         self.report(metrics_event(trainer.global_step, values))
+
+    def _name_blocks(self, model: TaskModel) -> None:
+        """Report the order of the blocks, once; names alone do not tell."""
+        if not self._named:
+            names = [block.name for block in (*model.blocks, model.head)]
+            self.report({"event": "blocks", "text": "\n".join(names)})
+        self._named = True
 
     @property
     def median_step(self) -> float:

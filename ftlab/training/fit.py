@@ -50,6 +50,18 @@ def fit(
     """
     random = torch.get_rng_state()
     model, guard = adapt(run, report)
+    known = len(run.technique.notes)
+    try:
+        return _fit(run, model, guard, memory, report, stop, random)
+    finally:
+        for text in run.technique.notes[known:]:
+            report({"event": "note", "text": text})
+
+
+def _fit(run: Run, model: TaskModel, guard: TensorGuard, memory: costs.MemoryMeter, report: Report,
+         stop: Callable[[], bool] | None, random: Tensor
+         ) -> tuple[Trainer, BestEpoch, dict[str, float]]:
+    """Train an adapted model; `random` is the generator's state before it was built."""
     monitor = TrainingMonitor(guard, report, run.settings.log_every)
     best = best_epoch(run, model, stop)
     trainer = make_trainer(run, [_ranks_alike(run, guard), monitor, best, *_sharding(run, model)])

@@ -1,5 +1,6 @@
 """Models of every world, exported and loaded by their own ecosystem, without ftlab."""
 
+import inspect
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from exported import every_export, finding
-from matrix import WORLDS, World, make_world
+from matrix import FEW, TECHNIQUES, WORLDS, World, make_world
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.huggingface import HuggingFace
@@ -22,6 +23,7 @@ from ftlab.exports.verify import expected_outputs
 from ftlab.studies.discover import members
 from ftlab.tasks.base import Task
 from ftlab.tasks.same_prediction import alike
+from ftlab.techniques.peft_technique import PeftTechnique
 
 CASES = [(world, "FullFineTuning", False) for world in WORLDS]
 CASES += [(world, "LoRA", False) for world in WORLDS]
@@ -31,6 +33,9 @@ CASES += [(world, "PromptTuning", False) for world in ("causal_lm", "seq2seq", "
 CASES += [(w, "PrefixTuning", False) for w in ("causal_lm", "seq2seq", "token_classification")]
 CASES += [("text_classification", name, False) for name in ("LinearProbe", "ZeroShot", "IA3")]
 CASES += [("image_classification_clip", "ZeroShot", False), ("seq2seq", "Untuned", False)]
+CASES += [(world, "SSF", True) for world in FEW]
+CASES += [("text_classification", name, True) for name, cls in TECHNIQUES.items() if issubclass(
+    cls, PeftTechnique) and "method" not in inspect.signature(cls).parameters]
 CASES += [(name, "FullFineTuning", False) for name in ("torchvision", "timm", "timm_conv")]
 CASES += [("torchvision", "LoRA", True), ("timm", "LoRA", True)]
 CASES += [(f"pooled_{mode}", "LinearProbe", False) for mode in ("first", "last", "max")]

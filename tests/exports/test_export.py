@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from exported import restored
+from matrix import make_world
 from mlflow import MlflowClient
 from scripted import HereEngine
 
 import ftlab
-from ftlab.errors import FtlabError, InputError
+from ftlab.errors import FtlabError, Incompatible, InputError
+from ftlab.exports.export import write_model
 from ftlab.tracking.tracker import Tracker
 
 Stored = SimpleNamespace
@@ -203,6 +206,14 @@ def test_refused__what_no_other_library_has(stored: Stored, tmp_path: Path) -> N
     with pytest.raises(InputError, match="modules into the network that BertModel lacks"):
         ftlab.export_run(stored.adapter, tmp_path / "deep" / "model", tracking_uri=stored.uri)
     assert not any(tmp_path.iterdir())
+
+
+def test_refused__a_head_of_ftlabs_own(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model = restored(make_world("text_classification", request.getfixturevalue),
+                     "NearestNeighbours", tmp_path / "run")
+    (tmp_path / "model").mkdir()
+    with pytest.raises(Incompatible, match="in the place of the linear head, which no other library"):
+        write_model(model, tmp_path / "model")
 
 
 def test_disagreement__leaves_nothing(

@@ -200,8 +200,18 @@ def test_sick__names_the_seeds_that_show_it(name: str, seeds: tuple[int, ...]) -
 
 def test_gradients__name_the_block_and_the_numbers() -> None:
     (found,) = said(beside(vanished()))["Vanishing or exploding gradients"]
-    assert found.seen.startswith("gradient norm 1e-06 in embeddings,")
-    assert not any(f"in {name}" in found.seen for name in BLOCKS[1:])
+    assert found.seen.startswith("gradients vanish in embeddings, the first on the way back from the "
+                                 "output: norm 1e-06 beside ")
+    assert found.seen.endswith("in head") and not any(name in found.seen for name in BLOCKS[1:-1])
+
+
+def test_gradients__of_seeds_alike_give_one_sentence_and_of_several_blocks_one_each() -> None:
+    runs = [with_metrics(run, **{f"train__grad_burst__{name}": times}) for run, name, times in zip(
+        healthy(1, 0.85), ["head", "embeddings", "head"], [150.0, 300.0, 400.0], strict=True)]
+    (found,) = said(beside(runs))["Vanishing or exploding gradients"]
+    first, second = found.seen.split("; ")
+    assert "in head" in first and "norm 400 times its own median" in first
+    assert "in embeddings" in second and "norm 300 times its own median" in second
 
 
 def test_one_bad_seed_of_three__is_no_overfitting_of_the_technique() -> None:

@@ -76,6 +76,8 @@ BAD = {
     "missing nested": ({"techniques": {"a": "DiscriminativeLR"}}, "needs 'technique'", "add"),
     "missing argument": ({"datasets": {"d": "TextClassification"}}, "missing: train", "add"),
     "foreign class": ({"techniques": {"a": "os.system"}}, "outside ftlab", "--allow os"),
+    "one of many": ({"techniques": {"a": "LoRa2"}}, "there is no Technique called 'LoRa2'",
+                    "(ftlab list techniques shows all "),
     "wrong family": ({"techniques": {"a": "HuggingFace"}}, "there is no Technique", ""),
     "duplicate cells": ({"techniques": {"a": "LoRA", "b": "LoRA"}}, "are the same", "remove"),
     "no techniques": ({"techniques": {}}, "techniques: at least one", ""),

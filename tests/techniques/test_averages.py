@@ -196,6 +196,23 @@ def test_wise_ft__of_a_run(run: Any) -> None:
     assert trained == {name for name, _ in start.technique.model.head.named_parameters()}
 
 
+def test_wise_ft__of_a_best_epoch_before_fine_tuning_is_that_epoch(images: Bench) -> None:
+    """Two heads of one backbone would be interpolated otherwise."""
+    one = images.bound(WiSEFT(LinearProbeThenFineTune(lr=1e-2), 0.5, curve=[0.3]))
+    probed: dict[str, torch.Tensor] = {}
+    inner = one.technique.begin_epoch
+    one.technique.begin_epoch = lambda model, epoch, epochs: (
+        inner(model, epoch, epochs), probed.update(state(model) if epoch == 1 else {}))
+    model = images.fit(one, 6)
+    model.load_state_dict(probed)
+    with torch.no_grad():
+        one.settle(model.eval(), images.data, lambda: 0.0)
+    assert_equal(state(model), probed)
+    (note,) = one.notes
+    assert note.endswith("the head alone had trained by the best epoch, so that nothing was interpolated")
+    assert one.variants(model) == {}
+
+
 def test_wise_ft__refuses_a_random_head(images: Bench) -> None:
     with pytest.raises(Incompatible, match="the new head is random"):
         images.bound(WiSEFT(FullFineTuning()))

@@ -206,5 +206,12 @@ def test_optimization__schedules() -> None:
     cycle = Optimization(schedule="one-cycle", warmup=0.3)
     assert cycle.factor(0, total) == pytest.approx(1 / 25)
     assert max(cycle.factor(s, total) for s in range(total)) == cycle.factor(30, total) == 1
+    wide = Optimization(schedule="one-cycle", warmup=0.3, div=5)
+    assert (wide.factor(0, total), wide.factor(30, total)) == (pytest.approx(1 / 5), 1)
+    assert wide.factor(60, total) == cycle.factor(60, total)
+    with pytest.raises(ValueError, match="div is of schedule one-cycle, and schedule is linear"):
+        Optimization(div=5)
+    with pytest.raises(ValueError, match=r"div must be at least 1, got 0\.5"):
+        Optimization(schedule="one-cycle", div=0.5)
     constant = Optimization(schedule="constant", warmup=0.0)
     assert {constant.factor(s, total) for s in range(total)} == {1.0}

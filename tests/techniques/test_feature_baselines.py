@@ -79,6 +79,9 @@ def test_neighbours__their_number_is_the_best_on_validation(world: Made) -> None
     technique = NearestNeighbours()
     data, _, _ = fitted(world("text_classification"), technique)
     assert technique.k in range(1, 21)
+    rows, width = len(data.splits["train"]), technique.model.features(next(iter(
+        data.val_dataloader()))).shape[1]
+    assert technique.costs() == {"bank_bytes": 4.0 * rows * (width + len(data.task.names))}
     assert data.notes[-1] == f"NearestNeighbours: k = {technique.k}, chosen on val/accuracy"
     scores = {}
     for k in range(1, 21):

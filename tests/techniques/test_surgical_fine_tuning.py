@@ -69,6 +69,8 @@ def test_found_block__is_the_one_of_a_loop_and_trains_as_if_named(
     held = {next(i for i, part in enumerate(parts) if part.holds(name))
             for name in run.technique.trained}
     assert held == {best, len(model.blocks)}
+    (note,) = run.technique.notes
+    assert note.startswith(f"SurgicalFineTuning trains block {best}, {model.blocks[best].name}: ")
     assert_equal(delta, fitted(SurgicalFineTuning(best, lr=1e-2))[1])
 
 

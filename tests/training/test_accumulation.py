@@ -57,7 +57,7 @@ def curve(run: Run) -> list[tuple[int, dict[str, float]]]:
     events: list[dict[str, Any]] = []
     search(run, events.append)
     return [(event["step"], {name: value for name, value in event["metrics"].items()
-                             if "seconds" not in name and "grad_norm/" not in name})
+                             if "seconds" not in name and name.count("/") < 2})
             for event in events if event["event"] == "metrics"]
 
 

@@ -30,6 +30,7 @@ class RunHistory:
             `train/epoch_loss`, `val/loss` and the selecting metric after each epoch.
         notes: what the run took note of, a line each.
         named: target and prediction of each test example, where a class is predicted.
+        blocks: names of the model's, from the input to the head; empty where they are not known.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class RunHistory:
     history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     notes: str = ""
     named: Mapping[str, Sequence[Any]] | None = None
+    blocks: Sequence[str] = ()
 
     @property
     def finished(self) -> bool:

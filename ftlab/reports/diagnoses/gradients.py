@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ftlab.reports.diagnoses.base import (
@@ -12,13 +13,12 @@ from ftlab.reports.diagnoses.base import (
     StudyHistory,
     seeds_of,
 )
-from ftlab.wording import listed
 
-BLOCK = "train/grad_norm/"
-VANISHED = 1e-4
-"""Share of the largest block's norm that is left where each of 13 blocks passes less than half."""
+NORM, ZEROS, BURST = "train/grad_norm/", "train/grad_zeros/", "train/grad_burst/"
+VANISHED = 1e-3
+"""Share of the head's gradient norm that is left: thirteen blocks that each pass on six tenths."""
 EXPLODED = 100.0
-"""A logged norm after the first epoch, in units of that epoch's largest."""
+"""A norm in units of what was usual before."""
 
 
 class Gradients(Diagnosis):
@@ -26,46 +26,90 @@ class Gradients(Diagnosis):
 
     title: ClassVar[str] = "Vanishing or exploding gradients"
     rule: ClassVar[str] = (
-        "In the last epoch a block's gradient norm is below 1/10,000 of the largest block's, which "
-        "is left where each of 13 blocks hands on less than half; or the norm of all gradients "
-        "(before clipping) is no number, or after the first epoch more than a hundred times that "
-        "epoch's largest, when the new head made them largest.")
+        "On the way back from the output, in the order in which the backward pass reaches the blocks, "
+        "the first whose gradient norm in the last epoch is below a thousandth of the head's, which "
+        "is left where each of 13 blocks hands on six tenths; or the first whose norm (before "
+        "clipping) was once more than a hundred times its own median until then, and than its median "
+        "of the first epoch; or the norm of all gradients is no number, or after the first epoch more "
+        "than a hundred times that epoch's largest, when the new head made them largest.")
 
     def find(self, observed: StudyHistory) -> list[Finding]:
         findings = []
         for cell in observed.cells:
             faint = [run for run in cell.finished if _faint(run)]
             if faint:
-                names = dict.fromkeys(name for run in faint for name in _faint(run))
-                least = min(run.metrics[BLOCK + name] for run in faint for name in _faint(run))
-                most = max(value for run in faint for value in _blocks(run).values())
                 findings.append(Finding(
-                    "warning", cell.key.title, seeds_of(faint),
-                    f"gradient norm {least:.2g} in {listed(list(names))}, {most:.2g} in the block "
-                    "with the largest",
+                    "warning", cell.key.title, seeds_of(faint), _said([(_faint(run)[0], -_left(run), _vanished(run)) for run in faint]),
                     "a higher rate for these blocks (DiscriminativeLR), precision 32-true or "
                     "bf16-mixed, normalisation before what was added"))
-            wild = [run for run in cell.runs if _burst(run)]
+            wild = [run for run in cell.runs if _burst(run) or _exploded(run)]
             if wild:
+                seen = [(_burst(run), 0.0, _burst(run)) if _burst(run) else
+                        (next(iter(_bursts(run))), max(_bursts(run).values()), _exploded(run))
+                        for run in wild]
                 findings.append(Finding(
-                    "warning", cell.key.title, seeds_of(wild), listed([_burst(run) for run in wild]),
+                    "warning", cell.key.title, seeds_of(wild), _said(seen),
                     "gradient_clip of the trainer, a lower learning rate, a longer warm-up"))
         return findings
 
 
-def _blocks(run: RunHistory) -> dict[str, float]:
-    return {name.removeprefix(BLOCK): value for name, value in run.metrics.items()
-            if name.startswith(BLOCK) and math.isfinite(value)}
+def _said(sentences: Sequence[tuple[str, float, str]]) -> str:
+    """Of each kind the sentence that weighs most, in a row."""
+    worst: dict[str, tuple[float, str]] = {}
+    for kind, weight, text in sentences:
+        worst[kind] = max((weight, text), worst.get(kind, (weight, text)))
+    return "; ".join(text for _, text in worst.values())
+
+
+def _backwards(run: RunHistory, kind: str) -> dict[str, float]:
+    """A metric of the blocks that train, the one next to the output first."""
+    found = {name.removeprefix(kind): value for name, value in run.metrics.items()
+             if name.startswith(kind) and math.isfinite(value)}
+    order = {name: place for place, name in enumerate(run.blocks or found)}
+    return {name: found[name] for name in sorted(found.keys() & order, key=lambda n: -order[n])}
 
 
 def _faint(run: RunHistory) -> list[str]:
-    norms = _blocks(run)
-    largest = max(norms.values(), default=0.0)
-    return [name for name, norm in norms.items() if norm < VANISHED * largest]
+    """Blocks whose gradient is nothing beside that of the one next to the output."""
+    norms = _backwards(run, NORM)
+    head = next(iter(norms.values()), 0.0)
+    return [name for name, norm in norms.items() if norm < VANISHED * head]
+
+
+def _left(run: RunHistory) -> float:
+    """Share of the first norm on the way back that the faintest block has."""
+    norms = _backwards(run, NORM).values()
+    return min(norms) / next(iter(norms))
+
+
+def _vanished(run: RunHistory) -> str:
+    (first, *further), norms = _faint(run), _backwards(run, NORM)
+    zeros = run.metrics.get(ZEROS + first)
+    share = "" if zeros is None else f", {100 * zeros:.0f}% of it exact zeros"
+    more = f", and in {len(further)} more behind it" if further else ""
+    return (f"gradients vanish in {first}, the first on the way back from the output: norm "
+            f"{norms[first]:.2g} beside {next(iter(norms.values())):.2g} in {next(iter(norms))}"
+            f"{share}{more}")
+
+
+def _bursts(run: RunHistory) -> dict[str, float]:
+    """Largest norms in units of the usual one, of blocks that burst."""
+    return {name: times for name, times in _backwards(run, BURST).items() if times > EXPLODED}
+
+
+def _exploded(run: RunHistory) -> str:
+    """Name the first block on the way back that burst; empty where none did."""
+    bursts = _bursts(run)
+    if not bursts:
+        return ""
+    first = next(iter(bursts))
+    more = f", and in {len(bursts) - 1} more" if len(bursts) > 1 else ""
+    return (f"gradients explode in {first}, the first on the way back from the output: norm "
+            f"{bursts[first]:.3g} times its own median{more}")
 
 
 def _burst(run: RunHistory) -> str:
-    """Describe gradients that burst; empty where none did."""
+    """Describe gradients that burst as a whole; empty where they did not."""
     norms = run.steps("train/grad_norm")
     broken = [step for step, norm in norms if not math.isfinite(norm)]
     if broken:
@@ -77,6 +121,5 @@ def _burst(run: RunHistory) -> str:
     step, most = max(norms, key=lambda pair: pair[1])
     if most <= EXPLODED * first:
         return ""
-    blocks = _blocks(run)
-    where = f", in the last epoch largest in {max(blocks, key=lambda n: blocks[n])}" if blocks else ""
+    where = f"; {exploded}" if (exploded := _exploded(run)) else ""
     return f"gradient norm {most:.3g} at step {step}, at most {first:.3g} in the first epoch{where}"

@@ -50,4 +50,4 @@ def _course(results: StudyResults, run: RunRecord, wanted: Sequence[str], named:
     predictions = results.predictions(run) if named and run.status == "FINISHED" else None
     return RunHistory(run.seed, run.status, run.reason, run.metrics,
                   {name: results.history(run, name) for name in names},
-                  run.tags.get("ftlab.note", ""), predictions)
+                  run.tags.get("ftlab.note", ""), predictions, run.blocks)

@@ -97,6 +97,7 @@ MEMORY = Cost("cost/peak_memory_bytes", "peak memory of training", _BYTES, of_fi
 COSTS: Sequence[Cost] = (
     TRAINABLE,
     Cost("cost/checkpoint_bytes", "checkpoint", _BYTES),
+    Cost("cost/bank_bytes", "kept of training examples", _BYTES),
     TIME,
     MEMORY,
     Cost("cost/train_flops", "compute of training per example", _FLOPS),

@@ -34,6 +34,7 @@ def _count(value: float) -> str:
 COLUMNS: tuple[tuple[str, str, Unit], ...] = (
     ("cost/trainable_parameters", "trainable parameters", _count),
     ("cost/checkpoint_bytes", "checkpoint", BYTES),
+    ("cost/bank_bytes", "kept of training examples", BYTES),
     ("cost/train_seconds", "training", SECONDS),
     ("cost/step_seconds", "a step", SECONDS),
     ("cost/total_seconds", "whole run", SECONDS),
