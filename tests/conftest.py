@@ -94,11 +94,19 @@ def _figures_are_drawn_and_not_rendered(
         monkeypatch.setattr(all_figures, "svg", lambda figure, name: "<svg></svg>")
 
 
-@pytest.fixture(scope="module", autouse=True)
+_imported = [0]  # modules, when the garbage was last frozen
+
+
+@pytest.fixture(autouse=True)
 def _imports_are_no_garbage() -> None:
-    """Each run collects garbage several times to measure memory: not among modules, which stay."""
-    gc.collect()
-    gc.freeze()
+    """Each run collects garbage three times to measure memory: not among imports, which stay.
+
+    What a run imports by the way is frozen before the next test; a handful is not worth a look.
+    """
+    if len(sys.modules) > _imported[0] + 30:
+        _imported[0] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
