@@ -21,6 +21,7 @@ import ftlab
 from ftlab.errors import FtlabError, InputError
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 Stored = SimpleNamespace
 
 
