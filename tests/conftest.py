@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cheaper
 import hypothesis  # before the garbage is frozen, which a plugin of its looks at
 import numpy as np
 import pytest
@@ -58,22 +59,14 @@ def bare_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _stores_are_copied(request: pytest.FixtureRequest, bare_store: Path) -> Iterator[None]:
-    """New stores of this process are copies of one, save in modules that say `MADE = True`.
+    """New stores are copies of one, save in modules that say `MADE = True`.
 
     MLflow makes its tables in two seconds.
     """
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "MADE", False):
-            from ftlab.tracking import store
-
-            make = store._make
-
-            def copy(path: Path) -> None:
-                if not bare_store.exists():
-                    make(bare_store)
-                shutil.copy(bare_store, path)
-
-            patch.setattr(store, "_make", copy)
+            patch.setenv(cheaper.BARE_STORE, str(bare_store))
+            cheaper.copy_stores(bare_store, patch.setattr)
         yield
 
 
@@ -86,19 +79,25 @@ def rendered() -> None:
 def _figures_are_drawn_and_not_rendered(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pixels of its figures take most of a table's seconds: `UNRENDERED = True` saves them."""
+    """In modules that say `UNRENDERED = True`, and in the commands and runs that they start."""
     if getattr(request.module, "UNRENDERED", False) and "rendered" not in request.fixturenames:
-        from ftlab.reports.figures import all_figures
-
-        monkeypatch.setattr(all_figures, "files", lambda figure: {"png": b"", "pdf": b""})
-        monkeypatch.setattr(all_figures, "svg", lambda figure, name: "<svg></svg>")
+        monkeypatch.setenv(cheaper.UNRENDERED, "1")
+        cheaper.unrender(monkeypatch.setattr)
 
 
-@pytest.fixture(scope="module", autouse=True)
+_imported = [0]  # modules, when the garbage was last frozen
+
+
+@pytest.fixture(autouse=True)
 def _imports_are_no_garbage() -> None:
-    """Each run collects garbage several times to measure memory: not among modules, which stay."""
-    gc.collect()
-    gc.freeze()
+    """Each run collects garbage three times to measure memory: not among imports, which stay.
+
+    What a run imports by the way is frozen before the next test; a handful is not worth a look.
+    """
+    if len(sys.modules) > _imported[0] + 30:
+        _imported[0] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

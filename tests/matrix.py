@@ -4,6 +4,7 @@ A world is a file in `tests/worlds`: `make(fixture)` gives a function that makes
 and data module. The contract tests and the page's matrix walk the same worlds.
 """
 
+import copy
 import functools
 import importlib
 import inspect
@@ -15,7 +16,8 @@ from typing import Any
 
 import worlds
 
-from ftlab.backbones.base import Backbone
+from ftlab.backbones.base import Backbone, OutputType
+from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import STREAM, Stream
 from ftlab.errors import Incompatible
@@ -80,16 +82,32 @@ def along(data: DataModule, names: Iterable[str]) -> None:
 
 
 @functools.cache
-def refusal(name: str, world: World) -> str | None:
-    """Why a technique is refused in a world; None where it goes."""
+def _loaded(world: World) -> tuple[Backbone, DataModule]:
     backbone, data = world()
-    technique = make_technique(name)
-    along(data, technique.streams)
     data.load()
     data.connect(backbone, seed=0)
+    return backbone, data
+
+
+@functools.cache
+def _built(world: World, output_type: OutputType | None) -> TaskModel:
+    backbone, data = _loaded(world)
+    return backbone.build(data.task, output_type)
+
+
+def build(world: World, output_type: OutputType | None = None) -> tuple[DataModule, TaskModel]:
+    """A world's data, read once a process, and a copy of the model that is built once."""
+    return _loaded(world)[1], copy.deepcopy(_built(world, output_type))
+
+
+@functools.cache
+def refusal(name: str, world: World) -> str | None:
+    """Why a technique is refused in a world; None where it goes."""
+    technique = make_technique(name)
     try:
-        technique.prepare(data)
-        technique.bind(backbone.build(data.task, technique.output_type), data.task)
+        technique.prepare(_loaded(world)[1])
+        data, model = build(world, technique.output_type)
+        technique.bind(model, data.task)
     except Incompatible as error:
         return error.what
     return None

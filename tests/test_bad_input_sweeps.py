@@ -11,6 +11,7 @@ from scripted import ScriptedEngine, epochs, write_sweep
 
 from ftlab.studies.engine import Event
 
+UNRENDERED = True
 Here = Callable[..., tuple[int, str, str]]
 
 

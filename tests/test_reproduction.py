@@ -16,6 +16,7 @@ import yaml
 from ftlab import reproduction
 from ftlab.studies.run_job import StudyOutcome
 
+UNRENDERED = True
 Here = Callable[..., tuple[int, str, str]]
 
 

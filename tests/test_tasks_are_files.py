@@ -19,6 +19,7 @@ from ftlab.studies.discover import members
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique
 
+UNRENDERED = True
 PACKAGE = Path(ftlab.__file__).parent
 TASK = '''
 """Ordered classes."""

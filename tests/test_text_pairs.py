@@ -18,6 +18,7 @@ from scripted import HereEngine
 import ftlab
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 KINDS = ("good", "bad"), ("film", "plot")
 FILLERS = ["the", "a", "of", "is", "very"]
 

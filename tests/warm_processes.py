@@ -218,12 +218,15 @@ def _become(wanted: dict[str, Any]) -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "ftlab"]:
             del sys.modules[name]
     sys.argv = [wanted["module"], *wanted["arguments"]]
+    import cheaper
+
     import ftlab.studies.server_process as servers
     from ftlab.commands import show, studies, sweeps
 
     servers.spawned = start_server
     for commands in (show, studies, sweeps):
         commands.FRESH = _Fresh()  # type: ignore[assignment]
+    cheaper.by_environment()
     sys.modules.pop(wanted["module"], None)  # or runpy would warn
     try:
         runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)
@@ -251,6 +254,9 @@ class _Fresh:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    importlib.import_module("cheaper")
+    del sys.path[0]  # what it forks finds the tests' modules where a test says so
     _import_all()
     asked, own, parent = map(int, sys.argv[1:])
     _socket.append(socket.socket(fileno=own))

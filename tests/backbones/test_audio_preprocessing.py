@@ -23,6 +23,7 @@ from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.unused_parameters import unreached_parameters
 
+UNRENDERED = True
 DRAW = np.random.default_rng(0)
 WAVES = [DRAW.normal(0, 0.1, n).astype(np.float32) for n in (4000, 6400)]
 

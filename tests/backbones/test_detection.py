@@ -19,6 +19,7 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
 PROCESSORS = {"yolos": hf.YolosImageProcessor, "detr": hf.DetrImageProcessor,
               "rt_detr": hf.RTDetrImageProcessor}
 

@@ -16,6 +16,7 @@ from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.image import ImageClassification
 from ftlab.errors import InputError
 
+UNRENDERED = True
 SIZES = [(53, 37), (37, 53), (40, 40), (31, 90), (200, 150), (7, 5)]  # width, height
 SQUARE = {"size": {"height": 40, "width": 40}}
 EDGE = {"size": {"shortest_edge": 46}, "crop_size": {"height": 40, "width": 40}}

@@ -15,6 +15,7 @@ from ftlab.backbones.torchvision import Torchvision
 from ftlab.tasks.classification import Classification
 from ftlab.training.unused_parameters import retire_unused
 
+UNRENDERED = True
 UNPLAYABLE = {("t5", "last"): "no row an example"}  # its blocks hand position biases on
 TORCHVISION = ["resnet18", "mobilenet_v2", "densenet121", "vgg11", "swin_t", "squeezenet1_0"]
 

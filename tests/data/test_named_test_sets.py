@@ -23,6 +23,8 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
+
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_named_set__is_read_and_measured_like_test(

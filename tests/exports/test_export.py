@@ -24,6 +24,7 @@ from ftlab.errors import FtlabError, Incompatible, InputError
 from ftlab.exports.export import write_model
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 Stored = SimpleNamespace
 
 

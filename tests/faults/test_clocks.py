@@ -18,6 +18,7 @@ from ftlab.sweeps.leases import Lease
 from ftlab.tracking.records import CellKey
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 KEY = CellKey("s", "b", "d", "t", "c")
 AHEAD = 300.0
 LIBRARY = next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), "")

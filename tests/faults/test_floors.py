@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+UNRENDERED = True
 Here = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
 # The last release in the range that the advisory itself gives.

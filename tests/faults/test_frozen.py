@@ -21,6 +21,7 @@ from ftlab.sweeps.study_runs import run_study
 from ftlab.tracking.schema import check_schema
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 Here = Callable[..., tuple[int, str, str]]
 FROZEN = Path(__file__).resolve().parent.parent / "frozen"
 VERSIONS = sorted(path.name for path in FROZEN.iterdir() if (path / "study.yaml").exists())

@@ -14,6 +14,7 @@ from mlflow.store.db import utils
 from ftlab.errors import InputError
 from ftlab.tracking import store
 
+UNRENDERED = True
 Here = Callable[..., tuple[int, str, str]]
 
 

@@ -23,6 +23,7 @@ from ftlab.tracking.spool import FOLDER, REFUSED, Spool
 from ftlab.tracking.tracker import Tracker
 from ftlab.tracking.writes import Write
 
+UNRENDERED = True
 Here = Callable[..., tuple[int, str, str]]
 EPOCHS = 4
 

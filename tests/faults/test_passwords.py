@@ -23,6 +23,7 @@ from ftlab.tracking.records import CellKey
 from ftlab.tracking.tags import cell_tags
 from ftlab.visible import VisibleStream
 
+UNRENDERED = True
 CANARY = "kAnArY7x"
 CLOSED = "127.0.0.1:9"  # nothing listens at the discard port
 

@@ -21,6 +21,7 @@ from ftlab.tracking.records import CellKey
 from ftlab.tracking.spool import FOLDER
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 pytestmark = pytest.mark.slow
 STUDY = """\
 name: small

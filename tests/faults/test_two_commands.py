@@ -22,6 +22,7 @@ from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.study_runs import RunQueue, run_study
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 LEASE = 60.0
 
 

@@ -18,6 +18,7 @@ from ftlab.studies.json_lines import LineReader
 from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 
+UNRENDERED = True
 TIMEOUT = 30.0  # of the engine: longer than a busy machine takes from one sign of life to the next
 SOON = 120.0  # on a busy machine; a collective would wait for half an hour
 Specify = Callable[..., Path]

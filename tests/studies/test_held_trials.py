@@ -19,6 +19,7 @@ from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.study import load_study
 from ftlab.sweeps.sweep import load_sweep
 
+UNRENDERED = True
 Write = Callable[..., Path]
 
 

@@ -17,6 +17,7 @@ from ftlab.studies.local_engine import LocalEngine
 from ftlab.studies.server_process import spawned
 from ftlab.studies.study import load_study
 
+UNRENDERED = True
 TIMEOUT = 20.0  # longer than a busy machine takes from one sign of life to the next
 Specify = Callable[..., Path]
 

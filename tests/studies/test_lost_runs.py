@@ -13,6 +13,7 @@ from ftlab.studies.study import load_study
 from ftlab.sweeps.study_runs import run_study
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 LOST = {"event": "exit", "code": -9, "lost": True, "machine_lost": True, "reason": "lost with n1"}
 DONE = {"event": "done", "metrics": {"val/accuracy": 0.5, "test/accuracy": 0.5}}
 

@@ -22,6 +22,7 @@ from ftlab.sweeps.sweep import load_sweep
 from ftlab.tracking.records import RunRecord
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 Write = Callable[..., Path]
 PROBE = {"probe": {"class_path": "LinearProbe", "init_args": {"lr": 0.03, "solver": None}}}
 

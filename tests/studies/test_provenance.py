@@ -7,6 +7,8 @@ import torch
 
 from ftlab.studies import provenance
 
+UNRENDERED = True
+
 
 @pytest.mark.parametrize(("visible", "script", "said"), [
     (None, 'echo "H100 number $4"', "H100 number 0"),

@@ -29,6 +29,7 @@ from ftlab.sweeps.study_runs import run_study
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 WAITING = """
 import os
 import time

@@ -31,6 +31,7 @@ from ftlab.sweeps.trial_queue import TrialQueue
 from ftlab.tracking.outbox import Outbox
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 Sweep = Callable[..., SweepOutcome]
 pytestmark = pytest.mark.usefixtures("store")
 KEYS = {"techniques": {"lora": "LoRA"}}

@@ -14,6 +14,7 @@ from scripted import write_sweep
 
 from ftlab.sweeps.leases import Lease
 
+UNRENDERED = True
 FAULTY = {"techniques": {"faulty": {"class_path": "faulty.Faulty"}}, "trainer": {"max_epochs": 2}}
 
 

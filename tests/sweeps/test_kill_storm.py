@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from processes import alive, begin, output_of, records, said, trials, wait_for
 from scripted import write_sweep
 
+UNRENDERED = True
 KILLS = 15
 STUDY = {
     "techniques": {

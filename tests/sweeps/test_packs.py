@@ -22,6 +22,7 @@ from ftlab.sweeps.sweep import load_sweep
 from ftlab.sweeps.trial_queue import TrialQueue
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 Sweep = Callable[..., SweepOutcome]
 pytestmark = pytest.mark.usefixtures("store")
 

@@ -14,6 +14,8 @@ from ftlab.sweeps import storage as module
 from ftlab.sweeps.postgresql import LockLost
 from ftlab.sweeps.storage import Storage
 
+UNRENDERED = True
+
 
 @pytest.fixture
 def database(postgresql):

@@ -17,6 +17,8 @@ from ftlab.sweeps.liveness import LivenessWatch, Owner
 from ftlab.sweeps.search_space import own_values
 from ftlab.sweeps.trial_queue import ATTEMPTS, TrialQueue
 
+UNRENDERED = True
+
 
 def trials(board):
     return [t for standing in board.standing() for t in standing.trials]

@@ -15,6 +15,7 @@ from ftlab.sweeps.sweep import load_sweep
 from ftlab.tracking.records import TrialRecord
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 GIVES = "objective/val/accuracy"
 SCORES = {0: [0.5, 0.9, 0.4], 1: [0.6, 0.7, 0.8], 2: [0.1, 0.2, 0.3]}
 

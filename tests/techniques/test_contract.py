@@ -17,6 +17,7 @@ from matrix import (
     WORLDS,
     World,
     along,
+    build,
     make_technique,
     make_world,
     refusal,
@@ -33,7 +34,8 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
-EPOCHS = 4
+UNRENDERED = True
+EPOCHS = 3
 
 
 @pytest.fixture
@@ -138,13 +140,10 @@ def test_start(name: str, world: World) -> None:
     """Identity where it is claimed; frozen blocks run in eval mode."""
     if refusal(name, world) is not None:
         return  # test_contract holds it to its refusal
-    backbone, data = world()
-    technique = make_technique(name)
-    along(data, technique.streams)
-    data.load()
-    data.connect(backbone, seed=0)
-    model = backbone.build(data.task).eval()
+    data, model = build(world)
+    model.eval()
     batch = next(iter(data.test_dataloader()))
+    technique = make_technique(name)
     technique.prepare(data)
     with torch.no_grad():
         before = model.comparable(model(batch))

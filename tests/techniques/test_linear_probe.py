@@ -33,6 +33,7 @@ from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
+UNRENDERED = True
 DECAY = 0.01
 
 

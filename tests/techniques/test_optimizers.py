@@ -29,6 +29,7 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
 Array = NDArray[np.float64]
 STEPS, LR, DECAY = 20, 0.03, 0.1
 CURVATURE = np.diag([1.0, 3.0, 0.2, 10.0])

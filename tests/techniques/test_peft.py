@@ -27,6 +27,8 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
+
 
 @pytest.fixture
 def task() -> Classification:

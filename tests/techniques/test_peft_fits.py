@@ -26,6 +26,8 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
+
 
 class Layers(nn.Module):
     def __init__(self) -> None:

@@ -33,6 +33,7 @@ from ftlab.training import batches
 from ftlab.training.costs import flops
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
 BODY, HEAD = "network.0.weight", "network.2.weight"
 DECAYED = FullFineTuning(lr=1e-2, optim=Optimization(weight_decay=0.1))
 AT_REST: list[Callable[[], Technique]] = [

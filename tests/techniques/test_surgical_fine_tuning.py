@@ -18,6 +18,8 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
+
 
 @pytest.fixture(params=["text_classification", "image_classification"])
 def world(request: pytest.FixtureRequest) -> World:

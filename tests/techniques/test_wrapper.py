@@ -27,6 +27,8 @@ from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
+UNRENDERED = True
+
 
 class Around(Wrapper):
     """Changes nothing."""

@@ -15,6 +15,8 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
+
 
 class Task:
     def collection(self) -> nn.Module:

@@ -18,6 +18,8 @@ from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
+
 
 def make(bert: Path, table: Path, directory: Path, technique: object, batch_size: int = 8,
          **settings: object) -> Run:

@@ -26,6 +26,7 @@ from ftlab.training.shortcuts.base import Fitting
 from ftlab.training.shortcuts.take import decide
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 DEPTHWISE = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4))
 GROUPED = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.BatchNorm2d(4))

@@ -18,6 +18,7 @@ from ftlab.training.shortcuts.prefix_cache import prefix_source
 from ftlab.training.shortcuts.prefix_cache.cache_estimate import Forecast
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
 LINEAR = Optimization("sgd", schedule="linear", warmup=0.0)
 Events = list[dict[str, Any]]
 

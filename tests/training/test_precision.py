@@ -18,6 +18,7 @@ from ftlab.training.precision import convert_inputs
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
+UNRENDERED = True
 # how far a result may be from that of the same weights in float64
 ROUNDING = {"32-true": 1e-5, "bf16-mixed": 2e-2, "bf16-true": 2e-2, "64-true": 1e-12}
 TRUE = {"bf16-true": torch.bfloat16, "64-true": torch.float64}

@@ -28,6 +28,7 @@ from ftlab.training.run import Run, Stage
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
+UNRENDERED = True
 Make = Callable[..., Run]
 SETTINGS = TrainerSettings(max_epochs=2)
 

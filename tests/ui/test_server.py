@@ -17,6 +17,7 @@ from tracked_study import STUDY
 
 from ftlab.tracking.tracker import Tracker
 
+UNRENDERED = True
 API = "/api/2.0/mlflow/experiments/search"
 ASKED = json.dumps({"max_results": 10})
 

@@ -19,6 +19,7 @@ from ftlab.training.shortcuts.prefix_cache.cache_estimate import BatchTiming, Ca
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
+UNRENDERED = True
 EPOCHS = 3
 
 
