@@ -18,7 +18,8 @@ class L2SP(Wrapper):
     It adds alpha / 2 |w - w0|^2 for the backbone, where w0 are the weights before the fit, and
     beta / 2 |w|^2 for the new head, which has no good start. Weight decay is left out for what
     is so held. Take it with few examples, where full fine-tuning forgets what the backbone knew.
-    What an adapter adds is held near its own start, at which it changes nothing.
+    Vectors (biases, norms) are held too, which the authors leave alone. What an adapter adds is
+    held near its own start, at which it changes nothing.
 
     Li, Grandvalet, Davoine (2018), https://arxiv.org/abs/1802.01483
 

@@ -22,7 +22,8 @@ class R3F(Wrapper):
     It adds strength * (KL(p | q) + KL(q | p)), where p are the probabilities of a text and q
     those of a second pass with noise on the embeddings of its tokens. Take it for large encoders,
     whose representations fine-tuning distorts; a step costs nearly two. With dropout the passes
-    drop different units, as in the authors' code, so that it evens this out as well.
+    drop different units, as in the authors' code, so that it evens this out as well. The gradient
+    reaches the embeddings through both passes.
 
     Aghajanyan, Shrivastava, Gupta, Goyal, Zettlemoyer, Gupta (2021),
     https://arxiv.org/abs/2008.03156

@@ -18,7 +18,8 @@ class SurgicalFineTuning(Technique):
     Take it where the new data differ from the pre-training's in one way: early blocks for other
     sensors, noise or blur, middle ones for other kinds of the same things, late ones for other
     classes. Without a choice the block is the one whose gradient is the largest in relation to
-    its weights (the paper's relative gradient norm) before the first step.
+    its weights before the first step. (The paper's Auto-RGN scales the rates of all tensors by
+    that ratio, each epoch anew; here one block trains, as in its comparison by hand.)
 
     Lee, Chen, Tajwar, Kumar, Yao, Liang, Finn (2023), https://arxiv.org/abs/2210.11466
 
@@ -30,7 +31,7 @@ class SurgicalFineTuning(Technique):
         optim: optimizer, weight decay and schedule.
     """
 
-    search_space = {"lr": LogUniform(1e-5, 5e-4)}
+    search_space = {"lr": LogUniform(1e-5, 5e-3)}
 
     def __init__(
         self,

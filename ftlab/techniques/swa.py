@@ -23,10 +23,10 @@ from ftlab.techniques.wrapper import AVERAGES, Wrapper
 class SWA(Wrapper):
     """Finish with the mean of the weights over the last steps (a wrapper).
 
-    Stochastic weight averaging: the mean over the last quarter of the steps takes the place of
-    the best epoch's weights, and batch norms' statistics are computed anew over the training
-    data. Take it with a rate that stays high (`optim: {schedule: constant}`): weights that have
-    stopped moving have nothing to average.
+    Stochastic weight averaging: the mean over the last quarter of the steps (the authors take one
+    of each epoch) takes the place of the best epoch's weights, and batch norms' statistics are
+    computed anew over the training data. Take it with a rate that stays high (`optim: {schedule:
+    constant}`): weights that have stopped moving have nothing to average.
 
     Izmailov, Podoprikhin, Garipov, Vetrov, Wilson (2018), https://arxiv.org/abs/1803.05407
 
