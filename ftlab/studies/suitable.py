@@ -14,6 +14,8 @@ from ftlab.studies.discover import members
 from ftlab.studies.plan import Plan, pairs
 from ftlab.studies.study import Study
 from ftlab.techniques.base import Technique
+from ftlab.training import batches
+from ftlab.training.trainer_settings import TrainerSettings
 
 
 def suitable(study: Study) -> Iterator[str]:
@@ -75,6 +77,7 @@ def _refusal(make: Callable[[], Technique], backbone: Backbone, data: DataModule
     """Why a technique does not fit; empty where it does."""
     try:
         technique = make()
+        data = batches.with_streams(data, technique, TrainerSettings())
         technique.prepare(data)
         technique.bind(backbone.build(data.task, technique.output_type, meta=True), data.task)
     except (Incompatible, ValueError) as error:
