@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+UNRENDERED = True
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 NAMES = ("01_first_study", "02_compare_and_plot", "03_your_own_technique",

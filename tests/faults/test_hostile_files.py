@@ -322,10 +322,13 @@ def silence(seconds: int) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("content, rule", [
-    (flac(10**6), "16667 minutes"), (silence(60 * 40), "40 minutes of 8 channels"),
+@pytest.mark.parametrize("make, seconds, rule", [
+    (flac, 10**6, "16667 minutes"), (silence, 60 * 40, "40 minutes of 8 channels"),
 ], ids=["announced", "packed"])
-def test_recording__of_days(content: bytes, rule: str, here: Front, tmp_path: Path) -> None:
+def test_recording__of_days(
+    make: Callable[[int], bytes], seconds: int, rule: str, here: Front, tmp_path: Path
+) -> None:
+    content = make(seconds)
     assert len(content) < 2**20
     for label in "ab":
         (tmp_path / "sound" / label).mkdir(parents=True)

@@ -32,23 +32,23 @@ def _work(make_board, address, trials, most, steps, say):
 
 def test_storage__eight_processes_lose_nothing(address, make_board, crowd):
     for _ in range(8):
-        crowd.start(_work, make_board, address, 40, 10, 10)
-    assert [len(crowd.hear(which)) for which in range(8)] == [10] * 8
-    trials = [t for s in make_board(address, trials=40).standing() for t in s.trials]
-    assert collections.Counter(t.state.name for t in trials) == {"COMPLETE": 80}
-    assert sum(len(t.intermediate_values) for t in trials) == 800
+        crowd.start(_work, make_board, address, 20, 5, 5)
+    assert [len(crowd.hear(which)) for which in range(8)] == [5] * 8
+    trials = [t for s in make_board(address, trials=20).standing() for t in s.trials]
+    assert collections.Counter(t.state.name for t in trials) == {"COMPLETE": 40}
+    assert sum(len(t.intermediate_values) for t in trials) == 200
     assert all(t.user_attrs["ftlab.lease"]["token"] == 1 for t in trials)
 
 
 def test_storage__ten_processes_take_each_trial_once(address, make_board, crowd):
-    board = make_board(address, trials=50)
-    for _ in range(25):  # a part of them waits in the queue, the rest is new
+    board = make_board(address, trials=25)
+    for _ in range(12):  # a part of them waits in the queue, the rest is new
         board._searches[board.sweep.study.cells[0].key.config].enqueue_trial({"lr": 0.001})
     board.storage.close()
     for _ in range(10):
-        crowd.start(_work, make_board, address, 50, 100, 0)
+        crowd.start(_work, make_board, address, 25, 50, 0)
     done = [each for which in range(10) for each in crowd.hear(which)]
-    assert len(done) == len(set(done)) == 100
+    assert len(done) == len(set(done)) == 50
 
 
 def test_exclusively__one_at_a_time_and_who_waits_beats(address, make_board, crowd):

@@ -35,7 +35,7 @@ from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 UNRENDERED = True
-EPOCHS = 3
+EPOCHS = 4
 
 
 @pytest.fixture
