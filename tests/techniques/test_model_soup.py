@@ -89,7 +89,8 @@ def test_greedy__takes_what_is_not_worse(images: Bench, scores: list[float],
     one = images.bound(ModelSoup(FullFineTuning(lr=1e-2), 3))
     assert isinstance(one, ModelSoup)
     images.fit(one, 3)
-    one.kept = [{name: value + shift for name, value in one.kept[0].items()} for shift in range(3)]
+    one.kept = [{name: value + shift**2 for name, value in one.kept[0].items()}
+                for shift in range(3)]
     given = iter(scores)
     model = one.model.eval()
     with torch.no_grad():
