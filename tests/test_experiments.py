@@ -17,6 +17,7 @@ SHRUNK = {
     "quickstart": ["datasets.bbc.init_args.max_length=16"],
     "sst2": ["datasets.sst2.init_args.max_length=16"],
     "cifar10": ["datasets.cifar10.init_args.image_size=32"],
+    "fastai_recipe": ["datasets.cifar10.init_args.image_size=32"],
     "solar": ["datasets.focal.init_args.image_size=32"],
     "solar_regression": ["datasets.elpv.init_args.image_size=32", "report=test/rmse"],
     "zero_shot_news": ["datasets.bbc.init_args.max_length=16"],
@@ -30,7 +31,8 @@ SHRUNK = {
         "backbones.whisper.init_args.speech.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
 }
-KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"], "solar": ["probe"],
+KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
+        "fastai_recipe": ["recipe"], "solar": ["probe"],
         "solar_regression": ["probe"], "zero_shot_news": ["ensemble"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "instruct_sst2": ["untouched", "ia3"]}
