@@ -121,15 +121,17 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
 
     def train_dataloader(self) -> TrainLoader:
         """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
-        seed, dataset = self.seed, self._shown("train", training=True)
+        dataset = self._shown("train", training=True)
         lengths = self.padded_lengths() if self.bucketing and not self.sampling.plans else None
         buckets = (None if lengths is None
                    else Buckets(lengths, self.batch_size * self.update.batches))
-        sampler = TrainSampler(self.sampling, self.drawn_by(), seed, *self._rank_and_world(),
+        sampler = TrainSampler(self.sampling, self.drawn_by(), self.seed, *self._rank_and_world(),
                                buckets=buckets)
         make = self.update.loader(None if self.trainer is None else self.task.weight,
                                   {name: self._stream(name) for name in self.streams})
-        loader = self._loader(dataset, sampler, self._collate("train", True), seed, make)
+        loader = make(dataset, **self._settings(dataset, self._collate("train", True)),
+                      batch_size=share_of_batch(self.batch_size, self._rank_and_world()[1]),
+                      sampler=sampler)
 
         def begin(epoch: int) -> None:
             dataset.set_epoch(epoch)
@@ -152,9 +154,7 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
         rank, world = self._rank_and_world()
         # mixtures of examples are for losses of their labels
         dataset, collate = self._shown(split, training=True), self._collate(split, True, stream.labelled)
-        settings = {"collate_fn": collate, "pin_memory": self.pinned,
-                    "num_workers": 0 if dataset.names else self.workers,
-                    "generator": torch.Generator().manual_seed(self.seed)}  # as in `_loader`
+        settings = self._settings(dataset, collate)
         size = stream.batch_size or self.batch_size
         return StreamBatches(
             dataset, lambda batches: DataLoader(dataset, batch_sampler=batches, **settings),
@@ -176,13 +176,13 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
         dataset = self._shown(split, training=True)
         dataset.set_epoch(view)
         sampler = ExactEvalSampler(self._by_length(split), *self._rank_and_world())
-        return self._loader(dataset, sampler, self._collate(split, training=True), self.seed)
+        return self._loader(dataset, sampler, self._collate(split, training=True))
 
     def eval_loader(self, split: SplitName) -> DataLoader[ExampleRow]:
         """A split (train too) without augmentation, each example once over all ranks."""
         sampler = ExactEvalSampler(self._by_length(split), *self._rank_and_world())
         return self._loader(self._shown(split, training=False), sampler,
-                            self._collate(split, training=False), self.seed)
+                            self._collate(split, training=False))
 
     def _by_length(self, split: SplitName) -> Sequence[int]:
         lengths = self.lengths(split)
@@ -209,13 +209,15 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
         return CachedCollate(collate, self.cached, split, training and bool(self.views))
 
     def _loader(self, dataset: SplitDataset, sampler: Sampler[int],
-                collate: Callable[[Sequence[ExampleRow]], dict[str, Any]],
-                seed: int, make: Callable[..., DataLoader[ExampleRow]] = DataLoader) -> DataLoader[ExampleRow]:
-        # a generator of its own: the loader would draw from the global one, and change dropout
-        generator = torch.Generator().manual_seed(seed)
+                collate: Callable[[Sequence[ExampleRow]], dict[str, Any]]) -> DataLoader[ExampleRow]:
         size = share_of_batch(self.batch_size, self._rank_and_world()[1])
-        return make(dataset, size, sampler=sampler, collate_fn=collate,
-                    num_workers=0 if dataset.names else self.workers, generator=generator, pin_memory=self.pinned)
+        return DataLoader(dataset, size, sampler=sampler, **self._settings(dataset, collate))
+
+    def _settings(self, dataset: SplitDataset, collate: Callable[[Sequence[ExampleRow]], dict[str, Any]]
+                  ) -> dict[str, Any]:
+        # a generator of its own: the loader would draw from the global one, and change dropout
+        return {"collate_fn": collate, "num_workers": 0 if dataset.names else self.workers,
+                "generator": torch.Generator().manual_seed(self.seed), "pin_memory": self.pinned}
 
     def _rank_and_world(self) -> tuple[int, int]:
         trainer = self.trainer

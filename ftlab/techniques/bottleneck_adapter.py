@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         self.maps, self.scale = maps, scale
-        made = {"device": like.device, "dtype": added_dtype(like)}
+        made: Any = {"device": like.device, "dtype": added_dtype(like)}
         self.down = nn.Linear(width, bottleneck, **made)
         self.up = nn.Linear(bottleneck, width, **made)
         with torch.no_grad():

@@ -91,7 +91,7 @@ class BlockGradients:
         names = list(dict.fromkeys(name for numbers in seen for name in numbers))
         if len(names) < 2:
             return {}
-        found = {}
+        found: dict[str, float] = {}
         for name, rows in zip(names, self._rows(seen, names), strict=True):
             found |= {f"train/{what}/{name}": value for what, value in _summary(rows).items()}
             course = self._courses.setdefault(name, _Course())

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -95,7 +95,7 @@ class TrainingMonitor(Callback):
         if self._losses:
             values["train/epoch_loss"] = float(self._mean(trainer))
         if blocks := self.gradients.take():
-            self._name_blocks(module.model)
+            self._name_blocks(cast(TaskModel, module.model))
             values |= blocks
         self._losses.clear()
         values["epoch"] = trainer.current_epoch + 1

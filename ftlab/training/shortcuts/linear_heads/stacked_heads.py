@@ -73,7 +73,8 @@ class StackedFit:
         self.head, self.task, self.settings = head, task, settings
         self.alive = list(members)
         self.seeds = _distinct([member.seed for member in members])
-        self.loaders = {id(seed): seed.data.train_dataloader() for seed in self.seeds}
+        self.loaders: dict[int, DataLoader[Any]] = {
+            id(seed): seed.data.train_dataloader() for seed in self.seeds}
         self.batches = len(self.loaders[id(self.seeds[0])])
         updates = math.ceil(self.batches / settings.accumulate) * settings.max_epochs
         optims = [member.run.technique.optim for member in members]
