@@ -121,11 +121,11 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
 
     def train_dataloader(self) -> TrainLoader:
         """Augmented training examples as `sampling` draws them, in buckets, the last batch kept."""
-        dataset = self._shown("train", training=True)
+        seed, dataset = self.seed, self._shown("train", training=True)
         lengths = self.padded_lengths() if self.bucketing and not self.sampling.plans else None
         buckets = (None if lengths is None
                    else Buckets(lengths, self.batch_size * self.update.batches))
-        sampler = TrainSampler(self.sampling, self.drawn_by(), self.seed, *self._rank_and_world(),
+        sampler = TrainSampler(self.sampling, self.drawn_by(), seed, *self._rank_and_world(),
                                buckets=buckets)
         make = self.update.loader(None if self.trainer is None else self.task.weight,
                                   {name: self._stream(name) for name in self.streams})

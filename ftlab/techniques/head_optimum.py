@@ -117,7 +117,7 @@ class HeadProblem:
             raise GuardFailed(
                 f"the head's optimum was not reached: after {found.iterations} iterations the "
                 f"gradient's norm is {found.gradient:.2g} of the first, and {tolerance:g} is asked "
-                f"(decay {decay:.3g})", "give a larger decay")
+                f"(decay {decay:.3g})", "give a larger decay, or a smaller C")
         self._found[decay, tolerance] = found
         return found
 

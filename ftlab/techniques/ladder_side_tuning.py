@@ -18,6 +18,7 @@ from ftlab.techniques.base import (
     is_norm,
     require_new_head,
 )
+from ftlab.techniques.single_precision import added_dtype
 
 TEMPERATURE = 0.1  # of gates, as in the authors' code
 
@@ -66,7 +67,7 @@ class LadderSideTuning(Technique):
         for layer in layers:
             first, last = layer is layers[0], layer is layers[-1]
             rung = Rung(wide, width, _heads(layer), _causal(layer), first, last, self.merge_last)
-            layer.add_module("rung", rung.to(like))  # a part of the block that it reads
+            layer.add_module("rung", rung.to(like.device, added_dtype(like)))  # a part of the block that it reads
             ladder.bottom = ladder.bottom or rung
             layer.register_forward_hook(ladder.climb, with_kwargs=True)
 
@@ -119,7 +120,7 @@ class Ladder:
         hidden = output[0] if isinstance(output, tuple) else output
         if self.side is None:
             assert self.bottom is not None and self.bottom.enter is not None
-            self.side = self.bottom.enter(args[0] if args else named["hidden_states"])
+            self.side = self.bottom.enter(self.bottom.read(args[0] if args else named["hidden_states"]))
         self.side = rung(self.side, hidden, self._real(hidden.shape[1]))
         if rung.leave is None:
             return output
@@ -159,6 +160,10 @@ class Rung(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, wide)) if last else None
         self.top_gate = nn.Parameter(torch.zeros(1)) if last and merge else None
 
+    def read(self, hidden: Tensor) -> Tensor:
+        """What the backbone gives, in the side network's precision."""
+        return hidden.to(self.down.weight.dtype)
+
     def forward(self, side: Tensor, hidden: Tensor, real: Tensor | None) -> Tensor:
         """The side network's next state (B, T, d).
 
@@ -167,7 +172,7 @@ class Rung(nn.Module):
             hidden: what the backbone's layer gives, (B, T, D).
             real: 1 for tokens, 0 for padding (B, T); None for tokens alone.
         """
-        x = _mixed(self.gate, side, self.down(hidden))
+        x = _mixed(self.gate, side, self.down(self.read(hidden)))
         batch, tokens, width = x.shape
         shape = (batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = self.attend(self.norms[0](x)).view(shape).permute(2, 0, 3, 1, 4)
@@ -185,7 +190,9 @@ class Rung(nn.Module):
         """What takes the place of the backbone's output, (B, T, D)."""
         assert self.leave is not None
         given = self.leave(side)
-        return given if self.top_gate is None else _mixed(self.top_gate, given, hidden)
+        if self.top_gate is not None:
+            given = _mixed(self.top_gate, given, self.read(hidden))
+        return given.to(hidden.dtype)
 
 
 def _mixed(gate: Tensor, side: Tensor, backbone: Tensor) -> Tensor:

@@ -58,23 +58,28 @@ class Mixout(Wrapper):
         self.start = copies(_matrices(model)) if self.p else {}
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
-        mixed = {name: self._mixed(weight, self.start[name], _units(model, name))
+        mixed = {name: self._mixed(weight, self.start[name], _unit_axis(model, name))
                  for name, weight in parameters(model).items() if name in self.start}
         loss: Tensor = computed_at(
             model, mixed, lambda model: self.technique.objective(model, task, batch))
         return loss
 
-    def _mixed(self, weight: Tensor, start: Tensor, units: int) -> Tensor:
-        shape = [1] * start.ndim
-        shape[units] = start.shape[units]
+    def _mixed(self, weight: Tensor, start: Tensor, axis: int | None) -> Tensor:
+        shape = [size if axis in (None, place) else 1 for place, size in enumerate(start.shape)]
         kept = torch.empty(shape, dtype=start.dtype, device=start.device).bernoulli_(1 - self.p)
         return start + kept * (weight - start) / (1 - self.p)
 
 
-def _units(model: TaskModel, name: str) -> int:
-    """The dimension of a matrix that its input units lie along."""
-    owner = model.get_submodule(name.rpartition(".")[0])
-    return 0 if isinstance(owner, nn.Embedding | Conv1D) else 1
+def _unit_axis(model: TaskModel, name: str) -> int | None:
+    """The dimension that a layer's input units lie along; None where each entry is drawn alone."""
+    layer = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(layer, nn.Embedding | Conv1D):
+        return 0
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        if layer.transposed or layer.groups == layer.in_channels:
+            return 0
+        return 1 if layer.groups == 1 else None
+    return 1 if isinstance(layer, nn.Linear) else None
 
 
 def _matrices(model: TaskModel) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,8 @@ from ftlab.techniques.trained_tensors import (
     put,
     renew_statistics,
 )
-from ftlab.techniques.wrapper import AVERAGES, Wrapper
+from ftlab.techniques.wrapper import AVERAGES, TO_THE_END, Wrapper
+from ftlab.wording import listed
 
 
 class ModelSoup(Wrapper):
@@ -46,9 +48,9 @@ class ModelSoup(Wrapper):
         rates: a factor of the learning rate for each member; null for 1.
     """
 
-    search_space = {"members": Choice((2, 3, 4)), "how": Choice(("greedy", "uniform"))}
+    search_space = {"how": Choice(("greedy", "uniform"))}
     of_training = True
-    does = frozenset({AVERAGES})
+    does = frozenset({AVERAGES, TO_THE_END})
     never_around = frozenset({AVERAGES, "settle", "evaluated", "merge"})
 
     def __init__(self, technique: Technique, members: int = 3,
@@ -108,6 +110,10 @@ class ModelSoup(Wrapper):
 
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         starts = self.starts(epochs)
+        if not epoch and epochs % self.members:
+            own = listed([str(end - begin) for begin, end in pairwise(starts)])
+            self.notes.append(f"ModelSoup: its members have {own} epochs; max_epochs: "
+                              f"{epochs + self.members - epochs % self.members} gives each as many")
         member = max(m for m in range(self.members) if starts[m] <= epoch)
         if member and epoch == starts[member]:
             self._keep(model)
@@ -138,12 +144,11 @@ class ModelSoup(Wrapper):
     def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
         if self.members == 1:
             return  # the best epoch is restored
-        if len(self.kept) < self.members:
-            raise Incompatible(f"ModelSoup: the fit ended before its {self.members} members were "
-                               "made", "set trainer: {patience: null}")
         chosen = list(range(self.members))
         if self.how == "greedy":
             chosen = self._greedy(model, data, score)
+            taken = listed([str(member + 1) for member in sorted(chosen)])
+            self.notes.append(f"ModelSoup: of {self.members} members the mean of {taken}")
         self._be(model, data, chosen)
 
     def _greedy(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> list[int]:

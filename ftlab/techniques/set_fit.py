@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ftlab.techniques.logistic_head import LOGISTIC, logistic_optimum
 from ftlab.techniques.trained_tensors import holding
 
 UNSEEN = 1e-3
-"""Share of the head's gradient: too small for clipping to notice, and Adam's steps are the same."""
+"""Share of the head's gradient: too small for clipping to notice; Adam's steps are the same."""
 
 
 class SetFit(Technique):
@@ -46,6 +47,7 @@ class SetFit(Technique):
     single_batches = True  # pairs across the parts of a batch would be lost
 
     data: DataModule
+    of_head: Tensor
 
     def __init__(self, C: float | None = None, lr: float = 2e-5,  # noqa: N803  scikit-learn's own name
                  optim: Optimization = Optimization()) -> None:
@@ -73,7 +75,12 @@ class SetFit(Technique):
         _, layer = require_linear_head(model, "SetFit")
         # the head follows on the same features, and moves nothing but itself
         head = task.loss(linear(features.detach(), layer.weight, layer.bias), batch)
+        self.of_head = head.detach()
         return loss + UNSEEN * (head - head.detach())
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """As of every technique, but that what is shown of a fit is the head's loss, as validation's."""
+        return {**super().training_step(batch, batch_idx), "mean": self.of_head}
 
     @contextmanager
     def evaluated(self, model: TaskModel) -> Iterator[None]:

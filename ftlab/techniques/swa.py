@@ -17,7 +17,7 @@ from ftlab.techniques.trained_tensors import (
     put,
     renew_statistics,
 )
-from ftlab.techniques.wrapper import AVERAGES, Wrapper
+from ftlab.techniques.wrapper import AVERAGES, TO_THE_END, Wrapper
 
 
 class SWA(Wrapper):
@@ -37,7 +37,7 @@ class SWA(Wrapper):
 
     search_space = {"start": Choice((0.5, 0.75, 0.9))}
     of_training = True
-    does = frozenset({AVERAGES})
+    does = frozenset({AVERAGES, TO_THE_END})
     never_around = frozenset({AVERAGES, "settle", "evaluated"})
 
     def __init__(self, technique: Technique, start: float = 0.75) -> None:

@@ -19,6 +19,7 @@ from ftlab.techniques.contract import KEEPS_OPTIMUM, overridden
 from ftlab.techniques.head_optimum import ByEpochs, Solver
 
 AVERAGES, MOVES = "averages the weights", "computes the objective at other weights"
+TO_THE_END = "finishes with weights of its last steps"
 PENALISES = "adds a penalty on the weights"
 """Deeds that a wrapper may declare, beside the methods that it overrides."""
 

@@ -18,7 +18,7 @@ from ftlab.data.sampling import share_of_batch
 from ftlab.data.train_batches import Update, leaves_one
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Technique
-from ftlab.techniques.wrapper import Wrapper
+from ftlab.techniques.wrapper import TO_THE_END, Wrapper
 from ftlab.training.costs import first_examples
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
@@ -156,11 +156,20 @@ def caveats(model: TaskModel, settings: TrainerSettings) -> list[str]:
 
 
 def check_update(technique: Technique, data: DataModule, settings: TrainerSettings) -> None:
-    """Refuse to add up gradients of batches of which each would be another objective.
+    """Refuse to add up gradients of batches of which each would be another objective, and early ends.
 
     Raises:
-        InputError: the technique or the sampling takes an update's examples in one batch.
+        InputError: the technique or the sampling takes an update's examples in one batch, or the
+            technique wants every epoch and there may be fewer, or other ones.
     """
+    if technique.trains:
+        technique.lr_factors([], settings.max_epochs, settings.max_epochs)
+    inner = technique
+    while isinstance(inner, Wrapper):
+        if TO_THE_END in inner.does and settings.patience is not None:
+            raise InputError(f"{type(inner).__name__} {TO_THE_END}, and patience may end the fit "
+                             "before", "set trainer: {patience: null}")
+        inner = inner.technique
     whole = [type(part).__name__ for part, alone in
              ((technique, technique.single_batches), (data.sampling, data.sampling.plans)) if alone]
     for name, value in (("accumulate", settings.accumulate), ("devices", settings.devices)):

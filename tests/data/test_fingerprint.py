@@ -26,5 +26,7 @@ def test_fingerprint__fields_do_not_run_together():
 
 
 def test_duplicates__are_counted_a_split():
-    found = duplicates({"train": [b"a", b"b"], "validation": [b"c"], "test": [b"b", b"b"]}.items())
-    assert found == ["2 of 2 test inputs are also in train (exact duplicates)"]
+    found = duplicates({"train": [b"a", b"b"], "beside.memory": [b"c", b"d"]},
+                       {"validation": [b"c"], "test": [b"b", b"b"]})
+    assert found == ["2 of 2 test inputs are also in train (exact duplicates)",
+                     "1 of 1 validation inputs are also in beside.memory (exact duplicates)"]

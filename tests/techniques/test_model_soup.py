@@ -13,11 +13,14 @@ from steps import Bench, assert_equal, state
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from ftlab.errors import Incompatible
+from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Optimization, Technique
 from ftlab.techniques.full_fine_tuning import FullFineTuning
+from ftlab.techniques.l2sp import L2SP
 from ftlab.techniques.lora import LoRA
 from ftlab.techniques.model_soup import ModelSoup
+from ftlab.techniques.swa import SWA
+from ftlab.training.batches import check_update
 from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
@@ -155,8 +158,17 @@ def test_soup__refuses() -> None:
         ModelSoup(full).starts(2)
 
 
-def test_soup__of_a_fit_that_ended_early(images: Bench) -> None:
-    one = soup(images)
-    one.kept.pop()
-    with pytest.raises(Incompatible, match="before its 2 members were made"):
-        one.settle(one.model, images.data, lambda: 0.0)
+@pytest.mark.parametrize("make", [ModelSoup, SWA])
+def test_fit_that_might_end_early_is_refused(make: Any, images: Bench) -> None:
+    settings = TrainerSettings(max_epochs=3, patience=1)
+    with pytest.raises(InputError, match="weights of its last steps, and patience may end the fit"):
+        check_update(L2SP(make(FullFineTuning())), images.data, settings)
+    check_update(make(FullFineTuning()), images.data, TrainerSettings(max_epochs=3))
+    with pytest.raises(Incompatible, match="wants an epoch for each, and there are 2"):
+        check_update(ModelSoup(FullFineTuning()), images.data, TrainerSettings(max_epochs=2))
+
+
+def test_members_of_unequal_length_are_said(images: Bench) -> None:
+    one = images.bound(ModelSoup(FullFineTuning()))
+    one.begin_epoch(one.model, 0, 4)
+    assert one.notes == ["ModelSoup: its members have 2, 1 and 1 epochs; max_epochs: 6 gives each as many"]

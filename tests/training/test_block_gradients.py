@@ -273,7 +273,7 @@ def test_run__has_the_updates_of_a_plain_loop(
         optimizer.step()
         for block in (*model.blocks, model.head):
             for name, parameter in block.named_parameters():
-                change[block.name] += float((parameter - before[name]).square().sum())
+                change[block.name] += float((parameter.detach() - before[name]).square().sum())
                 weights[block.name] += float(before[name].square().sum())
                 if parameter.grad is not None and accumulate == 1:
                     zeros[block.name] += int((parameter.grad == 0).sum())
