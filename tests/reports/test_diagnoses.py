@@ -205,6 +205,28 @@ def test_gradients__name_the_block_and_the_numbers() -> None:
     assert found.seen.endswith("in head") and not any(name in found.seen for name in BLOCKS[1:-1])
 
 
+def test_gradients__of_what_every_block_was_added_may_be_far_below_the_head_s() -> None:
+    """A bank of vectors that all blocks share, say; not where the head alone gets anything."""
+    def small(share: float) -> list[RunHistory]:
+        return [with_metrics(run, **{f"train__grad_norm__{name}": share * run.metrics[
+            "train/grad_norm/head"] for name in BLOCKS if name != "head"})
+            for run in healthy(1, 0.85)]
+
+    title = "Vanishing or exploding gradients"
+    assert title not in said(beside(small(1e-5)))
+    assert "gradients vanish in" in said(beside(small(1e-7)))[title][0].seen
+    nowhere = [replace(run, blocks=()) for run in vanished()]  # an earlier version's: in no order
+    assert title not in said(beside(nowhere))
+
+
+def test_gradients__of_steps_that_half_precision_leaves_out_are_no_finding() -> None:
+    first, *rest = healthy(1, 0.85)
+    steps = [step for step, _ in first.steps("train/grad_norm")]
+    skipped = with_history(first, "train/grad_norm",
+                           lambda step, norm: math.inf if step == steps[0] else norm)
+    assert "Vanishing or exploding gradients" not in said(beside([skipped, *rest]))
+
+
 def test_gradients__of_seeds_alike_give_one_sentence_and_of_several_blocks_one_each() -> None:
     runs = [with_metrics(run, **{f"train__grad_burst__{name}": times}) for run, name, times in zip(
         healthy(1, 0.85), ["head", "embeddings", "head"], [150.0, 300.0, 400.0], strict=True)]

@@ -14,6 +14,7 @@ from scipy.stats import entropy
 from steps import Bench, assert_equal, state
 from torch import nn
 from toy import Squares, batch, gradients, shift, toy
+from transformers.pytorch_utils import Conv1D
 
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.data.sampling import PKSampling
@@ -26,7 +27,7 @@ from ftlab.techniques.delta import DELTA, distance
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.l2sp import L2SP
 from ftlab.techniques.linear_probe import LinearProbe
-from ftlab.techniques.mixout import Mixout
+from ftlab.techniques.mixout import Mixout, _unit_axis
 from ftlab.techniques.r3f import R3F
 from ftlab.techniques.sam import SAM
 from ftlab.training import batches
@@ -111,6 +112,22 @@ def test_mixout__loss_and_gradient() -> None:
     assert torch.equal(found[HEAD], now[HEAD].grad)
     # the model keeps its own weights, and validation computes with them
     assert_equal(state(model), {name: value.detach() for name, value in now.items()})
+
+
+def test_mixout__draws_by_the_input_units_of_each_kind_of_layer() -> None:
+    layers = {"linear": nn.Linear(4, 6), "conv": nn.Conv2d(4, 6, 3), "depthwise": nn.Conv2d(4, 4, 3, groups=4),
+              "grouped": nn.Conv2d(4, 6, 3, groups=2), "transposed": nn.ConvTranspose2d(4, 6, 3),
+              "embedding": nn.Embedding(9, 4), "conv1d": Conv1D(6, 4)}
+    axes = {name: _unit_axis(nn.ModuleDict(layers), f"{name}.weight") for name in layers}  # type: ignore[arg-type]  # has submodules
+    assert axes == {"linear": 1, "conv": 1, "depthwise": 0, "grouped": None, "transposed": 0,
+                    "embedding": 0, "conv1d": 0}
+    technique = Mixout(FullFineTuning(), p=0.5)
+    for axis, count in ((0, 5), (1, 7), (None, 35)):
+        torch.manual_seed(0)
+        kept = technique._mixed(torch.ones(5, 7), torch.zeros(5, 7), axis)
+        rows = {0: kept, 1: kept.T, None: kept.reshape(-1, 1)}[axis]
+        assert len(rows) == count and all(len({*row.tolist()}) == 1 for row in rows)
+        assert set(kept.flatten().tolist()) == {0.0, 2.0}
 
 
 def test_bss__is_the_smallest_singular_values() -> None:
