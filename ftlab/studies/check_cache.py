@@ -71,12 +71,16 @@ def _code(places: tuple[str, ...]) -> str:
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
     # the folders that pip makes are named after package and version: reading each takes seconds;
-    # setuptools puts its own copies into the path as soon as something imports it
-    versions = {name for place in places if Path(place).name != "_vendor" and os.path.isdir(place)
+    # within them are copies that setuptools and Ray put into the path as soon as they are imported
+    versions = {name for place in places if not _within_packages(place) and os.path.isdir(place)
                 for name in os.listdir(place)
                 if name.endswith((".dist-info", ".egg-info"))}
     digest.update(" ".join([platform.python_version(), *sorted(versions)]).encode())
     return digest.hexdigest()
+
+
+def _within_packages(place: str) -> bool:
+    return any(parent.name in ("site-packages", "dist-packages") for parent in Path(place).parents)
 
 
 def _keep(path: Path, text: str) -> None:

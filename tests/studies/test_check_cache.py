@@ -102,9 +102,10 @@ def test_code__is_that_of_the_packages_at_hand(tmp_path: Path, monkeypatch: pyte
     assert check_cache._code(tuple(sys.path)) == before
 
 
-def test_code__is_the_same_once_setuptools_is_imported(tmp_path: Path) -> None:
-    """It puts a folder of its own copies into `sys.path`, for the life of the process."""
-    place = tmp_path / "setuptools" / "_vendor"
+@pytest.mark.parametrize("inner", ["setuptools/_vendor", "ray/thirdparty_files"])
+def test_code__leaves_out_the_copies_that_packages_bring(tmp_path: Path, inner: str) -> None:
+    """They put folders of their own into `sys.path`, for the life of the process."""
+    place = tmp_path / "site-packages" / inner
     (place / "packaging-26.0.dist-info").mkdir(parents=True)
-    bare = tuple(entry for entry in sys.path if Path(entry).name != "_vendor")
+    bare = tuple(sys.path)
     assert check_cache._code((*bare, str(place))) == check_cache._code(bare)
