@@ -112,7 +112,7 @@ def _name(axes: Axes, lines: pd.DataFrame) -> None:
     if len(kept) > 2 and every > 1 and kept[-1] - kept[-2] < every:
         del kept[-2]
     axes.set_xticks(kept, list(labels((blocks[place] for place in kept), 18).values()),
-                    rotation=45, ha="right")
+                    rotation=90)  # slanted ones would lie on each other
     axes.grid(visible=False, axis="x")
 
 
