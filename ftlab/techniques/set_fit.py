@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +30,8 @@ class SetFit(Technique):
     epochs are the cap on pairs: one makes (batch size - 1) / 2 an example, for one pass of each.
     A batch should have several examples of each class: take a `batch_size` of a few times the
     number of classes. The head is put to its optimum on the training features before each
-    validation, and what is measured and kept is the epoch's network with that head. With several
+    validation, and what is measured and kept is the epoch's network with that head. The training
+    loss that is shown is that of the pairs, and validation's that of the head. With several
     labels, examples that share one are a pair of one class.
 
     Tunstall, Reimers, Jo, Bates, Korat, Wasserblat, Pereg (2022), https://arxiv.org/abs/2209.11055
@@ -47,7 +47,6 @@ class SetFit(Technique):
     single_batches = True  # pairs across the parts of a batch would be lost
 
     data: DataModule
-    of_head: Tensor
 
     def __init__(self, C: float | None = None, lr: float = 2e-5,  # noqa: N803  scikit-learn's own name
                  optim: Optimization = Optimization()) -> None:
@@ -75,12 +74,7 @@ class SetFit(Technique):
         _, layer = require_linear_head(model, "SetFit")
         # the head follows on the same features, and moves nothing but itself
         head = task.loss(linear(features.detach(), layer.weight, layer.bias), batch)
-        self.of_head = head.detach()
         return loss + UNSEEN * (head - head.detach())
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """As of every technique, but that what is shown of a fit is the head's loss, as validation's."""
-        return {**super().training_step(batch, batch_idx), "mean": self.of_head}
 
     @contextmanager
     def evaluated(self, model: TaskModel) -> Iterator[None]:
