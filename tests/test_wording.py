@@ -1,4 +1,4 @@
-"""What a message says of a misspelt name."""
+"""Messages on a misspelt name."""
 
 import pytest
 

@@ -63,6 +63,7 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
 
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
+
     def __init__(self, sources: Mapping[SplitName, str | None], task: Task, batch_size: int,
                  split: Split, subset: Subset, sampling: Sampling,
                  classes: Mapping[str, str] | None, workers: int,

@@ -1,4 +1,4 @@
-"""What a source says of its examples beside their labels: groups, domains, clients."""
+"""Columns of a source beside texts and labels: the group, domain or client of each example."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class ReadSplits(ABC):
         return examples
 
     def drawn_by(self) -> Sequence[Hashable | None]:
-        """What `sampling` draws each training example by."""
+        """The class of each training example, or the value of a column, that `sampling` draws by."""
         return self._drawn_by(self.splits["train"])
 
     def _drawn_by(self, train: Examples) -> Sequence[Hashable | None]:

@@ -33,7 +33,7 @@ class Sampling(ABC):
 
     def strata(self, classes: Sequence[Hashable | None],
                columns: Mapping[str, Sequence[Hashable]]) -> Sequence[Hashable | None]:
-        """What it draws by: the class of each example, or its value in `column`.
+        """The class of each example, or its value in `column`: it draws by that.
 
         Raises:
             InputError: there is no such column.
@@ -239,7 +239,7 @@ class TrainSampler(Sampler[int]):
         return self._sampling.plans
 
     def count(self, size: int) -> int:
-        """How many they are."""
+        """The number of the epoch's batches of such a sampling."""
         return self._sampling.batches(len(self._strata), size)
 
     def planned(self, size: int) -> list[list[int]]:

@@ -128,7 +128,7 @@ class Ladder:
         return (given, *output[1:]) if isinstance(output, tuple) else given
 
     def _real(self, tokens: int) -> Tensor | None:
-        """Which tokens are no padding, (B, T); None where all are real."""
+        """1 for tokens that are not padding, (B, T); None where all are real."""
         if self.mask is None or self.mask.shape[1] == tokens:
             return self.mask
         return self.trunk._get_feature_vector_attention_mask(tokens, self.mask)  # of samples
@@ -161,7 +161,7 @@ class Rung(nn.Module):
         self.top_gate = nn.Parameter(torch.zeros(1)) if last and merge else None
 
     def read(self, hidden: Tensor) -> Tensor:
-        """What the backbone gives, in the side network's precision."""
+        """The backbone's output in the side network's precision."""
         return hidden.to(self.down.weight.dtype)
 
     def forward(self, side: Tensor, hidden: Tensor, real: Tensor | None) -> Tensor:
@@ -187,7 +187,7 @@ class Rung(nn.Module):
         return x + self.narrow(gelu(self.widen(self.norms[1](x))))
 
     def top(self, side: Tensor, hidden: Tensor) -> Tensor:
-        """What takes the place of the backbone's output, (B, T, D)."""
+        """The network's output in place of the backbone's, (B, T, D)."""
         assert self.leave is not None
         given = self.leave(side)
         if self.top_gate is not None:

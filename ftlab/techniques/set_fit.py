@@ -89,7 +89,7 @@ class SetFit(Technique):
 
 
 def alike(target: Tensor) -> Tensor:
-    """Which examples are of one class, or share a label, as (B, B).
+    """True for two examples of one class, or that share a label, (B, B).
 
     Args:
         target: classes (B,), or labels (B, L) of zeros and ones.

@@ -162,7 +162,7 @@ def check_update(technique: Technique, data: DataModule, settings: TrainerSettin
         InputError: the technique or the sampling takes an update's examples in one batch, or the
             technique wants every epoch and there may be fewer, or other ones.
     """
-    if technique.trains:
+    if technique.trains:  # a schedule knows whether so many epochs suffice
         technique.lr_factors([], settings.max_epochs, settings.max_epochs)
     inner = technique
     while isinstance(inner, Wrapper):

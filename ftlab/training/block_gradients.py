@@ -77,7 +77,7 @@ class BlockGradients:
         self._before = {}
 
     def take(self) -> dict[str, float]:
-        """What was seen of each block since the last call, of steps with a finite gradient.
+        """Measures of each block since the last call, of steps with a finite gradient.
 
         `train/grad_norm/<block>` is the root mean square of its norms, `train/grad_zeros/...` the
         share of entries that are exactly 0, `train/update_ratio/...` the norm of a step's change

@@ -1,4 +1,4 @@
-"""What a technique adds is float32 whatever the base, and a step moves it."""
+"""Adapters, prompts and the like are float32 whatever the base, and a step moves them."""
 
 import warnings
 from pathlib import Path

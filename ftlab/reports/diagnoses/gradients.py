@@ -46,7 +46,7 @@ class Gradients(Diagnosis):
             if faint:
                 findings.append(Finding(
                     "warning", cell.key.title, seeds_of(faint),
-                    _said([(_faint(run)[0], -_left(run), _vanished(run)) for run in faint]),
+                    _sentences([(_faint(run)[0], -_left(run), _vanished(run)) for run in faint]),
                     "a higher rate for these blocks (DiscriminativeLR), precision 32-true or "
                     "bf16-mixed, normalisation before what was added"))
             wild = [run for run in cell.runs if _burst(run) or _exploded(run)]
@@ -55,15 +55,15 @@ class Gradients(Diagnosis):
                         (next(iter(_bursts(run))), max(_bursts(run).values()), _exploded(run))
                         for run in wild]
                 findings.append(Finding(
-                    "warning", cell.key.title, seeds_of(wild), _said(seen),
+                    "warning", cell.key.title, seeds_of(wild), _sentences(seen),
                     "gradient_clip of the trainer, a lower learning rate, a longer warm-up"))
         return findings
 
 
-def _said(sentences: Sequence[tuple[str, float, str]]) -> str:
-    """Of each kind the sentence that weighs most, in a row."""
+def _sentences(found: Sequence[tuple[str, float, str]]) -> str:
+    """The weightiest sentence of each kind, in a row."""
     worst: dict[str, tuple[float, str]] = {}
-    for kind, weight, text in sentences:
+    for kind, weight, text in found:
         worst[kind] = max((weight, text), worst.get(kind, (weight, text)))
     return "; ".join(text for _, text in worst.values())
 

@@ -27,7 +27,7 @@ MOST_NAMES = 14
 
 
 class Blocks(Drawing):
-    """Of techniques that train several blocks; the last epoch of each run."""
+    """Measures of each block that trains, in the last epoch of each run."""
 
     name: ClassVar[str] = "blocks"
     title: ClassVar[str] = "Gradients and updates by block"
