@@ -66,7 +66,7 @@ def make_space(
         made = widened = distribution(entry, _whole(annotation), here)
         for setting in (value, *(_argument(other, key, here)[1] for other in elsewhere)):
             held = hold(widened, setting, here)
-            if held != widened:
+            if held != widened and setting is not None:  # null leaves it to the technique: no value outside
                 notes.append(f"{here.keys[-2]}.{key}: widened to hold the study's own {setting}")
             widened = held
         _try_ends(technique, key, made, here, allow)
