@@ -45,3 +45,8 @@ def did_you_mean(word: Any, choices: Sequence[str], every_one: str = "") -> str:
 def listed(names: Sequence[str]) -> str:
     """`a, b and c`; at least one name."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`; nouns whose plural ends in s."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -423,6 +423,19 @@ def test_check__every_file_is_looked_at(study: Path, here: Here, tmp_path: Path)
     assert "small.yaml: ok, 2 cells, 4 runs" in output
 
 
+def test_check__a_sweep_file_and_its_study(study: Path, here: Here, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(f"study: {study}\ntrials: 3\n")
+    _, output, _ = here("check", file, study)
+    assert "search.yaml: ok, 2 cells, 6 trials" in output
+    assert "small.yaml: ok, 2 cells, 4 runs" in output
+    file.write_text(f"study: {study}\ntrial: 3\n")
+    code, _, errors = here("check", file)
+    assert code == 2 and "search.yaml:2: trial: unknown key" in errors
+    code, _, errors = here("check", file, "--set", "trials=2")
+    assert code == 2 and "--set is of a study" in errors
+
+
 def test_table__without_runs(study: Path, here: Here) -> None:
     code, _, errors = here("table", study)
     assert code == 2

@@ -25,6 +25,7 @@ SHRUNK = {
         "datasets.sst2.init_args.subset={limit: 16, splits: [train, validation, test]}"],
     "blood_cells": ["datasets.bccd.init_args.image_size=[64,64]"],
     "peft_methods": ["datasets.bbc.init_args.max_length=8"],
+    "vision_methods": ["datasets.cifar10.init_args.image_size=32"],
     "instruct_sst2": [
         "datasets.sst2_prompts.init_args.split.validation=0.002",
         "datasets.sst2_prompts.init_args.subset={limit: 16, splits: [train, validation, test]}"],
@@ -37,10 +38,12 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "solar_regression": ["probe"], "zero_shot_news": ["ensemble"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "peft_methods": ["oft", "vblora"],
+        "vision_methods": ["means", "ssf"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
-    "glue_roberta": 8, "quickstart.tuned": 7, "peft_methods.tuned": 23}
+    "glue_roberta": 8, "quickstart.tuned": 7, "peft_methods.tuned": 23,
+    "vision_methods.tuned": 20}
 
 PAPERS = {  # cells and published numbers; what needs a hub is only read here
     "bert_sst2": (3, 1), "lora_cola": (2, 2), "lora_glue": (16, 8), "lora_stsb": (4, 2),

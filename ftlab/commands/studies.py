@@ -24,6 +24,7 @@ from ftlab.options import (
     Workers,
     numbers,
 )
+from ftlab.wording import counted
 
 
 def run(
@@ -80,25 +81,36 @@ def run(
 
 
 def check(
-    studies: Annotated[list[Path], typer.Argument(metavar="STUDY...", help="study files")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="study and sweep files")],
     set_: Sets = None,
     allow: Allow = None,
 ) -> None:
-    """Check study files, their data and their combinations, without running anything."""
+    """Check study and sweep files, their data and their combinations, without running anything."""
     from ftlab.studies.check_study import check_study
     from ftlab.studies.study import load_study
+    from ftlab.studies.yaml_file import read
 
     wrong = 0
-    for path in studies:
+    for path in files:
         try:
-            checked = load_study(path, set_ or (), allow or ())
-            notes = check_study(checked)
+            notes: list[str] = []
+            if "study" in read(path)[0]:
+                from ftlab.sweeps.sweep import load_sweep
+
+                if set_:
+                    raise InputError(f"--set is of a study, and {path} is a sweep", "edit the file")
+                sweep = load_sweep(path, allow or ())
+                checked, notes = sweep.study, [*sweep.notes]
+                planned = counted(sum(map(sweep.trials_of, checked.cells)), "trial")
+            else:
+                checked = load_study(path, set_ or (), allow or ())
+                planned = counted(len(checked.cells) * len(checked.seeds), "run")
+            notes += check_study(checked)
         except FtlabError as error:
             complain(error)
             wrong += 1
             continue
-        runs = len(checked.cells) * len(checked.seeds)
-        say(f"{path}: ok, {len(checked.cells)} cells, {runs} runs")
+        say(f"{path}: ok, {counted(len(checked.cells), 'cell')}, {planned}")
         for note in notes:
             say(f"  note: {note}")
     if wrong:

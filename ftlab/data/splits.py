@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ftlab.errors import InputError
+from ftlab.wording import counted
 
 _MEND_SMALL = "add examples, merge the class into another, or give the splits as files of their own"
 
@@ -67,7 +68,7 @@ class Split:
             if start >= len(members):
                 what = f"class {stratum!r}" if stratum is not None else "the data set"
                 raise InputError(
-                    f"{where}: {what} has {_examples(len(members))}, too few to carve "
+                    f"{where}: {what} has {counted(len(members), 'example')}, too few to carve "
                     f"{' and '.join(wanted)} from", _MEND_SMALL)
             parts["train"] += members[start:]
         return {name: sorted(positions) for name, positions in parts.items()}
@@ -144,7 +145,7 @@ class Subset:
         for stratum, count in counts.items():
             if count < self.shots:
                 raise InputError(
-                    f"{split} split: class {stratum!r} has {_examples(count)}, fewer than the "
+                    f"{split} split: class {stratum!r} has {counted(count, 'example')}, fewer than the "
                     f"{self.shots} shots asked for", f"set shots to {min(counts.values())} or less")
         return dict.fromkeys(counts, self.shots)
 
@@ -190,7 +191,7 @@ def long_tail_counts(counts: dict[Hashable | None, int], ratio: float,
     if min(tail.values()) < 1:
         raise InputError(
             f"{split} split: imbalance_ratio {ratio:g} leaves class {ranked[-1]!r} empty; the "
-            f"largest class can have {_examples(int(head))}",
+            f"largest class can have {counted(int(head), 'example')}",
             f"set imbalance_ratio to {int(head)} or less, or use more examples")
     return tail
 
@@ -209,7 +210,3 @@ def _shuffled(strata: Sequence[Hashable | None], ids: Sequence[str],
 def _check_seed(seed: int) -> None:
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
-
-
-def _examples(count: int) -> str:
-    return f"{count} example{'' if count == 1 else 's'}"

@@ -18,6 +18,7 @@ from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.runtime_estimate import RuntimeEstimate, foresee
 from ftlab.studies.study import Study
 from ftlab.terminal import plain_text
+from ftlab.wording import counted
 
 
 @dataclass
@@ -111,10 +112,9 @@ def _shortcuts(planned: PlannedCell, here: RuntimeEstimate) -> Iterator[str]:
     if here.cache is None:
         yield f"nothing: {here.why_not}"
     else:
-        blocks = "block" if planned.frozen_blocks == 1 else "blocks"
-        runs = f"{here.cache.runs} runs" if here.cache.runs > 1 else "1 run"
-        yield (f"what {planned.frozen_blocks} frozen {blocks} hand on, {here.cache.bytes / 1e6:,.0f} "
-               f"MB, saves {clock(here.cache.saved)} in {runs}")
+        yield (f"the outputs of {counted(planned.frozen_blocks, 'frozen block')}, "
+               f"{here.cache.bytes / 1e6:,.0f} MB, save {clock(here.cache.saved)} in "
+               f"{counted(here.cache.runs, 'run')}")
     if here.trainer:
         yield f"each head is trained by the Trainer: {here.trainer}"
     if here.heads is not None and here.heads.runs > 1:

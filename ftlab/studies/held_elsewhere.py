@@ -10,6 +10,7 @@ from ftlab.studies.run_queue import Holder, Queue, is_of
 from ftlab.studies.study import Cell
 from ftlab.tracking.records import CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
+from ftlab.wording import counted
 
 
 class HeldElsewhere:
@@ -39,7 +40,7 @@ class HeldElsewhere:
         if living:
             suffer = any(holder.here for holder in living)
             self._display.note(
-                f"{len(living)} runs are held by {_titles(living)}; this command does others"
+                f"{counted(len(living), 'run')} held by {_titles(living)}; this command does others"
                 + (", and each slows the other's measured times" if suffer else ""))
 
     def ended(self, cell_id: str, seed: int) -> RunRecord | None:
@@ -73,11 +74,11 @@ class HeldElsewhere:
         who = _titles(holders)
         if not helped and all(holder.lives for holder in holders):
             raise FtlabError(
-                f"study {self._study}: nothing to do here: {len(runs)} runs are left, held by {who}",
+                f"study {self._study}: nothing to do here: {counted(len(runs), 'run')} left, held by {who}",
                 "wait for its end, or end it; then the same command does what is left")
         if who != self._noted:
             self._noted = who
-            self._display.note(f"waiting for {len(runs)} runs, held by {who}")
+            self._display.note(f"waiting for {counted(len(runs), 'run')}, held by {who}")
 
     def work(self, cell: Cell | None = None) -> bool:
         """Return whether another command holds a run of a cell, or any; False in an outage."""

@@ -123,7 +123,7 @@ def test_held_runs__are_refused_with_who_holds_them(
     for _ in names(study):
         other.claim(names(study), by_itself)
     engine = ScriptedEngine(play)
-    with pytest.raises(FtlabError, match=rf"6 runs are left, held by process {os.getpid()} on this"):
+    with pytest.raises(FtlabError, match=rf"6 runs left, held by process {os.getpid()} on this"):
         do(study, tmp_path, engine)
     assert not engine.started
     cells = Tracker(f"sqlite:///{tmp_path}/mlflow.db")._client.search_runs(["1"])

@@ -126,7 +126,7 @@ def test_text__of_caches_and_their_absence(write: Write) -> None:
     said = scripted(write, full=RuntimeEstimate(20.0, why_not="the first block trains"),
                     last1=RuntimeEstimate(40.0, CACHE))
     assert "full on reviews from bert: nothing: the first block trains" in said
-    assert ("last1 on reviews from bert: what 3 frozen blocks hand on, 12 MB, saves 50 s in 2 runs"
+    assert ("last1 on reviews from bert: the outputs of 3 frozen blocks, 12 MB, save 50 s in 2 runs"
             in said)
     assert "about 1 min 10 s (without shortcuts 2 min 0 s)" in said  # 2 x (20 + 13) + 4
     assert "stack" not in said and "sweep" not in said and "Hardware" not in said
@@ -158,7 +158,7 @@ def test_estimate__times_the_cells_as_they_will_run(
     said = text(made)
     assert ("bert: precision auto is bf16-mixed: the processor has AVX512-BF16 bert: compile: no, "
             "only on a GPU is it repaid") in said
-    assert "probe on reviews from bert: what 4 frozen blocks hand on" in said
+    assert "probe on reviews from bert: the outputs of 4 frozen blocks" in said
     assert "2 seeds train as one stack of heads, in " in said
     assert "lora on reviews from bert: nothing: only embeddings are frozen" in said
     (probe,) = (made.foreseen[planned.cell.key.config] for planned in made.plan.cells
