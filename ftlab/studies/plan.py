@@ -15,12 +15,14 @@ from ftlab.backbones.prefix_replay import leading
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
+from ftlab.data.groups import GROUP
 from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import build
 from ftlab.studies.plan_stages import StageData, check_stages
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
+from ftlab.tasks.over_groups import over_group
 from ftlab.techniques.base import Technique
 from ftlab.tracking.metric_facts import SPLIT, Record
 from ftlab.tracking.mlflow_values import flatten
@@ -190,6 +192,9 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
         raise InputError(f"{place}: {metric}: data set {dataset} has no test set of that name",
                          f"add it to tests: of the data set, or take one of "
                          f"{', '.join(data.measured)}")
+    if over_group(name, data.task.metrics()) is not None and not data.task.groups:
+        raise InputError(f"{place}: {metric} is over groups, and data set {dataset} has none",
+                         f"add columns: {{{GROUP}: COLUMN}} to the data set, or name another metric")
     try:
         data.task.higher_is_better(name)
     except InputError as error:

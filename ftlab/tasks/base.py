@@ -19,6 +19,7 @@ from ftlab.errors import Incompatible, InputError
 from ftlab.renamed import RefusesEarlierNames
 from ftlab.tasks.class_names import flattened
 from ftlab.tasks.metric import LOSS, Metric, Records, find, fresh
+from ftlab.tasks.over_groups import over_group, over_groups
 from ftlab.tasks.same_prediction import alike
 from ftlab.tasks.spelling import renamed
 from ftlab.tracking.metric_facts import MetricFacts
@@ -44,6 +45,8 @@ class Task(RefusesEarlierNames, ABC):
 
     one_class: ClassVar[bool] = False
     """True where an example has one class of several, which its records name."""
+    groups: Sequence[str] = ()
+    """Names of the groups of the data set's examples, which have scores of their own."""
     problem_type: ClassVar[str | None] = None
     """transformers' word in a network's config for a task of the output type `vector`."""
 
@@ -184,7 +187,8 @@ class Task(RefusesEarlierNames, ABC):
         if not all(isinstance(metric, Metric) for metric in metrics):
             raise InputError(f"task {type(self).__name__}: metrics() is not a list of Metric",
                              "write each as ftlab.tasks.metric.Metric (docs/tasks.md)")
-        return {metric.name: metric.facts for metric in (LOSS, *metrics)}
+        grouped = over_groups(metrics) if self.groups else []
+        return {metric.name: metric.facts for metric in (LOSS, *metrics, *grouped)}
 
     def higher_is_better(self, metric: str) -> bool:
         """Look up whether more of a metric (name without split prefix, or `loss`) is better.
@@ -192,8 +196,12 @@ class Task(RefusesEarlierNames, ABC):
         Raises:
             InputError: there is no such metric.
         """
-        every = (LOSS, *self.metrics())
-        return find(every, metric, self.metric_classes, type(self).__name__).higher_is_better
+        metrics = self.metrics()
+        if (entry := over_group(metric, metrics)) is not None:
+            return entry.higher_is_better
+        every = (LOSS, *metrics)
+        more = [entry.name for entry in over_groups(metrics)]
+        return find(every, metric, self.metric_classes, type(self).__name__, more).higher_is_better
 
     def unmeasurable(self, metric: str, targets: Sequence[Any]) -> str:
         """The reason why a split leaves a metric without a value that predictions could change.

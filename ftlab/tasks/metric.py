@@ -65,7 +65,8 @@ def fresh(metrics: Sequence[Metric]
             if metric.make is not None and first[metric.make] == metric.name}
 
 
-def find(metrics: Sequence[Metric], name: str, classes: Sequence[str], owner: str) -> Metric:
+def find(metrics: Sequence[Metric], name: str, classes: Sequence[str], owner: str,
+         more: Sequence[str] = ()) -> Metric:
     """Look up a metric by name, `f1/<class>` by the name of any class.
 
     Args:
@@ -73,6 +74,7 @@ def find(metrics: Sequence[Metric], name: str, classes: Sequence[str], owner: st
         name: without split prefix.
         classes: their names; empty before `Task.fit`, when any name is taken for a class.
         owner: name of the task's class, for the error.
+        more: names besides that may have been meant.
 
     Raises:
         InputError: there is no such metric.
@@ -90,7 +92,7 @@ def find(metrics: Sequence[Metric], name: str, classes: Sequence[str], owner: st
     close = [f"{family}/{key_of}" for key_of, label in zip(keys, classes, strict=True)
              if family in families and name_of(label) == key]  # which stands under another key
     per_class_names = [f"{prefix}/{key_of}" for prefix in families for key_of in keys]
-    close += closest(name, [*single, *per_class_names])
+    close += closest(name, [*single, *per_class_names, *more])
     hint = f"did you mean {close[0]!r}? " if close else ""
     choices = [*single, *(f"{prefix}{PER_CLASS}" for prefix in families)]
     raise InputError(f"unknown metric {name!r}", f"{hint}{owner} has: {', '.join(choices)}")

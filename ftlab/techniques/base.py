@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,13 +10,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.new_tokens import thaw, train_rows
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
+from ftlab.data.groups import Groups, SplitScores
 from ftlab.data.train_batches import BatchShare
 from ftlab.errors import Incompatible
 from ftlab.renamed import RefusesEarlierNames
@@ -69,6 +68,8 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
     """In what way several runs that differ in seed and arguments may train in one process."""
     streams: frozenset[str] = frozenset()
     """Names of the data set's streams that `objective` reads, in the batch's `beside`."""
+    validation_groups: Groups | None = None
+    """Groups of the validation split, which have scores of their own."""
     model: TaskModel
     task: Task
     shard: Callable[[TaskModel, Any], None] | None = None
@@ -206,9 +207,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
             raise Incompatible(f"{type(self).__name__} finds nothing to train in this model",
                                "leave this technique out for this backbone")
         self.model, self.task = model, task
-        self.validation_metrics = task.collection()
-        # a NaN stays one, so that its epoch is not the best; `disable` would forget the weights
-        self.validation_loss = MeanMetric(nan_strategy=math.nan)
+        self.validation_scores = SplitScores(task, self.validation_groups)
         return self
 
     def train(self, mode: bool = True) -> Technique:
@@ -272,15 +271,12 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self.model(batch)
         loss = self.task.loss(in_single_precision(outputs), batch)
-        self.validation_loss.update(loss, weight=self.task.weight(batch))
         predictions = self.task.predict(self.model, batch, outputs)
-        self.validation_metrics.update(in_single_precision(predictions), batch["target"])
+        self.validation_scores.update(in_single_precision(predictions), batch, loss)
 
     def on_validation_epoch_end(self) -> None:
-        computed = {**self.validation_metrics.compute(), "loss": self.validation_loss.compute()}
-        self.validation_metrics.reset()
-        self.validation_loss.reset()
-        self.log_dict({f"val/{n}": value for n, value in self.task.scalars(computed).items()})
+        self.log_dict({f"val/{n}": value for n, value in self.validation_scores.compute().items()})
+        self.validation_scores.reset()
 
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, as its kind wants them."""

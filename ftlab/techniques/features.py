@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ftlab.backbones.task_model import IGNORED, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
+from ftlab.data.groups import SplitScores, groups_of
 from ftlab.errors import Incompatible
 from ftlab.techniques.freezing import require_new_head
 
@@ -113,18 +114,15 @@ class Features:
         Args:
             outputs_of: computes a batch's outputs from its features.
         """
-        task, total, weight = self.data.task, 0.0, 0.0
-        metrics = task.collection()
+        task = self.data.task
+        scores = SplitScores(task, groups_of(self.data.splits, "validation"))
         with torch.no_grad():
             for seen in self.validation:
                 outputs = outputs_of(seen.features)
-                counts = task.weight(seen.batch)
-                total += float(task.loss(outputs, seen.batch)) * counts
-                weight += counts
                 predictions = task.predict(self.model, seen.batch, outputs)
-                metrics.to(outputs.device).update(predictions, seen.batch["target"])
-        loss = torch.tensor(total / weight, dtype=torch.float64)
-        return task.scalars({**metrics.compute(), "loss": loss})
+                loss = task.loss(outputs, seen.batch)
+                scores.to(outputs.device).update(predictions, seen.batch, loss)
+        return scores.compute()
 
     def score(self, outputs_of: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """The selecting metric, more is better, and the negative loss for what it leaves equal."""

@@ -9,6 +9,7 @@ import torch
 from lightning import seed_everything
 
 from ftlab.backbones.task_model import TaskModel
+from ftlab.data.groups import groups_of
 from ftlab.training import batches, costs, guards, hardware, merge_guard, precision
 from ftlab.training.carried import lay
 from ftlab.training.event_log import Report
@@ -43,6 +44,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     run.data = batches.with_streams(run.data, technique, run.settings)
     batches.check_update(technique, run.data, run.settings)
     technique.prepare(run.data)
+    technique.validation_groups = groups_of(run.data.splits, "validation")
     model = run.backbone.build(task, technique.output_type).eval()
     if run.learned is not None:
         run.carried = lay(model, run.learned)

@@ -14,6 +14,7 @@ from lightning import Trainer
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.examples import COLUMN, SplitName
+from ftlab.data.groups import Groups, SplitScores, groups_of
 from ftlab.errors import GuardFailed
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
@@ -33,6 +34,7 @@ def evaluate(
     place: Placing,
     context: Context = nullcontext,
     answers: Sequence[Any] | None = None,
+    groups: Groups | None = None,
 ) -> tuple[dict[str, float], dict[str, list[Any]]]:
     """Metrics and prediction records of one split.
 
@@ -45,6 +47,7 @@ def evaluate(
         context: see `Context`; losses and metrics are computed outside it, in float32 or float64.
         answers: predictions of another system, by position; the model is not asked then, and
             there is no loss.
+        groups: of the split's examples, which have scores of their own.
 
     Returns:
         Metrics without split prefix, `loss` among them, and the records' columns in the order
@@ -54,8 +57,8 @@ def evaluate(
         GuardFailed: an example came twice or not at all.
     """
     model.eval()
-    metrics = task.collection()
-    total, weight, positions = 0.0, 0.0, []
+    scores = SplitScores(task, groups)
+    positions: list[int] = []
     columns: dict[str, list[Any]] = {}
     with torch.inference_mode():
         for raw in loader:
@@ -64,16 +67,14 @@ def evaluate(
             if answers is not None:
                 given = [answers[position] for position in batch["index"].tolist()]
                 predictions, target = task.answered(given, raw["target"])
-                metrics.update(predictions, target)
+                scores.update(predictions, {"target": target, "index": raw["index"]})
                 _extend(columns, task.records(predictions, target))
                 continue
             with context():
                 outputs = model(batch)
                 predictions = in_single_precision(task.predict(model, batch, outputs))
             loss = task.loss(in_single_precision(outputs), batch)
-            total += float(loss) * task.weight(batch)
-            weight += task.weight(batch)
-            metrics.to(batch["index"].device).update(predictions, batch["target"])
+            scores.to(batch["index"].device).update(predictions, batch, loss)
             _extend(columns, task.records(predictions, batch["target"]))
     if sorted(positions) != list(range(len(ids))):
         raise GuardFailed(
@@ -81,10 +82,7 @@ def evaluate(
         )
     order = sorted(range(len(positions)), key=positions.__getitem__)
     records = {"id": list(ids)} | {n: [v[i] for i in order] for n, v in columns.items()}
-    computed = metrics.compute()
-    if answers is None:
-        computed["loss"] = torch.tensor(total / weight, dtype=torch.float64)
-    return task.scalars(computed), records
+    return scores.compute(), records
 
 
 def _extend(columns: dict[str, list[Any]], records: Mapping[str, list[Any]]) -> None:
@@ -100,7 +98,8 @@ def validate(
     loader = heard(data.eval_loader(split), report)
     ids, context = data.splits[split].ids, trainer.precision_plugin.forward_context
     answers = run.technique.answers(data, split)
-    metrics, records = evaluate(model, loader, data.task, ids, place, context, answers)
+    groups = groups_of(data.splits, split)
+    metrics, records = evaluate(model, loader, data.task, ids, place, context, answers, groups)
     columns = data.splits[split].columns
     return metrics, records | {f"{COLUMN}{name}": columns[name] for name in data.columns}
 

@@ -108,7 +108,7 @@ def test_true__targets_and_counts_are_not_rounded(run_in: Callable, tmp_path: Pa
     run, _, _ = run_in("regression", make_technique("LinearProbe"), "bf16-true")
     written = pq.read_table(tmp_path / "predictions" / "test.parquet")["target"].to_pylist()
     assert written == pytest.approx([float(x) for x in run.data.splits["test"].labels], rel=1e-6)
-    states = [state for metric in run.technique.validation_metrics.values()
+    states = [state for metric in run.technique.validation_scores.metrics.values()
               for state in metric._defaults.values() if isinstance(state, torch.Tensor)]
     assert torch.bfloat16 not in {state.dtype for state in states}
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ftlab.data.groups import SplitScores
 from ftlab.data.train_batches import set_epoch, shares
 from ftlab.errors import GuardFailed
 from ftlab.techniques.single_precision import in_single_precision
@@ -90,7 +91,7 @@ class StackedFit:
             [member.run.technique.lr for member in members],
             [optim.weight_decay for optim in optims], optims[0].optimizer, head.products)
         self.target = head.target["train"].cpu()  # so that no step waits for the device
-        self.metrics = task.collection().to(self.device)
+        self.scores = SplitScores(task, members[0].run.technique.validation_groups).to(self.device)
         self.log = EventLog(settings.log_every, [member.report for member in members])
         self.step_seconds: list[float] = []
         self.random = {id(seed): seed.random for seed in self.seeds}
@@ -223,9 +224,10 @@ class StackedFit:
         batch = {"target": target, "index": torch.arange(len(target), device=self.device)}
         outputs = in_single_precision(outputs)
         loss = self.task.loss(outputs, batch)
-        self.metrics.update(self.task.predict(member.run.technique.model, batch, outputs), target)
-        scalars = self.task.scalars({**self.metrics.compute(), "loss": loss})
-        self.metrics.reset()
+        predictions = self.task.predict(member.run.technique.model, batch, outputs)
+        self.scores.update(predictions, batch, loss)
+        scalars = self.scores.compute()
+        self.scores.reset()
         # Lightning keeps what is logged in float32, and ties are decided by it
         return {f"val/{name}": float(torch.tensor(value, dtype=torch.float32))
                 for name, value in scalars.items()}

@@ -377,7 +377,7 @@ def test_seeds__whose_batches_differ_in_length_train_as_each_alone() -> None:
         data: Any = SimpleNamespace(
             task=task, train_dataloader=lambda order=order: DataLoader(range(11), batch_sampler=order))
         run: Any = SimpleNamespace(data=data, settings=settings, technique=SimpleNamespace(
-            lr=1e-2, optim=optim, model=linear))
+            lr=1e-2, optim=optim, model=linear, validation_groups=None))
         seed = SeedGroup(data, TensorGuard(linear), head.parameters(), torch.get_rng_state())
         best = BestEpoch("val/loss", False, None, set(), {})
         members.append(StackedRun(run, seed, best, lambda event: None))

@@ -1,0 +1,195 @@
+"""Scores over groups are those of each group's examples alone, in every world; fairlearn agrees."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fairlearn.metrics import MetricFrame
+from matrix import WORLDS, build, make_world
+from sklearn.metrics import accuracy_score, f1_score
+
+from ftlab.data.batches import pick
+from ftlab.data.examples import Examples
+from ftlab.data.groups import Groups, SplitScores, check_groups, groups_of
+from ftlab.data.text import TextClassification
+from ftlab.errors import InputError
+from ftlab.tasks.classification import Classification
+from ftlab.tasks.over_groups import over_groups
+from ftlab.tasks.regression import Regression
+from ftlab.tracking.metric_facts import PER_CLASS
+from ftlab.training.evaluate import evaluate
+
+UNRENDERED = True
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_scores__are_those_of_the_groups_examples_alone(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    data, model = build(make_world(name, request.getfixturevalue))
+    ids = data.splits["test"].ids
+    codes = torch.tensor([0 if number % 3 else 1 for number in range(len(ids))])
+    groups = Groups(("few", "many"), codes, (0.25, 0.75))
+
+    def of(group: int) -> dict[str, float]:
+        rows, place = [], {}
+        for batch in data.eval_loader("test"):
+            inside = [i for i, index in enumerate(batch["index"].tolist()) if codes[index] == group]
+            if inside:
+                part = pick(batch, inside)
+                for index in part["index"].tolist():
+                    place[index] = len(place)
+                rows.append({**part, "index": torch.tensor([place[i] for i in part["index"].tolist()])})
+        return evaluate(model, rows, data.task, [""] * len(place), lambda batch: batch)[0]
+
+    scores, _ = evaluate(model, data.eval_loader("test"), data.task, ids, lambda batch: batch,
+                         groups=groups)
+    alone = [of(0), of(1)]
+    names = [metric for metric in data.task.metrics()
+             if metric.make is not None and not metric.name.endswith(PER_CLASS)]
+    assert names
+    for metric in names:
+        one, other = (part.get(metric.name, np.nan) for part in alone)
+        if np.isnan(one) or np.isnan(other):  # a group of one class has no AUROC
+            continue
+        assert scores[f"{metric.name}_by_group/few"] == pytest.approx(one, rel=1e-4, abs=1e-6)
+        assert scores[f"{metric.name}_by_group/many"] == pytest.approx(other, rel=1e-4, abs=1e-6)
+        worst = (min if metric.higher_is_better else max)(one, other)
+        assert scores[f"worst_{metric.name}"] == pytest.approx(worst, rel=1e-4, abs=1e-6)
+        assert scores[f"gap_{metric.name}"] == pytest.approx(abs(one - other), rel=1e-3, abs=1e-6)
+        mean = 0.25 * one + 0.75 * other
+        assert scores[f"reweighted_{metric.name}"] == pytest.approx(mean, rel=1e-4, abs=1e-6)
+
+
+def test_scores__are_fairlearns() -> None:
+    generator = np.random.default_rng(0)
+    target, group = generator.integers(0, 3, 300), generator.choice(["a", "b", "c", "d"], 300)
+    logits = generator.normal(size=(300, 3)) + 1.5 * np.eye(3)[target] * (group != "c")[:, None]
+    task = Classification()
+    task.fit(["x", "y", "z"])
+    scores = SplitScores(task, groups_of({
+        "train": Examples(["0"] * 4, [], [], columns={"group": ["a", "b", "c", "d"]}),
+        "test": Examples(["0"] * 300, [], [], columns={"group": group.tolist()})}, "test"))
+    for rows in np.split(generator.permutation(300), 10):
+        scores.update(torch.tensor(logits[rows]), {
+            "target": torch.tensor(target[rows]), "index": torch.tensor(rows)})
+    ours = scores.compute()
+    theirs = MetricFrame(
+        metrics={"accuracy": accuracy_score, "f1_macro": lambda t, p: f1_score(t, p, average="macro")},
+        y_true=target, y_pred=logits.argmax(axis=1), sensitive_features=group)
+    for name in ("accuracy", "f1_macro"):
+        for value in "abcd":
+            assert ours[f"{name}_by_group/{value}"] == pytest.approx(theirs.by_group[name][value])
+        assert ours[f"worst_{name}"] == pytest.approx(theirs.group_min()[name])
+        assert ours[f"gap_{name}"] == pytest.approx(theirs.difference()[name])
+        assert ours[name] == pytest.approx(theirs.overall[name])
+
+
+def test_worst__of_an_error_is_the_largest() -> None:
+    task = Regression()
+    task.fit([0.0, 1.0, 2.0])
+    groups = Groups(("a", "b"), torch.tensor([0, 0, 1, 1]), (0.5, 0.5))
+    scores = SplitScores(task, groups)
+    scores.update(torch.zeros(4), {
+        "target": torch.tensor([1.0, 1.0, 1.0, 3.0]), "index": torch.arange(4)})
+    computed = scores.compute()
+    assert computed["worst_rmse"] == max(computed["rmse_by_group/a"], computed["rmse_by_group/b"])
+    assert not task.higher_is_better("worst_rmse") and not task.higher_is_better("gap_r2")
+    assert task.higher_is_better("worst_r2") and task.higher_is_better("r2_by_group/a")
+
+
+def test_facts__are_recorded_where_there_are_groups() -> None:
+    task = Classification()
+    assert not any("worst" in name for name in task.facts())
+    task.groups = ("a", "b")
+    facts = task.facts()
+    assert facts["worst_accuracy"].unit == "share" and not facts["gap_accuracy"].higher_is_better
+    assert "accuracy_by_group/<class>" in facts
+    assert not any("loss" in metric.name or "f1/" in metric.name for metric in over_groups(task.metrics()))
+
+
+def examples(*groups: str) -> Examples:
+    return Examples([str(i) for i in range(len(groups))], [], [], columns={"group": list(groups)})
+
+
+def test_groups__of_one_example_or_too_many_are_refused() -> None:
+    train = examples("a", "b", "c")
+    with pytest.raises(InputError, match="the test split has one example of group 'b'"):
+        check_groups({"train": train, "test": examples("a", "a", "b")})
+    numbers = [str(number) for number in range(101)]
+    with pytest.raises(InputError, match="group: 101 values"):
+        check_groups({"train": examples(*numbers)})
+    assert check_groups({"train": train, "test": examples("a", "a", "b", "b")}) == [
+        "the test split has no example of group 'c'"]
+    assert check_groups({"train": Examples(["1"], [], [])}) == []
+
+
+def table(path: Path, rows: list[tuple[str, str, str]]) -> Path:
+    path.write_text("text,label,lang\n" + "".join(",".join(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def study(tmp_path: Path, tiny_bert: Path) -> Callable[..., Path]:
+    """A study of three languages, chosen by its worst."""
+    def make(select_by: str = "val/worst_accuracy", columns: str = "{group: lang}") -> Path:
+        texts = [(f"{word} film plot {number}", label, language) for number in range(4)
+                 for language in ("de", "en", "fr")
+                 for word, label in (("good", "pos"), ("bad", "neg"))]
+        table(tmp_path / "train.csv", texts * 3)
+        table(tmp_path / "test.csv", texts)
+        path = tmp_path / "study.yaml"
+        path.write_text(f"""\
+name: whom
+backbones: {{bert: {{class_path: HuggingFace, init_args: {{source: '{tiny_bert}'}}}}}}
+datasets:
+  films:
+    class_path: TextClassification
+    init_args: {{train: train.csv, test: test.csv, max_length: 16, columns: {columns}, split: {{validation: 0.3}}}}
+techniques: {{full: FullFineTuning, probe: {{class_path: LinearProbe, init_args: {{solver: null}}}}, best: LinearProbe}}
+seeds: [0, 1]
+select_by: {select_by}
+report: test/accuracy
+trainer: {{max_epochs: 2}}
+""")
+        return path
+
+    return make
+
+
+def test_study__is_chosen_by_its_worst_group_with_every_loop(study: Callable[..., Path], here: Here) -> None:
+    """The Trainer's, the stacked heads' and the solver's."""
+    code, _, errors = here("run", study())
+    assert code == 0, errors
+    code, output, _ = here("table", study(), "--columns", "test/worst_accuracy,test/accuracy_by_group/en")
+    assert code == 0 and "test/worst_accuracy" in output
+    cells = Path("results/whom/runs.csv").read_text().splitlines()
+    assert "val/worst_accuracy" in cells[0] and len(cells) == 7
+
+
+@pytest.mark.parametrize(("arguments", "what"), [
+    ({"columns": "{}"}, "val/worst_accuracy is over groups, and data set films has none"),
+    ({"select_by": "val/worst_acuracy"}, "did you mean 'worst_accuracy'?"),
+    ({"columns": "{group: tongue}"}, "tongue"),
+])
+def test_study__is_refused_before_anything_runs(
+    study: Callable[..., Path], here: Here, arguments: dict[str, Any], what: str
+) -> None:
+    code, _, errors = here("check", study(**arguments))
+    assert code == 2 and what in errors
+
+
+def test_module__knows_its_groups(study: Callable[..., Path], tmp_path: Path,
+                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    study()
+    monkeypatch.chdir(tmp_path)
+    data = TextClassification("train.csv", test="test.csv", columns={"group": "lang"})
+    data.load()
+    assert data.task.groups == ("de", "en", "fr")
+    groups = groups_of(data.splits, "test")
+    assert groups is not None and groups.shares == pytest.approx((1 / 3,) * 3, rel=0.05)
+    assert [groups.names[code] for code in groups.codes.tolist()] == data.splits["test"].columns["group"]
