@@ -75,8 +75,18 @@ def make_technique(name: str) -> Technique:
     return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)
 
 
-def along(data: DataModule, names: Iterable[str]) -> None:
-    """Give data that are not loaded yet streams of their own training examples."""
+def along(data: DataModule, names: Iterable[str], groups: bool = False) -> None:
+    """Give data that are not loaded yet streams of their own training examples, and two groups."""
+    if groups:
+        load = data.load
+
+        def load_with_groups() -> None:
+            load()
+            for examples in data.splits.values():
+                examples.columns["group"] = ["ab"[n % 3 // 2] for n in range(len(examples))]
+            data.task.groups = ("a", "b")
+
+        object.__setattr__(data, "load", load_with_groups)
     data.beside |= {name: Stream(data.sources["train"], labelled=True) for name in names}
     data.sources |= {f"{STREAM}{name}": stream.source for name, stream in data.beside.items()}
 
@@ -84,6 +94,7 @@ def along(data: DataModule, names: Iterable[str]) -> None:
 @functools.cache
 def _loaded(world: World) -> tuple[Backbone, DataModule]:
     backbone, data = world()
+    along(data, (), groups=True)
     data.load()
     data.connect(backbone, seed=0)
     return backbone, data

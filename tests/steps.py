@@ -28,7 +28,7 @@ class Bench:
 
     def __init__(self, world: World) -> None:
         self.backbone, self.data = world()
-        along(self.data, STREAMS)
+        along(self.data, STREAMS, groups=True)
         self.data.load()
         self.data.connect(self.backbone, seed=0)
         loader = iter(self.data.with_streams(STREAMS).train_dataloader())

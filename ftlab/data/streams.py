@@ -52,7 +52,7 @@ class StreamBatches:
             for batch in self.loader([positions for _, positions in batches]):
                 if not self.labelled:
                     del batch["target"]
-                yield batch
+                yield {**batch, "stream": self.name}  # its `index` is of other examples
 
     def positions(self, epoch: int, steps: int) -> list[list[int]]:
         """This process's positions in each batch of an epoch."""

@@ -56,6 +56,11 @@ class Task(RefusesEarlierNames, ABC):
         return False
 
     @property
+    def of_examples(self) -> bool:
+        """True where `losses` gives the loss of each example."""
+        return type(self).losses is not Task.losses
+
+    @property
     def default_metric(self) -> str:
         """The metric that chooses epochs where a study names none; it needs no `fit`."""
         return "loss"

@@ -122,6 +122,10 @@ class Classification(Task):
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         return self._loss(outputs, batch["target"])
 
+    @property
+    def of_examples(self) -> bool:
+        return type(self._loss).losses is not Loss.losses
+
     def losses(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
         return self._loss.losses(outputs, batch["target"])
 

@@ -68,6 +68,8 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
     """In what way several runs that differ in seed and arguments may train in one process."""
     streams: frozenset[str] = frozenset()
     """Names of the data set's streams that `objective` reads, in the batch's `beside`."""
+    columns: frozenset[str] = frozenset()
+    """Names of the data set's columns that it reads."""
     validation_groups: Groups | None = None
     """Groups of the validation split, which have scores of their own."""
     model: TaskModel

@@ -59,6 +59,7 @@ class Wrapper(Technique):
         self.whole_passes = self.whole_passes or technique.whole_passes  # type: ignore[misc]  # as said
         self.single_batches = self.single_batches or technique.single_batches  # type: ignore[misc]  # as said
         self.streams = self.streams | technique.streams
+        self.columns = self.columns | technique.columns
         self.trains = technique.trains  # type: ignore[misc]  # as said
         self.output_type = technique.output_type  # type: ignore[misc]  # as said
 

@@ -182,16 +182,22 @@ def with_streams(data: DataModule, technique: Technique, settings: TrainerSettin
     """The data set, whose training batches bring along the streams that a technique reads.
 
     Raises:
-        Incompatible: it has no such stream.
+        Incompatible: it has no such stream, or no column that the technique reads.
         InputError: the devices cannot share a stream's batches equally.
     """
-    if lacking := sorted(technique.streams - data.beside.keys()):
-        there = f"it has {listed(sorted(data.beside))}" if data.beside else "it has none"
-        while isinstance(technique, Wrapper) and lacking[0] in technique.technique.streams:
-            technique = technique.technique
-        raise Incompatible(f"{type(technique).__name__} reads the stream {lacking[0]!r}, which the "
-                           f"data set does not bring along: {there}",
-                           f"add beside: {{{lacking[0]}: {{source: ...}}}} to the data set")
+    read = data.splits["train"].columns if data.splits else data.columns
+    for kind, needed, there, entry in (
+        ("stream", technique.streams, data.beside, "beside: {%s: {source: ...}}"),
+        ("column", technique.columns, read, "columns: {%s: COLUMN}"),
+    ):
+        if lacking := sorted(needed - there.keys()):
+            while isinstance(technique, Wrapper) and lacking[0] in (
+                    technique.technique.streams | technique.technique.columns):
+                technique = technique.technique
+            raise Incompatible(
+                f"{type(technique).__name__} reads the {kind} {lacking[0]!r}, which the data set does "
+                f"not have: it has {listed(sorted(there)) if there else 'none'}",
+                f"add {entry % lacking[0]} to the data set")
     for name in technique.streams:
         if size := data.beside[name].batch_size:
             share_of_batch(size, settings.devices, f"beside: {name}: ")

@@ -154,7 +154,7 @@ def test_unlabelled_stream__may_lack_labels(reviews: Path, tmp_path: Path,
     data.connect(HuggingFace(str(tiny_bert), pooling="mean"), seed=0)
     assert data.describe()["beside.target"] == {"examples": 2, "classes": {}}
     batch = next(iter(data.with_streams(["target"]).train_dataloader()))
-    assert set(batch["beside"]["target"]) == {"inputs", "index"}
+    assert set(batch["beside"]["target"]) == {"inputs", "index", "stream"}
     bare.write_text("text,label\na fine film,nobody knows\n")
     with pytest.raises(InputError, match=r"beside\.target split of .*bare\.csv, bare:1"):
         TextClassification(str(reviews), beside={"target": Stream(str(bare), True)}).load()
@@ -173,11 +173,11 @@ def test_fingerprint__follows_a_stream_and_a_column(tmp_path: Path) -> None:
     plain = fingerprint()
     assert fingerprint(beside={}, columns={}) == plain
     assert fingerprint(beside={"x": Stream(str(tmp_path / "b.csv"))}) != plain
-    grouped = fingerprint(columns={"group": "who"})
+    grouped = fingerprint(columns={"site": "who"})
     assert grouped != plain
     (tmp_path / "a.csv").write_text("\n".join(rows).replace("text 1,1,a", "text 1,1,b"))
     assert fingerprint() == plain
-    assert fingerprint(columns={"group": "who"}) != grouped
+    assert fingerprint(columns={"site": "who"}) != grouped
 
 
 @pytest.mark.parametrize("cls", members(family("data")).values())
@@ -195,10 +195,10 @@ def grouped(tmp_path: Path) -> Path:
 
 
 def test_columns__follow_their_examples(grouped: Path, tmp_path: Path) -> None:
-    data = TextClassification(str(grouped), columns={"group": "who"})
+    data = TextClassification(str(grouped), columns={"site": "who"})
     data.load()
     for examples in data.splits.values():
-        for text, who in zip(examples.inputs, examples.columns["group"], strict=True):
+        for text, who in zip(examples.inputs, examples.columns["site"], strict=True):
             assert who == ("big" if int(text.split()[-1]) % 8 else "small")
     folder = tmp_path / "files"
     for number in range(40):
@@ -212,8 +212,8 @@ def test_columns__follow_their_examples(grouped: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns, words", [
-    ({"group": "whom"}, r"no column 'whom'"),
-    ({"group": 2}, r"mix name and number"),
+    ({"site": "whom"}, r"no column 'whom'"),
+    ({"site": 2}, r"mix name and number"),
 ])
 def test_columns__of_a_table_are_checked(grouped: Path, columns: dict[str, str | int],
                                          words: str) -> None:
@@ -231,19 +231,19 @@ def test_columns__of_a_folder_are_checked(tmp_path: Path, column: str | int, wor
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"text {number}")
     with pytest.raises(InputError, match=words):
-        TextClassification(str(tmp_path), columns={"group": column}).load()
+        TextClassification(str(tmp_path), columns={"site": column}).load()
 
 
 def test_columns__of_plain_text_are_refused() -> None:
     with pytest.raises(ValueError, match="cut into pieces of several texts"):
-        CausalLM("corpus.jsonl", prompt=None, chat=False, columns={"group": "who"})
+        CausalLM("corpus.jsonl", prompt=None, chat=False, columns={"site": "who"})
 
 
 def test_columns__empty_cell_is_named(tmp_path: Path) -> None:
     rows = [f"text {i},{i % 2},{'' if i == 3 else 'a'}" for i in range(30)]
     (tmp_path / "a.csv").write_text("\n".join(["text,label,who", *rows]))
     with pytest.raises(InputError, match=r"row 4: column 'who' is empty"):
-        TextClassification(str(tmp_path / "a.csv"), columns={"group": "who"}).load()
+        TextClassification(str(tmp_path / "a.csv"), columns={"site": "who"}).load()
 
 
 def connected(path: Path, bert: Path, **arguments: object) -> TextClassification:
@@ -253,15 +253,15 @@ def connected(path: Path, bert: Path, **arguments: object) -> TextClassification
 
 
 def test_balanced__over_a_column(grouped: Path, tiny_bert: Path) -> None:
-    data = connected(grouped, tiny_bert, columns={"group": "who"}, sampling=Balanced("group"))
+    data = connected(grouped, tiny_bert, columns={"site": "who"}, sampling=Balanced("site"))
     loader, counts = data.train_dataloader(), Counter[str]()
     for epoch in range(20):
         set_epoch(loader, epoch)
         for batch in loader:
-            counts.update(data.splits["train"].columns["group"][i] for i in batch["index"])
+            counts.update(data.splits["train"].columns["site"][i] for i in batch["index"])
     assert counts["small"] / counts.total() == pytest.approx(0.5, abs=0.05)
     with pytest.raises(InputError, match=r"Balanced: the data set has no column 'sex' in columns"):
-        connected(grouped, tiny_bert, columns={"group": "who"}, sampling=Balanced("sex"))
+        connected(grouped, tiny_bert, columns={"site": "who"}, sampling=Balanced("sex"))
 
 
 def test_pk__batches_have_p_classes_of_k_examples(grouped: Path, tiny_bert: Path) -> None:

@@ -51,7 +51,7 @@ def cases(names: Iterable[str]) -> pytest.MarkDecorator:
 def run_in(world: World, name: str, directory: Path) -> Run:
     backbone, data = world()
     technique = make_technique(name)
-    along(data, technique.streams)
+    along(data, technique.streams, groups="group" in technique.columns)
     settings = TrainerSettings(max_epochs=EPOCHS, gradient_clip=None)
     return Run(backbone, data, technique, settings, 7, "val/loss", directory)
 
