@@ -16,6 +16,7 @@ from ftlab.tracking.records import CellKey, CellRecord, RunRecord, TrialRecord
 from ftlab.tracking.tracker import Tracker
 
 METRIC = "test/accuracy"
+GROUPS = ("all", "worst", "north", "a / b")
 BLOCKS = ("embeddings", *(f"encoder.layer.{n}" for n in range(6)), "head")
 
 
@@ -110,6 +111,10 @@ class Invented:
             "cost/peak_memory_bytes": float(2e8 + 3e7 * place), "cost/train_flops": 3e9,
             "cost/inference_flops": 1e9, "cost/latency_seconds": 0.01 + 0.001 * place,
         }
+        of_groups = {name: right * (0.6 + 0.1 * n) for n, name in enumerate(GROUPS)}
+        metrics |= {f"test/accuracy_by_group/{name}": value for name, value in of_groups.items()}
+        metrics["test/worst_accuracy"] = min(of_groups.values())
+        metrics["test/gap_accuracy"] = max(of_groups.values()) - min(of_groups.values())
         if place % 3 != 2:  # it trains one block alone
             metrics |= {f"train/{of}/{block}": 0.1 ** (3 * (of == "update_ratio")) * (2 + place + n)
                         * float(self.draw.uniform(0.01, 0.03)) for n, block in enumerate(BLOCKS)

@@ -93,19 +93,18 @@ def check(
     wrong = 0
     for path in files:
         try:
-            notes: list[str] = []
             if "study" in read(path)[0]:
                 from ftlab.sweeps.sweep import load_sweep
 
                 if set_:
                     raise InputError(f"--set is of a study, and {path} is a sweep", "edit the file")
                 sweep = load_sweep(path, allow or ())
-                checked, notes = sweep.study, [*sweep.notes]
+                checked, notes, objectives = sweep.study, [*sweep.notes], sweep.measured
                 planned = counted(sum(map(sweep.trials_of, checked.cells)), "trial")
             else:
-                checked = load_study(path, set_ or (), allow or ())
+                checked, notes, objectives = load_study(path, set_ or (), allow or ()), [], {}
                 planned = counted(len(checked.cells) * len(checked.seeds), "run")
-            notes += check_study(checked)
+            notes += check_study(checked, objectives)
         except FtlabError as error:
             complain(error)
             wrong += 1

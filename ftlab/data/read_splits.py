@@ -19,7 +19,7 @@ from ftlab.data.examples import (
 )
 from ftlab.data.faults import gathered
 from ftlab.data.fingerprint import duplicates, fingerprint
-from ftlab.data.groups import check_groups, group_names
+from ftlab.data.groups import group_names, note_groups
 from ftlab.data.label_coverage import keep_known
 from ftlab.data.sampling import Sampling
 from ftlab.data.splits import Split, Subset
@@ -98,7 +98,7 @@ class ReadSplits(ABC):
         self.note(*duplicates({name: digests[name] for name in learned},
                               {name: digests[name] for name in splits if name not in learned}))
         self._drawn_by(splits["train"])
-        self.note(*check_groups(splits))
+        self.note(*note_groups(splits))
         self.task.groups = group_names(splits)
         self.splits = splits
         for examples in (splits[name] for name in self.unlabelled_streams):  # rows want some

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ftlab.studies.check_cache import remembered
 from ftlab.studies.study import Study
+from ftlab.studies.yaml_file import Place
 
 _SETTINGS = ("HOME", "FTLAB_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH_HOME", "XDG_")
 """How the names of environment variables begin that say where files are, or which may be read."""
 
 
-def check_study(study: Study) -> list[str]:
+def check_study(study: Study, objectives: Mapping[str, Place] | None = None) -> list[str]:
     """Read the data and check every combination; returns what the user should know.
 
     Code of allowed packages may change at any time: with it all is checked anew.
+
+    Args:
+        study: loaded.
+        objectives: of a sweep of it, with their places.
 
     Raises:
         InputError: data, weights or a combination cannot be used.
@@ -24,14 +30,15 @@ def check_study(study: Study) -> list[str]:
     def notes() -> list[str]:
         from ftlab.studies.plan import plan  # which imports all that trains
 
-        return plan(study).notes
+        return plan(study, objectives).notes
 
     if study.allow:
         return notes()
     cells = [(cell.key.backbone, cell.key.dataset, cell.key.technique, cell.config)
              for cell in study.cells]
     noted: list[str] = remembered(
-        ("plan", cells, study.select_by, study.report, study.shortcuts, _surroundings(cells)),
+        ("plan", cells, study.select_by, study.report, *(objectives or ()), study.shortcuts,
+         _surroundings(cells)),
         notes, reads=True)
     return noted
 

@@ -15,7 +15,7 @@ from ftlab.backbones.prefix_replay import leading
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
-from ftlab.data.groups import GROUP
+from ftlab.data.groups import faulty_groups
 from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import build
@@ -192,9 +192,11 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
         raise InputError(f"{place}: {metric}: data set {dataset} has no test set of that name",
                          f"add it to tests: of the data set, or take one of "
                          f"{', '.join(data.measured)}")
-    if over_group(name, data.task.metrics()) is not None and not data.task.groups:
-        raise InputError(f"{place}: {metric} is over groups, and data set {dataset} has none",
-                         f"add columns: {{{GROUP}: COLUMN}} to the data set, or name another metric")
+    if over_group(name, data.task.metrics()) is not None:
+        if fault := faulty_groups(name, data.task, data.splits, split):
+            raise InputError(f"{place}: {metric} is over groups, and data set {dataset} {fault.what}",
+                             fault.mend)
+        return
     try:
         data.task.higher_is_better(name)
     except InputError as error:

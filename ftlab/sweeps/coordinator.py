@@ -86,8 +86,7 @@ def run_sweep(
         Interrupted: by Ctrl-C or SIGTERM.
     """
     with engaged(engine, need(sweep.study), workers, timeout) as (executor, signals):
-        made = plan(sweep.study, {name: sweep.place / "objective" for name in sweep.objectives
-                                  if name.startswith("val/")})
+        made = plan(sweep.study, sweep.measured)
         better = directions(sweep)
         rehearse(sweep, better)
         writable(Path(results))

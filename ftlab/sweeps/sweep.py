@@ -76,6 +76,11 @@ class Sweep:
                 self.objectives, self.sampler, self.pruner, self.stands_on]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def measured(self) -> dict[str, Place]:
+        """Objectives that data must be able to measure, with their place."""
+        return {name: self.place / "objective" for name in self.objectives if name.startswith("val/")}
+
     def trials_of(self, cell: Cell) -> int:
         """The trials of a cell: one where nothing is searched, of a grid its points at most."""
         space = self.spaces[cell.key.technique]

@@ -114,12 +114,9 @@ class Task(RefusesEarlierNames, ABC):
         """Mean loss of a batch, a scalar."""
 
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor | None:
-        """Loss of each example (B,), of which `loss` is the mean that `weight` weights.
+        """Loss of each example (B,), of which `loss` is the mean by `weights`; None where it is not.
 
         An example of several labels (tokens) has the mean over its own.
-
-        Returns:
-            None where the loss of a batch is not such a mean.
         """
         return None
 
@@ -138,6 +135,10 @@ class Task(RefusesEarlierNames, ABC):
     def weight(self, batch: Batch) -> float:
         """Number of units that `loss` is the mean of: examples, tokens, or their weights' sum."""
         return len(batch["index"])
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Part of each example in `weight` (B,), which is their sum."""
+        return torch.ones(len(batch["index"]), device=batch["index"].device)
 
     def predict(self, model: TaskModel, batch: Batch,
                 outputs: Outputs | None = None) -> Predictions:
@@ -244,8 +245,7 @@ class Task(RefusesEarlierNames, ABC):
     def right(self, records: Records) -> NDArray[np.float64] | None:
         """Tell right predictions (1) from wrong ones (0), (N,), by the first metric that does.
 
-        Returns:
-            None where none of the metrics calls a prediction right or wrong.
+        None where none of the metrics calls a prediction right or wrong.
         """
         names = [metric.name for metric in self.metrics() if metric.right_or_wrong]
         columns = (self.contributions(name, records) for name in names)

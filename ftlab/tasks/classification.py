@@ -135,6 +135,9 @@ class Classification(Task):
     def weight(self, batch: Mapping[str, Any]) -> float:
         return self._loss.weight(batch["target"])
 
+    def weights(self, batch: Mapping[str, Any]) -> Tensor:
+        return self._loss.weights(batch["target"])
+
     def answer(self, prediction: Any, scores: Any, where: str) -> Tensor:
         """Logarithms of the scores, which are probabilities; of the one class without them."""
         place = self.encode(prediction, where)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ftlab.backbones.base import OutputType
-from ftlab.backbones.task_model import Batch, Outputs, TaskModel
+from ftlab.backbones.task_model import IGNORED, Batch, Outputs, TaskModel
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.exact_match import ExactMatch, matches
@@ -78,6 +78,9 @@ class LanguageModelling(Task):
     def weight(self, batch: Batch) -> float:
         """Target tokens."""
         return label_count(batch["target"]["labels"])
+
+    def weights(self, batch: Batch) -> Tensor:
+        return (batch["target"]["labels"] != IGNORED).sum(dim=1)
 
     def predict(self, model: TaskModel, batch: Batch,
                 outputs: Outputs | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ftlab.tasks.metric import Metric
-from ftlab.tracking.metric_facts import PER_CLASS
+from ftlab.tracking.metric_facts import PER_CLASS, Unit
 
 WORST, GAP, REWEIGHTED, OF_EACH = "worst_", "gap_", "reweighted_", "_by_group"
 """Parts of names: `worst_accuracy`, `gap_accuracy`, `reweighted_accuracy`, `accuracy_by_group/<group>`."""
@@ -24,13 +24,14 @@ def over_groups(metrics: Sequence[Metric]) -> list[Metric]:
     single = [metric for metric in metrics
               if metric.make is not None and not metric.name.endswith(PER_CLASS)]
 
-    def renamed(metric: Metric, name: str, higher_is_better: bool) -> Metric:
+    def renamed(metric: Metric, name: str, higher_is_better: bool, unit: Unit | None = None) -> Metric:
         return replace(metric, name=name, make=None, higher_is_better=higher_is_better,
-                       per_example=None, right_or_wrong=False)
+                       unit=unit or metric.unit, per_example=None, right_or_wrong=False)
 
     return [made for metric in single for made in (
         renamed(metric, f"{WORST}{metric.name}", metric.higher_is_better),
-        renamed(metric, f"{GAP}{metric.name}", False),
+        renamed(metric, f"{GAP}{metric.name}", False,
+                metric.unit if metric.unit in ("share", "fraction", "error rate") else "non-negative"),
         renamed(metric, f"{REWEIGHTED}{metric.name}", metric.higher_is_better),
         renamed(metric, f"{metric.name}{OF_EACH}{PER_CLASS}", metric.higher_is_better))]
 
@@ -44,6 +45,15 @@ def over_group(name: str, metrics: Sequence[Metric]) -> Metric | None:
     """
     family = f"{name.partition('/')[0]}{PER_CLASS}" if "/" in name else name
     return next((entry for entry in over_groups(metrics) if entry.name in (name, family)), None)
+
+
+def bare(name: str) -> str:
+    """The metric that one over groups is of; `accuracy` of `worst_accuracy`."""
+    family = name.partition("/")[0]
+    if "/" in name and family.endswith(OF_EACH):
+        return family.removesuffix(OF_EACH)
+    return next(name.removeprefix(begins) for begins in (WORST, GAP, REWEIGHTED)
+                if name.startswith(begins))
 
 
 def summarised(

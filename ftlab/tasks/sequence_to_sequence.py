@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 from torch import Tensor
 
 from ftlab.backbones.base import OutputType
-from ftlab.backbones.task_model import Batch, TaskModel
+from ftlab.backbones.task_model import IGNORED, Batch, TaskModel
 from ftlab.tasks.base import Task
 from ftlab.tasks.exact_match import ExactMatch, matches
 from ftlab.tasks.foreign_answers import written_text
@@ -67,6 +67,9 @@ class SequenceToSequence(Task):
     def weight(self, batch: Batch) -> float:
         """Target tokens."""
         return label_count(batch["target"]["labels"])
+
+    def weights(self, batch: Batch) -> Tensor:
+        return (batch["target"]["labels"] != IGNORED).sum(dim=1)
 
     def predict(self, model: TaskModel, batch: Batch, outputs: Any = None) -> list[str]:
         return model.texts(batch, self.max_new_tokens, outputs)

@@ -140,6 +140,9 @@ class Tagging(Task):
         """First tokens of words."""
         return label_count(batch["target"]["labels"])
 
+    def weights(self, batch: Batch) -> Tensor:
+        return (batch["target"]["labels"] != IGNORED).sum(dim=1)
+
     def answer(self, prediction: Any, scores: Any, where: str) -> list[int]:
         """Tags of the words: a list, or a text with spaces between them."""
         tags = tags_of(prediction, where)

@@ -80,6 +80,9 @@ class Transcription(Task):
         """Label tokens."""
         return label_count(batch["target"]["labels"])
 
+    def weights(self, batch: Batch) -> Tensor:
+        return (batch["target"]["labels"] != IGNORED).sum(dim=1)
+
     def predict(self, model: TaskModel, batch: Batch, outputs: Outputs | None = None) -> list[str]:
         return model.texts(batch, self.max_new_tokens, outputs)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ftlab.backbones.task_model import Batch, Outputs
 from ftlab.data.base import DataModule
-from ftlab.data.batches import pick
 from ftlab.data.groups import Groups, groups_of
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
@@ -59,11 +58,8 @@ def weighing(task: Task, combine: Callable[[Tensor, Tensor, Batch], Tensor]) -> 
 
 
 def _parts(task: Task, batch: Batch, losses: Tensor) -> Tensor:
-    count = len(losses)
-    if task.weight(batch) == count:
-        return torch.full_like(losses, 1 / count)
-    weights = [task.weight(pick(batch, [position])) for position in range(count)]
-    return torch.tensor(weights).to(losses) / sum(weights)
+    weights = task.weights(batch).to(losses)
+    return weights / weights.sum()
 
 
 def per_group(losses: Tensor, parts: Tensor, codes: Tensor, count: int) -> Tensor:

@@ -121,7 +121,7 @@ class Features:
                 outputs = outputs_of(seen.features)
                 predictions = task.predict(self.model, seen.batch, outputs)
                 loss = task.loss(outputs, seen.batch)
-                scores.to(outputs.device).update(predictions, seen.batch, loss)
+                scores.update(predictions, seen.batch, loss)
         return scores.compute()
 
     def score(self, outputs_of: Callable[[Tensor], Tensor]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from ftlab.data.groups import GROUP
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import LogUniform, Technique
 from ftlab.techniques.example_weights import per_group, training_groups, weighing
-from ftlab.techniques.wrapper import MOVES, Wrapper
+from ftlab.techniques.wrapper import MOVES, WEIGHS, Wrapper
 
 
 class GroupDRO(Wrapper):
@@ -32,7 +32,8 @@ class GroupDRO(Wrapper):
 
     search_space = {"step": LogUniform(1e-3, 1e-1)}
     of_training = True
-    never_around = frozenset({MOVES})
+    does = frozenset({WEIGHS})
+    never_around = frozenset({MOVES, WEIGHS, "evaluated"})
     columns = frozenset({GROUP})
     single_batches = True
 
@@ -49,7 +50,7 @@ class GroupDRO(Wrapper):
         groups = training_groups(data, "GroupDRO")
         sizes = torch.bincount(groups.codes, minlength=len(groups.names))
         self.codes = groups.codes
-        self.weights = (sizes > 0) / (sizes > 0).sum()
+        self.next = self.weights = (sizes > 0) / (sizes > 0).sum()
         self.raised = self.adjustment / sizes.clamp(min=1).sqrt()
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
@@ -57,7 +58,16 @@ class GroupDRO(Wrapper):
             codes = self.codes.to(losses.device)[batch["index"]]
             means = per_group(losses, parts, codes, len(self.weights))
             weights = self.weights.to(means) * (self.step * (means.detach() + self.raised.to(means))).exp()
-            self.weights = weights / weights.sum()
-            return (self.weights * means).sum()
+            self.next = weights / weights.sum()
+            return (self.next * means).sum()
 
         return self.technique.objective(model, weighing(task, worst), batch)
+
+    def after_step(self, model: TaskModel, step: int) -> None:
+        self.technique.after_step(model, step)
+        self.weights = self.next
+
+    def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
+        self.technique.begin_epoch(model, epoch, epochs)
+        if not epoch:  # of a fit within the fit, too
+            self.next = self.weights = (self.weights > 0) / (self.weights > 0).sum()

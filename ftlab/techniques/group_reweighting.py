@@ -9,14 +9,14 @@ from ftlab.data.groups import GROUP
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Choice, Technique
 from ftlab.techniques.example_weights import training_groups, weighing
-from ftlab.techniques.wrapper import MOVES, Wrapper
+from ftlab.techniques.wrapper import MOVES, WEIGHS, Wrapper
 
 
 class GroupReweighting(Wrapper):
     """Have every group count alike in the loss, however many examples it has (a wrapper).
 
-    An example's loss is multiplied by (N / (G n)) to the power of `strength`, for a group of n of
-    the N training examples and G groups; the mean weight is 1. Groups are the values of the data
+    An example of a group of n training examples counts 1 / n to the power of `strength` times as
+    much, scaled to a mean of 1; where a task's loss is a mean over tokens, each of its tokens does. Groups are the values of the data
     set's column `group`. Take it as the baseline of methods for groups; it needs no batches of its
     own, as resampling does, and its gradients are noisier than those.
 
@@ -30,7 +30,8 @@ class GroupReweighting(Wrapper):
 
     search_space = {"strength": Choice((0.25, 0.5, 0.75, 1.0))}
     of_training = True
-    never_around = frozenset({MOVES})
+    does = frozenset({WEIGHS})
+    never_around = frozenset({MOVES, WEIGHS, "evaluated"})
     columns = frozenset({GROUP})
 
     def __init__(self, technique: Technique, strength: float = 1.0) -> None:

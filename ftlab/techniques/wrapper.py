@@ -21,6 +21,7 @@ from ftlab.techniques.head_optimum import ByEpochs, Solver
 AVERAGES, MOVES = "averages the weights", "computes the objective at other weights"
 TO_THE_END = "finishes with weights of its last steps"
 PENALISES = "adds a penalty on the weights"
+WEIGHS = "weighs the examples of a batch"
 """Deeds that a wrapper may declare, beside the methods that it overrides."""
 
 

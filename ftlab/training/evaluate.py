@@ -74,7 +74,7 @@ def evaluate(
                 outputs = model(batch)
                 predictions = in_single_precision(task.predict(model, batch, outputs))
             loss = task.loss(in_single_precision(outputs), batch)
-            scores.to(batch["index"].device).update(predictions, batch, loss)
+            scores.update(predictions, batch, loss)
             _extend(columns, task.records(predictions, batch["target"]))
     if sorted(positions) != list(range(len(ids))):
         raise GuardFailed(

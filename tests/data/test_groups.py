@@ -1,6 +1,6 @@
 """Scores over groups are those of each group's examples alone, in every world; fairlearn agrees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from ftlab.data.batches import pick
 from ftlab.data.examples import Examples
-from ftlab.data.groups import Groups, SplitScores, check_groups, groups_of
+from ftlab.data.groups import Groups, SplitScores, faulty_groups, groups_of, note_groups
 from ftlab.data.text import TextClassification
-from ftlab.errors import InputError
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.over_groups import over_groups
 from ftlab.tasks.regression import Regression
@@ -116,16 +115,61 @@ def examples(*groups: str) -> Examples:
     return Examples([str(i) for i in range(len(groups))], [], [], columns={"group": list(groups)})
 
 
-def test_groups__of_one_example_or_too_many_are_refused() -> None:
+def test_groups__of_one_example_or_too_many_have_no_scores() -> None:
     train = examples("a", "b", "c")
-    with pytest.raises(InputError, match="the test split has one example of group 'b'"):
-        check_groups({"train": train, "test": examples("a", "a", "b")})
-    numbers = [str(number) for number in range(101)]
-    with pytest.raises(InputError, match="group: 101 values"):
-        check_groups({"train": examples(*numbers)})
-    assert check_groups({"train": train, "test": examples("a", "a", "b", "b")}) == [
-        "the test split has no example of group 'c'"]
-    assert check_groups({"train": Examples(["1"], [], [])}) == []
+    assert note_groups({"train": train, "test": examples("a", "a", "b")}) == [
+        "the test split has no example of group 'c', which has no score there",
+        "the test split has one example of group 'b', which has no score there"]
+    many = {"train": examples(*map(str, range(101)))}
+    assert "101 values" in note_groups(many)[0] and groups_of(many, "train") is None
+    assert note_groups({"train": Examples(["1"], [], [])}) == []
+    groups = groups_of({"train": train, "test": examples("a", "a", "b")}, "test")
+    assert groups is not None and groups.scored == {0}
+
+
+@pytest.mark.parametrize(("groups", "metric", "what"), [
+    ("aabbc", "worst_accuracy", "has one example of group 'c' in its test split"),
+    ("aabb", "accuracy_by_group/z", "has no group 'z'"),
+    ("aabb", "accuracy_by_group/c", "has no example of group 'c' in its test split"),
+    ("aabb", "worst_auroc", "gives it no value for group 'a' of the test split: it tells classes apart"),
+    ("", "worst_accuracy", "has none"),
+    ("aabb", "worst_accuracy", None),
+])
+def test_metric_over_groups__that_says_nothing_is_named(groups: str, metric: str, what: str | None) -> None:
+    task = Classification()
+    task.fit(["x", "y"])
+    splits = {"train": examples(*"abc"), "test": examples(*groups)}
+    splits["test"].targets = [int(name == "b") for name in groups]
+    if not groups:
+        splits = {name: Examples(["1"], [], []) for name in splits}
+    fault = faulty_groups(metric, task, splits, "test")
+    assert (fault is None) == (what is None) and (what is None or what in fault.what)
+
+
+def test_ranks__may_have_no_example_of_a_group(tmp_path: Path) -> None:
+    """Two processes, each with one group alone, compute what one does with both."""
+    torch.multiprocessing.spawn(rank_of_two, (str(tmp_path),), nprocs=2)
+    alone = scores_of(range(8))
+    assert torch.load(tmp_path / "0", weights_only=True) == pytest.approx(alone, rel=1e-6)
+    assert torch.load(tmp_path / "1", weights_only=True) == pytest.approx(alone, rel=1e-6)
+
+
+def scores_of(rows: Iterable[int]) -> dict[str, float]:
+    task = Classification()
+    task.fit(["x", "y"])
+    logits = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    scores = SplitScores(task, Groups(("a", "b"), torch.arange(8) % 2, (0.5, 0.5)))
+    for row in rows:
+        batch = {"target": torch.tensor([row // 2 % 2]), "index": torch.tensor([row])}
+        scores.update(logits[row:row + 1], batch, torch.tensor(float(row)))
+    return scores.compute()
+
+
+def rank_of_two(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(scores_of(range(rank, 8, 2)), f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
 
 
 def table(path: Path, rows: list[tuple[str, str, str]]) -> Path:

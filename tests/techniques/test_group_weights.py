@@ -14,13 +14,18 @@ from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.losses.base import Loss
+from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
 from ftlab.techniques.base import Technique
-from ftlab.techniques.example_weights import per_group
+from ftlab.techniques.example_weights import per_group, weighing
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.group_dro import GroupDRO
 from ftlab.techniques.group_reweighting import GroupReweighting
+from ftlab.techniques.head_lr import HeadLR
+from ftlab.techniques.head_optimum import ByEpochs
 from ftlab.techniques.l2sp import L2SP
+from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.replay import Replay
+from ftlab.techniques.set_fit import SetFit
 from ftlab.training.batches import with_streams
 from ftlab.training.execute import execute
 from ftlab.training.run import Run
@@ -77,8 +82,13 @@ def test_group_dro__is_the_authors_loss_by_hand(bench: Any) -> None:
         q = q / q.sum()
         ours = float(technique.objective(model, data.task, batch).detach())
         assert ours == pytest.approx(float(q @ means), rel=1e-5)
+        technique.after_step(model, 1)
         assert technique.weights.numpy() == pytest.approx(q, rel=1e-5)
+    technique.objective(model, data.task, batches[0])
+    assert technique.weights.numpy() == pytest.approx(q, rel=1e-5), "measuring moves nothing"
     assert q[1] > 0.5, "the small group has more loss added"
+    technique.begin_epoch(model, 0, 2)
+    assert technique.weights.tolist() == [0.5, 0.5], "another fit within the fit"
 
 
 def test_group_reweighting__makes_groups_count_alike(bench: Any) -> None:
@@ -169,6 +179,33 @@ def test_loss_that_is_no_mean_of_examples_is_refused(bench: Any, monkeypatch: py
     assert isinstance(data.task, Classification) and not data.task.of_examples
     with pytest.raises(Incompatible, match="is not a mean of theirs"):
         GroupDRO(FullFineTuning()).prepare(data)
+
+
+def test_parts__are_those_of_the_loss() -> None:
+    """Class weights and tokens count, also where their sum happens to be the number of examples."""
+    task = Classification(loss=WeightedCrossEntropy())
+    task.fit(["x"] * 30 + ["y"] * 10)
+    batch = {"target": torch.tensor([0, 1]), "index": torch.tensor([0, 1])}
+    outputs = torch.tensor([[0.3, -1.0], [2.0, 0.5]])
+    weighed = weighing(task, lambda losses, parts, batch: (parts * losses).sum())
+    assert float(weighed.loss(outputs, batch)) == pytest.approx(float(task.loss(outputs, batch)))
+    assert float(task.weights(batch).sum()) == pytest.approx(task.weight(batch))
+
+
+@pytest.mark.parametrize("make", [
+    lambda: GroupReweighting(GroupDRO(FullFineTuning())), lambda: GroupDRO(GroupReweighting(FullFineTuning())),
+    lambda: GroupDRO(SetFit())])
+def test_weights_on_weights_are_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match="makes no sense around"):
+        make()
+
+
+@pytest.mark.parametrize("wrapper", [GroupDRO, GroupReweighting, HeadLR])
+def test_probe_within__trains_by_epochs(wrapper: Any, bench: Any) -> None:
+    technique = wrapper(LinearProbe())
+    data, model, _ = bench(technique)
+    with pytest.raises(ByEpochs, match="has its own"):
+        technique.optimum(model, data)
 
 
 @pytest.mark.parametrize(("make", "what"), [

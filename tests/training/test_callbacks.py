@@ -67,12 +67,12 @@ def test_validation_loss__is_weighted_and_keeps_a_nan() -> None:
             return nn.Identity()
 
     technique = FullFineTuning().bind(model(), Task())
-    loss = technique.validation_loss
+    loss = technique.validation_scores.loss
     loss.update(torch.tensor(1.0), weight=8)
     loss.update(torch.tensor(4.0), weight=4)
-    assert loss.compute() == 2
+    assert loss.compute() == (24, 12)
     loss.update(torch.tensor(float("nan")), weight=8)
-    assert torch.isnan(loss.compute())
+    assert torch.isnan(loss.compute()[0])
 
 
 def test_pruning__never_after_the_last_epoch() -> None:

@@ -21,7 +21,7 @@ from ftlab.tracking.metric_facts import SPLIT
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey
 
-_ALL = "all examples"
+_ALL, _WORST, _EACH = "all", "worst", "each"
 _FIELDS = ("metric", "part", "mean", "std", "n", "ci_low", "ci_high")
 
 
@@ -34,22 +34,22 @@ class ExampleGroups(Drawing):
     tables: ClassVar[tuple[str, ...]] = ("example_groups.csv",)
 
     def data(self, results: StudyResults) -> pd.DataFrame | None:
-        """A line a cell and part (a group, the worst, all): mean and interval over seeds, n."""
+        """A line a cell and part (all, the worst, each group): mean and interval over seeds, n."""
         metric = self._metric(results)
         by, lines = scale(results.named(metric)), []
         for row in results.rows:
-            for part, name in _parts(results, row.key, metric).items():
+            for kind, part, name in _parts(results, row.key, metric):
                 summary = _summary(results, row.key, name)
                 lines.append({
-                    "group": row.group, "technique": row.key.technique, "part": part,
+                    "group": row.group, "technique": row.key.technique, "kind": kind, "part": part,
                     "mean": by * summary.mean, "low": by * summary.ci_low,
                     "high": by * summary.ci_high, "n": summary.n})
         made = pd.DataFrame(lines)
-        return made if len(made) and (made["part"] == WORST).any() else None
+        return made if len(made) and made["mean"].notna().any() else None
 
     def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
         groups = parts(data, "group")
-        most = data[~data["part"].isin([_ALL, WORST])].groupby("group")["part"].nunique().max()
+        most = data[data["kind"] == _EACH].groupby("group")["part"].nunique().max()
         techniques = data["technique"].nunique()
         height = 1.2 + most * max(0.3, 0.06 * techniques + 0.1)
         figure, all_axes = canvas([2 * len(groups)], 2, 5.2, min(max(height, 3.2), 24.0))
@@ -110,15 +110,15 @@ class ExampleGroups(Drawing):
         return f"{split}/{worst[0].removeprefix(f'{split}/{WORST}')}" if worst else f"{split}/{bare}"
 
 
-def _parts(results: StudyResults, key: CellKey, metric: str) -> dict[str, str]:
-    """Names of metrics of a cell by part: all, the worst, each group."""
+def _parts(results: StudyResults, key: CellKey, metric: str) -> list[tuple[str, str, str]]:
+    """Kind, group and name of a cell's metrics: of all, of the worst, of each group."""
     split, _, name = metric.partition("/")
     begins = f"{metric}{OF_EACH}/"
     measured = sorted({m for run in results.runs(key) for m in run.metrics if m.startswith(begins)})
     if not measured:
-        return {}
-    return {_ALL: metric, WORST: f"{split}/{WORST}{name}"} | {
-        m.removeprefix(begins): m for m in measured}
+        return []
+    return [(_ALL, "", metric), (_WORST, "", f"{split}/{WORST}{name}"),
+            *((_EACH, m.removeprefix(begins), m) for m in measured)]
 
 
 def _part(name: str, split: str) -> tuple[str, str] | None:
@@ -138,7 +138,7 @@ def _summary(results: StudyResults, key: CellKey, metric: str) -> Any:
 
 
 def _by_group(axes: Axes, cells: pd.DataFrame, look: dict[str, Style]) -> None:
-    cells = cells[~cells["part"].isin([_ALL, WORST])]
+    cells = cells[cells["kind"] == _EACH]
     order = cells.groupby("part")["mean"].mean().sort_values(ascending=False).index.tolist()
     names(axes, list(labels(order).values()))
     for place in range(0, len(order), 2):
@@ -154,12 +154,12 @@ def _by_group(axes: Axes, cells: pd.DataFrame, look: dict[str, Style]) -> None:
 
 
 def _against(axes: Axes, cells: pd.DataFrame, look: dict[str, Style]) -> None:
-    whole = {line.technique: line for line in lines_of(cells[cells["part"] == _ALL])}
-    for line in lines_of(cells[cells["part"] == WORST]):
+    whole = {line.technique: line for line in lines_of(cells[cells["kind"] == _ALL])}
+    for line in lines_of(cells[cells["kind"] == _WORST]):
         of_all = whole[line.technique]
         _point(axes, of_all.mean, line.mean, look[line.technique],
                across=(of_all.low, of_all.high), up=(line.low, line.high))
-    ends = cells[cells["part"].isin([_ALL, WORST])]["mean"]
+    ends = cells[cells["kind"] != _EACH]["mean"]
     axes.plot([ends.min(), ends.max()], [ends.min(), ends.max()], ":", color="#555555", linewidth=1,
               zorder=1)
     axes.margins(0.08)

@@ -83,6 +83,10 @@ class Loss(RefusesEarlierNames, ABC):
         """Divisor of the mean: the batch's size, mostly."""
         return len(target)
 
+    def weights(self, target: Tensor) -> Tensor:
+        """Part of each example in `weight` (B,)."""
+        return torch.ones(len(target), device=target.device)
+
     def per_class_like(self, logits: Tensor) -> Tensor:
         """`per_class` (C,) on the logits' device, in float32 at least.
 

@@ -75,6 +75,9 @@ class WeightedCrossEntropy(Loss):
 
     def weight(self, target: Tensor) -> float:
         """The sum of the examples' weights."""
+        return float(self.weights(target).sum())
+
+    def weights(self, target: Tensor) -> Tensor:
         assert self.per_class is not None
         weights = self.per_class.to(target.device)
-        return float((weights * distribution(target, weights.expand(len(target), -1))).sum())
+        return (weights * distribution(target, weights.expand(len(target), -1))).sum(dim=-1)
