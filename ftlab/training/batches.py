@@ -181,6 +181,8 @@ def check_update(technique: Technique, data: DataModule, settings: TrainerSettin
 def with_streams(data: DataModule, technique: Technique, settings: TrainerSettings) -> DataModule:
     """The data set, whose training batches bring along the streams that a technique reads.
 
+    It looks whether the columns that it reads are there as well.
+
     Raises:
         Incompatible: it has no such stream, or no column that the technique reads.
         InputError: the devices cannot share a stream's batches equally.
