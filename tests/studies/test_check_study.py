@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from ftlab.studies import plan as planning
 from ftlab.studies.check_study import check_study
 from ftlab.studies.files_read import files_read
 from ftlab.studies.study import Study, load_study
+from ftlab.studies.yaml_file import Place
 
 Write = Callable[..., Path]
 HEAVY = ("torch", "lightning", "torchmetrics", "transformers", "mlflow", "sqlalchemy")
@@ -44,9 +45,9 @@ def checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Study]:
     studies: list[Study] = []
     plan = planning.plan
 
-    def noting(study: Study) -> planning.Plan:
+    def noting(study: Study, objectives: Mapping[str, Place] | None = None) -> planning.Plan:
         studies.append(study)
-        return plan(study)
+        return plan(study, objectives)
 
     monkeypatch.setattr(planning, "plan", noting)
     return studies
