@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from ftlab.data.batches import pick
 from ftlab.data.examples import Examples, SplitName, kind_of
+from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.tasks.class_names import metric_keys, name_order
 from ftlab.tasks.over_groups import bare, summarised
@@ -59,6 +60,24 @@ def groups_of(splits: Mapping[SplitName, Examples], split: SplitName) -> Groups 
     train = Counter(splits["train"].columns[GROUP])
     return Groups(names, torch.tensor([codes[name] for name in splits[split].columns[GROUP]]),
                   tuple(train[name] / train.total() for name in names))
+
+
+def required_groups(splits: Mapping[SplitName, Examples], split: SplitName, asked_by: str) -> Groups:
+    """The groups of a split, for a technique that reads them.
+
+    Args:
+        splits: of a data set with a column `group`.
+        split: one of them.
+        asked_by: name of the technique.
+
+    Raises:
+        Incompatible: there are too many.
+    """
+    groups = groups_of(splits, split)
+    if groups is None:
+        raise Incompatible(f"{asked_by} wants at most {MOST} groups, and the column {GROUP!r} has "
+                           f"{len(_values(splits))} values", "bin them")
+    return groups
 
 
 def group_names(splits: Mapping[SplitName, Examples]) -> tuple[str, ...]:

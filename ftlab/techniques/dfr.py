@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
-from ftlab.data.groups import GROUP, groups_of
+from ftlab.data.groups import GROUP, required_groups
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import Choice, Technique
 from ftlab.techniques.features import Features, require_linear_head, require_task
@@ -56,8 +56,7 @@ class DFR(Wrapper):
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
         require_task(data, "DFR", LOGISTIC[:1], "leave it out for this task, or take GroupDRO")
-        groups = groups_of(data.splits, "validation")
-        assert groups is not None, "its column is asked for before"
+        groups = required_groups(data.splits, "validation", "DFR")
         sizes = torch.bincount(groups.codes, minlength=len(groups.names)).tolist()
         for name, size, share in zip(groups.names, sizes, groups.shares, strict=True):
             if size == 1 or (share and not size):  # a group of test examples alone is none here

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ftlab.backbones.task_model import Batch, Outputs
 from ftlab.data.base import DataModule
-from ftlab.data.groups import Groups, groups_of
+from ftlab.data.groups import Groups, required_groups
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 
@@ -25,8 +25,7 @@ def training_groups(data: DataModule, asked_by: str) -> Groups:
     Raises:
         Incompatible: the task's loss is not a mean over examples.
     """
-    groups = groups_of(data.splits, "train")
-    assert groups is not None, "its column is asked for before"
+    groups = required_groups(data.splits, "train", asked_by)
     if not data.task.of_examples:
         raise Incompatible(f"{asked_by} weighs the losses of examples, and the loss of this task "
                            f"({type(data.task).__name__}) is not a mean of theirs",

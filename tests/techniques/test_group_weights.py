@@ -16,6 +16,7 @@ from ftlab.tasks.classification import Classification
 from ftlab.tasks.losses.base import Loss
 from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
 from ftlab.techniques.base import Technique
+from ftlab.techniques.dfr import DFR
 from ftlab.techniques.example_weights import per_group, weighing
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.group_dro import GroupDRO
@@ -169,6 +170,16 @@ def test_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Incompatible, match="GroupDRO reads the column 'group', which the data set does "
                                            "not have: it has none"):
         with_streams(data, L2SP(GroupDRO(FullFineTuning())), TrainerSettings())
+
+
+def test_more_groups_than_can_be_weighed_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label,who\n" + "".join(f"film {n},{n % 2},g{n}\n" for n in range(120)))
+    data = TextClassification(str(path), max_length=16, columns={"group": "who"})
+    data.load()
+    for technique in (GroupDRO(FullFineTuning()), DFR(FullFineTuning())):
+        with pytest.raises(Incompatible, match="wants at most 100 groups, and the column 'group' has 120"):
+            technique.prepare(data)
 
 
 def test_loss_that_is_no_mean_of_examples_is_refused(bench: Any, monkeypatch: pytest.MonkeyPatch,
