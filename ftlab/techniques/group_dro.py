@@ -44,13 +44,14 @@ class GroupDRO(Wrapper):
         if adjustment < 0:
             raise ValueError(f"adjustment must be 0 or more, got {adjustment}")
         self.step, self.adjustment = step, adjustment
+        self.start = self.next = self.weights = torch.zeros(0)  # of the groups, from `prepare`
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
         groups = training_groups(data, "GroupDRO")
         sizes = torch.bincount(groups.codes, minlength=len(groups.names))
         self.codes = groups.codes
-        self.next = self.weights = (sizes > 0) / (sizes > 0).sum()
+        self.start = self.next = self.weights = (sizes > 0) / (sizes > 0).sum()
         self.raised = self.adjustment / sizes.clamp(min=1).sqrt()
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
@@ -70,4 +71,4 @@ class GroupDRO(Wrapper):
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         self.technique.begin_epoch(model, epoch, epochs)
         if not epoch:  # of a fit within the fit, too
-            self.next = self.weights = (self.weights > 0) / (self.weights > 0).sum()
+            self.next = self.weights = self.start
