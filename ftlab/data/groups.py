@@ -16,8 +16,7 @@ from ftlab.data.examples import Examples, SplitName, kind_of
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.tasks.class_names import metric_keys, name_order
-from ftlab.tasks.over_groups import bare, summarised
-from ftlab.tracking.metric_facts import PER_CLASS
+from ftlab.tasks.over_groups import bare, single, summarised
 from ftlab.wording import did_you_mean, listed
 
 GROUP = "group"
@@ -187,7 +186,9 @@ class SplitScores(nn.Module):
         if self.groups is None:
             return
         codes = self.groups.codes[batch["index"].cpu()]
-        for code in {*codes.tolist()} & self.groups.scored:
+        for code in codes.unique().tolist():
+            if str(code) not in self.by_group:
+                continue
             part = pick({"predictions": predictions, "target": batch["target"]},
                         (codes == code).nonzero().flatten().tolist())
             metrics: Any = self.by_group[str(code)]
@@ -204,8 +205,7 @@ class SplitScores(nn.Module):
     def _over_groups(self) -> dict[str, Tensor]:
         if self.groups is None:
             return {}
-        upwards = {metric.name: metric.higher_is_better for metric in self.task.metrics()
-                   if metric.make is not None and not metric.name.endswith(PER_CLASS)}
+        upwards = {metric.name: metric.higher_is_better for metric in single(self.task.metrics())}
         keys = metric_keys(self.groups.names)
         scores = {keys[int(code)]: metrics.compute()  # type: ignore[operator]  # a collection
                   for code, metrics in self.by_group.items()}

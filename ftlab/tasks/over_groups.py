@@ -15,20 +15,23 @@ WORST, GAP, REWEIGHTED, OF_EACH = "worst_", "gap_", "reweighted_", "_by_group"
 """Parts of names: `worst_accuracy`, `gap_accuracy`, `reweighted_accuracy`, `accuracy_by_group/<group>`."""
 
 
+def single(metrics: Sequence[Metric]) -> list[Metric]:
+    """The metrics that are measured and give one number, of which groups have scores."""
+    return [metric for metric in metrics
+            if metric.make is not None and not metric.name.endswith(PER_CLASS)]
+
+
 def over_groups(metrics: Sequence[Metric]) -> list[Metric]:
     """The metrics over groups of those that give one number.
 
     Args:
         metrics: of a task.
     """
-    single = [metric for metric in metrics
-              if metric.make is not None and not metric.name.endswith(PER_CLASS)]
-
     def renamed(metric: Metric, name: str, higher_is_better: bool, unit: Unit | None = None) -> Metric:
         return replace(metric, name=name, make=None, higher_is_better=higher_is_better,
                        unit=unit or metric.unit, per_example=None, right_or_wrong=False)
 
-    return [made for metric in single for made in (
+    return [made for metric in single(metrics) for made in (
         renamed(metric, f"{WORST}{metric.name}", metric.higher_is_better),
         renamed(metric, f"{GAP}{metric.name}", False,
                 metric.unit if metric.unit in ("share", "fraction", "error rate") else "non-negative"),
@@ -47,13 +50,23 @@ def over_group(name: str, metrics: Sequence[Metric]) -> Metric | None:
     return next((entry for entry in over_groups(metrics) if entry.name in (name, family)), None)
 
 
+def parsed(name: str) -> tuple[str, str, str] | None:
+    """Metric, part (`group`, `worst`, `gap` or `reweighted`) and group, if any; None for other names.
+
+    Args:
+        name: without split prefix.
+    """
+    family, slash, group = name.partition("/")
+    if slash and family.endswith(OF_EACH):
+        return family.removesuffix(OF_EACH), "group", group
+    return next(((name.removeprefix(begins), begins.rstrip("_"), "")
+                 for begins in (WORST, GAP, REWEIGHTED) if name.startswith(begins)), None)
+
+
 def bare(name: str) -> str:
-    """The metric that one over groups is of; `accuracy` of `worst_accuracy`."""
-    family = name.partition("/")[0]
-    if "/" in name and family.endswith(OF_EACH):
-        return family.removesuffix(OF_EACH)
-    return next(name.removeprefix(begins) for begins in (WORST, GAP, REWEIGHTED)
-                if name.startswith(begins))
+    """The metric that one over groups is of, `accuracy` of `worst_accuracy`; another name as it is."""
+    found = parsed(name)
+    return name if found is None else found[0]
 
 
 def summarised(

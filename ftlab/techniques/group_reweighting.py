@@ -16,9 +16,9 @@ class GroupReweighting(Wrapper):
     """Have every group count alike in the loss, however many examples it has (a wrapper).
 
     An example of a group of n training examples counts 1 / n to the power of `strength` times as
-    much, scaled to a mean of 1; where a task's loss is a mean over tokens, each of its tokens does. Groups are the values of the data
-    set's column `group`. Take it as the baseline of methods for groups; it needs no batches of its
-    own, as resampling does, and its gradients are noisier than those.
+    much, scaled to a mean of 1; where a task's loss is a mean over tokens, each of its tokens does.
+    Groups are the values of the data set's column `group`. Take it as the baseline of methods for
+    groups; it needs no batches of its own, as resampling does, and its gradients are noisier.
 
     Buda, Maki, Mazurowski (2018), https://doi.org/10.1016/j.neunet.2018.07.011; of groups: Idrissi,
     Arjovsky, Pezeshki, Lopez-Paz (2022), https://arxiv.org/abs/2110.14503

@@ -18,7 +18,7 @@ from ftlab.data.examples import Examples
 from ftlab.data.groups import Groups, SplitScores, faulty_groups, groups_of, note_groups
 from ftlab.data.text import TextClassification
 from ftlab.tasks.classification import Classification
-from ftlab.tasks.over_groups import over_groups
+from ftlab.tasks.over_groups import bare, over_groups, parsed
 from ftlab.tasks.regression import Regression
 from ftlab.tracking.metric_facts import PER_CLASS
 from ftlab.training.evaluate import evaluate
@@ -111,6 +111,13 @@ def test_facts__are_recorded_where_there_are_groups() -> None:
     assert facts["worst_accuracy"].unit == "share" and not facts["gap_accuracy"].higher_is_better
     assert "accuracy_by_group/<class>" in facts
     assert not any("loss" in metric.name or "f1/" in metric.name for metric in over_groups(task.metrics()))
+
+
+def test_parsed__tells_metric_part_and_group() -> None:
+    assert parsed("accuracy_by_group/a_b") == ("accuracy", "group", "a_b")
+    assert parsed("worst_f1_macro") == ("f1_macro", "worst", "")
+    assert parsed("f1/worst") is None and bare("f1/worst") == "f1/worst"
+    assert bare("gap_rmse") == "rmse"
 
 
 def examples(*groups: str) -> Examples:
@@ -215,8 +222,15 @@ def test_study__is_chosen_by_its_worst_group_with_every_loop(study: Callable[...
         assert code == 0, errors
     code, output, _ = here("table", path, "--columns", "test/worst_accuracy,test/accuracy_by_group/en")
     assert code == 0 and "test/worst_accuracy" in output
+    rows = csv.DictReader(Path("results/whom/figures/example_groups.csv").read_text().splitlines())
+    shown = {(row["technique"], row["part"], row["group"]): float(row["mean"])
+             for row in rows if row["metric"] == "accuracy"}
+    assert {(part, group) for _, part, group in shown} == {
+        ("worst", ""), ("gap", ""), ("reweighted", ""), *(("group", name) for name in ("de", "en", "fr"))}
     quick, plain = (list(csv.DictReader(Path(folder, "whom", "runs.csv").read_text().splitlines())) for folder in (
         "results", "plain"))
+    means = [float(run["test/worst_accuracy"]) for run in quick if run["technique"] == "full"]
+    assert shown["full", "worst", ""] == pytest.approx(np.mean(means))
     over = [name for name in quick[0] if re.search("/(worst|gap|reweighted)_|_by_group/", name)]
     assert len(quick) == 6 and "val/worst_accuracy" in over
     for one, other in zip(quick, plain, strict=True):

@@ -16,13 +16,12 @@ from ftlab.reports.figures.labels import group_title, labels, metric_title, scal
 from ftlab.reports.figures.matplotlib_axes import canvas, legend, names
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.seed_summary import summarise
-from ftlab.tasks.over_groups import GAP, OF_EACH, REWEIGHTED, WORST
-from ftlab.tracking.metric_facts import SPLIT
+from ftlab.tasks.over_groups import OF_EACH, WORST, bare, parsed
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey
 
 _ALL, _WORST, _EACH = "all", "worst", "each"
-_FIELDS = ("metric", "part", "mean", "std", "n", "ci_low", "ci_high")
+_FIELDS = ("metric", "part", "group", "mean", "std", "n", "ci_low", "ci_high")
 
 
 class ExampleGroups(Drawing):
@@ -76,13 +75,13 @@ class ExampleGroups(Drawing):
         for row in results.rows:
             measured = {name for run in results.runs(row.key) for name in run.metrics}
             for name in sorted(measured):
-                part = _part(name, split)
-                if part is None:
+                over = parsed(name.removeprefix(split)) if name.startswith(split) else None
+                if over is None:
                     continue
                 summary = _summary(results, row.key, name)
                 lines.append({
                     "backbone": row.key.backbone, "dataset": row.key.dataset,
-                    "technique": row.key.technique, "metric": part[0], "part": part[1],
+                    "technique": row.key.technique, **dict(zip(_FIELDS, over, strict=False)),
                     "mean": summary.mean, "std": summary.std, "n": summary.n,
                     "ci_low": summary.ci_low, "ci_high": summary.ci_high})
         return {self.tables[0]: to_csv(("backbone", "dataset", "technique", *_FIELDS), lines)}
@@ -100,14 +99,12 @@ class ExampleGroups(Drawing):
     def _metric(self, results: StudyResults) -> str:
         """The study's metric, without what makes it one over groups; accuracy's like for a loss."""
         split, _, name = results.metric.partition("/")
-        bare = name.partition("/")[0].removesuffix(OF_EACH)
-        for beginning in (WORST, GAP, REWEIGHTED):
-            bare = bare.removeprefix(beginning)
-        measured = {metric for key in results.keys for run in results.runs(key) for metric in run.metrics}
-        if f"{split}/{WORST}{bare}" in measured:
-            return f"{split}/{bare}"
+        metric = bare(name)
+        measured = {measure for key in results.keys for run in results.runs(key) for measure in run.metrics}
+        if f"{split}/{WORST}{metric}" in measured:
+            return f"{split}/{metric}"
         worst = sorted(m for m in measured if m.startswith(f"{split}/{WORST}"))
-        return f"{split}/{worst[0].removeprefix(f'{split}/{WORST}')}" if worst else f"{split}/{bare}"
+        return f"{split}/{worst[0].removeprefix(f'{split}/{WORST}')}" if worst else f"{split}/{metric}"
 
 
 def _parts(results: StudyResults, key: CellKey, metric: str) -> list[tuple[str, str, str]]:
@@ -119,18 +116,6 @@ def _parts(results: StudyResults, key: CellKey, metric: str) -> list[tuple[str, 
         return []
     return [(_ALL, "", metric), (_WORST, "", f"{split}/{WORST}{name}"),
             *((_EACH, m.removeprefix(begins), m) for m in measured)]
-
-
-def _part(name: str, split: str) -> tuple[str, str] | None:
-    """Metric and part that a name over groups stands for; None for other names."""
-    bare = SPLIT.sub("", name)
-    if not name.startswith(split):
-        return None
-    family, slash, group = bare.partition("/")
-    if slash and family.endswith(OF_EACH):
-        return family.removesuffix(OF_EACH), group
-    return next(((bare.removeprefix(beginning), beginning.rstrip("_"))
-                 for beginning in (WORST, GAP, REWEIGHTED) if bare.startswith(beginning)), None)
 
 
 def _summary(results: StudyResults, key: CellKey, metric: str) -> Any:
