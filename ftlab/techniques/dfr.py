@@ -55,7 +55,7 @@ class DFR(Wrapper):
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
-        require_task(data, "DFR", LOGISTIC[:1], "leave it out for this task, or take GroupDRO")
+        require_task(data, "DFR", LOGISTIC[:1], "leave it out for this task")
         groups = required_groups(data.splits, "validation", "DFR")
         sizes = torch.bincount(groups.codes, minlength=len(groups.names)).tolist()
         for name, size, share in zip(groups.names, sizes, groups.shares, strict=True):

@@ -70,7 +70,7 @@ def test_solver__is_scikit_learn_s_of_three_classes(C: float) -> None:  # noqa: 
 @pytest.mark.parametrize("start", [None, torch.ones(4, 13, dtype=torch.float64)])
 @pytest.mark.parametrize("C", [100.0, 1.0, 0.01])
 def test_solver__leaves_no_subgradient(C: float, start: Tensor | None) -> None:  # noqa: N803
-    """Of more features than rows too, and where a class has no row, or all are told apart."""
+    """Also with more features than rows, a class without rows, or classes that are told apart wholly."""
     for count in (8, 60):
         rows, target = rows_of(3, count)
         weight = l1_logistic(rows, target, 4, C, start)
