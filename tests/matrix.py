@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import worlds
 
 from ftlab.backbones.base import Backbone, OutputType
@@ -52,9 +53,59 @@ def make_world(name: str, fixture: Callable[[str], Any]) -> World:
 def tried(name: str) -> list[str]:
     """Worlds in which a technique runs: few for a wrapper, which is tried in all without a run, and
     for a preset of PEFT's layers, which a general one tries."""
+    return FEW if _few(name) else WORLDS
+
+
+def tried_always(name: str) -> list[str]:
+    """Those of a plain session; `pytest -m "slow or not slow"` runs all."""
+    return _shared_out().get(name, tried(name))
+
+
+@functools.cache
+def _shared_out() -> dict[str, list[str]]:
+    """Technique -> one world for each that is tried in few; for each other these few, three more that
+    it goes with and one that refuses it: of such worlds always those that the fewest have so far.
+
+    What a technique goes with is the page's word: one that the page lacks is tried in all.
+    """
+    counts = dict.fromkeys(WORLDS, 0)
+    chosen: dict[str, list[str]] = {}
+
+    def take(among: Iterable[str], number: int) -> list[str]:
+        taken = sorted(among, key=lambda world: counts[world])[:number]
+        counts.update({world: counts[world] + 1 for world in taken})
+        return taken
+
+    for name, goes in page_says().items():
+        if name not in TECHNIQUES:
+            continue
+        if _few(name):
+            chosen[name] = take([world for world in FEW if world in goes] or FEW, 1)
+            continue
+        refused = [world for world in WORLDS if world not in goes]
+        chosen[name] = [*FEW, *take([world for world in goes if world not in FEW], 3), *refused[:1]]
+    return chosen
+
+
+@functools.cache
+def page_says() -> dict[str, list[str]]:
+    """The worlds that a technique goes with, by the page's matrix."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", shown(), re.MULTILINE)
+    return {name: [world for world, mark in zip(WORLDS, marks.split(" | "), strict=True)
+                   if mark == "yes"] for name, marks in rows}
+
+
+def _few(name: str) -> bool:
     cls = TECHNIQUES[name]
     preset = issubclass(cls, PeftTechnique) and "method" not in inspect.signature(cls).parameters
-    return FEW if preset or issubclass(cls, Wrapper) else WORLDS
+    return preset or issubclass(cls, Wrapper)
+
+
+def in_turn(firsts: Iterable[str], seconds: Iterable[str]) -> list[Any]:
+    """All pairs for `parametrize`; a plain session takes one second with each first, in turn."""
+    seconds = list(seconds)
+    return [pytest.param(first, second, marks=() if (i + j) % len(seconds) == 0 else pytest.mark.slow)
+            for i, first in enumerate(firsts) for j, second in enumerate(seconds)]
 
 
 def title(world: str) -> str:

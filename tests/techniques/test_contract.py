@@ -6,7 +6,7 @@ A file dropped into `ftlab/techniques` or into `tests/worlds` is held to this wi
 import inspect
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from matrix import (
     render,
     shown,
     tried,
+    tried_always,
     write,
 )
 
@@ -43,8 +44,9 @@ def world(request: pytest.FixtureRequest) -> World:
     return make_world(request.param, request.getfixturevalue)
 
 
-def cases(names: Iterable[str]) -> pytest.MarkDecorator:
-    pairs = [(name, place) for name in names for place in tried(name)]
+def cases(names: Iterable[str], always: Callable[[str], list[str]]) -> pytest.MarkDecorator:
+    pairs = [pytest.param(name, place, marks=() if place in always(name) else pytest.mark.slow)
+             for name in names for place in tried(name)]
     return pytest.mark.parametrize(("name", "world"), pairs, indirect=["world"])
 
 
@@ -64,7 +66,7 @@ def losses(events: list[dict]) -> list[float]:
     ]
 
 
-@cases(TECHNIQUES)
+@cases(TECHNIQUES, tried_always)
 def test_contract(name: str, world: World, tmp_path: Path) -> None:
     run = run_in(world, name, tmp_path)
     technique = run.technique
@@ -135,7 +137,7 @@ def assert_same(a: object, b: object) -> None:
         assert a == (pytest.approx(b, rel=1e-2, abs=1e-2) if isinstance(a, float) else b)
 
 
-@cases(n for n, cls in TECHNIQUES.items() if cls.trains)
+@cases((n for n, cls in TECHNIQUES.items() if cls.trains), tried)
 def test_start(name: str, world: World) -> None:
     """Identity where it is claimed; frozen blocks run in eval mode."""
     if refusal(name, world) is not None:
@@ -159,6 +161,13 @@ def test_start(name: str, world: World) -> None:
         trains = any(parameter.requires_grad for parameter in block.parameters())
         modes = {module.training for _, module in block.named_modules()}
         assert trains or modes == {False}, block
+
+
+def test_plain_session__trains_in_every_world(request: pytest.FixtureRequest) -> None:
+    for place in WORLDS:
+        here = [name for name in TECHNIQUES if place in tried_always(name)
+                and refusal(name, make_world(place, request.getfixturevalue)) is None]
+        assert len(here) >= 3, (place, here)
 
 
 def test_matrix__is_the_page_s(request: pytest.FixtureRequest) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from matrix import FEW, TECHNIQUES, WORLDS, make_technique, make_world
+from matrix import FEW, TECHNIQUES, WORLDS, in_turn, make_technique, make_world
 from steps import STEPS, Bench, assert_equal, state
 
 from ftlab.errors import Incompatible
@@ -90,8 +90,7 @@ def _buffers(model: torch.nn.Module) -> set[str]:
     return {name for name, _ in model.named_buffers()}
 
 
-@pytest.mark.parametrize("world", FEW)
-@pytest.mark.parametrize("inner", PLAIN)
+@pytest.mark.parametrize(("inner", "world"), in_turn(PLAIN, FEW))
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_around_every_technique(name: str, inner: str, world: str, bench: Any) -> None:
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from matrix import WORLDS, make_technique, make_world, refusal
+from matrix import WORLDS, in_turn, make_technique, make_world, refusal
 from torch.nn.functional import cross_entropy
 
 from ftlab.errors import InputError
@@ -72,8 +72,7 @@ def test_loss__is_not_rounded_to_the_weights_dtype(run_in: Callable, precision: 
     assert during["val/accuracy"] == pytest.approx(metrics["val/accuracy"], rel=1e-6)
 
 
-@pytest.mark.parametrize("precision", TRUE)
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(("world", "precision"), in_turn(WORLDS, TRUE))
 def test_true__every_world_runs_and_keeps_its_guards(
     world: str, precision: str, run_in: Callable, request: pytest.FixtureRequest
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from matrix import TECHNIQUES, WORLDS, World, make_world, refusal
+from matrix import TECHNIQUES, WORLDS, World, in_turn, make_world, refusal
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -73,8 +73,7 @@ def run_in(world: World, technique: str, directory: Path, plain: bool) -> Run:
                record, plain)
 
 
-@pytest.mark.parametrize("technique", LATE)
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize(("name", "technique"), in_turn(WORLDS, LATE))
 def test_run__gives_what_a_plain_one_gives(
     name: str, technique: str, tmp_path: Path, cache: Path, request: pytest.FixtureRequest
 ) -> None:
