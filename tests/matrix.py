@@ -120,7 +120,7 @@ def make_technique(name: str) -> Technique:
     arguments = inspect.signature(cls).parameters
     if "technique" in arguments:
         inner = "LoRA" if "merge" not in cls.never_around else "BottleneckAdapter"
-        return cls(technique=TECHNIQUES[inner](lr=1e-2))
+        return cls(technique=TECHNIQUES[inner](lr=3e-3))
     if "lr" not in arguments:
         return cls()
     return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)

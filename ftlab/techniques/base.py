@@ -148,6 +148,10 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         """Freeze or unfreeze at the start of `epoch` (0-based) of `epochs`."""
 
+    def selectable(self, epoch: int, epochs: int) -> bool:
+        """Return whether the weights after `epoch` (0-based) of `epochs` may be the result."""
+        return True
+
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
         """Compute what a step minimises, a scalar: the mean over the batch."""
         return task.loss(model(batch), batch)
@@ -213,11 +217,9 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         return self
 
     def train(self, mode: bool = True) -> Technique:
-        """Training mode, but frozen means frozen.
+        """Training mode, in which frozen blocks have no dropout and frozen norms keep their statistics.
 
-        A block in which nothing trains stays in eval mode (no dropout), and a normalisation
-        layer whose own parameters are frozen keeps its statistics, so that a cached prefix
-        gives the same result and a delta checkpoint is complete.
+        So a cached prefix gives the same, and a checkpoint of what changed is complete.
         """
         super().train(mode)
         if mode and "model" in self._modules:
@@ -280,13 +282,13 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         self.log_dict({f"val/{n}": value for n, value in self.validation_scores.compute().items()})
         self.validation_scores.reset()
 
-    def groups(self) -> list[dict[str, Any]]:
+    def optimizer_groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, as its kind wants them."""
         groups = self.param_groups(self.model)
         return matrices_apart(groups, self.model) if self.optim.kind.matrices_apart else groups
 
     def configure_optimizers(self) -> Any:
-        groups = self.groups()
+        groups = self.optimizer_groups()
         total = int(self.trainer.estimated_stepping_batches)
         factors = self.lr_factors(groups, total, self.trainer.max_epochs or 1)
         optimizer = self.optimizer(groups)
@@ -294,5 +296,5 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-CONTRACT = contract_of(Technique, but=("bind", "groups"))
+CONTRACT = contract_of(Technique, but=("bind", "optimizer_groups"))
 """Names of the methods that a technique may override and a wrapper passes on."""

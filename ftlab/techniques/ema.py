@@ -10,7 +10,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Choice, Technique
 from ftlab.techniques.trained_tensors import accumulators, averaged, holding, named
-from ftlab.techniques.wrapper import AVERAGES, Wrapper
+from ftlab.techniques.wrapper import AVERAGES, RESTARTS, Wrapper
 
 
 class EMA(Wrapper):
@@ -32,7 +32,7 @@ class EMA(Wrapper):
     search_space = {"decay": Choice((0.9, 0.99, 0.999))}
     of_training = True
     does = frozenset({AVERAGES})
-    never_around = frozenset({AVERAGES, "evaluated"})  # what is cut for it would be averaged uncut
+    never_around = frozenset({AVERAGES, RESTARTS, "evaluated"})  # what is cut for it would be averaged uncut
 
     def __init__(self, technique: Technique, decay: float = 0.999) -> None:
         super().__init__(technique)

@@ -26,11 +26,20 @@ def training_groups(data: DataModule, asked_by: str) -> Groups:
         Incompatible: the task's loss is not a mean over examples.
     """
     groups = required_groups(data.splits, "train", asked_by)
-    if not data.task.of_examples:
-        raise Incompatible(f"{asked_by} weighs the losses of examples, and the loss of this task "
-                           f"({type(data.task).__name__}) is not a mean of theirs",
-                           "leave it out for this task, or give the task another loss")
+    require_example_losses(data.task, asked_by)
     return groups
+
+
+def require_example_losses(task: Task, asked_by: str) -> None:
+    """Refuse a task whose loss is not a mean over examples.
+
+    Raises:
+        Incompatible: it is not.
+    """
+    if not task.of_examples:
+        raise Incompatible(f"{asked_by} weighs the losses of examples, and the loss of this task "
+                           f"({type(task).__name__}) is not a mean of theirs",
+                           "leave it out for this task, or give the task another loss")
 
 
 def weighing(task: Task, combine: Callable[[Tensor, Tensor, Batch], Tensor]) -> Task:

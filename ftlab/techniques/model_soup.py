@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import Choice, Technique
+from ftlab.techniques.restarts import Restarts
 from ftlab.techniques.trained_tensors import (
     averaged,
     copies,
@@ -21,7 +21,7 @@ from ftlab.techniques.trained_tensors import (
     put,
     renew_statistics,
 )
-from ftlab.techniques.wrapper import AVERAGES, TO_THE_END, Wrapper
+from ftlab.techniques.wrapper import AVERAGES, RESTARTS, TO_THE_END, Wrapper
 from ftlab.wording import listed
 
 
@@ -50,8 +50,8 @@ class ModelSoup(Wrapper):
 
     search_space = {"how": Choice(("greedy", "uniform"))}
     of_training = True
-    does = frozenset({AVERAGES, TO_THE_END})
-    never_around = frozenset({AVERAGES, "settle", "evaluated", "merge"})
+    does = frozenset({AVERAGES, RESTARTS, TO_THE_END})
+    never_around = frozenset({AVERAGES, RESTARTS, "settle", "evaluated", "merge"})
 
     def __init__(self, technique: Technique, members: int = 3,
                  how: Literal["greedy", "uniform"] = "greedy",
@@ -64,11 +64,9 @@ class ModelSoup(Wrapper):
         if rates is not None and (len(rates) != members or min(rates) <= 0):
             raise ValueError(f"rates must be {members} numbers above 0, one a member, got {rates}")
         self.members, self.how, self.rates = members, how, rates or [1.0] * members
-        self.made: torch.optim.Optimizer | None = None
-        self.settings: list[dict[str, Any]] = []
-        self.first = self.step = self.steps_of_all = 0  # steps: before this member, so far, of all
+        self.fits = Restarts(technique)
+        self.steps_of_all = 0
         self.names: list[str] = []
-        self.start: dict[str, Tensor] = {}
         self.kept: list[dict[str, Tensor]] = []
 
     def starts(self, epochs: int) -> list[int]:
@@ -85,28 +83,16 @@ class ModelSoup(Wrapper):
     def lr_factors(
         self, groups: list[dict[str, Any]], total: int, epochs: int
     ) -> list[Callable[[int], float]]:
-        starts = self.starts(epochs)
-        steps = [total * start // epochs for start in starts]
-        own = [self.technique.lr_factors(groups, steps[m + 1] - steps[m], starts[m + 1] - starts[m])
-               for m in range(self.members)]
-
-        def factor(group: int, step: int) -> float:
-            member = max(m for m in range(self.members) if steps[m] <= step)
-            return self.rates[member] * own[member][group](step - steps[member])
-
-        return [partial(factor, group) for group in range(len(groups))]
+        return self.fits.lr_factors(groups, total, self.starts(epochs), self.rates)
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        self.made = self.technique.optimizer(groups)
-        self.settings = [{name: value for name, value in group.items()
-                          if name not in ("params", "lr")} for group in self.made.param_groups]
-        return self.made
+        return self.fits.optimizer(groups)
 
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         self.technique.begin_fit(model, data, math.ceil(steps / self.members))
         self.names, self.kept = list(averaged(model)), []
-        self.first, self.step, self.steps_of_all = 0, 0, steps
-        self.start = copies(named(model, self.names)) if self.members > 1 else {}
+        self.steps_of_all = steps
+        self.fits.begin(model, self.names if self.members > 1 else ())
 
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         starts = self.starts(epochs)
@@ -117,29 +103,20 @@ class ModelSoup(Wrapper):
         member = max(m for m in range(self.members) if starts[m] <= epoch)
         if member and epoch == starts[member]:
             self._keep(model)
-            self._restart(model)
+            self.fits.restart(model)
         self.technique.begin_epoch(model, epoch - starts[member],
                                    starts[member + 1] - starts[member])
 
     def after_step(self, model: TaskModel, step: int) -> None:
-        self.technique.after_step(model, step - self.first)
-        self.step = step
+        self.fits.after_step(model, step)
         if step == self.steps_of_all and self.members > 1:
             self._keep(model)
 
     def _keep(self, model: TaskModel) -> None:
         """Remember a member as it would be measured."""
-        getattr(self.made, "eval", lambda: None)()  # what some optimizers average
+        getattr(self.fits.made, "eval", lambda: None)()  # what some optimizers average
         self.kept.append(copies(named(model, self.names)))
-        getattr(self.made, "train", lambda: None)()
-
-    def _restart(self, model: TaskModel) -> None:
-        assert self.made is not None
-        put(model, self.start)
-        self.made.state.clear()
-        for group, settings in zip(self.made.param_groups, self.settings, strict=True):
-            group.update({**settings, "initial_lr": group.get("initial_lr", group["lr"])})
-        self.first = self.step
+        getattr(self.fits.made, "train", lambda: None)()
 
     def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
         if self.members == 1:

@@ -17,7 +17,7 @@ from ftlab.techniques.trained_tensors import (
     put,
     renew_statistics,
 )
-from ftlab.techniques.wrapper import AVERAGES, TO_THE_END, Wrapper
+from ftlab.techniques.wrapper import AVERAGES, RESTARTS, TO_THE_END, Wrapper
 
 
 class SWA(Wrapper):
@@ -38,7 +38,7 @@ class SWA(Wrapper):
     search_space = {"start": Choice((0.5, 0.75, 0.9))}
     of_training = True
     does = frozenset({AVERAGES, TO_THE_END})
-    never_around = frozenset({AVERAGES, "settle", "evaluated"})
+    never_around = frozenset({AVERAGES, RESTARTS, "settle", "evaluated"})
 
     def __init__(self, technique: Technique, start: float = 0.75) -> None:
         super().__init__(technique)

@@ -22,6 +22,7 @@ AVERAGES, MOVES = "averages the weights", "computes the objective at other weigh
 TO_THE_END = "finishes with weights of its last steps"
 PENALISES = "adds a penalty on the weights"
 WEIGHS = "weighs the examples of a batch"
+RESTARTS = "begins its fit anew"
 """Deeds that a wrapper may declare, beside the methods that it overrides."""
 
 
@@ -93,6 +94,9 @@ class Wrapper(Technique):
 
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
         self.technique.begin_epoch(model, epoch, epochs)
+
+    def selectable(self, epoch: int, epochs: int) -> bool:
+        return self.technique.selectable(epoch, epochs)
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
         return self.technique.objective(model, task, batch)

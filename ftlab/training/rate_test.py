@@ -76,7 +76,7 @@ def range_test(run: Run, report: Report, low: float, high: float, steps: int) ->
     technique.begin_epoch(model, 0, run.settings.max_epochs)
     thaw(model)
     technique.train()
-    groups = technique.groups()
+    groups = technique.optimizer_groups()
     own = [group["lr"] / technique.lr for group in groups]  # of blocks, say, against the head's
     optimizer = technique.optimizer(groups)
     rates: list[float] = []

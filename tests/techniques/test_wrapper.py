@@ -40,8 +40,8 @@ class Around(Wrapper):
 def test_contract__is_the_documented_one() -> None:
     assert set(CONTRACT) == {
         "prepare", "adapt", "param_groups", "lr_factors", "optimizer", "begin_fit", "optimum",
-        "begin_epoch", "objective", "after_step", "evaluated", "settle", "answers", "variants",
-        "merge", "costs"}
+        "begin_epoch", "selectable", "objective", "after_step", "evaluated", "settle", "answers",
+        "variants", "merge", "costs"}
 
 
 @pytest.mark.parametrize("depth", [1, 3])
