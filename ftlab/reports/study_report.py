@@ -12,6 +12,7 @@ from ftlab.reports.formats import html_lines
 from ftlab.reports.page.costs import costs
 from ftlab.reports.page.diagnoses import findings
 from ftlab.reports.page.document import document
+from ftlab.reports.page.groups import groups
 from ftlab.reports.page.markup import Markup, tag
 from ftlab.reports.page.plots import plots
 from ftlab.reports.page.provenance import again, origin
@@ -55,6 +56,7 @@ def render(study: Study, results: StudyResults, command: Sequence[str]) -> str:
     parts = {
         "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(results)))), class_="scroll")),
                   tests(results.comparisons)),
+        "Groups": (groups(results),),
         "Figures": (plots(results),),
         "Diagnoses": (findings(diagnose(observed), observed.curves),),
         "Costs": (costs(results),),

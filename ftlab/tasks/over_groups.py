@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -61,6 +61,24 @@ def parsed(name: str) -> tuple[str, str, str] | None:
         return family.removesuffix(OF_EACH), "group", group
     return next(((name.removeprefix(begins), begins.rstrip("_"), "")
                  for begins in (WORST, GAP, REWEIGHTED) if name.startswith(begins)), None)
+
+
+def of_which(metric: str, measured: Collection[str]) -> str | None:
+    """The metric whose scores of groups are shown for a study's: its own, or else the first that has any.
+
+    Args:
+        metric: with split prefix; over groups or not.
+        measured: names of all that runs measured.
+
+    Returns:
+        With split prefix; None where no metric has scores of groups.
+    """
+    split, _, name = metric.partition("/")
+    begins = f"{split}/{WORST}"
+    if f"{begins}{bare(name)}" in measured:
+        return f"{split}/{bare(name)}"
+    return next((f"{split}/{worst.removeprefix(begins)}" for worst in sorted(measured)
+                 if worst.startswith(begins)), None)
 
 
 def bare(name: str) -> str:

@@ -6,21 +6,26 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import fairlearn.metrics
 import numpy as np
 import pytest
 import torch
 from fairlearn.metrics import MetricFrame
 from matrix import WORLDS, build, make_world
 from sklearn.metrics import accuracy_score, f1_score
+from statsmodels.stats.proportion import proportion_confint
 
 from ftlab.data.batches import pick
 from ftlab.data.examples import Examples
 from ftlab.data.groups import Groups, SplitScores, faulty_groups, groups_of, note_groups
 from ftlab.data.text import TextClassification
+from ftlab.reports.study_results import read
+from ftlab.studies.study import load_study
 from ftlab.tasks.classification import Classification
 from ftlab.tasks.over_groups import bare, over_groups, parsed
 from ftlab.tasks.regression import Regression
 from ftlab.tracking.metric_facts import PER_CLASS
+from ftlab.tracking.tracker import Tracker
 from ftlab.training.evaluate import evaluate
 
 UNRENDERED = True
@@ -237,6 +242,63 @@ def test_study__is_chosen_by_its_worst_group_with_every_loop(study: Callable[...
         assert one["technique"] == other["technique"] and one["seed"] == other["seed"]
         for name in over:
             assert float(one[name]) == pytest.approx(float(other[name]), abs=1e-4), name
+
+
+def test_report__says_whom_each_technique_fails(study: Callable[..., Path], here: Here) -> None:
+    """Scores, intervals and differences are those of the stored predictions."""
+    path = study()
+    assert here("run", path, "--only", "probe", "--only", "full")[0] == 0
+    code, _, errors = here("report", path)
+    assert code == 0, errors
+    page = Path("results/whom/report.html").read_text()
+    section = page[page.index('<section id="groups">'):]
+    tables = [[re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", part)]
+              for part in section[:section.index("</section>")].split("<table>")[1:]]
+    whole, each = ({row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]} for rows in tables)
+    tracker = Tracker("sqlite:///mlflow.db")
+    stored = read(load_study(path), tracker).directed()
+    for key in stored.keys:
+        if key.technique == "best":
+            continue
+        runs = [stored.predictions(run) for run in stored.runs(key)]
+        assert len(runs) == 2
+        shown = whole[key.technique]
+        for heading, measure in (("parity difference", fairlearn.metrics.demographic_parity_difference),
+                                 ("odds difference", fairlearn.metrics.equalized_odds_difference)):
+            wanted = [100 * measure([t == "pos" for t in run["target"]], [p == "pos" for p in run["prediction"]],
+                                    sensitive_features=run["column.group"]) for run in runs]
+            assert shown[heading].startswith(f"{np.mean(wanted):.2f} ±"), (heading, wanted)
+        worst = [stored.values(key, "test/worst_accuracy")[seed] for seed in (0, 1)]
+        assert shown["worst group"].startswith(f"{100 * np.mean(worst):.2f} ± ")
+        right = np.mean([[t == p for t, p, g in zip(run["target"], run["prediction"], run["column.group"],
+                                                    strict=True) if g == "fr"] for run in runs])
+        low, high = proportion_confint(right * 8, 8, method="wilson")
+        assert each["fr"]["test examples"] == "8"
+        assert each["fr"][key.technique] == f"{100 * right:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+    tracker.close()
+
+
+def test_report__has_no_such_section_without_groups(study: Callable[..., Path], here: Here) -> None:
+    path = study(select_by="val/accuracy", columns="{lang: lang}")
+    assert here("run", path, "--only", "probe", "--seeds", "0")[0] == 0
+    assert here("report", path)[0] == 0
+    assert 'id="groups"' not in Path("results/whom/report.html").read_text()
+
+
+def test_named_sets_and_variants__have_scores_of_groups(study: Callable[..., Path], here: Here) -> None:
+    path = study()
+    table(path.parent / "other.csv", [(f"{word} cast {n}", label, language) for n in range(2)
+                              for language in ("de", "en") for word, label in (("good", "pos"), ("bad", "neg"))])
+    path.write_text(path.read_text().replace("test: test.csv,", "test: test.csv, tests: {other: other.csv},").replace(
+        "{full: FullFineTuning,", "{mixed: {class_path: WiSEFT, init_args: {technique: FullFineTuning, curve: [0.0, 0.5]}, "
+        "before: [{technique: LinearProbe, carry: all}]},"))
+    code, output, errors = here("run", path, "--only", "mixed", "--seeds", "0")
+    assert code == 0, output + errors
+    (run,) = csv.DictReader(Path("results/whom/runs.csv").read_text().splitlines())
+    for split, names in (("test.other", "de en"), ("test.alpha-0", "de en fr"), ("test.alpha-0.5", "de en fr")):
+        each = [float(run[f"{split}/accuracy_by_group/{name}"]) for name in names.split()]
+        assert float(run[f"{split}/worst_accuracy"]) == min(each)
+    assert "test.other/accuracy_by_group/fr" not in run
 
 
 @pytest.mark.parametrize(("arguments", "what"), [

@@ -16,7 +16,7 @@ from ftlab.reports.figures.labels import group_title, labels, metric_title, scal
 from ftlab.reports.figures.matplotlib_axes import canvas, legend, names
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.seed_summary import summarise
-from ftlab.tasks.over_groups import OF_EACH, WORST, bare, parsed
+from ftlab.tasks.over_groups import OF_EACH, WORST, bare, of_which, parsed
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey
 
@@ -99,12 +99,8 @@ class ExampleGroups(Drawing):
     def _metric(self, results: StudyResults) -> str:
         """The study's metric, without what makes it one over groups; accuracy's like for a loss."""
         split, _, name = results.metric.partition("/")
-        metric = bare(name)
         measured = {measure for key in results.keys for run in results.runs(key) for measure in run.metrics}
-        if f"{split}/{WORST}{metric}" in measured:
-            return f"{split}/{metric}"
-        worst = sorted(m for m in measured if m.startswith(f"{split}/{WORST}"))
-        return f"{split}/{worst[0].removeprefix(f'{split}/{WORST}')}" if worst else f"{split}/{metric}"
+        return of_which(results.metric, measured) or f"{split}/{bare(name)}"
 
 
 def _parts(results: StudyResults, key: CellKey, metric: str) -> list[tuple[str, str, str]]:
