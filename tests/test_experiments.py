@@ -29,6 +29,9 @@ SHRUNK = {
     "instruct_sst2": [
         "datasets.sst2_prompts.init_args.split.validation=0.002",
         "datasets.sst2_prompts.init_args.subset={limit: 16, splits: [train, validation, test]}"],
+    "solar_groups": ["datasets.cells.init_args.image_size=32"],
+    "few_shot": ["datasets.bbc.init_args.max_length=8", "trainer.min_steps=2",
+                 "vary={datasets.bbc.init_args.subset.limit: [30, 60]}"],
     "spoken_digits": [
         "backbones.whisper.init_args.speech.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
@@ -38,7 +41,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "solar_regression": ["probe"], "zero_shot_news": ["ensemble"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "peft_methods": ["oft", "vblora"],
-        "vision_methods": ["means", "ssf"],
+        "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
@@ -73,7 +76,10 @@ def test_study_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path, u
         monkeypatch.setenv("FTLAB_CACHE", str(unpacked))
     if "FTLAB_SHARED" in path.read_text():
         monkeypatch.setenv("FTLAB_SHARED", str(request.getfixturevalue("shared")))
-    datasets = dict.fromkeys(cell.key.dataset for cell in load_study(path).cells)
+    whole = load_study(path)
+    levels = whole.levels.get("datasets", {})  # in the file they are one entry
+    datasets = dict.fromkeys(levels[name].of if name in levels else name
+                             for name in (cell.key.dataset for cell in whole.cells))
     smaller = [
         f"datasets.{dataset}.init_args.subset={{limit: 60, splits: [train, validation, test]}}"
         for dataset in datasets

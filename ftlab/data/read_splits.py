@@ -99,6 +99,10 @@ class ReadSplits(ABC):
                               {name: digests[name] for name in splits if name not in learned}))
         self._drawn_by(splits["train"])
         self.note(*note_groups(splits))
+        if self.subset.shots is not None and len(splits["validation"]) > len(splits["train"]):
+            self.note(f"{len(splits['validation']):,} validation examples choose for "
+                      f"{len(splits['train']):,} that train, so that the data are not few: "
+                      "subset: {splits: [train, validation]} takes as many of each class in both")
         self.task.groups = group_names(splits)
         self.splits = splits
         for examples in (splits[name] for name in self.unlabelled_streams):  # rows want some

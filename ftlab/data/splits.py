@@ -79,7 +79,7 @@ class Subset:
     """The part of a split that is used.
 
     Args:
-        shots: examples of each class (few-shot).
+        shots: examples of each class (few-shot); of validation and test as many as there are, if fewer.
         limit: a stratified part: how many examples in all, or, with a decimal point, what
             fraction; every class keeps at least one.
         imbalance_ratio: makes a long tail: largest over smallest class, exponential between
@@ -143,11 +143,11 @@ class Subset:
                   split: str) -> dict[Hashable | None, int]:
         assert self.shots is not None
         for stratum, count in counts.items():
-            if count < self.shots:
+            if count < self.shots and split == "train":
                 raise InputError(
                     f"{split} split: class {stratum!r} has {counted(count, 'example')}, fewer than the "
                     f"{self.shots} shots asked for", f"set shots to {min(counts.values())} or less")
-        return dict.fromkeys(counts, self.shots)
+        return {stratum: min(count, self.shots) for stratum, count in counts.items()}
 
 
 def stratified_counts(counts: dict[Hashable | None, int], size: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ftlab.reports import against_baseline
+from ftlab.reports import against_baseline, levels
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import cost, digits
@@ -74,7 +74,8 @@ def _about(results: StudyResults) -> tuple[tuple[str, str], ...]:
     texts = (("Numbers", SPREAD), ("Selection", SELECTION), ("Costs", COSTS),
              ("Bold", bold(comparisons, upwards)),
              ("Baseline", _baseline(comparisons, results.metric)), ("Ties", ties(comparisons)),
-             ("Over data sets", across(comparisons, upwards)),
+             ("Over levels", " ".join(levels.sentences(results))),
+             ("Over data sets", across(levels.apart(comparisons, results), upwards)),
              ("Incomplete", incomplete(noted, remarked)))
     return tuple((term, text) for term, text in texts if text)
 

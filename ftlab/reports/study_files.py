@@ -13,7 +13,7 @@ from rich.console import Group
 
 from ftlab.errors import InputError
 from ftlab.redaction import redact
-from ftlab.reports import against_baseline, against_paper, formats
+from ftlab.reports import against_baseline, against_paper, formats, levels
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.csv_files import runs_csv, table_lines, tests_csv, to_csv, write_file
@@ -47,12 +47,16 @@ class Report:
     paths: tuple[Path, ...]
     comparisons: tuple[Comparison, ...] = ()
     paper: Table | None = None
+    has_levels: bool = False
 
     @property
     def sentences(self) -> list[str]:
-        """The answer as far as the tests support it: against the baseline, and which is best."""
+        """The answer as far as the tests support it: against the baseline, and which is best.
+
+        Where a data set has levels, the table says what holds over them, in place of each here.
+        """
         best = [answer(comparison, self.metric, len(self.comparisons) > 1)
-                for comparison in self.comparisons if comparison.best]
+                for comparison in self.comparisons if comparison.best and not self.has_levels]
         return against_baseline.sentences(self.comparisons, self.metric) + best
 
     @property
@@ -103,7 +107,7 @@ def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
     paths = [write_file(folder / study / name, content) for name, content in files.items()]
     paths += all_figures.write(results, folder / study / "figures")
     return Report(study, results.metric, results.rows, table, tuple(paths), results.comparisons,
-                  published)
+                  published, bool(results.levels.get("datasets")))
 
 
 def formatted(name: str, table: Table, columns: Sequence[str],

@@ -16,6 +16,7 @@ from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.metric_record import merged, recorded, upwards
 from ftlab.studies.study import Study
 from ftlab.studies.study_tasks import StudyTasks
+from ftlab.studies.vary import Levels
 from ftlab.tracking.artifacts import DamagedArtifact
 from ftlab.tracking.metric_facts import Record, lookup, named
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
@@ -48,6 +49,7 @@ class StudyResults:
         higher_is_better: of the metric.
         rows: the table's, from `compared`.
         comparisons: of the cells of each backbone and data set, from `compared`.
+        levels: of the entries whose values vary.
     """
 
     study: str
@@ -62,6 +64,7 @@ class StudyResults:
     higher_is_better: bool = True
     rows: tuple[CellSummary, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    levels: Levels = field(default_factory=dict)
     _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def directed(self) -> StudyResults:
@@ -150,6 +153,18 @@ class StudyResults:
 
         return self._once((group, "class counts"), read)
 
+    def training_examples(self, dataset: str) -> int | None:
+        """How many examples a data set trains on; None where nothing of it is stored."""
+        def read() -> int | None:
+            runs = (run for key in self.keys if key.dataset == dataset for run in self.runs(key))
+            run = next(runs, None)
+            if run is None or self.tracker is None:
+                return None
+            count: int | None = self.tracker.data_sets(run.run_id).get("train", {}).get("examples")
+            return count
+
+        return self._once((dataset, "training examples"), read)
+
     def predictions(self, run: RunRecord, split: str = "test") -> dict[str, list[Any]] | None:
         """Prediction records by column, read once; None for damaged ones too, after a warning."""
         def read() -> dict[str, list[Any]] | None:
@@ -201,4 +216,4 @@ def read(study: Study, tracker: Tracker) -> StudyResults:
             f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
             "give the --set that ftlab run had, or ftlab run these")
     return StudyResults(study.name, study.report, keys, records, StudyTasks(study), study.groups,
-                        tracker, study.question, study.baseline)
+                        tracker, study.question, study.baseline, levels=study.levels)

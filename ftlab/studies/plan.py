@@ -29,6 +29,7 @@ from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
 from ftlab.training import batches
 from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.wording import listed
 
 FLOAT = 4  # bytes of a parameter in a checkpoint; half precision takes less
 
@@ -78,16 +79,27 @@ class Plan:
     Attributes:
         study: the study.
         cells: in the study's order.
-        notes: sentences for its user, each shown once: how many texts are cut, for instance.
+        noted: sentences for its user, how many texts are cut for instance, and the data sets that
+            each is about.
     """
 
     study: Study
     cells: list[PlannedCell] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    noted: dict[str, list[str]] = field(default_factory=dict)
 
-    def note(self, *texts: str) -> None:
-        """Add each text once to `notes`."""
-        self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
+    def note(self, dataset: str, *texts: str) -> None:
+        """Add sentences about a data set."""
+        for text in texts:
+            about = self.noted.setdefault(text, [])
+            about += [dataset] * (dataset not in about)
+
+    @property
+    def notes(self) -> list[str]:
+        """Each sentence once, behind the data sets that it is about."""
+        def names(about: list[str]) -> str:
+            return listed(about) if len(about) <= 3 else f"{about[0]} and {len(about) - 1} others"
+
+        return [f"{names(about)}: {text}" for text, about in self.noted.items()]
 
     @property
     def bytes(self) -> int:
@@ -120,7 +132,7 @@ def as_stored(made: Plan, stored: Mapping[CellKey, Collection[str]]) -> Plan:
     study = made.study.as_stored(stored)
     cells = {cell.key: kept for cell, kept in zip(made.study.cells, study.cells, strict=True)}
     return Plan(study, [replace(planned, cell=cells[planned.cell.key]) for planned in made.cells],
-                made.notes)
+                made.noted)
 
 
 def writable(folder: Path) -> Path:
@@ -161,7 +173,7 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
             for metric, place in metrics.items():
                 check_measurable(metric, data, cell.key.dataset, place)
             model, notes, before = _adapted(cell, backbone, data, stage_data)
-            made.note(*(f"{cell.key.dataset}: {note}" for note in notes))
+            made.note(cell.key.dataset, *notes)
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
             trainable = sum(n for n, trains in sizes if trains)
             made.cells.append(
@@ -231,7 +243,7 @@ def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list
             cells = [c for c in study.cells if (c.key.dataset, c.key.backbone) == (d, b)]
             if cells:
                 yield backbone, data, cells
-        made.note(*(f"{d}: {note}" for note in data.notes))
+        made.note(d, *data.notes)
 
 
 def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: StageData
@@ -251,7 +263,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         before = check_stages(cell, backbone, data, model, stage_data) if cell.before else ""
         technique.bind(model, data.task)
         if technique.trains:
-            settings = TrainerSettings(**cell.trainer)
+            settings = batches.enough_epochs(TrainerSettings(**cell.trainer), data)
             notes = [f"{cell.key.technique}: {note}" for note in technique.notes]
             notes += batches.foretell(data, backbone, technique, settings,
                                       lambda: build(cell.technique))

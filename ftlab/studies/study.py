@@ -14,6 +14,7 @@ from ftlab.studies.analysis_keys import check_baseline, check_groups, check_sele
 from ftlab.studies.components import Component
 from ftlab.studies.paper_numbers import Paper, check_paper
 from ftlab.studies.study_entries import AXES, checked, mapping
+from ftlab.studies.vary import Levels, expanded
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.studies.yaml_schema import DEEPEST, text_of
 from ftlab.tracking.cell_hash import cell_hash, earlier_hash
@@ -22,7 +23,7 @@ from ftlab.tracking.records import CellKey
 from ftlab.wording import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-KEYS = ["name", "question", *AXES, "seeds", "select_by", "report", "trainer", "baseline", "groups",
+KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "select_by", "report", "trainer", "baseline", "groups",
         "paper"]
 
 
@@ -82,6 +83,7 @@ class Study:
         baseline: the technique that the question compares the others with; empty for none.
         groups: names of data sets by group, over which tables average too.
         paper: published numbers to stand beside.
+        levels: of the entries whose values vary.
         place: of the file, for messages.
     """
 
@@ -96,6 +98,7 @@ class Study:
     baseline: str = ""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paper: Paper | None = None
+    levels: Levels = field(default_factory=dict)
     place: Place = field(default=Place("the study"), compare=False)
 
     def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
@@ -171,6 +174,7 @@ def load_study(
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
     name = check_name(data.get("name"), place / "name")
+    data, levels = expanded(data, place)
     axes = {axis: _axis(data.get(axis), place / axis) for axis in AXES}
     common = mapping(data.get("trainer"), place / "trainer")
     parts = checked(axes, common, place, allow)
@@ -185,7 +189,7 @@ def load_study(
     groups = check_groups(data.get("groups"), names["datasets"], place / "groups")
     paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
     return Study(name, question, cells, seeds, select_by, report, tuple(allow), baseline=baseline,
-                 groups=groups, paper=paper, place=place)
+                 groups=groups, paper=paper, levels=levels, place=place)
 
 
 def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ftlab.redaction import redact
 from ftlab.studies.study import Study
+from ftlab.studies.vary import written
 from ftlab.studies.yaml_schema import RECORDED, dump
 
 FILE = "study.yaml"
@@ -48,6 +49,8 @@ def _about(study: Study, techniques: Sequence[str]) -> dict[str, Any]:
         keys["baseline"] = study.baseline
     if study.groups:
         keys["groups"] = dict(study.groups)
+    if study.levels:
+        keys["levels"] = written(study.levels)
     if study.paper is not None:
         numbers = {name: values for name, values in study.paper.written["numbers"].items()
                    if name in techniques}
@@ -59,4 +62,4 @@ def _about(study: Study, techniques: Sequence[str]) -> dict[str, Any]:
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a recorded study that decides its numbers: all but names, texts and seeds."""
     return {key: value for key, value in data.items()
-            if key not in ("name", "question", "seeds", "report", "baseline", "groups", "paper")}
+            if key not in ("name", "question", "seeds", "report", "baseline", "groups", "paper", "levels")}

@@ -135,6 +135,9 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         raise InputError(f"{place / 'study'}: no such file: {study_path}",
                          "give its path from the present folder: experiments/quickstart.yaml")
     study = load_study(study_path, (), allow)
+    if study.levels.get("techniques"):
+        raise InputError(f"{place / 'study'}: values of its techniques vary ({study_path}: vary)",
+                         "leave them out of vary: a sweep searches them under spaces")
     trials = _positive(data.get("trials", 16), place / "trials", whole=True)
     seeds = check_seeds(data.get("seeds", list(study.seeds[:1])), place / "seeds")
     objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")

@@ -42,7 +42,12 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     """
     technique, task = run.technique, run.data.task
     run.data = batches.with_streams(run.data, technique, run.settings)
+    given = run.settings.max_epochs
+    run.settings = batches.enough_epochs(run.settings, run.data)
     batches.check_update(technique, run.data, run.settings)
+    if technique.trains and run.settings.max_epochs > given:
+        report({"event": "note", "text": f"{run.settings.max_epochs} epochs in place of {given}, which "
+                                         f"give min_steps: {run.settings.min_steps}"})
     technique.prepare(run.data)
     technique.validation_groups = groups_of(run.data.splits, "validation")
     model = run.backbone.build(task, technique.output_type).eval()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -210,3 +212,17 @@ def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:
     """The training examples per device, and per batch."""
     devices = settings.devices
     return (-(-len(data.splits["train"]) // devices), share_of_batch(data.batch_size, devices))
+
+
+def enough_epochs(settings: TrainerSettings, data: DataModule) -> TrainerSettings:
+    """Settings whose `max_epochs` gives `min_steps` updates at least.
+
+    Args:
+        settings: of the run.
+        data: connected, with the batches of the fit.
+    """
+    if settings.min_steps is None:
+        return settings
+    updates = math.ceil(len(data.train_dataloader()) / settings.accumulate)
+    epochs = math.ceil(settings.min_steps / updates)
+    return replace(settings, max_epochs=max(settings.max_epochs, epochs))

@@ -12,6 +12,8 @@ class TrainerSettings:
 
     Args:
         max_epochs: passes over the training examples.
+        min_steps: as many more passes as give so many updates, where `max_epochs` gives fewer: a
+            few examples make few in an epoch. None for none.
         precision: Lightning's names; `32-true` is the default because parameters in half
             precision lose late updates and bias full against parameter-efficient tuning. `auto`
             is `bf16-mixed` (products rounded to bfloat16, parameters in float32) where the
@@ -35,6 +37,7 @@ class TrainerSettings:
     """
 
     max_epochs: int = 3
+    min_steps: int | None = None
     precision: Literal[
         "auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     gradient_clip: float | None = 1.0
@@ -49,7 +52,7 @@ class TrainerSettings:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "accumulate", "devices", "patience", "threads",
+        for name in ("max_epochs", "min_steps", "accumulate", "devices", "patience", "threads",
                      "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -68,8 +68,9 @@ class CriticalDifference(Drawing):
 
 def _lines(results: StudyResults, backbone: str) -> list[dict[str, Any]]:
     scores: dict[str, dict[str, float]] = {}
+    levels = results.levels.get("datasets", {})  # of one data set, so not independent
     for row in results.rows:
-        if row.key.backbone == backbone:
+        if row.key.backbone == backbone and row.key.dataset not in levels:
             whole = not row.note and math.isfinite(row.summary.mean)
             scores.setdefault(row.key.dataset, {})[row.key.technique] = (
                 row.summary.mean if whole else math.nan)

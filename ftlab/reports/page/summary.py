@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ftlab.reports import against_baseline
+from ftlab.reports import against_baseline, levels
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison, ranked
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
@@ -25,7 +25,8 @@ def head(results: StudyResults, seeds: Sequence[int], select_by: str) -> Markup:
     answers = [answer(comparison, results.metric, len(comparisons) > 1)
             for comparison in comparisons if comparison.best]
     sentences = against_baseline.sentences(comparisons, results.metric)
-    sentences += over_data_sets(comparisons, results.higher_is_better)
+    sentences += levels.sentences(results)
+    sentences += over_data_sets(levels.apart(comparisons, results), results.higher_is_better)
     beside = answers if len(answers) > MOST else []  # so many are no answer: folded below it
     sentences += answers if not beside else []
     if len(results.groups) == 1 and answers:
