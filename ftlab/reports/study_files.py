@@ -13,7 +13,7 @@ from rich.console import Group
 
 from ftlab.errors import InputError
 from ftlab.redaction import redact
-from ftlab.reports import against_baseline, against_paper, formats, levels
+from ftlab.reports import against_baseline, against_paper, formats
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.csv_files import runs_csv, table_lines, tests_csv, to_csv, write_file

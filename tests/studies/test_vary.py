@@ -175,7 +175,7 @@ def test_min_steps__give_more_epochs_to_few_examples(
     study: Callable[..., Path], here: Here, plain: bool
 ) -> None:
     path = study({SHOTS: [2, None]}, trainer={"max_epochs": 2, "min_steps": 7}, seeds=[0])
-    code, output, errors = here("run", path, *(["--plain"] * plain))
+    code, _, errors = here("run", path, *(["--plain"] * plain))
     assert code == 0, errors
     tracker = Tracker("sqlite:///mlflow.db")
     results = read(load_study(path), tracker).directed()
