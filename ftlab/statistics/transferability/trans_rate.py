@@ -21,7 +21,8 @@ class TransRate(Score):
     def measure(self, rows: Array, labels: Codes) -> float:
         rows = centred(rows)
         parts = [rows[labels == code] for code in range(labels.max() + 1)]
-        return _rate(rows) - sum(len(part) / len(rows) * _rate(part) for part in parts)
+        within = sum(len(part) / len(rows) * _rate(part) for part in parts)
+        return max(_rate(rows) - within, 0.0)  # less is rounding
 
     def limits(self, width: int, classes: int) -> Range:
         return 0.0, np.inf
