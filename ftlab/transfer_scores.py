@@ -1,4 +1,4 @@
-"""`ftlab transferability`: which backbone to start from, by features alone, held to a study's results."""
+"""`ftlab transferability`: backbones scored by features alone, held to a study's results."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def transferability(study: Study, tracking_uri: str | None = None, results: str 
     techniques = tuple(dict.fromkeys(key.technique for key in stored.keys
                                      if any(key.technique in row.results for row in rows)))
     notes += [f"{listed(unfit)}, whose examples have no one class each"] if unfit else []
-    made = Transferability(study.name, stored.metric, stored.higher_is_better,
-                           tuple(score.name for score in scores), techniques, tuple(rows), tuple(notes))
+    names = tuple(score.name for score in scores)
+    made = Transferability(study.name, stored.metric, stored.higher_is_better, names, techniques,
+                           tuple(rows), tuple(notes))
     return replace(made, paths=_written(made, Path(results) / study.name / "transferability"))
 
 

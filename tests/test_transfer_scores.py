@@ -62,7 +62,8 @@ def lines(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_command__scores_and_their_agreement(here, tmp_path, tiny_bert, reviews, store, monkeypatch) -> None:
+def test_command__scores_and_their_agreement(here, tmp_path, tiny_bert, reviews, store,
+                                             monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     path = written(tmp_path, tiny_bert, reviews)
     fill(load_study(path), store)
@@ -70,12 +71,14 @@ def test_command__scores_and_their_agreement(here, tmp_path, tiny_bert, reviews,
     assert (code, errors) == (0, "")
     folder = tmp_path / "results" / "which" / "transferability"
     assert {file.name for file in folder.iterdir()} == {
-        f"{name}.{kind}" for name in ("scores", "agreement") for kind in ("csv", "md", "tex", "html")}
+        f"{name}.{kind}" for name in ("scores", "agreement")
+        for kind in ("csv", "md", "tex", "html")}
     names = [score.name for score in all_scores()]
     with_features = [score.name for score in all_scores() if score.reads == "features"]
     scores = lines(folder / "scores.csv")
     assert [row["backbone"] for row in scores] == list(POOLINGS)
-    assert list(scores[0]) == ["dataset", "backbone", "examples", "features", *names, "probe", "full"]
+    assert list(scores[0]) == ["dataset", "backbone", "examples", "features", *names,
+                               "probe", "full"]
     for row in scores:
         assert row["features"] == "32"
         assert all(math.isfinite(float(row[name])) for name in with_features)
@@ -170,7 +173,8 @@ def numbers(folder: Path) -> Path:
 def test_scores__data_without_classes(here, tmp_path, tiny_bert, reviews, store) -> None:
     regression = {"class_path": "TextClassification", "init_args": {
         "train": str(numbers(tmp_path)), "max_length": 8, "task": "Regression"}}
-    path = written(tmp_path, tiny_bert, reviews, select_by="val/loss", datasets={"numbers": regression})
+    path = written(tmp_path, tiny_bert, reviews, select_by="val/loss",
+                   datasets={"numbers": regression})
     code, _, errors = here("transferability", path, "--results", tmp_path / "results")
     assert code == 2
     assert "no data set has one class an example" in errors
@@ -178,12 +182,14 @@ def test_scores__data_without_classes(here, tmp_path, tiny_bert, reviews, store)
     assert not (tmp_path / "results").exists()
 
 
-def test_scores__of_the_data_with_classes_beside_other_data(tmp_path, tiny_bert, reviews, store) -> None:
+def test_scores__of_the_data_with_classes_beside_other_data(tmp_path, tiny_bert, reviews,
+                                                            store) -> None:
     datasets = {"numbers": {"class_path": "TextClassification", "init_args": {
                     "train": str(numbers(tmp_path)), "max_length": 8, "task": "Regression"}},
                 "reviews": {"class_path": "TextClassification",
                             "init_args": {"train": str(reviews), "max_length": 8}}}
-    study = load_study(written(tmp_path, tiny_bert, reviews, select_by="val/loss", datasets=datasets))
+    study = load_study(written(tmp_path, tiny_bert, reviews, select_by="val/loss",
+                               datasets=datasets))
     made = transferability(study, store, tmp_path / "results")
     assert {row.dataset for row in made.rows} == {"reviews"}
     assert any(note.startswith("numbers") for note in made.notes)
@@ -206,16 +212,19 @@ def test_tables__numbers_intervals_and_the_best() -> None:
     assert [line.texts[2] for line in scored] == ["50.00", "70.00", "60.00", "90.00", "80.00"]
     expected = agreement((1, 2, 3, 4, 5), (0.5, 0.7, 0.6, 0.9, 0.8))
     (_, (line,)), = made.agreements.groups
-    assert line.texts == ("LogME", "5", f"{expected.tau:.2f} [{expected.low:.2f}, {expected.high:.2f}]")
+    interval = f"[{expected.low:.2f}, {expected.high:.2f}]"
+    assert line.texts == ("LogME", "5", f"{expected.tau:.2f} {interval}")
     assert made.sentences[0].startswith("5 backbones leave tau +-0.82")
 
 
 def test_tables__where_less_is_better() -> None:
     reached = (0.5, 0.7, 0.6, 0.9, 0.8)
-    upwards, downwards = (Transferability("s", "test/loss", higher, ("LogME",), ("probe",), rows(reached))
-                          for higher in (True, False))
+    upwards, downwards = (
+        Transferability("s", "test/loss", higher, ("LogME",), ("probe",), rows(reached))
+        for higher in (True, False))
     assert upwards.foretold[0].agreement == agreement((1, 2, 3, 4, 5), reached)
-    assert downwards.foretold[0].agreement == agreement((1, 2, 3, 4, 5), [-value for value in reached])
+    turned = [-value for value in reached]
+    assert downwards.foretold[0].agreement == agreement((1, 2, 3, 4, 5), turned)
     assert downwards.foretold[0].agreement.tau < 0
 
 

@@ -92,4 +92,4 @@ class Backbone(RefusesEarlierNames, ABC):
         Raises:
             Incompatible: the checkpoint has none.
         """
-        raise lacking(f"{type(self).__name__}: the checkpoint has no classifier that ftlab could read")
+        raise lacking(f"{type(self).__name__}: ftlab reads no classifier of its checkpoints")

@@ -10,7 +10,7 @@ _STEM = "_conv_stem.weight"
 
 
 def is_efficientnet_pytorch(state: Mapping[str, Tensor]) -> bool:
-    """Tell the names of https://github.com/lukemelas/EfficientNet-PyTorch and of what follows it."""
+    """Tell the names of https://github.com/lukemelas/EfficientNet-PyTorch and its kin."""
     return _STEM in state and "_fc.weight" in state
 
 

@@ -115,7 +115,8 @@ class Timm(Backbone):
         if file is None:
             raise lacking(f"{self.label}: its weights are random, and so would a classifier be")
         state = read_state(file, self.label)
-        return source_layer(state, "_fc" if is_efficientnet_pytorch(state) else str(name), self.label)
+        name = "_fc" if is_efficientnet_pytorch(state) else str(name)
+        return source_layer(state, name, self.label)
 
     @property
     def _size(self) -> dict[str, Any]:

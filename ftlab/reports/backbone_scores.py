@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -115,8 +115,8 @@ class Transferability:
         made = tabulate(
             self.rows, columns, name=lambda row: row.backbone, title=lambda row: row.dataset,
             notes=lambda row: row.lacking,
-            caption=f"Transferability scores of the training split's features, the best in bold; more "
-                    f"is better. Techniques: mean {self.metric} over seeds.",
+            caption="Transferability scores of the training split's features, the best in bold; "
+                    f"more is better. Techniques: mean {self.metric} over seeds.",
             about=[("left out", note) for note in self.notes]
             + [("note", sentence) for sentence in self.sentences if not self.techniques])
         return _headed(made, "backbone")
@@ -131,9 +131,9 @@ class Transferability:
                     for place, name in enumerate(self.techniques)]
         made = tabulate(
             lines, columns, name=lambda row: row[0].score, title=lambda row: row[0].dataset,
-            caption=f"Weighted Kendall's tau of the backbones' order by a score with that by "
-                    f"{self.metric}, and its 95% bootstrap interval over backbones, too narrow with "
-                    f"few of them; none where every draw has the same tau.",
+            caption="Weighted Kendall's tau of the backbones' order by a score with that by "
+                    f"{self.metric}, and its 95% bootstrap interval over backbones, too narrow "
+                    "with few of them; none where every draw has the same tau.",
             about=[("note", sentence) for sentence in self.sentences])
         return _headed(made, "score")
 
@@ -158,12 +158,12 @@ class Transferability:
 
     def agreement_numbers(self) -> tuple[list[str], list[dict[str, Any]]]:
         """The columns of the agreements' CSV, and its lines."""
-        columns = ["dataset", "score", "technique", "metric", "backbones", "tau", "ci_low", "ci_high",
-                   "by_chance"]
+        columns = ["dataset", "score", "technique", "metric", "backbones", "tau", "ci_low",
+                   "ci_high", "by_chance"]
         return columns, [
             {"dataset": each.dataset, "score": each.score, "technique": each.technique,
-             "metric": self.metric, "backbones": found.things, "tau": found.tau, "ci_low": found.low,
-             "ci_high": found.high, "by_chance": found.chance}
+             "metric": self.metric, "backbones": found.things, "tau": found.tau,
+             "ci_low": found.low, "ci_high": found.high, "by_chance": found.chance}
             for each in self.foretold for found in [each.agreement]]
 
     def rich(self, room: int | None = None) -> Group:
@@ -177,8 +177,7 @@ class Transferability:
 
 def _headed(table: Table, first: str) -> Table:
     """The table with a first column that names other things than techniques."""
-    return Table((first, *table.headings[1:]), table.groups, table.notes, table.caption, table.about,
-                 table.words)
+    return replace(table, headings=(first, *table.headings[1:]))
 
 
 def _score(value: float) -> str:

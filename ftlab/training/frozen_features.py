@@ -1,4 +1,4 @@
-"""The features of a run's frozen backbone: what its head's linear layer reads of training examples."""
+"""The features of a run's frozen backbone: what its head's linear layer reads of examples."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class FrozenFeatures:
 def frozen_features(run: Run, report: Report) -> FrozenFeatures:
     """Read the features of a run's training examples as the run itself would, and train nothing.
 
-    Device, precision and cached prefixes are the run's; its technique and stages play no part.
+    Device (one of them), precision and cached prefixes are the run's; its technique and stages
+    play no part.
 
     Args:
         run: not loaded yet.
@@ -56,7 +57,8 @@ def frozen_features(run: Run, report: Report) -> FrozenFeatures:
         Incompatible: the head is more than one linear layer on the backbone's own features.
     """
     reader = _Reader()
-    run = replace(run, technique=reader, before=())
+    run = replace(run, technique=reader, before=(),
+                  settings=replace(run.settings, devices=1, strategy="auto"))
     with no_greetings():
         fit(run, load(run, report), report, stop=lambda: False)
     assert reader.rows is not None

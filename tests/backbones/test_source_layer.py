@@ -52,7 +52,8 @@ def test_torchvision__gives_what_its_network_gives(name, task, tmp_path):
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     images = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
-        agree(found(Torchvision(name, str(tmp_path / "weights.pth")), task, {"x": images}), network(images))
+        backbone = Torchvision(name, str(tmp_path / "weights.pth"))
+        agree(found(backbone, task, {"x": images}), network(images))
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_vit", "test_resnet"])
@@ -62,8 +63,8 @@ def test_timm__gives_what_its_network_gives(name, task, tmp_path):
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     images = torch.randn(3, 3, *network.pretrained_cfg["input_size"][1:])
     with torch.no_grad():
-        agree(found(Timm(name, str(tmp_path / "weights.safetensors"), dropout=0.2), task, {"x": images}),
-              network(images))
+        backbone = Timm(name, str(tmp_path / "weights.safetensors"), dropout=0.2)
+        agree(found(backbone, task, {"x": images}), network(images))
 
 
 def test_timm__reads_the_names_of_efficientnet_pytorch(task, tmp_path):
@@ -80,7 +81,8 @@ def test_timm__reads_the_names_of_efficientnet_pytorch(task, tmp_path):
     torch.save(theirs, tmp_path / "theirs.pth")
     torch.save(state, tmp_path / "timm.pth")
     images = torch.randn(3, 3, *network.pretrained_cfg["input_size"][1:])
-    backbones = [Timm("test_efficientnet", str(tmp_path / f"{name}.pth")) for name in ("theirs", "timm")]
+    backbones = [Timm("test_efficientnet", str(tmp_path / f"{name}.pth"))
+                 for name in ("theirs", "timm")]
     with torch.no_grad():
         features = [b.build(task).eval().features({"inputs": {"x": images}}) for b in backbones]
         assert features[0].std() > 0
@@ -121,7 +123,8 @@ def saved_bert(folder, tiny_bert, **settings):
 @pytest.mark.parametrize(("make", "path", "says"), [
     (lambda bert, tmp: HuggingFace(str(bert), pooling="own"), "classifier", "has no classifier"),
     (lambda bert, tmp: saved_bert(tmp, bert, num_labels=1), "classifier", "one output"),
-    (lambda bert, tmp: saved_bert(tmp, bert, num_labels=4, problem_type="multi_label_classification"),
+    (lambda bert, tmp: saved_bert(tmp, bert, num_labels=4,
+                                  problem_type="multi_label_classification"),
      "classifier", "do not exclude each other"),
     (lambda bert, tmp: Torchvision("mobilenet_v2", None), "classifier.1", "random"),
     (lambda bert, tmp: Timm("test_resnet", None), "fc", "random"),

@@ -54,7 +54,8 @@ def test_agreement__narrower_with_more_things():
 
 
 def test_by_chance__all_orders_of_five():
-    taus = sorted(abs(stats.weightedtau(range(5), order).statistic) for order in permutations(range(5)))
+    taus = sorted(abs(stats.weightedtau(range(5), order).statistic)
+                  for order in permutations(range(5)))
     assert by_chance(5) == pytest.approx(taus[math.ceil(0.95 * 120) - 1])
 
 

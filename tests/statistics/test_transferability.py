@@ -103,8 +103,8 @@ def test_score__rotated_features(score):
 
 
 @every
-@pytest.mark.parametrize("case", ["wide", "constant column", "constant", "one example", "duplicates",
-                                  "large", "small"])
+@pytest.mark.parametrize("case", [
+    "wide", "constant column", "constant", "one example", "duplicates", "large", "small"])
 def test_score__finite(score, case):
     rows, labels = rows_of(score)[::5].copy(), LABELS[::5].copy()
     if score.reads == "features":
@@ -256,8 +256,7 @@ def test_gbc__one_feature_by_integration():
     rows = np.array([[0.0], [1.0], [2.5], [4.0], [4.5], [6.0]])
     labels = [0, 0, 0, 1, 1, 1]
     grid = np.linspace(-30, 40, 200_001)
-    densities = [stats.norm.pdf(grid, rows[labels.index(c):][:3].mean(), rows[labels.index(c):][:3].std())
-                 for c in (0, 1)]
+    densities = [stats.norm.pdf(grid, part.mean(), part.std()) for part in (rows[:3], rows[3:])]
     overlap = np.trapezoid(np.sqrt(densities[0] * densities[1]), grid)
     for score in (GBCSpherical(), GBCDiagonal()):
         assert score(rows, labels) == pytest.approx(-2 * overlap, rel=1e-6)
@@ -272,7 +271,7 @@ def test_gbc__classes_alike_overlap_wholly():
 
 def test_gbc__one_example_has_the_variance_of_the_others():
     rows, labels = np.array([[0.0], [2.0], [1.0]]), [0, 0, 1]
-    assert GBCSpherical()(rows, labels) == pytest.approx(-2)  # same mean, and the other's variance 1
+    assert GBCSpherical()(rows, labels) == pytest.approx(-2)  # its mean, and its variance
     alone = GBCSpherical()(np.array([[0.0], [0.1]]), [0, 1])
     assert alone == pytest.approx(-2 * np.exp(-0.01 / FLOOR / 8), rel=1e-9)
 
@@ -280,7 +279,8 @@ def test_gbc__one_example_has_the_variance_of_the_others():
 def test_n_leep__as_scikit_learn():
     """From where its k-means starts, the mixture goes where scikit-learn's goes."""
     directions = n_leep.principal(FEATURES)
-    assert np.abs(directions) == pytest.approx(np.abs(PCA(n_components=0.8).fit_transform(FEATURES)))
+    theirs = PCA(n_components=0.8).fit_transform(FEATURES)
+    assert np.abs(directions) == pytest.approx(np.abs(theirs))
     start = KMeans(20, n_init=1, random_state=np.random.RandomState(0)).fit(directions).labels_
     ours = fitted_posterior(directions, start)
     theirs = GaussianMixture(20, random_state=0).fit(directions).predict_proba(directions)

@@ -48,7 +48,7 @@ def test_features__are_the_models_own(make: Callable[..., Run]) -> None:
 
 def test_features__technique_and_seed_of_the_head_play_no_part(make: Callable[..., Run]) -> None:
     one, other = make(FullFineTuning()), make(LinearProbe())
-    other.seed = 9
+    other.seed, other.settings = 9, TrainerSettings(devices=2)  # one process reads all
     found = [frozen_features(run, lambda event: None).rows.features for run in (one, other)]
     assert torch.equal(*found)
     assert type(one.technique) is FullFineTuning  # the caller's run is left as it was
@@ -77,7 +77,9 @@ def test_features__read_from_a_runs_cache(make: Callable[..., Run], monkeypatch)
     torch.testing.assert_close(found.rows.features, plain.rows.features, rtol=1e-5, atol=1e-6)
 
 
-def test_features__of_a_head_with_more_layers(tmp_path: Path, tiny_bert: Path, reviews: Path) -> None:
+def test_features__of_a_head_with_more_layers(
+    tmp_path: Path, tiny_bert: Path, reviews: Path
+) -> None:
     import transformers as hf
 
     config = hf.DistilBertConfig(vocab_size=40, dim=32, n_heads=2, n_layers=1, hidden_dim=48)
@@ -85,8 +87,8 @@ def test_features__of_a_head_with_more_layers(tmp_path: Path, tiny_bert: Path, r
     for path in tiny_bert.glob("*token*"):
         (tmp_path / "distil" / path.name).write_bytes(path.read_bytes())
     run = Run(HuggingFace(str(tmp_path / "distil"), pooling="own"),
-              TextClassification(str(reviews), max_length=16), FullFineTuning(), TrainerSettings(), 0,
-              "val/loss", tmp_path)
+              TextClassification(str(reviews), max_length=16), FullFineTuning(),
+              TrainerSettings(), 0, "val/loss", tmp_path)
     with pytest.raises(Incompatible, match="not one linear layer") as caught:
         frozen_features(run, lambda event: None)
     assert "pooling" in caught.value.mend

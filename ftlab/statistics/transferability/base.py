@@ -69,12 +69,12 @@ def checked(rows: ArrayLike, labels: ArrayLike) -> tuple[Array, Codes]:
     """
     table, names = np.asarray(rows, dtype=np.float64), np.asarray(labels)
     if table.ndim != 2 or names.shape != table.shape[:1] or not table.shape[1]:
-        raise ValueError(f"expected rows (N, D) and labels (N,), got {table.shape} and {names.shape}")
+        raise ValueError(f"rows (N, D) and labels (N,), got {table.shape} and {names.shape}")
     if broken := int((~np.isfinite(table)).any(axis=1).sum()):
         raise ValueError(f"{broken} of {len(table)} examples have numbers that are not finite")
     classes, codes = np.unique(names, return_inverse=True)
     if len(classes) < FEWEST:
-        raise ValueError(f"all {len(table)} examples are of one class, and a score compares classes")
+        raise ValueError(f"all {len(table)} examples are of one class, and scores compare classes")
     return table, codes.astype(np.int64)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 from scipy.linalg import solve_triangular
+from scipy.spatial.distance import cdist
 
 Array = NDArray[np.float64]
 
@@ -23,27 +24,20 @@ def starting_groups(rows: Array, components: int, seed: int) -> NDArray[np.int64
     """
     generator = np.random.default_rng(seed)
     centres = rows[[generator.integers(len(rows))]]
-    nearest = _distances(rows, centres)[:, 0]
+    nearest = cdist(rows, centres, "sqeuclidean")[:, 0]
     for _ in range(components - 1):
         whole = nearest.sum()
         drawn = generator.choice(len(rows), p=nearest / whole if whole > 0 else None)
         centres = np.concatenate([centres, rows[[drawn]]])
-        nearest = np.minimum(nearest, _distances(rows, centres[-1:])[:, 0])
-    found = _distances(rows, centres).argmin(axis=1)
+        nearest = np.minimum(nearest, cdist(rows, centres[-1:], "sqeuclidean")[:, 0])
+    found = cdist(rows, centres).argmin(axis=1)
     for _ in range(ROUNDS):
         for place in np.unique(found):  # a group that has lost all its rows keeps its centre
             centres[place] = rows[found == place].mean(axis=0)
-        before, found = found, _distances(rows, centres).argmin(axis=1)
+        before, found = found, cdist(rows, centres).argmin(axis=1)
         if (found == before).all():
             break
     return found.astype(np.int64)
-
-
-def _distances(rows: Array, centres: Array) -> Array:
-    """Squared distances (N, K)."""
-    squares: Array = ((rows[:, None] - centres) ** 2).sum(axis=2) if len(centres) == 1 else (
-        (rows**2).sum(axis=1)[:, None] - 2 * rows @ centres.T + (centres**2).sum(axis=1))
-    return np.maximum(squares, 0.0)
 
 
 def fitted_posterior(rows: Array, start: NDArray[np.int64]) -> Array:
