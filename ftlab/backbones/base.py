@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Protocol
 
 from ftlab.backbones.export_code import Origin, PlainNetwork
 from ftlab.backbones.preprocessing import Preprocessing
+from ftlab.backbones.source_layer import SourceLayer, lacking
 from ftlab.backbones.task_model import TaskModel
 from ftlab.renamed import RefusesEarlierNames
 
@@ -81,3 +82,14 @@ class Backbone(RefusesEarlierNames, ABC):
             None where no other library does, or where transformers saves and loads it by itself.
         """
         return None
+
+    def source_layer(self, path: str) -> SourceLayer:
+        """The checkpoint's own classifier, which reads the features that a new head reads.
+
+        Args:
+            path: of the head's linear layer in the network that `build` made.
+
+        Raises:
+            Incompatible: the checkpoint has none.
+        """
+        raise lacking(f"{type(self).__name__}: ftlab reads no classifier of its checkpoints")

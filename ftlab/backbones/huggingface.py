@@ -26,6 +26,7 @@ from ftlab.backbones.new_tokens import add_embeddings, add_tokens
 from ftlab.backbones.pooling import Pooling
 from ftlab.backbones.preprocessing import Preprocessing, Vocabulary
 from ftlab.backbones.source import check_sha256, sha256_of
+from ftlab.backbones.source_layer import SourceLayer, lacking, read_tensors, source_layer
 from ftlab.backbones.speech_settings import (
     Speech,
     character_tokenizer,
@@ -170,6 +171,14 @@ class HuggingFace(Backbone):
                     model = build_embedding(checkpoint, pool_over)
         model.new_ids = self._new_ids
         return model
+
+    def source_layer(self, path: str) -> SourceLayer:
+        if is_gguf(self.source):
+            raise lacking(f"{self.label}: a GGUF file has no classifier")
+        if self._config().problem_type == "multi_label_classification":
+            raise lacking(f"{self.label}: the checkpoint's classes do not exclude each other")
+        names = [f"{path}.weight", f"{path}.bias"]
+        return source_layer(read_tensors(self._weights(), names, self.label), path, self.label)
 
     def _checkpoint(self, meta: bool) -> Checkpoint:
         config = self._config()

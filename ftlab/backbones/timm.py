@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from ftlab.backbones.base import Backbone, OutputType, TaskSpec
+from ftlab.backbones.efficientnet_names import as_timm, is_efficientnet_pytorch
 from ftlab.backbones.execution_order import in_execution_order
 from ftlab.backbones.export_code import CodeLines, PlainNetwork
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.hub import find_folder, weight_files
 from ftlab.backbones.preprocessing import ImagePreprocessing
 from ftlab.backbones.source import check_sha256
+from ftlab.backbones.source_layer import SourceLayer, lacking, source_layer
 from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.weight_files import fingerprint, read_state, weight_file
 from ftlab.errors import Incompatible, InputError
@@ -42,7 +44,8 @@ class Timm(Backbone):
         name: as timm lists it, with the tag of a set of weights (vit_tiny_patch16_224.dino_in1k)
             or without (its default one). The tag also says how images are prepared.
         weights: DEFAULT for the set that the name gives (downloaded from the hub), a file
-            (.safetensors or .pth, in timm's layout) or package:NAME/PATH; null starts at random.
+            (.safetensors or .pth, with timm's names of tensors, or an EfficientNet's with those of
+            efficientnet_pytorch) or package:NAME/PATH; null starts at random.
         sha256: what the fingerprint of the weights must be, or begin with.
         dropout: replaces the probability of every dropout layer, of the one before the head too
             (not of stochastic depth); null leaves them.
@@ -107,6 +110,14 @@ class Timm(Backbone):
                  for name, tensor in model.network.state_dict().items()}
         return PlainNetwork("timm", self.name, build, state, _CALL, {"options": options})
 
+    def source_layer(self, path: str) -> SourceLayer:
+        file, name = self._weights(), self._published.classifier
+        if file is None:
+            raise lacking(f"{self.label}: its weights are random, and so would a classifier be")
+        state = read_state(file, self.label)
+        name = "_fc" if is_efficientnet_pytorch(state) else str(name)
+        return source_layer(state, name, self.label)
+
     @property
     def _size(self) -> dict[str, Any]:
         """The argument that makes a transformer for images of another size."""
@@ -161,16 +172,18 @@ class Timm(Backbone):
     def _load(self, file: Path) -> nn.Module:
         """The network with a file's weights; torch's generator is left as it was."""
         state, published = read_state(file, self.label), self._published
-        names = published.classifier or ()
+        other = is_efficientnet_pytorch(state)
+        names = "_fc" if other else published.classifier or ()
         rows = [len(state[f"{name}.weight"]) for name in
                 ([names] if isinstance(names, str) else names) if f"{name}.weight" in state]
         # without a classifier in the file there is none to fill; timm then checks every tensor
         classes = rows[0] if rows else published.num_classes * (self.weights == "DEFAULT")
-        del state
-        overlay = {"file": str(file), "num_classes": classes, "label_offset": None,
-                   "custom_load": False}
+        overlay = {"num_classes": classes, "label_offset": None, "custom_load": False}
         try:
             with torch.random.fork_rng(devices=[]):
+                overlay |= {"state_dict": as_timm(state, self._create().state_dict())} if other \
+                    else {"file": str(file)}
+                del state
                 return self._create(pretrained=True, num_classes=classes,
                                     pretrained_cfg_overlay=overlay)
         except _MISFIT as error:

@@ -14,6 +14,7 @@ from ftlab.backbones.base import Backbone, OutputType, TaskSpec
 from ftlab.backbones.export_code import CodeLines, PlainNetwork
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.preprocessing import ImagePreprocessing
+from ftlab.backbones.source_layer import SourceLayer, lacking, source_layer
 from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.weight_files import (
     check_name,
@@ -106,6 +107,12 @@ class Torchvision(Backbone):
                       ["import torchvision"], ["torchvision"])
         return PlainNetwork("torchvision", self.name, build, model.network.state_dict(), _CALL,
                             {"options": options})
+
+    def source_layer(self, path: str) -> SourceLayer:
+        file = self._weights()
+        if file is None:
+            raise lacking(f"{self.label}: its weights are random, and so would a classifier be")
+        return source_layer(read_state(file, self.label), path, self.label)
 
     @cached_property
     def _known_name(self) -> str:

@@ -166,6 +166,22 @@ def lr(
     say(f"Files: rates.csv, rates.pdf, rates.png in {results / loaded.name / 'lr'}")
 
 
+def transferability(
+    study: StudyFile,
+    set_: Sets = None,
+    tracking_uri: Uri = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Score the backbones of a study by their features alone, and hold that to its results."""
+    from ftlab.studies.study import load_study
+    from ftlab.transfer_scores import transferability as make
+
+    made = make(load_study(study, set_ or (), allow or ()), tracking_uri, results, say)
+    console().print(made.rich(console().width))
+    say(f"Files: {', '.join(sorted(path.name for path in made.paths))} in {made.paths[0].parent}")
+
+
 def doctor(tracking_uri: Uri = None) -> None:
     """Look at this installation: versions, device, disk, tracking store."""
     from ftlab.studies.doctor import examine

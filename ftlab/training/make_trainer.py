@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lightning import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy
@@ -45,10 +47,17 @@ def _strategy(run: Run) -> Strategy | str:
 
 def silent_trainer(run: Run) -> Trainer:
     """Lightning's Trainer for a run's device and precision, without its greetings."""
+    with no_greetings():
+        return make_trainer(run, [])
+
+
+@contextmanager
+def no_greetings() -> Iterator[None]:
+    """Lightning says nothing of its devices, inside."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return make_trainer(run, [])
+        yield
     finally:
         logger.setLevel(level)
