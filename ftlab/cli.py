@@ -55,6 +55,7 @@ for command in (studies.run, results.table, results.plot, results.report, drift.
 app.command("list")(studies.list_)
 app.command()(studies.check)
 app.command()(studies.lr)
+app.command()(studies.shift)
 app.command()(studies.doctor)
 
 

@@ -14,6 +14,7 @@ import pytest
 ROOMS = (
     "statistics", "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
     "reports", "exports", "reproduction", "rate_range",
+    "domain_shift",
 )
 LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording",
           "renamed"}
