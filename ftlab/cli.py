@@ -56,6 +56,7 @@ app.command("list")(studies.list_)
 app.command()(studies.check)
 app.command()(studies.lr)
 app.command()(studies.transferability)
+app.command()(studies.shift)
 app.command()(studies.doctor)
 
 

@@ -15,6 +15,7 @@ ROOMS = (
     "statistics", "tracking", "backbones", "tasks", "data", "techniques", "training", "studies", "sweeps",
     "reports", "exports", "reproduction", "rate_range",
     "transfer_scores",
+    "domain_shift",
 )
 LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording",
           "renamed"}

@@ -182,6 +182,27 @@ def transferability(
     say(f"Files: {', '.join(sorted(path.name for path in made.paths))} in {made.paths[0].parent}")
 
 
+def shift(
+    study: StudyFile,
+    set_: Sets = None,
+    results: Results = Path("results"),
+    allow: Allow = None,
+) -> None:
+    """Say how far other domains lie from a study's own, as its backbones see them; nothing trains."""
+    from ftlab.domain_shift import measure
+    from ftlab.studies.study import load_study
+
+    loaded = load_study(study, set_ or (), allow or ())
+    title = ""
+    for found in measure(loaded, results):
+        heading = (f"{found.dataset} from {found.backbone}, {found.found.rows} examples each, against "
+                   "validation:")
+        if heading != title:
+            say(title := heading)
+        say(f"  {found}")
+    say(f"File: {results / loaded.name / 'shift' / 'shift.csv'}")
+
+
 def doctor(tracking_uri: Uri = None) -> None:
     """Look at this installation: versions, device, disk, tracking store."""
     from ftlab.studies.doctor import examine

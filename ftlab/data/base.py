@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from ftlab.backbones.base import Backbone
 from ftlab.data.batches import BlankInputs, CachedCollate, ExampleRow, SplitDataset
 from ftlab.data.bucketing import Buckets
+from ftlab.data.domains import with_target
 from ftlab.data.examples import STREAM, SplitName, Stream, checked, streams
 from ftlab.data.export_hooks import ExportHooks
 from ftlab.data.image_cache import ImageCache
@@ -87,6 +88,8 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
         self.encoding = check_encoding(encoding)
         self.beside = streams(beside)
         self.columns = checked("columns", dict(columns or {}))
+        if split.target is not None:
+            with_target(split, self.sources, self.beside, self.columns)
         self.splits = {}
         self.notes = []
         self._seed: int | None = None

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from ftlab.data.columns import values_of
+from ftlab.data.domains import apart, check_overlap, of_target
 from ftlab.data.examples import (
     SPLITS,
     STREAM,
@@ -123,10 +124,19 @@ class ReadSplits(ABC):
                  for name, examples in read.items() if name not in self.unlabelled_streams
                  for place, label in zip(examples.ids, examples.labels, strict=True)]
         self.note(*note_spellings(chain.from_iterable(named)))
+        if self.split.target is None:
+            return self._carved(read, train)
+        own, others = apart(read, self.split, train)
+        made, target = self._carved(own, train), self._carved(others, train)
+        check_overlap(self.split, *(self._strata(part["train"]) for part in (made, target)), train)
+        return made | of_target(target["train"], target["test"])
+
+    def _carved(self, read: Mapping[SplitName, Examples], where: str) -> dict[SplitName, Examples]:
+        """Splits as they were read, those that were not carved from train."""
         absent = [name for name in SPLITS if name not in read]
         whole = read["train"]
-        parts = self.split.carve(self._strata(whole), whole.ids, absent, where=train)
-        keep_known(parts, whole.labels, self.task, where=train)
+        parts = self.split.carve(self._strata(whole), whole.ids, absent, where=where)
+        keep_known(parts, whole.labels, self.task, where=where)
         return {name: whole.take(parts[name]) if name in parts else read[name]
                 for name in (*SPLITS, *(name for name in read if name not in SPLITS))}
 

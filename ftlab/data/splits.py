@@ -24,15 +24,25 @@ class Split:
 
     Stratified: of each class, the rounded fraction, and at least one example.
 
+    With a target domain, a value of the column `domain`, the other examples alone train, validate
+    and test. The target's are carved in the same way: those of its training part are the stream
+    `target`, without labels, those of its test part the test set `test.target`, and its validation
+    part is left out, since nothing may be chosen by it.
+
     Args:
         validation: fraction for validation, above 0 and below 1.
         test: fraction for test, above 0 and below 1.
         seed: of the draw; it belongs to the data set, not to the run.
+        target: the domain that the model is for; null where the examples are of one domain.
+        source: the domain that trains; null for all but the target. The target itself gives what
+            training on its labels reaches, on the same test set.
     """
 
     validation: float = 0.1
     test: float = 0.2
     seed: int = 0
+    target: str | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
@@ -41,6 +51,8 @@ class Split:
         if self.validation + self.test >= 1:
             raise ValueError("validation and test must leave something to train on, got "
                              f"{self.validation} and {self.test}")
+        if self.source is not None and self.target is None:
+            raise ValueError(f"source: {self.source} wants a target, the domain that the model is for")
         _check_seed(self.seed)
 
     def carve(self, strata: Sequence[Hashable | None], ids: Sequence[str],

@@ -4,11 +4,10 @@ from torch import Tensor
 
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
-from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import LogUniform, Technique
-from ftlab.techniques.trained_tensors import require_trained_backbone
+from ftlab.techniques.domain_features import of_both, require_features, require_vectors
 from ftlab.techniques.wrapper import MOVES, Wrapper
 
 
@@ -42,31 +41,19 @@ class DeepCORAL(Wrapper):
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
-        if data.task.output_type != "vector":
-            raise Incompatible("DeepCORAL compares one vector of features an example, and the task "
-                               f"{type(data.task).__name__} has more", "leave it out for this task")
-        stream = data.beside.get(self.stream)
-        if stream is not None and (stream.batch_size or data.batch_size) < 2:
-            raise Incompatible("DeepCORAL compares how examples vary, and the stream "
-                               f"{self.stream!r} gives a batch 1 example",
-                               f"set beside: {{{self.stream}: {{batch_size: {data.batch_size}}}}}")
+        require_vectors(data, "DeepCORAL", self.stream, least=2)
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)
-        if not any(True for _ in model.head.parameters()):
-            raise Incompatible("DeepCORAL compares what a new head reads, and this task keeps the "
-                               "pre-trained output layer", "leave it out for this task")
-        require_trained_backbone(model, "DeepCORAL")
+        require_features(model, "DeepCORAL")
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
         if not self.strength:
             return self.technique.objective(model, task, batch)
-        with model.watching() as passes:
-            loss = self.technique.objective(model, task, batch)
-        other = model.watched(batch["beside"][self.stream]).features
-        if min(len(passes[0].features), len(other)) < 2:  # one example does not vary
+        loss, own, other = of_both(self.technique, model, task, batch, self.stream)
+        if min(len(own.features), len(other.features)) < 2:  # one example does not vary
             return loss
-        return loss + self.strength * distance(passes[0].features, other)
+        return loss + self.strength * distance(own.features, other.features)
 
 
 def distance(features: Tensor, others: Tensor) -> Tensor:

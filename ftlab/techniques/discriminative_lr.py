@@ -37,7 +37,8 @@ class DiscriminativeLR(Wrapper):
         for group in self.technique.param_groups(model):
             rates: dict[float, list[Any]] = {}
             for parameter in group["params"]:
-                distance = distances.get(names[id(parameter)], 0)  # the head's rate is its own
+                # the rate of the head is its own, and of what trains beside the model
+                distance = distances.get(names.get(id(parameter), ""), 0)
                 rates.setdefault(group["lr"] * self.decay**distance, []).append(parameter)
             parts += [{**group, "params": params, "lr": rate} for rate, params in rates.items()]
         return parts

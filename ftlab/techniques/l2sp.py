@@ -43,9 +43,11 @@ class L2SP(Wrapper):
 
     def param_groups(self, model: TaskModel) -> list[dict[str, Any]]:
         head = {id(parameter) for parameter in model.head.parameters()}
+        of_model = {id(parameter) for parameter in model.parameters()}  # something may train beside
 
         def held(parameter: Tensor) -> bool:
-            return (self.beta if id(parameter) in head else self.alpha) > 0
+            return (self.beta if id(parameter) in head else self.alpha) > 0 and \
+                id(parameter) in of_model
 
         parts: list[dict[str, Any]] = []
         for group in self.technique.param_groups(model):

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
-from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import LogUniform, Technique
+from ftlab.techniques.domain_features import require_classes, unlabelled
 from ftlab.techniques.wrapper import MOVES, Wrapper
 
 
@@ -45,15 +45,13 @@ class MCC(Wrapper):
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
-        if data.task.output_type != "vector" or not data.task.one_class:
-            raise Incompatible("MCC wants one class of several for each example, and the task "
-                               f"{type(data.task).__name__} has none", "leave it out for this task")
+        require_classes(data, "MCC")
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
         loss = self.technique.objective(model, task, batch)
         if not self.strength:
             return loss
-        logits = model(batch["beside"][self.stream])
+        logits = model(unlabelled(batch, self.stream))
         return loss + self.strength * confusion(logits / self.temperature)
 
 

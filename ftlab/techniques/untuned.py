@@ -21,7 +21,7 @@ class Untuned(Technique):
         super().__init__()
 
     def adapt(self, model: TaskModel) -> None:
-        if any(True for _ in model.head.parameters()):
+        if model.has_random_head:
             raise Incompatible(
                 "Untuned needs a pre-trained output layer, and this task's head is new and random",
                 "leave it out, or take ZeroShot for texts and images")
