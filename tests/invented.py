@@ -115,6 +115,8 @@ class Invented:
         metrics |= {f"test/accuracy_by_group/{name}": value for name, value in of_groups.items()}
         metrics["test/worst_accuracy"] = min(of_groups.values())
         metrics["test/gap_accuracy"] = max(of_groups.values()) - min(of_groups.values())
+        metrics |= {f"retain.old/{kind}": -0.01 * place * (1 + n) * right
+                    for n, kind in enumerate(("linear", "fixed"))}
         if place % 3 != 2:  # it trains one block alone
             metrics |= {f"train/{of}/{block}": 0.1 ** (3 * (of == "update_ratio")) * (2 + place + n)
                         * float(self.draw.uniform(0.01, 0.03)) for n, block in enumerate(BLOCKS)

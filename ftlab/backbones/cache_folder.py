@@ -15,7 +15,7 @@ from typing import TextIO
 
 LIMIT = 20_000_000_000  # bytes on disk, unless $FTLAB_CACHE_BYTES says otherwise
 POLL = 0.2  # seconds from one try at a lock to the next
-KINDS = ("prefix", "tokens", "stages")
+KINDS = ("prefix", "tokens", "stages", "retained")
 """Folders whose .safetensors files are bounded together."""
 
 LOGGER = "ftlab.cache"

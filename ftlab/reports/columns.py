@@ -21,7 +21,7 @@ from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
 
 DATASETS = "datasets"
-_COLUMN = re.compile(r"(test|cost)(\.[^/]+)?/|val/")
+_COLUMN = re.compile(r"(test|cost|retain)(\.[^/]+)?/|val/")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Estimate:
         parts: list[object] = [self._table()]
         if hardware := list(self._hardware()):
             parts += ["Hardware:", *map(_indented, hardware)]
+        if retained := list(self._retained()):
+            parts += ["Retained, measured after each run and once before:", *map(_indented, retained)]
         parts.append("Computed once:")
         for planned in self.plan.cells:
             here = self.foreseen[planned.cell.key.config]
@@ -88,6 +90,15 @@ class Estimate:
                 f"{planned.checkpoint_bytes / 1e6:,.1f} MB",
             )
         return table
+
+    def _retained(self) -> Iterator[str]:
+        """The data sets on which forgetting is measured, and how long each takes a run at most."""
+        seconds: dict[str, list[float]] = {}
+        for here in self.foreseen.values():
+            for name, each in here.retained.items():
+                seconds.setdefault(name, []).append(each)
+        for name, each in seconds.items():
+            yield f"{name}: up to {clock(max(each))} a run; nothing where the backbone stays frozen"
 
     def _hardware(self) -> Iterator[str]:
         """The decisions, once per backbone; with the techniques, where not all have them."""

@@ -19,6 +19,7 @@ from ftlab.data.groups import faulty_groups
 from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import build
+from ftlab.studies.plan_retained import check_retained
 from ftlab.studies.plan_stages import StageData, check_stages
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
@@ -47,6 +48,7 @@ class PlannedCell:
         notes: what its data took note of, for instance duplicates between splits.
         facts: about its metrics.
         before_fingerprint: of the data of its stages; empty where they have none of their own.
+        retain_fingerprint: of the data on which forgetting is measured; empty where it is not.
     """
 
     cell: Cell
@@ -59,6 +61,7 @@ class PlannedCell:
     notes: tuple[str, ...] = ()
     facts: Record = field(default_factory=dict)
     before_fingerprint: str = ""
+    retain_fingerprint: str = ""
 
     def shares_prefix(self, other: PlannedCell) -> bool:
         """Return whether the frozen blocks give both cells the same activations."""
@@ -172,14 +175,14 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
         for cell in cells:
             for metric, place in metrics.items():
                 check_measurable(metric, data, cell.key.dataset, place)
-            model, notes, before = _adapted(cell, backbone, data, stage_data)
+            model, notes, before, retain = _adapted(cell, backbone, data, stage_data)
             made.note(cell.key.dataset, *notes)
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
             trainable = sum(n for n, trains in sizes if trains)
             made.cells.append(
                 PlannedCell(cell, trainable, sum(n for n, _ in sizes), *fingerprints,
                             data.describe(), _frozen_blocks(model), (*data.notes, *notes),
-                            data.task.facts(), before)
+                            data.task.facts(), before, retain)
             )
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])
@@ -247,8 +250,8 @@ def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list
 
 
 def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: StageData
-             ) -> tuple[TaskModel, list[str], str]:
-    """The model that a cell's runs train, without weights, notes, and its stages' fingerprint."""
+             ) -> tuple[TaskModel, list[str], str, str]:
+    """The model of a cell's runs, without weights, notes, and fingerprints of stages and `retain`."""
     notes: list[str] = []
     technique: Technique = build(cell.technique)
     try:
@@ -261,6 +264,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         model = backbone.build(data.task, technique.output_type, meta=True)
         model.head_trained = cell.keeps_head
         before = check_stages(cell, backbone, data, model, stage_data) if cell.before else ""
+        retain = check_retained(cell, backbone, data, model, stage_data) if cell.retain else ""
         technique.bind(model, data.task)
         if technique.trains:
             settings = batches.enough_epochs(TrainerSettings(**cell.trainer), data)
@@ -269,7 +273,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
                                       lambda: build(cell.technique))
     except InputError as error:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
-    return model, notes, before
+    return model, notes, before, retain
 
 
 def _frozen_blocks(model: TaskModel) -> int:

@@ -237,11 +237,12 @@ def leftovers(work: Path, planned: PlannedCell, seed: int) -> list[Path]:
 
 def fingerprints(planned: PlannedCell) -> dict[str, str]:
     """Tags of the data and weights that a cell stands on."""
-    before = planned.before_fingerprint
+    before, retain = planned.before_fingerprint, planned.retain_fingerprint
     return {
         "ftlab.dataset_sha256": planned.data_fingerprint,
         "ftlab.backbone_sha256": planned.backbone_fingerprint,
         **({"ftlab.before_sha256": before} if before else {}),
+        **({"ftlab.retain_sha256": retain} if retain else {}),
     }
 
 

@@ -153,6 +153,8 @@ def built(directory: Path, specification: dict[str, Any], held: Run | None = Non
         record=specification,
         plain=specification.get("plain", False),
         before=[_stage(stage) for stage in specification.get("before", ())],
+        retain={} if specification.get("search") else  # a trial is not measured
+        {name: build(data) for name, data in specification.get("retain", {}).items()},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lightning.fabric.utilities import move_data_to_device
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.data.base import DataModule
-from ftlab.studies.components import build
+from ftlab.studies.components import Component, build
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study
@@ -49,6 +49,7 @@ class RuntimeEstimate:
         heads: the loop over heads that trains the cell's runs; None where the Trainer does.
         trainer: why it does, where it trains heads.
         hardware: what was decided for the machine, and why.
+        retained: of each data set on which forgetting is measured, seconds of a run (in `seconds`).
     """
 
     seconds: float
@@ -57,6 +58,7 @@ class RuntimeEstimate:
     heads: HeadForecast | None = None
     trainer: str = ""
     hardware: tuple[str, ...] = ()
+    retained: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def plain_seconds(self) -> float:
@@ -107,7 +109,9 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
     seconds = clock.run_seconds()
     cache, why_not = _cache(run, guard, clock)
     heads, trainer = _heads(study, planned, run, guard) if cache else (None, "")
-    return RuntimeEstimate(seconds, cache, why_not, heads, trainer, tuple(decided))
+    retained = clock.retained(planned.cell.retain) if planned.cell.retain else {}
+    return RuntimeEstimate(seconds + sum(retained.values()), cache, why_not, heads, trainer,
+                           tuple(decided), retained)
 
 
 def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None, str]:
@@ -186,6 +190,20 @@ class _Clock:
         if not epochs and {"begin_fit", "optimum"} & technique.hooks:  # features are read
             evaluations += len(train) + len(validation)
         return START + epochs * len(train) * step + evaluations * forward
+
+    def retained(self, components: Mapping[str, Component]) -> dict[str, float]:
+        """Seconds of a pass over each data set on which forgetting is measured."""
+        found, model = {}, self.technique.model.eval()
+        for name, component in components.items():
+            data: DataModule = build(component)
+            data.load()
+            data.connect(self.run.backbone, 0)
+            loaders = [data.eval_loader(split) for split in ("train", "validation", "test")]
+            batch = self.place(typical_batch(data))
+            with torch.inference_mode(), self.context():
+                found[name] = sum(map(len, loaders)) * fastest(lambda b=batch: model(b))  # type: ignore[misc]  # an argument that is never given
+        self.data.connect(self.run.backbone, self.run.seed)
+        return found
 
     def _step(self, batch: dict[str, Any]) -> float:
         self.technique.train()

@@ -13,7 +13,7 @@ from ftlab.errors import InputError
 from ftlab.studies.analysis_keys import check_baseline, check_groups, check_selection
 from ftlab.studies.components import Component
 from ftlab.studies.paper_numbers import Paper, check_paper
-from ftlab.studies.study_entries import AXES, checked, mapping
+from ftlab.studies.study_entries import AXES, checked, mapping, retained
 from ftlab.studies.vary import Levels, expanded
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.studies.yaml_schema import DEEPEST, text_of
@@ -23,8 +23,8 @@ from ftlab.tracking.records import CellKey
 from ftlab.wording import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "select_by", "report", "trainer", "baseline", "groups",
-        "paper"]
+KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "select_by", "report", "trainer", "retain",
+        "baseline", "groups", "paper"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Cell:
         trainer: settings, the technique's own overriding the study's.
         select_by: the validation metric that chooses the epoch.
         before: checked stages of the technique, see `study_entries.stages`.
+        retain: checked data sets on which forgetting is measured, by name.
     """
 
     key: CellKey
@@ -46,6 +47,7 @@ class Cell:
     trainer: dict[str, Any]
     select_by: str
     before: Sequence[dict[str, Any]] = ()
+    retain: Mapping[str, Component] = field(default_factory=dict)
 
     @property
     def keeps_head(self) -> bool:
@@ -56,16 +58,17 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for the workers."""
         return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by,
-                         self.before)
+                         self.before, self.retain)
 
 
 def config_of(backbone: Component, data: Component, technique: Component,
               trainer: dict[str, Any], select_by: str, before: Sequence[dict[str, Any]] = (),
-              ) -> dict[str, Any]:
+              retain: Mapping[str, Component] | None = None) -> dict[str, Any]:
     """Everything of a cell but its names."""
     stages = {"before": list(before)} if before else {}
+    retained = {"retain": dict(retain)} if retain else {}
     return {"backbone": backbone, "data": data, "technique": technique, "trainer": trainer,
-            "select_by": select_by, **stages}
+            "select_by": select_by, **stages, **retained}
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ def load_study(
     axes = {axis: _axis(data.get(axis), place / axis) for axis in AXES}
     common = mapping(data.get("trainer"), place / "trainer")
     parts = checked(axes, common, place, allow)
+    parts["retain"] = retained(data.get("retain"), place / "retain", allow)
     select_by = name_of(
         check_selection(data.get("select_by"), parts["metric"], place / "select_by"))
     report = name_of(str(data.get("report", "test/" + select_by.removeprefix("val/"))))
@@ -200,7 +204,8 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
         for d, data in parts["datasets"].items():
             for t, everywhere in parts["techniques"].items():
                 technique = parts["on"].get(t, {}).get(f"{d} from {b}", everywhere)
-                whole = (backbone, data, technique, trainers[t], select_by, parts["before"][t])
+                whole = (backbone, data, technique, trainers[t], select_by, parts["before"][t],
+                         parts["retain"])
                 hashed = cell_hash(config_of(*whole))
                 if hashed in cells:
                     twin = cells[hashed].key

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ftlab.data.examples import checked as names
 from ftlab.errors import InputError
 from ftlab.studies.check_cache import remembered
 from ftlab.studies.components import (
@@ -170,6 +171,23 @@ def _stages(value: Any, settings: Mapping[str, Any], here: Place, allow: Sequenc
             "trainer": check_plain(TrainerSettings, {**settings, **own}, spot / "trainer"),
             "select_by": select_by, "carry": carry})
     return stages
+
+
+def retained(value: Any, place: Place, allow: Sequence[str]) -> dict[str, Component]:
+    """The data sets on which forgetting is measured, by name; none where nothing stands.
+
+    Args:
+        value: from the file.
+        place: where it stands.
+        allow: packages outside ftlab whose classes may be named.
+    """
+    entries = mapping(value, place)
+    try:
+        names("retain", entries)
+    except ValueError as error:
+        raise InputError(f"{place}: {error}", "give it another name") from error
+    return {name: _entry("datasets", entry, place / name, allow)["component"]
+            for name, entry in entries.items()}
 
 
 def _elsewhere(

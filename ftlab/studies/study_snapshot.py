@@ -36,6 +36,8 @@ def record(study: Study) -> str:
         if entry["init_args"] != cell.technique["init_args"]:
             pair = f"{key.dataset} from {key.backbone}"
             entry.setdefault("on", {})[pair] = cell.technique["init_args"]
+    if study.cells and study.cells[0].retain:  # all have the same
+        data["retain"] = dict(study.cells[0].retain)
     data |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
     data |= _about(study, list(data["techniques"]))
     plain = json.loads(json.dumps(data))  # tuples become lists, and nothing is shared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,7 +75,8 @@ class Features:
         """True where more of the selecting metric is better."""
         return self.data.task.higher_is_better(self.select_by)
 
-    def _seen(self, split: SplitName, view: int | None = None) -> Iterator[Seen]:
+    def seen(self, split: SplitName, view: int | None = None) -> Iterator[Seen]:
+        """A split, batch by batch; of the training examples a view, where augmentation keeps some."""
         loader = self.data.eval_loader(split) if view is None else self.data.view_loader(view)
         device = next(self.model.parameters()).device
         self.model.eval()
@@ -94,7 +95,7 @@ class Features:
     def train(self) -> Rows:
         """All views of the training examples, in the order of the split; tokens that count."""
         views: list[int | None] = [*range(self.views)] or [None]
-        seen = [each for view in views for each in self._seen("train", view)]
+        seen = [each for view in views for each in self.seen("train", view)]
         if self.data.task.output_type == "tokens":
             return _tokens(seen)
         index = torch.cat([each.batch["index"] for each in seen])
@@ -106,18 +107,21 @@ class Features:
     @cached_property
     def validation(self) -> list[Seen]:
         """The validation split, batch by batch."""
-        return list(self._seen("validation"))
+        return list(self.seen("validation"))
 
-    def measure(self, outputs_of: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The validation metrics, `loss` among them, of a layer that is not in the model.
+    def measure(self, outputs_of: Callable[[Tensor], Tensor],
+                of: Sequence[Seen] | None = None) -> dict[str, float]:
+        """The metrics, `loss` among them, of a layer that is not in the model.
 
         Args:
             outputs_of: computes a batch's outputs from its features.
+            of: batches of a split without groups; None for the validation split.
         """
         task = self.data.task
-        scores = SplitScores(task, groups_of(self.data.splits, "validation"))
+        groups = groups_of(self.data.splits, "validation") if of is None else None
+        scores = SplitScores(task, groups)
         with torch.no_grad():
-            for seen in self.validation:
+            for seen in self.validation if of is None else of:
                 outputs = outputs_of(seen.features)
                 predictions = task.predict(self.model, seen.batch, outputs)
                 loss = task.loss(outputs, seen.batch)

@@ -11,7 +11,7 @@ from lightning import seed_everything
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.groups import groups_of
 from ftlab.training import batches, costs, guards, hardware, merge_guard, precision
-from ftlab.training.carried import lay
+from ftlab.training.carried import lay, tensors_of
 from ftlab.training.event_log import Report
 from ftlab.training.padding_sensitivity import reads_padding
 from ftlab.training.run import Run
@@ -58,6 +58,8 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     precision.convert(model, name)
     if run.begun is not None:
         run.begun(model)
+    if run.retain:
+        run.places = {slot: place for slot, place, _ in tensors_of(model)}
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)
     sample = precision.convert_inputs(sample, name)
     if not technique.trains:

@@ -12,7 +12,7 @@ from lightning import Trainer
 from ftlab.data.examples import NAMED, SplitName
 from ftlab.errors import GuardFailed, InputError
 from ftlab.tasks.fonts import any_script
-from ftlab.training import costs, guards, stages
+from ftlab.training import costs, guards, retention, stages
 from ftlab.training.adapt import load
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.evaluate import placing, validate, write_predictions
@@ -72,7 +72,8 @@ def finish(
     if run.learned is not None:
         results["cost/before_seconds"] = run.learned.seconds
     results |= {f"cost/{name}": value for name, value in run.technique.costs().items()}
-    return results | _inference(run, device, trainer)
+    results |= _inference(run, device, trainer)
+    return results | retention.measure(run, trainer, report) if run.retain else results
 
 
 def _evaluate(

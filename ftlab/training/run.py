@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,11 +50,13 @@ class Run:
         record: the specification, which the checkpoint's manifest holds beside the measured.
         plain: without any shortcut.
         before: stages, in order.
+        retain: what the pre-trained network knew, which is measured again at the end, by name.
         learned: what they have learned.
         begun: is shown the model before it is adapted.
         carried: the model's tensors that the stages have changed.
         head_trained: whether a stage has trained the head.
         solver: computes the optimum of the head in place of epochs, once that is known.
+        places: of the model's tensors before it is adapted, where `retain` asks for them.
     """
 
     backbone: Backbone
@@ -72,6 +74,8 @@ class Run:
     carried: set[Slot] = field(default_factory=set)
     head_trained: bool = False
     solver: Solver | None = None
+    retain: Mapping[str, DataModule] = field(default_factory=dict)
+    places: dict[Slot, str] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:

@@ -7,7 +7,6 @@ name is a hash of all that they follow from.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,21 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
-import peft
 import torch
-import transformers
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ftlab.backbones import cache_folder
-from ftlab.backbones.digest import DIGESTS, Damaged, digest, digests, mapped
+from ftlab.backbones.digest import digest
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed, Incompatible
-from ftlab.files import replacing
 from ftlab.techniques.base import Technique
 from ftlab.techniques.wrapper import Wrapper
-from ftlab.training import hardware
+from ftlab.training import hardware, kept_tensors
 from ftlab.training.adapt import load
 from ftlab.training.carried import (
     HEAD,
@@ -80,7 +74,7 @@ def _as_run(run: Run, number: int, learned: Learned | None) -> Run:
         run, data=data, technique=stage.technique, settings=stage.settings, select_by=own,
         directory=run.directory / f"before{number + 1}", before=run.before[:number],
         record={**run.record, "before": [], **own_record}, learned=learned,
-        head_trained=carries_head(learned))
+        head_trained=carries_head(learned), retain={})
 
 
 def _obtain(run: Run, number: int, report: Report) -> Learned:
@@ -89,23 +83,20 @@ def _obtain(run: Run, number: int, report: Report) -> Learned:
     if run.plain or "backbone" not in run.record or not cache_folder.may_add():
         return _train(run, title, report)
     run.data.load()
-    path = cache_folder.folder("stages") / f"{_key(run)}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with cache_folder.locked(path.with_suffix(".lock"), lambda: report(ALIVE)):
-        try:
-            tensors = mapped(path)
-            cache_folder.mark_read(path)
-            seconds = float(tensors.pop(SECONDS))
-            report({"event": "note", "text": f"{title} was read: {len(tensors)} tensors, which "
-                    f"had taken {seconds:.1f} s"})
-            return Learned(tensors, seconds)
-        except FileNotFoundError:
-            pass
-        except Damaged as error:
-            cache_folder.damaged(str(error))
+    learned: Learned | None = None
+
+    def train() -> dict[str, Tensor]:
+        nonlocal learned
         learned = _train(run, title, report)
-        _write(path, learned)
+        return {**learned.tensors, SECONDS: torch.tensor(learned.seconds, dtype=torch.float64)}
+
+    tensors = kept_tensors.obtain("stages", _key(run), train, lambda: report(ALIVE))
+    if learned is not None:
         return learned
+    seconds = float(tensors.pop(SECONDS))
+    report({"event": "note", "text": f"{title} was read: {len(tensors)} tensors, which "
+            f"had taken {seconds:.1f} s"})
+    return Learned(tensors, seconds)
 
 
 def _key(run: Run) -> str:
@@ -116,12 +107,9 @@ def _key(run: Run) -> str:
         "record": record, "begun": {place: digest(tensor) for place, tensor in begun.items()},
         "rows": run.data.fingerprint, "weights": run.backbone.fingerprint, "seed": run.seed,
         "select_by": run.select_by, "device": str(hardware.device_of(run.settings)),
-        "source": _source(run.technique),
-        "versions": [torch.__version__, transformers.__version__, lightning.__version__,
-                     peft.__version__],
+        "source": _source(run.technique), "versions": kept_tensors.versions(),
     }
-    content = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    return kept_tensors.key(parts)
 
 
 def _source(technique: Technique) -> str:
@@ -132,14 +120,6 @@ def _source(technique: Technique) -> str:
     content = b"".join(Path(file).read_bytes() for file in files if Path(file).is_file())
     inner = _source(technique.technique) if isinstance(technique, Wrapper) else ""
     return hashlib.sha256(content + inner.encode()).hexdigest()
-
-
-def _write(path: Path, learned: Learned) -> None:
-    tensors = {place: tensor.contiguous() for place, tensor in learned.tensors.items()}
-    tensors[SECONDS] = torch.tensor(learned.seconds, dtype=torch.float64)
-    with replacing(path, locked=True) as whole:
-        save_file(tensors, whole, {DIGESTS: digests(tensors)})
-        cache_folder.make_room(whole.stat().st_size)
 
 
 def _train(run: Run, title: str, report: Report) -> Learned:
