@@ -58,7 +58,7 @@ class DifferentiallyPrivate(Wrapper):
 
     search_space = {"clip": Choice((0.1, 0.3, 1.0, 3.0))}
     of_training = True
-    never_around = frozenset({TOGETHER, WEIGHS, READS_STREAM})
+    never_around = frozenset({TOGETHER, WEIGHS, READS_STREAM, "settle"})  # which may be around it
     never_within = frozenset({"objective"})
     single_batches = True
     own_clipping = True

@@ -40,7 +40,7 @@ def clipped_sums(
         scale = (clip / (norm + 1e-6)).clamp(max=1)
         for total, gradient in zip(sums, gradients, strict=True):
             if gradient is not None:
-                total.add_(scale * gradient)
+                total.addcmul_(gradient, scale)  # without a copy of the gradient
         mean = mean + loss.detach() / count
     return sums, mean
 
