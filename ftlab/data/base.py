@@ -119,6 +119,11 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
         """How long each example is to the connected backbone; None where all are equal."""
         return None
 
+    @property
+    def mixes(self) -> bool:
+        """True where a training row may be a mixture of several examples."""
+        return False
+
     def padded_lengths(self) -> Sequence[int] | None:
         """Lengths of the training examples, as `lengths` gives them; None where nothing is padded to its batch."""
         return None if self.packs else self.lengths("train")

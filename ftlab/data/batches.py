@@ -100,7 +100,7 @@ def _picked(value: Any, positions: Sequence[int]) -> Any:
     if isinstance(value, Mapping):
         return pick(value, positions)
     if isinstance(value, Tensor):
-        return value[torch.as_tensor(positions, device=value.device)]
+        return value[torch.as_tensor(positions, dtype=torch.long, device=value.device)]
     if isinstance(value, list | tuple):
         return [value[position] for position in positions]
     return value

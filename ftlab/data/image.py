@@ -175,8 +175,11 @@ class ImageClassification(DataModule):
 
     def kept_images(self) -> list[ImageCache]:
         # mixtures are made where batches are collated
-        mixes = self.augment is not None and self.augment.mix != "none"
-        return [] if self.plain else self._images.all_kept(self.still(mixes))
+        return [] if self.plain else self._images.all_kept(self.still(self.mixes))
+
+    @property
+    def mixes(self) -> bool:
+        return self.augment is not None and self.augment.mix != "none"
 
     def collate(self, training: bool) -> Callable[[Sequence[ExampleRow]], dict[str, Any]]:
         wanted = self._connected

@@ -23,6 +23,7 @@ class Sampling(ABC):
     """
 
     column: str | None = None
+    varies = False  # true where batches differ in size, and one may be empty
 
     def __init__(self, column: str | None = None) -> None:
         self.column = column

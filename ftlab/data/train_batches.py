@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from ftlab.data.batches import pick
 from ftlab.data.sampling import TrainSampler
 from ftlab.data.streams import StreamBatches
 
@@ -41,7 +42,8 @@ class BatchShare(NamedTuple):
     def of(self, loss: Tensor) -> Tensor:
         """The batch's loss such that the mean over batches and processes is that of all units."""
         if not torch.distributed.is_initialized():
-            return loss * (self.batches * self.part)
+            # a batch alone is its update, also where it is empty
+            return loss if self.batches == 1 else loss * (self.batches * self.part)
         whole = torch.tensor(self.window, dtype=torch.float64, device=loss.device)
         torch.distributed.all_reduce(whole)
         world = torch.distributed.get_world_size()
@@ -155,6 +157,22 @@ class PlannedBatches(BatchSampler):
         yield from self.sampler.planned(self.batch_size)
 
 
+@dataclass(frozen=True)
+class EmptyToo:
+    """Rows -> batch, also of no rows: one without examples, of the shapes that others have.
+
+    Attributes:
+        collate: makes a batch of rows.
+        dataset: gives a row.
+    """
+
+    collate: Callable[[Sequence[Any]], dict[str, Any]]
+    dataset: Dataset[Any]
+
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+        return self.collate(rows) if rows else pick(self.collate([self.dataset[0]]), [])
+
+
 def leaves_one(examples: int, batch_size: int) -> bool:
     """Return whether the last of several batches has a single example, and the others more."""
     return batch_size > 1 and examples > batch_size and examples % batch_size == 1
@@ -185,6 +203,7 @@ class Update:
                  **settings: Any) -> TrainLoader:
             if sampler.plans:
                 settings["batch_sampler"] = PlannedBatches(sampler, batch_size)
+                settings["collate_fn"] = EmptyToo(settings["collate_fn"], dataset)
             elif self.joins_last and leaves_one(len(sampler), batch_size):
                 settings["batch_sampler"] = JoinedBatches(sampler, batch_size)
             else:

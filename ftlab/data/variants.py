@@ -9,7 +9,9 @@ from typing import Any, Self
 
 from ftlab.backbones.task_model import CachedRows
 from ftlab.data.examples import SPLITS, STREAM, Examples, SplitName, kind_of
+from ftlab.data.sampling import Sampling
 from ftlab.data.train_batches import Update
+from ftlab.data.withheld import Withheld
 
 
 class Variants:
@@ -33,6 +35,14 @@ class Variants:
     def with_streams(self, names: Iterable[str]) -> Self:
         """A copy whose training batches bring these streams along, and no others."""
         return self._copy(streams=tuple(sorted(names)))
+
+    def sampled_by(self, sampling: Sampling) -> Self:
+        """A copy that draws its training examples in another way."""
+        return self._copy(sampling=sampling)
+
+    def without_training(self, reason: str) -> Self:
+        """A copy whose training examples are refused to whoever reads them; see `Withheld`."""
+        return self._copy(splits=Withheld(self.splits, reason))
 
     def needed(self, whole: bool) -> tuple[SplitName, ...]:
         """The splits that a run reads.

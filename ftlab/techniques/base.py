@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from ftlab.backbones.base import OutputType
@@ -16,7 +15,7 @@ from ftlab.backbones.new_tokens import thaw, train_rows
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
-from ftlab.data.groups import Groups, SplitScores
+from ftlab.data.sampling import Sampling
 from ftlab.data.train_batches import BatchShare
 from ftlab.errors import Incompatible
 from ftlab.renamed import RefusesEarlierNames
@@ -34,13 +33,13 @@ from ftlab.techniques.freezing import (
 from ftlab.techniques.head_optimum import Solver
 from ftlab.techniques.optimization import Optimization
 from ftlab.techniques.search_space import Choice, LogUniform, SearchSpace
-from ftlab.techniques.single_precision import in_single_precision
+from ftlab.techniques.validation import Validated
 
 __all__ = ["Choice", "LogUniform", "Optimization", "SearchSpace", "Technique", "decayed",
            "freeze_all_but_head", "is_norm", "require_new_head", "trains_directly"]
 
 
-class Technique(RefusesEarlierNames, LightningModule, ABC):
+class Technique(RefusesEarlierNames, Validated, ABC):
     """How a backbone is adapted to a task.
 
     A subclass says in `adapt` what trains; all else has a default. A wrapper passes each method on.
@@ -70,10 +69,10 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
     """Names of the data set's streams that `objective` reads, in the batch's `beside`."""
     columns: frozenset[str] = frozenset()
     """Names of the data set's columns that it reads."""
-    validation_groups: Groups | None = None
-    """Groups of the validation split, which have scores of their own."""
-    model: TaskModel
-    task: Task
+    sampling: Sampling | None = None
+    """How training examples are drawn, in place of the data set's own way."""
+    own_clipping: bool = False
+    """True where the trainer's `gradient_clip` stands back: what steps follow is clipped already."""
     shard: Callable[[TaskModel, Any], None] | None = None
     """Shares the model out over a mesh of devices, where the run's strategy does."""
 
@@ -99,6 +98,17 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
 
         Raises:
             Incompatible: the technique makes no sense for these data.
+        """
+
+    def foresee(self, data: DataModule, epochs: int) -> None:
+        """Settle what follows from the length of the fit, before anything runs.
+
+        Args:
+            data: of the run, loaded and connected.
+            epochs: of the fit, if it does not end early.
+
+        Raises:
+            Incompatible: it makes no sense for these data in so many epochs.
         """
 
     @abstractmethod
@@ -193,6 +203,15 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         """Fold what was added to a model, or to a layer of it, into its weights; whether anything was."""
         return False
 
+    def audit(self, model: TaskModel, data: DataModule) -> dict[str, float]:
+        """Measure the finished model in other ways than its task does, as `cost/NAME`.
+
+        Args:
+            model: in eval mode, without gradients.
+            data: of the run; each split may be read.
+        """
+        return {}
+
     def costs(self) -> dict[str, float]:
         """Costs beside those that are measured of every technique, as `cost/NAME`."""
         return {}
@@ -213,7 +232,7 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
             raise Incompatible(f"{type(self).__name__} finds nothing to train in this model",
                                "leave this technique out for this backbone")
         self.model, self.task = model, task
-        self.validation_scores = SplitScores(task, self.validation_groups)
+        self.begin_scores()
         return self
 
     def train(self, mode: bool = True) -> Technique:
@@ -259,28 +278,9 @@ class Technique(RefusesEarlierNames, LightningModule, ABC):
         self.steps += 1
         self.after_step(self.model, self.steps)
 
-    def on_validation_start(self) -> None:
-        self._switch("eval")  # what some optimizers average
-        self._evaluation = self.evaluated(self.model)
-        self._evaluation.__enter__()
-
-    def on_validation_end(self) -> None:  # after the callbacks', which keep the best epoch
-        self._evaluation.__exit__(None, None, None)
-        self._switch("train")
-
-    def _switch(self, mode: str) -> None:
-        for optimizer in self.trainer.optimizers:
-            getattr(optimizer, mode, lambda: None)()
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        outputs = self.model(batch)
-        loss = self.task.loss(in_single_precision(outputs), batch)
-        predictions = self.task.predict(self.model, batch, outputs)
-        self.validation_scores.update(in_single_precision(predictions), batch, loss)
-
-    def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"val/{n}": value for n, value in self.validation_scores.compute().items()})
-        self.validation_scores.reset()
+    def configure_gradient_clipping(self, *args: Any, **settings: Any) -> None:
+        if not self.own_clipping:
+            super().configure_gradient_clipping(*args, **settings)
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, as its kind wants them."""

@@ -7,7 +7,7 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Choice, Technique
-from ftlab.techniques.wrapper import MOVES, Wrapper
+from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
 
 
 class Replay(Wrapper):
@@ -28,6 +28,7 @@ class Replay(Wrapper):
 
     search_space = {"part": Choice((0.1, 0.25, 0.5))}
     of_training = True
+    does = frozenset({READS_STREAM})
     never_around = frozenset({MOVES})
 
     def __init__(self, technique: Technique, stream: str = "memory", part: float = 0.5) -> None:

@@ -23,7 +23,9 @@ TO_THE_END = "finishes with weights of its last steps"
 PENALISES = "adds a penalty on the weights"
 WEIGHS = "weighs the examples of a batch"
 RESTARTS = "begins its fit anew"
-"""Deeds that a wrapper may declare, beside the methods that it overrides."""
+TOGETHER = "computes something of a batch's examples together"
+READS_STREAM = "reads examples of a stream"
+"""Deeds that a wrapper may declare, beside the methods that it overrides; the last two are seen."""
 
 
 class Wrapper(Technique):
@@ -45,6 +47,8 @@ class Wrapper(Technique):
     """Deeds that wrappers around it may have to know of, `AVERAGES` for instance."""
     never_around: ClassVar[frozenset[str]] = frozenset()
     """Deeds, and overridden methods, that nothing within it may have: it would undo or misread them."""
+    never_within: ClassVar[frozenset[str]] = frozenset()
+    """Deeds, and overridden methods, that nothing around it may have."""
 
     technique: Technique
 
@@ -62,11 +66,16 @@ class Wrapper(Technique):
         self.single_batches = self.single_batches or technique.single_batches  # type: ignore[misc]  # as said
         self.streams = self.streams | technique.streams
         self.columns = self.columns | technique.columns
+        self.sampling = self.sampling or technique.sampling
+        self.own_clipping = self.own_clipping or technique.own_clipping
         self.trains = technique.trains  # type: ignore[misc]  # as said
         self.output_type = technique.output_type  # type: ignore[misc]  # as said
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
+
+    def foresee(self, data: DataModule, epochs: int) -> None:
+        self.technique.foresee(data, epochs)
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)
@@ -119,6 +128,9 @@ class Wrapper(Technique):
     def merge(self, model: nn.Module) -> bool:
         return self.technique.merge(model)
 
+    def audit(self, model: TaskModel, data: DataModule) -> dict[str, float]:
+        return self.technique.audit(model, data)
+
     def costs(self) -> dict[str, float]:
         return self.technique.costs()
 
@@ -141,20 +153,41 @@ def _check_order(outer: Wrapper, technique: Technique) -> None:
     while isinstance(inner, Wrapper):
         if outer.of_training and type(inner) is type(outer):
             raise ValueError(f"{name} stands twice around the same technique: leave one out")
-        _check_pair(outer, inner, _overrides(inner) | inner.does)
+        _check_pair(outer, inner)
         inner = inner.technique
-    _check_pair(outer, inner, inner.hooks)
+    _check_pair(outer, inner)
 
 
-def _check_pair(outer: Wrapper, inner: Technique, done: set[str]) -> None:
-    if not (wrong := sorted(done & outer.never_around)):
-        return
+def _check_pair(outer: Wrapper, inner: Technique) -> None:
     around, within = type(outer).__name__, type(inner).__name__
-    turned = isinstance(inner, Wrapper) and not (_overrides(outer) | outer.does) & inner.never_around
+    turned = isinstance(inner, Wrapper) and not _against(inner, outer)
     mend = f"put {within} around {around}" if turned else "leave one of them out"
-    does = wrong[0] if " " in wrong[0] else f"has its own {wrong[0]}"
-    raise ValueError(f"{around} makes no sense around {within}, which {does}: {mend}")
+    wrong = _against(outer, inner)
+    if wrong and wrong[0] in _done(inner) & outer.never_around:
+        raise ValueError(f"{around} makes no sense around {within}, which {_said(wrong[0])}: {mend}")
+    if wrong:
+        raise ValueError(f"{around} {_said(wrong[0])}, and makes no sense around {within}: {mend}")
 
 
-def _overrides(wrapper: Wrapper) -> set[str]:
-    return overridden(type(wrapper), Wrapper, CONTRACT)
+def _against(outer: Wrapper, inner: Technique) -> list[str]:
+    """Deeds and methods for which one makes no sense around the other."""
+    wrong = _done(inner) & outer.never_around
+    if isinstance(inner, Wrapper):
+        wrong |= _done(outer) & inner.never_within
+    return sorted(wrong)
+
+
+def _done(technique: Technique) -> set[str]:
+    """Deeds of a technique, and the methods that it overrides; of a wrapper its own alone."""
+    within: Technique | None = vars(technique).get("technique")  # an outer one has none as yet
+    done = (overridden(type(technique), Wrapper, CONTRACT) | technique.does
+            if isinstance(technique, Wrapper) else technique.hooks)
+    if type(technique).single_batches:
+        done = done | {TOGETHER}
+    if technique.streams - (within.streams if within is not None else frozenset()):
+        done = done | {READS_STREAM}
+    return set(done)
+
+
+def _said(deed: str) -> str:
+    return deed if " " in deed else f"has its own {deed}"

@@ -16,7 +16,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
-from ftlab.data.sampling import share_of_batch
+from ftlab.data.sampling import Natural, share_of_batch
 from ftlab.data.train_batches import Update, leaves_one
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Technique
@@ -166,6 +166,7 @@ def check_update(technique: Technique, data: DataModule, settings: TrainerSettin
     """
     if technique.trains:  # a schedule knows whether so many epochs suffice
         technique.lr_factors([], settings.max_epochs, settings.max_epochs)
+        technique.foresee(data, settings.max_epochs)
     inner = technique
     while isinstance(inner, Wrapper):
         if TO_THE_END in inner.does and settings.patience is not None:
@@ -205,7 +206,22 @@ def with_streams(data: DataModule, technique: Technique, settings: TrainerSettin
     for name in technique.streams:
         if size := data.beside[name].batch_size:
             share_of_batch(size, settings.devices, f"beside: {name}: ")
-    return data.with_streams(technique.streams)
+    return _sampled(data, technique).with_streams(technique.streams)
+
+
+def _sampled(data: DataModule, technique: Technique) -> DataModule:
+    """The data set with the sampling that a technique wants, where it wants one."""
+    own, wanted = data.sampling, technique.sampling
+    if wanted is None:
+        if own.varies:
+            raise InputError(f"sampling {type(own).__name__} may give a batch without examples, of "
+                             f"which {type(technique).__name__} has no loss", "leave sampling out")
+        return data
+    if type(own) not in (Natural, type(wanted)):
+        raise Incompatible(f"{type(technique).__name__} draws training examples by "
+                           f"{type(wanted).__name__}, and the data set by {type(own).__name__}",
+                           "leave the data set's sampling out")
+    return data.sampled_by(wanted)
 
 
 def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import pick
+from ftlab.data.sampling import Natural
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique
 from ftlab.training.precision import Context
@@ -126,6 +127,8 @@ def typical_batch(data: DataModule) -> dict[str, Any]:
 
     Batches of like length differ in length from each other, so that the first is not typical.
     """
+    if data.sampling.varies:  # the size that all have on average
+        data = data.sampled_by(Natural())
     loader, lengths = data.train_dataloader(), data.padded_lengths()
     if lengths is None:
         batch: dict[str, Any] = next(iter(loader))

@@ -71,7 +71,8 @@ def finish(
     }
     if run.learned is not None:
         results["cost/before_seconds"] = run.learned.seconds
-    results |= {f"cost/{name}": value for name, value in run.technique.costs().items()}
+    own = _audit(run, device, trainer) | run.technique.costs()
+    results |= {f"cost/{name}": value for name, value in own.items()}
     results |= _inference(run, device, trainer)
     return results | retention.measure(run, trainer, report) if run.retain else results
 
@@ -110,6 +111,15 @@ def _evaluate(
         for name, figure in data.task.figures(records["test"]).items():
             figure.savefig(figures / f"{name}.png", dpi=120)
     return results
+
+
+def _audit(run: Run, device: torch.device, trainer: Trainer) -> dict[str, float]:
+    """Measurements of the technique's own."""
+    if "audit" not in run.technique.hooks:
+        return {}
+    model = run.technique.model.to(device).eval()
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        return run.technique.audit(model, run.data)
 
 
 def _memory_of_inference(

@@ -39,9 +39,9 @@ class Around(Wrapper):
 
 def test_contract__is_the_documented_one() -> None:
     assert set(CONTRACT) == {
-        "prepare", "adapt", "param_groups", "lr_factors", "optimizer", "begin_fit", "optimum",
-        "begin_epoch", "selectable", "objective", "after_step", "evaluated", "settle", "answers",
-        "variants", "merge", "costs"}
+        "prepare", "foresee", "adapt", "param_groups", "lr_factors", "optimizer", "begin_fit",
+        "optimum", "begin_epoch", "selectable", "objective", "after_step", "evaluated", "settle",
+        "answers", "variants", "merge", "audit", "costs"}
 
 
 @pytest.mark.parametrize("depth", [1, 3])

@@ -20,7 +20,7 @@ from ftlab.training.shortcuts.linear_heads.stacked_linear import OPTIMIZERS
 
 PRECISIONS = {"32-true": torch.float32, "64-true": torch.float64, "bf16-mixed": torch.bfloat16}
 """Dtypes of the products; parameters are in float32 or float64."""
-SAME_LOOP = {"adapt", "optimum", "prepare", "merge", "search_space", "space", "together", "identity_at_start"}
+SAME_LOOP = {"adapt", "optimum", "prepare", "merge", "audit", "search_space", "space", "together", "identity_at_start"}
 """Attributes that a technique may override and still be trained by the loop of heads."""
 
 
