@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ TECHNIQUES = {name: cls for name, cls in members(Technique).items() if all(
 WORLDS = sorted(info.name for info in pkgutil.iter_modules(worlds.__path__))
 FEW = ["image_classification", "text_classification"]
 World = Callable[[], tuple[Backbone, DataModule]]
+COLUMNS = ("group", "client")
 HIGH = {"IA3", "LinearProbe", "BitFit", "NormTuning"}
 WHOLE = {"FullFineTuning", "GradualUnfreezing", "LinearProbeThenFineTune", "SetFit"}
 BEGIN, END = "<!-- matrix: written by the tests -->\n", "<!-- end of matrix -->\n"
@@ -126,18 +127,20 @@ def make_technique(name: str) -> Technique:
     return cls(lr=3e-2 if name in HIGH else 3e-3 if name in WHOLE else 1e-2)
 
 
-def along(data: DataModule, names: Iterable[str], groups: bool = False) -> None:
-    """Give data that are not loaded yet streams of their own training examples, and two groups."""
-    if groups:
+def along(data: DataModule, names: Iterable[str], columns: Collection[str] = ()) -> None:
+    """Give data that are not loaded yet streams of their own training examples, and columns."""
+    if columns:
         load = data.load
 
-        def load_with_groups() -> None:
+        def load_with_columns() -> None:
             load()
             for examples in data.splits.values():
-                examples.columns["group"] = ["ab"[n % 3 // 2] for n in range(len(examples))]
-            data.task.groups = ("a", "b")
+                examples.columns |= {column: ["ab"[n % 3 // 2] for n in range(len(examples))]
+                                     for column in columns}
+            if "group" in columns:
+                data.task.groups = ("a", "b")
 
-        object.__setattr__(data, "load", load_with_groups)
+        object.__setattr__(data, "load", load_with_columns)
     data.beside |= {name: Stream(data.sources["train"], labelled=True) for name in names}
     data.sources |= {f"{STREAM}{name}": stream.source for name, stream in data.beside.items()}
 
@@ -145,7 +148,7 @@ def along(data: DataModule, names: Iterable[str], groups: bool = False) -> None:
 @functools.cache
 def _loaded(world: World) -> tuple[Backbone, DataModule]:
     backbone, data = world()
-    along(data, (), groups=True)
+    along(data, (), COLUMNS)
     data.load()
     data.connect(backbone, seed=0)
     return backbone, data

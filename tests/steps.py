@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from matrix import TECHNIQUES, World, along, make_technique
+from matrix import COLUMNS, TECHNIQUES, World, along, make_technique
 from torch import Tensor
 
 from ftlab.backbones.task_model import TaskModel
@@ -28,7 +28,7 @@ class Bench:
 
     def __init__(self, world: World) -> None:
         self.backbone, self.data = world()
-        along(self.data, STREAMS, groups=True)
+        along(self.data, STREAMS, COLUMNS)
         self.data.load()
         self.data.connect(self.backbone, seed=0)
         loader = iter(self.data.with_streams(STREAMS).train_dataloader())

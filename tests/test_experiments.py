@@ -29,6 +29,7 @@ SHRUNK = {
     "instruct_sst2": [
         "datasets.sst2_prompts.init_args.split.validation=0.002",
         "datasets.sst2_prompts.init_args.subset={limit: 16, splits: [train, validation, test]}"],
+    "federated_news": ["datasets.bbc.init_args.max_length=8"],
     "solar_groups": ["datasets.cells.init_args.image_size=32"],
     "few_shot": ["datasets.bbc.init_args.max_length=8", "trainer.min_steps=2",
                  "vary={datasets.bbc.init_args.subset.limit: [30, 60]}"],
@@ -43,6 +44,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
+        "federated_news": ["apart_head"],
         "transferability": ["probe"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each

@@ -73,6 +73,10 @@ class Sampling(ABC):
         """The number of batches in an epoch of a `plan`."""
         return max(1, examples // size)
 
+    def length(self, strata: Sequence[Hashable | None], size: int) -> int:
+        """The number of batches in an epoch of a `plan`; the most, where epochs differ."""
+        return self.batches(len(strata), size)
+
     @property
     def plans(self) -> bool:
         """True where batches come from `plan`: then `order` has no use, and there are no buckets."""
@@ -241,7 +245,7 @@ class TrainSampler(Sampler[int]):
 
     def count(self, size: int) -> int:
         """The number of the epoch's batches of such a sampling."""
-        return self._sampling.batches(len(self._strata), size)
+        return self._sampling.length(self._strata, size)
 
     def planned(self, size: int) -> list[list[int]]:
         """The epoch's batches of a sampling that composes them."""

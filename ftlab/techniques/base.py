@@ -260,7 +260,7 @@ class Technique(RefusesEarlierNames, Validated, ABC):
         self.trained |= {n for n, p in self.model.named_parameters() if p.requires_grad}
 
     def on_fit_start(self) -> None:
-        self.steps = 0
+        self._updates = 0
         if "begin_fit" not in self.hooks:
             return
         with torch.random.fork_rng([self.device] * self.on_gpu):  # what trains draws as without it
@@ -275,8 +275,8 @@ class Technique(RefusesEarlierNames, Validated, ABC):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.steps += 1
-        self.after_step(self.model, self.steps)
+        self._updates += 1
+        self.after_step(self.model, self._updates)
 
     def configure_gradient_clipping(self, *args: Any, **settings: Any) -> None:
         if not self.own_clipping:

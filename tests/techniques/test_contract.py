@@ -53,7 +53,7 @@ def cases(names: Iterable[str], always: Callable[[str], list[str]]) -> pytest.Ma
 def run_in(world: World, name: str, directory: Path) -> Run:
     backbone, data = world()
     technique = make_technique(name)
-    along(data, technique.streams, groups="group" in technique.columns)
+    along(data, technique.streams, technique.columns)
     settings = TrainerSettings(max_epochs=EPOCHS, gradient_clip=None)
     return Run(backbone, data, technique, settings, 7, "val/loss", directory)
 
