@@ -13,7 +13,7 @@ from ftlab.reports.metric_text import digits
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.sample_efficiency import area, needed
 from ftlab.statistics.seed_summary import Summary, summarise
-from ftlab.studies.vary import DRAW, Level
+from ftlab.studies.vary import Level
 from ftlab.tracking.metric_range import is_percent, limits
 from ftlab.tracking.records import CellKey
 from ftlab.wording import listed
@@ -28,15 +28,13 @@ class Curve:
     Attributes:
         panel: backbone, data set, and what varies.
         name: technique, or the entry that varies and its other values.
-        technique: in whose colour it is drawn.
-        at: what varies, rising.
+        at: what varies, rising; levels of which a draw or a seed is missing are left out.
         scores: at each; over draws where there are several, else over seeds.
-        draws: how many, at the level with the fewest.
+        draws: how many, at the level with the most.
     """
 
     panel: tuple[str, str, str]
     name: str
-    technique: str
     at: tuple[float, ...]
     scores: tuple[Summary, ...]
     draws: int
@@ -51,30 +49,28 @@ class Curve:
 class _Point:
     panel: tuple[str, str, str]
     name: str
-    technique: str
     at: float
-    draw: str
+    draws: int
     values: tuple[float, ...]
 
 
 def curves(results: StudyResults) -> list[Curve]:
     """The curves of two levels or more whose levels are numbers, in the study's order."""
     found: list[Curve] = []
-    points = [point for row in results.rows for point in _points(results, row.key)]
-    by = {(point.panel, point.name): point.technique for point in points}
-    for (panel, name), technique in by.items():
+    points = [point for row in results.rows if not row.note for point in _points(results, row.key)]
+    for panel, name in dict.fromkeys((point.panel, point.name) for point in points):
         own = sorted((p for p in points if (p.panel, p.name) == (panel, name)), key=lambda p: p.at)
         scores: dict[float, Summary] = {}
-        fewest = 0
+        most = 0
         for at, level in groupby(own, key=lambda point: point.at):
-            draws = [point.values for point in level if point.values]
-            if not draws:
+            drawn = list(level)
+            if len(drawn) < drawn[0].draws or not all(point.values for point in drawn):
                 continue
-            values = [fmean(values) for values in draws] if len(draws) > 1 else draws[0]
+            values = [fmean(p.values) for p in drawn] if len(drawn) > 1 else drawn[0].values
             scores[at] = summarise(values, limits(results.named(results.metric)))
-            fewest = min(fewest or len(draws), len(draws))
+            most = max(most, len(drawn))
         if len(scores) > 1:
-            found.append(Curve(panel, name, technique, tuple(scores), tuple(scores.values()), fewest))
+            found.append(Curve(panel, name, tuple(scores), tuple(scores.values()), most))
     return found
 
 
@@ -91,8 +87,9 @@ def _points(results: StudyResults, key: CellKey) -> Iterator[_Point]:
             continue
         line = {**names, axis: level.line}
         panel = (line["backbones"], line["datasets"], what)
-        yield _Point(panel, line["techniques"], key.technique if axis != "techniques" else level.of,
-                     at, str(level.values.get(DRAW, "")), values)
+        draws = sum(other.line == level.line and other.values[level.key] == level.values[level.key]
+                    for other in entries.values() if other.key == level.key)
+        yield _Point(panel, line["techniques"], at, draws, values)
 
 
 def _place(results: StudyResults, key: CellKey, axis: str, level: Level) -> tuple[float | None, str]:
@@ -100,7 +97,10 @@ def _place(results: StudyResults, key: CellKey, axis: str, level: Level) -> tupl
     if axis == "datasets":
         sizes = {name: results.training_examples(name) for name, other in results.levels[axis].items()
                  if other.line == level.line}
-        if all(sizes.values()) and len(set(sizes.values())) > 1:
+        known = {size for size in sizes.values() if size}
+        if len(known) > 1:
+            if not sizes.get(key.dataset):
+                return None, EXAMPLES
             same = [size for name, size in sizes.items() if size is not None
                     and results.levels[axis][name].values[level.key] == level.values[level.key]]
             return fmean(same), EXAMPLES  # draws of a part may differ in size
@@ -113,6 +113,11 @@ def apart(comparisons: Sequence[Comparison], results: StudyResults) -> list[Comp
     """Comparisons on data sets that are no levels of one: such are not independent of each other."""
     levels = results.levels.get("datasets", {})
     return [comparison for comparison in comparisons if comparison.group[1] not in levels]
+
+
+def covered(results: StudyResults) -> frozenset[str]:
+    """The data sets of which `sentences` speak."""
+    return frozenset(results.levels.get("datasets", {})) if sentences(results) else frozenset()
 
 
 def sentences(results: StudyResults) -> list[str]:

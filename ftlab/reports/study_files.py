@@ -20,6 +20,7 @@ from ftlab.reports.csv_files import runs_csv, table_lines, tests_csv, to_csv, wr
 from ftlab.reports.default_columns import default_table
 from ftlab.reports.figures import all_figures
 from ftlab.reports.latex import latex
+from ftlab.reports.levels import covered
 from ftlab.reports.metric_record import stated
 from ftlab.reports.sentences import answer
 from ftlab.reports.study_results import StudyResults
@@ -38,6 +39,7 @@ class Report:
         paths: files written, in a fixed order.
         comparisons: of the cells of each backbone and data set.
         paper: its published numbers beside ours; None where it has none.
+        over_levels: data sets of which the table speaks together.
     """
 
     study: str
@@ -47,16 +49,16 @@ class Report:
     paths: tuple[Path, ...]
     comparisons: tuple[Comparison, ...] = ()
     paper: Table | None = None
-    has_levels: bool = False
+    over_levels: frozenset[str] = frozenset()
 
     @property
     def sentences(self) -> list[str]:
         """The answer as far as the tests support it: against the baseline, and which is best.
 
-        Where a data set has levels, the table says what holds over them, in place of each here.
+        Where a data set has levels, the table may say what holds over them, in place of each here.
         """
         best = [answer(comparison, self.metric, len(self.comparisons) > 1)
-                for comparison in self.comparisons if comparison.best and not self.has_levels]
+                for comparison in self.comparisons if comparison.best and comparison.group[1] not in self.over_levels]
         return against_baseline.sentences(self.comparisons, self.metric) + best
 
     @property
@@ -107,7 +109,7 @@ def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
     paths = [write_file(folder / study / name, content) for name, content in files.items()]
     paths += all_figures.write(results, folder / study / "figures")
     return Report(study, results.metric, results.rows, table, tuple(paths), results.comparisons,
-                  published, bool(results.levels.get("datasets")))
+                  published, covered(results))
 
 
 def formatted(name: str, table: Table, columns: Sequence[str],

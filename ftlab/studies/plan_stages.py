@@ -79,6 +79,7 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
     corpus.connect(backbone, seed=0)
     settings = TrainerSettings(**stage["trainer"])
     corpus = batches.with_streams(corpus, technique, settings)
+    settings = batches.enough_epochs(settings, corpus)
     batches.check_update(technique, corpus, settings)
     corpus.check_plan()
     technique.prepare(corpus)

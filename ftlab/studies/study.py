@@ -14,7 +14,7 @@ from ftlab.studies.analysis_keys import check_baseline, check_groups, check_sele
 from ftlab.studies.components import Component
 from ftlab.studies.paper_numbers import Paper, check_paper
 from ftlab.studies.study_entries import AXES, checked, mapping, retained
-from ftlab.studies.vary import Levels, expanded
+from ftlab.studies.vary import Levels, check_override, expanded
 from ftlab.studies.yaml_file import Place, parse_value, read
 from ftlab.studies.yaml_schema import DEEPEST, text_of
 from ftlab.tracking.cell_hash import cell_hash, earlier_hash
@@ -121,6 +121,9 @@ class Study:
             InputError: a technique that the study does not have.
         """
         names = list(dict.fromkeys(cell.key.technique for cell in self.cells))
+        levels = self.levels.get("techniques", {})
+        techniques = [name for given in techniques for name in (
+            [level for level, of in levels.items() if of.of == given] or [given])]
         for technique in techniques:
             if technique not in names:
                 raise InputError(
@@ -173,6 +176,7 @@ def load_study(
     data, place = read(Path(path))
     for override in overrides:
         _override(data, override)
+        check_override(override.partition("=")[0], data)
     for key in data:
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
@@ -264,6 +268,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     except ValueError as error:
         raise InputError(f"--set {override}: {error}", "quote the value as in YAML") from error
     *parents, last = dotted.split(".")
+    if parents[:1] == ["vary"]:  # whose keys are paths
+        parents, last = ["vary"], dotted.removeprefix("vary.")
     if len(parents) >= DEEPEST:
         raise InputError(f"--set {dotted[:40]}...: more than {DEEPEST} levels deep",
                          "--set trainer.max_epochs=1")

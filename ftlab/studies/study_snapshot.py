@@ -40,6 +40,8 @@ def record(study: Study) -> str:
         data["retain"] = dict(study.cells[0].retain)
     data |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
     data |= _about(study, list(data["techniques"]))
+    if levels := written(study.levels, data):
+        data["levels"] = levels
     plain = json.loads(json.dumps(data))  # tuples become lists, and nothing is shared
     return redact(_HEADER + dump(plain))
 
@@ -51,8 +53,6 @@ def _about(study: Study, techniques: Sequence[str]) -> dict[str, Any]:
         keys["baseline"] = study.baseline
     if study.groups:
         keys["groups"] = dict(study.groups)
-    if study.levels:
-        keys["levels"] = written(study.levels)
     if study.paper is not None:
         numbers = {name: values for name, values in study.paper.written["numbers"].items()
                    if name in techniques}

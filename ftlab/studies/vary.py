@@ -19,6 +19,8 @@ DRAW = "seed"
 """The last key of a path whose levels are draws of the same thing, and are averaged."""
 _WORD = re.compile(r"[A-Za-z0-9._-]+")
 _MOST = 1000
+_PARTS = ("shots", "limit", "imbalance_ratio")
+"""Arguments of a subset, of which a draw is one."""
 _EXAMPLE = "datasets.NAME.init_args.subset.shots: [1, 2, 4, 8, null]"
 
 
@@ -89,10 +91,23 @@ def expanded(data: Mapping[str, Any], place: Place) -> tuple[dict[str, Any], dic
     return made, levels
 
 
-def written(levels: Levels) -> dict[str, Any]:
-    """Levels as plain data for the key `levels` of a recorded study."""
-    return {axis: {name: {"of": level.of, **level.values} for name, level in entries.items()}
-            for axis, entries in levels.items()}
+def check_override(dotted: str, data: Mapping[str, Any]) -> None:
+    """Refuse a value that is laid in and then varies all the same.
+
+    Raises:
+        InputError: `vary` has its path.
+    """
+    varied = data.get("vary")
+    if isinstance(varied, Mapping) and any(f"{path}.".startswith(f"{dotted}.") for path in map(str, varied)):
+        raise InputError(f"--set {dotted}: the study varies it",
+                         f"give its levels: --set 'vary.{dotted}=[...]'")
+
+
+def written(levels: Levels, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Levels as plain data for the key `levels` of a recorded study, of the entries that it has."""
+    kept = {axis: {name: {"of": level.of, **level.values} for name, level in entries.items()
+                   if name in data[axis]} for axis, entries in levels.items()}
+    return {axis: entries for axis, entries in kept.items() if entries}
 
 
 def _path(path: str, data: Mapping[str, Any], here: Place) -> tuple[str, str, tuple[str, ...]]:
@@ -128,7 +143,7 @@ def _named(values: Any, keys: Sequence[str], here: Place) -> dict[str, Any]:
     if isinstance(values, Mapping) and values:
         named = {str(text_of(word)): value for word, value in values.items()}
     elif isinstance(values, list) and values:
-        named = {_word(value): value for value in values}
+        named = {_word(value, keys[-1]): value for value in values}
         if len(named) < len(values):
             raise InputError(f"{here}: a value stands twice in {values}", "list each once")
     else:
@@ -141,10 +156,10 @@ def _named(values: Any, keys: Sequence[str], here: Place) -> dict[str, Any]:
     return named
 
 
-def _word(value: Any) -> str:
+def _word(value: Any, key: str) -> str:
     if value is None:
-        return "all"  # of a part of something, null is the whole
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return "all" if key in _PARTS else "none"  # of a part, null is the whole
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _entries(name: str, entry: Any, paths: Mapping[tuple[str, ...], Mapping[str, Any]], here: Place
@@ -161,12 +176,24 @@ def _entries(name: str, entry: Any, paths: Mapping[tuple[str, ...], Mapping[str,
             for key in reversed(keys):
                 change = {key: change}
             changed = merged(changed, change)
+        if any(_draws_nothing(changed, keys) and value != next(iter(paths[keys].values()))
+               for keys, value in chosen.items()):
+            continue  # it would be the same as with the first seed
         parts = [f"{keys[-1]}-{word}" for keys, word in zip(paths, words, strict=True)]
         made[".".join([name, *parts])] = (
             changed, Level(name, {keys[-1]: value for keys, value in chosen.items()}))
         if len(made) > _MOST:
             raise InputError(f"{here}: more than {_MOST:,} levels of {name}", "vary fewer values")
     return made
+
+
+def _draws_nothing(entry: Any, keys: Sequence[str]) -> bool:
+    """Return whether a seed is of a subset that is the whole."""
+    if keys[-2:] != ("subset", DRAW):
+        return False
+    for key in keys[:-1]:
+        entry = entry.get(key) if isinstance(entry, Mapping) else None
+    return isinstance(entry, Mapping) and all(entry.get(part) is None for part in _PARTS)
 
 
 def _follow(data: dict[str, Any], levels: Levels) -> None:
@@ -182,7 +209,7 @@ def _follow(data: dict[str, Any], levels: Levels) -> None:
         drawn: dict[str, list[str]] = {}
         for name in data["datasets"]:
             level = levels["datasets"].get(name)
-            parts = [] if level is None else [f"{key}-{_word(value)}" for key, value in level.values.items()
+            parts = [] if level is None else [f"{key}-{_word(value, key)}" for key, value in level.values.items()
                                               if key != DRAW]
             drawn.setdefault(".".join([name if level is None else level.of, *parts]), []).append(name)
         data["groups"] = drawn

@@ -187,7 +187,8 @@ def _check_pruner(pruner: BasePruner, sweep: Sweep) -> None:
             raise InputError(
                 f"{place}: WilcoxonPruner compares seeds, and of {len(sweep.seeds)} it can save none",
                 f"seeds: {list(range(least))}")
-    elif len(sweep.seeds) == 1 and all(c.trainer["max_epochs"] == 1 for c in sweep.study.cells):
+    elif len(sweep.seeds) == 1 and all(
+            c.trainer["max_epochs"] == 1 and not c.trainer["min_steps"] for c in sweep.study.cells):
         raise InputError(f"{place}: a trial of one epoch has no validation before its last",
                          "leave out pruner, or raise trainer: {max_epochs: ...}")
 

@@ -62,7 +62,10 @@ class Trial(RunJob):
                      {**config, "runs_to_come": self._runs_to_come})
 
     def epoch_ended(self, metrics: Mapping[str, float]) -> None:
-        objective, epochs = self.sweep.objectives[0], self.held.cell.trainer["max_epochs"]
+        settings = self.held.cell.trainer
+        objective = self.sweep.objectives[0]
+        # at least one update is in each epoch
+        epochs = max(settings["max_epochs"], settings["min_steps"] or 0)
         if len(self.sweep.objectives) == 1 and objective in metrics:
             self._report(self, self.part * epochs + int(metrics["epoch"]), metrics[objective])
 

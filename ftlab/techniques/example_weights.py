@@ -26,16 +26,20 @@ def training_groups(data: DataModule, asked_by: str) -> Groups:
         Incompatible: the task's loss is not a mean over examples.
     """
     groups = required_groups(data.splits, "train", asked_by)
-    require_example_losses(data.task, asked_by)
+    require_example_losses(data, asked_by)
     return groups
 
 
-def require_example_losses(task: Task, asked_by: str) -> None:
-    """Refuse a task whose loss is not a mean over examples.
+def require_example_losses(data: DataModule, asked_by: str) -> None:
+    """Refuse data whose loss is not a mean over examples.
 
     Raises:
-        Incompatible: it is not.
+        Incompatible: the task's is not, or examples are mixed.
     """
+    task = data.task
+    if data.mixes:
+        raise Incompatible(f"{asked_by} weighs the losses of examples, and the data set mixes several "
+                           "in one", "set augment: {mix: none}")
     if not task.of_examples:
         raise Incompatible(f"{asked_by} weighs the losses of examples, and the loss of this task "
                            f"({type(task).__name__}) is not a mean of theirs",

@@ -54,11 +54,11 @@ class JTT(Wrapper):
         self.fits = Restarts(technique)
         self.data: DataModule | None = None
         self.total = 0  # updates of both fits
-        self.wrong: Tensor | None = None  # by position in the training split, after the first fit
+        self.weights: Tensor | None = None  # by position in the training split, after the first fit
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
-        require_example_losses(data.task, "JTT")
+        require_example_losses(data, "JTT")
         if not any(metric.right_or_wrong for metric in data.task.metrics()):
             raise Incompatible("JTT weighs what is predicted wrong, and none of the metrics of this "
                                f"task ({type(data.task).__name__}) calls a prediction right or wrong",
@@ -85,7 +85,7 @@ class JTT(Wrapper):
         return self.fits.optimizer(groups)
 
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
-        self.data, self.total, self.wrong = data, steps, None
+        self.data, self.total, self.weights = data, steps, None
         self.fits.begin(model, averaged(model))
 
     def begin_epoch(self, model: TaskModel, epoch: int, epochs: int) -> None:
@@ -109,13 +109,11 @@ class JTT(Wrapper):
         self.fits.after_step(model, step)
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
-        if self.wrong is None or self.upweight == 1:
+        if (weights := self.weights) is None or self.upweight == 1:
             return self.technique.objective(model, task, batch)
-        counts = 1 + (self.upweight - 1) * self.wrong
-        weights = counts / counts.mean()
 
         def weighed(losses: Tensor, parts: Tensor, batch: Batch) -> Tensor:
-            return (weights.to(losses)[batch["index"]] * parts * losses).sum()
+            return (weights[batch["index"].cpu()].to(losses) * parts * losses).sum()
 
         return self.technique.objective(model, weighing(task, weighed), batch)
 
@@ -144,4 +142,5 @@ class JTT(Wrapper):
         self.notes.append(f"JTT: after {self.first_epochs} of the run's epochs {found:,} of "
                           f"{len(wrong):,} training examples came out wrong, and count "
                           f"{self.upweight:g} times as much in the second fit")
-        self.wrong = wrong.cpu()
+        counts = 1 + (self.upweight - 1) * wrong.cpu()
+        self.weights = counts / counts.mean()

@@ -71,9 +71,12 @@ class Restarts:
         self.step = step
 
     def restart(self, model: TaskModel) -> None:
-        """Go back to the start, for the next fit."""
+        """Go back to the start, for the next fit; all that may train is free to."""
         assert self.made is not None
         put(model, self.start)
+        for name, parameter in model.named_parameters():
+            if name in self.start:
+                parameter.requires_grad_(True)
         self.made.state.clear()
         for group, settings in zip(self.made.param_groups, self.settings, strict=True):
             group.update({**settings, "initial_lr": group.get("initial_lr", group["lr"])})

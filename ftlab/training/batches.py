@@ -239,6 +239,8 @@ def enough_epochs(settings: TrainerSettings, data: DataModule) -> TrainerSetting
     """
     if settings.min_steps is None:
         return settings
-    updates = math.ceil(len(data.train_dataloader()) / settings.accumulate)
+    count = len(data.train_dataloader())
+    count -= count > 1 and len(data.splits["train"]) % data.batch_size == 1  # it may join another
+    updates = math.ceil(count / settings.accumulate)
     epochs = math.ceil(settings.min_steps / updates)
     return replace(settings, max_epochs=max(settings.max_epochs, epochs))

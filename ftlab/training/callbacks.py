@@ -159,7 +159,7 @@ class BestEpoch(Callback):
             self._save(module.model, self.names, first)
         if self.stop is None and self.patience is None:
             return
-        over = first and self.ends(epoch == trainer.max_epochs)
+        over = first and selectable and self.ends(epoch == trainer.max_epochs)
         if trainer.strategy.broadcast(over):
             trainer.should_stop = True
 

@@ -96,9 +96,10 @@ def drawn(results: StudyResults, only: Sequence[str] = ()) -> Iterator[DrawnFigu
     shown, note = _narrowed(results)
     for drawing in every:
         if not only or drawing.name in only:
-            data = drawing.data(shown)
+            cells, less = (results, "") if drawing.whole else (shown, note)
+            data = drawing.data(cells)
             if data is not None and len(data):
-                yield DrawnFigure(drawing, data, shown, note)
+                yield DrawnFigure(drawing, data, cells, less)
 
 
 def write(results: StudyResults, folder: Path, only: Sequence[str] = ()) -> list[Path]:

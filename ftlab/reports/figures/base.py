@@ -27,6 +27,8 @@ class Drawing(ABC):
 
     tables: ClassVar[tuple[str, ...]] = ()
     """Files of `texts`."""
+    whole: ClassVar[bool] = False
+    """True where it has room for all cells of a study, however many."""
 
     @abstractmethod
     def data(self, results: StudyResults) -> pd.DataFrame | None:

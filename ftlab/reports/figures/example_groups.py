@@ -54,7 +54,7 @@ class ExampleGroups(Drawing):
         figure, all_axes = canvas([2 * len(groups)], 2, 5.2, min(max(height, 3.2), 24.0))
         look = styles(results.techniques)
         metric = results.named(self._metric(results))
-        title = metric_title(metric, results.upwards(metric))
+        title = metric_title(metric, _upwards(results, metric))
         for n, axes in enumerate(all_axes):
             group, cells = groups[n // 2]
             axes.set_title(group_title(group))
@@ -92,7 +92,7 @@ class ExampleGroups(Drawing):
         return (f"{metric_title(self._metric(results))} of each value of the data set's column "
                 f"`group`, mean over seeds (n = {n}); bars are its 95% t interval. Right: of the worst "
                 "group, found for each seed by itself, against that of all examples; on the dotted "
-                "line there is no gap. The worst of several noisy scores lies below the mean of the "
+                "line there is no gap. The worst of several noisy scores is worse than the mean of the "
                 "worst group's, the more so the smaller groups are. All metrics over groups are in "
                 "example_groups.csv.")
 
@@ -101,6 +101,12 @@ class ExampleGroups(Drawing):
         split, _, name = results.metric.partition("/")
         measured = {measure for key in results.keys for run in results.runs(key) for measure in run.metrics}
         return of_which(results.metric, measured) or f"{split}/{bare(name)}"
+
+
+def _upwards(results: StudyResults, metric: str) -> bool:
+    """The direction on the first data set whose task has the metric."""
+    known = (results.direction(name, metric) for name in results.datasets)
+    return next((upwards for upwards in known if upwards is not None), True)
 
 
 def _parts(results: StudyResults, key: CellKey, metric: str) -> list[tuple[str, str, str]]:

@@ -20,6 +20,7 @@ from ftlab.reports.levels import EXAMPLES, curves
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.sample_efficiency import area, needed
 
+_MOST = 12  # panels
 _BELOW = ("backbone", "dataset", "over", "curve")
 _FIELDS = (*_BELOW, "at", "mean", "std", "n", "ci_low", "ci_high")
 
@@ -31,20 +32,22 @@ class Levels(Drawing):
     title: ClassVar[str] = "Over levels"
     order: ClassVar[int] = 5
     tables: ClassVar[tuple[str, ...]] = ("levels.csv", "examples_needed.csv")
+    whole: ClassVar[bool] = True
 
     def data(self, results: StudyResults) -> pd.DataFrame | None:
         """A line a panel, curve and level: mean and interval over draws or seeds, n."""
         by = scale(results.named(results.metric))
-        lines = [{"panel": curve.panel, "curve": curve.name, "technique": curve.technique, "at": at,
+        lines = [{"panel": curve.panel, "curve": curve.name, "at": at,
                   "mean": by * score.mean, "low": by * score.ci_low, "high": by * score.ci_high,
                   "n": score.n, "draws": curve.draws}
                  for curve in curves(results) for at, score in zip(curve.at, curve.scores, strict=True)]
         return pd.DataFrame(lines) if lines else None
 
     def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
-        panels = parts(data, "panel")
+        panels = parts(data, "panel")[:_MOST]
         names = list(dict.fromkeys(data["curve"]))
-        look = styles(names)
+        known = styles(results.techniques)  # the colours that they have elsewhere
+        look = {name: known[name] for name in names} if set(names) <= set(known) else styles(names)
         figure, all_axes = canvas([len(panels)], 2, 5.0 if len(panels) > 1 else 6.4, 3.8)
         for axes, ((backbone, dataset, over), lines) in zip(all_axes, panels, strict=True):
             axes.set_title(group_title((backbone, dataset)))
@@ -79,10 +82,14 @@ class Levels(Drawing):
             (*_BELOW, "area", *(f"for {name}" for name in names)), table)}
 
     def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
-        over = ("draws of the examples, each the mean over its seeds" if data["draws"].max() > 1 else "seeds")
+        over = ("draws of the examples, each the mean over its seeds; over seeds where there is one draw"
+                if data["draws"].max() > 1 else "seeds")
         counts = sorted(set(data["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        text = f"Mean over {over} (n = {n}); the band is its 95% t interval."
+        text = (f"Mean over {over} (n = {n}); the band is its 95% t interval. Levels of which a run is "
+                "missing are left out.")
+        if (panels := data["panel"].nunique()) > _MOST:
+            text += f" The first {_MOST} of {panels} panels; levels.csv has all."
         if (data["panel"].map(lambda panel: panel[2]) == EXAMPLES).any():
             text += (" examples_needed.csv: with how many examples a row's technique reaches what a column's "
                      "reaches with all of them, between levels linear in their logarithm (inf: with more than "

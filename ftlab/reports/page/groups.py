@@ -28,11 +28,11 @@ from ftlab.tracking.records import CellKey
 
 CALIBRATION = "calibration_error"
 ABOUT = ("Means over finished seeds, with their standard deviation. The worst group is found for each seed by "
-         "itself; the one that is named has the lowest mean. The gap lies between best and worst group, "
+         "itself; the one that is named has the worst mean. The gap lies between best and worst group, "
          "and the reweighted mean weighs groups by their shares of the training examples.")
 DIFFERENCES = (" Parity: the largest difference between two groups in how often a class is predicted; odds: the "
                "same among the examples of one true class; with 0 groups are treated alike. By chance alone both "
-               "are above 0, and the worst of several groups is below the mean, the more so the smaller groups are.")
+               "are above 0, and the worst of several groups is worse than the mean, the more so the smaller groups are.")
 
 
 def groups(results: StudyResults) -> Markup:
@@ -45,7 +45,8 @@ def groups(results: StudyResults) -> Markup:
                                           for m in run.metrics})
         if metric is None:
             continue
-        read = {key: _Records(results, key) for key in keys}
+        split = metric.partition("/")[0]
+        read = {key: _Records(results, key, "validation" if split == "val" else split) for key in keys}
         lines = {key.technique: _line(results, key, metric, read[key]) for key in keys}
         headings = [name for name in next(iter(lines.values())) if any(line[name] != "-" for line in lines.values())]
         differ |= "parity difference" in headings
@@ -69,7 +70,7 @@ class _Records:
         odds: equalized odds difference of each run.
     """
 
-    def __init__(self, results: StudyResults, key: CellKey) -> None:
+    def __init__(self, results: StudyResults, key: CellKey, split: str) -> None:
         self.counts: Counter[str] = Counter()
         self.right: dict[str, float] = {}
         self.parity: list[float] = []
@@ -77,7 +78,7 @@ class _Records:
         task = results.tasks.get(key.dataset)
         shares: list[dict[str, float]] = []
         for run in results.runs(key) if task is not None else ():
-            records = results.predictions(run)
+            records = results.predictions(run, split)
             if task is None or records is None or COLUMN + GROUP not in records:
                 continue
             values = sorted(set(records[COLUMN + GROUP]), key=name_order)
@@ -98,7 +99,7 @@ def _line(results: StudyResults, key: CellKey, metric: str, read: _Records) -> d
     """A technique's row by heading; `-` for what was not measured."""
     split, _, name = metric.partition("/")
     each = _groups_of(results, key, metric)
-    sign = 1 if results.upwards(metric) else -1
+    sign = -1 if results.direction(key.dataset, metric) is False else 1
     worst = min(each, key=lambda group: sign * each[group]) if each else ""
 
     def of(measure: str, values: list[float] | None = None) -> str:
@@ -139,7 +140,7 @@ def _each(results: StudyResults, keys: list[CellKey], metric: str, read: Mapping
     lines = [[name, f"{counts[name]:,}" if counts else "-", *(cell(key, name) for key in keys)]
              for name in names]
     summary = f"Each of {len(names)} groups{f', {title}' if title else ''}"
-    return folded(summary, table(["group", "test examples", *(key.technique for key in keys)], lines),
+    return folded(summary, table(["group", f"{metric.partition('/')[0]} examples", *(key.technique for key in keys)], lines),
                   tag("p", "In brackets the 95% interval over the group's examples (Wilson's).",
                       class_="about"))
 
