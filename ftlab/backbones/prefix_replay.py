@@ -8,7 +8,7 @@ everything else that they give becomes NaN, and the model's outputs must not cha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
