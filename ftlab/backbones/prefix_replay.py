@@ -8,7 +8,7 @@ everything else that they give becomes NaN, and the model's outputs must not cha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -169,24 +169,25 @@ class FrozenPrefix:
                 [values[place] if place in values else self._kinds[place].absent(sizes, device)
                  for place in leaves], spec)
 
-        def enter(path: str, inner: Callable[..., Any], first: Any, *rest: Any, **named: Any) -> Any:
+        def enter(path: str, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             call = calls[path]
             calls[path] += 1
-            return inner(values.get(TracePoint(path, call, -1), first), *rest, **named)
+            return (values.get(TracePoint(path, call, -1), inputs[0]), *inputs[1:])
 
         giving = [(path, self.model.get_submodule(path)) for path in self._giving]
-        reading = [(path, self.model.get_submodule(path)) for path in self._reading]
+        hooks = []
         try:
             for path, module in giving:
                 vars(module)["forward"] = lambda *_, path=path, **__: leave(path)
-            for path, module in reading:
-                inner = module.forward
-                vars(module)["forward"] = (
-                    lambda *a, path=path, inner=inner, **k: enter(path, inner, *a, **k))
+            for path in self._reading:  # before the hooks of those who look at what it reads
+                hooks.append(self.model.get_submodule(path).register_forward_pre_hook(
+                    lambda _, inputs, path=path: enter(path, inputs), prepend=True))
             yield
         finally:
-            for _, module in (*giving, *reading):
+            for _, module in giving:
                 vars(module).pop("forward", None)
+            for hook in hooks:
+                hook.remove()
 
     def _tokens(self, batch: Batch) -> Tensor | None:
         """The mask (B, T) of the tokens that the network reads, where it reads tokens."""

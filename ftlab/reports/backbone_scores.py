@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ class Transferability:
         lines = [list(members) for _, members in
                  groupby(self.foretold, key=lambda each: (each.dataset, each.score))]
         columns = [Column[list[Foretold]]("backbones", _counts)]
-        columns += [Column(name, lambda row, place=place: _text(row[place].agreement))
+        columns += [Column(name, partial(_tau_text, place))
                     for place, name in enumerate(self.techniques)]
         made = tabulate(
             lines, columns, name=lambda row: row[0].score, title=lambda row: row[0].dataset,
@@ -190,7 +190,8 @@ def _counts(row: Sequence[Foretold]) -> str:
     return Quantity(str(counts[0])) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
 
 
-def _text(found: Agreement) -> str:
+def _tau_text(place: int, row: Sequence[Foretold]) -> str:
+    found = row[place].agreement
     if not math.isfinite(found.tau):
         return NONE
     interval = f"[{found.low:.2f}, {found.high:.2f}]" if math.isfinite(found.low) else ""

@@ -51,9 +51,10 @@ def agreement(foretold: Sequence[float], seen: Sequence[float],
         seen: likewise.
         confidence: of the interval, and of `chance`.
     """
-    a, b = np.asarray(foretold, dtype=np.float64), np.asarray(seen, dtype=np.float64)
+    # ten digits: what rounding alone tells apart is equal
+    a, b = (np.array([float(f"{value:.10g}") for value in side]) for side in (foretold, seen))
     if len(a) < FEWEST or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return Agreement(*[math.nan] * 4, len(a))
+        return Agreement(math.nan, math.nan, math.nan, math.nan, len(a))
     tau, generator = _tau(a, b), np.random.default_rng(0)
     drawn = np.sort(generator.integers(0, len(a), (DRAWS, len(a))), axis=1)
     kinds, times = np.unique(drawn, axis=0, return_counts=True)  # a handful has few

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.prefix_replay import FrozenPrefix
 from ftlab.backbones.task_model import TaskModel
+from ftlab.backbones.timm import Timm
 from ftlab.backbones.torchvision import Torchvision
 from ftlab.tasks.classification import Classification
 from ftlab.training.unused_parameters import retire_unused
@@ -98,3 +99,20 @@ def test_prefix__of_torchvision(name: str, training: str, classes: Classificatio
     model = Torchvision(name, weights=None).build(classes).eval()
     freeze(model, training)
     check(model, {"index": torch.arange(2), "inputs": {"x": torch.randn(2, 3, 64, 64)}})
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2], ids=["linear alone", "dropout before"])
+def test_prefix__who_looks_at_the_head_sees_what_was_recorded(dropout: float,
+                                                              classes: Classification) -> None:
+    """A hook on the linear layer, whose input in the playing pass is not the recorded one."""
+    pytest.importorskip("timm")
+    model = Timm("test_efficientnet", None, dropout=dropout).build(classes).eval()
+    freeze(model, "head")
+    batch = {"index": torch.arange(2), "inputs": {"x": torch.randn(2, 3, 64, 64)}}
+    with torch.no_grad():
+        expected = model.features(batch)
+        prefix = FrozenPrefix(model, batch)
+        model.playing = prefix.playing
+        cached = {**batch, "prefix": Recorded(*prefix.record(batch))}
+        assert torch.equal(model.features(cached), expected)
+        assert not model.network.classifier._forward_pre_hooks

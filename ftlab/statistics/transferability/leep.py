@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from ftlab.statistics.seed_summary import Range
@@ -16,7 +18,7 @@ class LEEP(Score):
     """
 
     name = "LEEP"
-    reads: Reads = "probabilities"
+    reads: ClassVar[Reads] = "probabilities"
 
     def measure(self, rows: Array, labels: Codes) -> float:
         return expected_likelihood(rows, labels)

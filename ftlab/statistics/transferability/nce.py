@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from ftlab.statistics.seed_summary import Range
@@ -13,7 +15,7 @@ class NCE(Score):
     """
 
     name = "NCE"
-    reads: Reads = "probabilities"
+    reads: ClassVar[Reads] = "probabilities"
 
     def measure(self, rows: Array, labels: Codes) -> float:
         joint = np.zeros((labels.max() + 1, rows.shape[1]))
