@@ -19,6 +19,7 @@ SHRUNK = {
     "cifar10": ["datasets.cifar10.init_args.image_size=32"],
     "fastai_recipe": ["datasets.cifar10.init_args.image_size=32"],
     "solar": ["datasets.focal.init_args.image_size=32"],
+    "solar_domains": ["datasets.mono_to_poly.init_args.image_size=32"],
     "solar_regression": ["datasets.elpv.init_args.image_size=32", "report=test/rmse"],
     "zero_shot_news": ["datasets.bbc.init_args.max_length=16"],
     "in_context_sst2": [
@@ -40,7 +41,7 @@ SHRUNK = {
 }
 KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "fastai_recipe": ["recipe"], "solar": ["probe"],
-        "solar_regression": ["probe"], "zero_shot_news": ["ensemble"],
+        "solar_domains": ["cdan"], "solar_regression": ["probe"], "zero_shot_news": ["ensemble"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
