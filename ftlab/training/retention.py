@@ -207,11 +207,10 @@ class _Look:
             return torch.tensor(found[metric], dtype=torch.float64)
 
         linear = score(optimum.weight, optimum.bias)
-        old = None if before is None else (before.weight, before.bias)
         fixed = None
-        if old is not None and old[0] is not None and old[1] is not None \
-                and old[0].shape[1] == rows.shape[1]:  # else the head reads something else by now
-            fixed = score(*old)
+        if before is not None and before.weight is not None and before.bias is not None \
+                and before.weight.shape[1] == rows.shape[1]:  # else the head reads something else
+            fixed = score(before.weight, before.bias)
         return _Known(torch.cat([each.features for each in test])[order], optimum.weight,
                       optimum.bias, linear, fixed)
 
