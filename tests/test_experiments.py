@@ -25,6 +25,9 @@ SHRUNK = {
     "in_context_sst2": [
         "datasets.sst2.init_args.subset={limit: 16, splits: [train, validation, test]}"],
     "blood_cells": ["datasets.bccd.init_args.image_size=[64,64]"],
+    "forgetting": [
+        "datasets.bbc.init_args.max_length=8", "retain.sst2.init_args.max_length=8",
+        "retain.sst2.init_args.subset={limit: 60, splits: [train, validation, test]}"],
     "peft_methods": ["datasets.bbc.init_args.max_length=8"],
     "vision_methods": ["datasets.cifar10.init_args.image_size=32"],
     "instruct_sst2": [
@@ -43,10 +46,9 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "fastai_recipe": ["recipe"], "solar": ["probe"],
         "solar_domains": ["cdan"], "solar_regression": ["probe"], "zero_shot_news": ["ensemble"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
-        "blood_cells": ["probe"], "peft_methods": ["oft", "vblora"],
+        "blood_cells": ["probe"], "forgetting": ["probe", "lwf"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
-        "federated_news": ["apart_head"],
-        "transferability": ["probe"],
+        "federated_news": ["apart_head"], "transferability": ["probe"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values

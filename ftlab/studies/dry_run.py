@@ -97,8 +97,8 @@ class Estimate:
         for here in self.foreseen.values():
             for name, each in here.retained.items():
                 seconds.setdefault(name, []).append(each)
-        for name, each in seconds.items():
-            yield f"{name}: up to {clock(max(each))} a run; nothing where the backbone stays frozen"
+        for name, all_cells in seconds.items():
+            yield f"{name}: up to {clock(max(all_cells))} a run; nothing where the backbone stays frozen"
 
     def _hardware(self) -> Iterator[str]:
         """The decisions, once per backbone; with the techniques, where not all have them."""

@@ -87,8 +87,8 @@ class EWC(Wrapper):
         self.read = self.labels or ("features" if new else "model" if self.one_class else "data")
         if self.read == "features":
             if headless:
-                raise Incompatible("EWC: this task keeps the pre-trained output layer, so there are no "
-                                   "features that a head reads", "set labels: data")
+                raise Incompatible("EWC: this task keeps the pre-trained output layer, so there are "
+                                   "no features that a head reads", "set labels: data")
             require_trained_backbone(model, "EWC")
         elif new:
             raise Incompatible("EWC asks which weights earlier predictions depend on, and the head "
@@ -129,7 +129,8 @@ class EWC(Wrapper):
             if gradient is not None:
                 self.fisher[name] += gradient.to(self.fisher[name]).square()
 
-    def _surprise(self, model: TaskModel, task: Task, one: Batch, generator: torch.Generator) -> Tensor:
+    def _surprise(self, model: TaskModel, task: Task, one: Batch,
+                  generator: torch.Generator) -> Tensor:
         """Minus log p of one example's y, but for what does not depend on the weights."""
         if self.read == "features":
             features = model.watched(one).features

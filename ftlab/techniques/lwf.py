@@ -45,7 +45,8 @@ class LwF(Wrapper):
     of_training = True
     never_around = frozenset({MOVES})
 
-    def __init__(self, technique: Technique, strength: float = 1.0, temperature: float = 2.0) -> None:
+    def __init__(self, technique: Technique, strength: float = 1.0,
+                 temperature: float = 2.0) -> None:
         super().__init__(technique)
         if strength < 0:
             raise ValueError(f"strength must be 0 or more, got {strength}")
@@ -67,8 +68,8 @@ class LwF(Wrapper):
         if self.of_features:
             require_trained_backbone(model, "LwF")
         elif not self.one_class:
-            raise Incompatible("LwF compares probabilities of classes, and this task has no class an "
-                               "example", "leave it out for this task")
+            raise Incompatible("LwF compares probabilities of classes, and this task has no class "
+                               "an example", "leave it out for this task")
 
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         self.technique.begin_fit(model, data, steps)

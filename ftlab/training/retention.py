@@ -39,7 +39,7 @@ DISTANCE = "retain/weight_distance"
 
 
 def kinds(model: TaskModel, data: DataModule, retained: DataModule) -> list[str]:
-    """The kinds of columns that a retained data set has: `linear`, which brings `fixed`, and `output`.
+    """The kinds of columns of a retained data set: `linear`, which brings `fixed`, and `output`.
 
     Args:
         model: of the run's task, before it is adapted.
@@ -50,21 +50,22 @@ def kinds(model: TaskModel, data: DataModule, retained: DataModule) -> list[str]
         Incompatible: none makes sense.
     """
     task, kept = retained.task, not any(True for _ in model.head.parameters())
-    probed = task.output_type == data.task.output_type == "vector" and task.problem_type in LOGISTIC
+    vectors = task.output_type == data.task.output_type == "vector"
+    probed = vectors and task.problem_type in LOGISTIC
     found = ["linear"] if probed and linear_head(model) is not None else []
     found += ["output"] if kept and type(task) is type(data.task) else []
     if found:
         return found
     if kept:
-        raise Incompatible("the network keeps its pre-trained output layer for "
-                           f"{type(data.task).__name__}, which cannot be asked {type(task).__name__}",
-                           f"retain data of the task {type(data.task).__name__}")
+        own, other = type(data.task).__name__, type(task).__name__
+        raise Incompatible(f"the network keeps its pre-trained output layer for {own}, which cannot "
+                           f"be asked {other}", f"retain data of the task {own}")
     if data.task.output_type == "vector" and linear_head(model) is None:
-        raise Incompatible("the head has new layers before its last, so that what it reads is not "
-                           "the backbone's", "give the backbone a pooling, whose head is one linear layer")
-    raise Incompatible(f"a probe tells classes by one vector of features an example, and here are "
-                       f"{type(task).__name__} and {type(data.task).__name__}",
-                       "retain data of classes, beside a data set whose task has one vector an example")
+        raise Incompatible("the head has new layers before its last, so that what it reads is not the "
+                           "backbone's", "give the backbone a pooling, whose head is one linear layer")
+    raise Incompatible("a probe tells classes by one vector of features an example, and here are "
+                       f"{type(task).__name__} and {type(data.task).__name__}", "retain data of "
+                       "classes, beside a data set whose task has one vector an example")
 
 
 def measure(run: Run, trainer: Trainer, report: Report) -> dict[str, float]:
@@ -116,8 +117,8 @@ class _Known:
         features: of the test examples (N, D), in the order of the split.
         weight, bias: of the regression on the features of the pre-trained network.
         linear: score of a regression fitted on these features.
-        fixed: score of that of the pre-trained network on them; None where they are of another width,
-            and of that network itself.
+        fixed: score of that of the pre-trained network on them; None for that network itself, and
+            where they are of another width.
         output: loss of the pre-trained output layer.
     """
 
@@ -187,8 +188,8 @@ class _Look:
                          each.comparable(each(batch)) for each in (fresh, model))
         # weights may lie elsewhere in memory, where sums run in another order
         if not guards.close(now, then, guards.rounding(model)):
-            raise GuardFailed(f"retain {self.name}: no weight of the backbone has changed, and what "
-                              "it computes has")
+            raise GuardFailed(f"retain {self.name}: no weight of the backbone has changed, and "
+                              "what it computes has")
 
     def _probed(self, model: TaskModel, before: _Known | None) -> _Known:
         """The regression on a network's features, and with `before` the old one on them."""
@@ -206,11 +207,10 @@ class _Look:
             return torch.tensor(found[metric], dtype=torch.float64)
 
         linear = score(optimum.weight, optimum.bias)
-        old = None if before is None else (before.weight, before.bias)
         fixed = None
-        if old is not None and old[0] is not None and old[1] is not None \
-                and old[0].shape[1] == rows.shape[1]:  # else the head reads something else by now
-            fixed = score(*old)
+        if before is not None and before.weight is not None and before.bias is not None \
+                and before.weight.shape[1] == rows.shape[1]:  # else the head reads something else
+            fixed = score(before.weight, before.bias)
         return _Known(torch.cat([each.features for each in test])[order], optimum.weight,
                       optimum.bias, linear, fixed)
 
