@@ -19,6 +19,7 @@ from ftlab.studies.plan import PlannedCell
 from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study
 from ftlab.techniques.head_optimum import ByEpochs, Solver
+from ftlab.techniques.wrapper import Wrapper
 from ftlab.training import hardware, precision
 from ftlab.training.adapt import adapt
 from ftlab.training.costs import typical_batch
@@ -129,8 +130,12 @@ def _cache(run: Run, guard: TensorGuard, clock: _Clock) -> tuple[Forecast | None
 
 def _heads(study: Study, planned: PlannedCell, run: Run,
            guard: TensorGuard) -> tuple[HeadForecast | None, str]:
+    inner = run.technique
+    while isinstance(inner, Wrapper):
+        inner = inner.technique
     if run.technique.together != "heads":
-        return None, ""
+        around = f"{type(run.technique).__name__} stands around {type(inner).__name__}"
+        return None, around if inner.together == "heads" else ""
     stack = seeds_together(planned.cell, study.seeds, study.shortcuts)[0]
     try:
         if run.solver is not None:

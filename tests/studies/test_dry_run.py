@@ -142,6 +142,18 @@ def test_text__of_a_stack(write: Write) -> None:
     assert "stack" not in said
 
 
+def test_estimate__says_why_a_private_head_is_not_solved_for(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forecast, "pays", True)
+    private = {"class_path": "DifferentiallyPrivate",
+               "init_args": {"noise": 1.0, "technique": "LinearProbe"}}
+    said = text(estimate(load_study(write(techniques={"probe": "LinearProbe", "private": private}))))
+    assert ("each head is trained by the Trainer: DifferentiallyPrivate stands around LinearProbe"
+            in said)
+    assert said.count("each head is trained by the Trainer") == 1
+
+
 def test_text__of_hardware_names_techniques_where_they_differ(write: Write) -> None:
     said = scripted(write, full=RuntimeEstimate(1.0, hardware=("same", "full's")),
                     probe=RuntimeEstimate(1.0, hardware=("same",)))
