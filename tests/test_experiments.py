@@ -34,6 +34,7 @@ SHRUNK = {
         "datasets.sst2_prompts.init_args.split.validation=0.002",
         "datasets.sst2_prompts.init_args.subset={limit: 16, splits: [train, validation, test]}"],
     "federated_news": ["datasets.bbc.init_args.max_length=8"],
+    "privacy_news": ["datasets.bbc.init_args.max_length=8"],
     "solar_groups": ["datasets.cells.init_args.image_size=32"],
     "few_shot": ["datasets.bbc.init_args.max_length=8", "trainer.min_steps=2",
                  "vary={datasets.bbc.init_args.subset.limit: [30, 60]}"],
@@ -49,6 +50,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "blood_cells": ["probe"], "forgetting": ["probe", "lwf"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
         "federated_news": ["apart_head"], "transferability": ["probe"],
+        "privacy_news": ["probe_eps8"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values

@@ -195,10 +195,9 @@ class PKSampling(Sampling):
 class TrainSampler(Sampler[int]):
     """This rank's share of one global order, which follows from seed and epoch alone.
 
-    Rank r takes positions r, r + world, ... With batches of b / world on each rank, every update
-    has the b examples that one device would take for it. The order is padded from its own
-    beginning to a multiple of the world's size, so that all ranks take the same number of steps;
-    only the last update of an epoch may so have up to world - 1 examples more.
+    Rank r takes positions r, r + world, ... With batches of b / world on each rank, every update has
+    the b examples that one device would take for it. The order is padded from its own beginning, so
+    that all ranks take as many steps; only an epoch's last update may have up to world - 1 more.
 
     Args:
         sampling: gives the global order.
@@ -293,10 +292,7 @@ def share_of_batch(batch_size: int, devices: int, where: str = "") -> int:
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:
-    """Positions by falling length, equal ones in their order.
-
-    So a batch has little padding, and too little memory shows at once.
-    """
+    """Positions by falling length: little padding, and too little memory shows at once."""
     return sorted(range(len(lengths)), key=lambda i: -lengths[i])
 
 
