@@ -87,7 +87,7 @@ def _has_classes(stored: StudyResults, dataset: str) -> bool:
 
 def _pairs(study: Study) -> list[Cell]:
     """A cell of each data set and backbone, a data set's together."""
-    cells = {}
+    cells: dict[tuple[str, str], Cell] = {}
     for cell in study.cells:
         cells.setdefault((cell.key.dataset, cell.key.backbone), cell)
     order = list(dict.fromkeys(cell.key.dataset for cell in study.cells))

@@ -128,7 +128,7 @@ class ReadSplits(ABC):
             return self._carved(read, train)
         own, others = apart(read, self.split, train)
         made, target = self._carved(own, train), self._carved(others, train)
-        check_overlap(self.split, *(self._strata(part["train"]) for part in (made, target)), train)
+        check_overlap(self.split, self._strata(made["train"]), self._strata(target["train"]), train)
         return made | of_target(target["train"], target["test"])
 
     def _carved(self, read: Mapping[SplitName, Examples], where: str) -> dict[SplitName, Examples]:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+Values = Sequence[Any] | NDArray[Any]
+
 
 def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a share of independent examples.
@@ -28,7 +30,7 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def demographic_parity_difference(predictions: Sequence[Any], groups: Sequence[Any]) -> float:
+def demographic_parity_difference(predictions: Values, groups: Values) -> float:
     """Largest difference between two groups in how often a class is predicted, from 0 to 1.
 
     Of two classes it is that of either. Agarwal, Beygelzimer, Dudik, Langford, Wallach (2018),
@@ -42,7 +44,7 @@ def demographic_parity_difference(predictions: Sequence[Any], groups: Sequence[A
 
 
 def equalized_odds_difference(
-    targets: Sequence[Any], predictions: Sequence[Any], groups: Sequence[Any]
+    targets: Values, predictions: Values, groups: Values
 ) -> float:
     """Largest difference between two groups in how often a class is predicted for one true class.
 
@@ -59,7 +61,7 @@ def equalized_odds_difference(
     return _widest(predictions, groups, [of_class == name for name in np.unique(of_class)])
 
 
-def _widest(predictions: Sequence[Any], groups: Sequence[Any], among: list[NDArray[np.bool_]]
+def _widest(predictions: Values, groups: Values, among: list[NDArray[np.bool_]]
             ) -> float:
     predicted, of_group = np.asarray(predictions), np.asarray(groups)
     widest = 0.0

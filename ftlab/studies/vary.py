@@ -208,10 +208,10 @@ def _follow(data: dict[str, Any], levels: Levels) -> None:
     elif any(DRAW in level.values for level in levels.get("datasets", {}).values()):
         drawn: dict[str, list[str]] = {}
         for name in data["datasets"]:
-            level = levels["datasets"].get(name)
-            parts = [] if level is None else [f"{key}-{_word(value, key)}" for key, value in level.values.items()
-                                              if key != DRAW]
-            drawn.setdefault(".".join([name if level is None else level.of, *parts]), []).append(name)
+            at = levels["datasets"].get(name)
+            parts = [] if at is None else [f"{key}-{_word(value, key)}" for key, value in at.values.items()
+                                           if key != DRAW]
+            drawn.setdefault(".".join([name if at is None else at.of, *parts]), []).append(name)
         data["groups"] = drawn
 
 

@@ -141,7 +141,7 @@ class _Reversal(torch.autograd.Function):
 
 def reversed_gradient(x: Tensor, factor: float) -> Tensor:
     """Give a tensor as it is, whose gradient is -factor times what arrives."""
-    reversed_: Tensor = _Reversal.apply(x, factor)  # type: ignore[no-untyped-call]  # torch's own
+    reversed_: Tensor = _Reversal.apply(x, factor)
     return reversed_
 
 

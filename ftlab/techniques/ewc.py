@@ -23,7 +23,7 @@ from ftlab.techniques.trained_tensors import (
     parameters,
     require_trained_backbone,
 )
-from ftlab.techniques.wrapper import PENALISES, Wrapper
+from ftlab.techniques.wrapper import PENALISES, READS_STREAM, Wrapper
 
 _LABELS = ("data", "model", "features", None)
 
@@ -54,7 +54,7 @@ class EWC(Wrapper):
 
     search_space = {"strength": LogUniform(1.0, 1e4)}
     of_training = True
-    does = frozenset({PENALISES})
+    does = frozenset({PENALISES, READS_STREAM})
 
     def __init__(self, technique: Technique, strength: float = 100.0, stream: str = "memory",
                  examples: int = 200,
