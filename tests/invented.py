@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ftlab.reports.cell_summary import build
 from ftlab.reports.study_results import StudyResults
+from ftlab.studies.vary import Level
 from ftlab.tasks.classification import Classification
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord, TrialRecord
 from ftlab.tracking.tracker import Tracker
@@ -86,7 +87,9 @@ class Invented:
         return StudyResults("study", metric, self.keys,
                             {record.key: record for record in self.book.records}, tasks,
                             tracker=self.book, question="Which?",
-                            higher_is_better=higher_is_better, rows=tuple(rows))
+                            higher_is_better=higher_is_better, rows=tuple(rows),
+                            levels={"techniques": {name: Level(self.names[0], {"rank": 4**n})
+                                                   for n, name in enumerate(self.names)}})
 
     def change(self, technique: str, **names: Any) -> None:
         """Changes every run of a technique: `status`, or `metrics` that are added."""

@@ -37,7 +37,7 @@ return found;
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = Invented(NAMES, 2, 2, CLASSES, examples=120, trials=5).results()
     html = plots(results)
-    assert html.count("<figure>") == 12
+    assert html.count("<figure>") == 13
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_text(document("figures", [html]), encoding="utf-8")
     return path
@@ -50,7 +50,7 @@ def test_figures__no_text_lies_on_another_or_is_cut(page: Path, chromium: Any, w
     chromium.get(page.as_uri())
     run = chromium.execute_script
     shown = "[...document.querySelectorAll('.plot svg')].filter(svg => svg.clientWidth)"
-    assert run(f"return {shown}.length") == 12
+    assert run(f"return {shown}.length") == 13
     assert run("return document.documentElement.scrollWidth") <= width
     assert run(OVERLAPS, TEXTS) == []
     if width == 1280:  # the axes go beside each other again, and below each other, as it changes
