@@ -24,6 +24,8 @@ from ftlab.studies.study import Study
 from ftlab.training.hardware import device_of
 from ftlab.training.trainer_settings import TrainerSettings
 
+MOST = 2000
+"""Examples of a split that are compared: the matrices of their distances are squares."""
 OWN = "test"
 """The test split, of the own domain: what it is away from validation is the zero line."""
 
@@ -109,12 +111,12 @@ def _features(model: TaskModel, data: DataModule, split: SplitName) -> NDArray[n
         for raw in data.eval_loader(split):
             batch = {name: value for name, value in dict(raw).items() if name != "target"
                      or model.needs_target}
-            read.append(model.features(move_data_to_device(batch, device)).double().cpu())
+            read.append(model.features(move_data_to_device(batch, device)).cpu().double())
     return torch.cat(read).numpy()
 
 
 def _drawn(features: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
-    return features[np.random.default_rng(0).permutation(len(features))[:rows]]
+    return features[np.random.default_rng(0).permutation(len(features))[:min(rows, MOST)]]
 
 
 def _csv(found: Sequence[Shift]) -> str:

@@ -131,7 +131,10 @@ def _rows(features: FrozenFeatures) -> tuple[dict[Reads, np.ndarray[Any, Any]], 
     own = features.rows.features
     rows: dict[Reads, np.ndarray[Any, Any]] = {"features": own.cpu().numpy()}
     try:
-        rows["probabilities"] = features.source_layer().probabilities(own).cpu().numpy()
+        layer = features.source_layer()
+        if layer.weight.shape[1] != own.shape[1]:
+            return rows, {"probabilities": "the checkpoint's classifier reads features of another width"}
+        rows["probabilities"] = layer.probabilities(own).cpu().numpy()
     except Incompatible as error:
         return rows, {"probabilities": error.what}
     return rows, {}

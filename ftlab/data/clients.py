@@ -39,7 +39,8 @@ class Clients(Sampling):
     """Rounds of federated training: in each some clients train, one after another, on their own examples.
 
     An epoch is a round. A client sees each of its examples once in each of its local epochs, in an order of its
-    own; its last batch may be smaller.
+    own; its last batch may be smaller. All rounds have as many batches as the longest may have: what lacks is
+    filled with copies of the last, which count for nobody.
 
     Args:
         number: clients among whom examples are shared out class by class, in shares drawn from a
@@ -116,7 +117,7 @@ class Clients(Sampling):
         count = max(1, int(self.fraction * len(sizes) + 0.5))
         chosen = range(len(sizes)) if count == len(sizes) else sorted(
             np.random.default_rng([seed, epoch, 0, _CHOICE]).permutation(len(sizes))[:count].tolist())
-        return [Turn(client, self.local_epochs * math.ceil(sizes[client] / size), int(sizes[client]))
+        return [Turn(client, self.local_epochs * _batches(int(sizes[client]), size), int(sizes[client]))
                 for client in chosen]
 
     def plan(self, strata: Sequence[Hashable | None], size: int, seed: int,
@@ -129,10 +130,20 @@ class Clients(Sampling):
                 # the first has the order that all examples have in plain training
                 stream = [seed, epoch * self.local_epochs + local, *([turn.client] if turn.client else [])]
                 order = own[np.random.default_rng(stream).permutation(len(own))].tolist()
-                batches += [order[start:start + size] for start in range(0, len(order), size)]
-        return batches
+                parts = [order[start:start + size] for start in range(0, len(order), size)]
+                if len(parts) > 1 and len(parts[-1]) == 1:  # batch norms have no variance of one
+                    lone = parts.pop()
+                    parts[-1] += lone
+                batches += parts
+        # rounds of other clients are longer; what is added trains nothing
+        return batches + [batches[-1]] * (self.length(strata, size) - len(batches))
 
     def length(self, strata: Sequence[Hashable | None], size: int) -> int:
         clients = [int(str(client)) for client in strata]
-        counts = sorted((math.ceil(n / size) for n in np.bincount(clients)), reverse=True)
+        counts = sorted((_batches(int(n), size) for n in np.bincount(clients)), reverse=True)
         return self.local_epochs * sum(counts[:max(1, int(self.fraction * len(counts) + 0.5))])
+
+
+def _batches(examples: int, size: int) -> int:
+    """Batches of a client, of which a last one of one example joins the one before."""
+    return math.ceil(examples / size) - (examples > size and examples % size == 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ftlab.data.examples import Examples, SplitName, kind_of
 from ftlab.errors import Incompatible
@@ -24,6 +24,17 @@ class Withheld(dict[SplitName, Examples]):
         if kind_of(split) == "train":
             self._refuse()
         return super().__getitem__(split)
+
+    def get(self, split: SplitName, default: Any = None) -> Any:
+        if kind_of(split) == "train":
+            self._refuse()
+        return super().get(split, default)
+
+    def values(self) -> Any:
+        return [self[split] for split in self]
+
+    def items(self) -> Any:
+        return [(split, self[split]) for split in self]
 
     def _refuse(self) -> NoReturn:
         raise Incompatible(f"it reads training examples by itself, {self.reason}",

@@ -105,7 +105,7 @@ class Transferability:
         chances = {a.things: a.chance for a in found}
         parts = [f"{count} backbones leave tau +-{chance:.2f}"
                  for count, chance in sorted(chances.items())]
-        return [f"{listed(parts)}: so far from 0 come 95% of random orders.", HARDLY]
+        return [f"{listed(parts)}: 95% of random orders come no farther from 0.", HARDLY]
 
     @cached_property
     def table(self) -> Table:

@@ -35,7 +35,7 @@ def check_retained(cell: Cell, backbone: Backbone, data: DataModule, model: Task
         try:
             retained = stage_data.of(component)
             retained.connect(backbone, seed=0)
-            kinds(model, data, retained)
+            kinds(backbone.build(data.task, meta=True), data, retained)
         except InputError as error:
             raise type(error)(f"retain/{name}: {error.what}", error.mend) from error
         finally:

@@ -34,8 +34,7 @@ Predictions = Any
 class Task(RefusesEarlierNames, ABC):
     """Task: learns the classes or the scale of the training labels, then encodes labels.
 
-    A task is made without data; `fit` gives it the training labels, after which `outputs`,
-    `encode`, `loss`, `metrics` and `records` may be used.
+    Made without data; `fit` gives it the training labels, after which all else may be used.
     """
 
     output_type: ClassVar[OutputType] = "vector"
@@ -45,6 +44,7 @@ class Task(RefusesEarlierNames, ABC):
 
     one_class: ClassVar[bool] = False
     """True where an example has one class of several, which its records name."""
+    reads_targets: ClassVar[bool] = False  # true where numbers of the training labels stay in it
     groups: Sequence[str] = ()
     """Names of the groups of the data set's examples, which have scores of their own."""
     problem_type: ClassVar[str | None] = None

@@ -51,6 +51,7 @@ class Regression(Task):
     """
 
     problem_type = "regression"
+    reads_targets = True
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
         "AutoModelForImageClassification",

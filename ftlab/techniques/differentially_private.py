@@ -26,7 +26,7 @@ from ftlab.techniques.privacy_accounting import (
     epsilon_of,
     noise_for,
 )
-from ftlab.techniques.wrapper import READS_STREAM, TOGETHER, WEIGHS, Wrapper
+from ftlab.techniques.wrapper import READS_STREAM, RESTARTS, TOGETHER, WEIGHS, Wrapper
 
 _ONE_FIT = ("epsilon is of one fit; a search, the choice of an epoch by validation, stages before it "
             "and the course of the training loss are not private")
@@ -59,7 +59,7 @@ class DifferentiallyPrivate(Wrapper):
     search_space = {"clip": Choice((0.1, 0.3, 1.0, 3.0))}
     of_training = True
     never_around = frozenset({TOGETHER, WEIGHS, READS_STREAM, "settle"})  # which may be around it
-    never_within = frozenset({"objective"})
+    never_within = frozenset({"objective", RESTARTS})  # of which each fit would be counted by itself
     single_batches = True
     own_clipping = True
     sampling = Poisson()
@@ -126,7 +126,9 @@ class DifferentiallyPrivate(Wrapper):
         sums, mean = clipped_sums(
             lambda one: self.technique.objective(model, task, one), trained, batch, self.clip)
         if self.sigma:
-            add_noise(sums, self.sigma * self.clip, (self.seed, self.done))
+            # rows of one seed with another noise or clip have draws of their own: equal ones would cancel
+            own = (int(1e6 * self.sigma), int(1e6 * self.clip))
+            add_noise(sums, self.sigma * self.clip, (self.seed, self.done, *own))
         expected = rate(self.examples, self.size) * self.examples
         return with_gradients(trained, [total / expected for total in sums], mean)
 
@@ -163,7 +165,7 @@ class DifferentiallyPrivate(Wrapper):
                 f"DifferentiallyPrivate: no noise gives epsilon {self.epsilon:g} with batches of "
                 f"{self.size} of {self.examples} examples in {count} steps: {self.accountant} counts "
                 f"{least:.3g} at least", f"set epsilon above {least:.3g}{other}")
-        self.sigma = noise
+        self.sigma = max(noise, self.sigma)  # never below what the whole fit was foreseen to need
 
 
 def _withheld(data: DataModule) -> DataModule:

@@ -118,6 +118,8 @@ class EWC(Wrapper):
                     if position in wanted:
                         self._add(model, data.task, pick(batch, [row]), held, generator)
         for total in self.fisher.values():
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(total)  # each rank has read its own examples
             total /= len(wanted)
 
     def _add(self, model: TaskModel, task: Task, one: Batch, held: dict[str, Tensor],
@@ -138,7 +140,7 @@ class EWC(Wrapper):
             return (features * noise.to(features)).sum()
         outputs = model(one)
         if not self.one_class:
-            return task.loss(outputs, one)
+            return task.loss(outputs, one) * task.weight(one)  # of a mean over tokens their sum
         logits = at_least_float32(outputs)
         if self.read == "data":
             return cross_entropy(logits, one["target"])

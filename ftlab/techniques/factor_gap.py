@@ -34,7 +34,7 @@ class FactorGap:
     def add(self, tensors: Mapping[str, Tensor], examples: int) -> None:
         """Take a client's tensors."""
         if self.pairs:
-            self.clients.append((examples, {name: tensors[name] for pair in self.pairs for name in pair}))
+            self.clients.append((examples, {name: tensors[name].cpu() for pair in self.pairs for name in pair}))
 
     def close(self, means: Mapping[str, Tensor]) -> None:
         """End a round.
@@ -50,7 +50,7 @@ class FactorGap:
             parts = [(examples / total, own[up].double().flatten(1), own[down].double().flatten(1))
                      for examples, own in self.clients]
             product = [(weight * b, a) for weight, b, a in parts]
-            mean = (-means[up].double().flatten(1), means[down].double().flatten(1))
+            mean = (-means[up].cpu().double().flatten(1), means[down].cpu().double().flatten(1))
             away += _squared([*product, mean])
             size += _squared(product)
         self.last = math.sqrt(max(away, 0.0) / size) if size else math.nan

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +13,11 @@ from ftlab.data.base import DataModule
 from ftlab.data.clients import CLIENT, Clients, Turn
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.base import Task
-from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import Choice, LogUniform, Technique
 from ftlab.techniques.factor_gap import FactorGap
 from ftlab.techniques.restarts import Restarts
 from ftlab.techniques.trained_tensors import averaged, copies, named, parameters, put
-from ftlab.techniques.wrapper import AVERAGES, RESTARTS, Wrapper
+from ftlab.techniques.wrapper import AVERAGES, READS_STREAM, RESTARTS, Wrapper
 
 
 class Federated(Wrapper):
@@ -25,7 +25,7 @@ class Federated(Wrapper):
 
     An epoch is a round: each client of it starts from the common weights with a fresh optimizer and
     trains on its own examples alone; the new common weights are the mean of the clients', each
-    counted by its examples, statistics of batch norms among them. What travels is what trains, the
+    counted by its examples, statistics of batch norms among them. All clients of a round have its rates. What travels is what trains, the
     head included. It is simulated, one client after another on one device, so that it says what a
     federation costs in score and bytes and nothing of its time. Scores of each client's examples:
     `columns: {client: C, group: C}`. With `proximal` it is FedProx. The mean of low-rank factors is
@@ -42,7 +42,7 @@ class Federated(Wrapper):
         alpha: of the Dirichlet distribution of each class's shares: 0.1 for clients that hardly
             resemble each other, 100 for alike.
         fraction: of the clients that train in a round.
-        local_epochs: of each client in a round.
+        local_epochs: of each client in a round; augmented inputs are the same in all of them.
         proximal: pull of a client's weights towards the common ones, FedProx's mu; 0 for none.
     """
 
@@ -50,7 +50,8 @@ class Federated(Wrapper):
     of_training = True
     single_batches = True
     does = frozenset({AVERAGES, RESTARTS})
-    never_around = frozenset({AVERAGES, RESTARTS, "after_step", "evaluated"})
+    never_around = frozenset({AVERAGES, RESTARTS, READS_STREAM, "after_step", "evaluated"})
+    never_within = frozenset({READS_STREAM})  # no client holds a stream
 
     def __init__(self, technique: Technique, clients: int | None = None, alpha: float = 0.5,
                  fraction: float = 1.0, local_epochs: int = 1, proximal: float = 0.0) -> None:
@@ -78,6 +79,7 @@ class Federated(Wrapper):
         self.sums: dict[str, Tensor] = {}
         self.counted = self.rounds = self.sent = 0
         self.gap: FactorGap | None = None
+        self.sums_are_done = False  # the round's mean is taken
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
@@ -88,6 +90,27 @@ class Federated(Wrapper):
         except InputError as error:
             raise Incompatible(f"Federated: {error.what}", error.mend) from error
         self.size = data.batch_size
+
+    def lr_factors(
+        self, groups: list[dict[str, Any]], total: int, epochs: int
+    ) -> list[Callable[[int], float]]:
+        own, each = self.technique.lr_factors(groups, total, epochs), max(1, total // epochs)
+
+        def factor(group: int, step: int) -> float:
+            number, within = divmod(step, each)
+            return own[group](round((number + self._progress(number, within, each)) * each))
+
+        return [partial(factor, group) for group in range(len(groups))]
+
+    def _progress(self, number: int, within: int, each: int) -> float:
+        """A client's way through a round, from 0 to 1: all clients have the rates of the whole round."""
+        if self.data is None:
+            return within / each
+        for turn in self.plan.turns(self.holders, self.size, self.data.seed, number):
+            if within < turn.batches:
+                return within / turn.batches
+            within -= turn.batches
+        return 0.0  # of what fills the round
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return self.fits.optimizer(groups)
@@ -105,8 +128,11 @@ class Federated(Wrapper):
             return
         if self.turns:  # a round that was cut short
             self._average(model)
+        if self.rounds:
+            self.fits.restart(model, free=False)
         self.turns = self.plan.turns(self.holders, self.size, self.data.seed, epoch)
         self.sums, self.counted, self.done = {}, 0, 0
+        self.sums_are_done = False
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
         loss = self.technique.objective(model, task, batch)
@@ -119,23 +145,28 @@ class Federated(Wrapper):
     def after_step(self, model: TaskModel, step: int) -> None:
         self.technique.after_step(model, step)
         self.done += 1
-        if self.turns and self.done == self.turns[0].batches:
+        if not self.turns and self.sums_are_done:
+            put(model, self.fits.start)  # what fills a round trains nothing
+        elif self.turns and self.done == self.turns[0].batches:
             self._take(model, self.turns.pop(0))
             if not self.turns:
                 self._average(model)
 
     def _take(self, model: TaskModel, turn: Turn) -> None:
         """Add a client's weights to the sum, and let the next begin where it began."""
+        getattr(self.fits.made, "eval", lambda: None)()  # what some optimizers average
         own = copies(named(model, self.names))
+        getattr(self.fits.made, "train", lambda: None)()
         for name, tensor in own.items():
-            share = turn.examples * at_least_float32(tensor).double()
+            share = turn.examples * tensor.cpu().double()
             self.sums[name] = self.sums[name] + share if name in self.sums else share
         assert self.gap is not None
         self.gap.add(own, turn.examples)
         self.counted += turn.examples
         self.sent += sum(tensor.numel() * tensor.element_size() for tensor in own.values())
         self.done = 0
-        self.fits.restart(model)
+        if self.turns:
+            self.fits.restart(model, free=False)
 
     def _average(self, model: TaskModel) -> None:
         """End a round: the mean is what the next begins from."""
@@ -147,6 +178,7 @@ class Federated(Wrapper):
             self.fits.begin(model, self.names)
             self.rounds += 1
         self.turns, self.sums, self.counted = [], {}, 0
+        self.sums_are_done = True
 
     def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
         self.technique.settle(model, data, score)

@@ -70,12 +70,17 @@ class Restarts:
         self.technique.after_step(model, step - self.first)
         self.step = step
 
-    def restart(self, model: TaskModel) -> None:
-        """Go back to the start, for the next fit; all that may train is free to."""
+    def restart(self, model: TaskModel, free: bool = True) -> None:
+        """Go back to the start, for the next fit.
+
+        Args:
+            model: of the run.
+            free: whether all that may train is free to again, as before the first epoch.
+        """
         assert self.made is not None
         put(model, self.start)
         for name, parameter in model.named_parameters():
-            if name in self.start:
+            if free and name in self.start:
                 parameter.requires_grad_(True)
         self.made.state.clear()
         for group, settings in zip(self.made.param_groups, self.settings, strict=True):

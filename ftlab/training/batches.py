@@ -136,7 +136,7 @@ def settle(data: DataModule, model: TaskModel, single: Collection[nn.Module],
         raise InputError(f"training batches of 1 example{devices} give batch norms that train one "
                          "value of each channel, which has no variance",
                          f"{mend}, or take a technique that freezes norms")
-    notes = [LONE] if single and leaves_one(examples, size) else []
+    notes = [LONE] if single and leaves_one(examples, size) and not data.sampling.plans else []
     return (Update(settings.accumulate, joins_last=bool(single)),
             [*notes, *caveats(model, settings)])
 
@@ -167,6 +167,9 @@ def check_update(technique: Technique, data: DataModule, settings: TrainerSettin
     if technique.trains:  # a schedule knows whether so many epochs suffice
         technique.lr_factors([], settings.max_epochs, settings.max_epochs)
         technique.foresee(data, settings.max_epochs)
+    if technique.own_clipping and settings.precision == "16-mixed":
+        raise InputError(f"{type(technique).__name__} takes gradients of each example, which float16 "
+                         "does not hold without a scale", "set trainer: {precision: bf16-mixed}")
     inner = technique
     while isinstance(inner, Wrapper):
         if TO_THE_END in inner.does and settings.patience is not None:
@@ -240,7 +243,8 @@ def enough_epochs(settings: TrainerSettings, data: DataModule) -> TrainerSetting
     if settings.min_steps is None:
         return settings
     count = len(data.train_dataloader())
-    count -= count > 1 and len(data.splits["train"]) % data.batch_size == 1  # it may join another
+    lone = len(data.splits["train"]) % data.batch_size == 1 and not data.sampling.plans
+    count -= count > 1 and lone  # it may join another
     updates = math.ceil(count / settings.accumulate)
     epochs = math.ceil(settings.min_steps / updates)
     return replace(settings, max_epochs=max(settings.max_epochs, epochs))

@@ -34,6 +34,7 @@ from ftlab.training.run import Run
 
 RETAIN = "retain."
 """Begins the name of a retained data set's metrics."""
+_FORMAT = 1  # of what is kept; raised where it is computed otherwise
 DISTANCE = "retain/weight_distance"
 """Norm of what the weights have moved by, as a share of theirs."""
 
@@ -163,7 +164,7 @@ class _Look:
             "backbone": record["backbone"], "data": record["retain"][self.name], "asked": asked,
             "task": type(self.run.data.task).__qualname__, "rows": self.retained.fingerprint,
             "weights": self.run.backbone.fingerprint, "precision": self.run.settings.precision,
-            "device": str(device), "versions": kept_tensors.versions()})
+            "device": str(device), "tf32": self.run.settings.tf32, "format": _FORMAT, "versions": kept_tensors.versions()})
         kept = kept_tensors.obtain("retained", name, compute, self.alive)
         return _Known(**{part: tensor.to(self.trainer.strategy.root_device)
                          for part, tensor in kept.items()})

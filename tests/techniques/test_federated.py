@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ftlab.techniques.federated import Federated
 from ftlab.techniques.ffa_lora import FFALoRA
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.jtt import JTT
+from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
 from ftlab.techniques.lora import LoRA
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.execute import execute
@@ -116,7 +118,9 @@ def test_rounds__are_those_of_a_plain_loop(tiny_bert: Path, tmp_path: Path, mu: 
             technique.after_step(model, step := step + 1)
 
     holders = np.array(technique.holders)
-    for batches in rounds:
+    for number, batches in enumerate(rounds):
+        turns = technique.plan.turns(technique.holders, 8, 3, number)
+        batches = batches[:sum(turn.batches for turn in turns)]  # what fills the round trains nothing
         common = [p.detach().clone() for p in plain.parameters()]
         by_client: dict[int, list[Any]] = {}
         for batch in batches:
@@ -204,6 +208,56 @@ def test_fraction__takes_others_in_each_round_and_never_more_batches_than_said()
     chosen = [tuple(turn.client for turn in plan.turns(clients, 4, 0, epoch)) for epoch in range(20)]
     assert len(set(chosen)) > 5 and all(len(set(one)) == 3 for one in chosen)
     assert max(len(plan.plan(clients, 4, 0, epoch)) for epoch in range(20)) <= plan.length(clients, 4)
+
+
+def test_fraction__every_round_is_validated(tiny_bert: Path, tmp_path: Path) -> None:
+    """Rounds of few batches as well, through the Trainer; what fills them trains nothing."""
+    (tmp_path / "run").mkdir()
+    events: list[Any] = []
+    run = Run(HuggingFace(str(tiny_bert), pooling="mean", dropout=0.0), texts(tmp_path, "aaaaaaaab", 4),
+              Federated(FullFineTuning(lr=1e-3), fraction=0.4), TrainerSettings(max_epochs=6), 3, "val/loss",
+              tmp_path / "run")
+    metrics = execute(run, events.append)
+    judged = [event for event in events if "val/loss" in event.get("metrics", {}) and "epoch" in event["metrics"]]
+    assert len(judged) >= 6
+    sizes = np.bincount(run.technique.holders)  # type: ignore[operator, arg-type]  # it is Federated
+    assert math.ceil(sizes[0] / 4) > math.ceil(sizes[1] / 4), "rounds of unlike length"
+    assert metrics["cost/rounds"] == 6
+
+
+def test_rates__are_of_the_round_for_every_client(tiny_bert: Path, tmp_path: Path) -> None:
+    technique = Federated(FullFineTuning(lr=1.0, optim=Optimization(schedule="linear", warmup=0.0)))
+    data, model = bound(technique, texts(tmp_path, "aabbbc", 4), tiny_bert)
+    (factor,) = technique.lr_factors([{}], 2 * len(data.train_dataloader()), 2)
+    technique.begin_fit(model, data, 10)
+    step = 0
+    for number, whole in ((0, 1.0), (1, 0.5)):
+        for turn in technique.plan.turns(technique.holders, 4, 3, number):
+            assert factor(step) == pytest.approx(whole), "each begins where the round does"
+            step += turn.batches
+
+
+def test_what_froze_stays_frozen_for_every_client(tiny_bert: Path, tmp_path: Path) -> None:
+    technique = Federated(LinearProbeThenFineTune(lr=1e-3, probe_epochs=0.5))
+    data, model = bound(technique, texts(tmp_path, "aabbbc", 8), tiny_bert)
+    optimizer = technique.optimizer([{"params": list(model.parameters()), "lr": 1e-3}])
+    technique.begin_fit(model, data, 10)
+    technique.begin_epoch(model, 0, 2)
+    counts = set()
+    for number, batch in enumerate(data.train_dataloader()):
+        counts.add(sum(p.requires_grad for p in model.parameters()))
+        optimizer.zero_grad()
+        technique.objective(model, data.task, batch).backward()
+        optimizer.step()
+        technique.after_step(model, number + 1)
+    assert len(counts) == 1 and counts.pop() < len(list(model.parameters()))
+
+
+def test_last_example_alone__joins_a_batch() -> None:
+    plan = Clients()
+    clients = [0] * 9 + [1] * 4
+    assert [len(batch) for batch in plan.plan(clients, 4, 0, 0)] == [4, 5, 4]
+    assert plan.length(clients, 4) == 3 and [turn.batches for turn in plan.turns(clients, 4, 0, 0)] == [2, 1]
 
 
 def test_run__counts_what_travels_and_says_so(tiny_bert: Path, tmp_path: Path) -> None:

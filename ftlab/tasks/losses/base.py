@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,9 @@ class Loss(RefusesEarlierNames, ABC):
     """One number a class (C,), where the loss has such: weights, log priors; made by `fit`."""
     _placed: tuple[Tensor, Tensor] | None = None
     """`per_class`, and the same on the device where losses are computed."""
+
+    reads_counts: ClassVar[bool] = False
+    """True where the training examples' counts are in it."""
 
     def fit(self, counts: Sequence[int]) -> None:
         """Learn from the number of training examples of each class, after `Subset`."""

@@ -64,6 +64,8 @@ class ClassBalanced(Loss):
         self.gamma = gamma
         self.convex = gamma == 0  # the factor (1 - p)^gamma bends it
 
+    reads_counts = True
+
     def fit(self, counts: Sequence[int]) -> None:
         self.per_class = effective_number_weights(counts, self.beta)
 

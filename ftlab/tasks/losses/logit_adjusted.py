@@ -53,6 +53,8 @@ class LogitAdjusted(Loss):
             raise ValueError(f"tau must be at least 0, got {tau}")
         self.tau = tau
 
+    reads_counts = True
+
     def fit(self, counts: Sequence[int]) -> None:
         self.per_class = log_priors(counts)
 

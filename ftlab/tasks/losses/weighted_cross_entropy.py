@@ -57,6 +57,8 @@ class WeightedCrossEntropy(Loss):
             raise ValueError(f"power must be at least 0, got {power}")
         self.power = power
 
+    reads_counts = True
+
     def fit(self, counts: Sequence[int]) -> None:
         self.per_class = inverse_frequency_weights(counts, self.power)
 
