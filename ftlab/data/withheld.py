@@ -30,12 +30,6 @@ class Withheld(dict[SplitName, Examples]):
             self._refuse()
         return super().get(split, default)
 
-    def values(self) -> Any:
-        return [self[split] for split in self]
-
-    def items(self) -> Any:
-        return [(split, self[split]) for split in self]
-
     def _refuse(self) -> NoReturn:
         raise Incompatible(f"it reads training examples by itself, {self.reason}",
                            "take another technique")

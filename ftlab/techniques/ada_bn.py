@@ -15,7 +15,7 @@ from ftlab.data.examples import STREAM
 from ftlab.errors import Incompatible
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import Choice, Technique
-from ftlab.techniques.wrapper import Wrapper
+from ftlab.techniques.wrapper import READS_STREAM, Wrapper
 
 
 class AdaBN(Wrapper):
@@ -37,7 +37,8 @@ class AdaBN(Wrapper):
     """
 
     search_space = {"part": Choice((0.5, 0.9, 1.0))}
-    does = never_around = frozenset({"renews the statistics of batch norms"})
+    does = frozenset({READS_STREAM, "renews the statistics of batch norms"})
+    never_around = frozenset({"renews the statistics of batch norms"})
     whole_passes = True
 
     def __init__(self, technique: Technique, stream: str = "target", part: float = 1.0) -> None:

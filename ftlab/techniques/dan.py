@@ -10,7 +10,7 @@ from ftlab.data.base import DataModule
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import LogUniform, Technique
 from ftlab.techniques.domain_features import halves, of_both, require_features, require_vectors
-from ftlab.techniques.wrapper import MOVES, Wrapper
+from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
 
 
 class DAN(Wrapper):
@@ -34,6 +34,7 @@ class DAN(Wrapper):
 
     search_space = {"strength": LogUniform(1e-1, 1e2)}
     of_training = True
+    does = frozenset({READS_STREAM})
     never_around = frozenset({MOVES})
     single_batches = True
 

@@ -8,7 +8,7 @@ from ftlab.tasks.base import Task
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import LogUniform, Technique
 from ftlab.techniques.domain_features import of_both, require_features, require_vectors
-from ftlab.techniques.wrapper import MOVES, Wrapper
+from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
 
 
 class DeepCORAL(Wrapper):
@@ -29,6 +29,7 @@ class DeepCORAL(Wrapper):
 
     search_space = {"strength": LogUniform(1e-1, 1e3)}
     of_training = True
+    does = frozenset({READS_STREAM})
     never_around = frozenset({MOVES})
     single_batches = True
 

@@ -16,7 +16,7 @@ from ftlab.techniques.base import Technique
 from ftlab.techniques.domain_features import halves, of_both, require_features, require_vectors
 from ftlab.techniques.freezing import decayed
 from ftlab.techniques.trained_tensors import copies
-from ftlab.techniques.wrapper import MOVES, Wrapper
+from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
 
 
 class DomainAdversary(Wrapper):
@@ -35,6 +35,7 @@ class DomainAdversary(Wrapper):
     """
 
     of_training = True
+    does = frozenset({READS_STREAM})
     never_around = frozenset({MOVES})
     single_batches = True
     discriminator: nn.Module | None = None

@@ -9,7 +9,7 @@ from ftlab.tasks.base import Task
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import LogUniform, Technique
 from ftlab.techniques.domain_features import require_classes, unlabelled
-from ftlab.techniques.wrapper import MOVES, Wrapper
+from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
 
 
 class MCC(Wrapper):
@@ -30,6 +30,7 @@ class MCC(Wrapper):
 
     search_space = {"strength": LogUniform(1e-1, 10.0)}
     of_training = True
+    does = frozenset({READS_STREAM})
     never_around = frozenset({MOVES})
     single_batches = True
 

@@ -21,6 +21,7 @@ from ftlab.data.splits import Split, Subset
 from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.classification import Classification
+from ftlab.tasks.losses.logit_adjusted import LogitAdjusted
 from ftlab.tasks.losses.weighted_cross_entropy import WeightedCrossEntropy
 from ftlab.techniques.base import Technique
 from ftlab.techniques.differentially_private import DifferentiallyPrivate
@@ -158,7 +159,10 @@ def planned(tiny_bert: Path, reviews: Path) -> Any:
     ({}, {"sampling": Balanced()}, {}, "draws training examples by Poisson, and the data set by Balanced",
      "leave the data set's sampling out"),
     ({}, {"task": Classification(loss=WeightedCrossEntropy()), "split": Split(validation=0.3, test=0.1),
-          "subset": Subset(limit=31)}, {}, "weighs them by class", "a loss without weights"),
+          "subset": Subset(limit=31)}, {}, "reads how many examples each class has", "reads no counts"),
+    ({}, {"task": Classification(loss=LogitAdjusted())}, {}, "reads how many examples each class has",
+     "reads no counts"),
+    ({}, {}, {"precision": "16-mixed"}, "takes gradients of each example", "bf16-mixed"),
     ({}, {}, {"accumulate": 2}, "takes all examples of an update in one batch, and accumulate: 2",
      "set trainer: {accumulate: 1}"),
     ({}, {}, {"devices": 2}, "devices: 2 would split them", "set trainer: {devices: 1}"),
