@@ -173,7 +173,7 @@ class Timm(Backbone):
         """The network with a file's weights; torch's generator is left as it was."""
         state, published = read_state(file, self.label), self._published
         other = is_efficientnet_pytorch(state)
-        if other and not self.name.startswith("tf_"):  # of equal tensors, and another padding and epsilon
+        if other and self.name.startswith("efficientnet"):  # equal tensors, another padding and epsilon
             raise InputError(f"{self.label}: {file} is of efficientnet_pytorch, whose networks pad as "
                              "TensorFlow does", f"name tf_{self.name}")
         names = "_fc" if other else published.classifier or ()

@@ -35,7 +35,7 @@ class CDAN(DomainAdversary):
     def __init__(self, technique: Technique, stream: str = "target", strength: float = 1.0,
                  gamma: float = 10.0, hidden: int = 1024, ratio: float = 10.0) -> None:
         super().__init__(technique, stream, strength, gamma, hidden, ratio)
-        self.classes = 0
+        self.classes = 1  # until the data are known
 
     def prepare(self, data: DataModule) -> None:
         super().prepare(data)

@@ -151,7 +151,7 @@ def _check_order(outer: Wrapper, technique: Technique) -> None:
                          "change: leave it out")
     inner: Technique = technique
     while isinstance(inner, Wrapper):
-        if type(inner) is type(outer):
+        if type(inner) is type(outer) and (outer.of_training or _done(outer)):
             raise ValueError(f"{name} stands twice around the same technique: leave one out")
         _check_pair(outer, inner)
         inner = inner.technique

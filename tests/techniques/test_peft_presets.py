@@ -76,7 +76,7 @@ def test_gradients_and_what_stays(name: str, tiny_bert: Path) -> None:
 
 
 COUNTS: dict[str, Callable[[int, int], int]] = {  # of a layer, from its inputs and outputs
-    "RsLoRA": lambda i, o: 32 * (i + o), "LoRAPlus": lambda i, o: 8 * (i + o),
+    "FFALoRA": lambda i, o: 8 * o, "RsLoRA": lambda i, o: 32 * (i + o), "LoRAPlus": lambda i, o: 8 * (i + o),
     "EVA": lambda i, o: 8 * (i + o), "PiSSA": lambda i, o: 16 * (i + o),
     "OLoRA": lambda i, o: 16 * (i + o), "DoRA": lambda i, o: 8 * (i + o) + o,
     "AdaLoRA": lambda i, o: 12 * (i + o + 1), "VeRA": lambda i, o: 256 + o,
@@ -179,7 +179,7 @@ def rand(layer: Any, w: Tensor, t: Callable[[str], Tensor]) -> Tensor:
 
 
 DENSE: dict[str, Callable[..., Tensor]] = {
-    "DoRA": dora, "RsLoRA": low_rank(16 / 32**0.5), "LoRAPlus": low_rank(2), "EVA": low_rank(2),
+    "DoRA": dora, "FFALoRA": low_rank(2), "RsLoRA": low_rank(16 / 32**0.5), "LoRAPlus": low_rank(2), "EVA": low_rank(2),
     "PiSSA": low_rank(1), "OLoRA": low_rank(1), "OFT": oft, "BOFT": boft, "HRA": hra,
     "FourierFT": fourier, "C3A": circulant, "VBLoRA": vb, "SHiRA": shira, "RandLoRA": rand,
     "AdaLoRA": lambda layer, w, t: w + 24 / (12 + 1e-5) * t("lora_B.default") @ (
