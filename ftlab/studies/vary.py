@@ -98,7 +98,7 @@ def check_override(dotted: str, data: Mapping[str, Any]) -> None:
         InputError: `vary` has its path.
     """
     varied = data.get("vary")
-    if isinstance(varied, Mapping) and any(f"{path}.".startswith(f"{dotted}.") for path in map(str, varied)):
+    if isinstance(varied, Mapping) and dotted in map(str, varied):
         raise InputError(f"--set {dotted}: the study varies it",
                          f"give its levels: --set 'vary.{dotted}=[...]'")
 
