@@ -104,7 +104,7 @@ def _others(data: DataModule) -> list[SplitName]:
 
 
 def _features(model: TaskModel, data: DataModule, split: SplitName) -> NDArray[np.float64]:
-    """What the head's last layer reads of each example of a split, (N, D)."""
+    """Features of a split's examples that the head's last layer reads, (N, D)."""
     device = next(model.parameters()).device
     read = []
     with torch.inference_mode():

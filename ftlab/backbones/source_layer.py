@@ -46,13 +46,13 @@ def source_layer(tensors: Mapping[str, Tensor], path: str, label: str) -> Source
         label: what messages call the backbone.
 
     Raises:
-        Incompatible: there is none, it is no linear layer, or of fewer than two classes.
+        Incompatible: there is none, it is not a linear layer, or of fewer than two classes.
     """
     weight = tensors.get(f"{path}.weight")
     if weight is None:
         raise lacking(f"{label}: the checkpoint has no classifier")
     if weight.ndim != 2:
-        raise lacking(f"{label}: the checkpoint's classifier is no linear layer")
+        raise lacking(f"{label}: the checkpoint's classifier is not a linear layer")
     if len(weight) < 2:
         raise lacking(f"{label}: the checkpoint's output layer has one output, and no classes")
     return SourceLayer(weight, tensors.get(f"{path}.bias"))

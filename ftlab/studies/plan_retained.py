@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 from ftlab.backbones.base import Backbone
-from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import InputError
 from ftlab.studies.plan_stages import StageData
@@ -13,15 +12,13 @@ from ftlab.studies.study import Cell
 from ftlab.training.retention import kinds
 
 
-def check_retained(cell: Cell, backbone: Backbone, data: DataModule, model: TaskModel,
-                   stage_data: StageData) -> str:
+def check_retained(cell: Cell, backbone: Backbone, data: DataModule, stage_data: StageData) -> str:
     """Hold each retained data set to the backbone and to the task of the cell.
 
     Args:
         cell: checked.
         backbone: of the cell.
         data: of the cell, loaded and connected.
-        model: of the cell's task, before it is adapted.
         stage_data: reads the data sets.
 
     Returns:

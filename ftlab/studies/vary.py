@@ -38,7 +38,7 @@ class Level:
 
     @property
     def key(self) -> str:
-        """The key along which scores are shown: the first that is no draw; empty where there is none."""
+        """The key along which scores are shown: the first that is not a draw; empty where there is none."""
         return next((key for key in self.values if key != DRAW), "")
 
     @property

@@ -44,7 +44,7 @@ class Task(RefusesEarlierNames, ABC):
 
     one_class: ClassVar[bool] = False
     """True where an example has one class of several, which its records name."""
-    reads_targets: ClassVar[bool] = False  # true where numbers of the training labels stay in it
+    kept_of_targets: str = ""  # numbers of the training labels that stay in it, a sentence's half
     groups: Sequence[str] = ()
     """Names of the groups of the data set's examples, which have scores of their own."""
     problem_type: ClassVar[str | None] = None

@@ -61,6 +61,8 @@ class Classification(Task):
             raise ValueError(f"calibration_bins must be at least 1, got {calibration_bins}")
         # a copy, because `fit` writes into it and two data sets may be given the same object
         self._loss = CrossEntropy() if loss is None else copy.deepcopy(loss)
+        if self._loss.reads_counts:
+            self.kept_of_targets = "the loss reads how many examples each class has"
         self.calibration_bins = calibration_bins
         self._classes = Classes()
 

@@ -51,7 +51,7 @@ class Regression(Task):
     """
 
     problem_type = "regression"
-    reads_targets = True
+    kept_of_targets = "this task scales by the mean and deviation of the training targets"
     auto_classes: ClassVar[tuple[str, ...]] = (
         "AutoModelForSequenceClassification",
         "AutoModelForImageClassification",

@@ -13,7 +13,7 @@ class DANN(DomainAdversary):
     features from those of a stream's unlabelled examples; its gradient is reversed on the way to the
     features, and the factor of the reversal goes from 0 to 1 in the course of the fit. Take it where
     labels are of one domain, the model is for another, and both have the classes about equally often.
-    The discriminator is no part of the model, its checkpoint or an export.
+    The discriminator is not a part of the model, its checkpoint or an export.
 
     Ganin, Ustinova, Ajakan, Germain, Larochelle, Laviolette, Marchand, Lempitsky (2016),
     https://arxiv.org/abs/1505.07818

@@ -63,7 +63,7 @@ class DomainAdversary(Wrapper):
 
     @abstractmethod
     def read(self, features: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the discriminator reads (2B, W), and the weights (2B,) of examples, if any.
+        """Compute what the discriminator reads (2B, W), and the weights (2B,) of examples, if any.
 
         Args:
             features: of both domains, the same number of each (2B, D).

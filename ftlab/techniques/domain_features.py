@@ -90,7 +90,7 @@ def _width(layer: nn.Linear | nn.Conv2d) -> int:
 
 
 def probabilities(outputs: Tensor) -> Tensor:
-    """Of classes (B, C), through which no gradient flows."""
+    """Probabilities of classes (B, C), through which no gradient flows."""
     return at_least_float32(outputs.detach()).softmax(dim=1)
 
 

@@ -29,7 +29,7 @@ class FactorGap:
         self.pairs = [pair for pair in self.pairs if pair[1] in every]
         self.clients: list[tuple[int, Mapping[str, Tensor]]] = []
         self.last = math.nan
-        """Of the last round; not a number where there are no factors."""
+        """The distance of the last round; not a number where there are no factors."""
 
     def add(self, tensors: Mapping[str, Tensor], examples: int) -> None:
         """Take a client's tensors."""

@@ -25,8 +25,8 @@ class Federated(Wrapper):
 
     An epoch is a round: each client of it starts from the common weights with a fresh optimizer and
     trains on its own examples alone; the new common weights are the mean of the clients', each
-    counted by its examples, statistics of batch norms among them. All clients of a round have its rates. What travels is what trains, the
-    head included. It is simulated, one client after another on one device, so that it says what a
+    counted by its examples, statistics of batch norms among them. All clients of a round have its
+    rates. What travels is what trains, the head included. It is simulated, one client after another on one device, so that it says what a
     federation costs in score and bytes and nothing of its time. Scores of each client's examples:
     `columns: {client: C, group: C}`. With `proximal` it is FedProx. The mean of low-rank factors is
     not the factors of the mean update: the record says how far they lie apart, and FFALoRA has no
@@ -79,7 +79,6 @@ class Federated(Wrapper):
         self.sums: dict[str, Tensor] = {}
         self.counted = self.rounds = self.sent = 0
         self.gap: FactorGap | None = None
-        self.sums_are_done = False  # the round's mean is taken
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
@@ -132,7 +131,6 @@ class Federated(Wrapper):
             self.fits.restart(model, free=False)
         self.turns = self.plan.turns(self.holders, self.size, self.data.seed, epoch)
         self.sums, self.counted, self.done = {}, 0, 0
-        self.sums_are_done = False
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
         loss = self.technique.objective(model, task, batch)
@@ -145,9 +143,9 @@ class Federated(Wrapper):
     def after_step(self, model: TaskModel, step: int) -> None:
         self.technique.after_step(model, step)
         self.done += 1
-        if not self.turns and self.sums_are_done:
-            put(model, self.fits.start)  # what fills a round trains nothing
-        elif self.turns and self.done == self.turns[0].batches:
+        if not self.turns:  # what fills a round trains nothing
+            put(model, self.fits.start)
+        elif self.done == self.turns[0].batches:
             self._take(model, self.turns.pop(0))
             if not self.turns:
                 self._average(model)
@@ -178,7 +176,6 @@ class Federated(Wrapper):
             self.fits.begin(model, self.names)
             self.rounds += 1
         self.turns, self.sums, self.counted = [], {}, 0
-        self.sums_are_done = True
 
     def settle(self, model: TaskModel, data: DataModule, score: Callable[[], float]) -> None:
         self.technique.settle(model, data, score)

@@ -88,12 +88,9 @@ def check_examples(data: DataModule) -> None:
         raise Incompatible("DifferentiallyPrivate clips the gradient of each example, and the loss of "
                            f"this task ({type(task).__name__}) is not a mean of theirs",
                            "give the task another loss")
-    if task.reads_targets or getattr(getattr(task, "_loss", None), "reads_counts", False):
-        raise Incompatible("DifferentiallyPrivate hides each example, and "
-                           + ("this task scales by the mean of the training targets"
-                              if task.reads_targets else "the loss reads how many examples each class has"),
-                           "leave it out for this task" if task.reads_targets else
-                           "give the task a loss that reads no counts")
+    if task.kept_of_targets:
+        raise Incompatible(f"DifferentiallyPrivate hides each example, and {task.kept_of_targets}",
+                           "give the task a loss that reads no counts, or leave the wrapper out")
     weights = task.weights(next(iter(data.val_dataloader())))
     if not bool((weights == 1).all()):
         raise Incompatible("DifferentiallyPrivate divides by the expected number of examples, and "

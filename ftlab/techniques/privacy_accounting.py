@@ -1,4 +1,4 @@
-"""What noisy steps on random batches reveal of an example: epsilon, counted by Opacus."""
+"""Epsilon, which noisy steps on random batches reveal of an example, counted by Opacus."""
 
 from __future__ import annotations
 

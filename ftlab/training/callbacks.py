@@ -153,8 +153,7 @@ class BestEpoch(Callback):
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         epoch, first = trainer.current_epoch + 1, trainer.is_global_zero
-        asked = getattr(module, "selectable", lambda *_: True)  # a module that is no technique
-        selectable = asked(epoch - 1, trainer.max_epochs)
+        selectable = module.selectable(epoch - 1, trainer.max_epochs)
         better = selectable and self.judge(trainer.callback_metrics, epoch)
         if better and (first or module.shard is not None):
             self._save(module.model, self.names, first)

@@ -20,7 +20,7 @@ from ftlab.files import replacing
 
 
 def versions() -> list[str]:
-    """Of the libraries that compute."""
+    """Versions of the libraries that compute."""
     return [torch.__version__, transformers.__version__, lightning.__version__, peft.__version__]
 
 

@@ -1,4 +1,4 @@
-"""What the pre-trained network could do, measured again on the finished one: forgetting.
+"""Forgetting: tasks that the pre-trained network could do, measured again on the finished one.
 
 Of a retained data set there are, each before and after: `linear`, the score of a logistic
 regression fitted on the network's features, anew after the fit, which tells what information is
@@ -70,7 +70,7 @@ def kinds(model: TaskModel, data: DataModule, retained: DataModule) -> list[str]
 
 
 def measure(run: Run, trainer: Trainer, report: Report) -> dict[str, float]:
-    """What a finished run retains.
+    """Measure what a finished run retains.
 
     Args:
         run: its model is restored, and merged where it can be.
@@ -112,7 +112,7 @@ def measure(run: Run, trainer: Trainer, report: Report) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a network gives for a retained data set; None where nothing asks for it.
+    """Features and scores of a network on a retained data set; None where nothing asks for them.
 
     Attributes:
         features: of the test examples (N, D), in the order of the split.
@@ -150,7 +150,7 @@ class _Look:
     alive: Callable[[], None]
 
     def known(self, fresh: TaskModel, asked: list[str]) -> _Known:
-        """What the pre-trained network gives: computed once a machine."""
+        """Compute what the pre-trained network gives, once a machine."""
         def compute() -> dict[str, Tensor]:
             found = vars(self._probed(fresh, None) if "linear" in asked else _Known())
             output = {"output": self._loss(fresh)} if "output" in asked else {}
@@ -164,13 +164,14 @@ class _Look:
             "backbone": record["backbone"], "data": record["retain"][self.name], "asked": asked,
             "task": type(self.run.data.task).__qualname__, "rows": self.retained.fingerprint,
             "weights": self.run.backbone.fingerprint, "precision": self.run.settings.precision,
-            "device": str(device), "tf32": self.run.settings.tf32, "format": _FORMAT, "versions": kept_tensors.versions()})
+            "device": str(device), "tf32": self.run.settings.tf32, "format": _FORMAT,
+            "versions": kept_tensors.versions()})
         kept = kept_tensors.obtain("retained", name, compute, self.alive)
         return _Known(**{part: tensor.to(self.trainer.strategy.root_device)
                          for part, tensor in kept.items()})
 
     def again(self, model: TaskModel, before: _Known) -> _Known:
-        """What the finished network gives."""
+        """Compute what the finished network gives."""
         found = _Known() if before.linear is None else self._probed(model, before)
         output = None if before.output is None else self._loss(model)
         return _Known(**{**vars(found), "output": output})

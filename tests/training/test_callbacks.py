@@ -27,7 +27,7 @@ def model() -> TaskModel:
 
 
 def module() -> Any:
-    return SimpleNamespace(model=model(), shard=None)
+    return SimpleNamespace(model=model(), shard=None, selectable=lambda epoch, epochs: True)
 
 
 @pytest.fixture

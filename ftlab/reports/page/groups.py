@@ -48,7 +48,8 @@ def groups(results: StudyResults) -> Markup:
         split = metric.partition("/")[0]
         read = {key: _Records(results, key, "validation" if split == "val" else split) for key in keys}
         lines = {key.technique: _line(results, key, metric, read[key]) for key in keys}
-        headings = [name for name in next(iter(lines.values())) if any(line[name] != "-" for line in lines.values())]
+        headings = [name for name in next(iter(lines.values()))
+                    if any(line[name] != "-" for line in lines.values())]
         differ |= "parity difference" in headings
         title = f"{group[1]} from {group[0]}" if len(results.groups) > 1 else ""
         parts.append(table(["technique", *headings], [[name, *(line[heading] for heading in headings)]
@@ -60,7 +61,7 @@ def groups(results: StudyResults) -> Markup:
 
 
 class _Records:
-    """What a cell's runs predicted, by group: nothing where predictions are not classes.
+    """Predictions of a cell's runs, by group: nothing where they are not classes.
 
     Attributes:
         counts: examples of each group.
@@ -140,8 +141,8 @@ def _each(results: StudyResults, keys: list[CellKey], metric: str, read: Mapping
     lines = [[name, f"{counts[name]:,}" if counts else "-", *(cell(key, name) for key in keys)]
              for name in names]
     summary = f"Each of {len(names)} groups{f', {title}' if title else ''}"
-    return folded(summary, table(["group", f"{metric.partition('/')[0]} examples", *(key.technique for key in keys)], lines),
-                  tag("p", "In brackets the 95% interval over the group's examples (Wilson's).",
+    headings = ["group", f"{metric.partition('/')[0]} examples", *(key.technique for key in keys)]
+    return folded(summary, table(headings, lines), tag("p", "In brackets the 95% interval over the group's examples (Wilson's).",
                       class_="about"))
 
 
