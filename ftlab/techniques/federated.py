@@ -13,7 +13,7 @@ from ftlab.data.base import DataModule
 from ftlab.data.clients import CLIENT, Clients, Turn
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.base import Task
-from ftlab.techniques.base import Choice, LogUniform, Technique
+from ftlab.techniques.base import Choice, Technique
 from ftlab.techniques.factor_gap import FactorGap
 from ftlab.techniques.restarts import Restarts
 from ftlab.techniques.trained_tensors import averaged, copies, named, parameters, put
@@ -46,7 +46,7 @@ class Federated(Wrapper):
         proximal: pull of a client's weights towards the common ones, FedProx's mu; 0 for none.
     """
 
-    search_space = {"local_epochs": Choice((1, 2, 5)), "proximal": LogUniform(1e-3, 1.0)}
+    search_space = {"local_epochs": Choice((1, 2, 5)), "proximal": Choice((0.0, 0.001, 0.01, 0.1, 1.0))}
     of_training = True
     single_batches = True
     does = frozenset({AVERAGES, RESTARTS})

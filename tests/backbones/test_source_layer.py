@@ -139,5 +139,5 @@ def test_source_layer__not_available(make, path, says, tiny_bert, tmp_path):
 def test_source_layer__a_convolution_is_none(tmp_path):
     network = models.squeezenet1_1(weights=None)
     torch.save(network.state_dict(), tmp_path / "squeeze.pth")
-    with pytest.raises(Incompatible, match="no linear layer"):
+    with pytest.raises(Incompatible, match="is not a linear layer"):
         Torchvision("squeezenet1_1", str(tmp_path / "squeeze.pth")).source_layer("classifier.1")

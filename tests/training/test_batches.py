@@ -54,7 +54,8 @@ def test_settle__joins_or_refuses(
 ) -> None:
     norm = nn.BatchNorm1d(4)
     made, settings = model(norm), TrainerSettings(devices=devices)
-    data: Any = SimpleNamespace(splits={"train": range(examples)}, batch_size=batch_size)
+    data: Any = SimpleNamespace(splits={"train": range(examples)}, batch_size=batch_size,
+                                sampling=SimpleNamespace(plans=False))
     assert batches.settle(data, made.eval(), set(), settings) == (Update(joins_last=False), [])
     if outcome in ("joined", "as it is"):
         update, notes = batches.settle(data, made.train(), {norm}, settings)
