@@ -90,10 +90,11 @@ def _shared_out() -> dict[str, list[str]]:
 
 @functools.cache
 def page_says() -> dict[str, list[str]]:
-    """The worlds that a technique goes with, by the page's matrix."""
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", shown(), re.MULTILINE)
-    return {name: [world for world, mark in zip(WORLDS, marks.split(" | "), strict=True)
-                   if mark == "yes"] for name, marks in rows}
+    """The worlds that a technique goes with, by the page's matrix; nothing before it has all worlds."""
+    rows = [(name, marks.split(" | ")) for name, marks in
+            re.findall(r"^\| `(\w+)` \| (.*) \|$", shown(), re.MULTILINE)]
+    return {name: [world for world, mark in zip(WORLDS, marks, strict=True) if mark == "yes"]
+            for name, marks in rows if len(marks) == len(WORLDS)}
 
 
 def _few(name: str) -> bool:

@@ -11,7 +11,7 @@ from ftlab.backbones.source_layer import SourceLayer, lacking
 from ftlab.backbones.task_model import TaskModel
 from ftlab.renamed import RefusesEarlierNames
 
-OutputType = Literal["vector", "tokens", "boxes", "text", "embedding"]
+OutputType = Literal["vector", "tokens", "boxes", "text", "embedding", "masked"]
 """The type of a model's output for an example: all that a backbone depends on of a task.
 
 - `vector`: one vector, from a new head;

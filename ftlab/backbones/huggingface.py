@@ -16,6 +16,7 @@ from ftlab.backbones.front_end import has_front_end
 from ftlab.backbones.gguf_file import gguf_files, is_gguf
 from ftlab.backbones.heads.detection import build_boxes
 from ftlab.backbones.heads.embedding import build_embedding
+from ftlab.backbones.heads.masked import build_masked
 from ftlab.backbones.heads.per_token import build_tokens
 from ftlab.backbones.heads.pooled import build_vector
 from ftlab.backbones.heads.text import build_text
@@ -167,6 +168,8 @@ class HuggingFace(Backbone):
                     model = build_boxes(checkpoint, task)
                 case "text":
                     model = build_text(checkpoint, task)
+                case "masked":
+                    model = build_masked(checkpoint, task)
                 case "embedding":
                     model = build_embedding(checkpoint, pool_over)
         model.new_ids = self._new_ids

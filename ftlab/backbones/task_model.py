@@ -76,7 +76,7 @@ class TaskModel(nn.Module):
     batch_loss: str = ""
     """Why the loss of a batch is not that of its parts, where a network computes its own."""
     head_trained: bool = False
-    """Whether the head was trained before this fit, by a stage that carries it."""
+    """Whether the head was trained before this fit: by a stage that carries it, or in the checkpoint."""
     new_ids: Sequence[int] = ()
     """Tokens whose embeddings are new, so that no pre-training has seen them."""
 

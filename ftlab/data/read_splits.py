@@ -47,6 +47,7 @@ class ReadSplits(ABC):
     notes: list[str]
     """Sentences for the user, each shown once: texts cut, bytes replaced, images converted."""
     _fingerprint: str
+    _digests: dict[SplitName, list[bytes]]
 
     @abstractmethod
     def read(self, split: SplitName, source: str) -> Examples:
@@ -95,6 +96,7 @@ class ReadSplits(ABC):
                   for column in self.columns
                   for place, value in zip(examples.ids, examples.columns[column], strict=True))
         self._fingerprint = fingerprint(chain(rows, values))
+        self._digests = digests
         learned = [name for name in splits if kind_of(name) == "train"]
         self.note(*duplicates({name: digests[name] for name in learned},
                               {name: digests[name] for name in splits if name not in learned}))
@@ -195,6 +197,11 @@ class ReadSplits(ABC):
         if not self.splits:
             raise RuntimeError("the fingerprint needs `load` first")
         return self._fingerprint
+
+    def digests(self, *kinds: str) -> set[bytes]:
+        """sha256 of the inputs in all splits of these kinds, see `kind_of`; needs `load`."""
+        return {digest for name, inputs in self._digests.items() if kind_of(name) in kinds
+                for digest in inputs}
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Examples of each split, in all and a class (needs `load`)."""

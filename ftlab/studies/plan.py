@@ -262,7 +262,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         data.check_plan()
         technique.prepare(data)
         model = backbone.build(data.task, technique.output_type, meta=True)
-        model.head_trained = cell.keeps_head
+        model.head_trained |= cell.keeps_head
         before = check_stages(cell, backbone, data, model, stage_data) if cell.before else ""
         retain = check_retained(cell, backbone, data, stage_data) if cell.retain else ""
         technique.bind(model, data.task)

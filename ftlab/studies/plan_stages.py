@@ -59,6 +59,8 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
         if stage["data"] is not None:
             prints.append(corpus.fingerprint)
         try:
+            if stage["data"] is not None:
+                _check_unseen(corpus, data)
             _check(stage, backbone, corpus, model, same=stage["data"] is None,
                    head_trained=any(s["carry"] == "all" for s in cell.before[:number]))
         except InputError as error:
@@ -85,7 +87,7 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
     technique.prepare(corpus)
     begun = backbone.build(corpus.task, technique.output_type, meta=True)
     check_new_tokens(begun)
-    begun.head_trained = head_trained
+    begun.head_trained |= head_trained
     there = _shapes(begun)
     technique.bind(begun, corpus.task)
     if stage["select_by"] is not None:
@@ -100,6 +102,21 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
             f"its network and that of what follows differ at {other[0]}",
             "let it carry: backbone" if not same and stage["carry"] == "all" else
             "take data whose task builds the same blocks of this backbone")
+
+
+def _check_unseen(corpus: DataModule, data: DataModule) -> None:
+    """Refuse a stage that trains on, or chooses its epoch by, what the run is tested on.
+
+    Raises:
+        InputError: it has test inputs of the data set that are not among its training inputs too.
+    """
+    tested = data.digests("test") - data.digests("train", "validation")
+    if seen := corpus.digests("train", "validation") & tested:
+        raise InputError(
+            f"its data have {len(seen)} of the {len(tested)} test inputs of what follows, so that the "
+            "test would not be of unseen examples",
+            "leave them out: a corpus with the source, split and subset of what follows has the same "
+            "training examples and no others")
 
 
 def _shapes(model: TaskModel) -> dict[str, tuple[int, ...]]:

@@ -53,7 +53,7 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     model = run.backbone.build(task, technique.output_type).eval()
     if run.learned is not None:
         run.carried = lay(model, run.learned)
-    model.head_trained = run.head_trained
+    model.head_trained |= run.head_trained
     name = hardware.suit(run, model, report)
     precision.convert(model, name)
     if run.begun is not None:

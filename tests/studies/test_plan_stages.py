@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from masked import save_bert
 
 from ftlab.errors import InputError
 from ftlab.studies.plan import plan
@@ -98,3 +99,18 @@ def test_stages__that_carry_a_head_leave_none_at_random(write: Write) -> None:
     planned("all")
     with pytest.raises(InputError, match="the new head is random"):
         planned("backbone")
+
+
+def test_stages__that_see_test_examples_are_refused(write: Write, reviews: Path, tmp_path: Path) -> None:
+    bert = {"class_path": "HuggingFace", "init_args": {"source": str(save_bert(tmp_path / "bert")),
+                                                       "pooling": "mean"}}
+
+    def planned(**settings: Any) -> None:
+        corpus = {"class_path": "MaskedLM", "init_args": {"train": str(reviews), "max_length": 16,
+                                                          **settings}}
+        plan(load_study(write(backbones={"bert": bert}, techniques={"after": {
+            "class_path": "LinearProbe", "before": [{"technique": "FullFineTuning", "data": corpus}]}})))
+
+    planned()
+    with pytest.raises(InputError, match=r"before/0: its data have \d+ of the \d+ test inputs of what "):
+        planned(split={"seed": 1})

@@ -103,6 +103,21 @@ def test_adapters__of_a_stage_are_merged(make: Make) -> None:
     assert all("weight" in place for place in moved)
 
 
+def test_masked_language__is_a_stage_of_a_classifier(make: Make, reviews: Path) -> None:
+    alone = make(FullFineTuning(lr=1e-2), folder="alone", plain=True, world="masked_lm")
+    execute(alone, silent)
+    state = alone.technique.model.state_dict()
+    ended = {place: state[name] for place, name in places(alone.technique.model).items()}
+
+    after = make(LinearProbe(), folder="after", plain=True, world="masked_lm")
+    corpus, after.data = after.data, TextClassification(str(reviews), max_length=16, batch_size=8)
+    after.before = [stage(FullFineTuning(lr=1e-2), corpus)]
+    started = begun(after)
+    shared = {place for place in started if not place.startswith("head/")}
+    assert shared == {place for place in ended if not place.startswith("head/")}
+    assert all(torch.equal(started[place], ended[place]) for place in shared)
+
+
 def test_stages__follow_each_other(make: Make) -> None:
     first, second = stage(FullFineTuning(lr=1e-2)), stage(LoRA(lr=3e-2))
     one = begun(make(LinearProbe(), first, folder="one"))

@@ -9,6 +9,7 @@ import transformers
 from torch import nn
 
 from ftlab.backbones.base import TaskSpec
+from ftlab.backbones.block import lies_below
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.load_pretrained import Checkpoint
 from ftlab.backbones.pooling import PooledHead, Pooling
@@ -81,10 +82,11 @@ def head_paths(network: nn.Module) -> list[str]:
 
 
 def renew(network: Any, path: str) -> None:
-    """Initialise a part as its architecture does, from torch's generator."""
+    """Initialise a part as its architecture does, from torch's generator; tied tensors stay."""
     part = network.get_submodule(path)
+    tied = {id(p) for name, p in network.named_parameters() if not lies_below(name, [path])}
     for tensor in (*part.parameters(), *part.buffers()):
-        tensor._is_hf_initialized = False  # else transformers keeps what was loaded
+        tensor._is_hf_initialized = id(tensor) in tied  # else transformers keeps what was loaded
     with torch.no_grad():
         part.apply(network._init_weights)
 

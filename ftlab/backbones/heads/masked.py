@@ -1,0 +1,127 @@
+"""Encoders that say which token stood at a masked place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ftlab.backbones.base import TaskSpec
+from ftlab.backbones.block import lies_below
+from ftlab.backbones.find_blocks import find_blocks, with_dropout
+from ftlab.backbones.heads.pooled import head_paths, renew
+from ftlab.backbones.load_pretrained import Checkpoint
+from ftlab.backbones.source_layer import read_tensors
+from ftlab.backbones.task_model import Batch, Outputs, TaskModel
+from ftlab.errors import Incompatible
+
+
+class MaskedModel(TaskModel):
+    """Outputs are logits (B, M, V) of the places (B, M) that `batch["inputs"]["places"]` names.
+
+    A place is a position in its row, or -1 where a row has fewer than others. The output layer is
+    computed for these places alone: over all tokens it would take as long as the encoder.
+
+    Args:
+        network: of transformers, for masked language modelling.
+        blocks: as in `TaskModel`.
+        head: likewise, what lies between the encoder and the scores of tokens.
+        tokenizer: names the tokens.
+    """
+
+    def __init__(self, network: nn.Module, blocks: Sequence[tuple[str, Sequence[str]]],
+                 head: Sequence[str], tokenizer: Any) -> None:
+        super().__init__(network, blocks, head)
+        self.tokenizer = tokenizer
+        self._asked = _Asked()
+        base = getattr(network, str(getattr(network, "base_model_prefix", "")), None)
+        if isinstance(base, nn.Module):
+            base.register_forward_hook(partial(_at_places, self._asked))
+
+    def arguments(self, batch: Batch) -> Mapping[str, Any]:
+        inputs = self.inputs(batch)
+        self._asked.places = inputs.pop("places")
+        self._asked.tokens = inputs["attention_mask"].shape[1]
+        return inputs
+
+    def read(self, output: Any, batch: Batch) -> Outputs:
+        logits = self._asked.of(output.logits)  # of all tokens where the encoder's features are hidden
+        self._asked.places = None
+        return logits
+
+    def texts(self, batch: Batch, max_new_tokens: int, outputs: Outputs | None = None) -> list[str]:
+        """The most probable token of each place, with spaces between them."""
+        logits = self(batch) if outputs is None else outputs
+        rows = zip(logits.argmax(dim=-1).tolist(), batch["inputs"]["places"].tolist(), strict=True)
+        return [spelled(self.tokenizer, [token for token, place in zip(tokens, places, strict=True)
+                                         if place >= 0]) for tokens, places in rows]
+
+
+class _Asked:
+    """The places that a pass is asked for.
+
+    Attributes:
+        places: (B, M), or None outside of passes.
+        tokens: of each row, T, without virtual ones in front.
+    """
+
+    places: Tensor | None = None
+    tokens: int = 0
+
+    def of(self, values: Tensor) -> Tensor:
+        """Values (B, M, D) of the places, among those of all tokens (B, V + T, D); others as they are."""
+        if self.places is None or values.shape[1] < self.tokens:
+            return values
+        places = self.places.clamp(0, self.tokens - 1) + values.shape[1] - self.tokens
+        return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
+
+
+def _at_places(asked: _Asked, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    """Let the head see the places alone: it computes each by itself."""
+    if isinstance(output, ModelOutput) and isinstance(
+            hidden := getattr(output, "last_hidden_state", None), Tensor) and hidden.ndim == 3:
+        output.last_hidden_state = asked.of(hidden)
+    return output
+
+
+def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Tokens as the vocabulary has them, with spaces between them and none within."""
+    return " ".join(token.replace(" ", "_") for token in tokenizer.convert_ids_to_tokens(ids))
+
+
+def build_masked(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
+    """Build the model of a task whose output type is `masked`.
+
+    The scores of tokens come from the checkpoint's own output layer. Where it has none (a sentence
+    encoder), a new one is tied to the embeddings, and what stands before it starts at random.
+
+    Raises:
+        Incompatible: the architecture fills no masks.
+    """
+    auto = checkpoint.own_class(task.auto_classes)
+    config = checkpoint.config
+    if auto is None or getattr(config, "is_encoder_decoder", False):
+        raise Incompatible(f"{checkpoint.label}: transformers has no encoder of {config.model_type} "
+                           "that fills masked places", "choose an encoder (BERT, RoBERTa)")
+    network = checkpoint.network(auto, new=head_paths)
+    head = head_paths(network)
+    trained = _ships(checkpoint, network, head)
+    if not trained and not checkpoint.meta:
+        for path in head:
+            renew(network, path)
+    head = with_dropout(network, head)
+    model = MaskedModel(network, find_blocks(network, head), head, checkpoint.tokenizer())
+    model.head_trained = trained
+    return model
+
+
+def _ships(checkpoint: Checkpoint, network: nn.Module, head: Sequence[str]) -> bool:
+    """Return whether the checkpoint has the matrices of the head."""
+    own = {name: p for name, p in network.named_parameters() if lies_below(name, head)}
+    wanted = [name for name, p in own.items() if p.ndim > 1] or list(own)
+    files = checkpoint.weights()
+    found = read_tensors(files, wanted, checkpoint.label)
+    return all(name in found and found[name].shape == own[name].shape for name in wanted)
