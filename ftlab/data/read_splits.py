@@ -47,7 +47,7 @@ class ReadSplits(ABC):
     notes: list[str]
     """Sentences for the user, each shown once: texts cut, bytes replaced, images converted."""
     _fingerprint: str
-    _digests: dict[SplitName, list[bytes]]
+    _known_by: dict[SplitName, list[tuple[bytes, str]]]
 
     @abstractmethod
     def read(self, split: SplitName, source: str) -> Examples:
@@ -96,7 +96,7 @@ class ReadSplits(ABC):
                   for column in self.columns
                   for place, value in zip(examples.ids, examples.columns[column], strict=True))
         self._fingerprint = fingerprint(chain(rows, values))
-        self._digests = digests
+        self._known_by = {name: list(zip(digests[name], splits[name].ids, strict=True)) for name in splits}
         learned = [name for name in splits if kind_of(name) == "train"]
         self.note(*duplicates({name: digests[name] for name in learned},
                               {name: digests[name] for name in splits if name not in learned}))
@@ -198,10 +198,13 @@ class ReadSplits(ABC):
             raise RuntimeError("the fingerprint needs `load` first")
         return self._fingerprint
 
-    def digests(self, *kinds: str) -> set[bytes]:
-        """sha256 of the inputs in all splits of these kinds, see `kind_of`; needs `load`."""
-        return {digest for name, inputs in self._digests.items() if kind_of(name) in kinds
-                for digest in inputs}
+    def inputs(self, *kinds: str) -> dict[bytes, set[str]]:
+        """sha256 of each input in all splits of these kinds (`kind_of`) -> ids that have it; needs `load`."""
+        ids: dict[bytes, set[str]] = {}
+        for name, known_by in self._known_by.items():
+            for digest, place in known_by if kind_of(name) in kinds else ():
+                ids.setdefault(digest, set()).add(place)
+        return ids
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Examples of each split, in all and a class (needs `load`)."""

@@ -142,7 +142,7 @@ def _checked(spec: dict[str, Any], run_id: str, allow: Sequence[str], folder: Pa
     directory.mkdir()
     return Run(**parts, settings=settings, seed=spec["seed"], select_by=spec["select_by"],
                    directory=directory, record={}, plain=spec.get("plain", False),
-                   head_trained=any(s["carry"] == "all" for s in spec.get("before", ())))
+                   head_trained=any(s["carry"] == "all" for s in spec.get("before", [])[-1:]))
 
 
 def _hold(kind: str, what: str, actual: str, spec: dict[str, Any], run_id: str) -> None:

@@ -15,6 +15,7 @@ from ftlab.studies.study import Cell
 from ftlab.training import batches
 from ftlab.training.carried import HEAD, check_new_tokens, is_output, places
 from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.wording import listed
 
 
 class StageData:
@@ -52,7 +53,7 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
     """
     if cell.trainer["devices"] > 1:
         raise InputError("a run with stages is trained on one device", "set trainer: {devices: 1}")
-    prints = []
+    prints, head = [], dict[str, tuple[int, ...]]()  # that is carried to the next fit
     for number, stage in enumerate(cell.before):
         where = f"before/{number}"
         corpus = data if stage["data"] is None else stage_data.of(stage["data"])
@@ -60,9 +61,12 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
             prints.append(corpus.fingerprint)
         try:
             if stage["data"] is not None:
-                _check_unseen(corpus, data)
-            _check(stage, backbone, corpus, model, same=stage["data"] is None,
-                   head_trained=any(s["carry"] == "all" for s in cell.before[:number]))
+                _check_unseen(corpus, data, f"stage {number + 1}")
+            there = _check(stage, backbone, corpus, model, head)
+            carried = {**head, **there} if stage["carry"] == "all" else {}
+            head = {place: shape for place, shape in carried.items() if place.startswith(HEAD)}
+            if number == len(cell.before) - 1:
+                _check_fits(head, _shapes(model), model, "all")
         except InputError as error:
             raise type(error)(f"{where}: {error.what}", error.mend) from error
         finally:
@@ -71,7 +75,12 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
 
 
 def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model: TaskModel,
-           same: bool, head_trained: bool) -> None:
+           head: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Hold a stage to its data, to the head that is carried to it, and to the blocks of the run.
+
+    Returns:
+        Shapes in its network, by place.
+    """
     technique = build(stage["technique"])
     if not technique.trains:
         raise Incompatible(f"{type(technique).__name__} trains nothing, so it leaves nothing for "
@@ -87,36 +96,56 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
     technique.prepare(corpus)
     begun = backbone.build(corpus.task, technique.output_type, meta=True)
     check_new_tokens(begun)
-    begun.head_trained |= head_trained
     there = _shapes(begun)
+    _check_fits(head, there, begun, "all")
+    begun.head_trained |= bool(head)
     technique.bind(begun, corpus.task)
     if stage["select_by"] is not None:
         corpus.task.higher_is_better(stage["select_by"].removeprefix("val/"))
-    follows = _shapes(model)
-    kept = {place: shape for place, shape in there.items()
-            if stage["carry"] == "all" or not place.startswith(HEAD)}
+    _check_fits({place: shape for place, shape in there.items() if not place.startswith(HEAD)},
+                _shapes(model), model, "backbone")
+    return there
+
+
+def _check_fits(kept: dict[str, tuple[int, ...]], follows: dict[str, tuple[int, ...]],
+                model: TaskModel, carry: str) -> None:
+    """Refuse what is carried to a network that has no such tensors.
+
+    Raises:
+        Incompatible: with the first of them.
+    """
     other = [place for place, shape in kept.items() if follows.get(place) != shape
              and not (place not in follows and is_output(place, model))]
     if other:
         raise Incompatible(
             f"its network and that of what follows differ at {other[0]}",
-            "let it carry: backbone" if not same and stage["carry"] == "all" else
+            "let it carry: backbone" if carry == "all" else
             "take data whose task builds the same blocks of this backbone")
 
 
-def _check_unseen(corpus: DataModule, data: DataModule) -> None:
+def _check_unseen(corpus: DataModule, data: DataModule, where: str) -> None:
     """Refuse a stage that trains on, or chooses its epoch by, what the run is tested on.
 
+    Another example of the same source that happens to have the same input is noted, as it is within
+    a data set.
+
     Raises:
-        InputError: it has test inputs of the data set that are not among its training inputs too.
+        InputError: it has test examples.
     """
-    tested = data.digests("test") - data.digests("train", "validation")
-    if seen := corpus.digests("train", "validation") & tested:
+    trained, tested = data.inputs("train", "validation"), data.inputs("test")
+    seen = {digest: ids for digest, ids in corpus.inputs("train", "validation").items()
+            if digest in tested and digest not in trained}
+    one_source = {*corpus.sources.values()} & {*data.sources.values()} - {None}
+    leaked = sorted(min(ids) for digest, ids in seen.items()
+                    if not one_source or ids & tested[digest])
+    if leaked:
         raise InputError(
-            f"its data have {len(seen)} of the {len(tested)} test inputs of what follows, so that the "
-            "test would not be of unseen examples",
-            "leave them out: a corpus with the source, split and subset of what follows has the same "
-            "training examples and no others")
+            f"its data have {len(leaked)} of the {len(tested)} test inputs of what follows: "
+            f"{listed(leaked[:3])}{', ...' if len(leaked) > 3 else ''}",
+            "leave them out; with the source and split of what follows, a corpus has none of them")
+    if seen:
+        data.note(f"{len(seen)} of {len(tested)} test inputs are also in the data of {where} "
+                  "(exact duplicates)")
 
 
 def _shapes(model: TaskModel) -> dict[str, tuple[int, ...]]:

@@ -51,8 +51,8 @@ class Cell:
 
     @property
     def keeps_head(self) -> bool:
-        """Whether a stage trains the head and carries it on."""
-        return any(stage["carry"] == "all" for stage in self.before)
+        """Whether the last stage carries its head on."""
+        return any(stage["carry"] == "all" for stage in self.before[-1:])
 
     @property
     def config(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Stage:
         settings: of the trainer.
         data: of the fit; None for the run's own.
         select_by: chooses the epoch; None for the run's own, or its task's default on other data.
-        carry: what goes on: the backbone's weights, or the head's too.
+        carry: what goes on to the next fit: the backbone's weights, or the head's too.
         record: the specification.
     """
 

@@ -56,8 +56,8 @@ def learn(run: Run, report: Report) -> None:
     for number, stage in enumerate(run.before):
         begun = Learned(dict(tensors), seconds) if tensors else None
         learned = _obtain(_as_run(run, number, begun), number, report)
-        tensors |= {place: tensor for place, tensor in learned.tensors.items()
-                    if stage.carry == "all" or not place.startswith(HEAD)}
+        tensors = {place: tensor for place, tensor in (tensors | learned.tensors).items()
+                   if stage.carry == "all" or not place.startswith(HEAD)}
         seconds += learned.seconds
     run.learned = Learned(tensors, seconds)
     run.head_trained = carries_head(run.learned)

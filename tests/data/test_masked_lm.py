@@ -131,7 +131,7 @@ def test_carved__as_the_classifier_of_the_same_source(table: Path) -> None:
     labelled.load()
     for split in ("train", "validation", "test"):
         assert corpus.splits[split].ids == labelled.splits[split].ids
-    assert corpus.digests("train") == labelled.digests("train")
+    assert corpus.inputs("train") == labelled.inputs("train")
 
 
 def test_paragraphs__of_one_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,21 @@ def test_stages__that_see_test_examples_are_refused(write: Write, reviews: Path,
     bert = {"class_path": "HuggingFace", "init_args": {"source": str(save_bert(tmp_path / "bert")),
                                                        "pooling": "mean"}}
 
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(["text", *(f"a film {n}" for n in range(20))]) + "\n")
+
     def planned(**settings: Any) -> None:
         corpus = {"class_path": "MaskedLM", "init_args": {"train": str(reviews), "max_length": 16,
                                                           **settings}}
+        head = {"technique": "LinearProbe", "data": corpus, "carry": "all"}
         plan(load_study(write(backbones={"bert": bert}, techniques={"after": {
-            "class_path": "LinearProbe", "before": [{"technique": "FullFineTuning", "data": corpus}]}})))
+            "class_path": "LinearProbe",
+            "before": [head, {"technique": "FullFineTuning", "data": corpus}]}})))
 
     planned()
+    planned(train=str(other))  # another corpus
+    shutil.copy(reviews, other)
+    with pytest.raises(InputError, match=r"before/0: its data have \d+ of the \d+ test inputs"):
+        planned(train=str(other))
     with pytest.raises(InputError, match=r"before/0: its data have \d+ of the \d+ test inputs of what "):
         planned(split={"seed": 1})

@@ -95,6 +95,16 @@ def test_stage__leaves_its_head_behind_unless_told(make: Make) -> None:
     assert not any(place.startswith("head/") for place in moved)
 
 
+def test_head__goes_to_the_next_fit_alone(make: Make) -> None:
+    plain = begun(make(FullFineTuning(), folder="plain"))
+    probe, full = stage(LinearProbe(lr=1e-2), carry="all"), stage(FullFineTuning(lr=1e-2))
+    once = begun(make(FullFineTuning(), copy.deepcopy(probe), folder="once"))
+    twice = begun(make(FullFineTuning(), copy.deepcopy(probe), full, folder="twice"))
+    heads = [place for place in plain if place.startswith("head/")]
+    assert any(not torch.equal(once[place], plain[place]) for place in heads)
+    assert all(torch.equal(twice[place], plain[place]) for place in heads)
+
+
 def test_adapters__of_a_stage_are_merged(make: Make) -> None:
     plain = begun(make(FullFineTuning(), folder="plain"))
     started = begun(make(FullFineTuning(), stage(LoRA(lr=3e-2))))

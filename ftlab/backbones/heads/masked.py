@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from ftlab.backbones.base import TaskSpec
 from ftlab.backbones.block import lies_below
