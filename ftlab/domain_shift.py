@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 
-from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import NAMED, STREAM, SplitName
 from ftlab.errors import InputError
 from ftlab.files import write
 from ftlab.statistics.two_samples import FOLDS, Apart, apart
 from ftlab.studies.plan import Plan, pairs
+from ftlab.studies.run_process import built
 from ftlab.studies.study import Study
-from ftlab.training.hardware import device_of
-from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.frozen_features import unlabelled_features
 
 MOST = 2000
 """Examples of a split that are compared: the matrices of their distances are squares."""
@@ -54,7 +52,7 @@ class Shift:
 
 
 def measure(study: Study, results: Path) -> Iterator[Shift]:
-    """Compare splits by the features that the pre-trained backbone gives a new head.
+    """Compare splits by the features that the pre-trained backbone gives a new head, as runs read them.
 
     Each is compared with the validation split, which is of the own domain, and the test split first:
     the distance of these two is what chance makes. All comparisons of a data set are of as many
@@ -68,22 +66,21 @@ def measure(study: Study, results: Path) -> Iterator[Shift]:
         InputError: there is nothing but the own domain, or a split is too small.
     """
     found: list[Shift] = []
-    known: set[tuple[str, str]] = set()
     for backbone, data, cells in pairs(study, Plan(study)):
-        key = cells[0].key
-        if (key.dataset, key.backbone) in known or not (others := _others(data)):
+        if not (others := _others(data)):
             continue
-        known.add((key.dataset, key.backbone))
-        splits = ["validation", OWN, *others]
+        key, splits = cells[0].key, ["validation", OWN, *others]
         least = min(splits, key=lambda name: len(data.splits[name]))
-        if len(data.splits[least]) < 2 * FOLDS:
-            raise InputError(f"{key.dataset}: {len(data.splits[least])} examples in {least} are too few "
+        rows = len(data.splits[least])
+        if rows < 2 * FOLDS:
+            raise InputError(f"{key.dataset}: {rows} examples in {least} are too few "
                              "to say how far apart two domains are",
                              f"give each split {2 * FOLDS} examples at least")
-        torch.manual_seed(0)  # a head's own layers before its last
-        model = backbone.build(data.task).eval().to(device_of(TrainerSettings()))
-        rows = len(data.splits[least])
-        features = {name: _drawn(_features(model, data, name), rows) for name in splits}
+        with tempfile.TemporaryDirectory(prefix="ftlab-features-") as folder:
+            run = replace(built(Path(folder), study.specification(cells[0], study.seeds[0])),
+                          backbone=backbone, data=data)  # which are read already
+            read = unlabelled_features(run, splits, lambda event: None)
+        features = {name: _drawn(vectors.numpy(), rows) for name, vectors in read.items()}
         for name in splits[1:]:
             found.append(Shift(key.dataset, key.backbone, name,
                                apart(features["validation"], features[name])))
@@ -101,18 +98,6 @@ def _others(data: DataModule) -> list[SplitName]:
     named = [name for name in data.splits if name.startswith(NAMED)]
     return named + [name for name in data.splits if name.startswith(STREAM)
                     and f"{NAMED}{name.removeprefix(STREAM)}" not in named]
-
-
-def _features(model: TaskModel, data: DataModule, split: SplitName) -> NDArray[np.float64]:
-    """Features of a split's examples that the head's last layer reads, (N, D)."""
-    device = next(model.parameters()).device
-    read = []
-    with torch.inference_mode():
-        for raw in data.eval_loader(split):
-            batch = {name: value for name, value in dict(raw).items() if name != "target"
-                     or model.needs_target}
-            read.append(model.features(move_data_to_device(batch, device)).cpu().double())
-    return torch.cat(read).numpy()
 
 
 def _drawn(features: NDArray[np.float64], rows: int) -> NDArray[np.float64]:

@@ -33,14 +33,14 @@ def study(tiny_resnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
                     tmp_path / "images" / name / f"{domain}_{number}.png")
 
-    def write(**arguments: object) -> Path:
+    def write(trainer: dict | None = None, **arguments: object) -> Path:
         path = tmp_path / "study.yaml"
         path.write_text(yaml.safe_dump({
             "name": "light", "select_by": "val/loss",
             "backbones": {"resnet": {"class_path": "HuggingFace", "init_args": {"source": str(tiny_resnet)}}},
             "datasets": {"day": {"class_path": "ImageClassification", "init_args": {
                 "train": "images", "image_size": 32, **arguments}}},
-            "techniques": {"full": "FullFineTuning", "probe": "LinearProbe"}}))
+            "techniques": {"full": "FullFineTuning", "probe": "LinearProbe"}, "trainer": trainer or {}}))
         return path
 
     return write
@@ -72,6 +72,30 @@ def test_shift__is_said_in_a_line_each(study: Callable[..., Path]) -> None:
     assert lines[1].startswith("  test (zero line): A-distance ")
     assert lines[2].startswith("  test.target: A-distance ")
     assert lines[3] == "File: results/light/shift/shift.csv"
+
+
+def test_shift__is_of_features_as_the_studys_trainer_has_them(
+    study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    whole, exact, rounded = (
+        list(measure(load_study(study(trainer={"precision": name, "threads": 1}, **SHIFTED)),
+                     Path("results")))[-1].found.coral
+        for name in ("32-true", "64-true", "bf16-true"))
+    assert exact == pytest.approx(whole, rel=1e-3) and exact != whole
+    assert rounded == pytest.approx(whole, rel=0.2) and rounded != pytest.approx(whole, rel=1e-3)
+    assert threads == [1, 1, 1]
+
+
+def test_shift__of_a_stream_without_labels(study: Callable[..., Path]) -> None:
+    dusk = sorted(path for path in Path("images").rglob("dusk*"))
+    (stream := Path("bare.csv")).write_text("\n".join(["image", *map(str, dusk)]) + "\n")
+    found = list(measure(load_study(study(**SHIFTED | {
+        "split": {"validation": 0.3, "test": 0.3}, "columns": {},
+        "beside": {"target": str(stream)}})), Path("results")))
+    assert [each.split for each in found] == ["test", "beside.target"]
+    assert found[1].found.coral > found[0].found.coral
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

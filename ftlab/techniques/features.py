@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
+from ftlab.backbones.passes import Watched
 from ftlab.backbones.task_model import IGNORED, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
@@ -78,18 +79,42 @@ class Features:
     def seen(self, split: SplitName, view: int | None = None) -> Iterator[Seen]:
         """A split, batch by batch; of the training examples a view, where augmentation keeps some."""
         loader = self.data.eval_loader(split) if view is None else self.data.view_loader(view)
+        tokens = self.data.task.output_type == "tokens"
+        for watched in self._passes(loader):
+            read = watched.read if tokens else watched.features
+            assert read is not None  # there is a new head, whose optimum is wanted
+            yield Seen(read.float() if read.dtype != torch.float64 else read,
+                       {name: watched.batch[name] for name in ("target", "index")})
+
+    def vectors(self, split: SplitName) -> Tensor:
+        """What any head's last linear layer reads of a split, an example a row, without labels.
+
+        Augmentation plays no part. A split may be a stream, whose examples may have no labels; a
+        model that reads the target itself is given it.
+
+        Returns:
+            (N, D) in float64, in the order of the split, in the memory of the CPU.
+
+        Raises:
+            Incompatible: there is no new head with a linear layer.
+        """
+        hidden = () if self.model.needs_target else ("target",)
+        passes = [(watched.batch["index"], watched.features.cpu().double())
+                  for watched in self._passes(self.data.eval_loader(split), hidden)]
+        index, features = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        return features[index.cpu().argsort()]
+
+    def _passes(self, loader: Iterable[Mapping[str, Any]], hidden: Collection[str] = ()
+                ) -> Iterator[Watched]:
+        """A pass of each batch, of which the model is not shown what is `hidden`."""
         device = next(self.model.parameters()).device
         self.model.eval()
         for raw in loader:
             self.alive()
-            batch = move_data_to_device(raw, device)
+            batch = {name: value for name, value in raw.items() if name not in hidden}
             with torch.no_grad(), self.context():
-                watched = self.model.watched(batch)
-            tokens = self.data.task.output_type == "tokens"
-            read = watched.read if tokens else watched.features
-            assert read is not None  # there is a new head, whose optimum is wanted
-            yield Seen(read.float() if read.dtype != torch.float64 else read,
-                       {"target": batch["target"], "index": batch["index"]})
+                watched = self.model.watched(move_data_to_device(batch, device))
+            yield watched
 
     @cached_property
     def train(self) -> Rows:

@@ -67,7 +67,7 @@ def _fit(run: Run, model: TaskModel, guard: TensorGuard, memory: costs.MemoryMet
     trainer = make_trainer(run, [_ranks_alike(run, guard), monitor, best, *_sharding(run, model)])
     fitting = Fitting(run, guard, trainer, memory, best, run.data.needed(stop is None), report)
     if not run.technique.trains:
-        _begin_without_training(fitting)
+        begin_without_training(fitting)
         return trainer, best, dict.fromkeys(costs.OF_TRAINING, 0.0)
     run.solver = solver_of(fitting)
     if run.solver is not None:
@@ -90,7 +90,7 @@ def _fit(run: Run, model: TaskModel, guard: TensorGuard, memory: costs.MemoryMet
     return trainer, best, measured
 
 
-def _begin_without_training(fitting: Fitting) -> None:
+def begin_without_training(fitting: Fitting) -> None:
     """Let a technique without a fit set what is to be measured, from cached rows where that pays."""
     run, model = fitting.run, fitting.run.technique.model
     known = len(run.data.notes)

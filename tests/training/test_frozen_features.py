@@ -7,17 +7,21 @@ import pytest
 import torch
 
 from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.task_model import TaskModel
 from ftlab.backbones.torchvision import Torchvision
 from ftlab.data.image import ImageClassification
 from ftlab.data.image_augment import ImageAugment
+from ftlab.data.poisson import Poisson
 from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.training.execute import execute
-from ftlab.training.frozen_features import frozen_features
+from ftlab.training.frozen_features import frozen_features, unlabelled_features
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
+
+SPLITS = ("validation", "test", "beside.target")
 
 
 @pytest.fixture
@@ -27,6 +31,21 @@ def make(tiny_bert: Path, reviews: Path, tmp_path: Path) -> Callable[..., Run]:
         return Run(HuggingFace(str(tiny_bert), pooling=pooling),
                    TextClassification(str(reviews), max_length=16, batch_size=8), technique,
                    TrainerSettings(max_epochs=2), 3, "val/loss", folder, **more)
+
+    return run
+
+
+@pytest.fixture
+def with_stream(make: Callable[..., Run], reviews: Path, tmp_path: Path) -> Callable[..., Run]:
+    """A run whose data bring a stream along that has no labels."""
+    texts = [line.rpartition(",")[0] for line in reviews.read_text().splitlines()]
+    (bare := tmp_path / "bare.csv").write_text("\n".join(texts[:31]) + "\n")
+
+    def run(**more: object) -> Run:
+        made = make(FullFineTuning(), **more)
+        made.data = TextClassification(str(reviews), max_length=16, batch_size=8,
+                                       beside={"target": str(bare)})
+        return made
 
     return run
 
@@ -92,9 +111,78 @@ def test_features__of_a_head_with_more_layers(
     with pytest.raises(Incompatible, match="not one linear layer") as caught:
         frozen_features(run, lambda event: None)
     assert "pooling" in caught.value.mend
+    found = unlabelled_features(run, ["test"], lambda event: None)["test"]
+    assert found.shape == (len(run.data.splits["test"]), 32)
+    assert found.min() == 0 < found.std(dim=0).max()  # behind the layer before the last, a ReLU
 
 
 def test_features__of_pooled_heads_have_no_source_layer(make: Callable[..., Run]) -> None:
     found = frozen_features(make(FullFineTuning()), lambda event: None)
     with pytest.raises(Incompatible, match="pooled features"):
         found.source_layer()
+
+
+def test_unlabelled_features__are_the_models_own_without_labels(
+    with_stream: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[set[str]] = []
+
+    def watched(model: TaskModel, batch: dict, blocks: tuple[str, ...] = ()) -> object:
+        shown.append(set(batch))
+        return original(model, batch, blocks)
+
+    original = TaskModel.watched
+    monkeypatch.setattr(TaskModel, "watched", watched)
+    run = with_stream()
+    found = unlabelled_features(run, SPLITS, lambda event: None)
+    monkeypatch.undo()
+    assert shown and not any("target" in names for names in shown)
+    model = run.backbone.build(run.data.task).eval()
+    for split in SPLITS:
+        assert len(found[split]) == len(run.data.splits[split])
+        with torch.no_grad():
+            for batch in run.data.eval_loader(split):
+                torch.testing.assert_close(found[split][batch["index"]].float(),
+                                           model.features(batch), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("64-true", torch.float64),
+                                                  ("bf16-true", torch.bfloat16)])
+def test_unlabelled_features__in_the_runs_precision(
+    with_stream: Callable[..., Run], precision: str, dtype: torch.dtype
+) -> None:
+    run = with_stream()
+    run.settings = TrainerSettings(precision=precision)
+    found = unlabelled_features(run, ["beside.target"], lambda event: None)["beside.target"]
+    model = run.backbone.build(run.data.task).eval().to(dtype)
+    with torch.no_grad():
+        for batch in run.data.eval_loader("beside.target"):
+            torch.testing.assert_close(found[batch["index"]], model.features(batch).double(),
+                                       rtol=1e-12, atol=1e-12)
+
+
+def test_unlabelled_features__read_from_what_is_cached(
+    with_stream: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ftlab.training.shortcuts.prefix_cache.cache_estimate.Forecast.pays", True)
+    record = {"backbone": "bert", "data": {"init_args": {}}}
+    plain = unlabelled_features(with_stream(plain=True), SPLITS, lambda event: None)
+    said: list[str] = []
+    for _ in range(2):
+        again = unlabelled_features(with_stream(record=record), SPLITS,
+                                    lambda event: said.append(str(event.get("text"))))
+    caches = [text for text in said if "prefix cache" in text]
+    assert "was computed" in caches[0] and "was read" in caches[1]
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == len(SPLITS)  # and no other
+    for split in SPLITS:
+        torch.testing.assert_close(again[split], plain[split], rtol=1e-5, atol=1e-6)
+
+
+def test_unlabelled_features__of_data_drawn_in_any_way(with_stream: Callable[..., Run]) -> None:
+    """Batches of training that vary in size are refused to who trains on them, and here none does."""
+    run = with_stream()
+    run.data = run.data.sampled_by(Poisson())
+    found = unlabelled_features(run, ["test"], lambda event: None)
+    assert torch.equal(found["test"], unlabelled_features(with_stream(), ["test"],
+                                                          lambda event: None)["test"])
