@@ -9,7 +9,13 @@ from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import LogUniform, Technique
-from ftlab.techniques.domain_features import halves, of_both, require_features, require_vectors
+from ftlab.techniques.domain_features import (
+    halves,
+    of_both,
+    require_features,
+    require_several,
+    require_vectors,
+)
 from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
 
 
@@ -51,7 +57,8 @@ class DAN(Wrapper):
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
-        require_vectors(data, "DAN", self.stream, least=2)
+        require_vectors(data, "DAN")
+        require_several(data, "DAN", self.stream)
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)

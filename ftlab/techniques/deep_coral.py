@@ -7,7 +7,12 @@ from ftlab.data.base import DataModule
 from ftlab.tasks.base import Task
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import LogUniform, Technique
-from ftlab.techniques.domain_features import of_both, require_features, require_vectors
+from ftlab.techniques.domain_features import (
+    of_both,
+    require_features,
+    require_several,
+    require_vectors,
+)
 from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
 
 
@@ -42,7 +47,8 @@ class DeepCORAL(Wrapper):
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
-        require_vectors(data, "DeepCORAL", self.stream, least=2)
+        require_vectors(data, "DeepCORAL")
+        require_several(data, "DeepCORAL", self.stream)
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)

@@ -13,7 +13,13 @@ from ftlab.backbones.task_model import Batch, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.tasks.base import Task
 from ftlab.techniques.base import Technique
-from ftlab.techniques.domain_features import halves, of_both, require_features, require_vectors
+from ftlab.techniques.domain_features import (
+    halves,
+    of_both,
+    require_features,
+    require_several,
+    require_vectors,
+)
 from ftlab.techniques.freezing import decayed
 from ftlab.techniques.trained_tensors import copies
 from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
@@ -72,7 +78,8 @@ class DomainAdversary(Wrapper):
 
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
-        require_vectors(data, type(self).__name__, self.stream)
+        require_vectors(data, type(self).__name__)
+        require_several(data, type(self).__name__, self.stream)
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)

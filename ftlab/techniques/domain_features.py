@@ -45,26 +45,46 @@ def halves(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     return at_least_float32(one[:rows]), at_least_float32(other[:rows])
 
 
-def require_vectors(data: DataModule, technique: str, stream: str, least: int = 1) -> None:
-    """Refuse tasks without one vector an example, and streams with too few a batch.
+def require_vectors(data: DataModule, technique: str) -> None:
+    """Refuse tasks without one vector an example.
+
+    Args:
+        data: loaded.
+        technique: its name.
+
+    Raises:
+        Incompatible: the task is of another kind.
+    """
+    if data.task.output_type != "vector":
+        raise Incompatible(f"{technique} compares one vector of features an example, and the task "
+                           f"{type(data.task).__name__} has more", "leave it out for this task")
+
+
+def require_several(data: DataModule, technique: str, stream: str, own: bool = True) -> None:
+    """Refuse batches of one example, of which what is added says nothing.
+
+    One example has no covariance and no pair, a batch norm leaves the sign alone of one of each
+    domain, and its class confusion is (C-1)/C whatever the model says. A last, shorter batch may
+    have one.
 
     Args:
         data: loaded.
         technique: its name.
         stream: that it reads.
-        least: examples in a batch of the stream.
+        own: whether it compares the training examples of a batch too.
 
     Raises:
-        Incompatible: one of the two.
+        Incompatible: all batches have one.
     """
-    if data.task.output_type != "vector":
-        raise Incompatible(f"{technique} compares one vector of features an example, and the task "
-                           f"{type(data.task).__name__} has more", "leave it out for this task")
+    if own and min(data.batch_size, len(data.splits["train"])) < 2:
+        raise Incompatible(f"{technique} compares the examples of a batch, and a training batch has 1",
+                           "set batch_size: 2 or more" if data.batch_size < 2
+                           else "train on 2 examples at least")
     found = data.beside.get(stream)
-    if found is not None and (found.batch_size or data.batch_size) < least:
-        raise Incompatible(f"{technique} compares how examples vary, and the stream {stream!r} gives "
-                           "a batch 1 example",
-                           f"set beside: {{{stream}: {{batch_size: {data.batch_size}}}}}")
+    if found is not None and (found.batch_size or data.batch_size) < 2:
+        raise Incompatible(f"{technique} compares the examples of a batch, and the stream {stream!r} "
+                           "gives a batch 1",
+                           f"set beside: {{{stream}: {{batch_size: {max(2, data.batch_size)}}}}}")
 
 
 def require_features(model: TaskModel, technique: str) -> int:

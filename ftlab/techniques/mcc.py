@@ -8,7 +8,7 @@ from ftlab.data.base import DataModule
 from ftlab.tasks.base import Task
 from ftlab.tasks.losses.base import at_least_float32
 from ftlab.techniques.base import LogUniform, Technique
-from ftlab.techniques.domain_features import require_classes, unlabelled
+from ftlab.techniques.domain_features import require_classes, require_several, unlabelled
 from ftlab.techniques.wrapper import MOVES, READS_STREAM, Wrapper
 
 
@@ -47,6 +47,7 @@ class MCC(Wrapper):
     def prepare(self, data: DataModule) -> None:
         self.technique.prepare(data)
         require_classes(data, "MCC")
+        require_several(data, "MCC", self.stream, own=False)
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:
         loss = self.technique.objective(model, task, batch)

@@ -39,6 +39,7 @@ class World:
         self.task = Classification()
         self.task.fit(["a", "b"])
         self.beside, self.batch_size = {"target": Stream("drawn")}, BATCH
+        self.splits = {"train": range(STEPS * BATCH)}
         self.held = {name: self.draw(TEST, name == "target") for name in ("source", "target")}
 
     def draw(self, rows: int, target: bool) -> dict[str, Any]:

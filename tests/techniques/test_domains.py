@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftlab.backbones.huggingface import HuggingFace
+from ftlab.data.batches import pick
 from ftlab.data.examples import Stream
 from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible
@@ -29,7 +30,7 @@ from ftlab.techniques.domain_adversary import DomainAdversary, reversal, reverse
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.l2sp import L2SP
 from ftlab.techniques.linear_probe import LinearProbe
-from ftlab.techniques.mcc import MCC
+from ftlab.techniques.mcc import MCC, confusion
 from ftlab.techniques.model_soup import ModelSoup
 from ftlab.techniques.wrapper import Wrapper
 from ftlab.training.execute import execute
@@ -387,3 +388,42 @@ def test_head_alone__is_refused(wrapper: Any, request: pytest.FixtureRequest) ->
 def test_no_classes__is_refused(wrapper: Any, request: pytest.FixtureRequest) -> None:
     with pytest.raises(Incompatible, match="wants one class of several for each example"):
         bound(wrapper(FullFineTuning()), request, "regression")
+
+
+@pytest.mark.parametrize("wrapper", [*ADVERSARIES, DAN, DeepCORAL, MCC])
+def test_batches_of_one_example__are_refused(wrapper: Any, reviews: Path) -> None:
+    def prepared(size: int, of_stream: int | None = None) -> Technique:
+        data = TextClassification(str(reviews), max_length=16, batch_size=size,
+                                  beside={"target": Stream(str(reviews), batch_size=of_stream)})
+        data.load()
+        technique = wrapper(FullFineTuning())
+        technique.prepare(data)
+        return technique
+
+    own = "a training batch has 1" if wrapper is not MCC else "the stream 'target' gives a batch 1"
+    with pytest.raises(Incompatible, match=f"{wrapper.__name__} compares the examples .* {own}"):
+        prepared(1)
+    with pytest.raises(Incompatible, match="the stream 'target' gives a batch 1") as caught:
+        prepared(8, of_stream=1)
+    assert caught.value.mend == "set beside: {target: {batch_size: 8}}"
+    prepared(2)
+    if wrapper is MCC:  # which compares the stream's examples alone
+        prepared(1, of_stream=2)
+
+
+def test_class_confusion__of_one_example_says_nothing() -> None:
+    for logits in torch.randn(5, 1, 4, dtype=torch.float64):
+        assert float(confusion(logits)) == pytest.approx(3 / 4, rel=1e-12)
+
+
+@pytest.mark.parametrize("wrapper", [*ADVERSARIES, DAN, DeepCORAL, MCC])
+def test_last_batch_of_one_example__trains(wrapper: Any, request: pytest.FixtureRequest) -> None:
+    technique, batch, data = bound(wrapper(FullFineTuning()), request, "text_classification")
+    lone = {**pick(batch, [0]), "beside": batch["beside"]}
+    technique.eval()  # without dropout, so that a second pass gives the same
+    loss = technique.objective(technique.model, data.task, lone)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in technique.model.parameters() if p.grad is not None)
+    plain = data.task.loss(technique.model(lone), lone)
+    # of one example there is no covariance and no pair: nothing is added
+    assert torch.equal(loss, plain) == (wrapper in (DAN, DeepCORAL))
