@@ -85,6 +85,8 @@ class Technique(RefusesEarlierNames, Validated, ABC):
         """Names (in `model`) of the parameters that trained in any epoch so far."""
         self.notes: list[str] = []
         """For the run's record: what it chose for this model, until `settle`, a sentence each."""
+        self.restarts: list[int] = []
+        """Epochs (0-based) so far at which it began its fit anew, of one run's several fits."""
 
     @classmethod
     def space(cls, arguments: Mapping[str, Any]) -> SearchSpace:
@@ -123,9 +125,8 @@ class Technique(RefusesEarlierNames, Validated, ABC):
         """Optimizer groups of `params`, `lr` and `weight_decay`."""
         return decayed(model.named_parameters(), self.lr, self.optim.weight_decay)
 
-    def lr_factors(
-        self, groups: list[dict[str, Any]], total: int, epochs: int
-    ) -> list[Callable[[int], float]]:
+    def lr_factors(self, groups: list[dict[str, Any]], total: int, epochs: int
+                   ) -> list[Callable[[int], float]]:
         """Multiplier of each group's rate by step, of `total` steps in `epochs` epochs."""
         return [lambda step: self.optim.factor(step, total)] * len(groups)
 
@@ -291,9 +292,8 @@ class Technique(RefusesEarlierNames, Validated, ABC):
         groups = self.optimizer_groups()
         total = int(self.trainer.estimated_stepping_batches)
         factors = self.lr_factors(groups, total, self.trainer.max_epochs or 1)
-        optimizer = self.optimizer(groups)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer(groups), factors)
+        return [schedule.optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
 CONTRACT = contract_of(Technique, but=("bind", "optimizer_groups"))

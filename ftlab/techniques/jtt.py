@@ -95,6 +95,7 @@ class JTT(Wrapper):
             if fit:
                 self._find_wrong(model, self.data)
                 self.fits.restart(model)
+                self.restarts.append(epoch)
             device = next(model.parameters()).device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 first = self.total * self.first_epochs // epochs

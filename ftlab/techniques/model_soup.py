@@ -104,6 +104,7 @@ class ModelSoup(Wrapper):
         if member and epoch == starts[member]:
             self._keep(model)
             self.fits.restart(model)
+            self.restarts.append(epoch)
         self.technique.begin_epoch(model, epoch - starts[member],
                                    starts[member + 1] - starts[member])
 

@@ -58,7 +58,7 @@ class Wrapper(Technique):
         super().__init__(technique.lr, technique.optim)
         # not a submodule: it holds no tensors, and Lightning would call its hooks' twins
         object.__setattr__(self, "technique", technique)
-        self.notes = technique.notes
+        self.notes, self.restarts = technique.notes, technique.restarts
         # facts of the class are here the inner technique's
         self.identity_at_start = technique.identity_at_start  # type: ignore[misc]  # as said
         self.changes_freezing = technique.changes_freezing  # type: ignore[misc]  # as said

@@ -89,7 +89,7 @@ class TrainingMonitor(Callback):
     ) -> None:
         self.events.alive()
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, module: Any) -> None:
         self.events.flush()
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self._losses:
@@ -99,6 +99,8 @@ class TrainingMonitor(Callback):
             values |= blocks
         self._losses.clear()
         values["epoch"] = trainer.current_epoch + 1
+        if module.restarts:  # no curve goes on over them
+            values["train/fit"] = len(module.restarts) + 1
         self.report(metrics_event(trainer.global_step, values))
 
     def _name_blocks(self, model: TaskModel) -> None:

@@ -236,6 +236,37 @@ def test_gradients__of_seeds_alike_give_one_sentence_and_of_several_blocks_one_e
     assert "in embeddings" in second and "norm 300 times its own median" in second
 
 
+def several_fits(train: list[float], validation: list[float], right: list[float]) -> list[RunHistory]:
+    draw = np.random.default_rng(3)
+    return [course(draw, seed, train, validation, right, 0.85) for seed in range(3)]
+
+
+@pytest.mark.parametrize(("runs", "alone", "starts"), [
+    # just train twice: the second fit's loss is of other weights, and another one
+    (several_fits([1.1, 0.3, 2.9, 1.6, 1.45, 1.4], [0.8, 0.4, 0.7, 0.6, 0.55, 0.55],
+                  [0.5, 0.6, 0.7, 0.85, 0.85, 0.85]), {"Learning rate too high"}, [2]),
+    # a soup, whose first member is at its end when the others begin
+    (several_fits([1.1, 0.5, 0.45, 1.1, 0.5, 0.44], [0.6, 0.4, 0.38, 0.7, 0.55, 0.5],
+                  [0.7, 0.8, 0.84, 0.7, 0.84, 0.845]), {"Overfitting"}, [3]),
+])
+def test_several_fits_of_one_run__are_not_judged_as_one_curve(
+    runs: list[RunHistory], alone: set[str], starts: list[int]
+) -> None:
+    def fit(step: int) -> int:
+        return 1 + sum(step > start * STEPS for start in starts)
+
+    assert set(said(beside(runs))) >= alone  # as if they were one
+    runs = [replace(run, history={**run.history, "train/fit": [
+        (step, fit(step)) for step, _ in run.history["train/epoch_loss"] if fit(step) > 1]})
+        for run in runs]
+    assert said(beside(runs)) == {}
+    first = with_metrics(runs[0], best_epoch=1.0)
+    assert (first.best_epoch, first.epochs("val/loss")) == (
+        1, [value for _, value in first.history["val/loss"]][:starts[0]])
+    last = with_metrics(runs[0], best_epoch=6.0)
+    assert last.best_epoch == len(last.epochs("val/loss")) == 6 - starts[0]
+
+
 def test_one_bad_seed_of_three__is_no_overfitting_of_the_technique() -> None:
     runs = [overfitted()[0], *healthy(1, 0.85)[1:]]
     assert "Overfitting" not in said(beside(runs))

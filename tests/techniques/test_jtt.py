@@ -13,6 +13,7 @@ from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible
 from ftlab.tasks.regression import Regression
 from ftlab.techniques.base import Optimization, Technique
+from ftlab.techniques.discriminative_lr import DiscriminativeLR
 from ftlab.techniques.ema import EMA
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.group_dro import GroupDRO
@@ -127,8 +128,13 @@ def test_run__takes_no_epoch_of_the_first_fit(tiny_bert: Path, tmp_path: Path) -
     """Where each epoch is worse than the one before, plain training takes the first."""
     data = texts(tmp_path, 3)
     rising = FullFineTuning(lr=0.3, optim=PLAIN)
-    found = execute(run(tiny_bert, tmp_path, JTT(rising, 2), data), lambda event: None)
+    around = DiscriminativeLR(JTT(rising, 2), decay=1.0)
+    events: list[dict[str, Any]] = []
+    found = execute(run(tiny_bert, tmp_path, around, data), events.append)
     assert found["best_epoch"] == 3
+    # a report tells the fits apart
+    epochs = [event["metrics"] for event in events if "epoch" in event.get("metrics", ())]
+    assert [metrics.get("train/fit") for metrics in epochs] == [None, None, 2]
 
 
 def test_run__ends_where_nothing_is_wrong(tiny_bert: Path, tmp_path: Path) -> None:

@@ -134,7 +134,10 @@ def test_run__keeps_the_mean_of_what_it_trained(request: Any, tmp_path: Path) ->
     world = make_world("image_classification", request.getfixturevalue)
     one = run(world, ModelSoup(FullFineTuning(lr=1e-2, optim=CONSTANT), 2, "uniform"),
               tmp_path / "soup")
-    execute(one, lambda event: None)
+    events: list[dict[str, Any]] = []
+    execute(one, events.append)
+    epochs = [event["metrics"] for event in events if "epoch" in event.get("metrics", ())]
+    assert [metrics.get("train/fit") for metrics in epochs] == [None, 2]  # each a curve of its own
     assert isinstance(one.technique, ModelSoup)
     kept = load_file(one.directory / "checkpoint" / "delta.safetensors")
     first, second = one.technique.kept

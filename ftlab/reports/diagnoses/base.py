@@ -27,7 +27,8 @@ class RunHistory:
         status, reason: MLflow's word, and why it is not FINISHED.
         metrics: final ones.
         history: (step, value) by metric: `train/loss`, `train/grad_norm` of logged steps,
-            `train/epoch_loss`, `val/loss` and the selecting metric after each epoch.
+            `train/epoch_loss`, `val/loss` and the selecting metric after each epoch; `train/fit`,
+            the number of the epoch's fit from the second on, where a run has several.
         notes: what the run took note of, a line each.
         named: target and prediction of each test example, where a class is predicted.
         blocks: names of the model's, from the input to the head; empty where they are not known.
@@ -48,9 +49,28 @@ class RunHistory:
         return self.status == "FINISHED"
 
     def epochs(self, metric: str) -> list[float]:
-        """A metric after each epoch; what the restored epoch gave once more is left out."""
-        ends = {step for step, _ in self.history.get("train/epoch_loss", ())}
+        """A metric after each epoch of the restored one's fit, where a run has several.
+
+        What the restored epoch gave once more is left out.
+        """
+        ends = set(self.ends)
         return [value for step, value in self.history.get(metric, ()) if step in ends]
+
+    @property
+    def ends(self) -> list[int]:
+        """Steps that epochs ended with, of the restored one's fit."""
+        ends, fits = self._all_ends, dict(self.history.get("train/fit", ()))
+        if not 1 <= (best := self._best) <= len(ends):
+            return ends
+        return [step for step in ends if fits.get(step) == fits.get(ends[best - 1])]
+
+    @property
+    def _all_ends(self) -> list[int]:
+        return [step for step, _ in self.history.get("train/epoch_loss", ())]
+
+    @property
+    def _best(self) -> int:
+        return int(self.metrics.get("best_epoch", 0))
 
     def steps(self, metric: str) -> list[tuple[int, float]]:
         """A metric of logged steps."""
@@ -58,9 +78,9 @@ class RunHistory:
 
     @property
     def best_epoch(self) -> int | None:
-        """The restored one, from 1; None where nothing trained."""
-        epoch = self.metrics.get("best_epoch")
-        return int(epoch) if epoch else None
+        """The restored one, from 1 in its fit; None where nothing trained."""
+        before = sum(step < self.ends[0] for step in self._all_ends) if self.ends else 0
+        return self._best - before if self._best else None
 
 
 @dataclass(frozen=True)

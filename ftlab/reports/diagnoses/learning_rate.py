@@ -55,11 +55,11 @@ def _rate(run: RunHistory) -> float:
 
 def _jumps(run: RunHistory) -> list[tuple[int, float]]:
     """Steps and losses of the jumps."""
-    ends = run.steps("train/epoch_loss")
-    if not ends or ends[0][1] <= 0:
+    means = run.epochs("train/epoch_loss")
+    if not means or means[0] <= 0:
         return []
-    step, first = ends[0]
-    return [(at, loss) for at, loss in run.steps("train/loss") if at > step and loss > JUMP * first]
+    return [(at, loss) for at, loss in run.steps("train/loss")
+            if at > run.ends[0] and loss > JUMP * means[0]]
 
 
 def _rises(run: RunHistory) -> bool:

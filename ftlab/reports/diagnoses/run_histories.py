@@ -9,7 +9,7 @@ from ftlab.reports.study_results import StudyResults
 from ftlab.studies.discover import members
 from ftlab.tracking.records import RunRecord
 
-CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "val/loss")
+CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "train/fit", "val/loss")
 """The curves that are read besides the metric that selects."""
 MOST_RUNS = 2000
 """Curves are read one by one, some milliseconds each; of more runs they are not."""
