@@ -64,7 +64,7 @@ def tried_always(name: str) -> list[str]:
 
 @functools.cache
 def _shared_out() -> dict[str, list[str]]:
-    """Technique -> one world for each that is tried in few; for each other these few, three more that
+    """Technique -> one world for each that is tried in few; for each other these few, two more that
     it goes with and one that refuses it: of such worlds always those that the fewest have so far.
 
     What a technique goes with is the page's word: one that the page lacks is tried in all.
@@ -84,7 +84,7 @@ def _shared_out() -> dict[str, list[str]]:
             chosen[name] = take([world for world in FEW if world in goes] or FEW, 1)
             continue
         refused = [world for world in WORLDS if world not in goes]
-        chosen[name] = [*FEW, *take([world for world in goes if world not in FEW], 3), *refused[:1]]
+        chosen[name] = [*FEW, *take([world for world in goes if world not in FEW], 2), *refused[:1]]
     return chosen
 
 
@@ -103,10 +103,14 @@ def _few(name: str) -> bool:
     return preset or issubclass(cls, Wrapper)
 
 
-def in_turn(firsts: Iterable[str], seconds: Iterable[str]) -> list[Any]:
-    """All pairs for `parametrize`; a plain session takes one second with each first, in turn."""
+def in_turn(firsts: Iterable[str], seconds: Iterable[str], one_of: int | None = None) -> list[Any]:
+    """All pairs for `parametrize`; a plain session takes one of so many seconds with each first, in turn.
+
+    Without a number that is one second with each first.
+    """
     seconds = list(seconds)
-    return [pytest.param(first, second, marks=() if (i + j) % len(seconds) == 0 else pytest.mark.slow)
+    one_of = one_of or len(seconds)
+    return [pytest.param(first, second, marks=() if (i + j) % one_of == 0 else pytest.mark.slow)
             for i, first in enumerate(firsts) for j, second in enumerate(seconds)]
 
 

@@ -39,6 +39,10 @@ SHRUNK = {
     "few_shot": ["datasets.bbc.init_args.max_length=8", "trainer.min_steps=2",
                  "vary={datasets.bbc.init_args.subset.limit: [30, 60]}"],
     "transferability": [],
+    "adaptive_pretraining": [
+        "trainer.min_steps=2", "datasets.bbc.init_args.max_length=8", "trainer.max_epochs=1",
+        *(f"techniques.probe_tapt.before.{n}.data.init_args.{value}" for n in (0, 1)
+          for value in ("max_length=8", "subset={limit: 20, splits: [train, validation, test]}"))],
     "spoken_digits": [
         "backbones.whisper.init_args.speech.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
@@ -50,9 +54,9 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "blood_cells": ["probe"], "forgetting": ["probe", "lwf"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
         "federated_news": ["apart_head"], "transferability": ["probe"],
-        "privacy_news": ["probe_eps8"],
+        "privacy_news": ["probe_eps8"], "adaptive_pretraining": ["probe_tapt"],
         "instruct_sst2": ["untouched", "ia3"]}
-LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
+LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits", "transferability"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
     "glue_roberta": 8, "quickstart.tuned": 7, "peft_methods.tuned": 23,
     "vision_methods.tuned": 20}

@@ -273,13 +273,28 @@ def _override(data: dict[str, Any], override: str) -> None:
     if len(parents) >= DEEPEST:
         raise InputError(f"--set {dotted[:40]}...: more than {DEEPEST} levels deep",
                          "--set trainer.max_epochs=1")
-    node = data
+    node: Any = data
     for depth, key in enumerate(parents):
-        child = copy.copy(node.get(key)) if isinstance(node, Mapping) else None
+        at = _place_in(node, key, dotted)
+        child = copy.copy(node[at] if isinstance(node, list) else node.get(at))
         if isinstance(child, str) and depth == 1:  # `probe: LinearProbe`
             child = {"class_path": child}
-        if child is not None and not isinstance(child, dict):
+        if child is not None and not isinstance(child, dict | list):
             raise InputError(f"--set {dotted}: {key} holds a value, no keys", "see the study file")
-        node[key] = child if child is not None else {}
-        node = node[key]
-    node[last] = value
+        node[at] = child if child is not None else {}
+        node = node[at]
+    node[_place_in(node, last, dotted)] = value
+
+
+def _place_in(node: dict[str, Any] | list[Any], key: str, dotted: str) -> Any:
+    """A key of a mapping, or a place of a list (stages), from 0.
+
+    Raises:
+        InputError: the list has no such place.
+    """
+    if not isinstance(node, list):
+        return key
+    if not key.isdigit() or int(key) >= len(node):
+        raise InputError(f"--set {dotted}: {key} is not a place in a list of {len(node)}",
+                         "places are counted from 0, as in before.0.technique")
+    return int(key)

@@ -50,9 +50,11 @@ def places(model: TaskModel) -> dict[str, str]:
     """Names of the parameters and persistent buffers, by a place that other tasks' models share.
 
     It is the number of the block, of the part of the block, and the path in there, since a network
-    has the same blocks whatever stands on them.
+    has the same blocks whatever stands on them. Tied tensors have the first of their names.
     """
-    names = list(model.state_dict(keep_vars=True))
+    first = {id(tensor): name for name, tensor in
+             reversed(model.state_dict(keep_vars=True).items())}
+    names = list(first.values())
     blocks = [*enumerate(model.blocks), (HEAD.rstrip("/"), model.head)]
     return {f"{prefix}/{number}{name[len(path):]}": name
             for prefix, block in blocks for number, path in enumerate(block.paths)

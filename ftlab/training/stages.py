@@ -38,6 +38,7 @@ from ftlab.training.event_log import ALIVE, Report
 from ftlab.training.fit import fit
 from ftlab.training.run import Run
 
+LAYOUT = 2  # of the kept tensors' names; with 1 tied tensors had several
 SECONDS = "seconds"
 """Name of the time that a stage took, beside its tensors."""
 
@@ -56,7 +57,7 @@ def learn(run: Run, report: Report) -> None:
     for number, stage in enumerate(run.before):
         begun = Learned(dict(tensors), seconds) if tensors else None
         learned = _obtain(_as_run(run, number, begun), number, report)
-        tensors = {place: tensor for place, tensor in (tensors | learned.tensors).items()
+        tensors = {place: tensor for place, tensor in {**tensors, **learned.tensors}.items()
                    if stage.carry == "all" or not place.startswith(HEAD)}
         seconds += learned.seconds
     run.learned = Learned(tensors, seconds)
@@ -107,7 +108,7 @@ def _key(run: Run) -> str:
         "record": record, "begun": {place: digest(tensor) for place, tensor in begun.items()},
         "rows": run.data.fingerprint, "weights": run.backbone.fingerprint, "seed": run.seed,
         "select_by": run.select_by, "device": str(hardware.device_of(run.settings)),
-        "source": _source(run.technique), "versions": kept_tensors.versions(),
+        "source": _source(run.technique), "versions": kept_tensors.versions(), "layout": LAYOUT,
     }
     return kept_tensors.key(parts)
 

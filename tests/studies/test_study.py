@@ -144,6 +144,22 @@ def test_yaml__reads_numbers_as_yaml_1_2(text: str, value: object) -> None:
     assert type(number) is type(value)
 
 
+def test_set__reaches_into_lists_and_leaves_what_is_shared(write: Write) -> None:
+    path = write(techniques="TECHNIQUES")
+    path.write_text(path.read_text().replace("TECHNIQUES", """
+  a: {class_path: BitFit, before: &stages [{technique: LinearProbe}]}
+  b: {class_path: NormTuning, before: *stages}"""))
+
+    def epochs(*overrides: str) -> list[int]:
+        return [cell.before[0]["trainer"]["max_epochs"] for cell in load_study(path, overrides).cells]
+
+    assert epochs() == [2, 2]
+    assert epochs("techniques.a.before.0.trainer.max_epochs=5") == [5, 2]
+    for wrong in ("1", "x", "-1"):
+        with pytest.raises(InputError, match=f"{wrong} is not a place in a list of 1"):
+            load_study(path, [f"techniques.a.before.{wrong}.trainer.max_epochs=5"])
+
+
 @pytest.mark.parametrize("override", ["trainer.max_epochs", "=1", "trainer.max_epochs=[1", "name.x=1"])
 def test_set__refused(override: str, write: Write) -> None:
     with pytest.raises(InputError, match="--set"):

@@ -137,12 +137,13 @@ def test_near_levels__are_not_the_same(study: Callable[..., Path]) -> None:
 
 def test_level_without_a_draw__is_left_out(study: Callable[..., Path], here: Here) -> None:
     path = study({SHOTS: [1, 2, 4], DRAWS: [0, 1]}, seeds=[0])
-    assert here("run", path, "--set", f"vary.{SHOTS}=[1, 2]")[0] == 0
-    assert here("run", path, "--set", f"vary.{SHOTS}=[4]", "--set", f"vary.{DRAWS}=[0]")[0] == 0
+    only = ("--only", "probe")
+    assert here("run", path, *only, "--set", f"vary.{SHOTS}=[1, 2]")[0] == 0
+    assert here("run", path, *only, "--set", f"vary.{SHOTS}=[4]", "--set", f"vary.{DRAWS}=[0]")[0] == 0
     tracker = Tracker("sqlite:///mlflow.db")
     found = curves(read(load_study(path), tracker).directed().compared())
     tracker.close()
-    assert [curve.at for curve in found] == [(2, 4)] * 2
+    assert [curve.at for curve in found if any(curve.means)] == [(2, 4)]
 
 
 def test_check__says_what_is_wrong_in_two_lines(study: Callable[..., Path], here: Here) -> None:
@@ -158,11 +159,11 @@ def test_sweep__over_techniques_that_vary_is_refused(study: Callable[..., Path],
 
 
 def test_run__curves_are_of_the_stored_scores(study: Callable[..., Path], here: Here) -> None:
-    path = study({SHOTS: [1, 4, 8], DRAWS: [0, 1]}, trainer={"max_epochs": 1, "min_steps": 4})
+    path = study({SHOTS: [1, 8], DRAWS: [0, 1]}, trainer={"max_epochs": 1, "min_steps": 4})
     code, output, errors = here("run", path)
     assert code == 0, errors
     runs = list(csv.DictReader(Path("results/few/runs.csv").read_text().splitlines()))
-    assert len(runs) == 2 * 2 * 7
+    assert len(runs) == 2 * 2 * 5
 
     def score(technique: str, shots: int) -> float:
         values = [float(run["test/accuracy"]) for run in runs
@@ -176,8 +177,8 @@ def test_run__curves_are_of_the_stored_scores(study: Callable[..., Path], here: 
     assert list(found) == ["probe", "bitfit"]
     for name, curve in found.items():
         assert curve.panel == ("bert", "films", "training examples")
-        assert curve.at == (2, 8, 16) and curve.draws == 2 and all(s.n == 2 for s in curve.scores)
-        assert curve.means == pytest.approx([score(name, shots) for shots in (1, 4, 8)])
+        assert curve.at == (2, 16) and curve.draws == 2 and all(s.n == 2 for s in curve.scores)
+        assert curve.means == pytest.approx([score(name, shots) for shots in (1, 8)])
     rows = {row["curve"]: row for row in csv.DictReader(
         Path("results/few/figures/examples_needed.csv").read_text().splitlines())}
     for name, curve in found.items():

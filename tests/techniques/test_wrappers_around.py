@@ -112,8 +112,8 @@ def test_around_every_technique(name: str, inner: str, world: str, bench: Any) -
         hold(here, wrapped)
 
 
-@pytest.mark.parametrize("world", [world for world in WORLDS if world not in FEW])
-@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize(("name", "world"), in_turn(
+    WRAPPERS, [world for world in WORLDS if world not in FEW], one_of=4))
 def test_in_every_world(name: str, world: str, bench: Any) -> None:
     here = bench(world)
     wrapped = attached(here, make_technique(name))
@@ -128,8 +128,7 @@ def around(names: Sequence[str], technique: Technique) -> Technique:
     return technique
 
 
-@pytest.mark.parametrize("inner", WRAPPERS)
-@pytest.mark.parametrize("outer", WRAPPERS)
+@pytest.mark.parametrize(("outer", "inner"), in_turn(WRAPPERS, WRAPPERS, one_of=4))
 def test_two_deep(outer: str, inner: str, bench: Any) -> None:
     technique = make_technique(INNER)
     try:

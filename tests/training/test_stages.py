@@ -95,6 +95,14 @@ def test_stage__leaves_its_head_behind_unless_told(make: Make) -> None:
     assert not any(place.startswith("head/") for place in moved)
 
 
+def test_tied_head__goes_from_a_probe_to_the_next_fit(make: Make) -> None:
+    """BERT's output layer has a bias of two names."""
+    run = make(LoRA(lr=1e-2), stage(LinearProbe(lr=1e-2), carry="all"), world="masked_lm")
+    execute(run, silent)
+    names = {name for name, _ in run.technique.model.head.named_parameters()}
+    assert len(run.carried) == len(names)
+
+
 def test_head__goes_to_the_next_fit_alone(make: Make) -> None:
     plain = begun(make(FullFineTuning(), folder="plain"))
     probe, full = stage(LinearProbe(lr=1e-2), carry="all"), stage(FullFineTuning(lr=1e-2))
