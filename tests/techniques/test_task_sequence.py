@@ -26,6 +26,7 @@ from ftlab.techniques.federated import Federated
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.group_dro import GroupDRO
 from ftlab.techniques.jtt import JTT
+from ftlab.techniques.l2sp import L2SP
 from ftlab.techniques.linear_probe import LinearProbe
 from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
 from ftlab.techniques.lwf import LwF
@@ -47,9 +48,13 @@ Row = tuple[str, int, str]
 
 
 def rows(tasks: str, count: int) -> list[Row]:
-    """A word tells the class, but for some."""
-    return [(f"{'good' if n % 2 else 'bad'} film {n % 7}", (n + (n % 5 == 4)) % 2, tasks[n % len(tasks)])
-            for n in range(count)]
+    """A word tells the class, but for some; in the task b it is the other one."""
+    made = []
+    for n in range(count):
+        task, good = tasks[n % len(tasks)], n // len(tasks) % 2
+        made.append((f"{'good' if good else 'bad'} {('film', 'plot', 'cast')[n % 3]}",
+                     (good + (n % 7 == 6) + (task == "b")) % 2, task))
+    return made
 
 
 def written(folder: Path, name: str, lines: Sequence[Row]) -> str:
@@ -96,7 +101,7 @@ def test_one_task__is_plain_training(tiny_bert: Path, tmp_path: Path) -> None:
 def test_matrix__is_that_of_a_loop_of_separate_fits(tiny_bert: Path, tmp_path: Path) -> None:
     """Weights and scores; the smaller task goes round more often, and momentum begins anew."""
     train, test = rows("aaabb", 40), rows("ab", 24)
-    technique = TaskSequence(FullFineTuning(lr=0.05, optim=SGD), order=["b", "a"])
+    technique = TaskSequence(FullFineTuning(lr=0.1, optim=SGD), order=["b", "a"])
     metrics, run, _ = trained(technique, texts(tmp_path, train, test), tiny_bert, tmp_path / "run", 4)
 
     backbone = HuggingFace(str(tiny_bert), pooling="mean", dropout=0.0, head_dropout=0.0)
@@ -122,7 +127,7 @@ def test_matrix__is_that_of_a_loop_of_separate_fits(tiny_bert: Path, tmp_path: P
         alone.load()
         alone.connect(backbone, 3)
         assert alone.task.names == every.task.names
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         loader, updates, turn = alone.train_dataloader(), 0, 0
         while updates < 2 * 3:  # two epochs of as many batches as the larger task's 24 examples fill
             set_epoch(loader, turn)
@@ -143,6 +148,7 @@ def test_matrix__is_that_of_a_loop_of_separate_fits(tiny_bert: Path, tmp_path: P
     found = [[metrics[f"{split}/accuracy_by_group/{task}"] for task in "ba"]
              for split in ("test.before", "test.after-1-b", "test")]
     assert found == [pytest.approx(line) for line in table]
+    assert len({tuple(line) for line in table}) == 3, "or nothing would tell the moments apart"
     (_, later), (b, a), (b_end, a_end) = table
     assert metrics["test/final_accuracy"] == pytest.approx((b_end + a_end) / 2)
     assert metrics["test/bwt_accuracy"] == pytest.approx(b_end - b)
@@ -233,14 +239,16 @@ def test_averages_within__are_what_a_task_ends_with_and_the_next_begins_from(tin
         assert torch.equal(technique.kept[0][name], tensor) and torch.equal(now[name], tensor)
 
 
-def test_what_froze_is_free_when_a_task_begins(tiny_bert: Path, tmp_path: Path) -> None:
-    technique = TaskSequence(LinearProbeThenFineTune(lr=1e-3, probe_epochs=0.5))
+def test_fit_within__is_of_all_that_may_train(tiny_bert: Path, tmp_path: Path) -> None:
+    """Not of what the last epoch of the task before left free."""
+    inner = L2SP(LinearProbeThenFineTune(lr=1e-3, probe_epochs=0.9))
+    technique = TaskSequence(inner)
     begun(technique, texts(tmp_path, rows("ab", 32), rows("ab", 16)), tiny_bert)
-    model, counts = technique.model, []
-    for number in range(4):
-        technique.begin_epoch(model, number, 4)
-        counts.append(sum(p.requires_grad for p in model.parameters()))
-    assert counts[0] == counts[2] < counts[1] == counts[3]
+    anchors = {*inner.start}
+    technique.begin_epoch(technique.model, 0, 2)
+    assert sum(p.requires_grad for p in technique.model.parameters()) < len(anchors)
+    technique.begin_epoch(technique.model, 1, 2)
+    assert {*inner.start} == anchors and len(anchors) > 10
 
 
 def test_schedule__of_each_task_is_its_own() -> None:
