@@ -39,6 +39,7 @@ SHRUNK = {
     "few_shot": ["datasets.bbc.init_args.max_length=8", "trainer.min_steps=2",
                  "vary={datasets.bbc.init_args.subset.limit: [30, 60]}"],
     "transferability": [],
+    "digit_speakers": ["techniques.probe.trainer={max_epochs: 6}"],
     "spoken_digits": [
         "backbones.whisper.init_args.speech.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
@@ -49,7 +50,8 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "forgetting": ["probe", "lwf"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
-        "federated_news": ["apart_head"], "transferability": ["probe"],
+        "federated_news": ["apart_head"], "digit_speakers": ["probe"],
+        "transferability": ["probe"],
         "privacy_news": ["probe_eps8"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits"}  # a minute each
