@@ -132,6 +132,7 @@ class TaskSequence(Wrapper):
         if task and epoch == starts[task] and self.data is not None:
             self._keep(model)
             self.fits.renew(model)
+            self.restarts.append(epoch)
             model.head_trained = True  # by the task before
             device = next(model.parameters()).device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):

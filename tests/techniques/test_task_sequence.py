@@ -154,7 +154,7 @@ def test_matrix__is_that_of_a_loop_of_separate_fits(tiny_bert: Path, tmp_path: P
     assert metrics["test/bwt_accuracy"] == pytest.approx(b_end - b)
     assert metrics["test/fwt_accuracy"] == pytest.approx(a - later)
     assert metrics["test/forgetting_accuracy"] == pytest.approx(max(b, b_end) - b_end)
-    assert metrics["best_epoch"] == 4
+    assert metrics["best_epoch"] == 4 and run.technique.restarts == [2]
     assert any("b then a, 6 updates each" in note for note in run.technique.notes)
 
 
