@@ -43,6 +43,7 @@ SHRUNK = {
         "trainer.min_steps=2", "datasets.bbc.init_args.max_length=8", "trainer.max_epochs=1",
         *(f"techniques.probe_tapt.before.{n}.data.init_args.{value}" for n in (0, 1)
           for value in ("max_length=8", "subset={limit: 20, splits: [train, validation, test]}"))],
+    "digit_speakers": ["techniques.probe.trainer={max_epochs: 6}"],
     "spoken_digits": [
         "backbones.whisper.init_args.speech.seconds=2.5",
         "datasets.fsdd.init_args.subset={limit: 16, splits: [train, validation, test]}"],
@@ -53,7 +54,8 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "in_context_sst2": ["four_calibrated"], "spoken_digits": ["untouched", "lora"],
         "blood_cells": ["probe"], "forgetting": ["probe", "lwf"], "peft_methods": ["oft", "vblora"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
-        "federated_news": ["apart_head"], "transferability": ["probe"],
+        "federated_news": ["apart_head"], "digit_speakers": ["probe"],
+        "transferability": ["probe"],
         "privacy_news": ["probe_eps8"], "adaptive_pretraining": ["probe_tapt"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits", "transferability"}  # a minute each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -81,6 +82,23 @@ class BlankInputs(SplitDataset):
 
     def input(self, index: int) -> Tensor:
         return self.blank
+
+
+def in_batches(order: Sequence[int], size: int) -> list[list[int]]:
+    """Batches of positions in their order, of which a last one of one joins the one before.
+
+    Batch norms have no variance of one.
+    """
+    parts = [list(order[start:start + size]) for start in range(0, len(order), size)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        lone = parts.pop()
+        parts[-1] += lone
+    return parts
+
+
+def batch_count(examples: int, size: int) -> int:
+    """The number of batches that `in_batches` makes."""
+    return math.ceil(examples / size) - (examples > size and examples % size == 1)
 
 
 def pick(batch: Mapping[str, Any], positions: Sequence[int]) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ftlab.data.batches import batch_count, in_batches
 from ftlab.data.sampling import Sampling
 from ftlab.errors import InputError
 from ftlab.tasks.class_names import name_order
@@ -117,7 +117,7 @@ class Clients(Sampling):
         count = max(1, int(self.fraction * len(sizes) + 0.5))
         chosen = range(len(sizes)) if count == len(sizes) else sorted(
             np.random.default_rng([seed, epoch, 0, _CHOICE]).permutation(len(sizes))[:count].tolist())
-        return [Turn(client, self.local_epochs * _batches(int(sizes[client]), size), int(sizes[client]))
+        return [Turn(client, self.local_epochs * batch_count(int(sizes[client]), size), int(sizes[client]))
                 for client in chosen]
 
     def plan(self, strata: Sequence[Hashable | None], size: int, seed: int,
@@ -130,20 +130,12 @@ class Clients(Sampling):
                 # the first has the order that all examples have in plain training
                 stream = [seed, epoch * self.local_epochs + local, *([turn.client] if turn.client else [])]
                 order = own[np.random.default_rng(stream).permutation(len(own))].tolist()
-                parts = [order[start:start + size] for start in range(0, len(order), size)]
-                if len(parts) > 1 and len(parts[-1]) == 1:  # batch norms have no variance of one
-                    lone = parts.pop()
-                    parts[-1] += lone
-                batches += parts
+                batches += in_batches(order, size)
         # rounds of other clients are longer; what is added trains nothing
         return batches + [batches[-1]] * (self.length(strata, size) - len(batches))
 
     def length(self, strata: Sequence[Hashable | None], size: int) -> int:
         clients = [int(str(client)) for client in strata]
-        counts = sorted((_batches(int(n), size) for n in np.bincount(clients)), reverse=True)
+        counts = sorted((batch_count(int(n), size) for n in np.bincount(clients)), reverse=True)
         return self.local_epochs * sum(counts[:max(1, int(self.fraction * len(counts) + 0.5))])
 
-
-def _batches(examples: int, size: int) -> int:
-    """Batches of a client, of which a last one of one example joins the one before."""
-    return math.ceil(examples / size) - (examples > size and examples % size == 1)

@@ -40,9 +40,9 @@ class Variants:
         """A copy that draws its training examples in another way."""
         return self._copy(sampling=sampling)
 
-    def without_training(self, reason: str) -> Self:
+    def without_training(self, reason: str, streams: bool = False) -> Self:
         """A copy whose training examples are refused to whoever reads them; see `Withheld`."""
-        return self._copy(splits=Withheld(self.splits, reason))
+        return self._copy(splits=Withheld(self.splits, reason, streams))
 
     def needed(self, whole: bool) -> tuple[SplitName, ...]:
         """The splits that a run reads.

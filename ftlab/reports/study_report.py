@@ -16,6 +16,7 @@ from ftlab.reports.page.groups import groups
 from ftlab.reports.page.markup import Markup, tag
 from ftlab.reports.page.plots import plots
 from ftlab.reports.page.provenance import again, origin
+from ftlab.reports.page.sequences import sequences
 from ftlab.reports.page.summary import head, tests
 from ftlab.reports.study_results import StudyResults, read
 from ftlab.studies import provenance
@@ -57,6 +58,7 @@ def render(study: Study, results: StudyResults, command: Sequence[str]) -> str:
         "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(results)))), class_="scroll")),
                   tests(results.comparisons)),
         "Groups": (groups(results),),
+        "Sequences": (sequences(results),),
         "Figures": (plots(results),),
         "Diagnoses": (findings(diagnose(observed), observed.curves),),
         "Costs": (costs(results),),

@@ -24,6 +24,7 @@ from ftlab.studies.plan_stages import StageData, check_stages
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
 from ftlab.tasks.over_groups import over_group
+from ftlab.tasks.over_sequence import over_sequence
 from ftlab.techniques.base import Technique
 from ftlab.tracking.metric_facts import SPLIT, Record
 from ftlab.tracking.mlflow_values import flatten
@@ -211,6 +212,11 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
         if fault := faulty_groups(name, data.task, data.splits, split):
             raise InputError(f"{place}: {metric} is over groups, and data set {dataset} {fault.what}",
                              fault.mend)
+        return
+    if name in {entry.name for entry in over_sequence(data.task.metrics())}:
+        if prefix != "test":
+            raise InputError(f"{place}: {metric} follows from test scores at the end of a sequence of tasks",
+                             f"name test/{name} in report, and another metric here")
         return
     try:
         data.task.higher_is_better(name)

@@ -19,7 +19,7 @@ from ftlab.errors import Incompatible, InputError
 from ftlab.renamed import RefusesEarlierNames
 from ftlab.tasks.class_names import flattened
 from ftlab.tasks.metric import LOSS, Metric, Records, find, fresh
-from ftlab.tasks.over_groups import over_group, over_groups
+from ftlab.tasks.over_sequence import derived, derived_metric
 from ftlab.tasks.same_prediction import alike
 from ftlab.tasks.spelling import renamed
 from ftlab.tracking.metric_facts import MetricFacts
@@ -193,8 +193,8 @@ class Task(RefusesEarlierNames, ABC):
         if not all(isinstance(metric, Metric) for metric in metrics):
             raise InputError(f"task {type(self).__name__}: metrics() is not a list of Metric",
                              "write each as ftlab.tasks.metric.Metric (docs/tasks.md)")
-        grouped = over_groups(metrics) if self.groups else []
-        return {metric.name: metric.facts for metric in (LOSS, *metrics, *grouped)}
+        more = derived(metrics) if self.groups else []
+        return {metric.name: metric.facts for metric in (LOSS, *metrics, *more)}
 
     def higher_is_better(self, metric: str) -> bool:
         """Look up whether more of a metric (name without split prefix, or `loss`) is better.
@@ -203,10 +203,10 @@ class Task(RefusesEarlierNames, ABC):
             InputError: there is no such metric.
         """
         metrics = self.metrics()
-        if (entry := over_group(metric, metrics)) is not None:
+        if (entry := derived_metric(metric, metrics)) is not None:
             return entry.higher_is_better
         every = (LOSS, *metrics)
-        more = [entry.name for entry in over_groups(metrics)]
+        more = [entry.name for entry in derived(metrics)]
         return find(every, metric, self.metric_classes, type(self).__name__, more).higher_is_better
 
     def unmeasurable(self, metric: str, targets: Sequence[Any]) -> str:

@@ -31,15 +31,15 @@ from ftlab.techniques.freezing import (
     trains_directly,
 )
 from ftlab.techniques.head_optimum import Solver
+from ftlab.techniques.lightning_hooks import LightningHooks
 from ftlab.techniques.optimization import Optimization
 from ftlab.techniques.search_space import Choice, LogUniform, SearchSpace
-from ftlab.techniques.validation import Validated
 
 __all__ = ["Choice", "LogUniform", "Optimization", "SearchSpace", "Technique", "decayed",
            "freeze_all_but_head", "is_norm", "require_new_head", "trains_directly"]
 
 
-class Technique(RefusesEarlierNames, Validated, ABC):
+class Technique(RefusesEarlierNames, LightningHooks, ABC):
     """How a backbone is adapted to a task.
 
     A subclass says in `adapt` what trains; all else has a default. A wrapper passes each method on.
@@ -71,10 +71,6 @@ class Technique(RefusesEarlierNames, Validated, ABC):
     """Names of the data set's columns that it reads."""
     sampling: Sampling | None = None
     """How training examples are drawn, in place of the data set's own way."""
-    own_clipping: bool = False
-    """True where the trainer's `gradient_clip` stands back: what steps follow is clipped already."""
-    shard: Callable[[TaskModel, Any], None] | None = None
-    """Shares the model out over a mesh of devices, where the run's strategy does."""
 
     def __init__(self, lr: float = 1e-3, optim: Optimization = Optimization()) -> None:
         super().__init__()
@@ -193,6 +189,14 @@ class Technique(RefusesEarlierNames, Validated, ABC):
         """
         return {}
 
+    def conclude(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """Compute what follows from the test scores of the finished model and of its variants, as `test/NAME`.
+
+        Args:
+            scores: test metrics by variant, the model's own under an empty name.
+        """
+        return {}
+
     def answers(self, data: DataModule, split: SplitName) -> Sequence[Any] | None:
         """Give predictions made elsewhere, by position in a split, from `Task.answer`.
 
@@ -246,11 +250,6 @@ class Technique(RefusesEarlierNames, Validated, ABC):
             hold_frozen(self.model)
         return self
 
-    def configure_model(self) -> None:
-        """Lightning's hook for sharding, after the ranks have met and before the optimizer."""
-        if self.shard is not None:
-            self.shard(self.model, self.device_mesh["data_parallel"])  # type: ignore[index]  # is set
-
     def forward(self, batch: dict[str, Any]) -> Outputs:
         return self.model(batch)
 
@@ -278,10 +277,6 @@ class Technique(RefusesEarlierNames, Validated, ABC):
         super().optimizer_step(*args, **kwargs)
         self._updates += 1
         self.after_step(self.model, self._updates)
-
-    def configure_gradient_clipping(self, *args: Any, **settings: Any) -> None:
-        if not self.own_clipping:
-            super().configure_gradient_clipping(*args, **settings)
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, as its kind wants them."""

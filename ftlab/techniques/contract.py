@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 from lightning import LightningModule
 
-KEEPS_OPTIMUM = {"prepare", "adapt", "optimum", "settle", "variants", "merge", "audit", "costs"}
+KEEPS_OPTIMUM = {"prepare", "adapt", "optimum", "settle", "variants", "conclude", "merge",
+                 "audit", "costs"}
 """Methods by which a class changes nothing in what a fit arrives at."""
 
 

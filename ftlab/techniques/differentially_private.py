@@ -26,7 +26,7 @@ from ftlab.techniques.privacy_accounting import (
     epsilon_of,
     noise_for,
 )
-from ftlab.techniques.wrapper import READS_STREAM, RESTARTS, TOGETHER, WEIGHS, Wrapper
+from ftlab.techniques.wrapper import DRAWS, READS_STREAM, RESTARTS, TOGETHER, WEIGHS, Wrapper
 
 _ONE_FIT = ("epsilon is of one fit; a search, the choice of an epoch by validation, stages before it "
             "and the course of the training loss are not private")
@@ -58,7 +58,7 @@ class DifferentiallyPrivate(Wrapper):
 
     search_space = {"clip": Choice((0.1, 0.3, 1.0, 3.0))}
     of_training = True
-    never_around = frozenset({TOGETHER, WEIGHS, READS_STREAM, "settle"})  # which may be around it
+    never_around = frozenset({TOGETHER, WEIGHS, READS_STREAM, DRAWS, "settle"})  # which may be around it
     never_within = frozenset({"objective", RESTARTS})  # of which each fit would be counted by itself
     single_batches = True
     own_clipping = True

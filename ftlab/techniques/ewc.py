@@ -68,6 +68,7 @@ class EWC(Wrapper):
             raise ValueError(f"labels must be data, model, features or null, got {labels!r}")
         self.strength, self.stream = strength, stream
         self.examples, self.labels = examples, labels
+        self.read = ""
         self.streams = self.streams | {stream}
         self.start: dict[str, Tensor] = {}
         self.fisher: dict[str, Tensor] = {}
@@ -83,27 +84,33 @@ class EWC(Wrapper):
 
     def adapt(self, model: TaskModel) -> None:
         self.technique.adapt(model)
-        new, headless = model.has_random_head, not any(True for _ in model.head.parameters())
-        self.read = self.labels or ("features" if new else "model" if self.one_class else "data")
+        self._choose(model)
         if self.read == "features":
-            if headless:
+            if not any(True for _ in model.head.parameters()):
                 raise Incompatible("EWC: this task keeps the pre-trained output layer, so there are "
                                    "no features that a head reads", "set labels: data")
             require_trained_backbone(model, "EWC")
-        elif new:
+        elif model.has_random_head:
             raise Incompatible("EWC asks which weights earlier predictions depend on, and the head "
                                "that would make them is new", "set labels: features, or train the "
                                "head in a stage that carries all")
-        if self.read == "data" and not self.labelled:
+
+    def _choose(self, model: TaskModel) -> None:
+        """Settle what log p is of, where the head is new or has been trained."""
+        known = "model" if self.one_class else "data"
+        read = self.labels or ("features" if model.has_random_head else known)
+        if read == "data" and not self.labelled and not model.has_random_head:
             raise Incompatible(f"EWC reads the labels of the stream {self.stream!r}, which are not "
                                "read", f"set beside: {{{self.stream}: {{labelled: true}}}}")
-        if self.labels is None:
-            self.notes.append(f"EWC: labels: {self.read}")
+        if self.labels is None and read != self.read:
+            self.notes.append(f"EWC: labels: {read}")
+        self.read = read
 
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         self.technique.begin_fit(model, data, steps)
         if not self.strength:
             return
+        self._choose(model)  # a fit within the fit may find a head that an earlier one has trained
         held = of_backbone(model) if self.read == "features" else parameters(model)
         self.start = copies(held)
         self.fisher = {name: torch.zeros_like(t) for name, t in accumulators(held).items()}

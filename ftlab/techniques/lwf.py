@@ -73,6 +73,8 @@ class LwF(Wrapper):
 
     def begin_fit(self, model: TaskModel, data: DataModule, steps: int) -> None:
         self.technique.begin_fit(model, data, steps)
+        # a fit within the fit may find a head that an earlier one has trained
+        self.of_features = model.has_random_head or not self.one_class
         self.start = copies(parameters(model) | statistics(model)) if self.strength else {}
 
     def objective(self, model: TaskModel, task: Task, batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ from ftlab.techniques.trained_tensors import copies, named, put
 
 
 class Restarts:
-    """Fits one after another, each from the same weights with a fresh optimizer and schedule.
+    """Fits one after another, each with a fresh optimizer and schedule, from the same weights or the last one's.
 
     Args:
         technique: what adapts the model, whose methods are called as if each fit were the only one.
@@ -77,8 +77,17 @@ class Restarts:
             model: of the run.
             free: whether all that may train is free to again, as before the first epoch.
         """
-        assert self.made is not None
         put(model, self.start)
+        self.renew(model, free)
+
+    def renew(self, model: TaskModel, free: bool = True) -> None:
+        """Begin the next fit with the weights as they are.
+
+        Args:
+            model: of the run.
+            free: as of `restart`.
+        """
+        assert self.made is not None
         for name, parameter in model.named_parameters():
             if free and name in self.start:
                 parameter.requires_grad_(True)

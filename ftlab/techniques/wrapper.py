@@ -25,7 +25,8 @@ WEIGHS = "weighs the examples of a batch"
 RESTARTS = "begins its fit anew"
 TOGETHER = "computes something of a batch's examples together"
 READS_STREAM = "reads examples of a stream"
-"""Deeds that a wrapper may declare, beside the methods that it overrides; the last two are seen."""
+DRAWS = "draws the training examples in a way of its own"
+"""Deeds that a wrapper may declare, beside the methods that it overrides; the last three are seen."""
 
 
 class Wrapper(Technique):
@@ -122,6 +123,9 @@ class Wrapper(Technique):
     def variants(self, model: TaskModel) -> Mapping[str, AbstractContextManager[Any]]:
         return self.technique.variants(model)
 
+    def conclude(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        return self.technique.conclude(scores)
+
     def answers(self, data: DataModule, split: SplitName) -> Sequence[Any] | None:
         return self.technique.answers(data, split)
 
@@ -186,6 +190,8 @@ def _done(technique: Technique) -> set[str]:
         done = done | {TOGETHER}
     if technique.streams - (within.streams if within is not None else frozenset()):
         done = done | {READS_STREAM}
+    if technique.sampling is not None and (within is None or technique.sampling is not within.sampling):
+        done = done | {DRAWS}
     return set(done)
 
 

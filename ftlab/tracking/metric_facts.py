@@ -11,19 +11,19 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 Unit = Literal["share", "fraction", "error rate", "correlation", "at most one", "non-negative",
-               "free"]
+               "points", "free"]
 """Kind of a metric's numbers.
 
 A share and a fraction lie between 0 and 1, and a share is shown in percent; so is an error rate,
 which has no upper end, since more words may be wrong than there are. A correlation lies between
--1 and 1.
+-1 and 1. Points are differences of what is shown in percent.
 """
 
-PERCENT: tuple[Unit, ...] = ("share", "error rate")
+PERCENT: tuple[Unit, ...] = ("share", "error rate", "points")
 LIMITS: dict[Unit, tuple[float, float]] = {
     "share": (0.0, 1.0), "fraction": (0.0, 1.0), "error rate": (0.0, math.inf),
     "correlation": (-1.0, 1.0), "at most one": (-math.inf, 1.0), "non-negative": (0.0, math.inf),
-    "free": (-math.inf, math.inf)}
+    "points": (-math.inf, math.inf), "free": (-math.inf, math.inf)}
 
 SPLIT = re.compile(r"^(test(\.[^/]+)?|val|train)/")
 """Begins the name of a metric: its split, or its named test set."""

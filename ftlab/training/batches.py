@@ -164,9 +164,10 @@ def check_update(technique: Technique, data: DataModule, settings: TrainerSettin
         InputError: the technique or the sampling takes an update's examples in one batch, or the
             technique wants every epoch and there may be fewer, or other ones.
     """
-    if technique.trains:  # a schedule knows whether so many epochs suffice
-        technique.lr_factors([], settings.max_epochs, settings.max_epochs)
+    if technique.trains:
         technique.foresee(data, settings.max_epochs)
+        # a schedule knows whether so many epochs suffice
+        technique.lr_factors([], settings.max_epochs, settings.max_epochs)
     if technique.own_clipping and settings.precision == "16-mixed":
         raise InputError(f"{type(technique).__name__} takes gradients of each example, which float16 "
                          "does not hold without a scale", "set trainer: {precision: bf16-mixed}")

@@ -95,14 +95,17 @@ def _evaluate(
         results |= {f"{prefix}/{name}": value for name, value in metrics.items()}
         write_predictions(predictions / f"{split}.parquet", records[split])
         report({"event": "measured", "metrics": results})
+    scores = {"": {name.removeprefix("test/"): value for name, value in results.items()
+                   if name.startswith("test/")}}
     for name, context in run.technique.variants(model).items():
         if f"{NAMED}{name}" in data.splits:
             raise InputError(f"{name} is a test set, and a variant that the technique makes of "
                              "the model", "give the test set another name")
         with torch.no_grad(), context:
-            metrics, rows = validate(run, model, trainer, "test", report)
-        results |= {f"{NAMED}{name}/{metric}": value for metric, value in metrics.items()}
+            scores[name], rows = validate(run, model, trainer, "test", report)
+        results |= {f"{NAMED}{name}/{metric}": value for metric, value in scores[name].items()}
         write_predictions(predictions / f"{NAMED}{name}.parquet", rows)
+    results |= {f"test/{name}": value for name, value in run.technique.conclude(scores).items()}
     if not math.isfinite(results.get("test/loss", 0.0)):
         raise GuardFailed("non-finite loss on the test split")
     figures = run.directory / "figures"

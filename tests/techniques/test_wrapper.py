@@ -41,7 +41,7 @@ def test_contract__is_the_documented_one() -> None:
     assert set(CONTRACT) == {
         "prepare", "foresee", "adapt", "param_groups", "lr_factors", "optimizer", "begin_fit",
         "optimum", "begin_epoch", "selectable", "objective", "after_step", "evaluated", "settle",
-        "answers", "variants", "merge", "audit", "costs"}
+        "answers", "variants", "conclude", "merge", "audit", "costs"}
 
 
 @pytest.mark.parametrize("depth", [1, 3])
