@@ -12,6 +12,7 @@ from ftlab.reports.formats import html_lines
 from ftlab.reports.page.costs import costs
 from ftlab.reports.page.diagnoses import findings
 from ftlab.reports.page.document import document
+from ftlab.reports.page.federation import federation
 from ftlab.reports.page.groups import groups
 from ftlab.reports.page.markup import Markup, tag
 from ftlab.reports.page.plots import plots
@@ -59,6 +60,7 @@ def render(study: Study, results: StudyResults, command: Sequence[str]) -> str:
                   tests(results.comparisons)),
         "Groups": (groups(results),),
         "Sequences": (sequences(results),),
+        "Federation": (federation(results, study.select_by),),
         "Figures": (plots(results),),
         "Diagnoses": (findings(diagnose(observed), observed.curves),),
         "Costs": (costs(results),),

@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from ftlab.backbones.huggingface import HuggingFace
-from ftlab.data.clients import Clients
+from ftlab.data.clients import Clients, Turn
 from ftlab.data.splits import Split
 from ftlab.data.text import TextClassification
 from ftlab.errors import InputError
@@ -26,6 +27,7 @@ from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.jtt import JTT
 from ftlab.techniques.linear_probe_then_fine_tune import LinearProbeThenFineTune
 from ftlab.techniques.lora import LoRA
+from ftlab.tracking.tracker import Tracker
 from ftlab.training.checkpoint import WEIGHTS
 from ftlab.training.execute import execute
 from ftlab.training.run import Run
@@ -94,6 +96,33 @@ def test_one_step_each__is_a_step_on_all(tiny_bert: Path, tmp_path: Path) -> Non
     torch.optim.SGD(plain.parameters(), lr=0.1).step()
     for ours, wanted in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-11)
+
+
+FLOWER = {  # python tests/references/flower_aggregate.py, of Flower 1.42.0
+    "weight": [0.747875085216946, 0.453853693537402, -0.257438690926886, -0.732043130192345,
+               -0.533610491548824, 0.155421172153823],
+    "bias": [0.385383800187213, 0.354088102398252, -0.00275456377471433, -0.35706469671653]}
+
+
+def test_mean__is_flower_s(tiny_bert: Path, tmp_path: Path) -> None:
+    technique = Federated(FullFineTuning(lr=0.1, optim=SGD))
+    data, model = bound(technique, texts(tmp_path), tiny_bert)
+    technique.optimizer([{"params": list(model.parameters()), "lr": 0.1}])
+    technique.begin_fit(model, data, 3)
+    shapes = {"weight": (2, 3), "bias": (4,)}
+    named = dict(list(model.named_parameters())[:2])
+    technique.names = list(named)
+    for parameter, shape in zip(named.values(), shapes.values(), strict=True):
+        parameter.data = torch.zeros(shape, dtype=torch.float64)
+    technique.turns = []
+    for client, examples in enumerate((3, 5, 11)):
+        matrix, vector = named.values()
+        matrix.data = torch.sin(client + torch.arange(6, dtype=torch.float64)).reshape(2, 3)
+        vector.data = torch.sin(10 * client + torch.arange(4, dtype=torch.float64))
+        technique._take(model, Turn(client, 1, examples))
+    technique._average(model)
+    for parameter, wanted in zip(named.values(), FLOWER.values(), strict=True):
+        assert parameter.detach().ravel().tolist() == pytest.approx(wanted, rel=1e-13)
 
 
 @pytest.mark.parametrize(("mu", "fraction"), [(0.0, 1.0), (0.5, 1.0), (0.0, 0.6)])
@@ -314,3 +343,15 @@ trainer: {{max_epochs: 2}}
     assert here("run", "study.yaml")[0] == 0
     (run,) = csv.DictReader(Path("results/far/runs.csv").read_text().splitlines())
     assert float(run["cost/rounds"]) == 2
+    tracker = Tracker("sqlite:///mlflow.db")
+    (record,) = tracker.cells("far")
+    curve = tracker.history(record.finished[0].run_id, "val/accuracy")
+    tracker.close()
+    best = max(value for _, value in curve)
+    first = next(number for number, (_, value) in enumerate(curve, 1) if value >= 0.95 * best)
+    assert here("report", "study.yaml")[0] == 0
+    page = Path("results/far/report.html").read_text()
+    (row,) = re.findall(r"<tr>(.*?)</tr>", page[page.index('id="federation"'):].split("</tbody>")[0])[1:]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    assert cells[1] == "2" and cells[2] == f"{float(run['cost/bytes_up']) / 1e6:,.1f}"
+    assert cells[-1] == f"{first:.1f}"
