@@ -64,8 +64,8 @@ def tried_always(name: str) -> list[str]:
 
 @functools.cache
 def _shared_out() -> dict[str, list[str]]:
-    """Technique -> one world for each that is tried in few; for each other these few, two more that
-    it goes with and one that refuses it: of such worlds always those that the fewest have so far.
+    """Technique -> one world for each that is tried in few; for each other one of these few, two more
+    that it goes with and one that refuses it: of such worlds always those that the fewest have so far.
 
     What a technique goes with is the page's word: one that the page lacks is tried in all.
     """
@@ -84,7 +84,8 @@ def _shared_out() -> dict[str, list[str]]:
             chosen[name] = take([world for world in FEW if world in goes] or FEW, 1)
             continue
         refused = [world for world in WORLDS if world not in goes]
-        chosen[name] = [*FEW, *take([world for world in goes if world not in FEW], 2), *refused[:1]]
+        chosen[name] = [*take([world for world in goes if world in FEW], 1),
+                        *take([world for world in goes if world not in FEW], 2), *refused[:1]]
     return chosen
 
 

@@ -34,7 +34,8 @@ SHRUNK = {
         "datasets.sst2_prompts.init_args.split.validation=0.002",
         "datasets.sst2_prompts.init_args.subset={limit: 16, splits: [train, validation, test]}"],
     "federated_news": ["datasets.bbc.init_args.max_length=8"],
-    "privacy_news": ["datasets.bbc.init_args.max_length=8"],
+    "privacy_news": ["datasets.bbc.init_args.max_length=8",
+                     "vary={techniques.probe_private.init_args.epsilon: [3.0, 8.0]}"],
     "solar_groups": ["datasets.cells.init_args.image_size=32"],
     "few_shot": ["datasets.bbc.init_args.max_length=8", "trainer.min_steps=2",
                  "vary={datasets.bbc.init_args.subset.limit: [30, 60]}"],
@@ -56,7 +57,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "vision_methods": ["means", "ssf"], "solar_groups": ["last_layer"], "few_shot": ["probe"],
         "federated_news": ["apart_head"], "digit_speakers": ["probe"],
         "transferability": ["probe"],
-        "privacy_news": ["probe_eps8"], "adaptive_pretraining": ["probe_tapt"],
+        "privacy_news": ["probe_private"], "adaptive_pretraining": ["probe_tapt"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits", "transferability"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values

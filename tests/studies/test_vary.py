@@ -205,7 +205,7 @@ def test_few_that_many_choose_for__are_noted(study: Callable[..., Path], here: H
     assert code == 0 and "12 validation examples choose for 4 that train" in " ".join((output + errors).split())
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("plain", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_min_steps__give_more_epochs_to_few_examples(
     study: Callable[..., Path], here: Here, plain: bool
 ) -> None:

@@ -232,5 +232,4 @@ def test_space__every_technique_s_own_takes_its_draws() -> None:
         arguments = ({"technique": "LinearProbeThenFineTune"} if "technique" in inspect.signature(
             TECHNIQUES[name]).parameters else {})
         component = technique(name, **arguments)
-        for _ in range(2):
-            check(Technique, put(component, drawn(space(component, {}), draw.randrange(2**31))), PLACE)
+        check(Technique, put(component, drawn(space(component, {}), draw.randrange(2**31))), PLACE)

@@ -94,7 +94,9 @@ class TestContract:
             said = axes.get_title() + axes.get_xlabel() + figure.get_suptitle()
             assert said and axes.has_data()
 
-    @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+    @pytest.mark.parametrize("width", [
+        pytest.param(width, id=name, marks=() if name == "desktop" else pytest.mark.slow)
+        for name, width in WIDTHS.items()])
     def test_svg_for_a_page(self, all_drawn, name, width):
         text = all_drawn[name].svg(width)
         root = ElementTree.fromstring(text)
