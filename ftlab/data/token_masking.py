@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ftlab.data.token_cache import Tokenised
 
 
+@dataclass(frozen=True)
 class Masking:
     """Hide some tokens of each text, to be named.
 
@@ -27,17 +29,17 @@ class Masking:
         kept: of these, the part that stays as it is; the rest is masked.
     """
 
-    views = None  # ever new ones
+    share: float = 0.15
+    random: float = 0.1
+    kept: float = 0.1
+    views: ClassVar[None] = None  # ever new masks
 
-    def __init__(self, share: float = 0.15, random: float = 0.1, kept: float = 0.1) -> None:
-        if not 0 < share < 1:
-            raise ValueError(f"share must be above 0 and below 1, got {share}")
-        if min(random, kept) < 0 or random + kept > 1:
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share must be above 0 and below 1, got {self.share}")
+        if min(self.random, self.kept) < 0 or self.random + self.kept > 1:
             raise ValueError("random and kept must be 0 or more and at most 1 together, got "
-                             f"{random} and {kept}")
-        self.share = share
-        self.random = random
-        self.kept = kept
+                             f"{self.random} and {self.kept}")
 
     def __call__(self, ids: Sequence[int], special: np.ndarray[Any, Any], mask: int,
                  *key: int) -> tuple[list[int], list[int]]:

@@ -16,8 +16,8 @@ SHARE = 0.95
 """Of the validation score that central training or the best technique has, what rounds are counted to."""
 _SENT = "cost/bytes_up"
 ABOUT = ("Means over finished seeds. Megabytes are all that all clients send, and as many come back. The gap is how far "
-         "the mean of low-rank factors lies from the mean update in the last round, as a share of it. A run that does "
-         "not get that far is counted as none.")
+         "the mean of low-rank factors lies from the mean update in the last round, as a share of it. "
+         "Runs that do not get that far are left out of the mean; in brackets is how many do.")
 
 
 def federation(results: StudyResults, select_by: str) -> Markup:
