@@ -26,6 +26,10 @@ ENCODERS: dict[str, Callable[[], hf.PreTrainedModel]] = {
         **_SMALL | {"max_position_embeddings": LONGEST + 2})),
     "roberta": lambda: hf.RobertaForMaskedLM(hf.RobertaConfig(
         **_SMALL | {"max_position_embeddings": LONGEST + 1})),
+    "camembert": lambda: hf.CamembertForMaskedLM(hf.CamembertConfig(
+        **_SMALL | {"max_position_embeddings": LONGEST + 1})),
+    "xlm-roberta": lambda: hf.XLMRobertaForMaskedLM(hf.XLMRobertaConfig(
+        **_SMALL | {"max_position_embeddings": LONGEST + 1})),
     "xlm": lambda: hf.XLMWithLMHeadModel(hf.XLMConfig(
         vocab_size=20, emb_dim=16, n_layers=3, n_heads=2, max_position_embeddings=LONGEST,
         pad_index=0, mask_token_id=MASK)),

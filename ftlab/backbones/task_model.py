@@ -151,6 +151,10 @@ class TaskModel(nn.Module):
         """The network's keyword arguments for a batch."""
         return self.inputs(batch)
 
+    def as_exported(self, batch: Batch) -> Batch:
+        """A batch as the network alone reads it, in the program that it is exported to."""
+        return batch
+
     def read(self, output: Any, batch: Batch) -> Outputs:
         """The outputs in what the network returned (a `ModelOutput`, say) for a batch."""
         return output

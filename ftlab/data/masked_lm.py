@@ -39,9 +39,9 @@ class MaskedLM(DataModule):
     A source is a .csv, .tsv, .jsonl or .parquet file; a .txt or .md file, whose paragraphs are
     texts; a folder of text files or of folders of them, each file a text; `package:NAME/PATH` for
     these within an installed package; or `hf:NAME[:CONFIG[:SPLIT]]`. Labels are not learned. They
-    only stratify the splits that are carved, so that with the source, `split` and `subset` of a
-    `TextClassification` the training texts are the same, and none of its test texts is seen. A text
-    that is too long becomes several examples.
+    only stratify the splits that are carved, where each is of two texts at least, so that with the
+    source, `label`, `split` and `subset` of a `TextClassification` the training texts are the same,
+    and none of its test texts is seen. A text that is too long becomes several examples.
 
     As a stage it is domain-adaptive pre-training on a corpus of the domain, or task-adaptive
     pre-training on the training texts of the task itself:
@@ -52,7 +52,8 @@ class MaskedLM(DataModule):
         validation: source; carved from train when absent.
         test: source; carved from train when absent.
         text: the text's column: a name, or a number (from 0) in a file without header.
-        label: column of labels, which tables may lack: a name or a number.
+        label: column of classes, which tables may lack: a name or a number; null for no strata,
+            as of regression.
         max_length: tokens of an example, special ones included.
         masking: which tokens are to be named.
         batch_size: examples a batch, over all devices.
@@ -71,7 +72,7 @@ class MaskedLM(DataModule):
         validation: str | None = None,
         test: str | None = None,
         text: str | int = "text",
-        label: str | int = "label",
+        label: str | int | None = "label",
         max_length: int = 128,
         # B008: these defaults are the schema, and are frozen, stateless or copied
         masking: Masking = Masking(),
@@ -105,9 +106,14 @@ class MaskedLM(DataModule):
             ids, cells, notes = read_cells(source, split, ["text"])
             self.note(*notes)
             return Examples(ids, [row["text"] for row in cells], [None] * len(ids))
-        examples = read_new(source, "text", self.text, self.label, split=split)
+        nothing: Column = "label" if isinstance(self.text, str) else self.text
+        examples = read_new(source, "text", self.text, nothing if self.label is None else self.label,
+                            split=split)
         self.note(*examples.notes)
-        return Examples(examples.ids, examples.inputs, examples.labels)
+        counts = Counter(map(str, examples.labels))
+        classes = self.label is not None and min(counts.values(), default=0) > 1
+        return Examples(examples.ids, examples.inputs,
+                        examples.labels if classes else [None] * len(examples))
 
     @property
     def read_by(self) -> Column:
@@ -147,6 +153,8 @@ class MaskedLM(DataModule):
             raise InputError(f"{split} split of {self.sources[split] or self.sources['train']}: the "
                              "tokenizer knows no word of its texts",
                              "choose a backbone that was trained on texts of this kind")
+        if lost := len(texts) - len({owner for _, owner in rows}):
+            self.note(f"{lost} of {len(texts)} {split} texts are left out: the tokenizer knows no word of them")
         self._tokens[split] = [row for row, _ in rows]
         cache.check(split, self._tokens[split])
         self.splits[split] = texts.take([owner for _, owner in rows])

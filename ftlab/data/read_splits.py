@@ -47,7 +47,7 @@ class ReadSplits(ABC):
     notes: list[str]
     """Sentences for the user, each shown once: texts cut, bytes replaced, images converted."""
     _fingerprint: str
-    _known_by: dict[SplitName, list[tuple[bytes, str]]]
+    _inputs: dict[SplitName, list[tuple[bytes, str]]]
 
     @abstractmethod
     def read(self, split: SplitName, source: str) -> Examples:
@@ -96,7 +96,7 @@ class ReadSplits(ABC):
                   for column in self.columns
                   for place, value in zip(examples.ids, examples.columns[column], strict=True))
         self._fingerprint = fingerprint(chain(rows, values))
-        self._known_by = {name: list(zip(digests[name], splits[name].ids, strict=True)) for name in splits}
+        self._inputs = {name: list(zip(digests[name], splits[name].ids, strict=True)) for name in splits}
         learned = [name for name in splits if kind_of(name) == "train"]
         self.note(*duplicates({name: digests[name] for name in learned},
                               {name: digests[name] for name in splits if name not in learned}))
@@ -198,13 +198,11 @@ class ReadSplits(ABC):
             raise RuntimeError("the fingerprint needs `load` first")
         return self._fingerprint
 
-    def inputs(self, *kinds: str) -> dict[bytes, set[str]]:
-        """sha256 of each input in all splits of these kinds (`kind_of`) -> ids that have it; needs `load`."""
-        ids: dict[bytes, set[str]] = {}
-        for name, known_by in self._known_by.items():
-            for digest, place in known_by if kind_of(name) in kinds else ():
-                ids.setdefault(digest, set()).add(place)
-        return ids
+    def inputs(self, *kinds: str) -> list[tuple[bytes, str, str]]:
+        """sha256, source and id of the inputs in all splits of these kinds (`kind_of`); needs `load`."""
+        return [(digest, self.sources.get(name) or self.sources["train"] or "", place)
+                for name, rows in self._inputs.items() if kind_of(name) in kinds
+                for digest, place in rows]
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Examples of each split, in all and a class (needs `load`)."""

@@ -82,8 +82,8 @@ def samples(restored: Restored) -> list[Sample]:
 
 
 def _read(model: TaskModel, batch: dict[str, Any]) -> Mapping[str, Any]:
-    """The part of a batch that a forward pass needs."""
-    return batch if model.needs_target else without_target(batch)
+    """The part of a batch that a forward pass of the exported network needs."""
+    return model.as_exported(batch if model.needs_target else without_target(batch))
 
 
 def _raw(value: Any) -> Any:

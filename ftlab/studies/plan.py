@@ -217,6 +217,9 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
         if prefix != "test":
             raise InputError(f"{place}: {metric} follows from test scores at the end of a sequence of tasks",
                              f"name test/{name} in report, and another metric here")
+        if not data.task.groups:
+            raise InputError(f"{place}: {metric} is of a sequence of tasks, and data set {dataset} has none",
+                             "name them, columns: {domain: COLUMN, group: COLUMN}")
         return
     try:
         data.task.higher_is_better(name)

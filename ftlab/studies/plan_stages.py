@@ -126,25 +126,33 @@ def _check_fits(kept: dict[str, tuple[int, ...]], follows: dict[str, tuple[int, 
 def _check_unseen(corpus: DataModule, data: DataModule, where: str) -> None:
     """Refuse a stage that trains on, or chooses its epoch by, what the run is tested on.
 
-    Another example of the same source that happens to have the same input is noted, as it is within
-    a data set.
+    An example is known by its source and id, whatever is read of it, and in another source by its
+    input. Another example of the same source with the same input is noted, as within a data set.
 
     Raises:
         InputError: it has test examples.
     """
-    trained, tested = data.inputs("train", "validation"), data.inputs("test")
-    seen = {digest: ids for digest, ids in corpus.inputs("train", "validation").items()
-            if digest in tested and digest not in trained}
-    one_source = {*corpus.sources.values()} & {*data.sources.values()} - {None}
-    leaked = sorted(min(ids) for digest, ids in seen.items()
-                    if not one_source or ids & tested[digest])
+    trained = {digest for digest, *_ in data.inputs("train", "validation")}
+    tested = data.inputs("test")
+    places = {(source, place) for _, source, place in tested}
+    sources: dict[bytes, set[str]] = {}
+    for digest, source, _ in tested:
+        sources.setdefault(digest, set()).add(source)
+    leaked, twice = [], set()
+    for digest, source, place in corpus.inputs("train", "validation"):
+        same = digest in sources and digest not in trained
+        if (source, place) in places or (same and source not in sources[digest]):
+            leaked.append(place)
+        elif same:
+            twice.add(digest)
     if leaked:
         raise InputError(
-            f"its data have {len(leaked)} of the {len(tested)} test inputs of what follows: "
-            f"{listed(leaked[:3])}{', ...' if len(leaked) > 3 else ''}",
-            "leave them out; with the source and split of what follows, a corpus has none of them")
-    if seen:
-        data.note(f"{len(seen)} of {len(tested)} test inputs are also in the data of {where} "
+            f"its data have test examples of what follows, {len(leaked)} where that has {len(tested)}: "
+            f"{listed(sorted(leaked)[:3])}{', ...' if len(leaked) > 3 else ''}",
+            "leave them out; with the source, split and label column of what follows (label: null where "
+            "it has no classes) a corpus has none of them")
+    if twice:
+        data.note(f"{len(twice)} of {len(sources)} test inputs are also in the data of {where} "
                   "(exact duplicates)")
 
 

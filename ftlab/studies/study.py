@@ -277,8 +277,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     for depth, key in enumerate(parents):
         at = _place_in(node, key, dotted)
         child = copy.copy(node[at] if isinstance(node, list) else node.get(at))
-        if isinstance(child, str) and depth == 1:  # `probe: LinearProbe`
-            child = {"class_path": child}
+        if isinstance(child, str) and (depth == 1 or [*parents, last][depth + 1] == "init_args"):
+            child = {"class_path": child}  # `probe: LinearProbe`
         if child is not None and not isinstance(child, dict | list):
             raise InputError(f"--set {dotted}: {key} holds a value, no keys", "see the study file")
         node[at] = child if child is not None else {}
@@ -294,7 +294,7 @@ def _place_in(node: dict[str, Any] | list[Any], key: str, dotted: str) -> Any:
     """
     if not isinstance(node, list):
         return key
-    if not key.isdigit() or int(key) >= len(node):
+    if not key.isdecimal() or int(key) >= len(node):
         raise InputError(f"--set {dotted}: {key} is not a place in a list of {len(node)}",
                          "places are counted from 0, as in before.0.technique")
     return int(key)

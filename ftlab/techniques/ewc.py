@@ -99,6 +99,8 @@ class EWC(Wrapper):
         """Settle what log p is of, where the head is new or has been trained."""
         known = "model" if self.one_class else "data"
         read = self.labels or ("features" if model.has_random_head else known)
+        if read == "data" and not self.labelled and self.labels is None and self.read == "features":
+            read = "features"  # as in the fit before this one
         if read == "data" and not self.labelled and not model.has_random_head:
             raise Incompatible(f"EWC reads the labels of the stream {self.stream!r}, which are not "
                                "read", f"set beside: {{{self.stream}: {{labelled: true}}}}")

@@ -100,7 +100,7 @@ class TaskSequence(Wrapper):
             less = epochs // tasks * tasks
             raise Incompatible(f"TaskSequence: {epochs} epochs cannot be shared equally by {tasks} tasks "
                                f"({', '.join(self.names[:5])}{', ...' * (tasks > 5)})",
-                               f"set max_epochs: {f'{less} or ' if less else ''}{less + tasks}")
+                               f"set max_epochs: {f'{less} or ' if less else ''}{less + tasks}, and leave out min_steps")
         self.plan.epochs = epochs // tasks
         self.technique.foresee(data, self.plan.epochs)
 

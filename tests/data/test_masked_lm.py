@@ -14,6 +14,7 @@ from ftlab.data.splits import Split, Subset
 from ftlab.data.text import TextClassification
 from ftlab.data.token_masking import Masking
 from ftlab.errors import Incompatible, InputError
+from ftlab.tasks.regression import Regression
 
 SPECIAL = np.isin(np.arange(20), [0, 1, 2, 3, MASK])
 WORDS = ["good", "bad", "film", "plot", "the", "of", "and", "very"]
@@ -132,6 +133,16 @@ def test_carved__as_the_classifier_of_the_same_source(table: Path) -> None:
     for split in ("train", "validation", "test"):
         assert corpus.splits[split].ids == labelled.splits[split].ids
     assert corpus.inputs("train") == labelled.inputs("train")
+
+
+@pytest.mark.parametrize("label", ["label", None])
+def test_numbers__are_no_classes(tmp_path: Path, label: str | None) -> None:
+    path = tmp_path / "rated.csv"
+    path.write_text("\n".join(["text,label", *(f"film {n},{n / 7}" for n in range(40))]) + "\n")
+    corpus, rated = MaskedLM(str(path), label=label), TextClassification(str(path), task=Regression())
+    corpus.load()
+    rated.load()
+    assert corpus.splits["train"].ids == rated.splits["train"].ids
 
 
 def test_paragraphs__of_one_file(tmp_path: Path) -> None:

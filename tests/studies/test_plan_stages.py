@@ -120,7 +120,9 @@ def test_stages__that_see_test_examples_are_refused(write: Write, reviews: Path,
     planned()
     planned(train=str(other))  # another corpus
     shutil.copy(reviews, other)
-    with pytest.raises(InputError, match=r"before/0: its data have \d+ of the \d+ test inputs"):
+    with pytest.raises(InputError, match=r"before/0: its data have test examples of what follows, \d+ where"):
         planned(train=str(other), split={"seed": 1})
-    with pytest.raises(InputError, match=r"before/0: its data have \d+ of the \d+ test inputs of what "):
+    with pytest.raises(InputError, match="before/0: its data have test examples"):  # one source in common
+        planned(train=str(other), validation=str(reviews), split={"seed": 1})
+    with pytest.raises(InputError, match=r"before/0: its data have test examples of what follows, \d+ where"):
         planned(split={"seed": 1})

@@ -155,7 +155,9 @@ def test_set__reaches_into_lists_and_leaves_what_is_shared(write: Write) -> None
 
     assert epochs() == [2, 2]
     assert epochs("techniques.a.before.0.trainer.max_epochs=5") == [5, 2]
-    for wrong in ("1", "x", "-1"):
+    short = load_study(path, ["techniques.a.before.0.technique.init_args.lr=0.5"]).cells[0].before[0]
+    assert short["technique"]["init_args"]["lr"] == 0.5
+    for wrong in ("1", "x", "-1", "²"):
         with pytest.raises(InputError, match=f"{wrong} is not a place in a list of 1"):
             load_study(path, [f"techniques.a.before.{wrong}.trainer.max_epochs=5"])
 

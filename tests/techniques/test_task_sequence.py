@@ -364,7 +364,7 @@ trainer: {{max_epochs: 2}}
     code, _, errors = here("check", "study.yaml", "--set", "select_by=val/bwt_accuracy")
     assert code == 2 and "end of a sequence of tasks" in errors, errors
     code, _, errors = here("check", "study.yaml", "--set", "datasets.films.init_args.columns=null")
-    assert code == 2 and "column 'domain'" in errors, errors
+    assert code == 2 and "columns: {domain: COLUMN, group: COLUMN}" in errors, errors
     assert here("run", "study.yaml")[0] == 0
     runs = list(csv.DictReader(Path("results/turns/runs.csv").read_text().splitlines()))
     assert len(runs) == 2

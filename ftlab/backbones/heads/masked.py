@@ -43,9 +43,14 @@ class MaskedModel(TaskModel):
 
     def arguments(self, batch: Batch) -> Mapping[str, Any]:
         inputs = self.inputs(batch)
-        self._asked.places = inputs.pop("places")
+        self._asked.places = inputs.pop("places", None)
         self._asked.tokens = inputs["attention_mask"].shape[1]
+        self._asked.gathered = False
         return inputs
+
+    def as_exported(self, batch: Batch) -> Batch:
+        return {**batch, "inputs": {name: value for name, value in batch["inputs"].items()
+                                    if name != "places"}}
 
     def read(self, output: Any, batch: Batch) -> Outputs:
         logits = self._asked.of(output.logits)  # of all tokens where the encoder's features are hidden
@@ -64,17 +69,20 @@ class _Asked:
     """The places that a pass is asked for.
 
     Attributes:
-        places: (B, M), or None outside of passes.
+        places: (B, M), or None for all tokens.
         tokens: of each row, T, without virtual ones in front.
+        gathered: whether the head sees the places alone.
     """
 
     places: Tensor | None = None
     tokens: int = 0
+    gathered: bool = False
 
     def of(self, values: Tensor) -> Tensor:
-        """Values (B, M, D) of the places, among those of all tokens (B, V + T, D); others as they are."""
-        if self.places is None or values.shape[1] < self.tokens:
+        """Values (B, M, D) of the places, among those of all tokens (B, V + T, D)."""
+        if self.places is None or (self.gathered and values.shape[1] == self.places.shape[1]):
             return values
+        self.gathered = True
         places = self.places.clamp(0, self.tokens - 1) + values.shape[1] - self.tokens
         return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
@@ -89,14 +97,16 @@ def _at_places(asked: _Asked, module: nn.Module, args: tuple[Any, ...], output: 
 
 def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
     """Tokens as the vocabulary has them, with spaces between them and none within."""
-    return " ".join(token.replace(" ", "_") for token in tokenizer.convert_ids_to_tokens(ids))
+    names = zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True)  # None: a row of no token
+    return " ".join((name or f"[{number}]").replace(" ", "_") for name, number in names)
 
 
 def build_masked(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
     """Build the model of a task whose output type is `masked`.
 
     The scores of tokens come from the checkpoint's own output layer. Where it has none (a sentence
-    encoder), a new one is tied to the embeddings, and what stands before it starts at random.
+    encoder), a new one is tied to the embeddings, if the architecture ties them, and what stands
+    before it starts at random.
 
     Raises:
         Incompatible: the architecture fills no masks.
@@ -108,6 +118,8 @@ def build_masked(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
                            "that fills masked places", "choose an encoder (BERT, RoBERTa)")
     network = checkpoint.network(auto, new=head_paths)
     head = head_paths(network)
+    for path in head:  # behind the encoder, so that what is tied is called by the encoder's name
+        network.add_module(path, network._modules.pop(path))
     trained = _ships(checkpoint, network, head)
     if not trained and not checkpoint.meta:
         for path in head:

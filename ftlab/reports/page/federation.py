@@ -38,6 +38,8 @@ def federation(results: StudyResults, select_by: str) -> Markup:
         base = next((key for key in reached if key.technique == results.baseline), None)
         best = base or (max if upwards else min)(reached, key=lambda key: reached[key])
         wanted = reached[best] * SHARE if upwards else reached[best] / SHARE
+        if reached[best] <= 0:  # there is no share of it
+            wanted = math.nan
         write = digits(results.named(select_by), [wanted])
         title = f"{group[1]} from {group[0]}" if len(results.groups) > 1 else ""
         lines = [[key.technique, f"{_mean(results, key, 'cost/rounds'):g}",
@@ -61,6 +63,8 @@ def _gap(results: StudyResults, key: CellKey) -> str:
 
 
 def _rounds(results: StudyResults, key: CellKey, metric: str, wanted: float, upwards: bool) -> str:
+    if math.isnan(wanted):
+        return "-"
     found = [_first(results, run, metric, wanted, upwards) for run in results.runs(key)]
     there = [number for number in found if number is not None]
     if not there:
