@@ -15,7 +15,7 @@ from ftlab.backbones.preprocessing import ImageFit, ImagePreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.check_backbone import image_reader
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.image_cache import Fit, ImageCache, Normalise
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
@@ -59,6 +59,9 @@ class MaskedImages(DataModule):
         workers: processes that load; 0 loads in the main process.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class MaskedImages(DataModule):
         workers: int = 0,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream | str] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task, batch_size, split, subset,
-                         Natural(), None, workers, encoding=encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task, batch_size, split, subset,
+                         Natural(), None, workers, encoding=encoding, beside=beside, columns=columns)
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {image_size}")
         if augment is not None and (augment.mix != "none" or augment.views):

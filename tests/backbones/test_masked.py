@@ -8,6 +8,7 @@ import torch
 import transformers as hf
 from masked import ENCODERS, MASK, save_bert
 
+from ftlab.backbones.heads.masked import spelled
 from ftlab.backbones.huggingface import HuggingFace
 from ftlab.errors import Incompatible
 from ftlab.tasks.language_modelling import LanguageModelling
@@ -70,6 +71,13 @@ def test_masked__a_new_head_is_tied_and_of_the_runs_seed(family: str, tmp_path: 
     meta = backbone.build(MaskedLanguage(), meta=True)
     assert {name for name, _ in meta.head.named_parameters()} == first.keys()
     assert meta.has_random_head
+
+
+def test_spelled__what_has_no_token(tmp_path: Path) -> None:
+    """As many words as ids, also where the output layer is wider than the vocabulary."""
+    words = HuggingFace(str(save_bert(tmp_path))).preprocessing.tokenizer
+    assert spelled(words, [5, 19, 6]).split(" ") == [*words.convert_ids_to_tokens([5]), "[19]",
+                                                    *words.convert_ids_to_tokens([6])]
 
 
 def test_masked__refuses_what_fills_no_masks(save: Any) -> None:

@@ -87,8 +87,12 @@ def _at_places(asked: _Asked, module: nn.Module, args: tuple[Any, ...], output: 
 
 
 def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Tokens as the vocabulary has them, with spaces between them and none within."""
-    return " ".join(token.replace(" ", "_") for token in tokenizer.convert_ids_to_tokens(ids))
+    """Tokens as the vocabulary has them, with spaces between them and none within.
+
+    An output layer may be wider than the vocabulary: what has no token is its number in brackets.
+    """
+    tokens = zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)
+    return " ".join(token.replace(" ", "_") if token else f"[{number}]" for number, token in tokens)
 
 
 def build_masked(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
