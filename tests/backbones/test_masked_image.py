@@ -8,7 +8,9 @@ import torch
 import transformers as hf
 from masked import VISION, save_vit
 
+from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.prefix_replay import leading
 from ftlab.backbones.timm import Timm
 from ftlab.backbones.torchvision import Torchvision
 from ftlab.errors import Incompatible
@@ -76,6 +78,16 @@ def test_masked_image__has_the_blocks_of_a_classifier(family: str, tmp_path: Pat
             assert torch.equal(masked.state_dict()[mine[place]], classifier.state_dict()[theirs[place]])
     held = [name for part in (*masked.blocks, masked.head) for name, _ in part.named_parameters()]
     assert sorted(held) == sorted(name for name, _ in masked.named_parameters())
+
+
+def test_masked_image__has_no_frozen_prefix(tmp_path: Path) -> None:
+    """The mask token trains within the first block, whatever else is frozen."""
+    model = HuggingFace(str(save_vit(tmp_path))).build(MaskedPixels()).requires_grad_(False)
+    model.head.requires_grad_(True)
+    with pytest.raises(NotReplayable, match="the first block trains"):
+        leading(model)
+    model.get_parameter("network.vit.embeddings.mask_token").requires_grad_(False)
+    assert leading(model) == len(model.blocks)
 
 
 def test_masked_image__of_another_size(tmp_path: Path) -> None:
