@@ -254,7 +254,7 @@ def leading(model: TaskModel) -> int:
     while count < len(blocks) and not any(lies_below(name, blocks[count].paths) for name in trainable):
         count += 1
     if not count:
-        only_new = all(is_delta(name) for name in trainable if blocks[0].holds(name))
+        only_new = all(is_delta(name) for name in trainable if lies_below(name, blocks[0].paths))
         raise NotReplayable("embeddings of new_tokens train in the first block" if only_new else
                          "the first block trains")
     return count
