@@ -18,7 +18,8 @@ OutputType = Literal["vector", "tokens", "boxes", "text", "embedding", "masked"]
 - `tokens`: one vector a token, from a new head;
 - `boxes`: labelled boxes in an image, from a detector with new predictors;
 - `text`: a text, from the pre-trained output layer (`TaskModel.generate`);
-- `embedding`: an embedding that compares with those of texts (`TaskModel.embed_texts`).
+- `embedding`: an embedding that compares with those of texts (`TaskModel.embed_texts`);
+- `masked`: what stood at the masked places of a text or an image.
 """
 
 

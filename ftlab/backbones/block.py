@@ -20,18 +20,21 @@ class Block:
             when its own path is one of these or lies below one.
         shells: gives the modules around the blocks that are in none; their training mode (not
             what is inside them) follows this block. Some drop out in their own forward.
+        without: paths below these that are not of the group: the head's, such as a mask token.
     """
 
     def __init__(self, model: nn.Module, name: str, paths: Sequence[str],
-                 shells: Callable[[], Iterable[nn.Module]] = tuple) -> None:
+                 shells: Callable[[], Iterable[nn.Module]] = tuple,
+                 without: Sequence[str] = ()) -> None:
         self._model = model
         self.name = name
         self.paths = tuple(paths)
         self._shells = shells
+        self._without = tuple(without)
 
     def holds(self, path: str) -> bool:
         """Return whether the parameter or module at `path` (from the model) is in this group."""
-        return lies_below(path, self.paths)
+        return lies_below(path, self.paths) and not lies_below(path, self._without)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Path from the model, and parameter, each once."""

@@ -53,11 +53,13 @@ def image_preprocessing(folder: Path, config: Any, label: str) -> ImagePreproces
     size = _pair(config.image_size) if fixed else given or _default_size(processor, config)
     if fixed and given != size:  # the network cannot read another
         processor, given = resized(processor, given, size, label), size
+    patch = getattr(config, "patch_size", None)
     resample: Any = getattr(processor, "resample", None)
     interpolation = resample if resample in _INTERPOLATION.values() else \
         _INTERPOLATION.get(resample, "bilinear")
     return ImagePreprocessing("pixel_values", size, mean, std, interpolation, fixed,
-                              fits=ProcessorFits(given, alone, mean, std, processor, label))
+                              fits=ProcessorFits(given, alone, mean, std, processor, label),
+                              patch_size=patch if isinstance(patch, int) else None)
 
 
 def read_processor(folder: Path, config: Any, label: str) -> Any:

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ftlab.backbones.block import lies_below
 from ftlab.backbones.held_network import taken
 from ftlab.backbones.source import DAMAGED_WEIGHTS, reason
 from ftlab.backbones.untrusted_settings import bounded, closed, inert, room
@@ -81,8 +82,8 @@ class Checkpoint:
         key = (auto, repr(self.config), self.dtype, *((file, file.stat().st_mtime_ns) for file in files))
         network, lacking = taken(
             key, lambda: load_network(auto, self.config, self.dtype, files, self.label))
-        roots = tuple(f"{path}." for path in new(network))
-        check_complete({name for name in lacking if not name.startswith(roots)}, self.label)
+        roots = new(network)
+        check_complete({name for name in lacking if not lies_below(name, roots)}, self.label)
         self.finish(network)
         return network
 

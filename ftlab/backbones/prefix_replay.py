@@ -250,10 +250,11 @@ def leading(model: TaskModel) -> int:
     if not all(any(part.holds(name) for part in (*blocks, model.head)) for name in trainable):
         raise NotReplayable("something trains in front of the blocks")
     count = 0
-    while count < len(blocks) and not any(blocks[count].holds(name) for name in trainable):
+    # by paths: a mask token is the head's, and its block computes with it
+    while count < len(blocks) and not any(lies_below(name, blocks[count].paths) for name in trainable):
         count += 1
     if not count:
-        only_new = all(is_delta(name) for name in trainable if blocks[0].holds(name))
+        only_new = all(is_delta(name) for name in trainable if lies_below(name, blocks[0].paths))
         raise NotReplayable("embeddings of new_tokens train in the first block" if only_new else
                          "the first block trains")
     return count

@@ -129,6 +129,8 @@ class ImagePreprocessing:
         multiple: what height and width must be multiples of.
         fits: how the network's own library brings images to its size (None) or to another; None
             where data modules do as they think right.
+        patch_size: height and width of the patches that are the network's tokens; None where its
+            settings name none.
     """
 
     input_name: str
@@ -139,6 +141,7 @@ class ImagePreprocessing:
     fixed_size: bool = False
     multiple: int = 1
     fits: Callable[[tuple[int, int] | None], OwnFit] | None = None
+    patch_size: int | None = None
 
 
 @dataclass(frozen=True)

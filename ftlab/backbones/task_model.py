@@ -57,7 +57,8 @@ class TaskModel(nn.Module):
         blocks: name and paths (from `network`) of each block, input to output, the embedding or
             stem first.
         head: paths (from `network`) of what is new in the network; empty with `pooled_head`, and
-            where the network keeps its pre-trained output layer.
+            where the network keeps its pre-trained output layer. What lies below a block's path
+            too is the head's alone.
         pooled_head: for headless networks: turns the network's output and the batch's `inputs`
             into outputs.
 
@@ -104,7 +105,8 @@ class TaskModel(nn.Module):
     @property
     def blocks(self) -> list[Block]:
         """Input to output; the embedding or stem first."""
-        return [Block(self, name, self._paths(paths), tuple if i else self._shells)
+        head = self._paths(self._head)
+        return [Block(self, name, self._paths(paths), tuple if i else self._shells, head)
                 for i, (name, paths) in enumerate(self._blocks)]
 
     @property

@@ -20,7 +20,7 @@ from ftlab.data import hub
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.check_backbone import text_reader
-from ftlab.data.examples import Examples, SplitName, sources
+from ftlab.data.examples import Examples, SplitName, Stream, sources, unlabelled
 from ftlab.data.prompt_templates import TEXT_FILES, read_cells
 from ftlab.data.ragged import lengths
 from ftlab.data.sampling import Natural
@@ -64,6 +64,9 @@ class MaskedLM(DataModule):
         bucketing: train on batches of like length, which saves padding.
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
+        beside: further examples that training batches bring along, by name.
+        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+            table's column, or a pattern of the example's id whose group is the value.
     """
 
     def __init__(
@@ -84,9 +87,11 @@ class MaskedLM(DataModule):
         bucketing: bool = True,
         encoding: str | None = None,
         tests: dict[str, str] | None = None,
+        beside: dict[str, Stream | str] | None = None,
+        columns: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(sources(train, validation, test, tests), task, batch_size, split, subset,
-                         Natural(), None, workers, bucketing, encoding)
+        super().__init__(sources(train, validation, test, tests, beside), task, batch_size, split, subset,
+                         Natural(), None, workers, bucketing, encoding, beside, columns)
         if max_length < 4:
             raise ValueError(f"max_length must be at least 4, got {max_length}")
         self.text = text
@@ -110,10 +115,7 @@ class MaskedLM(DataModule):
         examples = read_new(source, "text", self.text, nothing if self.label is None else self.label,
                             split=split)
         self.note(*examples.notes)
-        counts = Counter(map(str, examples.labels))
-        classes = self.label is not None and min(counts.values(), default=0) > 1
-        return Examples(examples.ids, examples.inputs,
-                        examples.labels if classes else [None] * len(examples))
+        return unlabelled(examples, self.label is not None)
 
     @property
     def read_by(self) -> Column:

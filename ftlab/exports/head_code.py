@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ftlab.backbones.heads.detection import TransformersDetector
 from ftlab.backbones.heads.embedding import EmbeddingModel, SentenceEncoder
+from ftlab.backbones.heads.masked_image import MaskedImageModel
 from ftlab.backbones.heads.per_token import TokenHead
 from ftlab.backbones.pooling import PooledHead
 from ftlab.backbones.task_model import TaskModel
@@ -52,6 +53,8 @@ def add_outputs(loading: LoadingCode, model: TaskModel, inputs: dict[str, Tensor
     head = model.pooled_head
     if isinstance(model, EmbeddingModel):
         _add_similarity(loading, model, folder, sentences)
+    elif isinstance(model, MaskedImageModel):
+        _add(loading, [], "model(**inputs).reconstruction")
     elif head is None:
         _add_logits(loading, model, inputs)
     elif isinstance(head, TokenHead):

@@ -122,6 +122,9 @@ def write_adapter(loading: LoadingCode, model: TaskModel, task: Task, inputs: di
     kind = _task_type(model, trunk)
     inside = "network." + ("base_model." if virtual else "base_model.model." if wrapped else "")
     heads = [path.removeprefix(inside) for path in model.head.paths if path.startswith(inside)]
+    if loose := [path for path in heads if path in dict(trunk.named_parameters())]:
+        raise Incompatible(f"{loose[0]} has trained beside the adapter, and PEFT's folders hold whole "
+                           "modules", "export it --merged")
     heads = [path for path in heads if any(True for _ in trunk.get_submodule(path).parameters())]
     write = _write_virtual_tokens if virtual else _write_layers
     write(model.network, heads, kind, place / base, folder)

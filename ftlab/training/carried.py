@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ftlab.backbones.block import lies_below
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 
@@ -58,7 +59,7 @@ def places(model: TaskModel) -> dict[str, str]:
     blocks = [*enumerate(model.blocks), (HEAD.rstrip("/"), model.head)]
     return {f"{prefix}/{number}{name[len(path):]}": name
             for prefix, block in blocks for number, path in enumerate(block.paths)
-            for name in names if name == path or name.startswith(f"{path}.")}
+            for name in names if block.holds(name) and lies_below(name, [path])}
 
 
 def slots(model: TaskModel) -> dict[str, Slot]:

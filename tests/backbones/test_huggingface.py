@@ -354,7 +354,7 @@ def test_image__preprocessing_comes_from_the_folder(save, tmp_path):
     shutil.copytree(save("vit"), folder)
     plain = HuggingFace(str(folder)).preprocessing
     assert dataclasses.replace(plain, fits=None) == ImagePreprocessing(
-        "pixel_values", (32, 32), (0.5,) * 3, (0.5,) * 3, "bilinear", fixed_size=True)
+        "pixel_values", (32, 32), (0.5,) * 3, (0.5,) * 3, "bilinear", fixed_size=True, patch_size=8)
     settings = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "resample": 3,
                 "size": {"height": 32, "width": 32}}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))

@@ -73,8 +73,8 @@ def test_masked__a_new_head_is_tied_and_of_the_runs_seed(family: str, tmp_path: 
     assert meta.has_random_head
 
 
-def test_masked__whole_rows_and_rows_of_no_token(tmp_path: Path) -> None:
-    """Every token of the longest row asked for; more rows in the network than tokens."""
+def test_masked__whole_rows(tmp_path: Path) -> None:
+    """Every token of the longest row is asked for."""
     model = HuggingFace(str(save_bert(tmp_path, head=True, std=0.5))).build(MaskedLanguage()).eval()
     whole = {"inputs": {**BATCH["inputs"], "places": torch.tensor([[0, 1, 2, 3, 4, 5], [1, 3, -1, -1, -1, -1]])}}
     with torch.no_grad():
@@ -82,7 +82,13 @@ def test_masked__whole_rows_and_rows_of_no_token(tmp_path: Path) -> None:
         asked = model(whole)
     torch.testing.assert_close(asked[0], every[0])
     torch.testing.assert_close(asked[1, :2], every[1, [1, 3]])
-    assert spelled(model.tokenizer, [5, 19]) == "b [19]"
+
+
+def test_spelled__what_has_no_token(tmp_path: Path) -> None:
+    """As many words as ids, also where the output layer is wider than the vocabulary."""
+    words = HuggingFace(str(save_bert(tmp_path))).preprocessing.tokenizer
+    assert spelled(words, [5, 19, 6]).split(" ") == [*words.convert_ids_to_tokens([5]), "[19]",
+                                                    *words.convert_ids_to_tokens([6])]
 
 
 def test_masked__refuses_what_fills_no_masks(save: Any) -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 import yaml
 from exported import restored
 from matrix import make_world
@@ -215,6 +216,17 @@ def test_refused__a_head_of_ftlabs_own(request: pytest.FixtureRequest, tmp_path:
     (tmp_path / "model").mkdir()
     with pytest.raises(Incompatible, match="in the place of the linear head, which no other library"):
         write_model(model, tmp_path / "model")
+
+
+def test_masked_images__are_transformers_own(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    world = make_world("masked_images", request.getfixturevalue)
+    model = restored(world, "LoRA", tmp_path / "run")
+    with pytest.raises(Incompatible, match="mask_token has trained beside the adapter"):
+        write_model(model, tmp_path / "model")
+    write_model(model, tmp_path / "merged", merged=True)
+    batch = next(iter(model.run.data.test_dataloader()))
+    network = transformers.AutoModelForMaskedImageModeling.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(network(**batch["inputs"]).reconstruction, model.model.eval()(batch))
 
 
 def test_disagreement__leaves_nothing(

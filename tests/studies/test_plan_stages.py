@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from masked import save_bert
+from masked import save_bert, save_vit
 
 from ftlab.errors import InputError
 from ftlab.studies.plan import plan
@@ -126,3 +126,23 @@ def test_stages__that_see_test_examples_are_refused(write: Write, reviews: Path,
         planned(train=str(other), validation=str(reviews), split={"seed": 1})
     with pytest.raises(InputError, match=r"before/0: its data have test examples of what follows, \d+ where"):
         planned(split={"seed": 1})
+
+
+def test_masked_images__are_planned_before_a_classifier(write: Write, shapes: Path, tmp_path: Path) -> None:
+    vit = {"class_path": "HuggingFace", "init_args": {"source": str(save_vit(tmp_path / "vit"))}}
+
+    def planned(**settings: Any) -> None:
+        corpus = {"class_path": "MaskedImages", "init_args": {
+            "train": str(shapes), "masking": {"size": 8}, **settings}}
+        head = {"technique": "LinearProbe", "data": corpus, "carry": "all"}
+        plan(load_study(write(
+            backbones={"vit": vit},
+            datasets={"shapes": {"class_path": "ImageClassification", "init_args": {"train": str(shapes)}}},
+            techniques={"after": {"class_path": "LinearProbe", "before": [
+                head, {"technique": "FullFineTuning", "data": corpus}]}})))
+
+    planned()
+    with pytest.raises(InputError, match=r"before/0: its data have test examples"):
+        planned(split={"seed": 1})
+    with pytest.raises(InputError, match="before/0: masking: squares of 32 pixels do not divide"):
+        planned(masking={})

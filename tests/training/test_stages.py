@@ -12,6 +12,7 @@ import torch
 from matrix import make_world
 
 from ftlab.backbones import cache_folder
+from ftlab.data.image import ImageClassification
 from ftlab.data.text import TextClassification
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import Technique
@@ -95,9 +96,10 @@ def test_stage__leaves_its_head_behind_unless_told(make: Make) -> None:
     assert not any(place.startswith("head/") for place in moved)
 
 
-def test_tied_head__goes_from_a_probe_to_the_next_fit(make: Make) -> None:
-    """BERT's output layer has a bias of two names."""
-    run = make(LoRA(lr=1e-2), stage(LinearProbe(lr=1e-2), carry="all"), world="masked_lm")
+@pytest.mark.parametrize("world", ["masked_lm", "masked_images"])
+def test_masked_head__goes_from_a_probe_to_the_next_fit(make: Make, world: str) -> None:
+    """BERT's output layer has a bias of two names, and a mask token lies in a block of ViT."""
+    run = make(LoRA(lr=1e-2), stage(LinearProbe(lr=1e-2), carry="all"), world=world)
     execute(run, silent)
     names = {name for name, _ in run.technique.model.head.named_parameters()}
     assert len(run.carried) == len(names)
@@ -134,6 +136,22 @@ def test_masked_language__is_a_stage_of_a_classifier(make: Make, reviews: Path) 
     shared = {place for place in started if not place.startswith("head/")}
     assert shared == {place for place in ended if not place.startswith("head/")}
     assert all(torch.equal(started[place], ended[place]) for place in shared)
+
+
+def test_masked_images__are_a_stage_of_a_classifier(make: Make, shapes: Path) -> None:
+    """What it leaves behind is the decoder and the mask token, which lies among the embeddings."""
+    plain, after = (make(LinearProbe(), folder=folder, plain=True, world="masked_images")
+                    for folder in ("plain", "after"))
+    corpus = after.data
+    plain.data, after.data = (ImageClassification(str(shapes), batch_size=8) for _ in range(2))
+    after.before = [stage(FullFineTuning(lr=1e-2), corpus)]
+    untouched, started = begun(plain), begun(after)
+    assert after.learned is not None
+    shared = {place for place in untouched if not place.startswith("head/")}
+    assert set(after.learned.tensors) == shared
+    assert all(torch.equal(started[place], after.learned.tensors[place]) for place in shared)
+    assert not any(torch.equal(started[place], untouched[place]) for place in shared)
+    assert all(torch.equal(started[place], untouched[place]) for place in untouched.keys() - shared)
 
 
 def test_stages__follow_each_other(make: Make) -> None:

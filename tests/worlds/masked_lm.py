@@ -13,7 +13,7 @@ def make(fixture: Callable[[str], Any]) -> Callable[[], tuple[HuggingFace, Maske
     folder = save_bert(fixture("tmp_path_factory").mktemp("masked_lm"))
     table = folder / "texts.csv"
     pairs = [("good", "film"), ("bad", "plot")]
-    lines = [f"the {noun} is {word} and {word} {noun} was" for word, noun in pairs * 24]
-    table.write_text("\n".join(["text", *lines]) + "\n")
+    lines = [f"the {noun} is {word} and {word} {noun} was,{word}" for word, noun in pairs * 24]
+    table.write_text("\n".join(["text,label", *lines]) + "\n")
     return lambda: (HuggingFace(str(folder), pooling="mean", dropout=0.0),
                     MaskedLM(str(table), max_length=16, batch_size=8))

@@ -1,4 +1,4 @@
-"""Encoders that say which token stood at a masked place."""
+"""Encoders that say what stood at a masked place: a token, or the pixels of an image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from ftlab.backbones.base import TaskSpec
-from ftlab.backbones.block import lies_below
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
-from ftlab.backbones.heads.pooled import head_paths, renew
+from ftlab.backbones.heads.masked_image import IMAGES, build_masked_image
+from ftlab.backbones.heads.pooled import head_paths, renew, ships_head
 from ftlab.backbones.load_pretrained import Checkpoint
-from ftlab.backbones.source_layer import read_tensors
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.errors import Incompatible
 
@@ -96,13 +95,26 @@ def _at_places(asked: _Asked, module: nn.Module, args: tuple[Any, ...], output: 
 
 
 def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Tokens as the vocabulary has them, with spaces between them and none within."""
-    names = zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True)  # None: a row of no token
-    return " ".join((name or f"[{number}]").replace(" ", "_") for name, number in names)
+    """Tokens as the vocabulary has them, with spaces between them and none within.
+
+    An output layer may be wider than the vocabulary: what has no token is its number in brackets.
+    """
+    tokens = zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)
+    return " ".join(token.replace(" ", "_") if token else f"[{number}]" for number, token in tokens)
 
 
 def build_masked(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
-    """Build the model of a task whose output type is `masked`.
+    """Build the model of a task whose output type is `masked`, by its Auto class.
+
+    Raises:
+        Incompatible: the architecture fills no masks.
+    """
+    build = build_masked_image if IMAGES in task.auto_classes else _build_masked_text
+    return build(checkpoint, task)
+
+
+def _build_masked_text(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
+    """Build the model that names tokens.
 
     The scores of tokens come from the checkpoint's own output layer. Where it has none (a sentence
     encoder), a new one is tied to the embeddings, if the architecture ties them, and what stands
@@ -120,7 +132,7 @@ def build_masked(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
     head = head_paths(network)
     for path in head:  # behind the encoder, so that what is tied is called by the encoder's name
         network.add_module(path, network._modules.pop(path))
-    trained = _ships(checkpoint, network, head)
+    trained = ships_head(checkpoint, network, head)
     if not trained and not checkpoint.meta:
         for path in head:
             renew(network, path)
@@ -128,12 +140,3 @@ def build_masked(checkpoint: Checkpoint, task: TaskSpec) -> TaskModel:
     model = MaskedModel(network, find_blocks(network, head), head, checkpoint.tokenizer())
     model.head_trained = trained
     return model
-
-
-def _ships(checkpoint: Checkpoint, network: nn.Module, head: Sequence[str]) -> bool:
-    """Return whether the checkpoint has the matrices of the head."""
-    own = {name: p for name, p in network.named_parameters() if lies_below(name, head)}
-    wanted = [name for name, p in own.items() if p.ndim > 1] or list(own)
-    files = checkpoint.weights()
-    found = read_tensors(files, wanted, checkpoint.label)
-    return all(name in found and found[name].shape == own[name].shape for name in wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ftlab.backbones.block import lies_below
 from ftlab.backbones.find_blocks import find_blocks, with_dropout
 from ftlab.backbones.load_pretrained import Checkpoint
 from ftlab.backbones.pooling import PooledHead, Pooling
+from ftlab.backbones.source_layer import read_tensors
 from ftlab.backbones.task_model import LogitsModel, TaskModel
 from ftlab.errors import Incompatible
 
@@ -89,6 +91,15 @@ def renew(network: Any, path: str) -> None:
         tensor._is_hf_initialized = id(tensor) in tied  # else transformers keeps what was loaded
     with torch.no_grad():
         part.apply(network._init_weights)
+
+
+def ships_head(checkpoint: Checkpoint, network: nn.Module, head: Sequence[str]) -> bool:
+    """Return whether the checkpoint has the matrices of the head."""
+    own = {name: p for name, p in network.named_parameters() if lies_below(name, head)}
+    wanted = [name for name, p in own.items() if p.ndim > 1] or list(own)
+    files = checkpoint.weights()
+    found = read_tensors(files, wanted, checkpoint.label)
+    return all(name in found and found[name].shape == own[name].shape for name in wanted)
 
 
 def feature_width(config: Any, label: str) -> int:
