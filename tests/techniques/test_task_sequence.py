@@ -19,9 +19,11 @@ from ftlab.data.train_batches import set_epoch
 from ftlab.errors import Incompatible, InputError
 from ftlab.tasks.metric import Metric
 from ftlab.tasks.over_sequence import of_sequence, over_sequence
+from ftlab.tasks.regression import Regression
 from ftlab.techniques.base import Optimization, Technique
 from ftlab.techniques.differentially_private import DifferentiallyPrivate
 from ftlab.techniques.ema import EMA
+from ftlab.techniques.ewc import EWC
 from ftlab.techniques.federated import Federated
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.group_dro import GroupDRO
@@ -224,6 +226,15 @@ def test_reference_within__is_the_network_after_the_task_before(tiny_bert: Path,
         assert torch.equal(lwf.start[name], tensor) and torch.equal(technique.kept[0][name], tensor)
     assert step and not optimizer.state
     assert any(not torch.equal(reached[name], before[name]) for name in before)
+
+
+def test_ewc_of_numbers__keeps_to_features_where_the_stream_has_no_labels(tiny_bert: Path, tmp_path: Path) -> None:
+    memory = Stream(written(tmp_path, "memory", rows("c", 20)))
+    data = texts(tmp_path, rows("ab", 40), rows("ab", 24), task=Regression(), beside={"memory": memory})
+    found, run, _ = trained(TaskSequence(EWC(FullFineTuning(lr=1e-3), examples=4)), data, tiny_bert,
+                            tmp_path / "run", 2)
+    assert "test/bwt_mse" in found
+    assert run.technique.technique.read == "features"
 
 
 def test_averages_within__are_what_a_task_ends_with_and_the_next_begins_from(tiny_bert: Path, tmp_path: Path) -> None:
