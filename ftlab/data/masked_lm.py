@@ -149,6 +149,7 @@ class MaskedLM(DataModule):
     def _tokenise(self, split: SplitName, cache: TokenCache) -> None:
         texts = self._texts[split]
         columns = cache.made(pieces, texts.inputs, self.max_length).columns
+        self._special[columns["around"][0]] = True
         rows = [(row, owner) for row, (owner,) in zip(columns["ids"], columns["owners"], strict=True)
                 if not self._special[row].all()]
         if not rows:
@@ -197,8 +198,7 @@ def _special(preprocessing: TextPreprocessing) -> np.ndarray[Any, Any]:
     tokenizer, vocabulary = preprocessing.tokenizer, preprocessing.vocabulary
     special = np.ones(max(tokenizer.get_vocab().values()) + 1, dtype=bool)
     special[list(tokenizer.get_vocab().values())] = False
-    around = tokenizer("")["input_ids"]  # not all tokenizers name what they put around a text
-    special[[*tokenizer.all_special_ids, *around]] = True
+    special[tokenizer.all_special_ids] = True
     if vocabulary is not None:
         vocabulary.check([tokenizer.mask_token_id], "mask token")
         special[list(vocabulary.lacking)] = True

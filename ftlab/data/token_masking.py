@@ -68,7 +68,8 @@ class Masking:
 def pieces(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokenised:
     """Texts as token `ids` with special ones around them, and the text's number as `owners`.
 
-    One that is too long becomes several pieces, none of which overlap.
+    One that is too long becomes several pieces, none of which overlap. `around` has one row, the
+    ids around an empty text: not all tokenizers name them as special.
     """
     ids: list[list[int]] = []
     owners: list[list[int]] = []
@@ -77,4 +78,4 @@ def pieces(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokenised:
                          return_overflowing_tokens=True)["input_ids"]
         ids += made
         owners += [[owner]] * len(made)
-    return Tokenised({"ids": ids, "owners": owners})
+    return Tokenised({"ids": ids, "owners": owners, "around": [tokenizer("")["input_ids"]]})

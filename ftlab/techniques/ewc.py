@@ -69,6 +69,7 @@ class EWC(Wrapper):
         self.strength, self.stream = strength, stream
         self.examples, self.labels = examples, labels
         self.read = ""
+        self.one_class, self.labelled = False, True  # until the data are known
         self.streams = self.streams | {stream}
         self.start: dict[str, Tensor] = {}
         self.fisher: dict[str, Tensor] = {}

@@ -21,6 +21,7 @@ from ftlab.data import token_cache
 from ftlab.data.base import DataModule
 from ftlab.data.causal_lm import CausalLM
 from ftlab.data.examples import SPLITS
+from ftlab.data.masked_lm import MaskedLM
 from ftlab.data.ragged import Ragged, lengths
 from ftlab.data.seq2seq import Seq2Seq
 from ftlab.data.text import TextClassification
@@ -78,7 +79,7 @@ def listed(made: Tokenised) -> tuple[dict[str, list[list[int]]], int]:
 # What every data module of texts is held to
 
 SOURCE = {TextClassification: "texts.tsv", Seq2Seq: "texts.tsv", CausalLM: "texts.tsv",
-          TokenClassification: "words.conll"}
+          MaskedLM: "texts.tsv", TokenClassification: "words.conll"}
 SETTINGS: list[tuple[type[DataModule], str, dict[str, Any]]] = [
     (TextClassification, "bert", {"text": 0, "label": 1, "max_length": 12}),
     (TextClassification, "bert", {"text": 0, "label": 1, "max_length": 13}),
@@ -99,6 +100,7 @@ SETTINGS: list[tuple[type[DataModule], str, dict[str, Any]]] = [
     (CausalLM, "gpt2", {"messages": 3, "max_length": 29, "packing": True}),
     (CausalLM, "gpt2", {"prompt": None, "response": "{0}", "max_length": 7}),
     (CausalLM, "gpt2", {"prompt": None, "response": "{0}", "max_length": 8}),
+    (MaskedLM, "bert", {"text": 0, "label": 1, "max_length": 6}),
 ]
 CHANGED = (0, 2, 5, 8, 12, 13, 15)  # of each kind one
 each_setting = pytest.mark.parametrize(
@@ -135,7 +137,8 @@ def connected(tmp_path: Path, backbone: Callable[..., HuggingFace]) -> Callable[
     def connect(cls: type[DataModule], family: str, settings: dict[str, Any],
                 shortcuts: bool = True, **changed: Any) -> DataModule:
         chosen = backbone(family)
-        for name, value in {"chat_template": CHAT, **changed}.items():
+        mask = {"mask_token": "[UNK]"} if cls is MaskedLM else {}
+        for name, value in {"chat_template": CHAT, **mask, **changed}.items():
             setattr(chosen.preprocessing.tokenizer, name, value)
         data = cls(str(tmp_path / SOURCE[cls]), **settings)
         data.plain = not shortcuts
