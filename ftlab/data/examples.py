@@ -125,17 +125,3 @@ class Examples:
 def counted(strata: Sequence[Hashable | None]) -> dict[str, int]:
     """Examples per class, by its name; of what has none nothing is counted."""
     return dict(sorted(Counter(str(name) for name in strata if name is not None).items()))
-
-
-def unlabelled(examples: Examples, classes: bool = True) -> Examples:
-    """Examples of which nothing is learned but the inputs.
-
-    Labels are kept for strata where they can be classes: each of two examples at least.
-
-    Args:
-        examples: with what stands in the source for labels.
-        classes: false for no strata in any case.
-    """
-    counts = Counter(map(str, examples.labels))
-    kept = classes and min(counts.values(), default=0) > 1
-    return Examples(examples.ids, examples.inputs, examples.labels if kept else [None] * len(examples))

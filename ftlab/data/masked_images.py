@@ -15,14 +15,14 @@ from ftlab.backbones.preprocessing import ImageFit, ImagePreprocessing
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.check_backbone import image_reader
-from ftlab.data.examples import Examples, SplitName, Stream, sources, unlabelled
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.image_cache import Fit, ImageCache, Normalise
 from ftlab.data.image_dataset import FitSize, ImageDataset, StackImages
 from ftlab.data.image_store import DecodedImages
 from ftlab.data.patch_masking import PatchMasking, SquareMasks
 from ftlab.data.sampling import Natural
-from ftlab.data.sources import own_splits, read_new
+from ftlab.data.sources import own_splits, read_inputs
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import Column
 from ftlab.errors import Incompatible
@@ -114,11 +114,9 @@ class MaskedImages(DataModule):
         return own_splits(source)
 
     def read(self, split: SplitName, source: str) -> Examples:
-        nothing: Column = "label" if isinstance(self.image, str) else self.image
-        examples = read_new(source, "image", self.image, nothing if self.label is None else self.label,
-                            split=split)
+        examples = read_inputs(source, split, "image", self.image, self.label)
         self.note(*examples.notes)
-        return unlabelled(examples, self.label is not None)
+        return examples
 
     @property
     def read_by(self) -> Column:

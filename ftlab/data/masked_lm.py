@@ -20,11 +20,11 @@ from ftlab.data import hub
 from ftlab.data.base import DataModule
 from ftlab.data.batches import Collate, ExampleRow, SplitDataset
 from ftlab.data.check_backbone import text_reader
-from ftlab.data.examples import Examples, SplitName, Stream, sources, unlabelled
+from ftlab.data.examples import Examples, SplitName, Stream, sources
 from ftlab.data.prompt_templates import TEXT_FILES, read_cells
 from ftlab.data.ragged import lengths
 from ftlab.data.sampling import Natural
-from ftlab.data.sources import own_splits, read_new
+from ftlab.data.sources import own_splits, read_inputs
 from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import Column
 from ftlab.data.token_cache import TokenCache
@@ -111,11 +111,9 @@ class MaskedLM(DataModule):
             ids, cells, notes = read_cells(source, split, ["text"])
             self.note(*notes)
             return Examples(ids, [row["text"] for row in cells], [None] * len(ids))
-        nothing: Column = "label" if isinstance(self.text, str) else self.text
-        examples = read_new(source, "text", self.text, nothing if self.label is None else self.label,
-                            split=split)
+        examples = read_inputs(source, split, "text", self.text, self.label)
         self.note(*examples.notes)
-        return unlabelled(examples, self.label is not None)
+        return examples
 
     @property
     def read_by(self) -> Column:

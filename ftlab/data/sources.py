@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -101,6 +102,27 @@ def read_new(source: str, modality: Modality, column: Column, label: Column,
                     [None if is_blank(row[-1]) else row[-1] for row in rows],
                     columns=columns_of(source, isinstance(column, int), split),
                     notes=note_replaced(replaced, len(rows), "rows", source))
+
+
+def read_inputs(source: str, split: SplitName, modality: Modality, column: Column,
+                label: Column | None) -> Examples:
+    """All examples of a source of which nothing is learned but the inputs.
+
+    Labels are kept for strata where they can be classes: each of two examples at least.
+
+    Args:
+        source: as in `read_new`.
+        split: likewise.
+        modality: likewise.
+        column: likewise.
+        label: the column of classes, if there is one; None for no strata in any case.
+    """
+    nothing: Column = "label" if isinstance(column, str) else column
+    examples = read_new(source, modality, column, nothing if label is None else label, split=split)
+    counts = Counter(map(str, examples.labels))
+    kept = label is not None and min(counts.values(), default=0) > 1
+    return Examples(examples.ids, examples.inputs, examples.labels if kept else [None] * len(examples),
+                    notes=examples.notes)
 
 
 def columns_of(source: str, by_number: bool, split: SplitName = "test") -> dict[str, list[Any]]:

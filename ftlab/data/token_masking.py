@@ -71,11 +71,7 @@ def pieces(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokenised:
     One that is too long becomes several pieces, none of which overlap. `around` has one row, the
     ids around an empty text: not all tokenizers name them as special.
     """
-    ids: list[list[int]] = []
-    owners: list[list[int]] = []
-    for owner, text in enumerate(texts):
-        made = tokenizer(text, truncation=True, max_length=longest, padding=False,
-                         return_overflowing_tokens=True)["input_ids"]
-        ids += made
-        owners += [[owner]] * len(made)
-    return Tokenised({"ids": ids, "owners": owners, "around": [tokenizer("")["input_ids"]]})
+    made = tokenizer(list(texts), truncation=True, max_length=longest, padding=False,
+                     return_overflowing_tokens=True)
+    owners = [[owner] for owner in made["overflow_to_sample_mapping"]]
+    return Tokenised({"ids": made["input_ids"], "owners": owners, "around": [tokenizer("")["input_ids"]]})
