@@ -77,7 +77,7 @@ class TaskModel(nn.Module):
     batch_loss: str = ""
     """Why the loss of a batch is not that of its parts, where a network computes its own."""
     head_trained: bool = False
-    """Whether the head was trained before this fit: by a stage that carries it, or in the checkpoint."""
+    """True where the head was trained before this fit: by a stage that carries it, or in the checkpoint."""
     new_ids: Sequence[int] = ()
     """Tokens whose embeddings are new, so that no pre-training has seen them."""
 
@@ -118,7 +118,7 @@ class TaskModel(nn.Module):
 
     @property
     def has_random_head(self) -> bool:
-        """Whether the task has added layers that nothing has trained yet."""
+        """True where the task has added layers that nothing has trained yet."""
         return not self.head_trained and any(True for _ in self.head.parameters())
 
     def _shells(self) -> Iterator[nn.Module]:

@@ -188,7 +188,7 @@ class MaskedLM(DataModule):
 
 
 def _special(preprocessing: TextPreprocessing) -> np.ndarray[Any, Any]:
-    """Whether each id of the vocabulary stands for no part of a text, or has no embedding (V,).
+    """True for each id of the vocabulary that stands for no part of a text, or has no embedding (V,).
 
     Raises:
         InputError: the mask token has none.

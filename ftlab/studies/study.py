@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def keeps_head(self) -> bool:
-        """Whether the last stage carries its head on."""
+        """True where the last stage carries its head on."""
         return any(stage["carry"] == "all" for stage in self.before[-1:])
 
     @property

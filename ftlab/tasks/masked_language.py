@@ -111,7 +111,7 @@ class _TokenAccuracy(torchmetrics.Metric):
 
 
 def _token_accuracy(records: Records) -> Array:
-    """What each text adds to the accuracy of all masked tokens."""
+    """Compute what each text adds to the accuracy of all masked tokens."""
     pairs = [(said.split(" "), meant.split(" ")) for said, meant
              in zip(records["prediction"], records["target"], strict=True)]
     counts = np.array([[sum(a == b for a, b in zip(said, meant, strict=True)), len(meant)]

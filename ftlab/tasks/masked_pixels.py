@@ -131,7 +131,7 @@ def _over_masked(errors: Tensor, batch: Batch) -> Tensor:
 
 
 def _per_example(place: int) -> Callable[[Records], Array]:
-    """What each image adds to the mean over all masked patches, of the error at a place in scores."""
+    """Compute what each image adds to the mean over all masked patches, of the error at a place in scores."""
 
     def adds(records: Records) -> Array:
         counts = np.array([[scores[place] * (parts := len(masked.split())), parts] for scores, masked

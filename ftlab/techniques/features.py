@@ -87,7 +87,7 @@ class Features:
                        {name: watched.batch[name] for name in ("target", "index")})
 
     def vectors(self, split: SplitName) -> Tensor:
-        """What any head's last linear layer reads of a split, an example a row, without labels.
+        """Read what any head's last linear layer reads of a split, an example a row, without labels.
 
         Augmentation plays no part. A split may be a stream, whose examples may have no labels; a
         model that reads the target itself is given it.

@@ -26,8 +26,9 @@ class Federated(Wrapper):
     An epoch is a round: each client of it starts from the common weights with a fresh optimizer and
     trains on its own examples alone; the new common weights are the mean of the clients', each
     counted by its examples, statistics of batch norms among them. All clients of a round have its
-    rates. What travels is what trains, the head included. It is simulated, one client after another on one device, so that it says what a
-    federation costs in score and bytes and nothing of its time. Scores of each client's examples:
+    rates. What travels is what trains, the head included. It is simulated, one client after another
+    on one device, so that it says what a federation costs in score and bytes and nothing of its
+    time. Scores of each client's examples:
     `columns: {client: C, group: C}`. With `proximal` it is FedProx. The mean of low-rank factors is
     not the factors of the mean update: the record says how far they lie apart, and FFALoRA has no
     such gap.

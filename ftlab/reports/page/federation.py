@@ -1,4 +1,4 @@
-"""What federated training sent, and after how many rounds it was good enough."""
+"""Megabytes that federated training sent, and after how many rounds it was good enough."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ftlab.statistics.seed_summary import summarise
 from ftlab.tracking.records import CellKey, RunRecord
 
 SHARE = 0.95
-"""Of the validation score that central training or the best technique has, what rounds are counted to."""
+"""Part of the baseline's validation score, or of the best technique's, that rounds are counted to."""
 _SENT = "cost/bytes_up"
 ABOUT = ("Means over finished seeds. Megabytes are all that all clients send, and as many come back. The gap is how far "
          "the mean of low-rank factors lies from the mean update in the last round, as a share of it. "

@@ -1,4 +1,4 @@
-"""What each technique keeps of a sequence of tasks: its scores in the end, and those after each task."""
+"""Scores of each technique over a sequence of tasks: those in the end, and after each task."""
 
 from __future__ import annotations
 
