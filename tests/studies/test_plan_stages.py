@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from masked import save_bert, save_vit
+from matrix import TECHNIQUES, page_says
 
 from ftlab.errors import InputError
 from ftlab.studies.plan import plan
 from ftlab.studies.study import Study, load_study
 from ftlab.studies.study_snapshot import record
+from ftlab.techniques.wrapper import Wrapper
 
 Write = Callable[..., Path]
 
@@ -146,3 +148,19 @@ def test_masked_images__are_planned_before_a_classifier(write: Write, shapes: Pa
         planned(split={"seed": 1})
     with pytest.raises(InputError, match="before/0: masking: squares of 32 pixels do not divide"):
         planned(masking={})
+
+
+def test_masked_language__goes_before_every_technique(write: Write, reviews: Path, tmp_path: Path) -> None:
+    bert = {"class_path": "HuggingFace", "init_args": {"source": str(save_bert(tmp_path / "bert")),
+                                                       "pooling": "mean"}}
+    corpus = {"class_path": "MaskedLM", "init_args": {"train": str(reviews), "max_length": 16}}
+    stage = {"technique": "FullFineTuning", "data": corpus}
+    names = [name for name, worlds in page_says().items() if "text_classification" in worlds
+             and not issubclass(TECHNIQUES[name], Wrapper) and TECHNIQUES[name].trains]
+    films = {"class_path": "TextClassification", "init_args": {"train": str(reviews), "max_length": 16}}
+    study = load_study(write(backbones={"bert": bert}, datasets={"films": films}, techniques={
+        name: {"class_path": name, "before": [stage]} for name in names}))
+    made = plan(study)
+    assert [planned.cell.key.technique for planned in made.cells] == names
+    assert len(names) > 30
+    assert len({planned.before_fingerprint for planned in made.cells}) == 1
