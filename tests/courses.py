@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ftlab.reports.cell_metric import CellMetric
 from ftlab.reports.comparison import Comparison, compare
 from ftlab.reports.diagnoses.base import CellHistory, RunHistory, StudyHistory
+from ftlab.tracking.cell_metric import CellMetric
 from ftlab.tracking.records import CellKey
 
 EPOCHS, STEPS = 6, 50  # of an epoch

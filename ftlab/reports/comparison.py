@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ftlab.reports.cell_metric import CellMetric, Contributions, measured
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.statistics.multiple_testing import FEWEST, LEVEL, Pair, holm, pairs, standing
 from ftlab.statistics.paired import PairedResult, over_both, over_examples, over_seeds
@@ -16,6 +15,7 @@ from ftlab.statistics.ranks import RankComparison, rank
 from ftlab.statistics.seed_summary import summarise
 from ftlab.statistics.two_studies import step
 from ftlab.tracking import gc_pause
+from ftlab.tracking.cell_metric import CellMetric, Contributions, measured
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker

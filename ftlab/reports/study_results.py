@@ -10,7 +10,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ftlab.errors import InputError
-from ftlab.reports.cell_metric import Contributions, predictions
 from ftlab.reports.cell_summary import CellSummary, build
 from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.metric_record import merged, recorded, upwards
@@ -18,6 +17,7 @@ from ftlab.studies.study import Study
 from ftlab.studies.study_tasks import StudyTasks
 from ftlab.studies.vary import Levels
 from ftlab.tracking.artifacts import DamagedArtifact
+from ftlab.tracking.cell_metric import Contributions, predictions
 from ftlab.tracking.metric_facts import Record, lookup, named
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker

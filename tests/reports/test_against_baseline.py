@@ -10,8 +10,8 @@ from statsmodels.stats.multitest import multipletests
 
 from ftlab.reports import csv_files
 from ftlab.reports.against_baseline import family, sentences
-from ftlab.reports.cell_metric import CellMetric
 from ftlab.reports.comparison import compare
+from ftlab.tracking.cell_metric import CellMetric
 from ftlab.tracking.records import CellKey
 
 GROUP = ("minilm", "bbc")

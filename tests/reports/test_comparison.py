@@ -13,13 +13,13 @@ from scipy import stats
 
 from ftlab.reports import csv_files
 from ftlab.reports.against_baseline import sentences
-from ftlab.reports.cell_metric import CellMetric, measured
 from ftlab.reports.cell_summary import build
 from ftlab.reports.comparison import compare, compared, ranked
 from ftlab.reports.sentences import answer, bold, ties
 from ftlab.statistics.paired import over_both, over_examples, over_seeds
 from ftlab.statistics.two_studies import step
 from ftlab.tasks.classification import Classification
+from ftlab.tracking.cell_metric import CellMetric, measured
 from ftlab.tracking.records import CellKey
 
 GROUP = ("minilm", "bbc")

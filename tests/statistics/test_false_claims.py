@@ -8,12 +8,12 @@ import pytest
 from scipy.stats import studentized_range
 from simulated import study
 
-from ftlab.reports.cell_metric import CellMetric
 from ftlab.reports.comparison import compare
 from ftlab.statistics import paired, ranks
 from ftlab.statistics.multiple_testing import LEVEL, holm, pairs
 from ftlab.statistics.paired import over_examples, over_seeds, p_over_both
 from ftlab.statistics.ranks import rank
+from ftlab.tracking.cell_metric import CellMetric
 from ftlab.tracking.records import CellKey
 
 STUDIES = 1000
