@@ -13,12 +13,15 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import stats
 
+from ftlab.statistics.evidence import Evidence
 from ftlab.statistics.seed_summary import Range
 
 Array = NDArray[np.float64]
 
+OVER_BOTH = "t test over seeds and examples"
+OVER_SEEDS = "t test over seeds"
 DRAWS = 9999
 """Bootstrap draws: the smallest p-value is 1 / (DRAWS + 1)."""
 
@@ -62,6 +65,16 @@ class PairedResult:
 def over_both(table: Array, confidence: float = 0.95) -> PairedResult:
     """Seeds and examples both drawn at random: would other seeds and another test set agree?
 
+    Args:
+        table: differences (S, E) of at least two seeds and two examples.
+        confidence: of the interval.
+    """
+    return result(of_two(table), 1 - confidence, table.mean(axis=0), OVER_BOTH)
+
+
+def of_two(table: Array, difference: float | None = None) -> Evidence:
+    """Difference of two techniques with the law of its error, seeds and examples both random.
+
     The variance of the mean of a table with random rows and columns is
     (MS_s + max(MS_e - MS_se, 0)) / (S E), as for readers and cases in diagnostic studies: Dorfman,
     Berbaum, Metz (1992), https://doi.org/10.1097/00004424-199209000-00015. With few seeds MS_s is
@@ -77,24 +90,9 @@ def over_both(table: Array, confidence: float = 0.95) -> PairedResult:
 
     Args:
         table: differences (S, E) of at least two seeds and two examples.
-        confidence: of the interval.
+        difference: of the numbers that are printed, where the table's mean is another: the
+            contributions of examples to a ratio are corrected for bias.
     """
-    mean, errors, weights = _possible(table)
-    low, high = _interval(mean, errors, weights, confidence)
-    p = _beyond(abs(mean), errors, weights)
-    seeds, examples = table.shape
-    return PairedResult(mean, low, high, p, _effect(mean, table.mean(axis=0)), seeds, examples,
-                  "t test over seeds and examples")
-
-
-def p_over_both(table: Array) -> float:
-    """The p-value of `over_both` alone, which takes a twentieth of the time."""
-    mean, errors, weights = _possible(table)
-    return _beyond(abs(mean), errors, weights)
-
-
-def _possible(table: Array) -> tuple[float, Array, Array]:
-    """The mean, and its possible standard errors with their weights."""
     seeds, examples = table.shape
     mean = float(table.mean())
     by_seed, by_example = table.mean(axis=1), table.mean(axis=0)
@@ -107,8 +105,24 @@ def _possible(table: Array) -> tuple[float, Array, Array]:
     times, weights = _inverse_chi_square(seeds - 1)
     often, heavy = _inverse_chi_square(examples - 1)
     by_seeds = np.maximum(of_seeds * times, of_rest)
-    errors = np.sqrt(np.add.outer(by_seeds, of_examples * often) / (seeds * examples))
-    return mean, errors.ravel(), np.outer(weights, heavy).ravel()
+    cells = seeds * examples
+    errors = np.sqrt(np.add.outer(by_seeds, of_examples * often) / cells)
+    return Evidence(mean if difference is None else difference, max(of_seeds, of_rest) / cells,
+                    of_examples / cells, seeds - 1, seeds, examples, errors.ravel(),
+                    np.outer(weights, heavy).ravel())
+
+
+def result(found: Evidence, level: float, values: Array, test: str) -> PairedResult:
+    """A test's result.
+
+    Args:
+        found: the difference and the law of its error.
+        level: chance that the interval misses.
+        values: differences of examples, or of seeds, for the effect's size.
+        test: its name.
+    """
+    return PairedResult(found.difference, *found.interval(level), found.p_differs,
+                        _effect(found.difference, values), found.seeds, found.examples, test)
 
 
 @cache
@@ -124,24 +138,6 @@ def _inverse_chi_square(freedom: int) -> tuple[Array, Array]:
     return values, 3 * root**2 * weights / 2
 
 
-def _beyond(distance: float, errors: Array, weights: Array) -> float:
-    """Two-sided probability beyond a distance from 0, over normal laws of possible errors."""
-    if errors.max() == 0:
-        return 1.0 if distance == 0 else 0.0
-    return float(2 * weights @ special.ndtr(-distance / errors))
-
-
-def _interval(mean: float, errors: Array, weights: Array,
-              confidence: float) -> tuple[float, float]:
-    if errors.max() == 0:
-        return mean, mean
-    # `_beyond` falls with the distance; past the largest error's own interval it is low enough
-    end = 1.01 * float(errors.max()) * float(special.ndtri(0.5 + confidence / 2))
-    half = optimize.brentq(
-        lambda distance: _beyond(distance, errors, weights) - (1 - confidence), 0.0, end)
-    return mean - half, mean + half
-
-
 def over_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
                confidence: float = 0.95) -> PairedResult:
     """Student's paired t test of the metrics of the same seeds (Student 1908).
@@ -149,15 +145,21 @@ def over_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
     Args:
         a: one number per seed, at least two.
         b: likewise, of the same seeds.
-        resolution: least standard deviation of the differences, from `drift.step`.
+        resolution: least standard deviation of the differences, from `two_studies.step`.
         confidence: of the interval.
     """
+    found = of_seeds(a, b, resolution)
+    spread = math.sqrt(found.by_seeds * found.seeds)
+    effect = found.difference / spread if spread > 0 else math.nan
+    return replace(result(found, 1 - confidence, np.zeros(1), OVER_SEEDS), effect=effect)
+
+
+def of_seeds(a: Sequence[float], b: Sequence[float], resolution: float) -> Evidence:
+    """Difference of two techniques, seeds alone random; arguments as of `over_seeds`."""
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    mean, n = float(differences.mean()), len(differences)
+    n = len(differences)
     spread = max(float(differences.std(ddof=1)), resolution)
-    effect = mean / spread if spread > 0 else math.nan
-    return PairedResult(mean, *_t(mean, spread / math.sqrt(n), n - 1, confidence), effect, n, 0,
-                  "t test over seeds")
+    return Evidence(float(differences.mean()), spread**2 / n, 0.0, n - 1, n, 0)
 
 
 def over_examples(table: Array) -> PairedResult:
@@ -201,14 +203,6 @@ def _drawn_means(values: Array) -> Array:
 
 def _parts(whole: int, most: int) -> list[int]:
     return [most] * (whole // most) + [whole % most] * bool(whole % most)
-
-
-def _t(mean: float, error: float, freedom: float, confidence: float) -> tuple[float, float, float]:
-    """Interval and two-sided p-value of a mean with Student's distribution."""
-    if error == 0:
-        return mean, mean, 1.0 if mean == 0 else 0.0
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
-    return mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 
 def _effect(mean: float, values: Array) -> float:

@@ -11,7 +11,7 @@ from simulated import study
 from ftlab.reports.comparison import compare
 from ftlab.statistics import paired, ranks
 from ftlab.statistics.multiple_testing import LEVEL, holm, pairs
-from ftlab.statistics.paired import over_examples, over_seeds, p_over_both
+from ftlab.statistics.paired import of_two, over_examples, over_seeds
 from ftlab.statistics.ranks import rank
 from ftlab.tracking.cell_metric import CellMetric
 from ftlab.tracking.records import CellKey
@@ -27,7 +27,7 @@ def claims(lift, seeds, examples, seed_noise, studies, mean=1.0):
     for _ in range(studies):
         hits = dict(zip(names, study(generator, 4, seeds, examples, lift, seed_noise,
                                      mean), strict=True))
-        raw = {(a, b): p_over_both(hits[a] - hits[b]) for a, b in pairs(names)}
+        raw = {(a, b): of_two(hits[a] - hits[b]).p_differs for a, b in pairs(names)}
         if min(raw.values()) > LEVEL:  # adjusted they only grow, and statsmodels is slow
             continue
         adjusted = holm(raw)
