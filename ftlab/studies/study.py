@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +11,14 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.analysis_keys import check_baseline, check_groups, check_selection
 from ftlab.studies.components import Component
+from ftlab.studies.overrides import override
 from ftlab.studies.paper_numbers import Paper, check_paper
+from ftlab.studies.seeds import DRAWS, UntilDecided, check_decidable, check_list
+from ftlab.studies.seeds import check as check_seeds
 from ftlab.studies.study_entries import AXES, checked, mapping, retained
 from ftlab.studies.vary import Levels, check_override, expanded
-from ftlab.studies.yaml_file import Place, parse_value, read
-from ftlab.studies.yaml_schema import DEEPEST, text_of
+from ftlab.studies.yaml_file import Place, read
+from ftlab.studies.yaml_schema import text_of
 from ftlab.tracking.cell_hash import cell_hash, earlier_hash
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
@@ -78,7 +80,7 @@ class Study:
     Attributes:
         name, question: from the file.
         cells: every combination, in the file's order.
-        seeds: of each cell.
+        seeds: of each cell, at most where `until` is set.
         select_by: validation metric that chooses the epoch.
         report: test metric that the table shows.
         allow: packages outside ftlab whose classes it may name.
@@ -87,6 +89,8 @@ class Study:
         groups: names of data sets by group, over which tables average too.
         paper: published numbers to stand beside.
         levels: of the entries whose values vary.
+        until: when no more seeds are needed; None where every cell has all of them.
+        drawn: what a seed draws, see `seeds.DRAWS`.
         place: of the file, for messages.
     """
 
@@ -102,6 +106,8 @@ class Study:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paper: Paper | None = None
     levels: Levels = field(default_factory=dict)
+    until: UntilDecided | None = None
+    drawn: tuple[str, ...] = DRAWS[:1]
     place: Place = field(default=Place("the study"), compare=False)
 
     def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
@@ -131,6 +137,14 @@ class Study:
                     did_you_mean(technique, names),
                 )
         kept = tuple(c for c in self.cells if not techniques or c.key.technique in techniques)
+        if self.until is not None and techniques:
+            if self.baseline and self.baseline not in techniques:
+                raise InputError(
+                    f"--only: {self.name} runs until its techniques are told from {self.baseline}, "
+                    "which is left out", f"add --only {self.baseline}, or give --seeds 0,1,2")
+            if len(set(techniques)) < 2:
+                raise InputError(f"--only: {self.name} runs until techniques are told apart, and "
+                                 f"{techniques[0]} is alone", "add another, or give --seeds 0,1,2")
         return self.with_cells(kept)
 
     def with_cells(self, cells: Iterable[Cell]) -> Study:
@@ -154,7 +168,7 @@ class Study:
 
     def with_seeds(self, seeds: Sequence[int]) -> Study:
         """The study with other seeds."""
-        return self._with(seeds=check_seeds(list(seeds), "--seeds"))
+        return self._with(seeds=check_list(list(seeds), "--seeds"), until=None)
 
     def _with(self, **changes: Any) -> Study:
         return Study(**{**vars(self), **changes})
@@ -174,9 +188,9 @@ def load_study(
         InputError: with the file, the line and the key of what is wrong.
     """
     data, place = read(Path(path))
-    for override in overrides:
-        _override(data, override)
-        check_override(override.partition("=")[0], data)
+    for given in overrides:
+        override(data, given)
+        check_override(given.partition("=")[0], data)
     for key in data:
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
@@ -191,13 +205,15 @@ def load_study(
     report = name_of(str(data.get("report", "test/" + select_by.removeprefix("val/"))))
     cells = _cells(name, parts, select_by, place)
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
+    check_decidable(seeds, report, len(axes["techniques"]), place / "seeds")
     question = str(data.get("question", ""))
     names = {axis: list(entries) for axis, entries in axes.items()}
     baseline = check_baseline(data.get("baseline"), names["techniques"], place / "baseline")
     groups = check_groups(data.get("groups"), names["datasets"], place / "groups")
     paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
-    return Study(name, question, cells, seeds, select_by, report, tuple(allow), baseline=baseline,
-                 groups=groups, paper=paper, levels=levels, place=place)
+    return Study(name, question, cells, seeds.numbers, select_by, report, tuple(allow),
+                 baseline=baseline, groups=groups, paper=paper, levels=levels, until=seeds.until,
+                 drawn=seeds.of, place=place)
 
 
 def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
@@ -241,60 +257,3 @@ def check_name(name: Any, place: object) -> str:
             "letters of a to z, digits, '.', '_' and '-', at most 80, a letter or digit first",
         )
     return name
-
-
-def check_seeds(seeds: Any, place: object) -> tuple[int, ...]:
-    """Different whole numbers.
-
-    Raises:
-        InputError: they are none.
-    """
-    whole = isinstance(seeds, list) and all(
-        isinstance(s, int) and not isinstance(s, bool) and 0 <= s < 2**32 for s in seeds)
-    if not whole or not seeds:
-        raise InputError(f"{place}: expected a list of whole numbers, got {seeds}", "[0, 1, 2]")
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"{place}: a seed stands twice in {seeds}", "list each seed once")
-    return tuple(map(int, seeds))
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    """Put `a.b.c=value` into the file's data."""
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
-        raise InputError(f"--set {override}: no value", "--set trainer.max_epochs=1")
-    try:
-        value = parse_value(text)
-    except ValueError as error:
-        raise InputError(f"--set {override}: {error}", "quote the value as in YAML") from error
-    *parents, last = dotted.split(".")
-    if parents[:1] == ["vary"]:  # whose keys are paths
-        parents, last = ["vary"], dotted.removeprefix("vary.")
-    if len(parents) >= DEEPEST:
-        raise InputError(f"--set {dotted[:40]}...: more than {DEEPEST} levels deep",
-                         "--set trainer.max_epochs=1")
-    node: Any = data
-    for depth, key in enumerate(parents):
-        at = _place_in(node, key, dotted)
-        child = copy.copy(node[at] if isinstance(node, list) else node.get(at))
-        if isinstance(child, str) and (depth == 1 or [*parents, last][depth + 1] == "init_args"):
-            child = {"class_path": child}  # `probe: LinearProbe`
-        if child is not None and not isinstance(child, dict | list):
-            raise InputError(f"--set {dotted}: {key} holds a value, no keys", "see the study file")
-        node[at] = child if child is not None else {}
-        node = node[at]
-    node[_place_in(node, last, dotted)] = value
-
-
-def _place_in(node: dict[str, Any] | list[Any], key: str, dotted: str) -> Any:
-    """A key of a mapping, or a place of a list (stages), from 0.
-
-    Raises:
-        InputError: the list has no such place.
-    """
-    if not isinstance(node, list):
-        return key
-    if not key.isdecimal() or int(key) >= len(node):
-        raise InputError(f"--set {dotted}: {key} is not a place in a list of {len(node)}",
-                         "places are counted from 0, as in before.0.technique")
-    return int(key)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftlab.redaction import redact
+from ftlab.studies.seeds import Seeds
 from ftlab.studies.study import Study
 from ftlab.studies.vary import written
 from ftlab.studies.yaml_schema import RECORDED, dump
@@ -38,7 +39,8 @@ def record(study: Study) -> str:
             entry.setdefault("on", {})[pair] = cell.technique["init_args"]
     if study.cells and study.cells[0].retain:  # all have the same
         data["retain"] = dict(study.cells[0].retain)
-    data |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
+    data |= {"seeds": Seeds(study.seeds, study.until, study.drawn).written,
+             "select_by": study.select_by, "report": study.report}
     data |= _about(study, list(data["techniques"]))
     if levels := written(study.levels, data):
         data["levels"] = levels

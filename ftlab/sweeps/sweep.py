@@ -15,7 +15,8 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, BruteForceSampler
 
 from ftlab.errors import InputError
-from ftlab.studies.study import Cell, Study, check_name, check_seeds, load_study
+from ftlab.studies.seeds import check_list
+from ftlab.studies.study import Cell, Study, check_name, load_study
 from ftlab.studies.yaml_file import Place, read, typed
 from ftlab.sweeps.distributions import Space, points
 from ftlab.sweeps.samplers import make_pruner, make_sampler
@@ -139,7 +140,7 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         raise InputError(f"{place / 'study'}: values of its techniques vary ({study_path}: vary)",
                          "leave them out of vary: a sweep searches them under spaces")
     trials = _positive(data.get("trials", 16), place / "trials", whole=True)
-    seeds = check_seeds(data.get("seeds", list(study.seeds[:1])), place / "seeds")
+    seeds = check_list(data.get("seeds", list(study.seeds[:1])), place / "seeds")
     objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")
     spaces, notes = _spaces(spaces_text, study, place / "spaces", tuple(allow))
     seconds = data.get("max_seconds")

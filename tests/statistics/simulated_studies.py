@@ -8,7 +8,8 @@ import numpy as np
 from scipy import special, stats
 
 from ftlab.statistics.moderated import SeedScores
-from ftlab.statistics.until_decided import Decision, Rule, decide
+from ftlab.statistics.until_decided import decide
+from ftlab.statistics.verdict import Decision, Rule
 
 SECONDS = (13.8, 0.1, 3.5, 10.5, 7.7, 8.3, 8.8)
 """Of a run of the quickstart's techniques: full, probe, last2, bitfit, lora, ia3, adapter."""

@@ -1,0 +1,102 @@
+"""Verdicts on comparisons, and the runs that would say more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ftlab.statistics.evidence import Evidence
+from ftlab.statistics.multiple_testing import Pair
+
+Kind = Literal["different", "equal", "open", "undecided", "undecidable", "failed"]
+"""`undecided` with all seeds that there may be, or because no verdict is likely by then;
+`undecidable` where no number of seeds would tell on this test set."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to stop.
+
+    Attributes:
+        margin: below which a difference does not matter, in the metric's own unit.
+        first: seeds before the first look.
+        most: seeds of a technique at most.
+    """
+
+    margin: float
+    first: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Answer to one comparison.
+
+    Attributes:
+        kind: of the answer; `different` says by the sign of `evidence.difference` in which way.
+        evidence: at the last look; None before the first.
+        p_differs, p_equal: that hold whenever one stops, of no difference and of the margin.
+        margin: of the rule.
+        equal_within: the smallest margin within which the two are shown to be equal, by any look.
+        interval: that holds whenever one stops, at the level of the comparison's place.
+        more_seeds: beyond those it has with which a verdict is expected; None where that is known
+            of no number, or not asked.
+        examples: of the test set with which a verdict is possible; None likewise.
+        reason: of a failure.
+    """
+
+    kind: Kind
+    evidence: Evidence | None
+    margin: float
+    p_differs: float = 1.0
+    p_equal: float = 1.0
+    equal_within: float = math.inf
+    interval: tuple[float, float] = (-math.inf, math.inf)
+    more_seeds: int | None = None
+    examples: int | None = None
+    reason: str = ""
+
+    @property
+    def resolved(self) -> bool:
+        """True where the question is answered."""
+        return self.kind in ("different", "equal")
+
+
+@dataclass(frozen=True)
+class Next:
+    """A run that a decision waits for.
+
+    Attributes:
+        technique, seed: which.
+        gain: of the variance of open comparisons, the share that it removes a second.
+        early: whether it belongs to the round after this one.
+    """
+
+    technique: str
+    seed: int
+    gain: float
+    early: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Verdicts on what is known, and the runs that would say more.
+
+    Attributes:
+        verdicts: of each comparison.
+        seeds: of the last complete round; 0 before the first.
+        used: seeds of each technique that the verdicts stand on, the first ones.
+        wanted: runs, the most telling first; none where all is decided.
+    """
+
+    verdicts: Mapping[Pair, Verdict]
+    seeds: int = 0
+    used: Mapping[str, int] = field(default_factory=dict)
+    wanted: Sequence[Next] = ()
+
+    @property
+    def open(self) -> list[Pair]:
+        """Comparisons that wait for more runs."""
+        return [pair for pair, verdict in self.verdicts.items() if verdict.kind == "open"]
