@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ftlab.errors import InputError
 from ftlab.statistics.seed_summary import Summary, summarise
+from ftlab.studies.seeds import UntilDecided
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey, CellRecord
 
@@ -70,8 +71,12 @@ def build(
     metric: str,
     higher_is_better: bool,
     check: bool = True,
+    until: UntilDecided | None = None,
 ) -> list[CellSummary]:
     """A row a cell, in the given order within its group; groups as they first appear.
+
+    Where a study runs until it is decided, a cell lacks nothing once it has the first seeds, but
+    for what failed.
 
     Raises:
         InputError: runs are finished, and none has the metric, unless `check` is off.
@@ -79,7 +84,7 @@ def build(
     by_key = {record.key: record for record in records}
     if check:
         check_metric([by_key[key] for key in cells if key in by_key], metric)
-    rows = [_row(key, by_key.get(key), metric) for key in cells]
+    rows = [_row(key, by_key.get(key), metric, until) for key in cells]
     groups = {group: place for place, group in enumerate(dict.fromkeys(row.group for row in rows))}
     rows = sorted(rows, key=lambda row: groups[row.group])
     ranks = _ranks(rows, higher_is_better)
@@ -100,10 +105,13 @@ def check_metric(records: Iterable[CellRecord], metric: str) -> None:
                          f"there are: {', '.join(alike)}")
 
 
-def _row(key: CellKey, record: CellRecord | None, metric: str) -> CellSummary:
+def _row(key: CellKey, record: CellRecord | None, metric: str,
+         until: UntilDecided | None) -> CellSummary:
     if record is None:
         nan = math.nan
         return CellSummary(key, "", summarise([]), 0, nan, nan, nan, nan, "not run")
+    if until is not None:
+        record = begun(record, until)
     done = record.finished
 
     def mean(name: str) -> float:
@@ -122,6 +130,13 @@ def _row(key: CellKey, record: CellRecord | None, metric: str) -> CellSummary:
         note=_note(record, metric),
         values=values,
     )
+
+
+def begun(record: CellRecord, until: UntilDecided) -> CellRecord:
+    """A cell of a study that runs until it is decided, without what waits or was interrupted."""
+    runs = tuple(run for run in record.runs if run.status in ("FINISHED", "FAILED"))
+    seeds = sorted({*range(until.first), *(run.seed for run in runs)})
+    return replace(record, runs=runs, seeds=tuple(seeds))
 
 
 def _note(record: CellRecord, metric: str) -> str:

@@ -13,6 +13,7 @@ from ftlab.errors import InputError
 from ftlab.reports.cell_summary import CellSummary, build
 from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.metric_record import merged, recorded, upwards
+from ftlab.studies.seeds import UntilDecided
 from ftlab.studies.study import Study
 from ftlab.studies.study_tasks import StudyTasks
 from ftlab.studies.vary import Levels
@@ -50,6 +51,7 @@ class StudyResults:
         rows: the table's, from `compared`.
         comparisons: of the cells of each backbone and data set, from `compared`.
         levels: of the entries whose values vary.
+        until: when no more seeds are needed; None where every cell has all of them.
     """
 
     study: str
@@ -65,6 +67,7 @@ class StudyResults:
     rows: tuple[CellSummary, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     levels: Levels = field(default_factory=dict)
+    until: UntilDecided | None = None
     _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def directed(self) -> StudyResults:
@@ -83,9 +86,9 @@ class StudyResults:
         """
         records, metric = list(self.records.values()), self.named(self.metric)
         rows, comparisons = compared(
-            build(self.keys, records, metric, self.higher_is_better), records, metric,
-            self.higher_is_better, self.tracker,
-            self.contributions, self.baseline)
+            build(self.keys, records, metric, self.higher_is_better, until=self.until), records,
+            metric, self.higher_is_better, self.tracker, self.contributions, self.baseline,
+            self.until)
         return replace(self, metric=metric, rows=tuple(rows), comparisons=tuple(comparisons))
 
     @cached_property
@@ -216,4 +219,4 @@ def read(study: Study, tracker: Tracker) -> StudyResults:
             f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
             "give the --set that ftlab run had, or ftlab run these")
     return StudyResults(study.name, study.report, keys, records, StudyTasks(study), study.groups,
-                        tracker, study.question, study.baseline, levels=study.levels)
+                        tracker, study.question, study.baseline, levels=study.levels, until=study.until)

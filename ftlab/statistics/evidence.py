@@ -25,6 +25,7 @@ class Evidence:
         by_examples: variance through the test examples; no number of seeds makes it smaller.
         freedom: degrees of freedom of the sum.
         seeds, examples: how many of each.
+        test: the name of the test that weighs it.
         errors, weights: possible standard errors and their weights; empty for Student's law.
     """
 
@@ -34,6 +35,7 @@ class Evidence:
     freedom: float
     seeds: int
     examples: int
+    test: str
     errors: Array = field(default_factory=lambda: np.empty(0), repr=False)
     weights: Array = field(default_factory=lambda: np.empty(0), repr=False)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ftlab.statistics.evidence import Evidence
 from ftlab.statistics.multiple_testing import Pair
+from ftlab.statistics.paired import OVER_BOTH, OVER_SEEDS
 
 Array = NDArray[np.float64]
 
@@ -26,6 +27,7 @@ PRIOR = 1.0
 FEWEST_TECHNIQUES = 3
 """Below it there is nobody to borrow from: two techniques are compared by `paired.over_both`."""
 MOST_CORRELATED = 0.9
+CAUTION = 0.5
 LEAST = 1e-18
 """Variance of a metric that is the same in every seed."""
 
@@ -69,8 +71,9 @@ def variance(scores: SeedScores, resolution: float) -> float:
 def correlation(study: Sequence[SeedScores]) -> float:
     """Correlation of techniques through the seed (the same head, the same batches): one for all pairs.
 
-    Between 0 and 0.9 and shrunk by (S - 1) / S, so that it is rather too low. Techniques with
-    fewer seeds than the others say nothing of it.
+    Between 0 and 0.9 and shrunk by (S - 1) / S, so that it is rather too low. Cut at 0 it would be
+    too high on average where there is no correlation; CAUTION of its standard error is taken off.
+    Techniques with fewer seeds than the others say nothing of it.
     """
     seeds = max(map(len, study))
     table = np.array([scores.values for scores in study if len(scores) == seeds])
@@ -81,7 +84,9 @@ def correlation(study: Sequence[SeedScores]) -> float:
     most = float(sizes.sum() ** 2 - (sizes**2).sum())
     if most <= 0:
         return 0.0
-    return float(np.clip(together / most, 0.0, MOST_CORRELATED)) * (seeds - 1) / seeds
+    pairs = len(table) * (len(table) - 1) / 2
+    cautious = together / most - CAUTION / np.sqrt(pairs * (seeds - 1))
+    return float(np.clip(cautious, 0.0, MOST_CORRELATED)) * (seeds - 1) / seeds
 
 
 def evidence(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
@@ -125,7 +130,8 @@ def evidence(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
         if examples > 1:
             parts += by_examples**2 / (examples - 1)
         freedom = (one + other + by_examples) ** 2 / parts
-        return Evidence(difference, by_seeds, by_examples, freedom, seeds, examples)
+        test = f"moderated {OVER_BOTH if examples else OVER_SEEDS}"
+        return Evidence(difference, by_seeds, by_examples, freedom, seeds, examples, test)
 
     return {pair: of_pair(*pair) for pair in pairs}
 

@@ -69,7 +69,7 @@ def over_both(table: Array, confidence: float = 0.95) -> PairedResult:
         table: differences (S, E) of at least two seeds and two examples.
         confidence: of the interval.
     """
-    return result(of_two(table), 1 - confidence, table.mean(axis=0), OVER_BOTH)
+    return result(of_two(table), table.mean(axis=0), 1 - confidence)
 
 
 def of_two(table: Array, difference: float | None = None) -> Evidence:
@@ -108,21 +108,20 @@ def of_two(table: Array, difference: float | None = None) -> Evidence:
     cells = seeds * examples
     errors = np.sqrt(np.add.outer(by_seeds, of_examples * often) / cells)
     return Evidence(mean if difference is None else difference, max(of_seeds, of_rest) / cells,
-                    of_examples / cells, seeds - 1, seeds, examples, errors.ravel(),
-                    np.outer(weights, heavy).ravel())
+                    of_examples / cells, seeds - 1, seeds, examples, OVER_BOTH,
+                    errors.ravel(), np.outer(weights, heavy).ravel())
 
 
-def result(found: Evidence, level: float, values: Array, test: str) -> PairedResult:
+def result(found: Evidence, values: Array, level: float = 0.05) -> PairedResult:
     """A test's result.
 
     Args:
         found: the difference and the law of its error.
-        level: chance that the interval misses.
         values: differences of examples, or of seeds, for the effect's size.
-        test: its name.
+        level: chance that the interval misses.
     """
     return PairedResult(found.difference, *found.interval(level), found.p_differs,
-                        _effect(found.difference, values), found.seeds, found.examples, test)
+                        _effect(found.difference, values), found.seeds, found.examples, found.test)
 
 
 @cache
@@ -151,7 +150,7 @@ def over_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
     found = of_seeds(a, b, resolution)
     spread = math.sqrt(found.by_seeds * found.seeds)
     effect = found.difference / spread if spread > 0 else math.nan
-    return replace(result(found, 1 - confidence, np.zeros(1), OVER_SEEDS), effect=effect)
+    return replace(result(found, np.zeros(1), 1 - confidence), effect=effect)
 
 
 def of_seeds(a: Sequence[float], b: Sequence[float], resolution: float) -> Evidence:
@@ -159,7 +158,7 @@ def of_seeds(a: Sequence[float], b: Sequence[float], resolution: float) -> Evide
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     n = len(differences)
     spread = max(float(differences.std(ddof=1)), resolution)
-    return Evidence(float(differences.mean()), spread**2 / n, 0.0, n - 1, n, 0)
+    return Evidence(float(differences.mean()), spread**2 / n, 0.0, n - 1, n, 0, OVER_SEEDS)
 
 
 def over_examples(table: Array) -> PairedResult:

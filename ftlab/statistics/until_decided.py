@@ -45,7 +45,7 @@ class _Comparison:
 
 def decide(scores: Mapping[str, Mapping[int, SeedScores]], pairs: Sequence[Pair], rule: Rule,
            seconds: Mapping[str, float] | None = None, failed: Mapping[str, str] | None = None,
-           resolution: float = 0.0) -> Decision:
+           resolution: float = 0.0, beside: Sequence[Pair] = ()) -> Decision:
     """Look at a family of comparisons, round by round.
 
     A difference is claimed where the p-value of any look so far is within its nominal level for
@@ -59,7 +59,9 @@ def decide(scores: Mapping[str, Mapping[int, SeedScores]], pairs: Sequence[Pair]
         seconds: of a run, by technique.
         failed: techniques of which a run failed, and why: a seed that is left out would select.
         resolution: least standard deviation of a difference over seeds, where no examples are known.
+        beside: pairs that are looked at along the way and ask for no runs, another family.
     """
+    along = {pair: _Comparison() for pair in beside}
     compared = {pair: _Comparison() for pair in pairs}
     for pair, comparison in compared.items():
         if reasons := [f"{name}: {failed[name]}" for name in pair if failed and name in failed]:
@@ -81,13 +83,18 @@ def decide(scores: Mapping[str, Mapping[int, SeedScores]], pairs: Sequence[Pair]
         for pair, found in compare(tables, open_pairs, resolution).items():
             _look(compared[pair], found, rule, len(pairs))
         _claim(compared, rule)
+        together = [pair for pair in beside if all(kept.get(name) == seeds for name in pair)]
+        for pair, found in compare(tables, together, resolution).items():
+            _look(along[pair], found, rule, len(beside))
         done = seeds
         for comparison in compared.values():
             if comparison.kind == "open" and _hopeless(comparison, seeds, rule, _places(compared)):
                 lacking = _examples(comparison, rule, _places(compared))
                 comparison.kind = "undecidable" if lacking else "undecided"
     return Decision({pair: _verdict(c, rule, _places(compared), len(pairs))
-                     for pair, c in compared.items()}, done, kept, wanted)
+                     for pair, c in compared.items()}, done, kept, wanted,
+                    {pair: _verdict(c, rule, LEVEL / len(beside), len(beside))
+                     for pair, c in along.items() if c.found is not None})
 
 
 def stacked(scores: Mapping[int, SeedScores], seeds: int) -> SeedScores:

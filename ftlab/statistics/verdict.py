@@ -89,12 +89,14 @@ class Decision:
         seeds: of the last complete round; 0 before the first.
         used: seeds of each technique that the verdicts stand on, the first ones.
         wanted: runs, the most telling first; none where all is decided.
+        beside: what was seen along the way of pairs that nobody asked about.
     """
 
     verdicts: Mapping[Pair, Verdict]
     seeds: int = 0
     used: Mapping[str, int] = field(default_factory=dict)
     wanted: Sequence[Next] = ()
+    beside: Mapping[Pair, Verdict] = field(default_factory=dict)
 
     @property
     def open(self) -> list[Pair]:
