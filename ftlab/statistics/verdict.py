@@ -7,8 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scipy import stats
+
 from ftlab.statistics.evidence import Evidence
-from ftlab.statistics.multiple_testing import Pair
+from ftlab.statistics.multiple_testing import LEVEL, Pair
+
+LIKELY = 0.9
+"""Chance with which two identical techniques are shown to be equal within the smallest margin."""
 
 Kind = Literal["different", "equal", "open", "undecided", "undecidable", "failed"]
 """`undecided` with all seeds that there may be, or because no verdict is likely by then;
@@ -102,3 +107,27 @@ class Decision:
     def open(self) -> list[Pair]:
         """Comparisons that wait for more runs."""
         return [pair for pair, verdict in self.verdicts.items() if verdict.kind == "open"]
+
+
+def smallest_margin(by_examples: float, family: int) -> float:
+    """Smallest margin within which identical techniques are likely shown equal by any number of seeds.
+
+    Args:
+        by_examples: variance of a difference through the test examples.
+        family: comparisons in it.
+    """
+    reach = stats.norm.isf(LEVEL / max(1, family)) + stats.norm.ppf(LIKELY)
+    return float(reach) * math.sqrt(by_examples)
+
+
+def to_come(decision: Decision, rule: Rule, seconds: Mapping[str, float]) -> float:
+    """Seconds of runs, one after another, that the open comparisons are expected to take."""
+    more: dict[str, int] = {}
+    for pair in decision.open:
+        verdict = decision.verdicts[pair]
+        left = rule.most - decision.seeds
+        expected = left if verdict.more_seeds is None else min(left, verdict.more_seeds)
+        for name in pair:
+            more[name] = max(more.get(name, 0), expected)
+    mean = sum(seconds.values()) / len(seconds) if seconds else 0.0
+    return sum(count * seconds.get(name, mean) for name, count in more.items())

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from ftlab.errors import FtlabError, InputError
+from ftlab.errors import FtlabError
+from ftlab.studies.adding_seeds import AddingSeeds
+from ftlab.studies.changed_inputs import refuse_changed
 from ftlab.studies.dispatch import Job, JobOutcome, Jobs
 from ftlab.studies.display import Display
-from ftlab.studies.engine import OUTPUT, SPECIFICATION, Requirements
+from ftlab.studies.engine import OUTPUT, Requirements
 from ftlab.studies.held_elsewhere import HeldElsewhere
 from ftlab.studies.plan import Plan, PlannedCell
 from ftlab.studies.run_job import (
@@ -21,7 +22,6 @@ from ftlab.studies.run_job import (
     StudyOutcome,
     StudyRun,
     Workspace,
-    fingerprints,
     folder_of,
     leftovers,
     title_of,
@@ -30,8 +30,6 @@ from ftlab.studies.run_queue import Claim, Queue, run_name
 from ftlab.studies.shared_process import gather, seeds_together
 from ftlab.studies.study import Study
 from ftlab.tracking.metric_facts import to_tag
-from ftlab.tracking.records import CellRecord
-from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Tracker
 
 AGAIN = 1.0  # seconds until runs that others hold are looked at again
@@ -65,29 +63,36 @@ class StudyRuns(Jobs):
         study = self.study = made.study
         self.tracker, self.queue, self.display = tracker, queue, display
         self.space = Workspace(tracker, display, work)
-        names = [run_name(p.cell, seed) for p in made.cells for seed in study.seeds]
-        queue.look(names)
+        queue.look(run_name(p.cell, seed) for p in made.cells for seed in study.seeds)
         self.cells = self._open_cells(made)
         self.names = {(cell_id, seed): run_name(p.cell, seed)
                       for cell_id, p in self.cells.items() for seed in study.seeds}
         self.elsewhere = HeldElsewhere(study.name, queue, tracker, display)
         records = tracker.cells(study.name)
-        _refuse_changed(self.cells, records)
+        refuse_changed(self.cells, records)
         self.elsewhere.begin(records)
         done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}
-        # seed by seed, so that an early look at the study compares all its cells
-        self.waiting = deque((c, s) for s in study.seeds for c in self.cells if s not in done[c])
-        self.unfinished = Counter(cell_id for cell_id, _ in self.waiting)
         self.outcome = StudyOutcome(finished=sum(map(len, done.values())))
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.solitary: set[tuple[str, int]] = set()
         self.going: dict[tuple[str, int], Claim] = {}
+        self.ended_cells: set[str] = set()
+        self.unread: set[str] = set()  # cells with runs that a decision has not seen
+        self.adding = None if study.until is None else AddingSeeds(
+            study, study.until, self.cells, tracker, display)
+        if self.adding is None:
+            # seed by seed, so that an early look at the study compares all its cells
+            self._wait_for((c, s) for s in study.seeds for c in self.cells if s not in done[c])
+        else:
+            for record in records:
+                if record.cell_id in self.cells:
+                    self.adding.take(record.cell_id, record.finished)
+            self._wait_for(self.adding.wanted())
+        display.start(study.name, self.outcome.finished, self._left(), slots)
         self.unsent: list[Claim] = []
         self.begun = self.outcome.finished
         self.looked = self.flushed = time.monotonic()
-        left = Counter(self.cells[cell_id].cell.key.technique for cell_id, _ in self.waiting)
-        display.start(study.name, self.outcome.finished, left, slots)
-        self.elsewhere.greet(names)
+        self.elsewhere.greet(self.names.values())
         for cell_id in self.cells.keys() - self.unfinished.keys():
             self._end_cell(cell_id)
 
@@ -97,10 +102,35 @@ class StudyRuns(Jobs):
         tracker.set_view(study.name, study.report)
         names = list(dict.fromkeys(p.cell.key.technique for p in made.cells))
         return {
-            tracker.open_cell(p.cell.key, p.cell.config, study.seeds, order,
+            tracker.open_cell(p.cell.key, p.cell.config, study.first_seeds, order,
                               names.index(p.cell.key.technique), to_tag(p.facts)): p
             for order, p in enumerate(made.cells)
         }
+
+    def _wait_for(self, runs: Iterable[tuple[str, int]]) -> None:
+        """Do these runs, and no others that have not begun."""
+        self.waiting = deque(run for run in runs if run not in self.going)
+        self.unfinished = Counter(cell_id for cell_id, _ in (*self.waiting, *self.going))
+        self.ended_cells -= self.unfinished.keys()
+
+    def _left(self) -> Counter[str]:
+        """Count the runs that are to do, by technique."""
+        return Counter(self.cells[cell_id].cell.key.technique for cell_id in self.unfinished.elements())
+
+    def _add_seeds(self) -> None:
+        """Decide on what has ended, once the store has it, and do the runs that would tell more."""
+        if self.adding is None or not self.unread:
+            return
+        try:
+            for cell_id in self.unread:
+                self.adding.take(cell_id, self.tracker.latest_runs(cell_id))
+        except FtlabError:  # an outage of the store; `tick` comes again
+            return
+        self.unread.clear()
+        self._wait_for(self.adding.wanted())
+        self.display.expect(self._left())
+        for cell_id in self.cells.keys() - self.unfinished.keys() - self.ended_cells:
+            self._end_cell(cell_id)
 
     def next(self) -> Job | None:
         while self.waiting and time.monotonic() >= self.looked:
@@ -146,8 +176,10 @@ class StudyRuns(Jobs):
             left = [str(path) for path in leftovers(self.space.work, planned, seed)]
             where = f", output: {left[-1]}" if left else ""
             self.outcome.failures.append(f"{title}: {ended.reason} (in another command{where})")
+            self._note_failure(run[0], ended.reason)
         self.display.run_ended_elsewhere(title, planned.cell.key.technique, ended.status)
         self._count(run[0])
+        self.unread.add(run[0])
         return True
 
     def _job(self, claims: Mapping[tuple[str, int], Claim]) -> Job:
@@ -208,16 +240,22 @@ class StudyRuns(Jobs):
         if reason:
             self.outcome.failed += 1
             where = run.directory / OUTPUT
+            self._note_failure(run.cell_id, f"seed {run.seed}: {reason}")
             self.outcome.failures.append(f"{run.title}: {reason} (output: {where})")
         else:
             self.outcome.finished += 1
         # until the store has it, others would do it again
         self.unsent.append(self.going.pop((run.cell_id, run.seed)))
-        self._release_sent()
         self._count(run.cell_id)
+        self.unread.add(run.cell_id)
+        self._release_sent()
+
+    def _note_failure(self, cell_id: str, reason: str) -> None:
+        if self.adding is not None:
+            self.adding.failed[cell_id] = reason
 
     def over(self) -> bool:
-        return not self.waiting
+        return not self.waiting and (self.adding is None or not self.unread)
 
     def tick(self) -> None:
         self.queue.beat()
@@ -230,15 +268,17 @@ class StudyRuns(Jobs):
         if self.tracker.flush():
             while self.unsent:
                 self.queue.release(self.unsent.pop(), done=True)
+            self._add_seeds()
 
     def _count(self, cell_id: str) -> None:
         """Count a run of a cell that has ended, here or in another command."""
         self.unfinished[cell_id] -= 1
-        if not self.unfinished[cell_id]:
+        if not self.unfinished[cell_id] and self.adding is None:
             self._end_cell(cell_id)
 
     def _end_cell(self, cell_id: str) -> None:
         """Aggregate a cell, unless a command that works at it will."""
+        self.ended_cells.add(cell_id)
         if not self.elsewhere.work(self.cells[cell_id].cell):
             self.tracker.end_cell(cell_id)
 
@@ -255,38 +295,8 @@ class StudyRuns(Jobs):
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
         self.display.close()
-        if +self.unfinished and not self.elsewhere.work():  # others may come to these cells yet
-            for cell_id in +self.unfinished:
+        left = [cell_id for cell_id in self.cells if cell_id not in self.ended_cells]
+        if left and not self.elsewhere.work():  # others may come to these cells yet
+            for cell_id in left:
                 self.tracker.end_cell(cell_id, interrupted=True)
         self.tracker.close()
-
-
-def tidy(work: Path, outcome: StudyOutcome) -> None:
-    """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them.
-
-    Where writes of a command that is gone still wait for the store, their files stay.
-    """
-    if any((work.parent / UNSENT).glob("*.jsonl")):
-        return
-    for directory in work.iterdir() if work.exists() else ():
-        ours = (directory / SPECIFICATION).exists()
-        if ours and not any(str(directory) in failure for failure in outcome.failures):
-            shutil.rmtree(directory, ignore_errors=True)
-    with contextlib.suppress(OSError):  # there is none, or it holds others'
-        work.rmdir()
-
-
-def _refuse_changed(cells: Mapping[str, PlannedCell], records: Sequence[CellRecord]) -> None:
-    """Runs on other data or weights must not share a cell with the earlier ones."""
-    for record in records:
-        if record.cell_id not in cells:
-            continue
-        planned = cells[record.cell_id]
-        for run in record.finished:
-            for tag, now in fingerprints(planned).items():
-                if run.tags.get(tag, now) != now:
-                    name = tag.removeprefix("ftlab.").removesuffix("_sha256")
-                    raise InputError(
-                        f"{planned.cell.key.title}: the {name} has changed since seed {run.seed} ran",
-                        "put it back, or give the study or the changed part another name",
-                    )

@@ -135,6 +135,16 @@ class Display:
         """Say something once."""
         self.console.say(f"note: {text}")
 
+    def say(self, text: str) -> None:
+        """Show a line above the bars."""
+        self.console.say(text)
+
+    def expect(self, waiting: Mapping[str, int]) -> None:
+        """Take note that other runs than before are to do, by technique; those that go on included."""
+        self.clock.waiting = dict(waiting)
+        self.total = self.done + sum(waiting.values())
+        self.bars.update(self.all, total=self.total)
+
     def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str) -> None:
         """A run ended; `score` is a line such as `test/accuracy 0.912`."""
         technique = self.running.pop(title).technique

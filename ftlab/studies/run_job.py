@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -18,6 +19,7 @@ from ftlab.studies.engine import SPECIFICATION, Event, died
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.study import Study
 from ftlab.tracking.artifacts import sha256_tags
+from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Status, Tracker
 from ftlab.training.manifest import FAILED, MANIFEST
 
@@ -274,3 +276,18 @@ def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:
     source = str(planned.cell.data["init_args"].get("train", ""))
     tracker.log_dataset(run_id, planned.cell.key.dataset, planned.data_fingerprint, source,
                         planned.data_profile)
+
+
+def tidy(work: Path, outcome: StudyOutcome) -> None:
+    """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them.
+
+    Where writes of a command that is gone still wait for the store, their files stay.
+    """
+    if any((work.parent / UNSENT).glob("*.jsonl")):
+        return
+    for directory in work.iterdir() if work.exists() else ():
+        ours = (directory / SPECIFICATION).exists()
+        if ours and not any(str(directory) in failure for failure in outcome.failures):
+            shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there is none, or it holds others'
+        work.rmdir()

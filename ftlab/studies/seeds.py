@@ -155,10 +155,19 @@ def check_decidable(seeds: Seeds, report: str, techniques: int, place: Place) ->
     if techniques < 2:
         raise InputError(f"{place / 'until'}: one technique is compared with nothing",
                          "add a technique, or list the seeds: [0, 1, 2]")
-    low, high = limits(report)
-    widest = (high - low) * (100 if is_percent(report) else 1)
-    if seeds.until.margin >= widest:
-        unit = " points" if is_percent(report) else ""
+    check_margin(seeds.until, report, place)
+
+
+def check_margin(until: UntilDecided, metric: str, place: Place) -> None:
+    """Refuse a margin that differences of a metric cannot reach.
+
+    Raises:
+        InputError: with what is wrong, and where.
+    """
+    low, high = limits(metric)
+    widest = (high - low) * (100 if is_percent(metric) else 1)
+    if until.margin >= widest:
+        unit = " points" if is_percent(metric) else ""
         raise InputError(
-            f"{place / 'margin'}: {seeds.until.margin:g} is no margin: values of {report} differ by at "
-            f"most {widest:g}{unit}", "the difference below which two techniques count as equal")
+            f"{place / 'margin'}: {until.margin:g} is no margin: values of {metric} differ by at most "
+            f"{widest:g}{unit}", "the difference below which two techniques count as equal")

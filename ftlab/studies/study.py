@@ -110,6 +110,11 @@ class Study:
     drawn: tuple[str, ...] = DRAWS[:1]
     place: Place = field(default=Place("the study"), compare=False)
 
+    @property
+    def first_seeds(self) -> tuple[int, ...]:
+        """Seeds that every cell has."""
+        return self.seeds if self.until is None else self.seeds[:self.until.first]
+
     def specification(self, cell: Cell, seed: int) -> dict[str, Any]:
         """The specification of a run of a cell."""
         plain = {} if self.shortcuts else {"plain": True}

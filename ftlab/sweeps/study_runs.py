@@ -12,12 +12,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ftlab.errors import FtlabError, InputError
-from ftlab.studies.coordinator import StudyRuns, need, tidy
+from ftlab.studies.coordinator import StudyRuns, need
 from ftlab.studies.dispatch import closing, dispatch, engaged
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
 from ftlab.studies.plan import Plan, as_stored, plan
-from ftlab.studies.run_job import StudyOutcome
+from ftlab.studies.run_job import StudyOutcome, tidy
 from ftlab.studies.run_queue import Claim, Holder, Queue
 from ftlab.studies.study import Study
 from ftlab.sweeps.leases import Lease, Leases
