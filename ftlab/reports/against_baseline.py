@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ftlab.reports import verdicts
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import digits
 from ftlab.reports.sentences import FEW_SEEDS, least, p_text, ranged
@@ -54,7 +55,9 @@ def _kept(comparison: Comparison, metric: str, named: bool) -> str:
         apart = [_signed(comparison.means[other] - mean, number, metric) for other in order]
         text = f"Against {baseline}'s {begin}: "
         text += ", ".join(f"{other} {by}" for other, by in zip(order, apart, strict=True))
-    return f"{text}; {_differing(comparison, order)}."
+    found = verdicts.against(comparison, metric, order) if comparison.rule else \
+        _differing(comparison, order)
+    return f"{text}; {found}."
 
 
 def _signed(difference: float, number: Callable[[float], str], metric: str) -> str:
@@ -99,7 +102,7 @@ def _differing(comparison: Comparison, order: Sequence[str]) -> str:
 def family(comparisons: Sequence[Comparison]) -> str:
     """The tests behind the sentences; empty without a baseline."""
     sizes = {len(group.against) for group in comparisons if group.against}
-    if not sizes:
+    if not sizes or any(group.rule for group in comparisons):  # `verdicts.method` says it
         return ""
     pairs = "pair" if sizes == {1} else "pairs"
     return (f"The same test; Holm's correction over the {ranged(sizes)} {pairs} with the baseline "

@@ -16,10 +16,12 @@ from ftlab.reports.comparison import Comparison
 from ftlab.reports.formats import escape_csv
 from ftlab.statistics.bootstrap import bootstrap_interval
 from ftlab.statistics.multiple_testing import FEWEST
+from ftlab.statistics.verdict import Verdict
 from ftlab.tracking.records import CellKey, CellRecord
 
 _TEST = ("backbone", "dataset", "a", "b", "difference", "ci_low", "ci_high", "effect", "test",
-         "seeds", "examples", "p", "p_holm", "p_baseline", "p_seeds", "p_examples")
+         "seeds", "examples", "p", "p_holm", "p_baseline", "p_seeds", "p_examples", "equal_within",
+         "verdict", "p_equal", "p_planned", "more_seeds", "examples_needed")
 _RUN = ("study", "backbone", "dataset", "technique", "seed", "status", "run_id")
 
 
@@ -69,7 +71,9 @@ def _run_lines(records: Iterable[CellRecord]) -> Iterator[dict[str, Any]]:
 def tests_csv(comparisons: Sequence[Comparison]) -> str:
     """One line per pair: the test that decides, and those over seeds and examples.
 
-    Below three seeds in common none decides; `p_examples` then compares these trained models.
+    Below three seeds in common none decides; `p_examples` then compares these trained models. Where
+    seeds were added until a verdict, p-values and intervals hold whenever one stops, and `p_planned`
+    is the test as if its seeds had been planned, which claims nothing.
     """
     lines: list[dict[str, Any]] = []
     for comparison in comparisons:
@@ -86,8 +90,25 @@ def tests_csv(comparisons: Sequence[Comparison]) -> str:
                 line["p_baseline"] = comparison.against[a if b == comparison.baseline else b].p
             line["p_seeds"] = "" if pair.seeds is None else pair.seeds.p
             line["p_examples"] = "" if pair.examples is None else pair.examples.p
+            if math.isfinite(pair.equal_within):
+                line["equal_within"] = pair.equal_within
+            if (verdict := pair.verdict) is not None:
+                line["verdict"] = _answer(verdict, comparison.higher_is_better)
+                line["p_equal"] = verdict.p_equal
+                if verdict.evidence is not None:
+                    line["p_planned"] = verdict.evidence.p_differs
+                for name, value in (("more_seeds", verdict.more_seeds),
+                                    ("examples_needed", verdict.examples)):
+                    line[name] = "" if value is None else value
             lines.append(line)
     return to_csv(_TEST, lines)
+
+
+def _answer(verdict: Verdict, higher_is_better: bool) -> str:
+    """Of a and b: `better` or `worse` is a, `equal`, or why there is no answer."""
+    if verdict.kind != "different" or verdict.evidence is None:
+        return verdict.kind
+    return "better" if (verdict.evidence.difference > 0) == higher_is_better else "worse"
 
 
 def _place(name: str) -> tuple[int, str]:

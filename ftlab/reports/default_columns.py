@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ftlab.reports import against_baseline, levels
+from ftlab.reports import against_baseline, levels, verdicts
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import cost, digits
@@ -73,7 +73,9 @@ def _about(results: StudyResults) -> tuple[tuple[str, str], ...]:
     remarked = any(row.remark for row in results.rows)
     texts = (("Numbers", SPREAD), ("Selection", SELECTION), ("Costs", COSTS),
              ("Bold", bold(comparisons, upwards)),
-             ("Baseline", _baseline(comparisons, results.metric)), ("Ties", ties(comparisons)),
+             ("Baseline", _baseline(comparisons, results.metric)),
+             ("Verdicts", verdicts.method(comparisons, results.metric)), ("Ties", ties(comparisons)),
+             ("Price", verdicts.price(comparisons, results.records.values())),
              ("Over levels", " ".join(levels.sentences(results))),
              ("Over data sets", across(levels.apart(comparisons, results), upwards)),
              ("Incomplete", incomplete(noted, remarked)))

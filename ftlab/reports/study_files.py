@@ -13,7 +13,7 @@ from rich.console import Group
 
 from ftlab.errors import InputError
 from ftlab.redaction import redact
-from ftlab.reports import against_baseline, against_paper, formats
+from ftlab.reports import against_baseline, against_paper, formats, verdicts
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.csv_files import runs_csv, table_lines, tests_csv, to_csv, write_file
@@ -40,6 +40,7 @@ class Report:
         comparisons: of the cells of each backbone and data set.
         paper: its published numbers beside ours; None where it has none.
         over_levels: data sets of which the table speaks together.
+        price: run-seconds of each resolved comparison, as a sentence; empty where none was asked.
     """
 
     study: str
@@ -50,6 +51,7 @@ class Report:
     comparisons: tuple[Comparison, ...] = ()
     paper: Table | None = None
     over_levels: frozenset[str] = frozenset()
+    price: str = ""
 
     @property
     def sentences(self) -> list[str]:
@@ -59,7 +61,10 @@ class Report:
         """
         best = [answer(comparison, self.metric, len(self.comparisons) > 1)
                 for comparison in self.comparisons if comparison.best and comparison.group[1] not in self.over_levels]
-        return against_baseline.sentences(self.comparisons, self.metric) + best
+        pairs = [sentence for comparison in self.comparisons if not comparison.baseline
+                 for sentence in verdicts.between(comparison, self.metric)]
+        price = [self.price] if self.price else []
+        return against_baseline.sentences(self.comparisons, self.metric) + best + pairs + price
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -109,7 +114,8 @@ def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
     paths = [write_file(folder / study / name, content) for name, content in files.items()]
     paths += all_figures.write(results, folder / study / "figures")
     return Report(study, results.metric, results.rows, table, tuple(paths), results.comparisons,
-                  published, covered(results))
+                  published, covered(results),
+                  verdicts.price(results.comparisons, results.records.values()))
 
 
 def formatted(name: str, table: Table, columns: Sequence[str],

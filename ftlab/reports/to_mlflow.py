@@ -9,6 +9,7 @@ from ftlab.reports.colours import styles
 from ftlab.reports.formats import markdown_head, markdown_line
 from ftlab.reports.mlflow_notes import describe_cell, describe_study
 from ftlab.reports.study_files import Report
+from ftlab.reports.verdicts import tag
 from ftlab.tracking.records import CellRecord
 from ftlab.tracking.tags import COLOUR
 from ftlab.tracking.tracker import Tracker
@@ -38,9 +39,12 @@ def publish(
     look = styles(row.key.technique for row in report.rows)
     read = tracker.cells(report.study) if records is None else records
     stored = {record.cell_id: record for record in read}
+    comparisons = {comparison.group: comparison for comparison in report.comparisons}
     for row, line in zip(report.rows, lines, strict=True):
         if not row.cell_id:
             continue
+        verdict = tag(comparisons[row.group], row.key.technique, report.metric) \
+            if row.group in comparisons else ""
         if row.rank is not None or "rank" in stored[row.cell_id].metrics:
             rank = math.nan if row.rank is None else float(row.rank)
             tracker.set_metrics(row.cell_id, {"rank": rank})
@@ -52,7 +56,7 @@ def publish(
                 "ftlab.table_row": " | ".join(line.texts),
                 NOTE: describe_cell(report, row),
                 COLOUR: look[row.key.technique][0],
-            },
+            } | ({"ftlab.verdict": verdict} if verdict else {}),
         )
         tracker.log_text(row.cell_id, text + "\n", "table_row.md")
         if figure is not None:

@@ -195,7 +195,7 @@ def _verdict(comparison: _Comparison, rule: Rule, level: float, family: int) -> 
         kind, found, rule.margin, looks.anytime(comparison.differs, rule.most),
         looks.anytime(comparison.equals, rule.most), comparison.within,
         found.interval(looks.nominal(LEVEL / family, found.seeds, rule.most)),
-        reason=comparison.reason)
+        reason=comparison.reason, last=found.seeds >= rule.most)
     if verdict.resolved or kind == "failed":
         return verdict
     return replace(verdict, more_seeds=_more_seeds(found, rule, level),

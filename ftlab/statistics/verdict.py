@@ -50,6 +50,7 @@ class Verdict:
             of no number, or not asked.
         examples: of the test set with which a verdict is possible; None likewise.
         reason: of a failure.
+        last: whether no seeds are left.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class Verdict:
     more_seeds: int | None = None
     examples: int | None = None
     reason: str = ""
+    last: bool = False
 
     @property
     def resolved(self) -> bool:

@@ -18,7 +18,7 @@ and wrong: what was seen on small text corpora. For a first guess, before anythi
 def amount(metric: str) -> Callable[[float], str]:
     """Differences of a metric as text, `2.3 points` where it is shown in percent."""
     if is_percent(metric):
-        return lambda value: f"{100 * value:.2f} points"
+        return lambda value: f"{100 * value:.2f} points".replace(".00 points", " points")
     return lambda value: f"{value:.3g}"
 
 
@@ -55,7 +55,9 @@ def standing(verdict: Verdict, other: str, metric: str, higher_is_better: bool) 
     if verdict.kind == "undecidable":
         return (f"and {other} are undecidable on this test set of {found.examples:,} examples, "
                 f"whatever the seeds: {margin} would take about {verdict.examples:,}{within}")
-    begin = f"and {other} are undecided with {seeds} ({apart} apart{within})"
+    planned = f"; p = {found.p_differs:.2g} had they been planned, which claims nothing" \
+        if verdict.last else ""
+    begin = f"and {other} are undecided with {seeds} ({apart} apart{within}{planned})"
     if verdict.examples:
         return f"{begin}: {margin} would take about {verdict.examples:,} examples"
     if verdict.more_seeds is None:
@@ -70,7 +72,8 @@ def first_look(decision: Decision, rule: Rule, metric: str) -> str:
         return ""
     margins = sorted(smallest_margin(each.by_examples, len(decision.verdicts)) for each in found)
     unit = amount(metric)
-    spread = unit(margins[-1]) if len(margins) == 1 else f"{unit(margins[0])} to {unit(margins[-1])}"
+    spread = unit(margins[-1]) if len(margins) == 1 else \
+        f"{unit(margins[0]).removesuffix(' points')} to {unit(margins[-1])}"
     beyond = sum(margin > rule.margin for margin in margins)
     but = f", more than the study's {unit(rule.margin)} in {beyond} of {len(margins)} comparisons" \
         if beyond else ""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ftlab.reports import against_baseline, levels
+from ftlab.reports import against_baseline, levels, verdicts
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison, ranked
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
-from ftlab.reports.sentences import answer
+from ftlab.reports.sentences import answer, ranged
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.multiple_testing import LEVEL
 from ftlab.statistics.ranks import RankComparison
+from ftlab.studies.decisions import rule_of
+from ftlab.studies.verdict_words import amount
 from ftlab.wording import listed
 
 MOST = 6  # sentences on one data set each
@@ -29,11 +31,17 @@ def head(results: StudyResults, seeds: Sequence[int], select_by: str) -> Markup:
     sentences += over_data_sets(levels.apart(comparisons, results), results.higher_is_better)
     beside = answers if len(answers) > MOST else []  # so many are no answer: folded below it
     sentences += answers if not beside else []
+    sentences += [f"{sentence}." for comparison in comparisons if not comparison.baseline
+                  for sentence in verdicts.between(comparison, results.metric)]
     if len(results.groups) == 1 and answers:
         sentences += at_what_cost(results, comparisons[0])
     sentences += left_out(results) if answers else []
     complete = sum(not row.note for row in results.rows)
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
+    if results.until is not None:
+        margin = amount(results.metric)(rule_of(results.until, results.metric).margin)
+        counts = {row.summary.n for row in results.rows if row.summary.n} or {0}
+        count = f"{ranged(counts)} seeds, added until decided with a margin of {margin}, at most {len(seeds)}"
     return join([
         tag("p", f"ftlab study {results.study}", class_="study"),
         tag("h1", results.question or f"What does the study {results.study} say?"),
@@ -120,18 +128,21 @@ def tests(comparisons: Sequence[Comparison]) -> Markup:
             where = f"{comparison.group[1]} from {comparison.group[0]}"
             if (test := pair.decides) is None:
                 alone = pair.examples
-                lines.append([f"{a} - {b}", where, "not tested", "", "", "", "",
-                              "" if alone is None else f"these trained models alone: {alone.test}, "
+                lines.append([f"{a} - {b}", where, "not tested", "", "", "", "", "",
+                              *([""] if comparison.rule else []), "" if alone is None else f"these trained models alone: {alone.test}, "
                               f"p = {alone.p:.3g}"])
                 continue
             lines.append([
                 f"{a} - {b}", where, f"{test.difference:+.4g}",
                 f"[{test.low:.4g}, {test.high:.4g}]", _number(test.effect), f"{test.p:.3g}",
-                f"{pair.p:.3g}", f"{test.test}; {test.seeds} seeds, {test.examples} examples"])
+                f"{pair.p:.3g}", f"{pair.equal_within:.4g}",
+                *([pair.verdict.kind if pair.verdict else ""] if comparison.rule else []),
+                f"{test.test}; {test.seeds} seeds, {test.examples} examples"])
     if not lines:
         return Markup("")
+    verdict = ["verdict"] if any(comparison.rule for comparison in comparisons) else []
     headings = ["pair", "group", "difference", "95% interval", "effect (Cohen's d)", "p",
-                "p (Holm)", "test"]
+                "p (Holm)", "equal within", *verdict, "test"]
     return folded(f"All {len(lines)} paired tests", table(headings, lines))
 
 
