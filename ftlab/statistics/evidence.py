@@ -36,8 +36,8 @@ class Evidence:
     seeds: int
     examples: int
     test: str
-    errors: Array = field(default_factory=lambda: np.empty(0), repr=False)
-    weights: Array = field(default_factory=lambda: np.empty(0), repr=False)
+    errors: Array = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    weights: Array = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
     @property
     def error(self) -> float:

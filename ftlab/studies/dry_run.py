@@ -13,11 +13,14 @@ from ftlab.backbones import cache_folder
 from ftlab.backbones.base import Backbone
 from ftlab.data.base import DataModule
 from ftlab.studies.components import build
+from ftlab.studies.decisions import questions
 from ftlab.studies.display import clock
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.runtime_estimate import RuntimeEstimate, foresee
 from ftlab.studies.study import Study
+from ftlab.studies.verdict_words import foretold_margin
 from ftlab.terminal import plain_text
+from ftlab.tracking.metric_range import is_percent
 from ftlab.wording import counted
 
 
@@ -37,11 +40,15 @@ class Estimate:
     @property
     def total_seconds(self) -> float:
         """The same with stacks, and with the caches, each made once."""
+        return self.seconds_of(len(self.plan.study.seeds))
+
+    def seconds_of(self, seeds: int) -> float:
+        """The same for so many seeds."""
         made: list[PlannedCell] = []
         total = 0.0
         for planned in self.plan.cells:
             here = self.foreseen[planned.cell.key.config]
-            total += here.cached_seconds * len(self.plan.study.seeds)
+            total += here.cached_seconds * seeds
             if here.cache is not None and not any(planned.shares_prefix(other) for other in made):
                 made.append(planned)
                 total += here.cache.build
@@ -54,6 +61,8 @@ class Estimate:
             parts += ["Hardware:", *map(_indented, hardware)]
         if retained := list(self._retained()):
             parts += ["Retained, measured after each run and once before:", *map(_indented, retained)]
+        if until := list(self._until()):
+            parts += ["Until decided:", *map(_indented, until)]
         parts.append("Computed once:")
         for planned in self.plan.cells:
             here = self.foreseen[planned.cell.key.config]
@@ -62,11 +71,37 @@ class Estimate:
             parts += [_indented(line, 4) for line in others]
         return Group(*parts)  # type: ignore[arg-type]  # all are renderable
 
+    def _until(self) -> Iterator[str]:
+        """What may be decided at all, and how much is spent at least and at most."""
+        study = self.plan.study
+        if (until := study.until) is None:
+            return
+        cells = len(self.plan.cells)
+        yield (f"{cells * until.first} runs at first, about {clock(self.seconds_of(until.first))}; at most "
+               f"{cells * until.most}, about {clock(self.total_seconds)}")
+        unit = " points" if is_percent(study.report) else ""
+        yield f"equal are techniques that differ by less than {until.margin:g}{unit}"
+        for (dataset, backbone), planned in self._groups().items():
+            pairs = questions([each.cell.key.technique for each in planned], study.baseline)
+            split = "validation" if study.report.startswith("val/") else "test"
+            examples = int(planned[0].data_profile.get(split, {}).get("examples", 0))
+            if text := foretold_margin(examples, len(pairs), study.report):
+                yield f"{dataset} from {backbone}: {text}"
+
+    def _groups(self) -> dict[tuple[str, str], list[PlannedCell]]:
+        groups: dict[tuple[str, str], list[PlannedCell]] = {}
+        for planned in self.plan.cells:
+            key = planned.cell.key
+            groups.setdefault((key.dataset, key.backbone), []).append(planned)
+        return groups
+
     def _table(self) -> Table:
         study, cells = self.plan.study, self.plan.cells
         runs = len(cells) * len(study.seeds)
+        least = f"{study.until.first} to " if study.until else ""
+        most = "at most " if study.until else ""
         table = Table(
-            title=f"{study.name}: {len(cells)} cells x {len(study.seeds)} seeds = {runs} runs",
+            title=f"{study.name}: {len(cells)} cells x {least}{len(study.seeds)} seeds = {most}{runs} runs",
             caption=f"about {clock(self.total_seconds)} (without shortcuts "
             f"{clock(self.plain_seconds)}) and {self.plan.bytes / 1e6:,.0f} MB in all; "
             "nothing was run or written",

@@ -86,9 +86,9 @@ def foretold_margin(examples: int, comparisons: int, metric: str) -> str:
     if not is_percent(metric) or examples < 1 or comparisons < 1:
         return ""
     low, high = (smallest_margin(spread**2 / examples, comparisons) for spread in USUAL)
-    return (f"with {examples:,} test examples equality can usually be shown within "
-            f"{amount(metric)(low)} to {amount(metric)(high)} at best, whatever the seeds; the first "
-            "seeds will tell")
+    span = f"{amount(metric)(low).removesuffix(' points')} to {amount(metric)(high)}"
+    return (f"with {examples:,} test examples equality can usually be shown within {span} at best, "
+            "whatever the seeds; the first seeds will tell")
 
 
 def cost(seconds: float, resolved: int, asked: int, fixed: float | None = None, most: int = 0) -> str:

@@ -5,7 +5,6 @@ import math
 
 import pandas as pd
 import pytest
-from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ftlab.reports import csv_files
@@ -38,7 +37,7 @@ def test_it_is_said_what_is_kept_and_what_differs():
     (said,) = sentences([comparison], "test/accuracy")
     assert said == ("Of full's accuracy, 80.00%, ia3 keeps 110.0%, lora 100.0%, probe 75.0%; "
                     "ia3 (p < 0.001) is significantly better than full; probe (p < 0.001) is "
-                    f"significantly worse than full; lora (p = {raw(comparison, "lora"):.3f}) does not "
+                    f"significantly worse than full; lora (p = {raw(comparison, 'lora'):.3f}) does not "
                     "differ significantly from it.")
 
 
