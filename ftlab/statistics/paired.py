@@ -1,7 +1,8 @@
 """Is one technique better than another? Paired tests over examples, over seeds, and over both.
 
 What is tested is a table of differences (S, E): for seed s and test example e, what technique a
-scores there less what b scores. Its mean is the difference of their metrics.
+scores there less what b scores. Its mean is the difference of their metrics. Where examples belong
+together the columns are their clusters (`clusters.by_cluster`).
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class PairedResult:
         p: two-sided p-value of no difference; nan likewise.
         effect: Cohen's d of paired values, the difference in units of its own standard deviation
             over examples (over seeds where no examples are known); nan where that is zero.
-        seeds, examples: how many of each the two have in common.
+        seeds, examples: how many of each the two have in common; clusters count as examples.
         test: what was done, by name.
+        clustered: number of examples that `examples` are clusters of; 0 where they are examples.
     """
 
     difference: float
@@ -48,6 +50,19 @@ class PairedResult:
     seeds: int
     examples: int
     test: str
+    clustered: int = 0
+
+    @property
+    def units(self) -> str:
+        """`444 examples`, or `88 clusters of 444 examples`."""
+        clusters = f"{self.examples} clusters of {self.clustered}"
+        return f"{clusters if self.clustered else self.examples} examples"
+
+    def of_clusters(self, clustered: int) -> PairedResult:
+        """The same, of a table whose columns are clusters of so many examples; 0 where they are examples."""
+        if not clustered:
+            return self
+        return replace(self, test=self.test.replace("examples", "clusters"), clustered=clustered)
 
     def within(self, limits: Range) -> PairedResult:
         """The same, its interval cut where a difference of two such metrics ends (+-1 of shares).
