@@ -21,7 +21,7 @@ from ftlab.statistics.verdict import Decision, Rule, Verdict
 from ftlab.studies.decisions import decided, rule_of
 from ftlab.studies.seeds import UntilDecided
 from ftlab.tracking import gc_pause
-from ftlab.tracking.cell_metric import CellMetric, Contributions, measured
+from ftlab.tracking.cell_metric import CellMetric, Contributions, in_same_clusters, measured
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
@@ -120,7 +120,7 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
         until: of a study that runs until it is decided.
         failed: techniques of which a run failed, and why.
     """
-    everyone = {cell.key.technique: cell for cell in cells}
+    everyone = {cell.key.technique: cell for cell in in_same_clusters(cells)}
     by_name = {name: cell for name, cell in everyone.items()
                if cell.values and name not in (failed or {})}
     means = {name: summarise(cell.values.values()).mean for name, cell in by_name.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,10 +76,10 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
         added = None if records is None else contributions(name, records)
         if records is None or added is None:
             continue
-        units = _units(added, records)
+        units = _units(added, records["id"], records.get(CLUSTER))
         if _usable(units):
             examples[run.seed] = units
-            clustered = len(added) if len(units) < len(added) else 0
+            clustered = max(clustered, len(added) * (len(units) < len(added)))
     return CellMetric(record.key, values, examples, tuple(damaged), clustered)
 
 
@@ -101,12 +101,30 @@ def predictions(tracker: Tracker, run: RunRecord, split: str = "test"
     return columns
 
 
-def _units(added: NDArray[np.float64], records: Mapping[str, Sequence[Any]]) -> pd.Series:
+def in_same_clusters(cells: Sequence[CellMetric]) -> list[CellMetric]:
+    """The cells of one data set, those of runs that recorded no clusters in the clusters of the others.
+
+    A store may hold runs from before ftlab recorded any.
+    """
+    read = [series.index for cell in cells for series in cell.examples.values()]
+    known = next((index for index in read if isinstance(index[0], tuple)), ())
+    owner = {name: number for number, members in enumerate(known) for name in members}
+
+    def put(series: pd.Series) -> pd.Series:
+        ids = series.index.tolist()
+        return _units(series.to_numpy(), ids, list(map(owner.get, ids))) if {*ids} == {*owner} else series
+
+    made = [{seed: put(series) for seed, series in cell.examples.items()} for cell in cells]
+    return [replace(cell, examples=examples, clustered=len(owner)) if any(
+        examples[seed] is not series for seed, series in cell.examples.items()) else cell
+        for cell, examples in zip(cells, made, strict=True)]
+
+
+def _units(added: NDArray[np.float64], ids: Sequence[str], clusters: Sequence[Any] | None) -> pd.Series:
     """What is independent: each example by its id, or each cluster by the ids of its examples."""
-    ids, clusters = records["id"], records.get(CLUSTER)
     if clusters is None:
         return pd.Series(added, index=pd.Index(ids))
-    members: dict[int, list[str]] = {}
+    members: dict[Any, list[str]] = {}
     for name, cluster in zip(ids, clusters, strict=True):
         members.setdefault(cluster, []).append(name)
     return pd.Series(by_cluster(added[None], clusters)[0],
