@@ -238,7 +238,7 @@ def _evidence(cells: Mapping[str, CellMetric], family: Sequence[Pair],
         study = {name: SeedScores(
             np.array([cell.values[seed] for seed in seeds]),
             np.stack([cell.examples[seed].to_numpy() for seed in seeds])
-            if by_example and cell.examples.keys() >= set(seeds) else None)
+            if by_example and cell.examples.keys() >= set(seeds) else None, cell.clustered)
             for name, cell in cells.items() if cell.values.keys() >= set(seeds)}
         found |= evidence_of(study, chosen, resolution)
     return found
@@ -260,7 +260,7 @@ def _pair(a: CellMetric, b: CellMetric, found: Evidence | None, resolution: floa
                            resolution).within(limits(metric))
     if _same(a, b, common):
         table = np.stack([a.examples[s].to_numpy() - b.examples[s].to_numpy() for s in common])
-        examples = over_examples(table).within(limits(metric))
+        examples = over_examples(table, a.clustered).within(limits(metric))
     if found is not None:
         decides = seeds if found.test == OVER_SEEDS else \
             _result(found, a, b, common).within(limits(metric))

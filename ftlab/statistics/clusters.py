@@ -45,6 +45,17 @@ def by_cluster(table: Array, clusters: Sequence[Hashable]) -> Array:
     return linear
 
 
+def units(count: int, clustered: int, examples: str = "examples") -> str:
+    """`444 examples`, or `88 clusters of 444 examples`.
+
+    Args:
+        count: of the units of a test.
+        clustered: number of examples that these are clusters of; 0 where they are examples.
+        examples: their name.
+    """
+    return f"{count:,} clusters of {clustered:,} {examples}" if clustered else f"{count:,} {examples}"
+
+
 def effective_size(values: Sequence[float] | Array, clusters: Sequence[Hashable] | None,
                    confidence: float = 0.95) -> float:
     """How many independent examples say as much of a mean as these do, in clusters.

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ftlab.statistics.clusters import units
 from ftlab.statistics.evidence import Evidence
 from ftlab.statistics.seed_summary import Range
 
@@ -55,14 +56,7 @@ class PairedResult:
     @property
     def units(self) -> str:
         """`444 examples`, or `88 clusters of 444 examples`."""
-        clusters = f"{self.examples} clusters of {self.clustered}"
-        return f"{clusters if self.clustered else self.examples} examples"
-
-    def of_clusters(self, clustered: int) -> PairedResult:
-        """The same, of a table whose columns are clusters of so many examples; 0 where they are examples."""
-        if not clustered:
-            return self
-        return replace(self, test=self.test.replace("examples", "clusters"), clustered=clustered)
+        return units(self.examples, self.clustered)
 
     def within(self, limits: Range) -> PairedResult:
         """The same, its interval cut where a difference of two such metrics ends (+-1 of shares).
@@ -136,7 +130,8 @@ def result(found: Evidence, values: Array, level: float = 0.05) -> PairedResult:
         level: chance that the interval misses.
     """
     return PairedResult(found.difference, *found.interval(level), found.p_differs,
-                        _effect(found.difference, values), found.seeds, found.examples, found.test)
+                        _effect(found.difference, values), found.seeds, found.examples, found.test,
+                        found.clustered)
 
 
 @cache
@@ -176,7 +171,7 @@ def of_seeds(a: Sequence[float], b: Sequence[float], resolution: float) -> Evide
     return Evidence(float(differences.mean()), spread**2 / n, 0.0, n - 1, n, 0, OVER_SEEDS)
 
 
-def over_examples(table: Array) -> PairedResult:
+def over_examples(table: Array, clustered: int = 0) -> PairedResult:
     """These trained models, on other examples: McNemar's test, or the paired bootstrap.
 
     With one seed and differences of -1, 0 and 1 it is McNemar's exact test (McNemar 1947), a
@@ -186,6 +181,7 @@ def over_examples(table: Array) -> PairedResult:
 
     Args:
         table: differences (S, E).
+        clustered: number of examples where its columns are clusters of them; 0 where they are not.
     """
     seeds, examples = table.shape
     by_example = table.mean(axis=0)
@@ -193,12 +189,12 @@ def over_examples(table: Array) -> PairedResult:
     apart = np.abs(_drawn_means(by_example) - mean)
     half = float(np.quantile(apart, 0.95))
     if seeds == 1 and np.isin(table, (-1.0, 0.0, 1.0)).all():
-        p, test = _mcnemar(by_example), "McNemar's exact test over examples"
+        p, test = _mcnemar(by_example), "McNemar's exact test"
     else:
         beyond = int((apart >= abs(mean)).sum())
-        p, test = (beyond + 1) / (DRAWS + 1), "paired bootstrap over examples"
+        p, test = (beyond + 1) / (DRAWS + 1), "paired bootstrap"
     return PairedResult(mean, mean - half, mean + half, p, _effect(mean, by_example), seeds, examples,
-                  test)
+                        f"{test} over {'clusters' if clustered else 'examples'}", clustered)
 
 
 def _mcnemar(difference: Array) -> float:

@@ -1,5 +1,7 @@
 """Clusters as units: the mean stays, the variance is statsmodels' and false claims are rare again."""
 
+import re
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -7,8 +9,12 @@ from simulated import clustered_study
 
 from ftlab.statistics.clusters import by_cluster, effective_size
 from ftlab.statistics.group_differences import wilson
+from ftlab.statistics.moderated import SeedScores
 from ftlab.statistics.multiple_testing import LEVEL, holm, pairs
-from ftlab.statistics.paired import over_both, over_examples, p_over_both
+from ftlab.statistics.paired import of_two, over_both, over_examples
+from ftlab.statistics.until_decided import compare, decide
+from ftlab.statistics.verdict import Rule
+from ftlab.studies.verdict_words import first_look, words
 
 
 def drawn(seeds=3, sizes=(1, 4, 2, 7, 1, 3, 5)):
@@ -80,8 +86,19 @@ def test_interval_of_a_share__covers_where_examples_are_in_clusters():
     assert alone < 0.8 and together > 0.92
 
 
+def moderated(tables, clustered=0):
+    """Evidence on all pairs as a study of three and more techniques has it."""
+    study = {name: SeedScores(table.mean(axis=1), table, clustered) for name, table in enumerate(tables)}
+    return compare(study, pairs(range(len(tables))), 0.0)
+
+
+def of_pairs(tables):
+    return {(a, b): of_two(tables[a] - tables[b]) for a, b in pairs(range(len(tables)))}
+
+
+@pytest.mark.parametrize("test", [of_pairs, moderated])
 @pytest.mark.parametrize("seeds, sizes", [(10, (5,) * 40), (5, (1, 2, 5, 12) * 10)])
-def test_false_claims__fall_from_20_to_at_most_5_percent(seeds, sizes, record_property):
+def test_false_claims__fall_from_20_to_at_most_5_percent(test, seeds, sizes, record_property):
     """Equal techniques that take to whole clusters, not to single examples; Holm over six pairs."""
     generator, studies = np.random.default_rng(1), 300
     owner = np.repeat(np.arange(len(sizes)), sizes).tolist()
@@ -89,9 +106,27 @@ def test_false_claims__fall_from_20_to_at_most_5_percent(seeds, sizes, record_pr
     for _ in range(studies):
         hits = clustered_study(generator, 4, seeds, sizes)
         for place, tables in enumerate((hits, [by_cluster(each, owner) for each in hits])):
-            raw = {(a, b): p_over_both(tables[a] - tables[b]) for a, b in pairs(range(4))}
+            raw = {pair: found.p_differs for pair, found in test(tables).items()}
             claims[place] += min(raw.values()) <= LEVEL and min(holm(raw).values()) <= LEVEL
     alone, together = claims / studies
     record_property("false claims over examples, clusters", (alone, together))
-    print(f"false claims over examples {alone:.3f}, over clusters {together:.3f}")
+    print(f"{test.__name__}: false claims over examples {alone:.3f}, over clusters {together:.3f}")
     assert alone > 0.2 and together <= LEVEL
+
+
+def test_verdicts__count_clusters():
+    """Equal within five points is not to be shown by 40 clusters, and the words say of what."""
+    owner = np.repeat(np.arange(40), 5).tolist()
+    tables = [by_cluster(each, owner) for each in clustered_study(np.random.default_rng(2), 4, 5, (5,) * 40)]
+    for found in moderated(tables, 200).values():
+        assert (found.test, found.units) == (
+            "moderated t test over seeds and clusters", "40 clusters of 200 examples")
+    for some in (tables, tables[:2]):
+        scores = {str(name): {seed: SeedScores(row[None].mean(axis=1), row[None], 200) for seed, row in
+                              enumerate(table)} for name, table in enumerate(some)}
+        family = pairs(list(scores))
+        decision = decide(scores, family, Rule(0.005, 3, 5))
+        said = [words(pair, decision.verdicts[pair], "test/accuracy", True) for pair in family]
+        assert all(re.search(r"would take about [0-9,]+ clusters", text) for text in said), said
+        assert first_look(decision, Rule(0.005, 3, 5), "test/accuracy").startswith(
+            "with 40 clusters of 200 test examples equality can be shown")
