@@ -1,6 +1,7 @@
 """Clusters as units: the mean stays, the variance is statsmodels' and false claims are rare again."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,7 +127,8 @@ def test_verdicts__count_clusters():
                               enumerate(table)} for name, table in enumerate(some)}
         family = pairs(list(scores))
         decision = decide(scores, family, Rule(0.005, 3, 5))
-        said = [words(pair, decision.verdicts[pair], "test/accuracy", True) for pair in family]
+        said = [words(pair, replace(decision.verdicts[pair], kind=kind), "test/accuracy", True)
+                for pair in family for kind in ("undecidable", "open")]
         assert all(re.search(r"would take about [0-9,]+ clusters", text) for text in said), said
         assert first_look(decision, Rule(0.005, 3, 5), "test/accuracy").startswith(
             "with 40 clusters of 200 test examples equality can be shown")
