@@ -1,5 +1,6 @@
 """Simulated studies: what is right and what is wrong with the tests is known here."""
 
+import numpy as np
 
 
 def study(generator, techniques, seeds, examples, lift=0.0, seed_noise=0.15,
@@ -18,3 +19,13 @@ def study(generator, techniques, seeds, examples, lift=0.0, seed_noise=0.15,
     latent = mean + difficulty + liking + luck + noise
     latent[0] += lift
     return (latent > 0).astype(float)
+
+
+def clustered_study(generator, techniques, seeds, sizes):
+    """The same of clusters of examples, which share difficulty and liking; techniques are equal."""
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    difficulty = generator.normal(size=(1, 1, len(sizes)))[..., owner]
+    liking = 0.5 * generator.normal(size=(techniques, 1, len(sizes)))[..., owner]
+    luck = 0.15 * generator.normal(size=(techniques, seeds, 1))
+    noise = 0.5 * generator.normal(size=(techniques, seeds, len(owner)))
+    return (1.0 + difficulty + liking + luck + noise > 0).astype(float)

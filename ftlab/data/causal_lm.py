@@ -32,6 +32,7 @@ from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import Column
 from ftlab.data.token_cache import TokenCache
 from ftlab.errors import Incompatible, InputError
+from ftlab.statistics.clusters import CLUSTER
 from ftlab.tasks.language_modelling import LanguageModelling
 from ftlab.tasks.spelling import renamed
 
@@ -80,7 +81,7 @@ class CausalLM(DataModule):
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
         beside: further examples that training batches bring along, by name.
-        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+        columns: what else is known of each example, by name (`group`, `domain`, `client`, `cluster`): a
             table's column, or a pattern of the example's id whose group is the value.
     """
 
@@ -119,9 +120,9 @@ class CausalLM(DataModule):
             raise ValueError(f"max_length must be at least 2, got {max_length}")
         if chat and prompt is None:
             raise ValueError("chat must be false for plain text (prompt: null), got true")
-        if columns and prompt is None and messages is None:
-            raise ValueError("columns must be left out for plain text (prompt: null), which is cut "
-                             f"into pieces of several texts, got {columns}")
+        if {*(columns or {})} - {CLUSTER} and prompt is None and messages is None:
+            raise ValueError(f"columns must be {{{CLUSTER}: COLUMN}} or left out for plain text (prompt: "
+                             f"null), whose pieces train joined to those of other texts, got {columns}")
         if messages is not None and (prompt, response, classes, chat) != (
                 "{prompt}", "{response}", None, False):
             raise ValueError("messages has prompts and responses in it: prompt, response, classes "

@@ -121,7 +121,9 @@ def chunks_of(examples: Examples, cache: TokenCache, longest: int) -> tuple[Exam
     texts = [bytes(text).decode() for text in columns["texts"]]
     owners = [owner for (owner,) in columns["owners"]]
     counts, seen = Counter(owners), Counter[int]()
-    pieces = Examples([], texts, [None] * len(texts), [None] * len(texts))
+    pieces = examples.take(owners)
+    pieces.ids, pieces.inputs, pieces.labels = [], texts, [None] * len(texts)
+    pieces.targets = list(pieces.labels)
     for owner in owners:
         seen[owner] += 1
         place = examples.ids[owner]

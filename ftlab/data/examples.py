@@ -101,6 +101,8 @@ class Examples:
         columns: what the source says of each beside its label, by name: of examples to predict
             all of it, of others what `columns` of the data module names.
         notes: on the source of examples to predict, for users.
+        clusters: number of each one's cluster, of splits that are measured: examples that belong
+            together by the column `cluster`, by their inputs or as parts of one text.
     """
 
     ids: list[str]
@@ -109,6 +111,7 @@ class Examples:
     targets: list[Any] = field(default_factory=list)
     columns: dict[str, list[Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    clusters: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,7 +122,8 @@ class Examples:
 
         return Examples(chosen(self.ids), chosen(self.inputs), chosen(self.labels),
                         chosen(self.targets),
-                        {name: chosen(column) for name, column in self.columns.items()})
+                        {name: chosen(column) for name, column in self.columns.items()},
+                        clusters=chosen(self.clusters))
 
 
 def counted(strata: Sequence[Hashable | None]) -> dict[str, int]:

@@ -70,7 +70,7 @@ class ImageClassification(DataModule):
         encoding: of the text in the sources, for instance cp1252 or utf-16; null for UTF-8.
         tests: sources of further test sets by name; their metrics are `test.NAME/...`.
         beside: further examples that training batches bring along, by name.
-        columns: what else is known of each example, by name (`group`, `domain`, `client`): a
+        columns: what else is known of each example, by name (`group`, `domain`, `client`, `cluster`): a
             table's column, or a pattern of the example's id whose group is the value.
     """
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from ftlab.data.clusters import clusters_of
 from ftlab.data.columns import values_of
 from ftlab.data.domains import apart, check_overlap, of_target
 from ftlab.data.examples import (
@@ -27,6 +28,7 @@ from ftlab.data.splits import Split, Subset
 from ftlab.data.tables import Column
 from ftlab.data.utf8 import reading
 from ftlab.errors import InputError
+from ftlab.statistics.clusters import CLUSTER
 from ftlab.tasks.base import Task
 from ftlab.tasks.spelling import note_spellings, one_spelling
 
@@ -100,6 +102,9 @@ class ReadSplits(ABC):
         learned = [name for name in splits if kind_of(name) == "train"]
         self.note(*duplicates({name: digests[name] for name in learned},
                               {name: digests[name] for name in splits if name not in learned}))
+        for name in splits.keys() - {*learned}:
+            named = [splits[name].columns[CLUSTER]] if CLUSTER in self.columns else []
+            splits[name].clusters = clusters_of(digests[name], *named)
         self._drawn_by(splits["train"])
         self.note(*note_groups(splits))
         if self.subset.shots is not None and len(splits["validation"]) > len(splits["train"]):

@@ -21,7 +21,7 @@ from ftlab.statistics.verdict import Decision, Rule, Verdict
 from ftlab.studies.decisions import decided, rule_of
 from ftlab.studies.seeds import UntilDecided
 from ftlab.tracking import gc_pause
-from ftlab.tracking.cell_metric import CellMetric, Contributions, measured
+from ftlab.tracking.cell_metric import CellMetric, Contributions, in_same_clusters, measured
 from ftlab.tracking.metric_range import limits
 from ftlab.tracking.records import CellKey, CellRecord
 from ftlab.tracking.tracker import Tracker
@@ -102,7 +102,10 @@ class Comparison:
         return self.pairs.get((self.best, technique)) or self.pairs.get((technique, self.best))
 
     def worse_by(self, technique: str) -> float:
-        """How much better the best is, never negative."""
+        """How much better the best is, never negative; over the seeds of their test, where it decides."""
+        pair = self.against_best(technique)
+        if pair is not None and pair.decides is not None:
+            return abs(pair.decides.difference)
         return abs(self.means[self.best] - self.means[technique])
 
 
@@ -120,7 +123,7 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
         until: of a study that runs until it is decided.
         failed: techniques of which a run failed, and why.
     """
-    everyone = {cell.key.technique: cell for cell in cells}
+    everyone = {cell.key.technique: cell for cell in in_same_clusters(cells)}
     by_name = {name: cell for name, cell in everyone.items()
                if cell.values and name not in (failed or {})}
     means = {name: summarise(cell.values.values()).mean for name, cell in by_name.items()}
@@ -238,7 +241,7 @@ def _evidence(cells: Mapping[str, CellMetric], family: Sequence[Pair],
         study = {name: SeedScores(
             np.array([cell.values[seed] for seed in seeds]),
             np.stack([cell.examples[seed].to_numpy() for seed in seeds])
-            if by_example and cell.examples.keys() >= set(seeds) else None)
+            if by_example and cell.examples.keys() >= set(seeds) else None, cell.clustered)
             for name, cell in cells.items() if cell.values.keys() >= set(seeds)}
         found |= evidence_of(study, chosen, resolution)
     return found
@@ -260,7 +263,7 @@ def _pair(a: CellMetric, b: CellMetric, found: Evidence | None, resolution: floa
                            resolution).within(limits(metric))
     if _same(a, b, common):
         table = np.stack([a.examples[s].to_numpy() - b.examples[s].to_numpy() for s in common])
-        examples = over_examples(table).within(limits(metric))
+        examples = over_examples(table, a.clustered).within(limits(metric))
     if found is not None:
         decides = seeds if found.test == OVER_SEEDS else \
             _result(found, a, b, common).within(limits(metric))

@@ -26,10 +26,14 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
         return f"{best}; nothing was tested."
     tests = list(dict.fromkeys(test.test for test in decided))
     text = f"{best}, and all that are not significantly worse: {' or '.join(tests)}"
-    for name, counts in (("seed", {test.seeds for test in decided}),
-                         ("example", {test.examples for test in decided if test.examples})):
+    for name, counts, of in (
+            ("seed", {test.seeds for test in decided}, set()),
+            ("example", {test.examples for test in decided if test.examples and not test.clustered}, set()),
+            ("cluster", {test.examples for test in decided if test.clustered},
+             {test.clustered for test in decided if test.clustered})):
         if counts:
-            text += f", n = {ranged(counts)} {name}{'s' * (counts != {1})}"
+            whole = f" of {ranged(of)} examples" if of else ""
+            text += f", n = {ranged(counts)} {name}{'s' * (counts != {1})}{whole}"
     families = {len(comparison.pairs) for comparison in comparisons if comparison.tested}
     many = "pair" if families == {1} else "pairs"
     text += (f", Holm's correction over the {ranged(families)} {many} of techniques, "

@@ -28,8 +28,11 @@ def against(comparison: Comparison, metric: str, order: Sequence[str]) -> str:
     unit, baseline = amount(metric), comparison.baseline
     parts = []
     for side, word in ((1, "better"), (-1, "worse")):
-        names = [f"{name} (by {unit(apart)})" for name in order if (apart := _apart(comparison, name, side))]
-        if names:
+        found = {name: comparison.against[name].decides for name in order
+                 if _side(comparison, name) == side}
+        if found:
+            names = [f"{name} (by {unit(abs(test.difference))}, {counted(test.seeds, 'seed')})"
+                     for name, test in found.items() if test is not None]
             parts.append(f"{listed(names)} {'is' if len(names) == 1 else 'are'} {word} than {baseline}")
     equal = [name for name in order if _kind(comparison, name) == "equal"]
     if equal:
@@ -48,13 +51,14 @@ def _kind(comparison: Comparison, name: str) -> str:
     return "" if verdict is None else verdict.kind
 
 
-def _apart(comparison: Comparison, name: str, side: int) -> float:
-    """Distance of a technique that is found to be better (1) or worse (-1) than the baseline, else 0."""
-    if _kind(comparison, name) != "different":
-        return 0.0
-    apart = comparison.means[name] - comparison.means[comparison.baseline]
-    upwards = 1 if comparison.higher_is_better else -1
-    return abs(apart) if apart * upwards * side > 0 else 0.0
+def _side(comparison: Comparison, name: str) -> int:
+    """1 where a technique is found to be better than the baseline, -1 where worse, 0 where neither."""
+    test = comparison.against[name].decides
+    if _kind(comparison, name) != "different" or test is None:
+        return 0
+    first = next(pair for pair in comparison.pairs if set(pair) == {name, comparison.baseline})[0]
+    upwards = (test.difference > 0) == (first == name)
+    return 1 if upwards == comparison.higher_is_better else -1
 
 
 def between(comparison: Comparison, metric: str) -> list[str]:

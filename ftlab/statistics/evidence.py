@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
+
+from ftlab.statistics.clusters import units
 
 Array = NDArray[np.float64]
 
@@ -24,9 +26,10 @@ class Evidence:
         by_seeds: variance of the difference through the seeds; shrinks with their number.
         by_examples: variance through the test examples; no number of seeds makes it smaller.
         freedom: degrees of freedom of the sum.
-        seeds, examples: how many of each.
+        seeds, examples: how many of each; clusters count as examples.
         test: the name of the test that weighs it.
         errors, weights: possible standard errors and their weights; empty for Student's law.
+        clustered: number of examples that `examples` are clusters of; 0 where they are examples.
     """
 
     difference: float
@@ -38,6 +41,18 @@ class Evidence:
     test: str
     errors: Array = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
     weights: Array = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    clustered: int = 0
+
+    def of_clusters(self, clustered: int) -> Evidence:
+        """The same, of tables whose columns are clusters of so many examples; 0 where they are examples."""
+        if not clustered or not self.examples:
+            return self
+        return replace(self, test=self.test.replace("examples", "clusters"), clustered=clustered)
+
+    @property
+    def units(self) -> str:
+        """`444 examples`, or `88 clusters of 444 examples`."""
+        return units(self.examples, self.clustered)
 
     @property
     def error(self) -> float:

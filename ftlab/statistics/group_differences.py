@@ -13,7 +13,7 @@ from scipy import stats
 Values = Sequence[Any] | NDArray[Any]
 
 
-def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(share: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a share of independent examples.
 
     Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953. A share that is a mean over seeds
@@ -21,7 +21,7 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, f
 
     Args:
         share: from 0 to 1.
-        count: of examples, above 0.
+        count: of examples, above 0; of clusters `clusters.effective_size`.
         confidence: of the interval.
     """
     z2 = float(stats.norm.ppf(0.5 + confidence / 2)) ** 2

@@ -39,15 +39,17 @@ class SeedScores:
     Attributes:
         values: (S,), one per seed; the same seeds in the same order for all techniques.
         examples: (S, E), what each test example adds; None where the metric is not of examples.
+        clustered: number of examples where columns of `examples` are clusters of them; 0 where they are not.
     """
 
     values: Array
     examples: Array | None = None
+    clustered: int = 0
 
     def first(self, seeds: int) -> SeedScores:
         """The scores of the first seeds alone."""
         examples = None if self.examples is None else self.examples[:seeds]
-        return SeedScores(self.values[:seeds], examples)
+        return SeedScores(self.values[:seeds], examples, self.clustered)
 
     def __len__(self) -> int:
         return len(self.values)

@@ -1,7 +1,8 @@
 """Is one technique better than another? Paired tests over examples, over seeds, and over both.
 
 What is tested is a table of differences (S, E): for seed s and test example e, what technique a
-scores there less what b scores. Its mean is the difference of their metrics.
+scores there less what b scores. Its mean is the difference of their metrics. Where examples belong
+together the columns are their clusters (`clusters.by_cluster`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ftlab.statistics.clusters import units
 from ftlab.statistics.evidence import Evidence
 from ftlab.statistics.seed_summary import Range
 
@@ -36,8 +38,9 @@ class PairedResult:
         p: two-sided p-value of no difference; nan likewise.
         effect: Cohen's d of paired values, the difference in units of its own standard deviation
             over examples (over seeds where no examples are known); nan where that is zero.
-        seeds, examples: how many of each the two have in common.
+        seeds, examples: how many of each the two have in common; clusters count as examples.
         test: what was done, by name.
+        clustered: number of examples that `examples` are clusters of; 0 where they are examples.
     """
 
     difference: float
@@ -48,6 +51,12 @@ class PairedResult:
     seeds: int
     examples: int
     test: str
+    clustered: int = 0
+
+    @property
+    def units(self) -> str:
+        """`444 examples`, or `88 clusters of 444 examples`."""
+        return units(self.examples, self.clustered)
 
     def within(self, limits: Range) -> PairedResult:
         """The same, its interval cut where a difference of two such metrics ends (+-1 of shares).
@@ -121,7 +130,8 @@ def result(found: Evidence, values: Array, level: float = 0.05) -> PairedResult:
         level: chance that the interval misses.
     """
     return PairedResult(found.difference, *found.interval(level), found.p_differs,
-                        _effect(found.difference, values), found.seeds, found.examples, found.test)
+                        _effect(found.difference, values), found.seeds, found.examples, found.test,
+                        found.clustered)
 
 
 @cache
@@ -161,7 +171,7 @@ def of_seeds(a: Sequence[float], b: Sequence[float], resolution: float) -> Evide
     return Evidence(float(differences.mean()), spread**2 / n, 0.0, n - 1, n, 0, OVER_SEEDS)
 
 
-def over_examples(table: Array) -> PairedResult:
+def over_examples(table: Array, clustered: int = 0) -> PairedResult:
     """These trained models, on other examples: McNemar's test, or the paired bootstrap.
 
     With one seed and differences of -1, 0 and 1 it is McNemar's exact test (McNemar 1947), a
@@ -171,6 +181,7 @@ def over_examples(table: Array) -> PairedResult:
 
     Args:
         table: differences (S, E).
+        clustered: number of examples where its columns are clusters of them; 0 where they are not.
     """
     seeds, examples = table.shape
     by_example = table.mean(axis=0)
@@ -178,12 +189,12 @@ def over_examples(table: Array) -> PairedResult:
     apart = np.abs(_drawn_means(by_example) - mean)
     half = float(np.quantile(apart, 0.95))
     if seeds == 1 and np.isin(table, (-1.0, 0.0, 1.0)).all():
-        p, test = _mcnemar(by_example), "McNemar's exact test over examples"
+        p, test = _mcnemar(by_example), "McNemar's exact test"
     else:
         beyond = int((apart >= abs(mean)).sum())
-        p, test = (beyond + 1) / (DRAWS + 1), "paired bootstrap over examples"
+        p, test = (beyond + 1) / (DRAWS + 1), "paired bootstrap"
     return PairedResult(mean, mean - half, mean + half, p, _effect(mean, by_example), seeds, examples,
-                  test)
+                        f"{test} over {'clusters' if clustered else 'examples'}", clustered)
 
 
 def _mcnemar(difference: Array) -> float:

@@ -102,7 +102,8 @@ def stacked(scores: Mapping[int, SeedScores], seeds: int) -> SeedScores:
     rows = [scores[seed] for seed in range(seeds)]
     values = np.concatenate([row.values for row in rows])
     examples = [row.examples for row in rows if row.examples is not None]
-    return SeedScores(values, np.concatenate(examples) if len(examples) == len(rows) else None)
+    return SeedScores(values, np.concatenate(examples) if len(examples) == len(rows) else None,
+                      max((row.clustered for row in rows), default=0))
 
 
 def compare(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
@@ -114,8 +115,6 @@ def compare(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
         pairs: to be compared; of unequal numbers of seeds the common first ones count.
         resolution: see `moderated.variance`.
     """
-    if len(study) >= FEWEST_TECHNIQUES:
-        return evidence(study, pairs, resolution)
 
     def of_pair(a: str, b: str) -> Evidence:
         seeds = min(len(study[a]), len(study[b]))
@@ -125,7 +124,9 @@ def compare(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
         return of_two(one.examples - other.examples,
                       float(one.values.mean() - other.values.mean()))
 
-    return {pair: of_pair(*pair) for pair in pairs}
+    found = evidence(study, pairs, resolution) if len(study) >= FEWEST_TECHNIQUES else \
+        {pair: of_pair(*pair) for pair in pairs}
+    return {pair: each.of_clusters(study[pair[0]].clustered) for pair, each in found.items()}
 
 
 def _look(comparison: _Comparison, found: Evidence, rule: Rule, family: int) -> None:

@@ -48,7 +48,7 @@ class Verdict:
         interval: that holds whenever one stops, at the level of the comparison's place.
         more_seeds: beyond those it has with which a verdict is expected; None where that is known
             of no number, or not asked.
-        examples: of the test set with which a verdict is possible; None likewise.
+        examples: of the test set with which a verdict is possible (clusters, where it has some); None likewise.
         reason: of a failure.
         last: whether no seeds are left.
     """

@@ -79,7 +79,8 @@ class AddingSeeds:
         record = CellRecord(cell_id, known.key, (), new)
         read = measured(record, group.metric, self.tracker, self._contributions(known.key.dataset))
         self.metrics[cell_id] = replace(
-            known, values={**known.values, **read.values}, examples={**known.examples, **read.examples})
+            known, values={**known.values, **read.values}, examples={**known.examples, **read.examples},
+            clustered=max(known.clustered, read.clustered))
         self.seconds[cell_id] += [(run.ended - run.started) / 1000 for run in new if run.ended]
         for run in new:
             if run.seed not in read.values:

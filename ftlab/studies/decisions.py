@@ -13,7 +13,7 @@ from ftlab.statistics.two_studies import step
 from ftlab.statistics.until_decided import decide
 from ftlab.statistics.verdict import Decision, Rule
 from ftlab.studies.seeds import UntilDecided
-from ftlab.tracking.cell_metric import CellMetric
+from ftlab.tracking.cell_metric import CellMetric, in_same_clusters
 from ftlab.tracking.metric_range import is_percent
 
 
@@ -41,6 +41,7 @@ def decided(cells: Mapping[str, CellMetric], until: UntilDecided, metric: str, b
         seconds: of a run, by technique.
         failed: techniques of which a run failed, and why.
     """
+    cells = dict(zip(cells, in_same_clusters(list(cells.values())), strict=True))
     pairs = questions(list(cells), baseline)
     beside = [pair for pair in combinations(cells, 2) if pair not in pairs]
     by_example = comparable(list(cells.values()))
@@ -62,4 +63,4 @@ def comparable(cells: Sequence[CellMetric]) -> bool:
 def one_seed(cell: CellMetric, seed: int, by_example: bool) -> SeedScores:
     """A cell's scores of one seed."""
     examples = cell.examples[seed].to_numpy()[None] if by_example else None
-    return SeedScores(np.array([cell.values[seed]]), examples)
+    return SeedScores(np.array([cell.values[seed]]), examples, cell.clustered)

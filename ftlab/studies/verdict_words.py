@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ftlab.statistics.clusters import units
 from ftlab.statistics.multiple_testing import Pair
 from ftlab.statistics.verdict import Decision, Rule, Verdict, smallest_margin
 from ftlab.tracking.metric_range import is_percent
@@ -53,13 +54,14 @@ def standing(verdict: Verdict, other: str, metric: str, higher_is_better: bool) 
     within = "" if math.isinf(verdict.equal_within) else \
         f"; within {unit(verdict.equal_within)} they are equal"
     if verdict.kind == "undecidable":
-        return (f"and {other} are undecidable on this test set of {found.examples:,} examples, "
-                f"whatever the seeds: {margin} would take about {verdict.examples:,}{within}")
+        return (f"and {other} are undecidable on this test set of {found.units}, "
+                f"whatever the seeds: {margin} would take about {verdict.examples:,}"
+                f"{' clusters' if found.clustered else ''}{within}")
     planned = f"; p = {found.p_differs:.2g} had they been planned, which claims nothing" \
         if verdict.last else ""
     begin = f"and {other} are undecided with {seeds} ({apart} apart{within}{planned})"
     if verdict.examples:
-        return f"{begin}: {margin} would take about {verdict.examples:,} examples"
+        return f"{begin}: {margin} would take about {verdict.examples:,} {'clusters' if found.clustered else 'examples'}"
     if verdict.more_seeds is None:
         return f"{begin}: no number of seeds is expected to tell"
     return f"{begin}: about {counted(verdict.more_seeds, 'more seed')} would be expected to tell"
@@ -77,7 +79,7 @@ def first_look(decision: Decision, rule: Rule, metric: str) -> str:
     beyond = sum(margin > rule.margin for margin in margins)
     but = f", more than the study's {unit(rule.margin)} in {beyond} of {len(margins)} comparisons" \
         if beyond else ""
-    return (f"with {found[0].examples:,} test examples equality can be shown within {spread} at best, "
+    return (f"with {units(found[0].examples, found[0].clustered, 'test examples')} equality can be shown within {spread} at best, "
             f"whatever the seeds{but}")
 
 

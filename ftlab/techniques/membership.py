@@ -51,6 +51,8 @@ def losses(model: TaskModel, data: DataModule, split: SplitName) -> NDArray[np.f
 def auc(higher: NDArray[np.float64], lower: NDArray[np.float64]) -> tuple[float, float, float]:
     """The chance that a value of one sample is above one of another, ties by half, and its interval.
 
+    It takes the examples for independent, so that it is too narrow where they are in clusters.
+
     Source: DeLong, DeLong, Clarke-Pearson (1988), https://doi.org/10.2307/2531595
 
     Args:

@@ -16,6 +16,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.examples import COLUMN, SplitName
 from ftlab.data.groups import Groups, SplitScores, groups_of
 from ftlab.errors import GuardFailed
+from ftlab.statistics.clusters import CLUSTER
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.training.event_log import Report, heard
@@ -100,8 +101,11 @@ def validate(
     answers = run.technique.answers(data, split)
     groups = groups_of(data.splits, split)
     metrics, records = evaluate(model, loader, data.task, ids, place, context, answers, groups)
-    columns = data.splits[split].columns
-    return metrics, records | {f"{COLUMN}{name}": columns[name] for name in data.columns}
+    columns, clusters = data.splits[split].columns, data.splits[split].clusters
+    records |= {f"{COLUMN}{name}": columns[name] for name in data.columns}
+    if len({*clusters}) < len(clusters):
+        records[CLUSTER] = clusters
+    return metrics, records
 
 
 def placing(trainer: Trainer, device: torch.device) -> Placing:
@@ -116,5 +120,5 @@ def placing(trainer: Trainer, device: torch.device) -> Placing:
 
 
 def write_predictions(path: Path, records: Mapping[str, Sequence[Any]]) -> None:
-    """Prediction records as Parquet: `id`, `target`, `prediction`, `scores`, `column.NAME`."""
+    """Prediction records as Parquet: `id`, `target`, `prediction`, `scores`, `column.NAME`, `cluster`."""
     pq.write_table(pa.table(dict(records)), path, compression="zstd")

@@ -235,7 +235,7 @@ def test_columns__of_a_folder_are_checked(tmp_path: Path, column: str | int, wor
 
 
 def test_columns__of_plain_text_are_refused() -> None:
-    with pytest.raises(ValueError, match="cut into pieces of several texts"):
+    with pytest.raises(ValueError, match="whose pieces train joined to those of other texts"):
         CausalLM("corpus.jsonl", prompt=None, chat=False, columns={"site": "who"})
 
 

@@ -16,6 +16,7 @@ from ftlab.reports.against_baseline import sentences
 from ftlab.reports.cell_summary import build
 from ftlab.reports.comparison import compare, compared, ranked
 from ftlab.reports.sentences import answer, bold, ties
+from ftlab.statistics.clusters import by_cluster
 from ftlab.statistics.paired import over_both, over_examples, over_seeds
 from ftlab.statistics.two_studies import step
 from ftlab.tasks.classification import Classification
@@ -159,9 +160,9 @@ class Files:
     def file(self, run, name):
         return self.files.get((run.run_id, name))
 
-    def keep(self, run, hits):
+    def keep(self, run, hits, **more):
         columns = {"id": [f"row {n}" for n in range(len(hits))], "target": ["yes"] * len(hits),
-                   "prediction": ["yes" if hit else "no" for hit in hits]}
+                   "prediction": ["yes" if hit else "no" for hit in hits]} | more
         out = io.BytesIO()
         pq.write_table(pa.table(columns), out)
         self.files[run.run_id, "predictions/test.parquet"] = out.getvalue()
@@ -206,6 +207,31 @@ def moderated(values, a, b):
     nu = (raised[a] + raised[b]) ** 2 / (raised[a]**2 / freedom[a] + raised[b]**2 / freedom[b])
     t = abs(np.mean(values[a]) - np.mean(values[b])) / error
     return 2 * stats.t.sf(t, nu)
+
+
+@pytest.mark.parametrize("others", [False, True, None])
+def test_clusters_are_the_units_where_all_runs_have_the_same(store, others):
+    files, task = Files(), Classification()
+    hits = {name: RANDOM.random((3, 60)) < share for name, share in (("a", 0.9), ("b", 0.5))}
+    clusters = [n // 4 if n < 40 else n for n in range(60)]
+    for name, each in hits.items():
+        store.add(name, each.mean(axis=1))
+    for record in store.records:
+        for run, row in zip(record.runs, hits[record.key.technique], strict=True):
+            own = [*clusters[:39], 100, *clusters[40:]] if others and record.key.technique == "b" else clusters
+            older = others is None and (record.key.technique == "b" or run.seed == 2)
+            files.keep(run, row, **({} if older else {"cluster": own}))  # an older ftlab recorded none
+    a, b = (measured(record, "test/accuracy", files, task.contributions) for record in store.records)
+    assert (a.clustered, len(a.examples[0]), len(b.examples[0])) == (60, 30, {None: 60}.get(others, 30 + bool(others)))
+    (pair,) = compare(GROUP, [a, b], True).pairs.values()
+    if others:
+        assert pair.decides == pair.seeds and pair.examples is None
+        return
+    made = by_cluster(hits["a"].astype(float) - hits["b"], clusters)
+    assert pair.decides.p == pytest.approx(over_both(made).p)
+    assert (pair.decides.test, pair.decides.units) == (
+        "t test over seeds and clusters", "30 clusters of 60 examples")
+    assert pair.examples.test == "paired bootstrap over clusters"
 
 
 def test_what_stands_is_decided_by_the_corrected_p_values():

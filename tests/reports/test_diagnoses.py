@@ -289,6 +289,17 @@ def test_nothing_learned__equals_scipys_binomial_test() -> None:
         assert guess.constant_as_good == (p > 0.05)
 
 
+def test_nothing_learned__is_asked_of_clusters() -> None:
+    """33 of 50 right against 25 by chance; as each of five answers ten times over it is little."""
+    answers = {"target": ["a", "b"] * 25, "prediction": ["a", "b"] * 16 + ["a", "a"] + ["b", "a"] * 8}
+    alone = weigh(replace(healthy(1)[0], named=answers))
+    together = weigh(replace(healthy(1)[0], named=answers | {"cluster": [n // 10 for n in range(50)]}))
+    assert alone is not None and together is not None and alone.right == together.right == 33
+    assert not alone.by_chance and together.by_chance and together.size < 10
+    one = weigh(replace(healthy(1)[0], named=answers | {"cluster": [0] * 50}))
+    assert one is not None and one.size == 50
+
+
 def test_constant_predictions__are_chance_whatever_the_balance() -> None:
     run = replace(healthy(1)[0], named={"target": ["a"] * 95 + ["b"] * 5,
                                         "prediction": ["a"] * 100})

@@ -15,6 +15,7 @@ from ftlab.reports.diagnoses.base import (
     StudyHistory,
     seeds_of,
 )
+from ftlab.statistics.clusters import CLUSTER, effective_size
 from ftlab.wording import listed
 
 LEVEL = 0.05
@@ -29,6 +30,7 @@ class Guess:
         chance: share that is right by chance, for one who names each class as often as the run.
         largest: share of the most frequent class.
         name: of that class.
+        size: independent examples that say as much as these, in clusters, do.
     """
 
     right: int
@@ -36,6 +38,7 @@ class Guess:
     chance: float
     largest: float
     name: str
+    size: int
 
     @property
     def by_chance(self) -> bool:
@@ -50,8 +53,8 @@ class Guess:
     def _more_than(self, share: float) -> bool:
         if share >= 1:
             return False
-        tested = stats.binomtest(self.right, self.examples, share, alternative="greater")
-        return bool(tested.pvalue <= LEVEL)
+        right = round(self.right / self.examples * self.size)
+        return bool(stats.binomtest(right, self.size, share, alternative="greater").pvalue <= LEVEL)
 
 
 class NothingLearned(Diagnosis):
@@ -96,8 +99,9 @@ def weigh(run: RunHistory) -> Guess | None:
     counts, named = Counter(targets), Counter(predicted)
     name, most = max(counts.items(), key=lambda item: (item[1], str(item[0])))
     chance = sum(count * named[label] for label, count in counts.items()) / n**2
-    right = sum(a == b for a, b in zip(targets, predicted, strict=True))
-    return Guess(right, n, chance, most / n, str(name))
+    right = [a == b for a, b in zip(targets, predicted, strict=True)]
+    size = effective_size(right, run.named.get(CLUSTER)) or n  # of one cluster: what it learned of that
+    return Guess(sum(right), n, chance, most / n, str(name), max(1, round(size)))
 
 
 def _described(guess: Guess, share: float) -> str:

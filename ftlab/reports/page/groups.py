@@ -15,6 +15,7 @@ from ftlab.data.groups import GROUP
 from ftlab.reports.metric_text import digits
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
 from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.clusters import CLUSTER, effective_size
 from ftlab.statistics.group_differences import (
     demographic_parity_difference,
     equalized_odds_difference,
@@ -67,6 +68,7 @@ class _Records:
         counts: examples of each group.
         right: share that is right of each group, mean over seeds; empty where answers are not right
             or wrong.
+        sizes: independent examples of each group that say as much, the fewest of all seeds.
         parity: demographic parity difference of each run.
         odds: equalized odds difference of each run.
     """
@@ -74,6 +76,7 @@ class _Records:
     def __init__(self, results: StudyResults, key: CellKey, split: str) -> None:
         self.counts: Counter[str] = Counter()
         self.right: dict[str, float] = {}
+        self.sizes: dict[str, float] = {}
         self.parity: list[float] = []
         self.odds: list[float] = []
         task = results.tasks.get(key.dataset)
@@ -88,6 +91,10 @@ class _Records:
             self.counts = Counter(names.tolist())
             if (right := task.right(records)) is not None:
                 shares.append({name: float(right[names == name].mean()) for name in self.counts})
+                clusters = np.asarray(records.get(CLUSTER, range(len(names))))
+                for name in self.counts:
+                    size = effective_size(right[names == name], clusters[names == name].tolist())
+                    self.sizes[name] = min(size, self.sizes.get(name, size))
             if task.one_class:
                 self.parity.append(demographic_parity_difference(records["prediction"], names))
                 self.odds.append(
@@ -135,15 +142,17 @@ def _each(results: StudyResults, keys: list[CellKey], metric: str, read: Mapping
         value = scores[key][name]
         if right is None or not math.isclose(right, value, abs_tol=1e-6):
             return write(value)  # of another metric, whose interval is not that of a share
-        low, high = wilson(right, counts[name])
+        if not (size := read[key].sizes[name]):
+            return write(value)  # of one cluster, which says nothing of others
+        low, high = wilson(right, size)
         return f"{write(value)} [{write(low)}, {write(high)}]"
 
     lines = [[name, f"{counts[name]:,}" if counts else "-", *(cell(key, name) for key in keys)]
              for name in names]
     summary = f"Each of {len(names)} groups{f', {title}' if title else ''}"
     headings = ["group", f"{metric.partition('/')[0]} examples", *(key.technique for key in keys)]
-    return folded(summary, table(headings, lines), tag("p", "In brackets the 95% interval over the group's examples (Wilson's).",
-                      class_="about"))
+    return folded(summary, table(headings, lines), tag("p", "In brackets the 95% interval over the group's examples (Wilson's), "
+                      "or over its clusters, where there are two.", class_="about"))
 
 
 def _groups_of(results: StudyResults, key: CellKey, metric: str) -> dict[str, float]:

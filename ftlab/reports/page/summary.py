@@ -137,7 +137,7 @@ def tests(comparisons: Sequence[Comparison]) -> Markup:
                 f"[{test.low:.4g}, {test.high:.4g}]", _number(test.effect), f"{test.p:.3g}",
                 f"{pair.p:.3g}", f"{pair.equal_within:.4g}",
                 *([pair.verdict.kind if pair.verdict else ""] if comparison.rule else []),
-                f"{test.test}; {test.seeds} seeds, {test.examples} examples"])
+                f"{test.test}; {test.seeds} seeds, {test.units}"])
     if not lines:
         return Markup("")
     verdict = ["verdict"] if any(comparison.rule for comparison in comparisons) else []
