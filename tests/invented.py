@@ -46,6 +46,9 @@ class Book(Tracker):
     def sweeps(self, study: str) -> list[str]:
         return ["search"] if self.tried else []
 
+    def sampler(self, study: str, sweep: str) -> str:
+        return "RandomSampler"
+
     def trials(self, study: str, sweep: str) -> list[TrialRecord]:
         return self.tried
 

@@ -100,7 +100,7 @@ def check(
                     raise InputError(f"--set is of a study, and {path} is a sweep", "edit the file")
                 sweep = load_sweep(path, allow or ())
                 checked, notes, objectives = sweep.study, [*sweep.notes], sweep.measured
-                planned = counted(sum(map(sweep.trials_of, checked.cells)), "trial")
+                planned = counted(sweep.searches * sum(map(sweep.trials_of, checked.cells)), "trial")
             else:
                 checked, notes, objectives = load_study(path, set_ or (), allow or ()), [], {}
                 planned = counted(len(checked.cells) * len(checked.seeds), "run")

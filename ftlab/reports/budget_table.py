@@ -23,7 +23,7 @@ def columns(rows: Sequence[CellTrials]) -> list[int]:
 
 
 def layout(title: str, rows: Sequence[CellTrials], higher_is_better: bool) -> Table:
-    """The table: expected best score after k trials, with the interval in brackets.
+    """The table: expected best score after k trials, with its band in brackets.
 
     Args:
         title: what was done, the caption's first sentence.
@@ -41,8 +41,10 @@ def layout(title: str, rows: Sequence[CellTrials], higher_is_better: bool) -> Ta
     def after(k: int) -> Callable[[CellTrials], str]:
         def written(row: CellTrials) -> str:
             best = row.after(k)
-            if best is None or not (math.isfinite(best.low) or math.isfinite(best.high)):
+            if best is None or not math.isfinite(best.expected):
                 return NONE
+            if not (math.isfinite(best.low) or math.isfinite(best.high)):
+                return text(best.expected)
             return f"{text(best.expected)} [{text(best.low)}, {text(best.high)}]"
 
         return written
@@ -65,9 +67,7 @@ def _caption(title: str, rows: Sequence[CellTrials], metric: str, higher_is_bett
     best = "highest" if higher_is_better else "lowest"
     text = (
         f"{title} Expected {best} {metric} of the first k trials, over all orders of the trials "
-        "(exact), with the 5% and 95% quantiles over orders in brackets. The interval says what "
-        "the order does, not what other seeds or data would; at k = all trials there is one order "
-        "left. Samplers that learn from earlier trials do better than a random order."
+        f"(exact). {bands(rows)} Samplers that learn from earlier trials do better than a random order."
     )
     if any(row.count("PRUNED") for row in rows):
         text += (" A pruned trial counts with the best that it had reached, less than it might "
@@ -76,6 +76,22 @@ def _caption(title: str, rows: Sequence[CellTrials], metric: str, higher_is_bett
         text += (" A failed trial spends its budget and gives nothing, which is worse than any "
                  f"score: {NONE} where all k trials could be failed ones.")
     return text
+
+
+def bands(rows: Sequence[CellTrials]) -> str:
+    """What the bands of the curves are, or why there are none; no band is of test scores."""
+    kinds = {row.band for row in rows if row.ended and not row.settled}
+    texts = {
+        "searches": "Mean over the searches; the band goes from the lowest to the highest of them.",
+        "random": ("The band has the expected best of k random trials, for all k at once, in at least 95 "
+                   "of 100 sweeps (Kolmogorov's band around the scores of the trials that were drawn, "
+                   "within the metric's range); it is not of other seeds or data."),
+        "pruned": "Where trials were pruned, by comparison with others, a curve has no band.",
+        "sampler": ("A curve has no band where its trials are no random sample (the sampler learns from "
+                    "earlier ones, or was not recorded): searches: 3 in the sweep shows what another "
+                    "search would find."),
+    }
+    return " ".join(text for kind, text in texts.items() if kind in kinds)
 
 
 def note(row: CellTrials) -> str:

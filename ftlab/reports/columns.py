@@ -11,7 +11,7 @@ from ftlab.errors import InputError
 from ftlab.reports import task_means
 from ftlab.reports.cell_summary import CellSummary, build, check_metric, gaps, missing
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.default_columns import COSTS, SELECTION, SPREAD, incomplete
+from ftlab.reports.default_columns import COSTS, SELECTION, SPREAD, incomplete, tuned
 from ftlab.reports.grid import Entry, Grid, GridRow
 from ftlab.reports.metric_record import merged
 from ftlab.reports.sentences import across, bold, ties
@@ -204,7 +204,10 @@ def _caption(studies: Sequence[StudyResults], what: str) -> str:
 def _about(judged: Sequence[JudgedMetric], rows: Sequence[GridRow]) -> list[tuple[str, str]]:
     """Notes; what holds for several metrics or studies stands once, with their names."""
     notes = [("Numbers", SPREAD), ("Selection", SELECTION)]
-    one_study = len({shown.study.study for shown in judged}) == 1
+    studies = {shown.study.study: shown.study for shown in judged}
+    one_study = len(studies) == 1
+    notes += [("Tuning" if one_study else f"Tuning ({name})", text)
+              for name, study in studies.items() if (text := tuned(study))]
     for term, write in (("Bold", bold), ("Ties", lambda c, _: ties(c)), ("Over data sets", across)):
         texts: dict[str, list[str]] = {}
         for shown in judged:

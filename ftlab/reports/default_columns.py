@@ -9,7 +9,7 @@ from ftlab.reports import against_baseline, levels, verdicts
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import cost, digits
-from ftlab.reports.sentences import across, bold, ranged, ties
+from ftlab.reports.sentences import across, bold, ranged, ties, tuning
 from ftlab.reports.study_results import StudyResults
 from ftlab.reports.table import (
     NONE,
@@ -71,7 +71,8 @@ def _about(results: StudyResults) -> tuple[tuple[str, str], ...]:
     comparisons, upwards = results.comparisons, results.higher_is_better
     noted = any(row.note for row in results.rows)
     remarked = any(row.remark for row in results.rows)
-    texts = (("Numbers", SPREAD), ("Selection", SELECTION), ("Costs", COSTS),
+    texts = (("Numbers", SPREAD), ("Selection", SELECTION),
+             ("Tuning", tuned(results)), ("Costs", COSTS),
              ("Bold", bold(comparisons, upwards)),
              ("Baseline", _baseline(comparisons, results.metric)),
              ("Verdicts", verdicts.method(comparisons, results.metric)), ("Ties", ties(comparisons)),
@@ -80,6 +81,11 @@ def _about(results: StudyResults) -> tuple[tuple[str, str], ...]:
              ("Over data sets", across(levels.apart(comparisons, results), upwards)),
              ("Incomplete", incomplete(noted, remarked)))
     return tuple((term, text) for term, text in texts if text)
+
+
+def tuned(results: StudyResults) -> str:
+    """What a tuned study's numbers are of; empty where it is not tuned."""
+    return tuning(results.tuned, {run.seed for key in results.keys for run in results.runs(key)})
 
 
 def incomplete(noted: bool, remarked: bool) -> str:

@@ -110,11 +110,17 @@ def layout(title: str, front: Sequence[Point], objectives: Sequence[str],
         [point for point in front if point.leads],
         [*(objective(n, name) for n, name in enumerate(objectives)),
          Column("trial", lambda point: str(point.trial.number)),
+         *([Column[Point]("search", lambda point: str(point.trial.search + 1))] if _several(front) else []),
          Column("setting", lambda point: _setting(point, searched))],
         name=lambda point: point.key.technique, title=lambda point: group_title(point.group),
         caption=f"{title} Pareto fronts: complete trials that no other trial of their technique "
                 f"beats in one of {', '.join(objectives)} without losing in another. Bold: nor "
                 "any trial of another technique of their backbone and data set.")
+
+
+def _several(front: Sequence[Point]) -> bool:
+    """Return whether the trials are of several searches."""
+    return any(point.trial.search for point in front)
 
 
 def _setting(point: Point, searched: Mapping[str, Sequence[str]]) -> str:
@@ -145,6 +151,7 @@ def lines(front: Sequence[Point], objectives: Sequence[str],
         {
             "backbone": point.key.backbone, "dataset": point.key.dataset,
             "technique": point.key.technique, "trial": point.trial.number,
+            **({"search": point.trial.search + 1} if _several(front) else {}),
             **dict(zip(objectives, point.values, strict=True)),
             "front_of_technique": int(point.leads), "front_of_all": int(point.overall),
             **{name: _values(point, searched).get(name, "") for name in names},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ftlab.reports.comparison import Compared, Comparison, ranked
 from ftlab.reports.metric_text import digits
 from ftlab.statistics.ranks import RankComparison
+from ftlab.studies.tuned import Tuned
 from ftlab.tracking.metric_range import is_percent
 from ftlab.wording import listed
 
@@ -156,3 +157,26 @@ def least(pairs: Sequence[Compared]) -> str:
     """The smallest of their p-values: `p = 0.614 or more`."""
     lowest = min(pairs, key=lambda pair: pair.p)
     return p_text(lowest) if lowest.p == 1 else f"{p_text(lowest)} or more"
+
+
+def tuning(tuned: Tuned | None, seeds: Collection[int]) -> str:
+    """How far what is claimed goes where the settings were searched; empty where they were not.
+
+    Args:
+        tuned: as the study says.
+        seeds: of the finished runs.
+    """
+    if tuned is None:
+        return ""
+    trials = f"{tuned.trials} trial{'s' * (tuned.trials > 1)}"
+    if tuned.searches > 1:
+        text = (f"n = {tuned.searches} searches, each of {trials}, its winner tested with one fresh "
+                "seed: what is called a seed here is a search. All searches chose on the same "
+                "validation split.")
+    else:
+        text = (f"These settings, each the best of {trials} on one validation split; not what another "
+                "search would find.")
+    if again := sorted(set(seeds) & set(tuned.seeds)):
+        text += (f" Seed {listed(list(map(str, again)))} chose them too, and keeps the luck of the "
+                 "choice: take seeds that the search did not use.")
+    return text

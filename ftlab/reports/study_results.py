@@ -16,6 +16,7 @@ from ftlab.reports.metric_record import merged, recorded, upwards
 from ftlab.studies.seeds import UntilDecided
 from ftlab.studies.study import Study
 from ftlab.studies.study_tasks import StudyTasks
+from ftlab.studies.tuned import Tuned
 from ftlab.studies.vary import Levels
 from ftlab.tracking.artifacts import DamagedArtifact
 from ftlab.tracking.cell_metric import Contributions, predictions
@@ -52,6 +53,7 @@ class StudyResults:
         comparisons: of the cells of each backbone and data set, from `compared`.
         levels: of the entries whose values vary.
         until: when no more seeds are needed; None where every cell has all of them.
+        tuned: how the study's settings were found; None where nobody said.
     """
 
     study: str
@@ -68,6 +70,7 @@ class StudyResults:
     comparisons: tuple[Comparison, ...] = ()
     levels: Levels = field(default_factory=dict)
     until: UntilDecided | None = None
+    tuned: Tuned | None = None
     _read: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def directed(self) -> StudyResults:
@@ -219,4 +222,5 @@ def read(study: Study, tracker: Tracker) -> StudyResults:
             f"study {study.name}: the store has {len(stored)} cells of it, none with these settings",
             "give the --set that ftlab run had, or ftlab run these")
     return StudyResults(study.name, study.report, keys, records, StudyTasks(study), study.groups,
-                        tracker, study.question, study.baseline, levels=study.levels, until=study.until)
+                        tracker, study.question, study.baseline, levels=study.levels, until=study.until,
+                        tuned=study.tuned)

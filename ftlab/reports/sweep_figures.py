@@ -26,7 +26,7 @@ _Styles = Mapping[str, Style]
 
 
 def draw_budget(rows: Sequence[CellTrials], higher_is_better: bool) -> bytes | None:
-    """Expected best score against trials, with a band from 5% to 95%; one axes per group.
+    """Expected best score against trials, with its band where it has one; one axes per group.
 
     Returns:
         A PNG; None where no trial gave a score.

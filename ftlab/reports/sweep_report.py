@@ -14,6 +14,7 @@ from ftlab.reports.trial_scores import CellTrials, tried
 from ftlab.sweeps.coordinator import directions
 from ftlab.sweeps.sweep import Sweep
 from ftlab.tracking.metric_facts import lookup, named
+from ftlab.tracking.records import TrialRecord
 from ftlab.tracking.tracker import Tracker
 
 
@@ -52,9 +53,10 @@ def report(sweep: Sweep, tracking_uri: str | None = None,
     study = sweep.study.name
     sweep = replace(sweep, study=sweep.study.as_stored(tracker.stored_params(study)))
     objectives, upwards = _objectives(sweep, tracker)
-    rows = tried([cell.key for cell in sweep.study.cells], tracker.trials(study, sweep.name),
+    rows = tried([cell.key for cell in sweep.study.cells], _records(sweep, tracker),
                  objectives, upwards[0],
-                 [name for name, space in sweep.spaces.items() if not space])
+                 [name for name, space in sweep.spaces.items() if not space],
+                 type(sweep.make_sampler(0)).__name__)
     searched = {name: list(space) for name, space in sweep.spaces.items()}
     sentences = budget_table.ranking(rows, upwards[0])
     files = contents(title(sweep), rows, objectives, upwards, searched, sentences)
@@ -63,12 +65,21 @@ def report(sweep: Sweep, tracking_uri: str | None = None,
     for name in FILES:
         if name not in files:  # of an earlier store, it would contradict the others
             (folder / name).unlink(missing_ok=True)
-    for parent in tracker.parents(study, sweep.name).values():
-        tracker.log_artifacts(parent, folder, "sweep")
-    tracker.set_sweep_view(study, sweep.name, searched, sweep.objectives, upwards[0])
+    for search in sweep.each:
+        parents = tracker.parents(study, search.name).values()
+        for parent in parents:
+            tracker.log_artifacts(parent, folder, "sweep")
+        if parents or not search.search:
+            tracker.set_sweep_view(study, search.name, searched, sweep.objectives, upwards[0])
     view = tracker.sweep_view_path(study, sweep.name)
     tracker.close()
     return SweepReport(tuple(rows), tuple(sentences), paths, view)
+
+
+def _records(sweep: Sweep, tracker: Tracker) -> list[TrialRecord]:
+    """The trials of all its searches."""
+    return [replace(record, search=search.search) for search in sweep.each
+            for record in tracker.trials(sweep.study.name, search.name)]
 
 
 def _objectives(sweep: Sweep, tracker: Tracker) -> tuple[list[str], list[bool]]:
@@ -90,8 +101,9 @@ def title(sweep: Sweep) -> str:
     """The sweep in one sentence."""
     seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
     mean = ", a trial's score is their mean" if len(sweep.seeds) > 1 else ""
-    return (f"Sweep {sweep.name} of study {sweep.study.name}: at most {sweep.trials} trials a cell, "
-            f"each of {seeds}{mean}.")
+    searches = f"{sweep.searches} searches, each of " if sweep.searches > 1 else ""
+    return (f"Sweep {sweep.name} of study {sweep.study.name}: {searches}at most {sweep.trials} trials a "
+            f"cell, each of {seeds}{mean}.")
 
 
 def contents(

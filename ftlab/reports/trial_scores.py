@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal
 
-from ftlab.statistics.budget_curve import ExpectedBest, budget_curve
+from ftlab.statistics.budget_curve import (
+    ExpectedBest,
+    budget_curve,
+    over_searches,
+    with_random_band,
+)
+from ftlab.tracking.metric_range import limits
 from ftlab.tracking.mlflow_values import objective
 from ftlab.tracking.records import CellKey, TrialRecord
 
@@ -17,11 +25,13 @@ class CellTrials:
 
     Attributes:
         key: the cell.
-        ended: trials that will not change, by number; those that still go on are left out.
+        ended: trials that will not change, by search and number; those that still go on are left out.
         running: how many still go on.
         objectives: of the sweep; the first ranks.
-        curve: of the first objective, by trials spent.
+        curve: of the first objective, by trials spent; of several searches their mean.
         settled: nothing to search: one trial says what any number of them would.
+        band: what the curve's band is: of `random` trials, or over `searches`; else why it has
+            none, a trial that was `pruned`, or the `sampler`.
     """
 
     key: CellKey
@@ -30,6 +40,7 @@ class CellTrials:
     objectives: tuple[str, ...]
     curve: tuple[ExpectedBest, ...]
     settled: bool = False
+    band: Literal["random", "searches", "pruned", "sampler"] = "sampler"
 
     @property
     def group(self) -> tuple[str, str]:
@@ -38,9 +49,10 @@ class CellTrials:
 
     @property
     def first_score(self) -> float | None:
-        """Score of the study's own setting; None where it gave none."""
-        scores = [score(t, self.objectives[0]) for t in self.ended if t.number == 0]
-        return scores[0] if scores else None
+        """Score of the study's own setting, over searches their mean; None where it gave none."""
+        scores = [value for t in self.ended if t.number == 0
+                  and (value := score(t, self.objectives[0])) is not None]
+        return math.fsum(scores) / len(scores) if scores else None
 
     @property
     def scored(self) -> bool:
@@ -82,6 +94,7 @@ def tried(
     objectives: Sequence[str],
     higher_is_better: bool,
     settled: Iterable[str] = (),
+    sampler: str = "",
 ) -> list[CellTrials]:
     """One entry a cell, in the given order within its group; groups as they first appear.
 
@@ -91,17 +104,33 @@ def tried(
         objectives: the first makes the curve.
         higher_is_better: of the first objective.
         settled: techniques that have nothing to search.
+        sampler: the name of its class; empty where it is not known.
     """
     of: dict[CellKey, list[TrialRecord]] = {key: [] for key in cells}
-    for record in sorted(records, key=lambda record: record.number):
+    for record in sorted(records, key=lambda record: (record.search, record.number)):
         if record.key in of:
             of[record.key].append(record)
     groups = list(dict.fromkeys((key.backbone, key.dataset) for key in cells))
     cells_tried = []
     for key in sorted(cells, key=lambda key: groups.index((key.backbone, key.dataset))):
         ended = tuple(t for t in of[key] if t.state in ("COMPLETE", "PRUNED", "FAIL"))
-        curve = budget_curve([score(t, objectives[0]) for t in ended], higher_is_better)
         running = len(of[key]) - len(ended)
-        cells_tried.append(CellTrials(key, ended, running, tuple(objectives), tuple(curve),
-                           key.technique in set(settled)))
+        made = CellTrials(key, ended, running, tuple(objectives), (), key.technique in set(settled))
+        cells_tried.append(_with_curve(made, higher_is_better, sampler))
     return cells_tried
+
+
+def _with_curve(row: CellTrials, higher_is_better: bool, sampler: str) -> CellTrials:
+    """A cell's trials with their curve, and with a band where one can be had."""
+    metric = row.objectives[0]
+    curves = [budget_curve([score(trial, metric) for trial in trials], higher_is_better)
+              for _, trials in groupby(row.ended, key=lambda trial: trial.search)]
+    if len(curves) > 1:
+        return replace(row, curve=tuple(over_searches(curves)), band="searches")
+    row = replace(row, curve=tuple(curves[0]) if curves else (),
+                  band="pruned" if row.count("PRUNED") else "sampler")
+    if sampler != "RandomSampler" or row.band == "pruned" or row.settled:
+        return row
+    drawn = [score(trial, metric) for trial in row.ended if trial.number]  # 0 is the own setting
+    curve = with_random_band(row.curve, drawn, limits(metric), higher_is_better)
+    return replace(row, curve=tuple(curve), band="random")

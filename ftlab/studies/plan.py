@@ -176,7 +176,8 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
         for cell in cells:
             for metric, place in metrics.items():
                 check_measurable(metric, data, cell.key.dataset, place)
-            model, notes, before, retain = _adapted(cell, backbone, data, stage_data)
+            (model, notes, before, retain), *_ = [
+                _adapted(one, backbone, data, stage_data) for one in cell.single]
             made.note(cell.key.dataset, *notes)
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
             trainable = sum(n for n, trains in sizes if trains)
@@ -252,8 +253,7 @@ def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list
             except Incompatible as error:
                 raise Incompatible(f"dataset {d}, backbone {b}: {error.what}",
                                    error.mend) from error
-            cells = [c for c in study.cells if (c.key.dataset, c.key.backbone) == (d, b)]
-            if cells:
+            if cells := [c for c in study.cells if (c.key.dataset, c.key.backbone) == (d, b)]:
                 yield backbone, data, cells
         made.note(d, *data.notes)
 

@@ -16,6 +16,7 @@ from ftlab.studies.paper_numbers import Paper, check_paper
 from ftlab.studies.seeds import DRAWS, UntilDecided, check_decidable, check_list
 from ftlab.studies.seeds import check as check_seeds
 from ftlab.studies.study_entries import AXES, checked, mapping, retained
+from ftlab.studies.tuned import Tuned, check_by_seed, check_tuned
 from ftlab.studies.vary import Levels, check_override, expanded
 from ftlab.studies.yaml_file import Place, read
 from ftlab.studies.yaml_schema import text_of
@@ -25,8 +26,8 @@ from ftlab.tracking.records import CellKey
 from ftlab.wording import did_you_mean
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "select_by", "report", "trainer", "retain",
-        "baseline", "groups", "paper"]
+KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "tuned", "select_by", "report", "trainer",
+        "retain", "baseline", "groups", "paper"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Cell:
         select_by: the validation metric that chooses the epoch.
         before: checked stages of the technique, see `study_entries.stages`.
         retain: checked data sets on which forgetting is measured, by name.
+        by_seed: the technique with each seed, where a study has the settings of several searches;
+            `technique` is then none that runs.
     """
 
     key: CellKey
@@ -50,6 +53,7 @@ class Cell:
     select_by: str
     before: Sequence[dict[str, Any]] = ()
     retain: Mapping[str, Component] = field(default_factory=dict)
+    by_seed: Mapping[str, Component] = field(default_factory=dict)
 
     @property
     def keeps_head(self) -> bool:
@@ -60,17 +64,27 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for the workers."""
         return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by,
-                         self.before, self.retain)
+                         self.before, self.retain, self.by_seed)
+
+    @property
+    def single(self) -> list[Cell]:
+        """The cell with each of the settings that its seeds run, once each; mostly itself alone."""
+        different: list[Component] = []
+        for technique in self.by_seed.values():
+            different += [technique] * (technique not in different)
+        return [replace(self, technique=technique, by_seed={}) for technique in different] or [self]
 
 
 def config_of(backbone: Component, data: Component, technique: Component,
               trainer: dict[str, Any], select_by: str, before: Sequence[dict[str, Any]] = (),
-              retain: Mapping[str, Component] | None = None) -> dict[str, Any]:
+              retain: Mapping[str, Component] | None = None,
+              by_seed: Mapping[str, Component] | None = None) -> dict[str, Any]:
     """Everything of a cell but its names."""
     stages = {"before": list(before)} if before else {}
     retained = {"retain": dict(retain)} if retain else {}
+    searched = {"by_seed": dict(by_seed)} if by_seed else {}
     return {"backbone": backbone, "data": data, "technique": technique, "trainer": trainer,
-            "select_by": select_by, **stages, **retained}
+            "select_by": select_by, **stages, **retained, **searched}
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,7 @@ class Study:
         levels: of the entries whose values vary.
         until: when no more seeds are needed; None where every cell has all of them.
         drawn: what a seed draws, see `seeds.DRAWS`.
+        tuned: how its settings were found; None where nobody said.
         place: of the file, for messages.
     """
 
@@ -108,6 +123,7 @@ class Study:
     levels: Levels = field(default_factory=dict)
     until: UntilDecided | None = None
     drawn: tuple[str, ...] = DRAWS[:1]
+    tuned: Tuned | None = None
     place: Place = field(default=Place("the study"), compare=False)
 
     @property
@@ -119,7 +135,9 @@ class Study:
         """The specification of a run of a cell."""
         plain = {} if self.shortcuts else {"plain": True}
         allow = {"allow": list(self.allow)} if self.allow else {}
-        return {**cell.config, "seed": seed, **plain, **allow}
+        config = {**cell.config, "technique": cell.by_seed.get(str(seed), cell.technique)}
+        config.pop("by_seed", None)
+        return {**config, "seed": seed, **plain, **allow}
 
     def with_shortcuts(self, shortcuts: bool) -> Study:
         """The study with or without shortcuts."""
@@ -173,7 +191,9 @@ class Study:
 
     def with_seeds(self, seeds: Sequence[int]) -> Study:
         """The study with other seeds."""
-        return self._with(seeds=check_list(list(seeds), "--seeds"), until=None)
+        checked = check_list(list(seeds), "--seeds")
+        check_by_seed(_searched(self.cells), checked, "--seeds")
+        return self._with(seeds=checked, until=None)
 
     def _with(self, **changes: Any) -> Study:
         return Study(**{**vars(self), **changes})
@@ -210,7 +230,9 @@ def load_study(
     report = name_of(str(data.get("report", "test/" + select_by.removeprefix("val/"))))
     cells = _cells(name, parts, select_by, place)
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
+    tuned = check_tuned(data.get("tuned"), seeds, place)
     check_decidable(seeds, report, len(axes["techniques"]), place / "seeds")
+    check_by_seed(_searched(cells), seeds.numbers, place / "seeds")
     question = str(data.get("question", ""))
     names = {axis: list(entries) for axis, entries in axes.items()}
     baseline = check_baseline(data.get("baseline"), names["techniques"], place / "baseline")
@@ -218,7 +240,7 @@ def load_study(
     paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
     return Study(name, question, cells, seeds.numbers, select_by, report, tuple(allow),
                  baseline=baseline, groups=groups, paper=paper, levels=levels, until=seeds.until,
-                 drawn=seeds.of, place=place)
+                 drawn=seeds.of, tuned=tuned, place=place)
 
 
 def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
@@ -229,8 +251,10 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
         for d, data in parts["datasets"].items():
             for t, everywhere in parts["techniques"].items():
                 technique = parts["on"].get(t, {}).get(f"{d} from {b}", everywhere)
+                by_seed = {seed: elsewhere.get(f"{d} from {b}", elsewhere[""])
+                           for seed, elsewhere in parts["by_seed"].get(t, {}).items()}
                 whole = (backbone, data, technique, trainers[t], select_by, parts["before"][t],
-                         parts["retain"])
+                         parts["retain"], by_seed)
                 hashed = cell_hash(config_of(*whole))
                 if hashed in cells:
                     twin = cells[hashed].key
@@ -241,6 +265,11 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
                 key = CellKey(study, b, d, t, hashed)
                 cells[hashed] = Cell(key, *whole)
     return tuple(cells.values())
+
+
+def _searched(cells: Iterable[Cell]) -> dict[str, Collection[str]]:
+    """The seeds that have settings of their own, by technique."""
+    return {cell.key.technique: cell.by_seed for cell in cells if cell.by_seed}
 
 
 def _axis(entries: Any, place: Place) -> dict[str, Any]:

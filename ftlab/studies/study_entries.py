@@ -24,8 +24,10 @@ from ftlab.wording import did_you_mean
 
 AXES = {"backbones": "backbones", "datasets": "data", "techniques": "techniques"}
 """The study's axes and the rooms of their classes."""
-BESIDE = ("trainer", "on", "before")
+BESIDE = ("trainer", "on", "by_seed", "before")
 """Keys of a technique's entry beside its class and arguments."""
+BY_SEED = ("init_args", "on")
+"""Keys of what a technique's entry has by seed."""
 STAGE = ("technique", "data", "trainer", "select_by", "carry")
 """Keys of a stage."""
 
@@ -44,14 +46,14 @@ def checked(
 
     Returns:
         The checked components, `trainer` and `before` (stages) by technique, `on` (a technique
-        elsewhere) by technique, then pair of data set and backbone, and the default `metric` of
-        each data set's task.
+        elsewhere) by technique, then pair of data set and backbone, `by_seed` by technique, seed
+        and pair, the empty one for all others, and the default `metric` of each data set's task.
 
     Raises:
         InputError: an entry is wrong.
     """
     parts: dict[str, dict[str, Any]] = {
-        axis: {} for axis in (*AXES, "trainer", "before", "on", "metric")}
+        axis: {} for axis in (*AXES, "trainer", "before", "on", "by_seed", "metric")}
     pairs = [f"{d} from {b}" for b in axes["backbones"] for d in axes["datasets"]]
     for axis, entries in axes.items():
         for name, value in entries.items():
@@ -61,8 +63,10 @@ def checked(
                 parts["trainer"][name] = settings
                 parts["before"][name] = _stages(value.get("before"), settings, here, allow)
                 on = mapping(value.get("on"), here / "on")
+                by_seed = mapping(value.get("by_seed"), here / "by_seed")
                 value = {k: v for k, v in value.items() if k not in BESIDE}
                 parts["on"][name] = _elsewhere(value, on, pairs, here, allow)
+                parts["by_seed"][name] = _by_seed(value, by_seed, on, pairs, here, allow)
             elif axis == "techniques":
                 parts["trainer"][name] = _trainer(common, None, place, here)
                 parts["before"][name] = []
@@ -204,6 +208,38 @@ def _elsewhere(
         changed_entry = {**value, "init_args": changed}
         components[str(pair)] = check(family("techniques"), changed_entry, place, allow, BESIDE)
     return components
+
+
+def _by_seed(
+    value: Mapping[str, Any], by_seed: Mapping[str, Any], on: Mapping[str, Any], pairs: Sequence[str],
+    here: Place, allow: Sequence[str],
+) -> dict[str, dict[str, Component]]:
+    """A technique with some seeds, by pair of data set and backbone; the empty pair is any other.
+
+    Args:
+        value: its entry.
+        by_seed: other arguments, `init_args` and `on` of them, by seed.
+        on: other arguments, by pair.
+        pairs: of the study.
+        here: its place.
+        allow: packages outside ftlab whose classes may be named.
+    """
+    found: dict[str, dict[str, Component]] = {}
+    for seed, change in by_seed.items():
+        place = here / "by_seed" / str(seed)
+        if not str(seed).isdecimal():
+            raise InputError(f"{place}: {seed!r} is no seed", "by_seed: {3: {init_args: {lr: 0.001}}}")
+        change = mapping(change, place)
+        for key in change:
+            if key not in BY_SEED:
+                raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, BY_SEED))
+        arguments = mapping(change.get("init_args"), place / "init_args")
+        entry = {**value, "init_args": merged(value.get("init_args") or {}, arguments)}
+        elsewhere = merged(on, mapping(change.get("on"), place / "on"))
+        found[str(int(seed))] = {
+            "": check(family("techniques"), entry, place, allow, BESIDE),
+            **_elsewhere(entry, elsewhere, pairs, place, allow)}
+    return found
 
 
 def merged(under: Any, over: Any) -> Any:

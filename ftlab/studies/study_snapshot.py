@@ -37,10 +37,15 @@ def record(study: Study) -> str:
         if entry["init_args"] != cell.technique["init_args"]:
             pair = f"{key.dataset} from {key.backbone}"
             entry.setdefault("on", {})[pair] = cell.technique["init_args"]
+        for seed, technique in cell.by_seed.items():
+            found = entry.setdefault("by_seed", {}).setdefault(seed, {"on": {}})
+            found["on"][f"{key.dataset} from {key.backbone}"] = technique["init_args"]
     if study.cells and study.cells[0].retain:  # all have the same
         data["retain"] = dict(study.cells[0].retain)
     data |= {"seeds": Seeds(study.seeds, study.until, study.drawn).written,
              "select_by": study.select_by, "report": study.report}
+    if study.tuned is not None:
+        data["tuned"] = study.tuned.written
     data |= _about(study, list(data["techniques"]))
     if levels := written(study.levels, data):
         data["levels"] = levels
@@ -66,4 +71,5 @@ def _about(study: Study, techniques: Sequence[str]) -> dict[str, Any]:
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a recorded study that decides its numbers: all but names, texts and seeds."""
     return {key: value for key, value in data.items()
-            if key not in ("name", "question", "seeds", "report", "baseline", "groups", "paper", "levels")}
+            if key not in ("name", "question", "seeds", "report", "baseline", "groups", "paper", "levels",
+                           "tuned")}

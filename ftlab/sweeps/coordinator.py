@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
-import shutil
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-from optuna.pruners import WilcoxonPruner
-from optuna.trial import TrialState
-
-from ftlab.errors import FtlabError, InputError
+from ftlab.errors import InputError
 from ftlab.studies.coordinator import FLUSH, need
 from ftlab.studies.dispatch import Job, JobOutcome, Jobs, closing, dispatch, engaged
 from ftlab.studies.display import Display
-from ftlab.studies.engine import OUTPUT, Engine
-from ftlab.studies.plan import Plan, PlannedCell, as_stored, plan, writable
-from ftlab.studies.run_job import Workspace
-from ftlab.studies.shared_process import LARGEST, gather, together_of
-from ftlab.studies.study import Cell
+from ftlab.studies.engine import Engine
+from ftlab.studies.plan import as_stored, plan, writable
 from ftlab.studies.study_tasks import StudyTasks
 from ftlab.sweeps.check_sampler import rehearse
 from ftlab.sweeps.display import SweepDisplay
 from ftlab.sweeps.progress import CellProgress, Direction
-from ftlab.sweeps.reconcile import catch_up
+from ftlab.sweeps.search_trials import SearchTrials
 from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
-from ftlab.sweeps.trial_job import Trial, pack_folder, title_of
-from ftlab.sweeps.trial_queue import ATTEMPTS, LEASE, LeasedTrial, TrialQueue
-from ftlab.tracking.metric_facts import to_tag
+from ftlab.sweeps.trial_job import Trial
+from ftlab.sweeps.trial_queue import LEASE, TrialQueue
 from ftlab.tracking.spool import FOLDER as UNSENT
-from ftlab.tracking.tracker import Status, Tracker
-
-AGAIN = 1.0  # seconds until trials that others hold are looked at again
-PARTING = 5.0  # seconds that an outage of the storage may last once we stop
+from ftlab.tracking.tracker import Tracker
 
 
 @dataclass
@@ -47,9 +33,9 @@ class SweepOutcome:
     """The outcome of a sweep.
 
     Attributes:
-        standings: of every cell.
+        standings: of every cell in every search.
         failures: one line each: which trial, why, where its output is.
-        over: whether every cell's budget is spent; else time was up.
+        over: whether every budget is spent; else time was up.
         better: direction of the first objective.
     """
 
@@ -95,17 +81,31 @@ def run_sweep(
         stands_on = [f for p in made.cells for f in (p.data_fingerprint, p.backbone_fingerprint)]
         sweep = replace(sweep, study=made.study).on(stands_on)
         storage = Storage(sweep.storage)
-        board = TrialQueue(sweep, storage, better, lease)
-        display = display or SweepDisplay(board.standing, better[0])
+        boards = [TrialQueue(search, storage, better, lease) for search in sweep.each]
+
+        def beat() -> None:
+            for board in boards:
+                board.beat()
+
+        storage.waiting = beat  # who waits for another's lock lives all the same, in every search
+        display = display or SweepDisplay(lambda: _standings(boards), better[0])
         storage.note = display.note
         for note in (*made.notes, *sweep.notes):
             display.note(note)
         signals.deferred = True
-        trials = _Trials(sweep, made, board, tracker, executor, Path(results), display, better[0])
-        with closing(trials.close, display.note):
-            trials.open()
-            dispatch(executor, trials, signals)
-        return SweepOutcome(board.standing(), trials.failures, board.over(), better[0])
+        searches = _Searches([
+            SearchTrials(board.sweep, made, board, tracker, executor, Path(results), display, better[0])
+            for board in boards], tracker, display)
+        with closing(searches.close, display.note):
+            searches.open(executor.slots)
+            dispatch(executor, searches, signals)
+        standings = _standings(boards)
+        return SweepOutcome(standings, [line for of in searches.members for line in of.failures],
+                            all(standing.over for standing in standings), better[0])
+
+
+def _standings(boards: Sequence[TrialQueue]) -> list[CellProgress]:
+    return [standing for board in boards for standing in board.standing()]
 
 
 def directions(sweep: Sweep) -> list[Direction]:
@@ -126,171 +126,55 @@ def directions(sweep: Sweep) -> list[Direction]:
     return result
 
 
-class _Trials(Jobs):
-    """The trials of a sweep as jobs: each seed of a trial is one."""
+class _Searches(Jobs):
+    """A sweep's searches as one source of jobs.
 
-    def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: Tracker,
-                 engine: Engine, results: Path, display: Display, better: Direction) -> None:
-        self.sweep, self.board, self.tracker = sweep, board, tracker
-        self.engine, self.display, self.better = engine, display, better
-        self.planned = {p.cell.key.config: p for p in made.cells}
-        work = (results / sweep.study.name / ".work" / sweep.name).absolute()
-        self.space = Workspace(tracker, display, work)
-        self.failures: list[str] = []
-        self.begun: deque[Trial] = deque()
-        self.solitary: deque[LeasedTrial] = deque()
-        self.until = time.monotonic() + (sweep.max_seconds or float("inf"))
-        self.look = self.flushed = 0.0
-        self.steps = isinstance(sweep.make_pruner(), WilcoxonPruner)
-        self.parents: dict[str, str] = {}
-        self.cells = [planned.cell.key for planned in made.cells]
+    A later one begins where an earlier one has nothing to give: what is interrupted has whole
+    searches, and no worker waits for the last trials of one.
+    """
 
-    def open(self) -> None:
-        """Make the store's parent runs, and good what an earlier command left unwritten."""
-        # under the lock, or coordinators that start at once make two of each
-        self.board.storage.exclusively(self._open_parents)
-        catch_up(self.sweep, self.board, self.tracker, self.parents)
-        standings = self.board.standing()
+    def __init__(self, members: Sequence[SearchTrials], tracker: Tracker, display: Display) -> None:
+        self.members, self.tracker, self.display = members, tracker, display
+        self.flushed = 0.0
+
+    def open(self, slots: int) -> None:
+        for member in self.members:
+            member.open()
+        standings = _standings([member.board for member in self.members])
         waiting = Counter({s.cell.key.technique: 0 for s in standings})
         for s in standings:
             waiting[s.cell.key.technique] += max(0, s.budget - s.ended)
-        done = sum(s.ended for s in standings)
-        self.display.start(self.sweep.name, done, waiting, self.engine.slots)
-
-    def _open_parents(self) -> None:
-        study = self.sweep.study
-        self.tracker.open_study(study.name, {"mlflow.note.content": study.question})
-        self.parents = {key.config: self.tracker.open_sweep(
-            key, self.sweep.name, to_tag(self.planned[key.config].facts)) for key in self.cells}
+        self.display.start(self.members[0].sweep.name, sum(s.ended for s in standings), waiting, slots)
 
     def next(self) -> Job | None:
-        if self.begun:
-            return self.begun.popleft()
-        if self.solitary:
-            return self._job([self.solitary.popleft()])
-        if time.monotonic() < self.look:
-            return None
-        taken = self.board.take_together(self._room, more=time.monotonic() < self.until)
-        if not taken:
-            self.look = time.monotonic() + AGAIN
-            return None
-        return self._job(taken)
-
-    def _job(self, taken: list[LeasedTrial]) -> Job:
-        planned = self.planned[taken[0].cell.key.config]
-        parent, to_come = self.parents[planned.cell.key.config], self._to_come(planned)
-        makers = [partial(Trial, self.space, self.sweep, held, planned, parent, to_come,
-                          self._report) for held in taken]
-        try:
-            return gather(pack_folder(self.space.work, taken[-1]), makers, self.display.note)
-        except BaseException:
-            for held in taken:
-                self.board.release(held)
-            raise
-
-    def _room(self, cell: Cell) -> int:
-        """Trials of a cell in one process: an equal share of them for each that goes on."""
-        way = together_of(cell, self.sweep.study.shortcuts)
-        if way is None or len(self.sweep.seeds) > 1:  # a trial's seeds follow each other
-            return 1
-        return min(LARGEST.get(way, 1), math.ceil(self.sweep.trials_of(cell) / self.engine.slots))
-
-    def _to_come(self, planned: PlannedCell) -> int:
-        """Count the runs of the whole sweep that read the frozen prefix of a cell; at least one."""
-        cells = sum(planned.shares_prefix(other) for other in self.planned.values())
-        return max(1, cells) * self.sweep.trials * len(self.sweep.seeds)
-
-    def _report(self, trial: Trial, step: int, value: float) -> None:
-        """Take an epoch's validation score."""
-        if not self.steps and self.board.report(trial.held, step, value):
-            self.engine.prune(trial.directory)
+        return next(filter(None, (member.next() for member in self.members)), None)
 
     def ended(self, run: Job, outcome: JobOutcome) -> None:
         assert isinstance(run, Trial)
-        held, reason = run.held, outcome.reason
-        if outcome.kind == "alone":
-            run.drop(reason)
-            self.solitary.append(held)
-        elif outcome.kind == "done":
-            self._seed_ended(run)
-        elif outcome.kind == "again" and held.attempts < ATTEMPTS:
-            self.board.release(held, attempted=True)
-            self._lose(run, reason)
-        else:
-            reason += f", in {held.attempts} attempts" if outcome.kind == "again" else ""
-            if self._close(run, "FAIL", self.board.fail(held, reason), reason):
-                self.failures.append(f"{run.title}: {reason} (output: {run.directory / OUTPUT})")
-
-    def _seed_ended(self, trial: Trial) -> None:
-        board, held, means = self.board, trial.held, trial.means()
-        count = len(trial.values)
-        if trial.metrics["pruned"] or (
-            self.steps and board.report(held, count, trial.values[-1][0])
-        ):
-            self._close(trial, "PRUNED", board.prune(held), "pruned", means)
-        elif count < len(self.sweep.seeds):
-            shutil.rmtree(trial.directory)
-            trial.next_seed()
-            self.begun.append(trial)
-        else:
-            self._close(trial, "COMPLETE", board.complete(held, means), "", means)
-
-    def _close(self, trial: Trial, state: str, ours: bool, reason: str,
-               values: Sequence[float] = ()) -> bool:
-        """Record the end of a trial; False where it is no longer ours."""
-        if ours:
-            trial.close(state, reason, values)
-        else:
-            self._lose(trial, "another coordinator took the trial over; this result is refused")
-        return ours
-
-    def _lose(self, trial: Trial, reason: str) -> None:
-        self.display.note(f"{trial.title}: {reason}")
-        trial.drop(reason)
+        self.members[run.sweep.search].ended(run, outcome)
 
     def over(self) -> bool:
-        return not self.begun and not self.solitary and (time.monotonic() > self.until or self.board.over())
+        return all(member.over() for member in self.members)
 
     def tick(self) -> None:
-        self.board.beat()
+        for member in self.members:
+            member.tick()
         self.display.idle()
         if time.monotonic() - self.flushed > FLUSH:
             self.flushed = time.monotonic()
             self.tracker.flush()
 
     def interrupted(self, why: str) -> None:
-        self.board.storage.hurry(PARTING)
-        for held in list(self.board.held.values()):
-            try:
-                self.board.release(held)
-            except FtlabError as error:  # others take it over where they see us gone, a lease later
-                self.display.note(f"{title_of(held)} could not be given back: {error.what}")
-        for trial in self.begun:
-            trial.interrupted(why)
+        for member in self.members:
+            member.interrupted(why)
 
     def close(self) -> None:
         """Leave the store and the terminal in order, whatever has happened."""
         self.display.close()
         try:
-            for standing in self.board.standing() if self.parents else ():
-                self._end(standing)
+            for member in self.members:
+                member.close()
         finally:
             self.tracker.close()
-        for folder in (self.space.work, self.space.work.parent):
-            with contextlib.suppress(OSError):  # it holds others' trials, or a failed one's output
-                folder.rmdir()
-
-    def _end(self, standing: CellProgress) -> None:
-        """Record what the search of a cell found with its parent run."""
-        status: Status = "FINISHED" if standing.over else "KILLED"
-        metrics = {
-            "trials.complete": float(standing.count(TrialState.COMPLETE)),
-            "trials.pruned": float(standing.count(TrialState.PRUNED)),
-            "trials.failed": float(standing.count(TrialState.FAIL)),
-        }
-        best = standing.best(self.better)
-        tags = {}
-        if best is not None:
-            metrics["best"] = best.values[0]
-            tags = {"ftlab.best": json.dumps(best.params), "ftlab.best_trial": str(best.number)}
-        self.tracker.end_sweep(self.parents[standing.cell.key.config], status, metrics, tags)
+        with contextlib.suppress(OSError):  # it holds others' trials, or a failed one's output
+            self.members[0].space.work.parent.rmdir()

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from rich.progress import TaskID
 
 from ftlab.studies.display import Display
-from ftlab.sweeps.progress import CellProgress, Direction
+from ftlab.sweeps.progress import CellProgress, Direction, pooled
 from ftlab.terminal import Terminal
 
 LOOK = 5.0  # seconds until the trials of other coordinators are looked at again
@@ -53,7 +53,7 @@ class SweepDisplay(Display):
         self._look()
 
     def _look(self) -> None:
-        standings = self.look()
+        standings = pooled(self.look())
         self.looked = time.monotonic()
         self.done = sum(s.ended for s in standings)
         self.failed = sum(s.count(TrialState.FAIL) for s in standings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,11 +23,13 @@ class CellProgress:
         cell: the cell.
         budget: trials it gets.
         trials: frozen, by number.
+        search: of the sweep; 0 is the first.
     """
 
     cell: Cell
     budget: int
     trials: list[FrozenTrial] = field(repr=False)
+    search: int = 0
 
     def count(self, *states: TrialState) -> int:
         """Count the trials that are in one of the states."""
@@ -51,3 +54,12 @@ class CellProgress:
         sign = 1 if direction == "maximize" else -1
         complete = [t for t in self.trials if t.state == TrialState.COMPLETE]
         return max(complete, key=lambda t: (sign * t.values[0], -t.number), default=None)
+
+
+def pooled(standings: Iterable[CellProgress]) -> list[CellProgress]:
+    """One standing a cell, of all its searches together."""
+    by_cell: dict[str, list[CellProgress]] = {}
+    for standing in standings:
+        by_cell.setdefault(standing.cell.key.title, []).append(standing)
+    return [CellProgress(of[0].cell, sum(s.budget for s in of), [t for s in of for t in s.trials])
+            for of in by_cell.values()]

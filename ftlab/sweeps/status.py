@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from itertools import groupby
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich import box
 from rich.table import Table
 
 from ftlab.errors import InputError
 from ftlab.redaction import redact
 from ftlab.studies.display import Clock, clock
-from ftlab.sweeps.progress import WORDS, CellProgress, Direction
+from ftlab.sweeps.progress import WORDS, CellProgress, Direction, pooled
 from ftlab.sweeps.storage import Storage, is_file
 from ftlab.sweeps.sweep import Sweep
 from ftlab.terminal import plain_text
@@ -23,7 +25,7 @@ _STATES = (TrialState.RUNNING, TrialState.PRUNED, TrialState.FAIL)
 
 
 def status(sweep: Sweep) -> list[CellProgress]:
-    """Every cell's trials.
+    """Every cell's trials in every search.
 
     Raises:
         InputError: the sweep was never begun in its storage.
@@ -35,11 +37,13 @@ def status(sweep: Sweep) -> list[CellProgress]:
 
     def look(storage: Storage) -> list[CellProgress]:
         standings = []
-        for cell in sweep.study.cells:
-            name = f"{sweep.name}: {cell.key.title}"
-            search = optuna.load_study(study_name=name, storage=storage.backend)
-            trials = search.get_trials(deepcopy=False)
-            standings.append(CellProgress(cell, sweep.trials_of(cell), trials))
+        for part, cell in itertools.product(sweep.each, sweep.study.cells):
+            name = f"{part.name}: {cell.key.title}"
+            trials: list[FrozenTrial] = []  # a search more than there was
+            with contextlib.suppress(KeyError) if part.search else contextlib.nullcontext():
+                search = optuna.load_study(study_name=name, storage=storage.backend)
+                trials = search.get_trials(deepcopy=False)
+            standings.append(CellProgress(cell, part.trials_of(cell), trials, part.search))
         return standings
 
     storage = Storage(sweep.storage)
@@ -58,8 +62,9 @@ def left(standings: list[CellProgress]) -> float | None:
     none has ended.
     """
     running = sum(standing.count(TrialState.RUNNING) for standing in standings)
-    still = Clock({s.cell.key.title: max(0, s.budget - s.ended) for s in standings})
-    for standing in standings:
+    cells = pooled(standings)
+    still = Clock({s.cell.key.title: max(0, s.budget - s.ended) for s in cells})
+    for standing in cells:
         took = [t.duration.total_seconds() for t in standing.trials if t.duration is not None]
         if took:
             still.seconds[standing.cell.key.title] = took
@@ -73,7 +78,8 @@ def rich(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> T
     """
     states = [state for state in _STATES if any(s.count(state) for s in standings)]
     table = Table(
-        title=plain_text(f"{sweep.name}: {sweep.trials} trials a cell of {sweep.study.name}"),
+        title=plain_text(f"{sweep.name}: {sweep.trials} trials a cell of {sweep.study.name}"
+                         f"{f', {sweep.searches} searches' * (sweep.searches > 1)}"),
         caption=plain_text(_caption(sweep, standings, direction)), title_justify="left",
         caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
     )
@@ -81,8 +87,10 @@ def rich(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> T
     for heading in ("ended", *(WORDS[state] for state in states), "own", "best"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("best setting", overflow="fold")
+    further = f", search {{}} of {sweep.searches}" if sweep.searches > 1 else ""
     groups = [(pair, list(members)) for pair, members in groupby(
-        standings, key=lambda s: f"{s.cell.key.dataset} from {s.cell.key.backbone}")]
+        standings, key=lambda s: f"{s.cell.key.dataset} from {s.cell.key.backbone}"
+                                 f"{further.format(s.search + 1)}")]
     for pair, members in groups:
         if len(groups) > 1:
             table.add_section()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from ftlab.studies.study import Cell, Study, check_name, load_study
 from ftlab.studies.yaml_file import Place, read, typed
 from ftlab.sweeps.distributions import Space, points
 from ftlab.sweeps.samplers import make_pruner, make_sampler
+from ftlab.sweeps.search_names import search_name, search_of
 from ftlab.sweeps.search_space import make_space, put
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.wording import did_you_mean
 
-KEYS = ["name", "study", "trials", "seeds", "sampler", "pruner", "objective", "spaces",
+KEYS = ["name", "study", "trials", "searches", "seeds", "sampler", "pruner", "objective", "spaces",
         "max_seconds", "storage"]
 COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/step_seconds",
          "cost/peak_memory_bytes")
@@ -38,7 +41,7 @@ class Sweep:
     Attributes:
         name: of the file, unless it says otherwise.
         study, study_path: what is tuned.
-        trials: of each cell.
+        trials: of each cell in each search.
         seeds: of each trial; its value is their mean.
         objectives: metrics; the first ranks trials, several give a Pareto front.
         spaces: by technique.
@@ -47,6 +50,8 @@ class Sweep:
         storage: a journal file or `postgresql://...`.
         notes: sentences for its user.
         stands_on: fingerprints of data and weights, once they are read; see `on`.
+        searches: how often the whole search is made.
+        search: of one that `each` gives, which; 0 is the first.
     """
 
     name: str
@@ -63,6 +68,31 @@ class Sweep:
     place: Place
     notes: tuple[str, ...] = field(default=(), compare=False)
     stands_on: tuple[str, ...] = ()
+    searches: int = 1
+    search: int = 0
+
+    @property
+    def each(self) -> list[Sweep]:
+        """Its searches, each a sweep whose trials no other one sees, with seeds of its own.
+
+        The first is the sweep as it is without the others, so that a sweep may get more searches
+        later as it may get more trials. The seeds of each follow those of the one before; its
+        draws do as well, since a sampler's seed comes from the digest, in which the seeds are.
+        """
+        step = max(self.seeds) - min(self.seeds) + 1
+        return [replace(self, name=search_name(self.name, search), search=search,
+                        seeds=tuple(seed + search * step for seed in self.seeds))
+                for search in range(self.searches)]
+
+    @property
+    def fresh_seeds(self) -> tuple[int, ...]:
+        """Seeds for the tuned study that no search used: one a search, or as many as the study has.
+
+        Tested with a seed of its own, a trial keeps the luck with which it was chosen.
+        """
+        used = {seed for search in self.each for seed in search.seeds}
+        count = self.searches if self.searches > 1 else len(self.study.seeds)
+        return tuple(islice((seed for seed in itertools.count() if seed not in used), count))
 
     def on(self, fingerprints: Sequence[str]) -> Sweep:
         """The sweep of these data and weights: on others it is another sweep."""
@@ -126,6 +156,9 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
     name = check_name(data.get("name", Path(path).stem), place / "name")
+    if search_of(name)[1]:
+        raise InputError(f"{place / 'name'}: {name} is what a sweep's further searches are called",
+                         "take a name that does not end in .search-NUMBER")
     spaces_text = data.pop("spaces", None)  # whose choices may be texts written as numbers
     data = typed(data, place)
     if not isinstance(data.get("study"), str):
@@ -136,11 +169,16 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         raise InputError(f"{place / 'study'}: no such file: {study_path}",
                          "give its path from the present folder: experiments/quickstart.yaml")
     study = load_study(study_path, (), allow)
+    if study.tuned is not None and study.tuned.searches > 1:
+        raise InputError(f"{place / 'study'}: {study_path} has the settings of several searches by seed",
+                         "sweep the study that it was tuned from")
     if study.levels.get("techniques"):
         raise InputError(f"{place / 'study'}: values of its techniques vary ({study_path}: vary)",
                          "leave them out of vary: a sweep searches them under spaces")
     trials = _positive(data.get("trials", 16), place / "trials", whole=True)
     seeds = check_list(data.get("seeds", list(study.seeds[:1])), place / "seeds")
+    searches = int(_positive(data.get("searches", 1), place / "searches", whole=True))
+    check_list([seed + (searches - 1) * (max(seeds) - min(seeds) + 1) for seed in seeds], place / "seeds")
     objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")
     spaces, notes = _spaces(spaces_text, study, place / "spaces", tuple(allow))
     seconds = data.get("max_seconds")
@@ -152,7 +190,7 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
         name, study, study_path, int(trials), seeds, objectives, spaces, data.get("sampler"),
         data.get("pruner"),
         None if seconds is None else _positive(seconds, place / "max_seconds"),
-        os.path.expandvars(where), place, tuple(notes),
+        os.path.expandvars(where), place, tuple(notes), searches=searches,
     )
     if isinstance(sweep.make_sampler(0), BruteForceSampler):
         _check_grid(sweep)

@@ -111,7 +111,7 @@ class TrialQueue:
         return self._searches[cell.key.config].get_trials(deepcopy=False)
 
     def _standing(self) -> list[CellProgress]:
-        return [CellProgress(cell, budget, self._trials(cell))
+        return [CellProgress(cell, budget, self._trials(cell), self.sweep.search)
                 for cell, budget in zip(self.sweep.study.cells, self._budgets, strict=True)]
 
     def standing(self) -> list[CellProgress]:

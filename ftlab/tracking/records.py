@@ -84,6 +84,7 @@ class TrialRecord:
         reason: why it is not COMPLETE.
         metrics: the last value of each metric.
         params: of the trial, the searched ones under their own names.
+        search: of the sweep; 0 is the first.
     """
 
     run_id: str
@@ -93,6 +94,7 @@ class TrialRecord:
     reason: str
     metrics: dict[str, float]
     params: dict[str, str]
+    search: int = 0
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,11 @@ class StoreReader:
         return {run.data.tags["ftlab.cell"]: str(run.info.run_id) for run in self._searches(study)
                 if run.data.tags.get("ftlab.sweep") == sweep and elected(run)}
 
+    def sampler(self, study: str, sweep: str) -> str:
+        """The class that drew a sweep's trials; empty where an earlier version ended it, or none did."""
+        return next((sampler for run in self._searches(study) if run.data.tags.get("ftlab.sweep") == sweep
+                     and (sampler := run.data.tags.get("ftlab.sampler"))), "")
+
     def sweep_facts(self, study: str, sweep: str) -> list[Record]:
         """Records of the metrics of a sweep's cells; empty ones where an earlier version began it."""
         return [facts_of(run) for run in self._searches(study)

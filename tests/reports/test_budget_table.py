@@ -3,6 +3,7 @@ import io
 import math
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from ftlab.reports.colours import COLOURS, styles
 from ftlab.reports.sweep_figures import draw_budget, draw_front
 from ftlab.reports.sweep_report import contents
 from ftlab.reports.trial_scores import tried
+from ftlab.statistics.budget_curve import budget_curve, with_random_band
 from ftlab.tracking.records import CellKey, TrialRecord
 
 ACCURACY = "val/accuracy"
@@ -34,8 +36,8 @@ def trials(cell, values, states="", **costs):
     return made
 
 
-def write(cells, records, objectives=(ACCURACY,), higher=(True,), settled=()):
-    rows = tried(cells, records, objectives, higher[0], settled)
+def write(cells, records, objectives=(ACCURACY,), higher=(True,), settled=(), sampler=""):
+    rows = tried(cells, records, objectives, higher[0], settled, sampler)
     searched = {cell.technique: ["lr"] for cell in cells}
     return rows, contents("Sweep s.", rows, objectives, higher, searched, ranking(rows, higher[0]))
 
@@ -75,11 +77,36 @@ def test_contents__the_table_has_the_curve_and_the_csv_its_numbers():
     assert float(lora["k=1"]) == pytest.approx(0.775)
     assert float(lora["k=2"]) == pytest.approx((3 * 0.95 + 2 * 0.90 + 0.75) / 6)
     assert (float(lora["k=4"]), float(lora["own"])) == (0.95, 0.5)
-    assert float(full["k=2 low"]) == float(full["k=2 high"]) == 0.8
+    assert full["k=2 low"] == full["k=2 high"] == "", "nobody says how the trials were drawn"
     assert (probe["complete"], probe["pruned"], probe["failed"]) == ("2", "1", "1")
     text = files["budget.md"]
-    assert r"| lora | 4 | 50.00 | 77.50 \[50.00, 95.00\] | 90.00 \[75.00, 95.00\] | 95.00" in text
+    assert "| lora | 4 | 50.00 | 77.50 | 90.00 | 95.00 |" in text
+    assert "no random sample" in text and "in brackets" not in text
     assert "after k = 1 | k = 2 | k = 4 |" in text
+
+
+def test_contents__a_band_where_trials_were_drawn_at_random():
+    rows, files = write(CELLS, usual(), sampler="RandomSampler")
+    assert [row.band for row in rows] == ["random", "random", "pruned"]
+    _, lora, probe = lines(files["budget.csv"])
+    drawn = [0.90, 0.75, 0.95]  # the own setting was not
+    wanted = with_random_band(budget_curve([0.50, *drawn]), drawn, (0.0, 1.0))
+    assert [(float(lora[f"k={k} low"]), float(lora[f"k={k} high"])) for k in (1, 2, 4)] == [
+        (wanted[k - 1].low, wanted[k - 1].high) for k in (1, 2, 4)]
+    assert probe["k=4 low"] == probe["k=4 high"] == "" and probe["k=4"] == "0.7"
+    assert "Kolmogorov" in files["budget.md"] and "Where trials were pruned" in files["budget.md"]
+    assert r"\[" in next(line for line in files["budget.md"].splitlines() if line.startswith("| lora"))
+
+
+def test_contents__several_searches_are_a_mean_and_a_spread():
+    further = [replace(t, search=1) for t in trials(LORA, [0.60, 0.70, 0.65, 0.75])]
+    rows, files = write([LORA], [*trials(LORA, [0.50, 0.90, 0.75, 0.95]), *further], sampler="TPESampler")
+    (row,) = rows
+    assert (row.band, len(row.ended), len(row.curve)) == ("searches", 8, 4)
+    assert row.first_score == pytest.approx(0.55)
+    (lora,) = lines(files["budget.csv"])
+    assert [float(lora[name]) for name in ("k=4", "k=4 low", "k=4 high")] == pytest.approx([0.85, 0.75, 0.95])
+    assert "from the lowest to the highest" in files["budget.md"]
 
 
 def test_contents__pruned_counts_and_failed_gives_nothing():

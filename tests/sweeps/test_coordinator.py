@@ -22,7 +22,7 @@ from ftlab.studies import run_job
 from ftlab.studies.dispatch import Interrupted, Job, JobOutcome, Jobs, Signals, dispatch
 from ftlab.studies.engine import Event
 from ftlab.studies.local_engine import LocalEngine
-from ftlab.sweeps import coordinator, trial_job
+from ftlab.sweeps import coordinator, search_trials, trial_job
 from ftlab.sweeps.coordinator import SweepOutcome, run_sweep
 from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.storage import Storage
@@ -306,7 +306,7 @@ def test_records__are_made_good_after_a_kill_between_two_stores(
     with monkeypatch.context() as patch:
         patch.setattr(Tracker, "end_run", kill)
         patch.setattr(trial_job.Trial, "interrupted", later)
-        patch.setattr(coordinator._Trials, "interrupted", later)
+        patch.setattr(search_trials.SearchTrials, "interrupted", later)
         with pytest.raises(Killed):
             sweep(good, 1, trials=2)
     assert ("", "RUNNING") in recorded()

@@ -14,7 +14,7 @@ from scripted import Play, ScriptedEngine, ended, epochs, write_sweep
 from ftlab.studies import run_job
 from ftlab.studies.dispatch import Interrupted
 from ftlab.studies.engine import OUTPUT, Event
-from ftlab.sweeps import coordinator, trial_job
+from ftlab.sweeps import search_trials, trial_job
 from ftlab.sweeps.coordinator import SweepOutcome, run_sweep
 from ftlab.sweeps.leases import Lease
 from ftlab.sweeps.storage import Storage
@@ -291,7 +291,7 @@ def test_killed_coordinator__s_trials_share_a_process_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(trial_job.Trial, "interrupted", later)
-        patch.setattr(coordinator._Trials, "interrupted", later)
+        patch.setattr(search_trials.SearchTrials, "interrupted", later)
         patch.setattr("shutil.rmtree", lambda *arguments, **named: None)
         with pytest.raises(Killed):
             sweep(play, trials=4)

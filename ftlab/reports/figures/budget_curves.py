@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ftlab.reports import budget_table
 from ftlab.reports.colours import styles
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.curve_panels import curve_points, draw_curves
 from ftlab.reports.study_results import StudyResults
 from ftlab.reports.trial_scores import tried
+from ftlab.sweeps.search_names import search_of
 from ftlab.tracking.records import TrialRecord
 
 _OBJECTIVE = "objective/"
@@ -30,13 +33,17 @@ class BudgetCurves(Drawing):
             return None
         keys = [row.key for row in results.rows]
         points: list[dict[str, Any]] = []
-        for sweep in results.tracker.sweeps(results.study):
-            records = results.tracker.trials(results.study, sweep)
+        names = results.tracker.sweeps(results.study)
+        for sweep in sorted({search_of(name)[0] for name in names}):
+            records = [replace(record, search=search) for name in names
+                       for of, search in [search_of(name)] if of == sweep
+                       for record in results.tracker.trials(results.study, name)]
             objective = _objective(records, results)
             if objective:
-                rows = tried(keys, records, [objective], _higher(objective, results),
-                             _settled(records))
-                points += curve_points(rows, results.named(objective), sweep)
+                rows = tried(keys, records, [results.named(objective)], _higher(objective, results),
+                             _settled(records), results.tracker.sampler(results.study, sweep))
+                points += [{**point, "band": budget_table.bands(rows)}
+                           for point in curve_points(rows, results.named(objective), sweep)]
         return pd.DataFrame(points) if points else None
 
     def draw(self, data: pd.DataFrame, results: StudyResults) -> Figure:
@@ -48,8 +55,7 @@ class BudgetCurves(Drawing):
         most, least = int(counts.max()), int(counts.min())
         n = f"{most}" if most == least else f"{least} to {most}"
         return (f"Expected best score of the first k of n = {n} trials, over all orders of the "
-                "trials (exact). Bands: 5 to 95% of the orders; they say what the order does, not "
-                "what other seeds or data would.")
+                f"trials (exact). {' '.join(dict.fromkeys(data['band']))}")
 
 
 def _objective(records: list[TrialRecord], results: StudyResults) -> str:

@@ -42,7 +42,7 @@ def curve_points(rows: Sequence[CellTrials], objective: str, sweep: str = "") ->
 
 def draw_curves(data: pd.DataFrame, looks: Mapping[str, Style],
                 higher_is_better: Callable[[str], bool]) -> Figure:
-    """Expected best score against trials, with a band from 5 to 95%; axes per sweep and group.
+    """Expected best score against trials, with its band where it has one; axes per sweep and group.
 
     Args:
         data: from `curve_points`.

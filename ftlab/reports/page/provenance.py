@@ -52,6 +52,8 @@ def config(study: Study) -> str:
     settings: dict[str, Any] = {"name": study.name, "question": study.question}
     for cell in study.cells:
         key, technique = cell.key, {**cell.technique, "trainer": cell.trainer}
+        if cell.by_seed:
+            technique["by_seed"] = {seed: one["init_args"] for seed, one in cell.by_seed.items()}
         settings[f"backbones.{key.backbone}"] = cell.backbone
         settings[f"datasets.{key.dataset}"] = cell.data
         name = f"techniques.{key.technique}"
