@@ -135,7 +135,7 @@ def _row(key: CellKey, record: CellRecord | None, metric: str,
 def begun(record: CellRecord, until: UntilDecided) -> CellRecord:
     """A cell of a study that runs until it is decided, without what waits or was interrupted."""
     runs = tuple(run for run in record.runs if run.status in ("FINISHED", "FAILED"))
-    seeds = sorted({*range(until.first), *(run.seed for run in runs)})
+    seeds = sorted({*until.numbers[:until.first], *(run.seed for run in runs)})
     return replace(record, runs=runs, seeds=tuple(seeds))
 
 

@@ -130,7 +130,8 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
     if until is None:
         tested = _tested(by_name, metric)
     else:
-        tested = _decided(by_name, decided(everyone, until, metric, baseline, failed=failed), metric)
+        decision = decided(everyone, until, metric, baseline, failed=failed)
+        tested = _decided(by_name, decision, metric, until.numbers)
     whole = _corrected(tested)
     p_values = {pair: result.p for pair, result in whole.items()}
     best, kept = standing(means, p_values, higher_is_better) if means else ("", [])
@@ -280,7 +281,8 @@ def _result(found: Evidence, a: CellMetric, b: CellMetric, seeds: Sequence[int])
     return result(found, values)
 
 
-def _decided(cells: Mapping[str, CellMetric], decision: Decision, metric: str) -> dict[Pair, Compared]:
+def _decided(cells: Mapping[str, CellMetric], decision: Decision, metric: str, seeds: Sequence[int]
+             ) -> dict[Pair, Compared]:
     """All pairs as a study that runs until it is decided looked at them."""
     def of_pair(pair: Pair) -> Compared:
         asked = decision.verdicts.get(pair)
@@ -288,7 +290,7 @@ def _decided(cells: Mapping[str, CellMetric], decision: Decision, metric: str) -
         if verdict is None or (found := verdict.evidence) is None:
             return Compared(None, None, None, verdict=asked)
         a, b = (cells[name] for name in pair)
-        decides = _result(found, a, b, range(found.seeds))
+        decides = _result(found, a, b, seeds[:found.seeds])
         low, high = verdict.interval
         decides = replace(decides, low=low, high=high, p=verdict.p_differs)
         return Compared(decides.within(limits(metric)), None, None,

@@ -71,6 +71,13 @@ class AddingSeeds:
                 facts is None or facts.higher_is_better))
             group.cells[key.technique] = cell_id
 
+    def begin(self, records: Iterable[CellRecord]) -> list[RunPlace]:
+        """Take what the store holds of the cells; the runs that decisions wait for."""
+        for record in records:
+            if record.cell_id in self.metrics:
+                self.take(record.cell_id, record.finished)
+        return self.wanted()
+
     def take(self, cell_id: str, runs: Iterable[RunRecord]) -> None:
         """Take finished runs of a cell as the store has them."""
         known = self.metrics[cell_id]
@@ -98,7 +105,7 @@ class AddingSeeds:
                      for run in group.decision.wanted]
         runs.sort(key=lambda run: run[:3])  # stable: techniques stay in the study's order
         self._say()
-        return [(cell_id, seed) for *_, seed, cell_id in runs]
+        return [(cell_id, self.until.numbers[place]) for *_, place, cell_id in runs]
 
     def _decide(self, group: _Group) -> Decision:
         cells = {name: self.metrics[cell_id] for name, cell_id in group.cells.items()}

@@ -38,9 +38,9 @@ FLUSH = 3.0  # seconds from a metric to the UI; with a run's own wait below 5, w
 
 def need(study: Study) -> Requirements:
     """The requirements of a study's largest run."""
-    devices = max(cell.trainer["devices"] for cell in study.cells)
     accelerators = {cell.trainer["accelerator"] for cell in study.cells}
-    return Requirements(devices, accelerators.pop() if len(accelerators) == 1 else "auto")
+    return Requirements(max(cell.trainer["devices"] for cell in study.cells),
+                        accelerators.pop() if len(accelerators) == 1 else "auto")
 
 
 class StudyRuns(Jobs):
@@ -84,10 +84,7 @@ class StudyRuns(Jobs):
             # seed by seed, so that an early look at the study compares all its cells
             self._wait_for((c, s) for s in study.seeds for c in self.cells if s not in done[c])
         else:
-            for record in records:
-                if record.cell_id in self.cells:
-                    self.adding.take(record.cell_id, record.finished)
-            self._wait_for(self.adding.wanted())
+            self._wait_for(self.adding.begin(records))
         display.start(study.name, self.outcome.finished, self._left(), slots)
         self.unsent: list[Claim] = []
         self.begun = self.outcome.finished
@@ -176,7 +173,7 @@ class StudyRuns(Jobs):
             left = [str(path) for path in leftovers(self.space.work, planned, seed)]
             where = f", output: {left[-1]}" if left else ""
             self.outcome.failures.append(f"{title}: {ended.reason} (in another command{where})")
-            self._note_failure(run[0], ended.reason)
+            self._note_failure(*run, ended.reason)
         self.display.run_ended_elsewhere(title, planned.cell.key.technique, ended.status)
         self._count(run[0])
         self.unread.add(run[0])
@@ -240,7 +237,7 @@ class StudyRuns(Jobs):
         if reason:
             self.outcome.failed += 1
             where = run.directory / OUTPUT
-            self._note_failure(run.cell_id, f"seed {run.seed}: {reason}")
+            self._note_failure(run.cell_id, run.seed, reason)
             self.outcome.failures.append(f"{run.title}: {reason} (output: {where})")
         else:
             self.outcome.finished += 1
@@ -250,9 +247,9 @@ class StudyRuns(Jobs):
         self.unread.add(run.cell_id)
         self._release_sent()
 
-    def _note_failure(self, cell_id: str, reason: str) -> None:
+    def _note_failure(self, cell_id: str, seed: int, reason: str) -> None:
         if self.adding is not None:
-            self.adding.failed[cell_id] = reason
+            self.adding.failed[cell_id] = f"seed {seed}: {reason}"
 
     def over(self) -> bool:
         return not self.waiting and (self.adding is None or not self.unread)

@@ -45,7 +45,8 @@ def decided(cells: Mapping[str, CellMetric], until: UntilDecided, metric: str, b
     pairs = questions(list(cells), baseline)
     beside = [pair for pair in combinations(cells, 2) if pair not in pairs]
     by_example = comparable(list(cells.values()))
-    scores = {name: {seed: one_seed(cell, seed, by_example) for seed in cell.values}
+    scores = {name: {place: one_seed(cell, seed, by_example)
+                     for place, seed in enumerate(until.numbers) if seed in cell.values}
               for name, cell in cells.items()}
     resolution = step(value for cell in cells.values() for value in cell.values.values())
     return decide(scores, pairs, rule_of(until, metric), seconds, failed, resolution, beside)

@@ -29,12 +29,24 @@ class UntilDecided:
         margin: below which a difference does not matter, in the unit in which the metric is
             printed: points where that is percent.
         first: seeds before the first look.
-        most: seeds of a cell at most.
+        numbers: the seeds in their order, all that a cell may have.
     """
 
     margin: float
     first: int = FEWEST
-    most: int = 20
+    numbers: tuple[int, ...] = tuple(range(20))
+
+    @property
+    def most(self) -> int:
+        """Seeds of a cell at most."""
+        return len(self.numbers)
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """As a study file writes it; seeds that are counted from 0 need no list."""
+        counted = self.numbers == tuple(range(self.most))
+        which = {"most": self.most} if counted else {"list": list(self.numbers)}
+        return {"until": "decided", "margin": self.margin, "first": self.first, **which}
 
 
 @dataclass(frozen=True)
@@ -56,8 +68,7 @@ class Seeds:
         """As a study file writes them."""
         drawn = {} if self.of == DRAWS[:1] else {"of": list(self.of)}
         if self.until is not None:
-            return {"until": "decided", "margin": self.until.margin, "first": self.until.first,
-                    "most": self.until.most, **drawn}
+            return {**self.until.written, **drawn}
         return {"list": list(self.numbers), **drawn} if drawn else list(self.numbers)
 
 
@@ -79,10 +90,8 @@ def check(value: Any, place: Place) -> Seeds:
         return Seeds(check_list(value.get("list", [0, 1, 2]), place / "list"), None, of)
     if value["until"] != "decided":
         raise InputError(f"{place / 'until'}: expected decided, got {value['until']}", _UNTIL)
-    if "list" in value:
-        raise InputError(f"{place / 'list'}: until: decided numbers its seeds from 0", _UNTIL)
     until = _until(value, place)
-    return Seeds(tuple(range(until.most)), until, of)
+    return Seeds(until.numbers, until, of)
 
 
 def _until(value: Mapping[str, Any], place: Place) -> UntilDecided:
@@ -96,13 +105,17 @@ def _until(value: Mapping[str, Any], place: Place) -> UntilDecided:
     if first < FEWEST:
         raise InputError(f"{place / 'first'}: nothing can be claimed with fewer than {FEWEST} seeds, "
                          f"got {first}", f"first: {FEWEST}")
-    most = _count(value.get("most", 20), place / "most")
+    if "list" in value and "most" in value:
+        raise InputError(f"{place / 'most'}: the list says how many seeds there are", "leave out one of the two")
+    numbers = check_list(value["list"], place / "list") if "list" in value else ()
+    most = len(numbers) if numbers else _count(value.get("most", 20), place / "most")
     if most < first:
-        raise InputError(f"{place / 'most'}: {most} seeds are fewer than the first {first}",
-                         f"most: {max(20, first)}, or a smaller first")
+        where = place / ("list" if numbers else "most")
+        raise InputError(f"{where}: {most} seeds are fewer than the first {first}",
+                         f"at least {first} seeds, or a smaller first")
     if most > MOST:
         raise InputError(f"{place / 'most'}: at most {MOST} seeds, got {most}", f"most: {MOST}")
-    return UntilDecided(float(margin), first, most)
+    return UntilDecided(float(margin), first, numbers or tuple(range(most)))
 
 
 def _count(value: Any, place: Place) -> int:

@@ -201,6 +201,8 @@ def test_a_metric_of_no_examples__is_decided_by_the_seeds_and_it_is_said(
 def test_seeds_on_the_command_line__replace_the_rule(study_file: Callable[..., Path]) -> None:
     study = load_study(study_file())
     assert study.until is not None and study.seeds == tuple(range(MOST))
+    listed = load_study(study_file(seeds={"until": "decided", "margin": 2, "list": [9, 5, 7, 6]}))
+    assert listed.seeds == (9, 5, 7, 6) and listed.first_seeds == (9, 5, 7)
     given = study.with_seeds([4, 5])
     assert given.until is None and given.seeds == (4, 5)
 
@@ -235,7 +237,8 @@ def test_the_verdict__is_a_tag_of_the_cell_and_a_sentence_of_the_report(
     ({"until": "decided", "margin": 2, "most": 1000}, "at most 200 seeds"),
     ({"until": "bored", "margin": 2}, "expected decided"),
     ({"margin": 2}, "only with until: decided"),
-    ({"until": "decided", "margin": 2, "list": [1]}, "numbers its seeds from 0"),
+    ({"until": "decided", "margin": 2, "list": [1]}, "1 seeds are fewer than the first 3"),
+    ({"until": "decided", "margin": 2, "list": [7, 8, 9], "most": 3}, "the list says how many"),
     ({"until": "decided", "margin": 2, "mots": 9}, "unknown key"),
     ({"of": ["training", "weather"]}, "draws training and split"),
 ])

@@ -134,7 +134,7 @@ def test_tuned__old_files_load_without(tmp_path: Path) -> None:
 
 
 def test_until_decided__is_refused_of_one_search() -> None:
-    until, listed = Seeds((0, 1, 2, 3, 4), UntilDecided(2.0, 3, 5)), Seeds((0, 1))
+    until, listed = Seeds((0, 1, 2, 3, 4), UntilDecided(2.0, 3, tuple(range(5)))), Seeds((0, 1))
     with pytest.raises(InputError, match="one search found the settings") as caught:
         check_tuned({"trials": 12}, until, PLACE)
     assert "searches: 3 in the sweep" in caught.value.mend
