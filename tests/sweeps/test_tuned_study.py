@@ -277,7 +277,7 @@ def test_write_tuned__several_searches_of_several_pairs(tmp_path):
 
 def test_seeds__of_a_mapping(sweep):
     until = {"until": "decided", "margin": 2.0, "first": 4, "most": 20}
-    adding = replace(sweep, study=replace(sweep.study, until=UntilDecided(2.0, 4, 20)))
+    adding = replace(sweep, study=replace(sweep.study, until=UntilDecided(2.0, 4, tuple(range(20)))))
     assert _seeds(until, (1, 2, 3, 4, 5), adding) == [1, 2, 3, 4]
     assert _seeds(until, (2, 3), replace(adding, searches=2)) == [2, 3]
     of = {"of": ["training", "split"]}
