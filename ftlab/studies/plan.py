@@ -198,7 +198,7 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
                             data.task.facts(), before, retain,
                             {seed: replace(draw, notes=(*draw.notes, *notes))
                              for seed, draw in drawn[cell.key.config].items()},
-                            data.pool_fingerprint)
+                            data.pool_fingerprint if cell.draws_split else "")
             )
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])

@@ -102,15 +102,16 @@ def test_given_splits_stay_and_a_subset_is_drawn(write: Write, tmp_path: Path) -
 def test_labels_of_few_examples_stay_known_and_the_test_set_the_same(write: Write, tmp_path: Path) -> None:
     """Without strata a draw may take all examples of a label out of train; they come back."""
     draw = np.random.default_rng(0)
-    lines = [{"text": f"text {i}", "labels": ["a"] + ["rare"] * (i in (3, 50, 77)) + ["b"] * int(draw.integers(2))}
+    lines = [{"text": f"text {i}", "labels": ["a"] + ["rare"] * (i == 50) + ["b"] * int(draw.integers(2))}
              for i in range(90)]
     path = tmp_path / "labels.jsonl"
     path.write_text(pd.DataFrame(lines).to_json(orient="records", lines=True))
     study = load_study(write(seeds={**OF, "list": list(range(12))}, techniques=PROBES, datasets={"many": {
         "class_path": "TextClassification", "init_args": {
-            "train": str(path), "label": "labels", "task": "MultiLabel", "max_length": 16}}}))
-    tests = {frozenset(ids(data_of(study, seed))["test"]) for seed in study.seeds}
-    assert len(tests) == 1
+            "train": str(path), "label": "labels", "task": "MultiLabel", "max_length": 16, "split": {"validation": 0.4}}}}))
+    drawn = [data_of(study, seed) for seed in study.seeds]
+    assert len({frozenset(ids(data)["test"]) for data in drawn}) == 1
+    assert all("rare" in sum(data.splits["train"].labels, []) for data in drawn)
 
 
 def test_cells_know_what_a_seed_draws(write: Write) -> None:
@@ -124,6 +125,14 @@ def test_cells_know_what_a_seed_draws(write: Write) -> None:
     first, second = (drawn.specification(drawn.cells[0], seed)["data"] for seed in (0, 1))
     assert [part["init_args"]["split"]["draw"] for part in (first, second)] == [0, 1]
     assert drawn.cells[0].data["init_args"]["split"]["draw"] is None
+
+
+def test_a_draw_that_a_data_set_names_is_that_of_the_seed(write: Write) -> None:
+    named, drawn = (load_study(write(seeds=seeds, datasets=reviews_with(write(), split=split)))
+                    for seeds, split in (([0, 1], {"draw": 2}), (OF, {})))
+    assert ids(data_of(named, 0)) == ids(data_of(drawn, 2))
+    cell = plan(named).cells[0]
+    assert not cell.draws and not cell.pool_fingerprint  # it is a data set of its own
 
 
 def test_stages_draw_with_the_run(write: Write) -> None:
