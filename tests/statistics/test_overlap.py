@@ -5,8 +5,10 @@ import pytest
 from scipy import stats
 
 from ftlab.statistics.moderated import SeedScores, evidence
-from ftlab.statistics.overlap import inflation
+from ftlab.statistics.overlap import foreseen, inflation
 from ftlab.statistics.paired import of_seeds, of_two, over_both, over_seeds
+from ftlab.statistics.until_decided import decide, stacked
+from ftlab.statistics.verdict import Rule
 
 S, E = 5, 60
 
@@ -68,3 +70,24 @@ def test_the_effect_s_size_is_not_of_the_overlap():
     assert found.effect == wider.effect
     assert wider.high - wider.low == pytest.approx((found.high - found.low) * inflation(0.6, S) ** 0.5)
     assert found.p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
+def test_more_seeds_do_not_take_away_what_the_pool_adds():
+    """Of five seeds q (1/5 + f/(1-f)), of twenty q (1/20 + f/(1-f))."""
+    q, share = 3.0, 0.3
+    apart = share / (1 - share)
+    assert foreseen(q * (1 / 5 + apart), 5, 20, share) == pytest.approx(q * (1 / 20 + apart))
+    assert foreseen(q / 5, 5, 20, 0.0) == pytest.approx(q / 20)
+
+
+def test_a_decision_is_as_careful_as_the_test():
+    generator = np.random.default_rng(6)
+    scores = {name: {seed: SeedScores(np.array([mean + generator.normal(0, 0.01)])) for seed in range(8)}
+              for name, mean in (("a", 0.8), ("b", 0.84), ("c", 0.8))}
+    pairs = [("a", "b"), ("a", "c")]
+    plain, careful = (decide(scores, pairs, Rule(0.02, 3, 8, overlap), resolution=0.001) for overlap in (0.0, 0.9))
+    assert plain.verdicts["a", "b"].kind == "different"
+    assert careful.verdicts["a", "b"].kind in ("open", "undecided")
+    known = careful.verdicts["a", "b"].evidence
+    again = evidence({name: stacked(rows, known.seeds) for name, rows in scores.items()}, pairs, 0.001, 0.9)
+    assert known.by_seeds == pytest.approx(again["a", "b"].by_seeds)

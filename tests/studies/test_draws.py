@@ -19,6 +19,7 @@ from ftlab.exports.restore_run import restore_run
 from ftlab.reports.study_report import report
 from ftlab.reports.study_table import chosen_table, table
 from ftlab.reproduction import reproduce
+from ftlab.studies.adding_seeds import AddingSeeds
 from ftlab.studies.components import build
 from ftlab.studies.dry_run import estimate
 from ftlab.studies.engine import Event
@@ -111,7 +112,7 @@ def test_labels_of_few_examples_stay_known_and_the_test_set_the_same(write: Writ
             "train": str(path), "label": "labels", "task": "MultiLabel", "max_length": 16, "split": {"validation": 0.4}}}}))
     drawn = [data_of(study, seed) for seed in study.seeds]
     assert len({frozenset(ids(data)["test"]) for data in drawn}) == 1
-    assert all("rare" in sum(data.splits["train"].labels, []) for data in drawn)
+    assert all(any("rare" in label for label in data.splits["train"].labels) for data in drawn)
 
 
 def test_cells_know_what_a_seed_draws(write: Write) -> None:
@@ -342,6 +343,17 @@ def test_dry_run__counts_a_cache_for_each_draw(write: Write) -> None:
     made = drawn.plan.cells[0]
     assert made.draws.keys() == {0, 1, 2} and not fixed.plan.cells[0].draws
     assert all(here.heads is None or here.heads.runs == 1 for here in drawn.foreseen.values())
+
+
+def test_until_decided__knows_what_draws_have_in_common(write: Write) -> None:
+    until = {"until": "decided", "margin": 2.0, "most": 4}
+    for seeds, share in ((until | {"of": OF["of"]}, 0.875), (until, 0.0)):
+        study = load_study(write(techniques=PROBES, seeds=seeds))
+        cells = {cell.cell.key.technique: cell for cell in plan(study).cells}
+        assert study.until is not None
+        adding = AddingSeeds(study, study.until, cells, None, None)  # type: ignore[arg-type]  # not asked
+        group, = adding.groups.values()
+        assert adding._overlap(group) == share
 
 
 def test_notes_are_of_the_draw(write: Write, tmp_path: Path) -> None:
