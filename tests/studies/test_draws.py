@@ -25,6 +25,7 @@ from ftlab.studies.dry_run import estimate
 from ftlab.studies.engine import Event
 from ftlab.studies.plan import plan
 from ftlab.studies.run_process import built
+from ftlab.studies.runtime_estimate import foresee
 from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study, load_study
 from ftlab.sweeps.study_runs import run_study
@@ -337,10 +338,14 @@ def test_reproduce__holds_the_data_to_what_all_seeds_draw_from(
     assert len(engine.started) == 4
 
 
-def test_dry_run__counts_a_cache_for_each_draw(write: Write) -> None:
+def test_dry_run__counts_a_cache_for_each_draw(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[int | None] = []
+    monkeypatch.setattr("ftlab.studies.dry_run.foresee", lambda study, cell, data, *rest, **more: (
+        timed.append(data.split.draw), foresee(study, cell, data, *rest, **more))[1])
     seeds = (OF, OF["list"])
     drawn, fixed = (estimate(load_study(write(techniques=PROBES, seeds=each))) for each in seeds)
     made = drawn.plan.cells[0]
+    assert timed == [0, 0, None, None]
     assert made.draws.keys() == {0, 1, 2} and not fixed.plan.cells[0].draws
     assert all(here.heads is None or here.heads.runs == 1 for here in drawn.foreseen.values())
 
