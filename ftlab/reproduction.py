@@ -153,7 +153,8 @@ def _comparable(made: Plan, old: ComparedStudy) -> None:
     recorded = fingerprints(old.provenance)
     for planned in made.cells:
         key = planned.cell.key
-        for what, now in ((f"data set {key.dataset}", planned.data_fingerprint),
+        data = planned.pool_fingerprint or planned.data_fingerprint
+        for what, now in ((f"data set {key.dataset}", data),
                           (f"backbone {key.backbone}", planned.backbone_fingerprint)):
             if (then := recorded.get(what, now)) != now:
                 raise InputError(

@@ -48,7 +48,12 @@ class ReadSplits(ABC):
     splits: dict[SplitName, Examples]
     notes: list[str]
     """Sentences for the user, each shown once: texts cut, bytes replaced, images converted."""
+    pool: int = 0
+    """Examples that the training examples are drawn from, these included; see `Split.draw`."""
+    pool_fingerprint: str = ""
+    """sha256 over ids and labels of all that was read, the same for every draw; empty without one."""
     _fingerprint: str
+    _of_splits: dict[SplitName, str]
     _inputs: dict[SplitName, list[tuple[bytes, str]]]
 
     @abstractmethod
@@ -82,6 +87,8 @@ class ReadSplits(ABC):
             return
         self.notes = []
         splits = self._read_splits()
+        self.pool = len(splits["train"]) + (
+            0 if self.sources["validation"] else len(splits["validation"]))
         splits = {name: self._part_of(name, examples) for name, examples in splits.items()}
         self.task.fit(splits["train"].labels)
         for name, examples in splits.items():
@@ -92,12 +99,13 @@ class ReadSplits(ABC):
                                 in zip(examples.ids, examples.labels, strict=True)]
         digests = dict(zip(splits, gathered("examples", self.prepare, splits, splits.values()),
                            strict=True))
-        rows = ((name, *row) for name, examples in splits.items()
-                for row in zip(examples.ids, examples.labels, digests[name], strict=True))
+        rows = {name: [(name, *row) for row in zip(examples.ids, examples.labels, digests[name], strict=True)]
+                for name, examples in splits.items()}
         values = ((column, place, value, b"") for examples in splits.values()
                   for column in self.columns
                   for place, value in zip(examples.ids, examples.columns[column], strict=True))
-        self._fingerprint = fingerprint(chain(rows, values))
+        self._fingerprint = fingerprint(chain(chain.from_iterable(rows.values()), values))
+        self._of_splits = {name: fingerprint(part) for name, part in rows.items()}
         self._inputs = {name: list(zip(digests[name], splits[name].ids, strict=True)) for name in splits}
         learned = [name for name in splits if kind_of(name) == "train"]
         self.note(*duplicates({name: digests[name] for name in learned},
@@ -131,6 +139,10 @@ class ReadSplits(ABC):
                  for name, examples in read.items() if name not in self.unlabelled_streams
                  for place, label in zip(examples.ids, examples.labels, strict=True)]
         self.note(*note_spellings(chain.from_iterable(named)))
+        if self.split.draw is not None:
+            self.pool_fingerprint = fingerprint(
+                (name, *row, b"") for name, examples in read.items()
+                for row in zip(examples.ids, examples.labels, strict=True))
         if self.split.target is None:
             return self._carved(read, train)
         own, others = apart(read, self.split, train)
@@ -144,6 +156,9 @@ class ReadSplits(ABC):
         whole = read["train"]
         parts = self.split.carve(self._strata(whole), whole.ids, absent, where=where)
         keep_known(parts, whole.labels, self.task, where=where)
+        if redrawn := self.split.redrawn(parts, self._strata(whole), whole.ids):
+            keep_known(redrawn, whole.labels, self.task, where=where)
+            parts |= redrawn
         return {name: whole.take(parts[name]) if name in parts else read[name]
                 for name in (*SPLITS, *(name for name in read if name not in SPLITS))}
 
@@ -151,7 +166,8 @@ class ReadSplits(ABC):
         """The subset's part of a split; a stream is whole."""
         if split.startswith(STREAM):
             return examples
-        return examples.take(self.subset.positions(self._strata(examples), examples.ids, kind_of(split)))
+        return examples.take(self.subset.positions(self._strata(examples), examples.ids,
+                                                   kind_of(split), self.split.draw))
 
     def _read(self, split: SplitName, source: str) -> Examples:
         if split not in self.unlabelled_streams:
@@ -203,11 +219,20 @@ class ReadSplits(ABC):
             raise RuntimeError("the fingerprint needs `load` first")
         return self._fingerprint
 
+    def fingerprint_of(self, split: SplitName) -> str:
+        """sha256 over the rows of a split alone; needs `load`."""
+        return self._of_splits[split]
+
     def inputs(self, *kinds: str) -> list[tuple[bytes, str, str]]:
         """sha256, source and id of the inputs in all splits of these kinds (`kind_of`); needs `load`."""
         return [(digest, self.sources.get(name) or self.sources["train"] or "", place)
                 for name, rows in self._inputs.items() if kind_of(name) in kinds
                 for digest, place in rows]
+
+    @property
+    def training_share(self) -> float:
+        """Share of the pool that trains (needs `load`): two draws have so much in common."""
+        return len(self.splits["train"]) / self.pool
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Examples of each split, in all and a class (needs `load`)."""

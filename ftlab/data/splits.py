@@ -1,12 +1,14 @@
 """Which examples are in which split, and which part of a split is used.
 
 Both draw from a generator of their own over examples ordered by id, so that the result depends on
-neither the run's seed nor the order of the rows.
+neither the run's seed nor the order of the rows. A study whose seeds draw the split gives each a
+`draw`: other examples train and validate, and the test split stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +38,9 @@ class Split:
         target: the domain that the model is for; null where the examples are of one domain.
         source: the domain that trains; null for all but the target. The target itself gives what
             training on its labels reaches, on the same test set.
+        draw: of train and validation, and of what `subset` keeps of them, anew; the test split is
+            `seed`'s alone. Of each run that of its seed where a study's seeds draw the split
+            (`seeds: {of: [training, split]}`); null for `seed`'s own.
     """
 
     validation: float = 0.1
@@ -43,6 +48,7 @@ class Split:
     seed: int = 0
     target: str | None = None
     source: str | None = None
+    draw: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
@@ -54,6 +60,7 @@ class Split:
         if self.source is not None and self.target is None:
             raise ValueError(f"source: {self.source} wants a target, the domain that the model is for")
         _check_seed(self.seed)
+        _check_seed(self.draw or 0, "draw")
 
     def carve(self, strata: Sequence[Hashable | None], ids: Sequence[str],
               absent: Sequence[str], where: str) -> dict[str, list[int]]:
@@ -84,6 +91,23 @@ class Split:
                     f"{' and '.join(wanted)} from", _MEND_SMALL)
             parts["train"] += members[start:]
         return {name: sorted(positions) for name, positions in parts.items()}
+
+    def redrawn(self, parts: Mapping[str, Sequence[int]], strata: Sequence[Hashable | None],
+                ids: Sequence[str]) -> dict[str, list[int]]:
+        """Train and validation drawn anew from both, as many of each class, where there is a `draw`.
+
+        Args:
+            parts: from `carve`; a validation split that was not carved stays, and train with it.
+            strata: class of each example, or None.
+            ids: of each example.
+        """
+        if self.draw is None or "validation" not in parts:
+            return {}
+        pool = sorted([*parts["train"], *parts["validation"]])
+        validating = Counter(strata[i] for i in parts["validation"])
+        drawn = _shuffled([strata[i] for i in pool], [ids[i] for i in pool], (self.seed, self.draw))
+        chosen = {pool[i] for stratum, members in drawn.items() for i in members[:validating[stratum]]}
+        return {"train": [i for i in pool if i not in chosen], "validation": sorted(chosen)}
 
 
 @dataclass(frozen=True)
@@ -124,15 +148,23 @@ class Subset:
         _check_seed(self.seed)
 
     def positions(self, strata: Sequence[Hashable | None], ids: Sequence[str],
-                  split: str) -> list[int]:
+                  split: str, draw: int | None = None) -> list[int]:
         """Positions to keep of a split, in the order of the rows.
+
+        Args:
+            strata: class of each example, or None.
+            ids: of each example.
+            split: `train`, `validation` or `test`.
+            draw: of `Split`, which test examples do not follow.
 
         Raises:
             InputError: a class has fewer examples than asked for, or there are no classes.
         """
         if split not in self.splits:
             return list(range(len(ids)))
-        groups = _shuffled(strata, ids, self.seed)
+        own = draw is None or split == "test"
+        # 1: another stream than that of `Split.redrawn`
+        groups = _shuffled(strata, ids, self.seed if own else (self.seed, draw or 0, 1))
         if None in groups and (self.shots is not None or self.imbalance_ratio is not None):
             raise InputError("shots and imbalance_ratio need a task with classes",
                              "use limit for a part of the examples")
@@ -209,7 +241,7 @@ def long_tail_counts(counts: dict[Hashable | None, int], ratio: float,
 
 
 def _shuffled(strata: Sequence[Hashable | None], ids: Sequence[str],
-              seed: int) -> dict[Hashable | None, list[int]]:
+              seed: int | Sequence[int]) -> dict[Hashable | None, list[int]]:
     """Positions of each class in a random order that does not depend on the order of the rows."""
     generator = np.random.default_rng(seed)
     groups: dict[Hashable | None, list[int]] = {}
@@ -219,6 +251,6 @@ def _shuffled(strata: Sequence[Hashable | None], ids: Sequence[str],
             for stratum in sorted(groups, key=str)}
 
 
-def _check_seed(seed: int) -> None:
+def _check_seed(seed: int, name: str = "seed") -> None:
     if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+        raise ValueError(f"{name} must be at least 0, got {seed}")

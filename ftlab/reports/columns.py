@@ -14,7 +14,7 @@ from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.default_columns import COSTS, SELECTION, SPREAD, incomplete, tuned
 from ftlab.reports.grid import Entry, Grid, GridRow
 from ftlab.reports.metric_record import merged
-from ftlab.reports.sentences import across, bold, ties
+from ftlab.reports.sentences import across, bold, draws, ties
 from ftlab.reports.study_results import StudyResults
 from ftlab.tracking.metric_facts import named
 from ftlab.tracking.mlflow_values import name_of
@@ -63,14 +63,29 @@ def grid(studies: Sequence[StudyResults], columns: Sequence[str]) -> Grid:
         columns: from `parse`.
 
     Raises:
-        InputError: a metric that no finished run of any study has.
+        InputError: a metric that no finished run of any study has; or seeds of two kinds.
     """
+    _refuse_both_kinds(studies)
     facts = {name: fact for study in studies for name, fact in merged(study.facts).items()}
     if columns[0].startswith(DATASETS):
         chosen = columns[0].partition(":")[2]
         return _by_dataset(studies, {study.study: named(chosen or study.metric, facts)
                                      for study in studies})
     return _by_metric(studies, [named(column, facts) for column in columns])
+
+
+def _refuse_both_kinds(studies: Sequence[StudyResults]) -> None:
+    """Refuse studies whose seeds draw the training set beside others, whose claims are not the same."""
+    kinds: dict[bool, str] = {}
+    for study in studies:
+        for record in study.records.values():
+            if record.finished:
+                kinds.setdefault(record.training_share > 0, study.study)
+    if len(kinds) > 1:
+        raise InputError(
+            f"a seed of {kinds[True]} draws the training set, and a seed of {kinds[False]} does not: their "
+            "numbers vary by different things, and do not belong into one table",
+            "make a table of each, or give both the same seeds: {of: ...}")
 
 
 def judge(study: StudyResults, metric: str) -> JudgedMetric:
@@ -183,7 +198,7 @@ def _other_data(studies: Sequence[StudyResults]) -> list[str]:
     for study in studies:
         for record in study.records.values():
             for run in record.finished:
-                if digest := run.tags.get("ftlab.dataset_sha256"):
+                if digest := run.data_sha256:
                     seen.setdefault(record.key.dataset, set()).add(digest)
     return [f"{name} is not the same data in all of the studies: its fingerprints differ."
             for name, digests in seen.items() if len(digests) > 1 and len(studies) > 1]
@@ -208,7 +223,8 @@ def _about(judged: Sequence[JudgedMetric], rows: Sequence[GridRow]) -> list[tupl
     one_study = len(studies) == 1
     notes += [("Tuning" if one_study else f"Tuning ({name})", text)
               for name, study in studies.items() if (text := tuned(study))]
-    for term, write in (("Bold", bold), ("Ties", lambda c, _: ties(c)), ("Over data sets", across)):
+    for term, write in (("Bold", bold), ("Draws", lambda c, _: draws(c)), ("Ties", lambda c, _: ties(c)),
+                        ("Over data sets", across)):
         texts: dict[str, list[str]] = {}
         for shown in judged:
             if not shown.comparisons:

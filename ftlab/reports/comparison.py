@@ -72,6 +72,7 @@ class Comparison:
         against: the pairs with the baseline by the other's name, of a family of their own: the
             question was asked before anything was looked at, so that Holm corrects for these alone.
         rule: of a study that runs until it is decided: p-values then hold whenever one stops.
+        overlap: of the seeds' training sets, where each draws its own; 0 where all train on the same.
     """
 
     group: tuple[str, str]
@@ -83,6 +84,7 @@ class Comparison:
     baseline: str = ""
     against: dict[str, Compared] = field(default_factory=dict)
     rule: Rule | None = None
+    overlap: float = 0.0
 
     @property
     def questions(self) -> dict[Pair, Compared]:
@@ -111,7 +113,7 @@ class Comparison:
 
 def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_better: bool,
             baseline: str = "", metric: str = "", until: UntilDecided | None = None,
-            failed: Mapping[str, str] | None = None) -> Comparison:
+            failed: Mapping[str, str] | None = None, overlap: float = 0.0) -> Comparison:
     """Test every pair of a group's complete cells: one family, one correction.
 
     Args:
@@ -122,27 +124,27 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
         metric: its name, which says between what its differences lie; without one nothing does.
         until: of a study that runs until it is decided.
         failed: techniques of which a run failed, and why.
+        overlap: of the seeds' training sets, see `statistics.overlap`.
     """
     everyone = {cell.key.technique: cell for cell in in_same_clusters(cells)}
     by_name = {name: cell for name, cell in everyone.items()
                if cell.values and name not in (failed or {})}
     means = {name: summarise(cell.values.values()).mean for name, cell in by_name.items()}
     if until is None:
-        tested = _tested(by_name, metric)
+        tested = _tested(by_name, metric, overlap)
     else:
-        decision = decided(everyone, until, metric, baseline, failed=failed)
+        decision = decided(everyone, until, metric, baseline, failed=failed, overlap=overlap)
         tested = _decided(by_name, decision, metric, until.numbers)
     whole = _corrected(tested)
     p_values = {pair: result.p for pair, result in whole.items()}
     best, kept = standing(means, p_values, higher_is_better) if means else ("", [])
     if whole and all(pair.decides is None for pair in whole.values()):
         kept = []
-    with_baseline = _corrected(
-        {pair: result for pair, result in tested.items() if baseline in pair})
+    with_baseline = _corrected({pair: result for pair, result in tested.items() if baseline in pair})
     against = {a if b == baseline else b: result for (a, b), result in with_baseline.items()}
     return Comparison(group, means, best, tuple(kept), whole, higher_is_better,
                       baseline if baseline in means else "", against,
-                      None if until is None else rule_of(until, metric))
+                      None if until is None else rule_of(until, metric, overlap), overlap)
 
 
 @gc_pause.what_is_stays()  # statsmodels asks for a collection with every family
@@ -181,7 +183,8 @@ def compared(
                  for row in members]
         remarks |= {cell.key: _remark(cell) for cell in cells}
         failed = {row.key.technique: row.note for row in members if row.note}
-        comparisons[group] = compare(group, cells, higher_is_better, baseline, metric, until, failed)
+        overlap = max((by_key[row.key].training_share for row in members if row.key in by_key), default=0.0)
+        comparisons[group] = compare(group, cells, higher_is_better, baseline, metric, until, failed, overlap)
     marked = [replace(row, remark=remarks.get(row.key, ""), stands=not row.note
                       and row.key.technique in comparisons[row.group].standing) for row in rows]
     return marked, list(comparisons.values())
@@ -208,26 +211,24 @@ def ranked(comparisons: Sequence[Comparison], higher_is_better: bool) -> dict[st
     A backbone is left out without two data sets on which the same two techniques are complete.
     """
     scores: dict[str, dict[str, Mapping[str, float]]] = {}
-    for comparison in comparisons:
-        if comparison.means:
-            backbone, dataset = comparison.group
-            scores.setdefault(backbone, {})[dataset] = comparison.means
+    for backbone, dataset, means in ((*c.group, c.means) for c in comparisons if c.means):
+        scores.setdefault(backbone, {})[dataset] = means
     rankings = {backbone: rank(means, higher_is_better) for backbone, means in scores.items()}
     return {backbone: ranking for backbone, ranking in rankings.items() if ranking is not None}
 
 
-def _tested(cells: Mapping[str, CellMetric], metric: str) -> dict[Pair, Compared]:
+def _tested(cells: Mapping[str, CellMetric], metric: str, overlap: float) -> dict[Pair, Compared]:
     """Tests of all pairs at the seeds that they have in common."""
     resolution = step(value for cell in cells.values() for value in cell.values.values())
     family = pairs(list(cells))
-    found = _evidence(cells, family, resolution)
+    found = _evidence(cells, family, resolution, overlap)
     level = LEVEL / max(1, len(family))
-    return {(a, b): _pair(cells[a], cells[b], found.get((a, b)), resolution, metric, level)
+    return {(a, b): _pair(cells[a], cells[b], found.get((a, b)), resolution, metric, level, overlap)
             for a, b in family}
 
 
 def _evidence(cells: Mapping[str, CellMetric], family: Sequence[Pair],
-              resolution: float) -> dict[Pair, Evidence]:
+              resolution: float, overlap: float) -> dict[Pair, Evidence]:
     """Evidence on the pairs with enough seeds in common; by example where both tell of the same.
 
     Pairs of the same seeds are weighed together with all techniques that have these.
@@ -244,7 +245,7 @@ def _evidence(cells: Mapping[str, CellMetric], family: Sequence[Pair],
             np.stack([cell.examples[seed].to_numpy() for seed in seeds])
             if by_example and cell.examples.keys() >= set(seeds) else None, cell.clustered)
             for name, cell in cells.items() if cell.values.keys() >= set(seeds)}
-        found |= evidence_of(study, chosen, resolution)
+        found |= evidence_of(study, chosen, resolution, overlap)
     return found
 
 
@@ -254,14 +255,14 @@ def _same(a: CellMetric, b: CellMetric, seeds: Sequence[int]) -> bool:
 
 
 def _pair(a: CellMetric, b: CellMetric, found: Evidence | None, resolution: float, metric: str,
-          level: float) -> Compared:
+          level: float, overlap: float) -> Compared:
     common = sorted(a.values.keys() & b.values.keys())
     if not common:
         return Compared(None, None, None)
     seeds = examples = decides = None
     if found is not None:
         seeds = over_seeds([a.values[s] for s in common], [b.values[s] for s in common],
-                           resolution).within(limits(metric))
+                           resolution, overlap=overlap).within(limits(metric))
     if _same(a, b, common):
         table = np.stack([a.examples[s].to_numpy() - b.examples[s].to_numpy() for s in common])
         examples = over_examples(table, a.clustered).within(limits(metric))

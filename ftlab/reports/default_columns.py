@@ -9,7 +9,7 @@ from ftlab.reports import against_baseline, levels, verdicts
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.metric_text import cost, digits
-from ftlab.reports.sentences import across, bold, ranged, ties, tuning
+from ftlab.reports.sentences import across, bold, draws, ranged, ties, tuning
 from ftlab.reports.study_results import StudyResults
 from ftlab.reports.table import (
     NONE,
@@ -73,7 +73,7 @@ def _about(results: StudyResults) -> tuple[tuple[str, str], ...]:
     remarked = any(row.remark for row in results.rows)
     texts = (("Numbers", SPREAD), ("Selection", SELECTION),
              ("Tuning", tuned(results)), ("Costs", COSTS),
-             ("Bold", bold(comparisons, upwards)),
+             ("Bold", bold(comparisons, upwards)), ("Draws", draws(comparisons)),
              ("Baseline", _baseline(comparisons, results.metric)),
              ("Verdicts", verdicts.method(comparisons, results.metric)), ("Ties", ties(comparisons)),
              ("Price", verdicts.price(comparisons, results.records.values())),

@@ -7,13 +7,17 @@ from collections.abc import Collection, Sequence
 
 from ftlab.reports.comparison import Compared, Comparison, ranked
 from ftlab.reports.metric_text import digits
+from ftlab.statistics.overlap import inflation
 from ftlab.statistics.ranks import RankComparison
 from ftlab.studies.tuned import Tuned
 from ftlab.tracking.metric_range import is_percent
 from ftlab.wording import listed
 
+TOO_MUCH = 0.5
+"""Share of the pool in each training set from which more seeds say next to nothing more."""
 FEW_SEEDS = ("with fewer than three seeds in common it is these trained models that are compared, "
              "and nothing is claimed of the techniques")
+DRAWS = "{n} draws of the training set, each with its own seed"
 
 
 def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
@@ -26,6 +30,7 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
     if not decided:
         return f"{best}; nothing was tested."
     tests = list(dict.fromkeys(test.test for test in decided))
+    drawn = any(comparison.overlap for comparison in comparisons)
     text = f"{best}, and all that are not significantly worse: {' or '.join(tests)}"
     for name, counts, of in (
             ("seed", {test.seeds for test in decided}, set()),
@@ -34,7 +39,8 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
              {test.clustered for test in decided if test.clustered})):
         if counts:
             whole = f" of {ranged(of)} examples" if of else ""
-            text += f", n = {ranged(counts)} {name}{'s' * (counts != {1})}{whole}"
+            n = f"{ranged(counts)} {name}{'s' * (counts != {1})}{whole}"
+            text += f", n = {DRAWS.format(n=ranged(counts)) if name == 'seed' and drawn else n}"
     families = {len(comparison.pairs) for comparison in comparisons if comparison.tested}
     many = "pair" if families == {1} else "pairs"
     text += (f", Holm's correction over the {ranged(families)} {many} of techniques, "
@@ -44,6 +50,25 @@ def bold(comparisons: Sequence[Comparison], higher_is_better: bool) -> str:
     if untested:
         text += (f" {untested} pair{'s' * (untested > 1)}: untested, {FEW_SEEDS}. Without a test "
                  "nothing is in bold.")
+    return text
+
+
+def draws(comparisons: Sequence[Comparison]) -> str:
+    """Say what is claimed where each seed draws its training set; empty where none does."""
+    shares = {comparison.overlap for comparison in comparisons if comparison.overlap}
+    if not shares:
+        return ""
+    text = ("A seed draws which examples train and which validate, the same for all techniques; the test "
+            "examples are the same in all. The claim is of another training set of this size. "
+            "Two draws have part of their examples in common, "
+            f"{listed([f'{share:.2g}' for share in sorted(shares)])} of them on average, by which the tests "
+            "widen the variance over seeds (Nadeau, Bengio 2003); the intervals of single techniques do not.")
+    if (most := max(shares)) >= TOO_MUCH:
+        seeds = {test.seeds for comparison in comparisons if comparison.overlap == most
+                 for pair in comparison.pairs.values() if (test := pair.decides) is not None}
+        factor = f"{inflation(most, max(seeds)):.0f} times" if seeds else "many times"
+        text += (f" With {most:.2g} of the examples in each training set it is {factor} what it would be "
+                 "with draws of their own: another training set is a question for new data.")
     return text
 
 

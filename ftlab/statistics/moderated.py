@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ftlab.statistics.evidence import Evidence
 from ftlab.statistics.multiple_testing import Pair
+from ftlab.statistics.overlap import inflation
 from ftlab.statistics.paired import OVER_BOTH, OVER_SEEDS
 
 Array = NDArray[np.float64]
@@ -92,7 +93,7 @@ def correlation(study: Sequence[SeedScores]) -> float:
 
 
 def evidence(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
-             resolution: float = 0.0) -> dict[Pair, Evidence]:
+             resolution: float = 0.0, overlap: float = 0.0) -> dict[Pair, Evidence]:
     """Difference of each pair with its variance, from all techniques of a backbone and data set.
 
     Of technique k with S seeds, s_k^2 is its `variance`, and
@@ -107,6 +108,7 @@ def evidence(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
         study: at least three techniques, of at least two seeds each.
         pairs: to be compared; of two that have unequal seeds the common first ones count.
         resolution: see `variance`.
+        overlap: see `overlap.inflation`, the factor of what the seeds add.
     """
     variances = {name: variance(scores, resolution) for name, scores in study.items()}
     sum_of_all = sum(variances.values())
@@ -126,8 +128,9 @@ def evidence(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
         if first.examples is not None and second.examples is not None:
             least, by_examples = sources(first.examples - second.examples)
             examples = first.examples.shape[1]
-        one, other = raised[a] / seeds, raised[b] / seeds
-        by_seeds = max(one + other - 2 * shared * float(np.sqrt(one * other)), least)
+        larger = inflation(overlap, seeds)
+        one, other = larger * raised[a] / seeds, larger * raised[b] / seeds
+        by_seeds = max(one + other - 2 * shared * float(np.sqrt(one * other)), larger * least)
         parts = one**2 / freedoms[a] + other**2 / freedoms[b]
         if examples > 1:
             parts += by_examples**2 / (examples - 1)
@@ -157,6 +160,7 @@ def sources(table: Array) -> tuple[float, float]:
     return of_rest / (seeds * examples), of_examples / (seeds * examples)
 
 
-def all_pairs(study: Mapping[str, SeedScores], resolution: float = 0.0) -> dict[Pair, Evidence]:
+def all_pairs(study: Mapping[str, SeedScores], resolution: float = 0.0,
+              overlap: float = 0.0) -> dict[Pair, Evidence]:
     """`evidence` of all pairs, in the study's order."""
-    return evidence(study, list(combinations(study, 2)), resolution)
+    return evidence(study, list(combinations(study, 2)), resolution, overlap)

@@ -18,6 +18,7 @@ from scipy import stats
 
 from ftlab.statistics.clusters import units
 from ftlab.statistics.evidence import Evidence
+from ftlab.statistics.overlap import inflation
 from ftlab.statistics.seed_summary import Range
 
 Array = NDArray[np.float64]
@@ -71,17 +72,18 @@ class PairedResult:
         return replace(self, low=max(self.low, -most), high=min(self.high, most))
 
 
-def over_both(table: Array, confidence: float = 0.95) -> PairedResult:
+def over_both(table: Array, confidence: float = 0.95, overlap: float = 0.0) -> PairedResult:
     """Seeds and examples both drawn at random: would other seeds and another test set agree?
 
     Args:
         table: differences (S, E) of at least two seeds and two examples.
         confidence: of the interval.
+        overlap: see `overlap.inflation`.
     """
-    return result(of_two(table), table.mean(axis=0), 1 - confidence)
+    return result(of_two(table, overlap=overlap), table.mean(axis=0), 1 - confidence)
 
 
-def of_two(table: Array, difference: float | None = None) -> Evidence:
+def of_two(table: Array, difference: float | None = None, overlap: float = 0.0) -> Evidence:
     """Difference of two techniques with the law of its error, seeds and examples both random.
 
     The variance of the mean of a table with random rows and columns is
@@ -101,6 +103,7 @@ def of_two(table: Array, difference: float | None = None) -> Evidence:
         table: differences (S, E) of at least two seeds and two examples.
         difference: of the numbers that are printed, where the table's mean is another: the
             contributions of examples to a ratio are corrected for bias.
+        overlap: see `overlap.inflation`.
     """
     seeds, examples = table.shape
     mean = float(table.mean())
@@ -113,11 +116,11 @@ def of_two(table: Array, difference: float | None = None) -> Evidence:
     of_examples = max(seeds * float(by_example.var(ddof=1)) - of_rest, least)
     times, weights = _inverse_chi_square(seeds - 1)
     often, heavy = _inverse_chi_square(examples - 1)
-    by_seeds = np.maximum(of_seeds * times, of_rest)
-    cells = seeds * examples
+    cells, larger = seeds * examples, inflation(overlap, seeds)
+    by_seeds = larger * np.maximum(of_seeds * times, of_rest)
     errors = np.sqrt(np.add.outer(by_seeds, of_examples * often) / cells)
-    return Evidence(mean if difference is None else difference, max(of_seeds, of_rest) / cells,
-                    of_examples / cells, seeds - 1, seeds, examples, OVER_BOTH,
+    return Evidence(mean if difference is None else difference,
+                    larger * max(of_seeds, of_rest) / cells, of_examples / cells, seeds - 1, seeds, examples, OVER_BOTH,
                     errors.ravel(), np.outer(weights, heavy).ravel())
 
 
@@ -148,7 +151,7 @@ def _inverse_chi_square(freedom: int) -> tuple[Array, Array]:
 
 
 def over_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
-               confidence: float = 0.95) -> PairedResult:
+               confidence: float = 0.95, overlap: float = 0.0) -> PairedResult:
     """Student's paired t test of the metrics of the same seeds (Student 1908).
 
     Args:
@@ -156,19 +159,22 @@ def over_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
         b: likewise, of the same seeds.
         resolution: least standard deviation of the differences, from `two_studies.step`.
         confidence: of the interval.
+        overlap: see `overlap.inflation`.
     """
-    found = of_seeds(a, b, resolution)
-    spread = math.sqrt(found.by_seeds * found.seeds)
+    found = of_seeds(a, b, resolution, overlap)
+    spread = math.sqrt(found.by_seeds * found.seeds / inflation(overlap, found.seeds))
     effect = found.difference / spread if spread > 0 else math.nan
     return replace(result(found, np.zeros(1), 1 - confidence), effect=effect)
 
 
-def of_seeds(a: Sequence[float], b: Sequence[float], resolution: float) -> Evidence:
+def of_seeds(a: Sequence[float], b: Sequence[float], resolution: float,
+             overlap: float = 0.0) -> Evidence:
     """Difference of two techniques, seeds alone random; arguments as of `over_seeds`."""
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     n = len(differences)
     spread = max(float(differences.std(ddof=1)), resolution)
-    return Evidence(float(differences.mean()), spread**2 / n, 0.0, n - 1, n, 0, OVER_SEEDS)
+    by_seeds = inflation(overlap, n) * spread**2 / n
+    return Evidence(float(differences.mean()), by_seeds, 0.0, n - 1, n, 0, OVER_SEEDS)
 
 
 def over_examples(table: Array, clustered: int = 0) -> PairedResult:

@@ -19,6 +19,7 @@ from ftlab.statistics import looks
 from ftlab.statistics.evidence import Evidence
 from ftlab.statistics.moderated import FEWEST_TECHNIQUES, SeedScores, evidence
 from ftlab.statistics.multiple_testing import LEVEL, Pair
+from ftlab.statistics.overlap import foreseen
 from ftlab.statistics.paired import of_seeds, of_two
 from ftlab.statistics.verdict import Decision, Kind, Next, Rule, Verdict
 
@@ -80,11 +81,11 @@ def decide(scores: Mapping[str, Mapping[int, SeedScores]], pairs: Sequence[Pair]
         kept |= dict.fromkeys(active, seeds)
         tables = {name: stacked(scores[name], count) for name, count in kept.items()}
         open_pairs = [pair for pair, c in compared.items() if c.kind == "open"]
-        for pair, found in compare(tables, open_pairs, resolution).items():
+        for pair, found in compare(tables, open_pairs, resolution, rule.overlap).items():
             _look(compared[pair], found, rule, len(pairs))
         _claim(compared, rule)
         together = [pair for pair in beside if all(kept.get(name) == seeds for name in pair)]
-        for pair, found in compare(tables, together, resolution).items():
+        for pair, found in compare(tables, together, resolution, rule.overlap).items():
             _look(along[pair], found, rule, len(beside))
         done = seeds
         for comparison in compared.values():
@@ -107,24 +108,25 @@ def stacked(scores: Mapping[int, SeedScores], seeds: int) -> SeedScores:
 
 
 def compare(study: Mapping[str, SeedScores], pairs: Sequence[Pair],
-            resolution: float) -> dict[Pair, Evidence]:
+            resolution: float, overlap: float = 0.0) -> dict[Pair, Evidence]:
     """Evidence on each pair: moderated for three and more techniques, of the two alone else.
 
     Args:
         study: all techniques of a backbone and data set, of at least two seeds each.
         pairs: to be compared; of unequal numbers of seeds the common first ones count.
         resolution: see `moderated.variance`.
+        overlap: see `overlap.inflation`.
     """
 
     def of_pair(a: str, b: str) -> Evidence:
         seeds = min(len(study[a]), len(study[b]))
         one, other = study[a].first(seeds), study[b].first(seeds)
         if one.examples is None or other.examples is None:
-            return of_seeds(one.values.tolist(), other.values.tolist(), resolution)
+            return of_seeds(one.values.tolist(), other.values.tolist(), resolution, overlap)
         return of_two(one.examples - other.examples,
-                      float(one.values.mean() - other.values.mean()))
+                      float(one.values.mean() - other.values.mean()), overlap)
 
-    found = evidence(study, pairs, resolution) if len(study) >= FEWEST_TECHNIQUES else \
+    found = evidence(study, pairs, resolution, overlap) if len(study) >= FEWEST_TECHNIQUES else \
         {pair: of_pair(*pair) for pair in pairs}
     return {pair: each.of_clusters(study[pair[0]].clustered) for pair, each in found.items()}
 
@@ -169,10 +171,11 @@ def _hopeless(comparison: _Comparison, seeds: int, rule: Rule, level: float) -> 
     if seeds < FEWEST_TO_GIVE_UP or (found := comparison.found) is None:
         return False
     last = looks.nominal(level, rule.most, rule.most)
-    end = math.sqrt(found.by_seeds * seeds / rule.most + found.by_examples)
+    by_seeds = foreseen(found.by_seeds, seeds, rule.most, rule.overlap)
+    end = math.sqrt(by_seeds + found.by_examples)
     far = float(stats.t.isf(last / 2, rule.most - 1)) * end
     near = max(0.0, rule.margin - float(stats.t.isf(last, rule.most - 1)) * end)
-    scatter = math.sqrt(found.by_seeds * (1 - seeds / rule.most)) + 1e-12
+    scatter = math.sqrt(max(0.0, found.by_seeds - by_seeds)) + 1e-12
 
     def below(limit: float) -> float:
         return float(stats.t.cdf((limit - found.difference) / scatter, found.freedom))
@@ -210,7 +213,7 @@ def _more_seeds(found: Evidence, rule: Rule, level: float) -> int | None:
     def tells(seeds: int) -> bool:
         most = max(seeds, rule.most)
         last = level if most > looks.MOST else looks.nominal(level, seeds, most)
-        by_seeds = found.by_seeds * found.seeds / seeds
+        by_seeds = foreseen(found.by_seeds, found.seeds, seeds, rule.overlap)
         error, scatter = math.sqrt(by_seeds + found.by_examples), likely * math.sqrt(by_seeds)
         far, near = (float(stats.t.isf(p, seeds - 1)) * error + scatter for p in (last / 2, last))
         return distance >= far or rule.margin - distance >= near

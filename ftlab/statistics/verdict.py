@@ -28,11 +28,13 @@ class Rule:
         margin: below which a difference does not matter, in the metric's own unit.
         first: seeds before the first look.
         most: seeds of a technique at most.
+        overlap: of the seeds' training sets, see `overlap.inflation`; 0 where all train on the same.
     """
 
     margin: float
     first: int
     most: int
+    overlap: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class AddingSeeds:
     def __init__(self, study: Study, until: UntilDecided, cells: Mapping[str, PlannedCell],
                  tracker: Tracker, display: Display) -> None:
         self.study, self.until, self.tracker, self.display = study, until, tracker, display
-        self.tasks = StudyTasks(study)
+        self.cells, self.tasks = cells, StudyTasks(study)
         self.metrics = {cell_id: CellMetric(planned.cell.key, {}) for cell_id, planned in cells.items()}
         self.seconds: dict[str, list[float]] = {cell_id: [] for cell_id in cells}
         self.failed: dict[str, str] = {}
@@ -111,7 +111,13 @@ class AddingSeeds:
         cells = {name: self.metrics[cell_id] for name, cell_id in group.cells.items()}
         failed = {name: self.failed[cell_id] for name, cell_id in group.cells.items()
                   if cell_id in self.failed}
-        return decided(cells, self.until, group.metric, self.study.baseline, self._cost(group), failed)
+        return decided(cells, self.until, group.metric, self.study.baseline, self._cost(group), failed,
+                       self._overlap(group))
+
+    def _overlap(self, group: _Group) -> float:
+        """Share of the examples in each training set, where seeds draw it; nearly the same for all."""
+        return max((draw.training_share for cell_id in group.cells.values()
+                    for draw in self.cells[cell_id].draws.values()), default=0.0)
 
     def _cost(self, group: _Group) -> dict[str, float]:
         """Mean seconds of a run, by technique; of those that have one."""
@@ -136,7 +142,7 @@ class AddingSeeds:
         seconds = 0.0
         for place, decision in decisions.items():
             group = self.groups[place]
-            rule = rule_of(self.until, group.metric)
+            rule = rule_of(self.until, group.metric, self._overlap(group))
             seconds += to_come(decision, rule, self._cost(group))
             if text := first_look(decision, rule, group.metric):
                 self.display.say(f"{group.title if len(decisions) > 1 else ''}{text}")

@@ -21,7 +21,7 @@ def refuse_changed(cells: Mapping[str, PlannedCell], records: Sequence[CellRecor
             continue
         planned = cells[record.cell_id]
         for run in record.finished:
-            for tag, now in fingerprints(planned).items():
+            for tag, now in fingerprints(planned.of_seed(run.seed)).items():
                 if run.tags.get(tag, now) != now:
                     name = tag.removeprefix("ftlab.").removesuffix("_sha256")
                     raise InputError(

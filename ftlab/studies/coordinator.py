@@ -281,8 +281,8 @@ class StudyRuns(Jobs):
 
     def _to_come(self, planned: PlannedCell) -> int:
         """Count the runs that have not ended and read the frozen prefix of a cell; at least one."""
-        return max(1, sum(count for cell_id, count in self.unfinished.items()
-                          if planned.shares_prefix(self.cells[cell_id])))
+        return max(1, sum(min(count, 1) if planned.draws else count  # of seeds with their own examples
+                          for cell_id, count in self.unfinished.items() if planned.shares_prefix(self.cells[cell_id])))
 
     def interrupted(self, why: str) -> None:
         self.queue.hurry()

@@ -17,9 +17,10 @@ from ftlab.tracking.cell_metric import CellMetric, in_same_clusters
 from ftlab.tracking.metric_range import is_percent
 
 
-def rule_of(until: UntilDecided, metric: str) -> Rule:
+def rule_of(until: UntilDecided, metric: str, overlap: float = 0.0) -> Rule:
     """The rule with its margin in the metric's own unit, not the printed one."""
-    return Rule(until.margin / (100 if is_percent(metric) else 1), until.first, until.most)
+    return Rule(until.margin / (100 if is_percent(metric) else 1), until.first, until.most,
+                overlap)
 
 
 def questions(techniques: Sequence[str], baseline: str) -> list[Pair]:
@@ -29,8 +30,8 @@ def questions(techniques: Sequence[str], baseline: str) -> list[Pair]:
 
 
 def decided(cells: Mapping[str, CellMetric], until: UntilDecided, metric: str, baseline: str,
-            seconds: Mapping[str, float] | None = None, failed: Mapping[str, str] | None = None
-            ) -> Decision:
+            seconds: Mapping[str, float] | None = None, failed: Mapping[str, str] | None = None,
+            overlap: float = 0.0) -> Decision:
     """Decide the comparisons of one backbone and data set.
 
     Args:
@@ -40,6 +41,7 @@ def decided(cells: Mapping[str, CellMetric], until: UntilDecided, metric: str, b
         baseline: of the study; empty for none.
         seconds: of a run, by technique.
         failed: techniques of which a run failed, and why.
+        overlap: of the seeds' training sets.
     """
     cells = dict(zip(cells, in_same_clusters(list(cells.values())), strict=True))
     pairs = questions(list(cells), baseline)
@@ -49,7 +51,7 @@ def decided(cells: Mapping[str, CellMetric], until: UntilDecided, metric: str, b
                      for place, seed in enumerate(until.numbers) if seed in cell.values}
               for name, cell in cells.items()}
     resolution = step(value for cell in cells.values() for value in cell.values.values())
-    return decide(scores, pairs, rule_of(until, metric), seconds, failed, resolution, beside)
+    return decide(scores, pairs, rule_of(until, metric, overlap), seconds, failed, resolution, beside)
 
 
 def comparable(cells: Sequence[CellMetric]) -> bool:

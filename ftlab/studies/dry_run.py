@@ -51,7 +51,7 @@ class Estimate:
             total += here.cached_seconds * seeds
             if here.cache is not None and not any(planned.shares_prefix(other) for other in made):
                 made.append(planned)
-                total += here.cache.build
+                total += here.cache.build * max(1, len(planned.draws))
         return total
 
     def rich(self) -> Group:
@@ -181,12 +181,13 @@ def estimate(study: Study) -> Estimate:
         for planned in made.plan.cells:
             pair = f"{planned.cell.key.dataset}/{planned.cell.key.backbone}"
             if pair not in loaded:
-                data, backbone = build(planned.cell.data), build(planned.cell.backbone)
+                data = build(planned.cell.of_seed(study.seeds[0]).data)
+                backbone = build(planned.cell.backbone)
                 data = data if study.shortcuts else data.without_shortcuts()
                 data.load()
                 data.connect(backbone, seed=0)
                 loaded[pair] = data, backbone
             sharing = sum(planned.shares_prefix(other) for other in made.plan.cells)
             made.foreseen[planned.cell.key.config] = foresee(
-                study, planned, *loaded[pair], runs=max(1, sharing) * len(study.seeds))
+                study, planned, *loaded[pair], runs=max(1, sharing) * (1 if planned.draws else len(study.seeds)))
         return made

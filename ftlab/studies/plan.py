@@ -14,19 +14,17 @@ from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.prefix_replay import leading
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
-from ftlab.data.examples import SplitName
-from ftlab.data.groups import faulty_groups
 from ftlab.data.sampling import share_of_batch
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import build
+from ftlab.studies.measurable import check_measurable
+from ftlab.studies.plan_draws import Draw, draws
 from ftlab.studies.plan_retained import check_retained
 from ftlab.studies.plan_stages import StageData, check_stages
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
-from ftlab.tasks.over_groups import over_group
-from ftlab.tasks.over_sequence import over_sequence
 from ftlab.techniques.base import Technique
-from ftlab.tracking.metric_facts import SPLIT, Record
+from ftlab.tracking.metric_facts import Record
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
 from ftlab.training import batches
@@ -50,6 +48,9 @@ class PlannedCell:
         facts: about its metrics.
         before_fingerprint: of the data of its stages; empty where they have none of their own.
         retain_fingerprint: of the data on which forgetting is measured; empty where it is not.
+        draws: what each seed has drawn; empty where seeds draw no split. All else is of the first.
+        pool_fingerprint: of what they draw from; empty likewise.
+        training_share: of that the part that trains; 0 likewise.
     """
 
     cell: Cell
@@ -63,6 +64,15 @@ class PlannedCell:
     facts: Record = field(default_factory=dict)
     before_fingerprint: str = ""
     retain_fingerprint: str = ""
+    draws: Mapping[int, Draw] = field(default_factory=dict)
+    pool_fingerprint: str = ""
+    training_share: float = 0.0
+
+    def of_seed(self, seed: int) -> PlannedCell:
+        """The cell as a seed runs it; a seed that the study has no more has no fingerprint of its draw."""
+        if not self.draws:
+            return self
+        return replace(self, **vars(self.draws.get(seed, Draw("", self.data_profile))))
 
     def shares_prefix(self, other: PlannedCell) -> bool:
         """Return whether the frozen blocks give both cells the same activations."""
@@ -173,66 +183,26 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     stage_data = StageData()
     for backbone, data, cells in pairs(study, made):
         fingerprints = data.fingerprint, backbone.fingerprint
+        drawn = draws(study, backbone, cells, metrics)
         for cell in cells:
             for metric, place in metrics.items():
                 check_measurable(metric, data, cell.key.dataset, place)
             (model, notes, before, retain), *_ = [
-                _adapted(one, backbone, data, stage_data) for one in cell.single]
+                _adapted(one, backbone, data, stage_data, study.seeds[0]) for one in cell.single]
             made.note(cell.key.dataset, *notes)
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
             trainable = sum(n for n, trains in sizes if trains)
             made.cells.append(
                 PlannedCell(cell, trainable, sum(n for n, _ in sizes), *fingerprints,
                             data.describe(), _frozen_blocks(model), (*data.notes, *notes),
-                            data.task.facts(), before, retain)
+                            data.task.facts(), before, retain,
+                            {seed: replace(draw, notes=(*draw.notes, *notes))
+                             for seed, draw in drawn[cell.key.config].items()},
+                            data.pool_fingerprint if cell.draws_split else "")
             )
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])
     return made
-
-
-def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) -> None:
-    """Refuse a metric that a data set's task does not have, or that its split gives no value.
-
-    Args:
-        metric: with its split's prefix, as `val/`; the test split's where it has none.
-        data: loaded.
-        dataset: its name in the study.
-        place: where the metric is named.
-
-    Raises:
-        InputError: it cannot be measured.
-    """
-    prefix, _, name = metric.partition("/") if SPLIT.match(metric) else ("test", "", metric)
-    split: SplitName = "validation" if prefix == "val" else prefix
-    if split not in data.measured:
-        raise InputError(f"{place}: {metric}: data set {dataset} has no test set of that name",
-                         f"add it to tests: of the data set, or take one of "
-                         f"{', '.join(data.measured)}")
-    if over_group(name, data.task.metrics()) is not None:
-        if fault := faulty_groups(name, data.task, data.splits, split):
-            raise InputError(f"{place}: {metric} is over groups, and data set {dataset} {fault.what}",
-                             fault.mend)
-        return
-    if name in {entry.name for entry in over_sequence(data.task.metrics())}:
-        if prefix != "test":
-            raise InputError(f"{place}: {metric} follows from test scores at the end of a sequence of tasks",
-                             f"name test/{name} in report, and another metric here")
-        if not data.task.groups:
-            raise InputError(f"{place}: {metric} is of a sequence of tasks, and data set {dataset} has none",
-                             "name them, columns: {domain: COLUMN, group: COLUMN}")
-        return
-    try:
-        data.task.higher_is_better(name)
-    except InputError as error:
-        raise InputError(f"{place}: {error.what} (data set {dataset})", error.mend) from error
-    targets = data.splits[split].targets
-    if reason := data.task.unmeasurable(name, targets):
-        raise InputError(
-            f"{place}: {metric} cannot be measured on data set {dataset}: of its {split} split "
-            f"({len(targets)} examples), {reason}",
-            f"name another metric, {prefix}/loss for instance, or give a {split} split that has "
-            f"what it needs ({split}: SOURCE, or another split:)")
 
 
 def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list[Cell]]]:
@@ -241,7 +211,7 @@ def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list
     backbones: dict[str, Backbone] = {}
     for cell in study.cells:
         if cell.key.dataset not in datasets:
-            data = build(cell.data)
+            data = build(cell.of_seed(study.seeds[0]).data)
             datasets[cell.key.dataset] = data if study.shortcuts else data.without_shortcuts()
             datasets[cell.key.dataset].load()
         if cell.key.backbone not in backbones:
@@ -258,7 +228,7 @@ def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list
         made.note(d, *data.notes)
 
 
-def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: StageData
+def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: StageData, seed: int
              ) -> tuple[TaskModel, list[str], str, str]:
     """The model of a cell's runs, without weights, notes, and fingerprints of stages and `retain`."""
     notes: list[str] = []
@@ -272,7 +242,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         technique.prepare(data)
         model = backbone.build(data.task, technique.output_type, meta=True)
         model.head_trained |= cell.keeps_head
-        before = check_stages(cell, backbone, data, model, stage_data) if cell.before else ""
+        before = check_stages(cell.of_seed(seed), backbone, data, model, stage_data) if cell.before else ""
         retain = check_retained(cell, backbone, data, stage_data) if cell.retain else ""
         technique.bind(model, data.task)
         if technique.trains:

@@ -53,15 +53,11 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
     """
     if cell.trainer["devices"] > 1:
         raise InputError("a run with stages is trained on one device", "set trainer: {devices: 1}")
-    prints, head = [], dict[str, tuple[int, ...]]()  # that is carried to the next fit
+    head = dict[str, tuple[int, ...]]()  # that is carried to the next fit
     for number, stage in enumerate(cell.before):
         where = f"before/{number}"
         corpus = data if stage["data"] is None else stage_data.of(stage["data"])
-        if stage["data"] is not None:
-            prints.append(corpus.fingerprint)
         try:
-            if stage["data"] is not None:
-                _check_unseen(corpus, data, f"stage {number + 1}")
             there = _check(stage, backbone, corpus, model, head)
             carried = {**head, **there} if stage["carry"] == "all" else {}
             head = {place: shape for place, shape in carried.items() if place.startswith(HEAD)}
@@ -71,6 +67,33 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
             raise type(error)(f"{where}: {error.what}", error.mend) from error
         finally:
             data.connect(backbone, seed=0)
+    return check_corpora(cell, data, stage_data)
+
+
+def check_corpora(cell: Cell, data: DataModule, stage_data: StageData) -> str:
+    """Hold the stages' own data to what the run is tested on.
+
+    Args:
+        cell: checked.
+        data: of the cell, loaded.
+        stage_data: reads the stages' own data.
+
+    Returns:
+        sha256 of the stages' own data; empty where they have none.
+
+    Raises:
+        InputError: a stage has test examples.
+    """
+    prints = []
+    for number, stage in enumerate(cell.before):
+        if stage["data"] is None:
+            continue
+        corpus = stage_data.of(stage["data"])
+        try:
+            _check_unseen(corpus, data, f"stage {number + 1}")
+        except InputError as error:
+            raise type(error)(f"before/{number}: {error.what}", error.mend) from error
+        prints.append(corpus.fingerprint)
     return hashlib.sha256("".join(prints).encode()).hexdigest() if prints else ""
 
 

@@ -70,6 +70,6 @@ def collect(study: str, question: str, cells: Iterable[CellRecord]) -> dict[str,
             environment = json.loads(run.tags.get(TAG, "{}"))
             if environment and environment not in environments:
                 environments.append(environment)
-            for kind, name in (("dataset", cell.key.dataset), ("backbone", cell.key.backbone)):
-                fingerprints[kind + "s"][name] = run.tags.get(f"ftlab.{kind}_sha256", "")
+            fingerprints["datasets"][cell.key.dataset] = run.data_sha256
+            fingerprints["backbones"][cell.key.backbone] = run.tags.get("ftlab.backbone_sha256", "")
     return {"study": study, "question": question, "environments": environments, **fingerprints}

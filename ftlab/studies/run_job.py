@@ -19,6 +19,7 @@ from ftlab.studies.engine import SPECIFICATION, Event, died
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.study import Study
 from ftlab.tracking.artifacts import sha256_tags
+from ftlab.tracking.records import TRAINING_SHARE
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Status, Tracker
 from ftlab.training.manifest import FAILED, MANIFEST
@@ -92,7 +93,7 @@ class RunJob(Job):
         self.curves: set[str] = set()
         self.measured: dict[str, float] = {}  # so far; of a run that fails it is all there is
         self.step = 0
-        tags = {provenance.TAG: space.environment, **fingerprints(planned),
+        tags = {provenance.TAG: space.environment, **fingerprints(planned), **drawn_tag(planned),
                 **{name: "\n".join(texts) for name, texts in self.remarks.items()}}
         self.tracker.set_tags(run_id, tags)
         log_data(self.tracker, run_id, planned)
@@ -187,6 +188,7 @@ class StudyRun(RunJob):
                  seed: int, token: int, runs_to_come: int, directory: Path | None = None,
                  share: float = 1.0) -> None:
         self.cell_id, self.seed, self.report = cell_id, seed, study.report
+        planned = planned.of_seed(seed)
         for left in leftovers(space.work, planned, seed):  # which nobody holds
             shutil.rmtree(left, ignore_errors=True)
         config = study.specification(planned.cell, seed)
@@ -238,14 +240,16 @@ def leftovers(work: Path, planned: PlannedCell, seed: int) -> list[Path]:
 
 
 def fingerprints(planned: PlannedCell) -> dict[str, str]:
-    """Tags of the data and weights that a cell stands on."""
-    before, retain = planned.before_fingerprint, planned.retain_fingerprint
-    return {
-        "ftlab.dataset_sha256": planned.data_fingerprint,
-        "ftlab.backbone_sha256": planned.backbone_fingerprint,
-        **({"ftlab.before_sha256": before} if before else {}),
-        **({"ftlab.retain_sha256": retain} if retain else {}),
-    }
+    """Tags of the data and weights that a cell stands on, as far as they are known."""
+    stands_on = {"dataset": planned.data_fingerprint, "pool": planned.pool_fingerprint,
+                 "backbone": planned.backbone_fingerprint, "before": planned.before_fingerprint,
+                 "retain": planned.retain_fingerprint}
+    return {f"ftlab.{name}_sha256": digest for name, digest in stands_on.items() if digest}
+
+
+def drawn_tag(planned: PlannedCell) -> dict[str, str]:
+    """Tag of how much two draws of the training set have in common, where seeds draw it."""
+    return {TRAINING_SHARE: repr(planned.training_share)} if planned.training_share else {}
 
 
 def mark_failed(checkpoint: Path, reason: str) -> None:
@@ -274,8 +278,8 @@ def write_specification(directory: Path, specification: Mapping[str, Any]) -> No
 def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:
     """Say in the store which data a run used."""
     source = str(planned.cell.data["init_args"].get("train", ""))
-    tracker.log_dataset(run_id, planned.cell.key.dataset, planned.data_fingerprint, source,
-                        planned.data_profile)
+    digest = planned.data_fingerprint or planned.pool_fingerprint
+    tracker.log_dataset(run_id, planned.cell.key.dataset, digest, source, planned.data_profile)
 
 
 def tidy(work: Path, outcome: StudyOutcome) -> None:

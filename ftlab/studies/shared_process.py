@@ -45,7 +45,9 @@ def seeds_together(cell: Cell, seeds: Sequence[int], shortcuts: bool = True) -> 
         seeds: that wait.
         shortcuts: of the study.
     """
-    most = LARGEST.get(together_of(cell, shortcuts) or "", 1)
+    # what a pack shares are the features of one set of examples
+    way = None if cell.draws_split else together_of(cell, shortcuts)
+    most = LARGEST.get(way or "", 1)
     return [list(seeds[start : start + most]) for start in range(0, len(seeds), most)]
 
 

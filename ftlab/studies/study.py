@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.studies import draws
 from ftlab.studies.analysis_keys import check_baseline, check_groups, check_selection
 from ftlab.studies.components import Component
+from ftlab.studies.names import check_name
 from ftlab.studies.overrides import override
 from ftlab.studies.paper_numbers import Paper, check_paper
 from ftlab.studies.seeds import DRAWS, UntilDecided, check_decidable, check_list
@@ -19,13 +20,11 @@ from ftlab.studies.study_entries import AXES, checked, mapping, retained
 from ftlab.studies.tuned import Tuned, check_by_seed, check_tuned
 from ftlab.studies.vary import Levels, check_override, expanded
 from ftlab.studies.yaml_file import Place, read
-from ftlab.studies.yaml_schema import text_of
 from ftlab.tracking.cell_hash import cell_hash, earlier_hash
 from ftlab.tracking.mlflow_values import name_of
 from ftlab.tracking.records import CellKey
 from ftlab.wording import did_you_mean
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "tuned", "select_by", "report", "trainer",
         "retain", "baseline", "groups", "paper"]
 
@@ -43,6 +42,7 @@ class Cell:
         retain: checked data sets on which forgetting is measured, by name.
         by_seed: the technique with each seed, where a study has the settings of several searches;
             `technique` is then none that runs.
+        drawn: what a seed draws, see `seeds.DRAWS`.
     """
 
     key: CellKey
@@ -54,6 +54,12 @@ class Cell:
     before: Sequence[dict[str, Any]] = ()
     retain: Mapping[str, Component] = field(default_factory=dict)
     by_seed: Mapping[str, Component] = field(default_factory=dict)
+    drawn: tuple[str, ...] = DRAWS[:1]
+
+    @property
+    def draws_split(self) -> bool:
+        """True where each seed draws its own training examples."""
+        return draws.draws_split(self.drawn)
 
     @property
     def keeps_head(self) -> bool:
@@ -64,7 +70,7 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for the workers."""
         return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by,
-                         self.before, self.retain, self.by_seed)
+                         self.before, self.retain, self.by_seed, self.drawn)
 
     @property
     def single(self) -> list[Cell]:
@@ -74,17 +80,26 @@ class Cell:
             different += [technique] * (technique not in different)
         return [replace(self, technique=technique, by_seed={}) for technique in different] or [self]
 
+    def of_seed(self, seed: int) -> Cell:
+        """The cell with the data, and the data of its stages, that a seed has drawn."""
+        if not self.draws_split:
+            return self
+        config = draws.of_seed(self.config, seed)
+        return replace(self, data=config["data"], before=config.get("before", ()))
+
 
 def config_of(backbone: Component, data: Component, technique: Component,
               trainer: dict[str, Any], select_by: str, before: Sequence[dict[str, Any]] = (),
               retain: Mapping[str, Component] | None = None,
-              by_seed: Mapping[str, Component] | None = None) -> dict[str, Any]:
+              by_seed: Mapping[str, Component] | None = None,
+              drawn: tuple[str, ...] = DRAWS[:1]) -> dict[str, Any]:
     """Everything of a cell but its names."""
     stages = {"before": list(before)} if before else {}
     retained = {"retain": dict(retain)} if retain else {}
     searched = {"by_seed": dict(by_seed)} if by_seed else {}
     return {"backbone": backbone, "data": data, "technique": technique, "trainer": trainer,
-            "select_by": select_by, **stages, **retained, **searched}
+            "select_by": select_by, **stages, **retained, **searched,
+            **({} if drawn == DRAWS[:1] else {"drawn": list(drawn)})}
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,7 @@ class Study:
         """The specification of a run of a cell."""
         plain = {} if self.shortcuts else {"plain": True}
         allow = {"allow": list(self.allow)} if self.allow else {}
-        config = {**cell.config, "technique": cell.by_seed.get(str(seed), cell.technique)}
+        config = {**cell.of_seed(seed).config, "technique": cell.by_seed.get(str(seed), cell.technique)}
         config.pop("by_seed", None)
         return {**config, "seed": seed, **plain, **allow}
 
@@ -228,9 +243,11 @@ def load_study(
     select_by = name_of(
         check_selection(data.get("select_by"), parts["metric"], place / "select_by"))
     report = name_of(str(data.get("report", "test/" + select_by.removeprefix("val/"))))
-    cells = _cells(name, parts, select_by, place)
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     tuned = check_tuned(data.get("tuned"), seeds, place)
+    if draws.draws_split(seeds.of):
+        draws.check(parts["datasets"], place)
+    cells = _cells(name, parts, select_by, seeds.of, place)
     check_decidable(seeds, report, len(axes["techniques"]), place / "seeds")
     check_by_seed(_searched(cells), seeds.numbers, place / "seeds")
     question = str(data.get("question", ""))
@@ -244,7 +261,7 @@ def load_study(
 
 
 def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
-           place: Place) -> tuple[Cell, ...]:
+           drawn: tuple[str, ...], place: Place) -> tuple[Cell, ...]:
     cells: dict[str, Cell] = {}
     trainers = parts["trainer"]
     for b, backbone in parts["backbones"].items():
@@ -254,7 +271,7 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
                 by_seed = {seed: elsewhere.get(f"{d} from {b}", elsewhere[""])
                            for seed, elsewhere in parts["by_seed"].get(t, {}).items()}
                 whole = (backbone, data, technique, trainers[t], select_by, parts["before"][t],
-                         parts["retain"], by_seed)
+                         parts["retain"], by_seed, drawn)
                 hashed = cell_hash(config_of(*whole))
                 if hashed in cells:
                     twin = cells[hashed].key
@@ -276,18 +293,3 @@ def _axis(entries: Any, place: Place) -> dict[str, Any]:
     if not isinstance(entries, Mapping) or not entries:
         raise InputError(f"{place}: at least one is needed", f"{place.keys[-1]}: {{name: CLASS}}")
     return {check_name(name, place / str(name)): value for name, value in entries.items()}
-
-
-def check_name(name: Any, place: object) -> str:
-    """A name that can be a folder and a tag; a number is the digits that the file shows.
-
-    Raises:
-        InputError: it is none.
-    """
-    name = text_of(name)
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(
-            f"{place}: {name!r} is not a name",
-            "letters of a to z, digits, '.', '_' and '-', at most 80, a letter or digit first",
-        )
-    return name

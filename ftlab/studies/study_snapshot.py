@@ -69,7 +69,10 @@ def _about(study: Study, techniques: Sequence[str]) -> dict[str, Any]:
 
 
 def settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a recorded study that decides its numbers: all but names, texts and seeds."""
-    return {key: value for key, value in data.items()
-            if key not in ("name", "question", "seeds", "report", "baseline", "groups", "paper", "levels",
-                           "tuned")}
+    """The part of a recorded study that decides its numbers: all but names, texts and which seeds."""
+    seeds = data.get("seeds")
+    drawn = {"seeds": {"of": seeds["of"]}} if isinstance(seeds, Mapping) and "of" in seeds else {}
+    return drawn | {
+        key: value for key, value in data.items()
+        if key not in ("name", "question", "seeds", "report", "baseline", "groups", "paper", "levels",
+                       "tuned")}

@@ -17,8 +17,9 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, BruteForceSampler
 
 from ftlab.errors import InputError
+from ftlab.studies.names import check_name
 from ftlab.studies.seeds import check_list
-from ftlab.studies.study import Cell, Study, check_name, load_study
+from ftlab.studies.study import Cell, Study, load_study
 from ftlab.studies.yaml_file import Place, read, typed
 from ftlab.sweeps.distributions import Space, points
 from ftlab.sweeps.samplers import make_pruner, make_sampler

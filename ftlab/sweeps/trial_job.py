@@ -50,7 +50,7 @@ class Trial(RunJob):
         config = sweep.config(held.cell, held.values, sweep.seeds[0])
         run_id = space.tracker.open_trial(
             parent, held.number, held.attempts, held.values, config)
-        super().__init__(space, planned, title_of(held), run_id, share, {})
+        super().__init__(space, planned.of_seed(sweep.seeds[0]), title_of(held), run_id, share, {})
 
     def next_seed(self, directory: Path | None = None) -> None:
         """Make the folder of the next seed."""

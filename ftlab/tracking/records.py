@@ -9,6 +9,9 @@ from dataclasses import astuple, dataclass, field
 
 from ftlab.tracking.metric_facts import Record
 
+TRAINING_SHARE = "ftlab.training_share"
+"""Tag of a run whose seed draws its training examples: the part of those drawn from that trains."""
+
 
 @dataclass(frozen=True)
 class CellKey:
@@ -67,6 +70,11 @@ class RunRecord:
         return int(self.tags.get("ftlab.attempt", "1"))
 
     @property
+    def data_sha256(self) -> str:
+        """Fingerprint of its data set; where its seed has drawn the examples, of what it drew from."""
+        return self.tags.get("ftlab.pool_sha256") or self.tags.get("ftlab.dataset_sha256", "")
+
+    @property
     def blocks(self) -> tuple[str, ...]:
         """Names of the model's blocks, from the input to the head; none where one block trains."""
         return tuple(self.tags.get("ftlab.blocks", "").splitlines())
@@ -120,6 +128,11 @@ class CellRecord:
     def finished(self) -> tuple[RunRecord, ...]:
         """The runs that count."""
         return tuple(run for run in self.runs if run.status == "FINISHED")
+
+    @property
+    def training_share(self) -> float:
+        """What two seeds' training sets have in common, on average; 0 where seeds draw none."""
+        return max((float(run.tags.get(TRAINING_SHARE, 0)) for run in self.finished), default=0.0)
 
 
 def latest_per_seed(runs: list[RunRecord]) -> tuple[RunRecord, ...]:

@@ -55,6 +55,8 @@ def _why_alone(runs: Sequence[Run]) -> str:
         return f"{type(first.technique).__name__} has no way of training several runs as one"
     if any(run.settings != first.settings for run in runs):
         return "the runs have different trainer settings"
+    if any(run.record.get("data") != first.record.get("data") for run in runs):
+        return "each seed has drawn examples of its own"
     if any(run.before for run in runs):
         return "stages come before"
     if first.settings.devices > 1:

@@ -8,19 +8,24 @@ from typing import Any
 
 from ftlab.redaction import REDACTED, is_secret
 from ftlab.reports.page.markup import Markup, folded, join, tag
+from ftlab.studies.draws import draws_split
+from ftlab.studies.seeds import Seeds
 from ftlab.studies.study import Study
 from ftlab.tracking.mlflow_values import flatten
 
 SELECTION = ("After each epoch the model is validated; the epoch with the best {select_by} is "
-             "restored, and tested once. Splits belong to the data set: all techniques and seeds "
-             "see the same examples.")
+             "restored, and tested once. ")
+SPLITS = "Splits belong to the data set: all techniques and seeds see the same examples."
+DRAWN = ("A seed draws which examples train and which validate: all techniques see the same with one "
+         "seed. The test split is the same in all.")
 
 
 def origin(study: Study, provenance: Mapping[str, Any]) -> Markup:
     """Versions, commit, device, fingerprints, seeds, selection rule, and the config folded."""
     entries: list[tuple[str, str]] = [
         ("seeds", ", ".join(map(str, study.seeds))),
-        ("selection", SELECTION.format(select_by=study.select_by)),
+        ("selection", SELECTION.format(select_by=study.select_by)
+         + (DRAWN if draws_split(study.drawn) else SPLITS)),
     ]
     for kind in ("datasets", "backbones"):
         entries += [(f"{kind[:-1]} {name}", f"sha256 {digest}" if digest else "no fingerprint")
@@ -59,7 +64,8 @@ def config(study: Study) -> str:
         name = f"techniques.{key.technique}"
         if settings.setdefault(name, technique) != technique:  # tuned on this pair
             settings[f"{name}.on.{key.dataset} from {key.backbone}"] = technique
-    settings |= {"seeds": list(study.seeds), "select_by": study.select_by, "report": study.report}
+    seeds = Seeds(study.seeds, study.until, study.drawn).written
+    settings |= {"seeds": seeds, "select_by": study.select_by, "report": study.report}
     return "\n".join(f"{name}: {value}" for name, value in flatten(settings).items())
 
 

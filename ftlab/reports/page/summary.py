@@ -9,7 +9,7 @@ from ftlab.reports import against_baseline, levels, verdicts
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison, ranked
 from ftlab.reports.page.markup import Markup, folded, join, table, tag
-from ftlab.reports.sentences import answer, ranged
+from ftlab.reports.sentences import DRAWS, answer, ranged
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.multiple_testing import LEVEL
 from ftlab.statistics.ranks import RankComparison
@@ -37,11 +37,15 @@ def head(results: StudyResults, seeds: Sequence[int], select_by: str) -> Markup:
         sentences += at_what_cost(results, comparisons[0])
     sentences += left_out(results) if answers else []
     complete = sum(not row.note for row in results.rows)
-    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
+    drawn = any(comparison.overlap for comparison in comparisons)
+    count = DRAWS.format(n=len(seeds)) if drawn else f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    count += f" ({', '.join(map(str, seeds))})"
     if results.until is not None:
         margin = amount(results.metric)(rule_of(results.until, results.metric).margin)
         counts = {row.summary.n for row in results.rows if row.summary.n} or {0}
-        count = f"{ranged(counts)} seeds, added until decided with a margin of {margin}, at most {len(seeds)}"
+        n = DRAWS.format(n=ranged(counts)) if drawn else f"{ranged(counts)} seeds"
+        count = f"{n}, added until decided with a margin of {margin}, at most {len(seeds)}"
+    claim = "; the claim is of another training set of this size" if drawn else ""
     return join([
         tag("p", f"ftlab study {results.study}", class_="study"),
         tag("h1", results.question or f"What does the study {results.study} say?"),
@@ -49,7 +53,7 @@ def head(results: StudyResults, seeds: Sequence[int], select_by: str) -> Markup:
             *([folded(f"Each of {len(beside)} data sets", *(tag("p", line) for line in beside))]
               if beside else []), class_="answer"),
         tag("p", f"{results.metric} compared; epochs selected by {select_by}; "
-                 f"{complete} of {len(results.rows)} cells complete; {count}.", class_="about"),
+                 f"{complete} of {len(results.rows)} cells complete; {count}{claim}.", class_="about"),
     ])
 
 

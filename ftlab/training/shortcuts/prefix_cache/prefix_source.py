@@ -91,7 +91,7 @@ class PrefixSource:
 
     @cached_property
     def _parts(self) -> dict[str, Any]:
-        model, data, record = self.run.technique.model, self.run.data, self.run.record
+        model, record = self.run.technique.model, self.run.record
         frozen = model.blocks[: self.prefix.blocks]
         return {
             "places": self.prefix.places,
@@ -100,16 +100,26 @@ class PrefixSource:
             "network": type(model.network).__name__,
             "backbone": record["backbone"],
             "data": {name: value for name, value in record["data"]["init_args"].items()
-                     if name not in ORDER},
-            "rows": data.fingerprint,
+                     if name not in (*ORDER, *(["split"] if self._drawn else []))},
             "precision": self.run.settings.precision,
             "device": next(model.parameters()).device.type,
             "versions": [torch.__version__, transformers.__version__],
         }
 
     def key(self, name: str) -> str:
-        """The key of the file of a split or view."""
-        return activation_files.key_of({**self._parts, "split": name})
+        """The key of the file of a split or view.
+
+        Where seeds draw the split a test set is known by its own rows, and by the classes: all
+        draws have it in common, and it is computed once.
+        """
+        data, rows = self.run.data, self.run.data.fingerprint
+        if self._drawn and kind_of(name) == "test":
+            rows = f"{data.fingerprint_of(name)} {sorted(data.describe()['train']['classes'])}"
+        return activation_files.key_of({**self._parts, "rows": rows, "split": name})
+
+    @property
+    def _drawn(self) -> bool:
+        return self.run.data.split.draw is not None
 
     def record(self, name: str, report: Report) -> activation_files.Recorded:
         """The rows that the prefix gives for each example, batch by batch, on the CPU."""
