@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from scipy import stats
@@ -76,12 +77,17 @@ def summarise(
     if min(numbers) == max(numbers):
         return Summary(numbers[0], 0.0, n, nan, nan)
     std = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (n - 1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * std / math.sqrt(n)
+    half = _quantile(0.5 + confidence / 2, n - 1) * std / math.sqrt(n)
     if not all(limits[0] <= number <= limits[1] for number in numbers):  # promised in vain
         limits = UNBOUNDED
     if half == 0 or mean in limits:  # but for rounding they are equal
         return Summary(mean, std, n, nan, nan)
     return Summary(mean, std, n, *_within(limits, mean, half))
+
+
+@cache  # a study has thousands of metrics, of the same few numbers of seeds
+def _quantile(probability: float, freedom: int) -> float:
+    return float(stats.t.ppf(probability, freedom))
 
 
 def over_examples(summary: Summary, examples: int, confidence: float = 0.95) -> Summary:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.base import CellHistory, Diagnosis, Finding, RunHistory, StudyHistory
 from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.multiple_testing import FEWEST
+from ftlab.statistics.power import Noise, noise
 from ftlab.studies.discover import members
+from ftlab.tracking.cell_metric import measured
 from ftlab.tracking.records import RunRecord
 
 CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "train/fit", "val/loss")
@@ -39,9 +45,25 @@ def observe(results: StudyResults, select_by: str,
         task = results.tasks.get(row.key.dataset)
         named = task is not None and task.one_class
         cells.append(CellHistory(row.key, tuple(_course(results, run, wanted, named)
-                                            for run in runs)))
+                                            for run in runs), row.collapsed))
+    noises = {comparison.group: _noise(results, comparison) for comparison in results.comparisons
+              if len(comparison.means) > 1}
     return StudyHistory(tuple(cells), results.comparisons, results.metric, select_by, select_upwards,
-                    bool(wanted))
+                    bool(wanted), {group: seen for group, seen in noises.items() if seen is not None})
+
+
+def _noise(results: StudyResults, comparison: Comparison) -> Noise | None:
+    """Noise of a group's differences: over examples too, where all runs say what each one adds."""
+    dataset = comparison.group[1]
+    cells = [measured(record, results.metric, results.tracker, results.contributions.get(dataset))
+             for key, record in results.records.items()
+             if (key.backbone, key.dataset) == comparison.group and key.technique in comparison.means]
+    common = sorted(set.intersection(*(set(cell.values) for cell in cells)))
+    if len(common) < FEWEST:
+        return None
+    whole = all(cell.same_examples(cells[0]) and set(common) <= cell.examples.keys() for cell in cells)
+    return noise(np.array([[cell.examples[seed] if whole else cell.values[seed] for seed in common]
+                           for cell in cells], dtype=np.float64))
 
 
 def _course(results: StudyResults, run: RunRecord, wanted: Sequence[str], named: bool
