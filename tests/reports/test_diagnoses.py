@@ -21,6 +21,7 @@ from ftlab.reports.diagnoses.base import LEVELS, CellHistory, RunHistory, StudyH
 from ftlab.reports.diagnoses.notes import Notes
 from ftlab.reports.diagnoses.nothing_learned import weigh
 from ftlab.reports.diagnoses.run_histories import diagnose
+from ftlab.statistics.paired import of_seeds
 from ftlab.statistics.power import Noise, noise, smallest_found
 from ftlab.tracking.cell_metric import CellMetric
 
@@ -324,7 +325,7 @@ def close() -> dict[str, list[RunHistory]]:
 
 
 def test_too_few_seeds__says_which_differences_would_be_found() -> None:
-    seen = noise(np.array([[0.84, 0.86, 0.83], [0.87, 0.86, 0.855]]))
+    seen = noise([of_seeds([0.84, 0.86, 0.83], [0.87, 0.86, 0.855], 0.0)])
     (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
     assert found.level == "hint"
     from statsmodels.stats.power import TTestPower  # the outside reference

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from simulated import hits_of
+from simulated_studies import Scenario
 from statsmodels.stats.power import TTestPower
 
+from ftlab.statistics.moderated import SeedScores, all_pairs, evidence
 from ftlab.statistics.multiple_testing import LEVEL, holm
-from ftlab.statistics.paired import p_over_both
+from ftlab.statistics.paired import of_two
 from ftlab.statistics.power import Noise, noise, smallest_found
 
 EXAMPLES = 444
@@ -40,40 +41,48 @@ def test_smallest_found__is_found_in_80_of_100_studies(level, seeds, share):
         tables = (shift + math.sqrt(of_seeds - of_rest / 200) * draw.normal(size=(seeds, 1))
                   + math.sqrt(200 * of_examples) * draw.normal(size=(1, 200))
                   + math.sqrt(of_rest) * draw.normal(size=(seeds, 200)) for _ in range(studies))
-        return np.mean([p_over_both(table) <= level for table in tables])
+        return np.mean([of_two(table).p_differs <= level for table in tables])
     assert 0.80 - 3 * math.sqrt(0.16 / studies) <= found(shift) <= 0.90
     assert found(0.8 * shift) < 0.72
 
 
-def test_noise__is_unbiased_whatever_the_number_of_seeds():
-    """Seeds of 2 points for each technique, 444 examples; the pair's share of examples by many seeds."""
-    draw = np.random.default_rng(2)
-    seen = [noise(hits_of(draw, np.full((7, 3), 0.85) + 0.02 * draw.normal(size=(7, 3)), EXAMPLES))
-            for _ in range(150)]
-    many = [noise(hits_of(draw, np.full((7, 60), 0.85) + 0.02 * draw.normal(size=(7, 60)), EXAMPLES))
-            for _ in range(30)]
-    for name in ("seeds", "examples"):
-        a, b = (np.array([getattr(one, name) for one in some]) for some in (seen, many))
-        apart = abs(a.mean() - b.mean())
-        assert apart < 3 * math.hypot(a.std() / math.sqrt(len(a)), b.std() / math.sqrt(len(b)))
-    assert np.mean([one.seeds for one in many]) == pytest.approx(2 * 0.02**2 + 0.1 / EXAMPLES, rel=0.25)
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_noise__of_few_seeds_is_that_of_many(seeds):
+    """Or a little more: seeds of 2 points for each technique, whose residuals are in the noise too."""
+    draw, study = np.random.default_rng(2), Scenario((0.85,) * 7, (0.02,) * 7)
+    means = []
+    for count, studies in ((seeds, 100), (60, 15)):
+        seen = [noise(all_pairs(of_examples(study.draw(draw, count))).values()) for _ in range(studies)]
+        means.append([np.mean([getattr(one, name) for one in seen]) for name in ("seeds", "examples")])
+    few, many = means
+    assert 0.93 <= few[0] / many[0] <= 1.2
+    assert few[1] == pytest.approx(many[1], rel=0.08)
 
 
-def test_noise__of_values_is_the_mean_over_pairs():
-    values = np.array([[0.8, 0.85, 0.83], [0.7, 0.76, 0.72], [0.9, 0.9, 0.99]])
-    pairs = [np.var(values[a] - values[b], ddof=1) for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert noise(values) == Noise(pytest.approx(np.mean(pairs)))
+def test_noise__of_two_techniques_is_their_variances():
+    table = np.random.default_rng(0).normal(size=(4, 50)) + np.arange(4)[:, None]
+    seen, found = noise([of_two(table)]), of_two(table)
+    assert seen == Noise(found.by_seeds * 4, found.by_examples, 50)
+    assert seen.seeds == pytest.approx(table.mean(axis=1).var(ddof=1))
 
 
-@pytest.mark.parametrize(("seeds", "mark"), [(3, 0.04), (5, 0.20), (10, 0.66)])
-def test_four_points_beside_a_baseline_are_found_as_the_docs_say(seeds, mark):
-    """Seven techniques, a standard deviation of two points over seeds, 444 examples."""
-    draw, studies, found = np.random.default_rng(seeds), 300, 0
+@pytest.mark.parametrize(("seeds", "alone", "borrowed"), [(3, 0.04, 0.11), (5, 0.16, 0.29), (10, 0.57, 0.69)])
+def test_four_points_beside_a_baseline_are_found_as_the_docs_say(seeds, alone, borrowed):
+    """Of one of seven techniques, with deviations of two points over seeds and 444 examples."""
+    draw, study = np.random.default_rng(seeds), Scenario((0.85, 0.89) + (0.85,) * 5, (0.02,) * 7)
+    found, studies = np.zeros(2), 300
+    pairs = [("0", str(n)) for n in range(1, 7)]
     for _ in range(studies):
-        means = np.full((7, seeds), 0.85) + 0.02 * draw.normal(size=(7, seeds))
-        means[1] += 0.04
-        hits = hits_of(draw, means, EXAMPLES)
-        raw = {("0", str(n)): p_over_both(hits[0] - hits[n]) for n in range(1, 7)}
-        found += raw["0", "1"] <= LEVEL and holm(raw)["0", "1"] <= LEVEL
-    print(f"power with {seeds} seeds for four points: {found / studies:.3f}")
-    assert found / studies == pytest.approx(mark, abs=3 * math.sqrt(mark * (1 - mark) / studies) + 0.01)
+        hits = study.draw(draw, seeds)
+        pooled = evidence(of_examples(hits), pairs)
+        for place, raw in enumerate(({pair: of_two(hits[0] - hits[int(pair[1])]).p_differs for pair in pairs},
+                                     {pair: pooled[pair].p_differs for pair in pairs})):
+            found[place] += holm(raw)["0", "1"] <= LEVEL
+    print(f"power with {seeds} seeds for four points: {found / studies}")
+    marks = np.array([alone, borrowed])
+    assert (np.abs(found / studies - marks) <= 3 * np.sqrt(marks * (1 - marks) / studies) + 0.01).all()
+
+
+def of_examples(hits):
+    """A study's scores by technique."""
+    return {str(k): SeedScores(table.mean(axis=1), table) for k, table in enumerate(hits)}

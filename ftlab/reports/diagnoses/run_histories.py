@@ -9,8 +9,11 @@ import numpy as np
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.base import CellHistory, Diagnosis, Finding, RunHistory, StudyHistory
 from ftlab.reports.study_results import StudyResults
+from ftlab.statistics.moderated import FEWEST_TECHNIQUES, SeedScores, all_pairs
 from ftlab.statistics.multiple_testing import FEWEST
+from ftlab.statistics.paired import of_seeds, of_two
 from ftlab.statistics.power import Noise, noise
+from ftlab.statistics.two_studies import step
 from ftlab.studies.discover import members
 from ftlab.tracking.cell_metric import measured
 from ftlab.tracking.records import RunRecord
@@ -62,8 +65,17 @@ def _noise(results: StudyResults, comparison: Comparison) -> Noise | None:
     if len(common) < FEWEST:
         return None
     whole = all(cell.same_examples(cells[0]) and set(common) <= cell.examples.keys() for cell in cells)
-    return noise(np.array([[cell.examples[seed] if whole else cell.values[seed] for seed in common]
-                           for cell in cells], dtype=np.float64))
+    study = {cell.key.technique: SeedScores(
+        np.array([cell.values[seed] for seed in common]),
+        np.stack([cell.examples[seed].to_numpy() for seed in common]) if whole else None)
+        for cell in cells}
+    resolution = step(value for scores in study.values() for value in scores.values)
+    if len(study) >= FEWEST_TECHNIQUES:
+        return noise(all_pairs(study, resolution).values())
+    a, b = study.values()
+    if a.examples is None or b.examples is None:
+        return noise([of_seeds(a.values.tolist(), b.values.tolist(), resolution)])
+    return noise([of_two(a.examples - b.examples)])
 
 
 def _course(results: StudyResults, run: RunRecord, wanted: Sequence[str], named: bool
