@@ -333,21 +333,21 @@ def test_too_few_seeds__says_which_differences_would_be_found() -> None:
     spread = np.std([0.03, 0.0, 0.025], ddof=1)
     sizes = [100 * spread * TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8) for n in (3, 10, 20)]
     assert found.seen == (
-        "a is not told from b; the smallest difference found in 80 of 100 studies, over 1 pair, with so many "
-        f"seeds: 3 {sizes[0]:.2f} points, 10 {sizes[1]:.2f} points, 20 {sizes[2]:.2f} points")
+        "a is not told from b; the smallest difference that 80 of 100 studies of 1 pair would find is "
+        f"{sizes[0]:.2f} points with 3 seeds, {sizes[1]:.2f} points with 10, {sizes[2]:.2f} points with 20")
 
 
 def test_too_few_seeds__says_what_this_test_set_finds_at_all() -> None:
     seen = Noise(0.0, 0.01**2, 444)
     (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
-    assert "with so many seeds: 3 2.81 points, 10 2.81 points, 20 2.81 points; " in found.seen
-    assert found.seen.endswith("with any number, on 444 test examples: 2.81 points")
+    assert "is 2.81 points with 3 seeds, 2.81 points with 10, 2.81 points with 20" in found.seen
+    assert found.seen.endswith(", and 2.81 points with any number on 444 test examples")
 
 
 def test_too_few_seeds__a_difference_that_there_cannot_be_is_none() -> None:
     seen = Noise(0.4**2)
     (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
-    assert "3 none that there can be, 10 39." in found.seen
+    assert "is none that there can be with 3 seeds, 39." in found.seen
 
 
 def test_too_few_seeds__counts_the_pairs_of_the_question() -> None:
@@ -358,9 +358,9 @@ def test_too_few_seeds__counts_the_pairs_of_the_question() -> None:
     study = StudyHistory(cells, (compare(("minilm", "bbc"), asked, True, "a"),),
                          noise={("minilm", "bbc"): Noise(0.01**2)})
     (found,) = said(study)["Too few seeds to tell"]
-    assert found.seen.startswith("b is not told from a; ") and "over 2 pairs" in found.seen
+    assert found.seen.startswith("b is not told from a; ") and "studies of 2 pairs" in found.seen
     size = 100 * smallest_found(Noise(0.01**2), 10, 0.05 / 2)
-    assert f"10 {size:.2f} points" in found.seen
+    assert f", {size:.2f} points with 10, " in found.seen
 
 
 def test_collapse__is_said_of_those_that_collapsed_and_of_those_that_did_not() -> None:

@@ -46,7 +46,7 @@ class TooFewSeeds(Diagnosis):
                     "claim on techniques needs at least three",
                     "ftlab run with --seeds 0,1,2"))
             noise, names = observed.noise.get(comparison.group), _undecided(comparison)
-            if names and noise is not None:
+            if names and noise is not None and comparison.rule is None:  # else a verdict says more
                 findings.append(Finding(
                     "hint", where, (), _found(comparison, observed.metric, noise, names),
                     "more seeds or, where any number finds too little, a larger test split; where such "
@@ -63,23 +63,24 @@ def _undecided(comparison: Comparison) -> list[str]:
 
 
 def _found(comparison: Comparison, metric: str, noise: Noise, names: list[str]) -> str:
-    """`lora is not told from full; in 80 of 100 studies 3 seeds would find a difference of ...`."""
-    pairs = comparison.against or comparison.pairs
+    """`lora is not told from full; of 6 pairs 80 of 100 studies would find ... with 3 seeds, ...`."""
+    pairs = comparison.questions
     level, least = LEVEL / len(pairs), min(_common(comparison))
     counts = [least, *(count for count in MORE if count > least)]
     sizes = [smallest_found(noise, count, level) for count in counts]
     low, high = limits(metric)
     number = digits(metric, [size for size in sizes if size <= high - low])
     unit = " points" if is_percent(metric) else ""
-    each = [f"{count} {number(size)}{unit}" if size <= high - low else f"{count} none that there can be"
+    each = [f"{f'{number(size)}{unit}' if size <= high - low else 'none that there can be'} with {count}"
             for count, size in zip(counts, sizes, strict=True)]
     other = comparison.baseline if comparison.against else comparison.best
     text = (f"{listed(names)} {'is' if len(names) == 1 else 'are'} not told from {other}; the smallest "
-            f"difference found in 80 of 100 studies, over {len(pairs)} pair{'s' * (len(pairs) > 1)}, "
-            f"with so many seeds: {', '.join(each)}")
+            f"difference that 80 of 100 studies of {len(pairs)} pair{'s' * (len(pairs) > 1)} would find "
+            f"is {each[0]} seeds")
+    text += "".join(f", {one}" for one in each[1:])
     if noise.examples:
-        text += (f"; with any number, on {noise.count:,} test examples: "
-                 f"{number(smallest_found(noise, math.inf, level))}{unit}")
+        text += (f", and {number(smallest_found(noise, math.inf, level))}{unit} with any number on "
+                 f"{noise.count:,} test examples")
     return text
 
 

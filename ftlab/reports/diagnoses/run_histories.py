@@ -9,11 +9,12 @@ import numpy as np
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.base import CellHistory, Diagnosis, Finding, RunHistory, StudyHistory
 from ftlab.reports.study_results import StudyResults
-from ftlab.statistics.moderated import FEWEST_TECHNIQUES, SeedScores, all_pairs
-from ftlab.statistics.multiple_testing import FEWEST
-from ftlab.statistics.paired import of_seeds, of_two
+from ftlab.statistics.moderated import SeedScores
+from ftlab.statistics.multiple_testing import FEWEST, pairs
 from ftlab.statistics.power import Noise, noise
 from ftlab.statistics.two_studies import step
+from ftlab.statistics.until_decided import compare
+from ftlab.studies.decisions import comparable
 from ftlab.studies.discover import members
 from ftlab.tracking.cell_metric import measured
 from ftlab.tracking.records import RunRecord
@@ -50,7 +51,7 @@ def observe(results: StudyResults, select_by: str,
         cells.append(CellHistory(row.key, tuple(_course(results, run, wanted, named)
                                             for run in runs), row.collapsed))
     noises = {comparison.group: _noise(results, comparison) for comparison in results.comparisons
-              if len(comparison.means) > 1}
+              if len(comparison.means) > 1 and comparison.rule is None}
     return StudyHistory(tuple(cells), results.comparisons, results.metric, select_by, select_upwards,
                     bool(wanted), {group: seen for group, seen in noises.items() if seen is not None})
 
@@ -64,18 +65,13 @@ def _noise(results: StudyResults, comparison: Comparison) -> Noise | None:
     common = sorted(set.intersection(*(set(cell.values) for cell in cells)))
     if len(common) < FEWEST:
         return None
-    whole = all(cell.same_examples(cells[0]) and set(common) <= cell.examples.keys() for cell in cells)
+    by_example = comparable(cells)
     study = {cell.key.technique: SeedScores(
         np.array([cell.values[seed] for seed in common]),
-        np.stack([cell.examples[seed].to_numpy() for seed in common]) if whole else None)
+        np.stack([cell.examples[seed].to_numpy() for seed in common]) if by_example else None)
         for cell in cells}
     resolution = step(value for scores in study.values() for value in scores.values)
-    if len(study) >= FEWEST_TECHNIQUES:
-        return noise(all_pairs(study, resolution).values())
-    a, b = study.values()
-    if a.examples is None or b.examples is None:
-        return noise([of_seeds(a.values.tolist(), b.values.tolist(), resolution)])
-    return noise([of_two(a.examples - b.examples)])
+    return noise(compare(study, pairs(list(study)), resolution).values())
 
 
 def _course(results: StudyResults, run: RunRecord, wanted: Sequence[str], named: bool
