@@ -14,6 +14,7 @@ from ftlab.reports.cell_summary import CellSummary, build
 from ftlab.reports.comparison import Comparison, compared
 from ftlab.reports.guesses import most_frequent, without_learning
 from ftlab.reports.metric_record import merged, recorded, upwards
+from ftlab.statistics.clusters import CLUSTER, effective_size
 from ftlab.statistics.collapse import FAR, collapsed
 from ftlab.statistics.seed_summary import over_examples
 from ftlab.studies.seeds import UntilDecided
@@ -113,12 +114,17 @@ class StudyResults:
         far = nothing is not None and max(row.values) - min(row.values) >= FAR
         # predictions are read, and a task is built, where they are needed alone
         tested = self._right_or_wrong(row.key, metric) if summary.std == 0 or far else None
-        if tested and summary.std == 0:
-            summary = over_examples(summary, len(tested["target"]))
+        if tested and summary.std == 0 and (size := self._size(row.key, metric, tested)):
+            summary = over_examples(summary, size)
         if tested and self.tasks[row.key.dataset].one_class:
             nothing = most_frequent(tested["target"])[1]
         return replace(row, summary=summary, collapsed=None if nothing is None else collapsed(
             row.values, nothing, upwards))
+
+    def _size(self, key: CellKey, metric: str, tested: Mapping[str, Sequence[Any]]) -> float:
+        """How many independent test examples say as much; 0 for one cluster, or an unknown part of each."""
+        added = self.contributions[key.dataset](split_and_name(metric)[1], tested)
+        return 0.0 if added is None else effective_size(added, tested.get(CLUSTER))
 
     def _right_or_wrong(self, key: CellKey, metric: str) -> dict[str, list[Any]] | None:
         """Prediction records of a cell's first run that has them, if the metric counts right answers."""

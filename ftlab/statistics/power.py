@@ -21,12 +21,14 @@ class Noise:
         seeds: of the difference from one seed to the next; with n seeds a mean has an nth of it.
         examples: of the difference with any number of seeds, for the draw of the test set; 0 where
             examples are not known.
-        count: test examples; 0 likewise.
+        count: test examples, or clusters of them; 0 likewise.
+        clustered: number of examples that are in clusters; 0 where each is one by itself.
     """
 
     seeds: float
     examples: float = 0.0
     count: int = 0
+    clustered: int = 0
 
 
 def noise(found: Collection[Evidence]) -> Noise:
@@ -34,7 +36,7 @@ def noise(found: Collection[Evidence]) -> Noise:
     count = len(found)
     return Noise(math.fsum(pair.by_seeds * pair.seeds for pair in found) / count,
                  math.fsum(pair.by_examples for pair in found) / count,
-                 max(pair.examples for pair in found))
+                 max(pair.examples for pair in found), max(pair.clustered for pair in found))
 
 
 def smallest_found(seen: Noise, seeds: float, level: float, power: float = POWER) -> float:

@@ -90,18 +90,19 @@ def _quantile(probability: float, freedom: int) -> float:
     return float(stats.t.ppf(probability, freedom))
 
 
-def over_examples(summary: Summary, examples: int, confidence: float = 0.95) -> Summary:
+def over_examples(summary: Summary, examples: float, confidence: float = 0.95) -> Summary:
     """The same with the interval of its mean over the test examples, for seeds that are all equal.
 
     Clopper, Pearson (1934), https://doi.org/10.1093/biomet/26.4.404: at least this confidence.
 
     Args:
         summary: of shares of right answers.
-        examples: of the test set.
+        examples: of the test set, above 0; of clusters `clusters.effective_size`.
         confidence: of the interval.
     """
-    tested = stats.binomtest(round(summary.mean * examples), examples)
-    low, high = tested.proportion_ci(confidence, "exact")
+    right, tail = summary.mean * examples, (1 - confidence) / 2
+    low = stats.beta.ppf(tail, right, examples - right + 1) if summary.mean > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, right + 1, examples - right) if summary.mean < 1 else 1.0
     return replace(summary, ci_low=float(low), ci_high=float(high), interval="Clopper-Pearson")
 
 

@@ -23,8 +23,8 @@ RIGHT = {"lora": (360, 352, 170, 356, 348), "full": (352, 344, 348, 360, 340),
          "probe": (320,) * 5, "whole": (EXAMPLES,) * 5}
 
 
-def constructed(right: dict[str, tuple[int, ...]], predicted: bool = True) -> StudyResults:
-    """A study whose runs are right on so many test examples."""
+def constructed(right: dict[str, tuple[int, ...]], predicted: bool = True, clusters: int = 0) -> StudyResults:
+    """A study whose runs are right on so many test examples, in so many clusters or none."""
     made = Invented(techniques=list(right), seeds=5, examples=0, epochs=1)
     records = []
     for record in made.book.records:
@@ -35,6 +35,8 @@ def constructed(right: dict[str, tuple[int, ...]], predicted: bool = True) -> St
             said = np.where(hit, TARGETS, (np.array(TARGETS) + 1) % 3)
             columns = {"id": [str(n) for n in range(EXAMPLES)], "target": TARGETS,
                        "prediction": said.tolist(), "scores": np.eye(3)[said].tolist()}
+            if clusters:
+                columns["cluster"] = [n % clusters for n in range(EXAMPLES)]
             file = io.BytesIO()
             pq.write_table(pa.table(columns), file)
             if predicted:
@@ -93,6 +95,15 @@ def test_table__where_all_seeds_are_equal_the_interval_is_of_the_test_examples(s
         "one seed has neither. Where all seeds are equal (probe, whole) it is Clopper and Pearson's over the "
         "test examples, and says nothing of other seeds.")
     assert table.groups[0][1][3].texts[2] == "[99.08, 100.00]"
+
+
+def test_table__clusters_widen_the_interval_of_the_test_examples():
+    """All right: of 40 clusters each counts once, and less for the few degrees of freedom (Korn, Graubard)."""
+    (row,) = constructed({"whole": (EXAMPLES,) * 5}, clusters=40).rows
+    size = 40 * (stats.t.ppf(0.975, EXAMPLES - 1) / stats.t.ppf(0.975, 39)) ** 2
+    assert row.summary.ci_low == pytest.approx(0.025 ** (1 / size))
+    (row,) = constructed({"whole": (EXAMPLES,) * 5}, clusters=1).rows
+    assert not row.summary.interval, "one cluster says nothing of others"
 
 
 def test_table__without_predictions_equal_seeds_have_no_interval():

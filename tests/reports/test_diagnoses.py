@@ -342,6 +342,9 @@ def test_too_few_seeds__says_what_this_test_set_finds_at_all() -> None:
     (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
     assert "is 2.81 points with 3 seeds, 2.81 points with 10, 2.81 points with 20" in found.seen
     assert found.seen.endswith(", and 2.81 points with any number on 444 test examples")
+    seen = Noise(0.0, 0.01**2, 444, 2000)
+    (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
+    assert found.seen.endswith("on 444 clusters of 2,000 test examples")
 
 
 def test_too_few_seeds__a_difference_that_there_cannot_be_is_none() -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.base import Diagnosis, Finding, StudyHistory
 from ftlab.reports.metric_text import digits
+from ftlab.statistics.clusters import units
 from ftlab.statistics.multiple_testing import FEWEST, LEVEL
 from ftlab.statistics.power import Noise, smallest_found
 from ftlab.tracking.metric_range import is_percent, limits
@@ -80,7 +81,7 @@ def _found(comparison: Comparison, metric: str, noise: Noise, names: list[str]) 
     text += "".join(f", {one}" for one in each[1:])
     if noise.examples:
         text += (f", and {number(smallest_found(noise, math.inf, level))}{unit} with any number on "
-                 f"{noise.count:,} test examples")
+                 f"{units(noise.count, noise.clustered, 'test examples')}")
     return text
 
 

@@ -16,7 +16,7 @@ from ftlab.statistics.two_studies import step
 from ftlab.statistics.until_decided import compare
 from ftlab.studies.decisions import comparable
 from ftlab.studies.discover import members
-from ftlab.tracking.cell_metric import measured
+from ftlab.tracking.cell_metric import in_same_clusters, measured
 from ftlab.tracking.records import RunRecord
 
 CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "train/fit", "val/loss")
@@ -59,17 +59,18 @@ def observe(results: StudyResults, select_by: str,
 def _noise(results: StudyResults, comparison: Comparison) -> Noise | None:
     """Noise of a group's differences: over examples too, where all runs say what each one adds."""
     dataset = comparison.group[1]
-    cells = [measured(record, results.metric, results.tracker, results.contributions.get(dataset))
-             for key, record in results.records.items()
-             if (key.backbone, key.dataset) == comparison.group and key.technique in comparison.means]
+    cells = in_same_clusters([
+        measured(record, results.metric, results.tracker, results.contributions.get(dataset))
+        for key, record in results.records.items()
+        if (key.backbone, key.dataset) == comparison.group and key.technique in comparison.means])
     common = sorted(set.intersection(*(set(cell.values) for cell in cells)))
     if len(common) < FEWEST:
         return None
     by_example = comparable(cells)
     study = {cell.key.technique: SeedScores(
         np.array([cell.values[seed] for seed in common]),
-        np.stack([cell.examples[seed].to_numpy() for seed in common]) if by_example else None)
-        for cell in cells}
+        np.stack([cell.examples[seed].to_numpy() for seed in common]) if by_example else None,
+        cell.clustered) for cell in cells}
     resolution = step(value for scores in study.values() for value in scores.values)
     return noise(compare(study, pairs(list(study)), resolution).values())
 
