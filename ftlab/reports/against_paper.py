@@ -95,15 +95,16 @@ def _values(cell: CellRecord | None, metric: str) -> Values:
 def verdict(published: float, ours: Summary, tolerance: float | None) -> str:
     """Say whether a complete result of ours agrees with a published number.
 
-    Inside the 95% interval of our mean over seeds, or within the tolerance of it. Without two
-    seeds no interval is invented, and the tolerance alone decides.
+    Inside the 95% interval of our mean over seeds, or within the tolerance of it. Of one seed, and
+    of equal ones, no interval is invented, and the tolerance alone decides.
     """
     # As printed: what agrees in nine digits is equal
     distance = abs(ours.mean - published)
     near = tolerance is not None and (
         distance <= tolerance or math.isclose(distance, tolerance, rel_tol=1e-9))
-    if not math.isfinite(ours.ci_low):
-        return ALONE if tolerance is None else NEAR_ONE if near else FAR_ONE
+    if not ours.interval:
+        text = ALONE if tolerance is None else NEAR_ONE if near else FAR_ONE
+        return text.replace("one seed", "equal seeds") if ours.std == 0 else text
     if ours.ci_low <= published <= ours.ci_high:
         return INSIDE
     return OUTSIDE if tolerance is None else NEAR if near else FAR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,8 @@ class CellSummary:
         rank: 1 for the best mean of its backbone and data set; None for an incomplete cell.
         stands: whether it is the best of them, or not significantly worse.
         remark: a sentence for readers, of a cell that is compared all the same.
+        collapsed: how many seeds learned next to nothing beside the best; None where guessing has
+            no score that is known.
     """
 
     key: CellKey
@@ -48,11 +51,18 @@ class CellSummary:
     rank: int | None = None
     stands: bool = False
     remark: str = ""
+    collapsed: int | None = None
 
     @property
     def footnote(self) -> str:
         """Its note and its remark; empty for a cell that needs none."""
         return "; ".join(filter(None, (self.note, self.remark)))
+
+    @property
+    def median(self) -> float:
+        """Of the values; nan without one, or where one is not finite."""
+        whole = self.values and math.isfinite(self.summary.mean)
+        return statistics.median(self.values) if whole else math.nan
 
     @property
     def group(self) -> tuple[str, str]:

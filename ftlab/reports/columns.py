@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ftlab.errors import InputError
-from ftlab.reports import task_means
+from ftlab.reports import collapses, task_means
 from ftlab.reports.cell_summary import CellSummary, build, check_metric, gaps, missing
 from ftlab.reports.comparison import Comparison, compared
-from ftlab.reports.default_columns import COSTS, SELECTION, SPREAD, incomplete, tuned
+from ftlab.reports.default_columns import COSTS, SELECTION, incomplete, numbers, tuned
 from ftlab.reports.grid import Entry, Grid, GridRow
 from ftlab.reports.metric_record import merged
 from ftlab.reports.sentences import across, bold, draws, ties
@@ -103,7 +103,7 @@ def judge(study: StudyResults, metric: str) -> JudgedMetric:
         summaries, tested = compared(
             build(keys, records, metric, upwards), records, metric, upwards, study.tracker,
             study.contributions)
-        rows |= {row.key: row for row in summaries}
+        rows |= {row.key: study.completed(row, metric, upwards) for row in summaries}
         comparisons += tested
     return JudgedMetric(study, metric, rows, tuple(comparisons))
 
@@ -218,7 +218,9 @@ def _caption(studies: Sequence[StudyResults], what: str) -> str:
 
 def _about(judged: Sequence[JudgedMetric], rows: Sequence[GridRow]) -> list[tuple[str, str]]:
     """Notes; what holds for several metrics or studies stands once, with their names."""
-    notes = [("Numbers", SPREAD), ("Selection", SELECTION)]
+    summaries = [(row.key.technique, row.summary) for shown in judged for row in shown.rows.values()
+                 if not shown.metric.startswith("cost/")]
+    notes = [("Numbers", numbers(summaries)), ("Selection", SELECTION)]
     studies = {shown.study.study: shown.study for shown in judged}
     one_study = len(studies) == 1
     notes += [("Tuning" if one_study else f"Tuning ({name})", text)
@@ -235,6 +237,9 @@ def _about(judged: Sequence[JudgedMetric], rows: Sequence[GridRow]) -> list[tupl
         several = len(judged) > 1 and len(texts) > 1
         notes += [(f"{term} ({'; '.join(names)})" if several else term, text)
                   for text, names in texts.items() if text]
+    for shown in judged:
+        if text := collapses.sentences(list(shown.rows.values())):
+            notes.append((f"Collapses ({shown.metric})" if len(judged) > 1 else "Collapses", text))
     text = incomplete(any(row.notes for row in rows),
                       any(row.remark for shown in judged for row in shown.rows.values()))
     return [*notes, ("Incomplete", text)] if text else notes

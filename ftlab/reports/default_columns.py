@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ftlab.reports import against_baseline, levels, verdicts
+from ftlab.reports import against_baseline, collapses, levels, verdicts
 from ftlab.reports.cell_summary import CellSummary
 from ftlab.reports.comparison import Comparison
+from ftlab.reports.diagnoses.base import matters
 from ftlab.reports.metric_text import cost, digits
 from ftlab.reports.sentences import across, bold, draws, ranged, ties, tuning
 from ftlab.reports.study_results import StudyResults
@@ -22,13 +23,14 @@ from ftlab.reports.table import (
     quantity,
     tabulate,
 )
+from ftlab.statistics.seed_summary import Summary
 from ftlab.tracking.metric_range import is_percent
+from ftlab.wording import listed
 
-SPREAD = ("Mean ± standard deviation (ddof=1) over seeds, with their number in brackets. The "
-          "interval is Student's t at 95% of the mean over seeds, of a share or a correlation on the "
-          "logit scale, so that it stays in the metric's range; one seed has neither.")
 SELECTION = "The epoch is selected on validation; the test split was touched once."
 COSTS = "Means over seeds."
+MOST = 8
+"""Cells whose medians are named."""
 INCOMPLETE = "Cells with a footnote are neither ranked nor tested."
 BUT_DAMAGED = INCOMPLETE.replace(" are", ", but for those with damaged predictions, are")
 
@@ -71,12 +73,15 @@ def _about(results: StudyResults) -> tuple[tuple[str, str], ...]:
     comparisons, upwards = results.comparisons, results.higher_is_better
     noted = any(row.note for row in results.rows)
     remarked = any(row.remark for row in results.rows)
-    texts = (("Numbers", SPREAD), ("Selection", SELECTION),
+    summaries = [(row.key.technique, row.summary) for row in results.rows]
+    texts = (("Numbers", numbers(summaries)), ("Selection", SELECTION),
              ("Tuning", tuned(results)), ("Costs", COSTS),
              ("Bold", bold(comparisons, upwards)), ("Draws", draws(comparisons)),
              ("Baseline", _baseline(comparisons, results.metric)),
              ("Verdicts", verdicts.method(comparisons, results.metric)), ("Ties", ties(comparisons)),
              ("Price", verdicts.price(comparisons, results.records.values())),
+             ("Collapses", collapses.sentences(results.rows)),
+             ("Medians", _medians(results.rows, results.metric)),
              ("Over levels", " ".join(levels.sentences(results))),
              ("Over data sets", across(levels.apart(comparisons, results), upwards)),
              ("Incomplete", incomplete(noted, remarked)))
@@ -86,6 +91,43 @@ def _about(results: StudyResults) -> tuple[tuple[str, str], ...]:
 def tuned(results: StudyResults) -> str:
     """What a tuned study's numbers are of; empty where it is not tuned."""
     return tuning(results.tuned, {run.seed for key in results.keys for run in results.runs(key)})
+
+
+def numbers(summaries: Sequence[tuple[str, Summary]]) -> str:
+    """Say what stands behind a mean, with the intervals that there are.
+
+    Args:
+        summaries: those in the table, with the names of their techniques.
+    """
+    text = "Mean ± standard deviation (ddof=1) over seeds, with their number in brackets"
+    kinds = [kind for kind in _SCALES if any(own.interval == kind for _, own in summaries)]
+    if kinds:
+        text += (". The interval is Student's t at 95% of the mean over seeds"
+                 + listed([_SCALES[kind] for kind in kinds]))
+    text += "; one seed has neither"
+    equal = dict.fromkeys(name for name, own in summaries if own.interval == "Clopper-Pearson")
+    if equal:
+        text += (f". Where all seeds are equal ({', '.join(equal)}) it is Clopper and Pearson's over the "
+                 "test examples, and says nothing of other seeds")
+    if any(own.std == 0 and not own.interval for _, own in summaries):
+        text += ". Seeds that are all equal have none"
+    return f"{text}."
+
+
+_SCALES = {"Student": "", "logit": ", its half width taken on the logit scale, so that it stays "
+           "between the metric's ends", "log": ", its half width taken on the log scale, so that it "
+           "stays on its side of the metric's end"}
+
+
+def _medians(rows: Sequence[CellSummary], metric: str) -> str:
+    """Medians of the cells whose mean lies elsewhere; more than MOST are counted."""
+    apart = [row for row in rows if matters(metric, abs(row.median - row.summary.mean), row.summary.mean)]
+    number = digits(metric, [row.summary.mean for row in rows])
+    if len(apart) > MOST:
+        return f"In {len(apart)} cells mean and median part: see table.csv."
+    texts = [f"{row.key.technique if len({row.group for row in rows}) == 1 else row.key.title} "
+             f"{number(row.median)} beside a mean of {number(row.summary.mean)}" for row in apart]
+    return f"{listed(texts)}." if texts else ""
 
 
 def incomplete(noted: bool, remarked: bool) -> str:

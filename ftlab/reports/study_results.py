@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ftlab.errors import InputError
 from ftlab.reports.cell_summary import CellSummary, build
 from ftlab.reports.comparison import Comparison, compared
+from ftlab.reports.guesses import most_frequent, without_learning
 from ftlab.reports.metric_record import merged, recorded, upwards
+from ftlab.statistics.clusters import CLUSTER, effective_size
+from ftlab.statistics.collapse import FAR, collapsed
+from ftlab.statistics.seed_summary import over_examples
 from ftlab.studies.seeds import UntilDecided
 from ftlab.studies.study import Study
 from ftlab.studies.study_tasks import StudyTasks
 from ftlab.studies.tuned import Tuned
 from ftlab.studies.vary import Levels
 from ftlab.tracking.artifacts import DamagedArtifact
-from ftlab.tracking.cell_metric import Contributions, predictions
+from ftlab.tracking.cell_metric import Contributions, predictions, split_and_name
 from ftlab.tracking.metric_facts import Record, lookup, named
+from ftlab.tracking.metric_range import unit
 from ftlab.tracking.records import CellKey, CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
 
@@ -92,7 +97,46 @@ class StudyResults:
             build(self.keys, records, metric, self.higher_is_better, until=self.until), records,
             metric, self.higher_is_better, self.tracker, self.contributions, self.baseline,
             self.until)
+        rows = [self.completed(row, metric, self.higher_is_better) for row in rows]
         return replace(self, metric=metric, rows=tuple(rows), comparisons=tuple(comparisons))
+
+    def completed(self, row: CellSummary, metric: str, upwards: bool) -> CellSummary:
+        """The row with its collapsed seeds and, where all are equal, the test examples' interval.
+
+        Args:
+            row: with its values.
+            metric: theirs.
+            upwards: whether more of it is better.
+        """
+        summary, nothing = row.summary, without_learning(unit(metric), upwards)
+        if not math.isfinite(summary.mean):
+            return row
+        far = nothing is not None and max(row.values) - min(row.values) >= FAR
+        # predictions are read, and a task is built, where they are needed alone
+        tested = self._right_or_wrong(row.key, metric) if summary.std == 0 or far else None
+        if tested and summary.std == 0 and (size := self._size(row.key, metric, tested)):
+            summary = over_examples(summary, size)
+        if tested and self.tasks[row.key.dataset].one_class:
+            nothing = most_frequent(tested["target"])[1]
+        return replace(row, summary=summary, collapsed=None if nothing is None else collapsed(
+            row.values, nothing, upwards))
+
+    def _size(self, key: CellKey, metric: str, tested: Mapping[str, Sequence[Any]]) -> float:
+        """How many independent test examples say as much; 0 for one cluster, or an unknown part of each."""
+        added = self.contributions[key.dataset](split_and_name(metric)[1], tested)
+        return 0.0 if added is None else effective_size(added, tested.get(CLUSTER))
+
+    def _right_or_wrong(self, key: CellKey, metric: str) -> dict[str, list[Any]] | None:
+        """Prediction records of a cell's first run that has them, if the metric counts right answers."""
+        split, name = split_and_name(metric)
+        if self.tracker is None or key.dataset not in self.tasks:
+            return None
+        found = (self.predictions(run, split) for run in self.runs(key))
+        records = next((records for records in found if records), None)
+        if records is None or not any(entry.name == name and entry.right_or_wrong
+                                      for entry in self.tasks[key.dataset].metrics()):
+            return None
+        return records
 
     @cached_property
     def facts(self) -> dict[str, Record]:

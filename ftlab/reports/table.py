@@ -133,9 +133,10 @@ def quantity(summary: Summary, number: Callable[[float], str]) -> str:
 def interval(summary: Summary, number: Callable[[float], str]) -> str:
     """`[94.0, 96.0]`; none is invented for one seed, nor for seeds that are all equal.
 
-    What does not depend on the seed (an optimum, say) shows nothing of how sure its mean is.
+    What does not depend on the seed (an optimum, say) shows nothing of how sure its mean is: there
+    it is that of the test examples, or none.
     """
-    if not math.isfinite(summary.ci_low) or summary.std == 0:
+    if not summary.interval:
         return NONE
     return f"[{number(summary.ci_low)}, {number(summary.ci_high)}]"
 

@@ -64,12 +64,12 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
               if math.isfinite(run.metrics.get(metric, math.nan))}
     examples: dict[int, pd.Series] = {}
     damaged, clustered = [], 0
-    split, _, name = metric.partition("/")
+    split, name = split_and_name(metric)
     for run in record.finished:
         if tracker is None or contributions is None or run.seed not in values:
             continue
         try:
-            records = predictions(tracker, run, {"val": "validation"}.get(split, split))
+            records = predictions(tracker, run, split)
         except DamagedArtifact as error:
             damaged.append(error)
             continue
@@ -81,6 +81,12 @@ def measured(record: CellRecord, metric: str, tracker: Tracker | None,
             examples[run.seed] = units
             clustered = max(clustered, len(added) * (len(units) < len(added)))
     return CellMetric(record.key, values, examples, tuple(damaged), clustered)
+
+
+def split_and_name(metric: str) -> tuple[str, str]:
+    """The split of a metric as prediction records name it, and the metric's name without it."""
+    split, _, name = metric.partition("/")
+    return {"val": "validation"}.get(split, split), name
 
 
 def predictions(tracker: Tracker, run: RunRecord, split: str = "test"

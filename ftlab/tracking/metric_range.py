@@ -22,15 +22,16 @@ _BY_NAME: dict[Unit, str] = {
 
 def is_percent(metric: str) -> bool:
     """Return whether a metric is shown in percent: decided by its unit, not by its values."""
-    return _unit(metric) in PERCENT
+    return unit(metric) in PERCENT
 
 
 def limits(metric: str) -> tuple[float, float]:
     """The least and the greatest value that a metric can have; infinite where nothing ends it."""
-    return LIMITS[_unit(metric)]
+    return LIMITS[unit(metric)]
 
 
-def _unit(metric: str) -> Unit:
+def unit(metric: str) -> Unit:
+    """Kind of a metric's numbers: as its facts have it, else as its name lets guess."""
     return metric.facts.unit if isinstance(metric, MetricName) else unit_by_name(metric)
 
 

@@ -33,8 +33,8 @@ LOW, HIGH = stats.t.interval(0.95, 2, 0.91, stats.sem(VALUES))
     (0.9, [0.9], None, "one seed: no interval"),
     (0.9, [0.91], 0.02, "one seed: inside the tolerance"),
     (0.9, [0.93], 0.02, "one seed: outside the tolerance"),
-    (0.9, [0.9, 0.9], None, "inside the interval"),
-    (0.9001, [0.9, 0.9], None, "outside the interval"),
+    (0.9, [0.9, 0.9], None, "equal seeds: no interval"),
+    (0.9001, [0.9, 0.9], 0.02, "equal seeds: inside the tolerance"),
 ])
 def test_verdict__is_of_the_interval_or_the_tolerance(published, values, tolerance, said):
     assert verdict(published, summarise(values), tolerance) == said

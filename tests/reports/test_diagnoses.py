@@ -9,19 +9,21 @@ from courses import (
     STEPS,
     course,
     healthy,
+    key,
     observed,
     with_history,
     with_metrics,
 )
 from scipy import stats
 
-from ftlab.reports.comparison import Compared, Comparison
-from ftlab.reports.diagnoses.base import LEVELS, RunHistory, StudyHistory, matters
+from ftlab.reports.comparison import compare
+from ftlab.reports.diagnoses.base import LEVELS, CellHistory, RunHistory, StudyHistory, matters
 from ftlab.reports.diagnoses.notes import Notes
 from ftlab.reports.diagnoses.nothing_learned import weigh
 from ftlab.reports.diagnoses.run_histories import diagnose
-from ftlab.statistics.paired import over_seeds
-from ftlab.statistics.power import MOST, needed
+from ftlab.statistics.paired import of_seeds
+from ftlab.statistics.power import Noise, noise, smallest_found
+from ftlab.tracking.cell_metric import CellMetric
 
 LAST = EPOCHS * STEPS
 
@@ -316,53 +318,66 @@ def test_nothing_learned__of_a_healthy_minority_detector_is_not_said_by_chance()
     assert not guess.by_chance
 
 
-def test_too_few_seeds__says_about_how_many_would_do() -> None:
-    close = [with_metrics(run, test__accuracy=a)
-             for run, a in zip(healthy(1, 0.85), (0.84, 0.86, 0.83), strict=True)]
-    better = [with_metrics(run, test__accuracy=a)
-              for run, a in zip(healthy(2, 0.85), (0.87, 0.86, 0.855), strict=True)]
-    (found,) = said(observed({"a": close, "b": better}))["Too few seeds to tell"]
+def close() -> dict[str, list[RunHistory]]:
+    """Two techniques whose seeds overlap."""
+    return {name: [with_metrics(run, test__accuracy=a) for run, a in zip(healthy(n, 0.85), scores, strict=True)]
+            for n, (name, scores) in enumerate({"a": (0.84, 0.86, 0.83), "b": (0.87, 0.86, 0.855)}.items())}
+
+
+def test_too_few_seeds__says_which_differences_would_be_found() -> None:
+    seen = noise([of_seeds([0.84, 0.86, 0.83], [0.87, 0.86, 0.855], 0.0)])
+    (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
     assert found.level == "hint"
-    difference = np.array([0.87 - 0.84, 0.0, 0.855 - 0.83])
     from statsmodels.stats.power import TTestPower  # the outside reference
 
-    count = math.ceil(TTestPower().solve_power(difference.mean() / difference.std(ddof=1),
-                                               alpha=0.05, power=0.8))
-    assert f"from a about {count} seeds instead of 3" in found.seen
+    spread = np.std([0.03, 0.0, 0.025], ddof=1)
+    sizes = [100 * spread * TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8) for n in (3, 10, 20)]
+    assert found.seen == (
+        "a is not told from b; the smallest difference that 80 of 100 studies of 1 pair would find is "
+        f"{sizes[0]:.2f} points with 3 seeds, {sizes[1]:.2f} points with 10, {sizes[2]:.2f} points with 20")
 
 
-@pytest.mark.parametrize(("seeds", "examples", "expected"), [
-    ([0.1, 0.0, 0.0], 0.4, "from b about 26 seeds instead of 3 and a larger test split"),
-    ([0.1, 0.0, 0.0], 0.001, "from b about 26 seeds instead of 3"),
-    ([0.1, 0.11, 0.1], 0.4, "from b a larger test split"),
-    ([0.1, -0.1, 0.0], 0.4, "from b no number of seeds, since their means are the same"),
-])
-def test_too_few_seeds__asks_for_examples_where_they_do_not_tell(
-    seeds: list[float], examples: float, expected: str
-) -> None:
-    over = over_seeds(seeds, [0.0, 0.0, 0.0], 0.0)
-    pair = Compared(over, over, replace(over, p=examples), p=0.2)
-    means = {"a": 0.5, "b": 0.5 - over.difference}
-    study = StudyHistory((), (Comparison(("minilm", "bbc"), means, "a", ("a", "b"), {("a", "b"): pair},
-                                     True),))
+def test_too_few_seeds__says_what_this_test_set_finds_at_all() -> None:
+    seen = Noise(0.0, 0.01**2, 444)
+    (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
+    assert "is 2.81 points with 3 seeds, 2.81 points with 10, 2.81 points with 20" in found.seen
+    assert found.seen.endswith(", and 2.81 points with any number on 444 test examples")
+    seen = Noise(0.0, 0.01**2, 444, 2000)
+    (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
+    assert found.seen.endswith("on 444 clusters of 2,000 test examples")
+
+
+def test_too_few_seeds__a_difference_that_there_cannot_be_is_none() -> None:
+    seen = Noise(0.4**2)
+    (found,) = said(observed(close(), noise={("minilm", "bbc"): seen}))["Too few seeds to tell"]
+    assert "is none that there can be with 3 seeds, 39." in found.seen
+
+
+def test_too_few_seeds__counts_the_pairs_of_the_question() -> None:
+    """With a baseline the others are compared with it alone, and the best is not asked for."""
+    cells = observed(close() | {"c": healthy(7, 0.5)}).cells
+    asked = [CellMetric(cell.key, {run.seed: run.metrics["test/accuracy"] for run in cell.finished})
+             for cell in cells]
+    study = StudyHistory(cells, (compare(("minilm", "bbc"), asked, True, "a"),),
+                         noise={("minilm", "bbc"): Noise(0.01**2)})
     (found,) = said(study)["Too few seeds to tell"]
-    assert found.seen.endswith(expected)
+    assert found.seen.startswith("b is not told from a; ") and "studies of 2 pairs" in found.seen
+    size = 100 * smallest_found(Noise(0.01**2), 10, 0.05 / 2)
+    assert f", {size:.2f} points with 10, " in found.seen
 
 
-@pytest.mark.parametrize("effect", [0.3, 0.7, 1.5, 3.0])
-@pytest.mark.parametrize("level", [0.05, 0.05 / 6])
-def test_needed__equals_statsmodels(effect: float, level: float) -> None:
-    from statsmodels.stats.power import TTestPower
+def test_collapse__is_said_of_those_that_collapsed_and_of_those_that_did_not() -> None:
+    cells = tuple(CellHistory(key(name), tuple(healthy(n, 0.85)), some)
+                  for n, (name, some) in enumerate({"lora": 1, "ia3": 0, "loss": None}.items()))
+    one, others = said(StudyHistory(cells))["Collapsed seeds"]
+    assert (one.level, one.where, one.seen) == ("warning", cells[0].key.title, "1 of 3 seeds collapsed")
+    assert (others.level, others.where) == ("hint", "bbc from minilm")
+    assert others.seen == "3 seeds without a collapse (ia3) do not exclude one in 2"
 
-    seen = replace(over_seeds([1.0, 2.0, 3.0], [0.5, 1.0, 1.0], 0.0), effect=effect)
-    expected = TTestPower().solve_power(effect, alpha=level, power=0.8)
-    assert needed(seen, level) == math.ceil(expected)
 
-
-def test_needed__of_no_difference_and_of_a_tiny_one() -> None:
-    assert needed(over_seeds([1.0, 2.0], [1.0, 2.0], 0.0), 0.05) is None
-    seen = replace(over_seeds([1.0, 2.0, 3.0], [0.5, 1.0, 1.0], 0.0), effect=0.01)
-    assert needed(seen, 0.05) == MOST + 1
+def test_collapse__of_healthy_cells_is_not_said() -> None:
+    cells = tuple(CellHistory(key(str(n)), tuple(healthy(n, 0.85)), 0) for n in range(2))
+    assert "Collapsed seeds" not in said(StudyHistory(cells))
 
 
 def test_one_seed__is_too_few_and_nothing_else_is_invented() -> None:

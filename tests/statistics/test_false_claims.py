@@ -58,16 +58,6 @@ def test_near_the_ceiling_and_with_few_examples_or_seeds_claims_are_rare(
     assert false <= most
 
 
-def test_power(record_property):
-    """Five and ten seeds find a difference of about eight points; three seldom do."""
-    few, some, many = (claims(0.4, seeds, 1000, 0.1, studies=100)[1] for seeds in (3, 5, 10))
-    for name, value in (("3", few), ("5", some), ("10", many)):
-        record_property(f"power with {name} seeds", value)
-    print(f"power with 3, 5 and 10 seeds: {few:.2f}, {some:.2f}, {many:.2f}")
-    assert few < some < many
-    assert many > 0.9
-
-
 def claimed(tests):
     """Whether a family of four techniques claims anything, from p-values by pair."""
     raw = {pair: tests(*pair) for pair in pairs(range(4))}

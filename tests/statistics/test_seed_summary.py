@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ftlab.statistics.seed_summary import summarise
+from ftlab.statistics.seed_summary import over_examples, summarise
 from ftlab.tracking.metric_range import limits
 
 values = st.floats(-1e6, 1e6).map(lambda x: round(x, 6))
@@ -87,9 +87,35 @@ def test_summarise__of_a_correlation_it_is_fishers_z():
     [0.01, 0.9], [0.0, 0.0, 0.0001], [1.0, 1.0, 0.99], [0.0, 0.0], [1.0, 1.0], [0.5, 0.5, 0.5]])
 def test_summarise__no_interval_leaves_its_metrics_range(metric, low, high, numbers):
     summary = summarise(numbers, limits(metric))
-    assert low <= summary.ci_low <= summary.mean <= summary.ci_high <= high
-    if len(set(numbers)) == 1:
-        assert (summary.ci_low, summary.ci_high) == (numbers[0], numbers[0])
+    if len(set(numbers)) == 1:  # nothing says how sure that is
+        assert math.isnan(summary.ci_low) and math.isnan(summary.ci_high) and not summary.interval
+        assert list(summary.as_metrics("m")) == ["m.mean", "m.n", "m.std"]
+    else:
+        assert low <= summary.ci_low < summary.mean < summary.ci_high <= high
+
+
+@pytest.mark.parametrize(("metric", "end", "sign"), [("test/wer", 0.0, 1), ("test/r2", 1.0, -1)])
+def test_summarise__beside_one_end_it_is_of_the_distances_logarithm(metric, end, sign):
+    """By hand: distances 0.1, 0.2 and 0.3 from the end; 4.302653 * 0.1 / sqrt(3) / 0.2 = 1.242069."""
+    summary = summarise([end + sign * far for far in (0.1, 0.2, 0.3)], limits(metric))
+    ends = [end + sign * 0.2 * math.exp(part * 1.242069) for part in (-1, 1)]
+    assert sorted(ends) == pytest.approx([summary.ci_low, summary.ci_high], abs=1e-6)
+    assert summary.interval == "log"
+
+
+def test_summarise__what_rounds_to_an_end_has_no_interval():
+    assert not summarise([1.0, 1.0, 1 - 1e-16], (0, 1)).interval
+    assert not summarise([0.0, 0.0, 1e-300], (0, math.inf)).interval
+
+
+@pytest.mark.parametrize("right", [0, 7, 399, 400])
+def test_over_examples__is_statsmodels(right):
+    from statsmodels.stats.proportion import proportion_confint
+
+    summary = over_examples(summarise([right / 400] * 3), 400)
+    assert (summary.ci_low, summary.ci_high) == pytest.approx(
+        proportion_confint(right, 400, method="beta"), nan_ok=True, abs=1e-9)
+    assert (summary.n, summary.std, summary.interval) == (3, 0.0, "Clopper-Pearson")
 
 
 def test_summarise__a_name_that_promises_too_much_is_not_believed():

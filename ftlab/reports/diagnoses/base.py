@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ftlab.reports.comparison import Comparison
+from ftlab.statistics.power import Noise
 from ftlab.tracking.metric_range import is_percent
 from ftlab.tracking.records import CellKey
 
@@ -85,10 +86,17 @@ class RunHistory:
 
 @dataclass(frozen=True)
 class CellHistory:
-    """A cell with its runs, by seed."""
+    """A cell with its runs, by seed.
+
+    Attributes:
+        key: the cell.
+        runs: of its seeds.
+        collapsed: as of its `CellSummary`.
+    """
 
     key: CellKey
     runs: tuple[RunHistory, ...]
+    collapsed: int | None = None
 
     @property
     def finished(self) -> list[RunHistory]:
@@ -107,6 +115,7 @@ class StudyHistory:
         select_by: the one that chooses epochs.
         select_upwards: whether more of it is better.
         curves: whether the runs' histories were read.
+        noise: of the difference of two techniques, by backbone and data set where seeds tell it.
     """
 
     cells: tuple[CellHistory, ...]
@@ -115,6 +124,7 @@ class StudyHistory:
     select_by: str = "val/accuracy"
     select_upwards: bool = True
     curves: bool = True
+    noise: Mapping[tuple[str, str], Noise] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

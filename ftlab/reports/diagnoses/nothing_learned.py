@@ -15,6 +15,7 @@ from ftlab.reports.diagnoses.base import (
     StudyHistory,
     seeds_of,
 )
+from ftlab.reports.guesses import most_frequent
 from ftlab.statistics.clusters import CLUSTER, effective_size
 from ftlab.wording import listed
 
@@ -97,11 +98,11 @@ def weigh(run: RunHistory) -> Guess | None:
     targets, predicted = list(run.named["target"]), list(run.named["prediction"])
     n = len(targets)
     counts, named = Counter(targets), Counter(predicted)
-    name, most = max(counts.items(), key=lambda item: (item[1], str(item[0])))
+    name, largest = most_frequent(targets)
     chance = sum(count * named[label] for label, count in counts.items()) / n**2
     right = [a == b for a, b in zip(targets, predicted, strict=True)]
     size = effective_size(right, run.named.get(CLUSTER)) or n  # of one cluster: what it learned of that
-    return Guess(sum(right), n, chance, most / n, str(name), max(1, round(size)))
+    return Guess(sum(right), n, chance, largest, name, max(1, round(size)))
 
 
 def _described(guess: Guess, share: float) -> str:

@@ -1,27 +1,35 @@
-"""Comparisons with too few seeds to decide, and about how many would do."""
+"""Comparisons that are not decided, and the differences that so many seeds would find."""
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
-from ftlab.reports.comparison import Compared, Comparison
+from ftlab.reports.comparison import Comparison
 from ftlab.reports.diagnoses.base import Diagnosis, Finding, StudyHistory
+from ftlab.reports.metric_text import digits
+from ftlab.statistics.clusters import units
 from ftlab.statistics.multiple_testing import FEWEST, LEVEL
-from ftlab.statistics.paired import PairedResult
-from ftlab.statistics.power import MOST, needed
+from ftlab.statistics.power import Noise, smallest_found
+from ftlab.tracking.metric_range import is_percent, limits
 from ftlab.wording import listed
+
+MORE = (10, 20)
+"""Numbers of seeds beside the study's own."""
 
 
 class TooFewSeeds(Diagnosis):
-    """The best is not told from others, and more seeds might."""
+    """Techniques are not told from each other; how large would a difference have to be?"""
 
     title: ClassVar[str] = "Too few seeds to tell"
     rule: ClassVar[str] = (
-        "Fewer than three seeds; or the best is not significantly better than another. The number "
-        "of seeds is an estimate: that with which a paired t test finds a difference as large as "
-        "the observed one, with the observed spread over seeds, in 80 of 100 studies, at the "
-        "level that Holm's correction begins with; from few seeds it may be far off. A larger test "
-        "split is asked for where these trained models do not differ significantly over examples.")
+        "Fewer than three seeds; or a technique is not significantly different from the baseline, or "
+        "without one from the best. Beside it stands the smallest difference that so many seeds would "
+        "find in 80 of 100 studies, at the level that Holm's correction begins with: from the variance "
+        "over seeds, pooled over the study's techniques, and from what the draw of the test examples "
+        "adds, which no number of seeds takes away. Of a technique that scatters more than the others "
+        "a larger difference is needed. How many seeds would tell the observed difference is not said: "
+        "from few seeds such a number may be wrong by a factor of ten.")
 
     def find(self, observed: StudyHistory) -> list[Finding]:
         findings = []
@@ -38,37 +46,48 @@ class TooFewSeeds(Diagnosis):
                     f"{listed([f'{name} has {_seeds(count)}' for name, count in few.items()])}; a "
                     "claim on techniques needs at least three",
                     "ftlab run with --seeds 0,1,2"))
-            if needs := _needs(comparison):
+            noise, names = observed.noise.get(comparison.group), _undecided(comparison)
+            if names and noise is not None and comparison.rule is None:  # else a verdict says more
                 findings.append(Finding(
-                    "hint", where, (),
-                    f"an estimate of what tells {comparison.best} from others: {'; '.join(needs)}",
-                    "more seeds where few are needed; where many are, the techniques are alike "
-                    "for most purposes, and costs decide"))
+                    "hint", where, (), _found(comparison, observed.metric, noise, names),
+                    "more seeds or, where any number finds too little, a larger test split; where such "
+                    "differences do not matter the techniques are alike, and costs decide"))
         return findings
 
 
-def _needs(comparison: Comparison) -> list[str]:
-    """`from lora about 9 seeds instead of 3`, of those that stand beside the best."""
-    level = LEVEL / max(1, len(comparison.pairs))
-    needs = []
-    for name in comparison.standing:
-        pair = comparison.against_best(name)
-        if name == comparison.best or pair is None or pair.seeds is None:
-            continue
-        needs.append(f"from {name} {_needed(pair, pair.seeds, level)}")
-    return needs
+def _undecided(comparison: Comparison) -> list[str]:
+    """Those that were tested against the baseline, else the best, without a claim."""
+    pairs = comparison.against or {
+        name: pair for name in comparison.standing
+        if name != comparison.best and (pair := comparison.against_best(name)) is not None}
+    return [name for name, pair in pairs.items() if pair.decides is not None and not pair.differs]
 
 
-def _needed(pair: Compared, seen: PairedResult, level: float) -> str:
-    count = needed(seen, level)
-    if count is None:
-        return "no number of seeds, since their means are the same"
-    few = pair.examples is not None and pair.examples.p > level
-    if count > MOST:
-        return f"more than {MOST} seeds"
-    if count <= seen.seeds:
-        return "a larger test split" if few else "a seed more"
-    return f"about {count} seeds instead of {seen.seeds}{' and a larger test split' if few else ''}"
+def _found(comparison: Comparison, metric: str, noise: Noise, names: list[str]) -> str:
+    """`lora is not told from full; of 6 pairs 80 of 100 studies would find ... with 3 seeds, ...`."""
+    pairs = comparison.questions
+    level, least = LEVEL / len(pairs), min(_common(comparison))
+    counts = [least, *(count for count in MORE if count > least)]
+    sizes = [smallest_found(noise, count, level) for count in counts]
+    low, high = limits(metric)
+    number = digits(metric, [size for size in sizes if size <= high - low])
+    unit = " points" if is_percent(metric) else ""
+    each = [f"{f'{number(size)}{unit}' if size <= high - low else 'none that there can be'} with {count}"
+            for count, size in zip(counts, sizes, strict=True)]
+    other = comparison.baseline if comparison.against else comparison.best
+    text = (f"{listed(names)} {'is' if len(names) == 1 else 'are'} not told from {other}; the smallest "
+            f"difference that 80 of 100 studies of {len(pairs)} pair{'s' * (len(pairs) > 1)} would find "
+            f"is {each[0]} seeds")
+    text += "".join(f", {one}" for one in each[1:])
+    if noise.examples:
+        text += (f", and {number(smallest_found(noise, math.inf, level))}{unit} with any number on "
+                 f"{units(noise.count, noise.clustered, 'test examples')}")
+    return text
+
+
+def _common(comparison: Comparison) -> list[int]:
+    """Seeds of each pair that was tested."""
+    return [pair.decides.seeds for pair in comparison.pairs.values() if pair.decides is not None]
 
 
 def _seeds(count: int) -> str:

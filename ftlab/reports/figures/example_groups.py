@@ -90,7 +90,7 @@ class ExampleGroups(Drawing):
         seeds = sorted(set(data["n"]))
         n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         return (f"{metric_title(self._metric(results))} of each value of the data set's column "
-                f"`group`, mean over seeds (n = {n}); bars are its 95% t interval. Right: of the worst "
+                f"`group`, mean over seeds (n = {n}); bars are its 95% interval. Right: of the worst "
                 "group, found for each seed by itself, against that of all examples; on the dotted "
                 "line there is no gap. The worst of several noisy scores is worse than the mean of the "
                 "worst group's, the more so the smaller groups are. All metrics over groups are in "

@@ -86,7 +86,7 @@ class Levels(Drawing):
                 if data["draws"].max() > 1 else "seeds")
         counts = sorted(set(data["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        text = (f"Mean over {over} (n = {n}); the band is its 95% t interval. Levels of which a run is "
+        text = (f"Mean over {over} (n = {n}); the band is its 95% interval. Levels of which a run is "
                 "missing are left out.")
         if (panels := data["panel"].nunique()) > _MOST:
             text += f" The first {_MOST} of {panels} panels; levels.csv has all."

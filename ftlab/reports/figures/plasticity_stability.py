@@ -71,7 +71,7 @@ class PlasticityStability(Drawing):
         n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         return (f"Mean {metric_title(results.metric, results.higher_is_better)} over seeds (n = {n}) "
                 "against what of an earlier data set changes by the fit, after less before; bars are "
-                "95% t intervals. On the dotted line nothing is forgotten, as with every frozen "
+                "95% intervals. On the dotted line nothing is forgotten, as with every frozen "
                 "backbone. A probe fitted anew tells what information the features still hold, the "
                 "old probe whether what stood on the old features still works on the new ones.")
 

@@ -62,7 +62,7 @@ class Scores(Drawing):
                 "its backbone and data set and all that are not significantly worse, as bold in "
                 "the table.")
         if data["high"].notna().any():
-            text += " Bars: 95% t interval of the mean over seeds."
+            text += " Bars: the table's 95% interval."
         if (data["note"] != "").any():
             text += " Incomplete: some seeds are missing or failed; not compared."
         return text

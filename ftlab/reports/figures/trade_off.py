@@ -84,7 +84,7 @@ class TradeOff(Drawing):
     def caption(self, data: pd.DataFrame, results: StudyResults) -> str:
         counts = sorted(set(data["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        bars = ", bars are its 95% t interval" if data["high"].notna().any() else ""
+        bars = ", bars are its 95% interval" if data["high"].notna().any() else ""
         return (f"Mean {metric_title(results.metric, results.higher_is_better)} over seeds "
                 f"(n = {n}){bars}, against the mean cost. Filled and on the dashed line: the "
                 "Pareto front, techniques that no other beats in one without being worse in the "

@@ -461,7 +461,7 @@ def test_write__files_captions_and_nothing_old(study, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths} | {"mine.png"}
     assert {"scores.png", "scores.pdf", "captions.md", "errors.csv"} <= {
         path.name for path in paths}
-    assert "95% t interval" in (tmp_path / "captions.md").read_text()
+    assert "95% interval" in (tmp_path / "captions.md").read_text()
     before = (tmp_path / "costs.png").read_bytes()
     (tmp_path / "costs.png").write_bytes(b"")
     assert [path.name for path in all_figures.write(Invented(3).results(), tmp_path, ["costs"])] == [
