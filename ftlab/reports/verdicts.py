@@ -101,7 +101,7 @@ def price(comparisons: Sequence[Comparison], records: Iterable[CellRecord]) -> s
     for record in records:
         if (record.key.backbone, record.key.dataset) not in asked:
             continue
-        seconds = [(run.ended - run.started) / 1000 for run in record.finished if run.ended]
+        seconds = [run.seconds for run in record.finished if run.seconds is not None]
         total += sum(seconds)
         if rule is not None and seconds:
             fixed += rule.most * sum(seconds) / len(seconds)

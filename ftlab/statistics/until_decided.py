@@ -21,6 +21,7 @@ from ftlab.statistics.moderated import FEWEST_TECHNIQUES, SeedScores, evidence
 from ftlab.statistics.multiple_testing import LEVEL, Pair
 from ftlab.statistics.overlap import foreseen
 from ftlab.statistics.paired import of_seeds, of_two
+from ftlab.statistics.two_studies import step
 from ftlab.statistics.verdict import Decision, Kind, Next, Rule, Verdict
 
 HOPELESS = 0.05
@@ -46,7 +47,7 @@ class _Comparison:
 
 def decide(scores: Mapping[str, Mapping[int, SeedScores]], pairs: Sequence[Pair], rule: Rule,
            seconds: Mapping[str, float] | None = None, failed: Mapping[str, str] | None = None,
-           resolution: float = 0.0, beside: Sequence[Pair] = ()) -> Decision:
+           beside: Sequence[Pair] = ()) -> Decision:
     """Look at a family of comparisons, round by round.
 
     A difference is claimed where the p-value of any look so far is within its nominal level for
@@ -59,7 +60,6 @@ def decide(scores: Mapping[str, Mapping[int, SeedScores]], pairs: Sequence[Pair]
         rule: when to stop.
         seconds: of a run, by technique.
         failed: techniques of which a run failed, and why: a seed that is left out would select.
-        resolution: least standard deviation of a difference over seeds, where no examples are known.
         beside: pairs that are looked at along the way and ask for no runs, another family.
     """
     along = {pair: _Comparison() for pair in beside}
@@ -80,6 +80,7 @@ def decide(scores: Mapping[str, Mapping[int, SeedScores]], pairs: Sequence[Pair]
             break
         kept |= dict.fromkeys(active, seeds)
         tables = {name: stacked(scores[name], count) for name, count in kept.items()}
+        resolution = step(value for table in tables.values() for value in table.values)
         open_pairs = [pair for pair, c in compared.items() if c.kind == "open"]
         for pair, found in compare(tables, open_pairs, resolution, rule.overlap).items():
             _look(compared[pair], found, rule, len(pairs))

@@ -88,7 +88,7 @@ class AddingSeeds:
         self.metrics[cell_id] = replace(
             known, values={**known.values, **read.values}, examples={**known.examples, **read.examples},
             clustered=max(known.clustered, read.clustered))
-        self.seconds[cell_id] += [(run.ended - run.started) / 1000 for run in new if run.ended]
+        self.seconds[cell_id] += [run.seconds for run in new if run.seconds is not None]
         for run in new:
             if run.seed not in read.values:
                 self.failed[cell_id] = f"seed {run.seed} has no finite {group.metric}"

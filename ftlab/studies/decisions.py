@@ -9,7 +9,6 @@ import numpy as np
 
 from ftlab.statistics.moderated import SeedScores
 from ftlab.statistics.multiple_testing import Pair
-from ftlab.statistics.two_studies import step
 from ftlab.statistics.until_decided import decide
 from ftlab.statistics.verdict import Decision, Rule
 from ftlab.studies.seeds import UntilDecided
@@ -50,8 +49,7 @@ def decided(cells: Mapping[str, CellMetric], until: UntilDecided, metric: str, b
     scores = {name: {place: one_seed(cell, seed, by_example)
                      for place, seed in enumerate(until.numbers) if seed in cell.values}
               for name, cell in cells.items()}
-    resolution = step(value for cell in cells.values() for value in cell.values.values())
-    return decide(scores, pairs, rule_of(until, metric, overlap), seconds, failed, resolution, beside)
+    return decide(scores, pairs, rule_of(until, metric, overlap), seconds, failed, beside)
 
 
 def comparable(cells: Sequence[CellMetric]) -> bool:

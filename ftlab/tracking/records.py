@@ -75,6 +75,13 @@ class RunRecord:
         return self.tags.get("ftlab.pool_sha256") or self.tags.get("ftlab.dataset_sha256", "")
 
     @property
+    def seconds(self) -> float | None:
+        """What it took, its share where several runs had one process; None while it runs."""
+        if self.ended is None:
+            return None
+        return self.metrics.get("cost/total_seconds", (self.ended - self.started) / 1000)
+
+    @property
     def blocks(self) -> tuple[str, ...]:
         """Names of the model's blocks, from the input to the head; none where one block trains."""
         return tuple(self.tags.get("ftlab.blocks", "").splitlines())

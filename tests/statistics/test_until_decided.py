@@ -211,7 +211,7 @@ def test_a_failure__closes_the_comparisons_of_its_technique_alone(hits):
 def test_metrics_of_seeds_alone__are_decided_by_these(hits):
     known = {name: {seed: SeedScores(row.values) for seed, row in rows.items()}
              for name, rows in scores(hits).items()}
-    decision = decide(known, PAIRS, RULE, resolution=1 / 444)
+    decision = decide(known, PAIRS, RULE)
     assert any(verdict.resolved for verdict in decision.verdicts.values())
     assert all(verdict.evidence.by_examples == 0 for verdict in decision.verdicts.values())
 
