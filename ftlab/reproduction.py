@@ -97,7 +97,8 @@ def reproduce(
         results: where the results of a study file are, in a folder of its name.
         overrides: as in `load_study`.
         only: techniques; all unless said.
-        seeds: instead of the study's.
+        seeds: instead of the study's; of some techniques of a study that runs until it is decided,
+            those that their results have.
         allow: as in `load_study`.
         metrics: as in `compare`.
         workers: as in `run_study`.
@@ -109,9 +110,11 @@ def reproduce(
             or weights are not those of the results; nothing was trained then.
     """
     study, old = _both(Path(what), Path(results), overrides, allow)
-    study = study.only(only)
+    if study.until is not None and only and seeds is None:  # some techniques alone decide nothing
+        seeds = old.seeds_of(only)
     if seeds is not None:
         study = study.with_seeds(seeds)
+    study = study.only(only)
     old = old.restricted(study)
     if not old.cells:
         raise InputError(f"{old.label}: has none of the study's cells", "see its runs.csv")

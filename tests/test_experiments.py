@@ -61,7 +61,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "instruct_sst2": ["untouched", "ia3"]}
 LONG = {"in_context_sst2", "instruct_sst2", "spoken_digits", "transferability"}  # a minute each
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
-    "glue_roberta": 8, "quickstart.tuned": 7, "peft_methods.tuned": 23,
+    "glue_roberta": 8, "default_rates": 7, "default_rates.tuned": 7, "peft_methods.tuned": 23,
     "vision_methods.tuned": 20}
 
 PAPERS = {  # cells and published numbers; what needs a hub is only read here

@@ -13,7 +13,7 @@ from ftlab.studies.study_snapshot import record
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 
-@pytest.mark.parametrize("name", ["quickstart", "quickstart.tuned", "sst2", "blood_cells",
+@pytest.mark.parametrize("name", ["quickstart", "default_rates.tuned", "sst2", "blood_cells",
                                   "spoken_digits", "in_context_sst2", "papers/vpt_vtab",
                                   "papers/minilm_sst2"])
 def test_record__reads_back_to_the_same_cells(name: str, tmp_path: Path,

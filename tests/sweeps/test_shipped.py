@@ -9,7 +9,7 @@ from ftlab.sweeps.sweep import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
-STUDIES = {"quickstart", "sst2", "cifar10", "solar", "glue_roberta"}
+STUDIES = {"default_rates", "sst2", "cifar10", "solar", "glue_roberta"}
 
 
 def searched(path: str) -> bool:

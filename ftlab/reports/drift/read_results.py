@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,6 +76,11 @@ class ComparedStudy:
     def labelled(self, label: str) -> ComparedStudy:
         """Under another name."""
         return replace(self, label=label)
+
+    def seeds_of(self, techniques: Sequence[str]) -> list[int]:
+        """The seeds of some techniques' cells."""
+        return sorted({seed for names, cell in self.cells.items() if names[-1] in techniques
+                       for seed in cell.status})
 
     def restricted(self, study: Study) -> ComparedStudy:
         """The cells and seeds of a study alone."""
