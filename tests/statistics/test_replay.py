@@ -15,7 +15,7 @@ from ftlab.statistics.until_decided import compare, decide, stacked
 from ftlab.statistics.verdict import Decision, Rule
 
 TABLE = Path(__file__).with_name("quickstart_20_seeds.npz")
-RULE = Rule(0.02, 3, 20)
+RULE = Rule(0.03, 3, 20)
 Scores = Mapping[str, Mapping[int, SeedScores]]
 
 
