@@ -136,11 +136,11 @@ def compare(group: tuple[str, str], cells: Sequence[CellMetric], higher_is_bette
         decision = decided(everyone, until, metric, baseline, failed=failed, overlap=overlap)
         tested = _decided(by_name, decision, metric, until.numbers)
     whole = _corrected(tested)
-    p_values = {pair: result.p for pair, result in whole.items()}
-    best, kept = standing(means, p_values, higher_is_better) if means else ("", [])
-    if whole and all(pair.decides is None for pair in whole.values()):
-        kept = []
     with_baseline = _corrected({pair: result for pair, result in tested.items() if baseline in pair})
+    # a verdict counts: what is worse than the baseline by it, or the baseline, does not stand beside it
+    p_values = {pair: result.p for pair, result in (whole | (with_baseline if until else {})).items()}
+    best, kept = standing(means, p_values, higher_is_better) if means else ("", [])
+    kept = kept if not whole or any(pair.decides for pair in whole.values()) else []
     against = {a if b == baseline else b: result for (a, b), result in with_baseline.items()}
     return Comparison(group, means, best, tuple(kept), whole, higher_is_better,
                       baseline if baseline in means else "", against,

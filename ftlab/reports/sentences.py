@@ -132,6 +132,10 @@ def answer(comparison: Comparison, metric: str, named: bool) -> str:
     word = "highest" if comparison.higher_is_better else "lowest"
     begin = f"{best} has the {word} {name}{where}, {score}"
     others = [other for other in comparison.means if other != best]
+    if comparison.rule is not None:  # a verdict says how it stands to the baseline
+        others = [other for other in others if comparison.baseline not in (other, best)]
+        if not others:
+            return f"{begin}."
     if not comparison.tested:
         return f"{begin}; {FEW_SEEDS}."
     beside = [other for other in others if other in comparison.standing]

@@ -1,4 +1,4 @@
-"""The quickstart with all shortcuts against none (`--plain`), each as a user would run it.
+"""The study of default rates with all shortcuts against none (`--plain`), each as a user would run it.
 
     python tests/benchmarks/whole_study.py [--json] [--seeds 0,1,2]
 
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-STUDY = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
+STUDY = Path(__file__).parents[2] / "experiments" / "default_rates.yaml"
 LIMIT = 0.01
 """Largest difference of one run's accuracy, of 500 test examples or so."""
 
@@ -31,7 +31,7 @@ def run(folder: Path, seeds: str, *options: str) -> tuple[float, dict[tuple[str,
         cwd=folder, env={**os.environ, "FTLAB_CACHE": str(folder / "cache")}, check=True,
         capture_output=True)
     seconds = time.perf_counter() - begin
-    with (folder / "results" / "quickstart" / "runs.csv").open() as file:
+    with (folder / "results" / "default_rates" / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["status"] == "FINISHED" for row in rows)
     return seconds, {(row["technique"], row["seed"]): float(row["test/accuracy"]) for row in rows}
@@ -48,7 +48,7 @@ def main() -> int:
         ours, quick = run(Path(name) / "ours", said.seeds)
     assert plain.keys() == quick.keys()
     gap = max(abs(plain[key] - quick[key]) for key in plain)
-    row = {"name": f"quickstart, {len(plain)} runs", "reference_seconds": round(reference, 1),
+    row = {"name": f"default rates, {len(plain)} runs", "reference_seconds": round(reference, 1),
            "ours_seconds": round(ours, 1), "ratio": round(reference / ours, 3), "limit": None,
            "goal": None, "largest_difference_of_accuracy": round(gap, 5)}
     print(json.dumps(row) if said.json else
