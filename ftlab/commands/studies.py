@@ -103,7 +103,10 @@ def check(
                 planned = counted(sweep.searches * sum(map(sweep.trials_of, checked.cells)), "trial")
             else:
                 checked, notes, objectives = load_study(path, set_ or (), allow or ()), [], {}
-                planned = counted(len(checked.cells) * len(checked.seeds), "run")
+                cells = len(checked.cells)
+                planned = counted(cells * len(checked.seeds), "run")
+                if checked.until is not None:
+                    planned = f"{cells * checked.until.first} to {planned}"
             notes += check_study(checked, objectives)
         except FtlabError as error:
             complain(error)

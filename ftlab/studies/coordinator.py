@@ -176,7 +176,7 @@ class StudyRuns(Jobs):
             self._note_failure(*run, ended.reason)
         self.display.run_ended_elsewhere(title, planned.cell.key.technique, ended.status)
         self._count(run[0])
-        self.unread.add(run[0])
+        self.unread |= self.cells.keys()  # it may have ended others that we never waited for
         return True
 
     def _job(self, claims: Mapping[tuple[str, int], Claim]) -> Job:

@@ -129,9 +129,11 @@ class MlflowRuns(Experiments):
                 return
             done = {run.run_id for run in record.finished}
             self._aggregate(cell, record, ended)
-            complete = set(record.seeds) <= {run.seed for run in record.finished}
+            begun = {run.seed for run in record.runs if run.status in ("FINISHED", "FAILED")}
+            expected = begun | set(record.seeds)  # seeds may be added to those of the beginning
+            complete = expected <= {run.seed for run in record.finished}
             status = "FINISHED" if complete else "KILLED" if interrupted else "FAILED"
-            count = f"{len(done)} of {len(record.seeds)} seeds finished"
+            count = f"{len(done)} of {len(expected)} seeds finished"
             self._say(cell, "" if complete else count)
             self._client.set_terminated(cell_id, status, ended)
 

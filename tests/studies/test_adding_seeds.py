@@ -2,6 +2,8 @@
 
 import csv
 import io
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -263,3 +265,40 @@ def test_a_margin_beyond_a_metric_s_range__is_refused_where_the_task_knows_it(
         study_file: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="values of test/mcc differ by at most 2"):
         plan(load_study(study_file(report="test/mcc", seeds={"until": "decided", "margin": 3})))
+
+
+def test_two_commands_at_once__share_the_runs_and_decide_alike(
+        study_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = study_file()
+    begun: Counter[tuple[str, int]] = Counter()
+
+    def slowly(specification: dict[str, Any], folder: Path) -> Iterator[Event]:
+        begun[specification["technique"]["class_path"], specification["seed"]] += 1
+        for _ in range(3):
+            time.sleep(0.02)
+            yield {"event": "progress", "phase": "fit", "done": 1, "total": 2}
+        yield from play(specification, folder)
+
+    ends: list[BaseException | None] = []
+
+    def command() -> None:
+        try:
+            run(path, tmp_path, ScriptedEngine(slowly, slots=1))
+            ends.append(None)
+        except BaseException as error:
+            ends.append(error)
+
+    commands = [threading.Thread(target=command) for _ in range(2)]
+    for each in commands:
+        each.start()
+        time.sleep(0.5)
+    for each in commands:
+        each.join()
+    assert ends.count(None) >= 1
+    assert all(error is None or "nothing to do here" in str(error) for error in ends)
+    assert set(begun.values()) == {1}, "no run is done twice"
+    lines = results_of(path, tmp_path)
+    assert [lines[pair]["verdict"] for pair in PAIRS] == [
+        "better", "equal", EXPECTED.verdicts[PAIRS[2]].kind]
+    more = {name: len(seeds) - EXPECTED.used[name] for name, seeds in finished(tmp_path).items()}
+    assert all(0 <= count <= 2 for count in more.values()), more
