@@ -10,11 +10,11 @@ from ftlab.statistics.verdict import Decision, to_come
 from ftlab.studies.decisions import decided, rule_of
 from ftlab.studies.display import Display, clock
 from ftlab.studies.plan import PlannedCell
-from ftlab.studies.seeds import UntilDecided, check_margin
+from ftlab.studies.seeds import UntilDecided
 from ftlab.studies.study import Study
 from ftlab.studies.study_tasks import StudyTasks
 from ftlab.studies.verdict_words import first_look, words
-from ftlab.tracking.cell_metric import CellMetric, measured
+from ftlab.tracking.cell_metric import CellMetric, Contributions, measured
 from ftlab.tracking.metric_facts import lookup, named
 from ftlab.tracking.records import CellRecord, RunRecord
 from ftlab.tracking.tracker import Tracker
@@ -64,7 +64,6 @@ class AddingSeeds:
         for cell_id, planned in cells.items():
             key = planned.cell.key
             metric = named(study.report, planned.facts)
-            check_margin(until, metric, study.place / "seeds")
             facts = lookup(metric, planned.facts)
             group = self.groups.setdefault((key.dataset, key.backbone), _Group(
                 f"{key.dataset} from {key.backbone}: ", {}, metric,
@@ -93,7 +92,7 @@ class AddingSeeds:
             if run.seed not in read.values:
                 self.failed[cell_id] = f"seed {run.seed} has no finite {group.metric}"
 
-    def _contributions(self, dataset: str):  # type: ignore[no-untyped-def]  # a task's method
+    def _contributions(self, dataset: str) -> Contributions:
         return self.tasks[dataset].contributions
 
     def wanted(self) -> list[RunPlace]:

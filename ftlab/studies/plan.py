@@ -21,10 +21,11 @@ from ftlab.studies.measurable import check_measurable
 from ftlab.studies.plan_draws import Draw, draws
 from ftlab.studies.plan_retained import check_retained
 from ftlab.studies.plan_stages import StageData, check_stages
+from ftlab.studies.seeds import check_margin
 from ftlab.studies.study import Cell, Study
 from ftlab.studies.yaml_file import Place
 from ftlab.techniques.base import Technique
-from ftlab.tracking.metric_facts import Record
+from ftlab.tracking.metric_facts import Record, named
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
 from ftlab.training import batches
@@ -182,6 +183,8 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     metrics |= objectives or {}
     stage_data = StageData()
     for backbone, data, cells in pairs(study, made):
+        if study.until is not None:
+            check_margin(study.until, named(study.report, data.task.facts()), study.place / "seeds")
         fingerprints = data.fingerprint, backbone.fingerprint
         drawn = draws(study, backbone, cells, metrics)
         for cell in cells:

@@ -24,10 +24,11 @@ from ftlab.statistics.until_decided import decide
 from ftlab.statistics.verdict import Rule
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Event
-from ftlab.studies.plan import plan
 from ftlab.studies.study import load_study
 from ftlab.sweeps.study_runs import run_study
+from ftlab.tasks.classification import Classification
 from ftlab.terminal import Terminal
+from ftlab.tracking.metric_facts import MetricFacts
 from ftlab.tracking.tracker import Tracker
 
 TECHNIQUES = {
@@ -262,9 +263,15 @@ def test_one_technique__and_a_baseline_left_out_are_refused(study_file: Callable
 
 
 def test_a_margin_beyond_a_metric_s_range__is_refused_where_the_task_knows_it(
-        study_file: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="values of test/mcc differ by at most 2"):
-        plan(load_study(study_file(report="test/mcc", seeds={"until": "decided", "margin": 3})))
+        study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the name says that it is a share; the data set's task does, before anything is stored."""
+    facts = Classification().facts() | {"hits": MetricFacts(True, "share")}
+    monkeypatch.setattr(Classification, "facts", lambda self: facts)
+    monkeypatch.setattr("ftlab.studies.plan.check_measurable", lambda *_: None)
+    path = study_file(report="test/hits", seeds={"until": "decided", "margin": 300})
+    with pytest.raises(InputError, match="values of test/hits differ by at most 100 points"):
+        run(path, tmp_path, ScriptedEngine(play))
+    assert not Path(f"{tmp_path}/mlflow.db").exists()
 
 
 def test_two_commands_at_once__share_the_runs_and_decide_alike(
