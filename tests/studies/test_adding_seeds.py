@@ -15,7 +15,7 @@ import pytest
 from scripted import ScriptedEngine
 from simulated_studies import Scenario
 
-from ftlab.errors import InputError
+from ftlab.errors import FtlabError, InputError
 from ftlab.reports import csv_files
 from ftlab.reports.study_results import read
 from ftlab.reports.study_table import table
@@ -286,13 +286,13 @@ def test_two_commands_at_once__share_the_runs_and_decide_alike(
             yield {"event": "progress", "phase": "fit", "done": 1, "total": 2}
         yield from play(specification, folder)
 
-    ends: list[BaseException | None] = []
+    ends: list[FtlabError | None] = []
 
     def command() -> None:
         try:
             run(path, tmp_path, ScriptedEngine(slowly, slots=1))
             ends.append(None)
-        except BaseException as error:
+        except FtlabError as error:
             ends.append(error)
 
     commands = [threading.Thread(target=command) for _ in range(2)]
