@@ -109,7 +109,7 @@ def test_false_claims__fall_from_20_to_at_most_5_percent(test, seeds, sizes, rec
         for place, tables in enumerate((hits, [by_cluster(each, owner) for each in hits])):
             raw = {pair: found.p_differs for pair, found in test(tables).items()}
             claims[place] += min(raw.values()) <= LEVEL and min(holm(raw).values()) <= LEVEL
-    alone, together = claims / studies
+    alone, together = map(float, claims / studies)
     record_property("false claims over examples, clusters", (alone, together))
     print(f"{test.__name__}: false claims over examples {alone:.3f}, over clusters {together:.3f}")
     assert alone > 0.2 and together <= LEVEL
