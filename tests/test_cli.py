@@ -142,7 +142,7 @@ def test_run__table_store_and_nothing_twice(
     (figures / "scores.pdf").unlink()
     plot = quick("plot", study, "--only", "scores")
     assert plot.returncode == 0, plot.stderr
-    assert "95% t interval" in " ".join(plot.stdout.split())
+    assert "Bars: the table's 95% interval" in " ".join(plot.stdout.split())
     assert (figures / "scores.pdf").read_bytes() == drawn
     assert (figures / "confusion_matrices.png").exists()
 

@@ -21,6 +21,8 @@ from ftlab.reports.comparison import Comparison
 from ftlab.reports.default_columns import default_table
 from ftlab.reports.study_results import StudyResults
 from ftlab.reports.table import Table
+from ftlab.statistics.moderated import SeedScores, evidence
+from ftlab.statistics.two_studies import step
 from ftlab.studies import run_process
 from ftlab.studies.check_cache import remembered
 from ftlab.tasks.classification import Classification
@@ -111,12 +113,17 @@ def test_a_damaged_one_is_named_and_its_pairs_are_decided_by_seeds_alone(
     after, now = told(kept)
     assert now.pairs["full", "probe"].decides == was.pairs["full", "probe"].decides
     for other in ("full", "probe"):
-        assert was.pairs[other, "lora"].decides.test == "t test over seeds and examples"
+        assert was.pairs[other, "lora"].decides.test == "moderated t test over seeds and examples"
         pair = now.pairs[other, "lora"]
         assert pair.examples is None
-        expected = stats.ttest_rel(*([kept.scores[name, seed] for seed in SEEDS]
-                                     for name in (other, "lora"))).pvalue
-        assert pair.decides.p == pytest.approx(expected, rel=1e-6)
+        assert pair.decides.test == "moderated t test over seeds"
+        alone = stats.ttest_rel(*([kept.scores[name, seed] for seed in SEEDS]
+                                  for name in (other, "lora"))).pvalue
+        assert pair.seeds.p == pytest.approx(alone, rel=1e-6)
+        study = {name: SeedScores(np.array([kept.scores[name, seed] for seed in SEEDS]))
+                 for name in ("full", "probe", "lora")}
+        expected = evidence(study, [(other, "lora")], step(kept.scores.values()))[other, "lora"]
+        assert pair.decides.p == pytest.approx(expected.p_differs, rel=1e-6)
     said = (f"tested over seeds alone, for damaged predictions: {NAME} of run {kept.run.run_id}, "
             f"seed {SEED} (its sha256 is not the one that the run recorded)")
     assert before.notes == ()

@@ -7,6 +7,7 @@ from scipy import stats
 from ftlab.statistics.moderated import SeedScores, evidence
 from ftlab.statistics.overlap import foreseen, inflation
 from ftlab.statistics.paired import of_seeds, of_two, over_both, over_seeds
+from ftlab.statistics.two_studies import step
 from ftlab.statistics.until_decided import decide, stacked
 from ftlab.statistics.verdict import Rule
 
@@ -85,9 +86,10 @@ def test_a_decision_is_as_careful_as_the_test():
     scores = {name: {seed: SeedScores(np.array([mean + generator.normal(0, 0.01)])) for seed in range(8)}
               for name, mean in (("a", 0.8), ("b", 0.84), ("c", 0.8))}
     pairs = [("a", "b"), ("a", "c")]
-    plain, careful = (decide(scores, pairs, Rule(0.02, 3, 8, overlap), resolution=0.001) for overlap in (0.0, 0.9))
+    plain, careful = (decide(scores, pairs, Rule(0.02, 3, 8, overlap)) for overlap in (0.0, 0.9))
     assert plain.verdicts["a", "b"].kind == "different"
     assert careful.verdicts["a", "b"].kind in ("open", "undecided")
     known = careful.verdicts["a", "b"].evidence
-    again = evidence({name: stacked(rows, known.seeds) for name, rows in scores.items()}, pairs, 0.001, 0.9)
+    again = evidence({name: stacked(rows, known.seeds) for name, rows in scores.items()}, pairs,
+                     step(v for rows in scores.values() for seed in range(known.seeds) for v in rows[seed].values), 0.9)
     assert known.by_seeds == pytest.approx(again["a", "b"].by_seeds)
