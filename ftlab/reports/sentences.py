@@ -200,8 +200,9 @@ def tuning(tuned: Tuned | None, seeds: Collection[int]) -> str:
     trials = f"{tuned.trials} trial{'s' * (tuned.trials > 1)}"
     if tuned.searches > 1:
         text = (f"n = {tuned.searches} searches, each of {trials}, its winner tested with one fresh "
-                "seed: what is called a seed here is a search. All searches chose on the same "
-                "validation split.")
+                "seed: what is called a seed here is a search. " + (
+                    "Each chose on a validation split of its own." if tuned.splits else
+                    "All searches chose on the same validation split."))
     else:
         text = (f"These settings, each the best of {trials} on one validation split; not what another "
                 "search would find.")

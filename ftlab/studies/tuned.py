@@ -25,11 +25,13 @@ class Tuned:
         searches: how often the whole search was made; with several, each seed of the study runs
             the settings of another search, and so a search is what the tests count as a seed.
         seeds: those that the searches trained with.
+        splits: whether each search chose on a validation split of its own, as where seeds draw it.
     """
 
     trials: int
     searches: int = 1
     seeds: tuple[int, ...] = ()
+    splits: bool = False
 
     @property
     def written(self) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def check_tuned(written: Any, seeds: Seeds, place: Place) -> Tuned | None:
     used = written.get("seeds", [])
     if not isinstance(used, list) or not all(map(_whole, used)):
         raise InputError(f"{here / 'seeds'}: expected a list of whole numbers, got {used}", "[0]")
-    tuned = Tuned(trials, searches, tuple(map(int, used)))
+    tuned = Tuned(trials, searches, tuple(map(int, used)), "split" in seeds.of)
     if seeds.until is not None:
         _check_until(tuned, seeds.until, place / "seeds")
     return tuned

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from ftlab.errors import InputError
 from ftlab.files import write
+from ftlab.studies.draws import draws_split
 from ftlab.studies.study_entries import merged
 from ftlab.studies.tuned import Tuned
 from ftlab.studies.yaml_file import read
@@ -102,7 +103,8 @@ def _header(sweep: Sweep, standings: Sequence[CellProgress], direction: Directio
         "The seeds below are none of the sweep's, with which that luck would come again.",
     ]
     if sweep.searches > 1:
-        lines.append(f"Searched {sweep.searches} times on the same validation split, with other seeds; "
+        split = "validation splits of their own" if draws_split(sweep.study.drawn) else "the same validation split"
+        lines.append(f"Searched {sweep.searches} times on {split}, with other seeds; "
                      "what each search found is tested with one seed.")
     for standing in standings:
         best = standing.best(direction)

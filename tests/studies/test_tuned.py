@@ -143,7 +143,7 @@ def test_until_decided__is_refused_of_one_search() -> None:
     assert caught.value.mend.startswith("most: 3")
     assert check_tuned({"trials": 12, "searches": 5}, until, PLACE) == Tuned(12, 5)
     assert check_tuned({"trials": 12}, listed, PLACE) == Tuned(12)
-    assert check_tuned({"trials": 12}, replace(listed, of=DRAWS), PLACE) == Tuned(12)
+    assert check_tuned({"trials": 12}, replace(listed, of=DRAWS), PLACE) == Tuned(12, splits=True)
     assert check_tuned(None, until, PLACE) is None
 
 
@@ -165,3 +165,6 @@ def test_tuning__says_of_what_the_claim_is() -> None:
     three = tuning(Tuned(12, 3, (0, 1, 2)), [3, 4, 5])
     assert three.startswith("n = 3 searches, each of 12 trials, its winner tested with one fresh seed")
     assert "same validation split" in three
+    assert tuning(Tuned(12, 3, (0, 1, 2), True), [3]).endswith("Each chose on a validation split of its own.")
+    drawn = check_tuned({"trials": 12, "searches": 3}, Seeds((3, 4, 5), None, ("training", "split")), PLACE)
+    assert drawn is not None and drawn.splits
