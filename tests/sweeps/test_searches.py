@@ -246,3 +246,13 @@ def test_tuned_study__of_searches_runs_and_its_table_counts_searches(
     recorded = load_study(tmp_path / "results" / "small.tuned" / "study.yaml")
     assert [c.key for c in recorded.cells] == [c.key for c in study.cells]
     assert (recorded.tuned, recorded.seeds) == (study.tuned, study.seeds)
+
+
+def test_searches__of_a_study_whose_seeds_draw_the_split_choose_on_splits_of_their_own(
+        tmp_path: Path, tiny_bert: Path, reviews: Path) -> None:
+    path = write_sweep(tmp_path, tiny_bert, reviews, searches=3, study={
+        "seeds": {"of": ["training", "split"], "list": [0, 1, 2]}})
+    for each in load_sweep(path).each:
+        draws = [each.config(cell, {}, seed)["data"]["init_args"]["split"]["draw"]
+                 for cell in each.study.cells for seed in each.seeds]
+        assert set(draws) == {each.search}, "a search's seed draws its split"
