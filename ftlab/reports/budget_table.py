@@ -79,7 +79,7 @@ def _caption(title: str, rows: Sequence[CellTrials], metric: str, higher_is_bett
 
 
 def bands(rows: Sequence[CellTrials]) -> str:
-    """What the bands of the curves are, or why there are none; no band is of test scores."""
+    """The meaning of the curves' bands, or the reason why there are none; no band is of test scores."""
     kinds = {row.band for row in rows if row.ended and not row.settled}
     texts = {
         "searches": "Mean over the searches; the band goes from the lowest to the highest of them.",

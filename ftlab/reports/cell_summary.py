@@ -60,7 +60,7 @@ class CellSummary:
 
     @property
     def median(self) -> float:
-        """Of the values; nan without one, or where one is not finite."""
+        """The median of the values; nan without one, or where one is not finite."""
         whole = self.values and math.isfinite(self.summary.mean)
         return statistics.median(self.values) if whole else math.nan
 

@@ -44,7 +44,7 @@ def _one_in(seeds: int) -> int:
 
 
 def sentences(rows: Sequence[CellSummary]) -> str:
-    """Of each backbone and data set with a collapse; empty where none is known.
+    """Collapses of each backbone and data set that has one; empty where none is known.
 
     Args:
         rows: those of a backbone and data set as neighbours.

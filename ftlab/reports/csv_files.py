@@ -105,7 +105,7 @@ def tests_csv(comparisons: Sequence[Comparison]) -> str:
 
 
 def _answer(verdict: Verdict, higher_is_better: bool) -> str:
-    """Of a and b: `better` or `worse` is a, `equal`, or why there is no answer."""
+    """Verdict on a against b: `better`, `worse`, `equal`, or the reason why there is none."""
     if verdict.kind != "different" or verdict.evidence is None:
         return verdict.kind
     return "better" if (verdict.evidence.difference > 0) == higher_is_better else "worse"

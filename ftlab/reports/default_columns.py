@@ -89,7 +89,7 @@ def _about(results: StudyResults) -> tuple[tuple[str, str], ...]:
 
 
 def tuned(results: StudyResults) -> str:
-    """What a tuned study's numbers are of; empty where it is not tuned."""
+    """The note on a tuned study's numbers; empty where it is not tuned."""
     return tuning(results.tuned, {run.seed for key in results.keys for run in results.runs(key)})
 
 

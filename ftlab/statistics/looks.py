@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 
 POWER = 2.0
-"""Of (n/N): between 1 and 2 the same is decided; a constant level decides less in the same time."""
+"""The exponent of (n/N): between 1 and 2 the same is decided; a constant level decides less in the same time."""
 
 PLACES = (1, 2, 3, 4, 6, 12, 36, 200)
 """Levels of the table below, as 0.05 / place: Holm's first step over so many comparisons."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,9 +157,3 @@ def sources(table: Array) -> tuple[float, float]:
     # were a single example to say nothing, the mean would be another by its share of one in E
     of_examples = max(seeds * float(by_example.var(ddof=1)) - of_rest, seeds * mean**2 / examples)
     return of_rest / (seeds * examples), of_examples / (seeds * examples)
-
-
-def all_pairs(study: Mapping[str, SeedScores], resolution: float = 0.0,
-              overlap: float = 0.0) -> dict[Pair, Evidence]:
-    """`evidence` of all pairs, in the study's order."""
-    return evidence(study, list(combinations(study, 2)), resolution, overlap)

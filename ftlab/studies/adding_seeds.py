@@ -43,7 +43,7 @@ class _Group:
 
 
 class AddingSeeds:
-    """What is known of a study's cells, and which runs would tell more.
+    """The scores of a study's cells so far, and the runs that would tell more.
 
     Args:
         study: with `until`.

@@ -72,7 +72,7 @@ class Estimate:
         return Group(*parts)  # type: ignore[arg-type]  # all are renderable
 
     def _until(self) -> Iterator[str]:
-        """What may be decided at all, and how much is spent at least and at most."""
+        """Lines on what may be decided at all, and on how much is spent at least and at most."""
         study = self.plan.study
         if (until := study.until) is None:
             return

@@ -18,7 +18,7 @@ from ftlab.studies.yaml_file import Place
 
 @dataclass(frozen=True)
 class Draw:
-    """What a seed has drawn for a cell.
+    """The draw of a seed for a cell.
 
     Attributes:
         data_fingerprint: of its examples; empty where nobody has looked.

@@ -15,7 +15,7 @@ from ftlab.tracking.metric_range import is_percent, limits
 from ftlab.wording import did_you_mean, listed
 
 DRAWS = ("training", "split")
-"""What a seed may draw: `training` is the head, the order, dropout and augmentation; `split` is
+"""The parts that a seed may draw: `training` is the head, the order, dropout and augmentation; `split` is
 which examples train and which validate."""
 _UNTIL = "{until: decided, margin: 2.0, first: 3, most: 20}"
 _KEYS = ("until", "margin", "first", "most", "of", "list")

@@ -94,7 +94,7 @@ def foretold_margin(examples: int, comparisons: int, metric: str) -> str:
 
 
 def cost(seconds: float, resolved: int, asked: int, fixed: float | None = None, most: int = 0) -> str:
-    """What an answer cost: `1,204 s of runs, 301 s for each of 4 resolved comparisons of 6`.
+    """The cost of an answer: `1,204 s of runs, 301 s for each of 4 resolved comparisons of 6`.
 
     Args:
         seconds: of all runs.

@@ -127,7 +127,7 @@ def in_same_clusters(cells: Sequence[CellMetric]) -> list[CellMetric]:
 
 
 def _units(added: NDArray[np.float64], ids: Sequence[str], clusters: Sequence[Any] | None) -> pd.Series:
-    """What is independent: each example by its id, or each cluster by the ids of its examples."""
+    """Independent units: each example by its id, or each cluster by the ids of its examples."""
     if clusters is None:
         return pd.Series(added, index=pd.Index(ids))
     members: dict[Any, list[str]] = {}

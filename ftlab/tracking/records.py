@@ -76,7 +76,7 @@ class RunRecord:
 
     @property
     def seconds(self) -> float | None:
-        """What it took, its share where several runs had one process; None while it runs."""
+        """The run's time, its share where several runs had one process; None while it runs."""
         if self.ended is None:
             return None
         return self.metrics.get("cost/total_seconds", (self.ended - self.started) / 1000)
@@ -138,7 +138,7 @@ class CellRecord:
 
     @property
     def training_share(self) -> float:
-        """What two seeds' training sets have in common, on average; 0 where seeds draw none."""
+        """The share that two seeds' training sets have in common, on average; 0 where seeds draw none."""
         return max((float(run.tags.get(TRAINING_SHARE, 0)) for run in self.finished), default=0.0)
 
 
