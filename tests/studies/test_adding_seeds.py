@@ -19,12 +19,15 @@ from ftlab.errors import FtlabError, InputError
 from ftlab.reports import csv_files
 from ftlab.reports.study_results import read
 from ftlab.reports.study_table import table
+from ftlab.statistics.evidence import Evidence
 from ftlab.statistics.moderated import SeedScores
 from ftlab.statistics.until_decided import decide
-from ftlab.statistics.verdict import Rule
+from ftlab.statistics.verdict import Rule, Verdict
 from ftlab.studies.display import Display
+from ftlab.studies.dry_run import estimate
 from ftlab.studies.engine import Event
 from ftlab.studies.study import load_study
+from ftlab.studies.verdict_words import words
 from ftlab.sweeps.study_runs import run_study
 from ftlab.tasks.classification import Classification
 from ftlab.terminal import Terminal
@@ -309,3 +312,45 @@ def test_two_commands_at_once__share_the_runs_and_decide_alike(
         "better", "equal", EXPECTED.verdicts[PAIRS[2]].kind]
     more = {name: len(seeds) - EXPECTED.used[name] for name, seeds in finished(tmp_path).items()}
     assert all(0 <= count <= 2 for count in more.values()), more
+
+
+def test_dry_run__says_the_least_the_most_and_the_margin_that_a_test_set_usually_allows(
+        study_file: Callable[..., Path]) -> None:
+    shown = io.StringIO()
+    Terminal(file=shown, width=300).print(estimate(load_study(study_file())).rich())
+    said = shown.getvalue()
+    assert "12 runs at first, about " in said and f"at most {4 * MOST}, about " in said
+    assert "equal are techniques that differ by less than 2 points" in said
+    assert "equality can usually be shown within" in said
+
+
+def test_two_data_sets__have_a_family_and_verdicts_each(
+        study_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = study_file()
+    data = load_study(path).cells[0].data["init_args"]["train"]
+    entry = {"class_path": "TextClassification", "init_args": {"train": data, "batch_size": 8}}
+    path = study_file(datasets={name: {**entry, "init_args": {**entry["init_args"], "max_length": length}}
+                                for name, length in (("short", 16), ("long", 32))})
+    shown = run(path, tmp_path, ScriptedEngine(play, slots=1))
+    for name in ("short", "long"):
+        assert f"{name} from bert: full is better than probe by" in shown
+    results = read(load_study(path), Tracker(store(tmp_path))).directed().compared()
+    kinds = [[pair.verdict.kind for pair in comparison.questions.values() if pair.verdict]
+             for comparison in results.comparisons]
+    assert kinds == [[verdict.kind for verdict in EXPECTED.verdicts.values()]] * 2
+
+
+@pytest.mark.parametrize("kind, last, examples, more, said", [
+    ("different", False, None, None, "a is better than b by 3 points (5 seeds)"),
+    ("equal", False, None, None, "a equals b within 2 points (5 seeds, 3 points apart)"),
+    ("undecidable", False, 9000, None, "undecidable on this test set of 400 examples"),
+    ("undecided", False, None, 7, "about 7 more seeds would be expected to tell"),
+    ("undecided", False, None, None, "no number of seeds is expected to tell"),
+    ("undecided", True, None, 7, "had they been planned, which claims nothing"),
+])
+def test_verdicts__in_words(kind: Any, last: bool, examples: int | None, more: int | None, said: str
+                            ) -> None:
+    found = Evidence(0.03, 1e-4, 1e-5, 8.0, 5, 400, "t test")
+    verdict = Verdict(kind, found, 0.02, more_seeds=more, examples=examples, last=last)
+    assert said in words(("a", "b"), verdict, "test/accuracy", True)
+    assert ("worse" in words(("a", "b"), verdict, "test/wer", False)) is (kind == "different")
