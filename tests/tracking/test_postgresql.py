@@ -30,6 +30,7 @@ def log(uri, backwards):
             scores = SCORES[key.technique]
             for epoch in range(3):
                 tracker.log_metrics(run, {"val/accuracy": epoch / 4}, epoch, 1_000 + epoch)
+            tracker.log_metrics(run, {"cost/total_seconds": 20.0}, 3, 2_000)  # not by the clock
             if seed < len(scores):
                 tracker.log_metrics(run, {"test/accuracy": scores[seed], **COSTS}, 3, 2_000)
                 tracker.end_run(run, "FINISHED")
