@@ -28,7 +28,7 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking.metric_facts import Record, named
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
-from ftlab.training import batches
+from ftlab.training import batches, by_steps
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
 
@@ -249,7 +249,7 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         retain = check_retained(cell, backbone, data, stage_data) if cell.retain else ""
         technique.bind(model, data.task)
         if technique.trains:
-            settings = batches.enough_epochs(TrainerSettings(**cell.trainer), data)
+            settings = by_steps.settled(TrainerSettings(**cell.trainer), data)
             notes = [f"{cell.key.technique}: {note}" for note in technique.notes]
             notes += batches.foretell(data, backbone, technique, settings,
                                       lambda: build(cell.technique))

@@ -12,7 +12,7 @@ from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import Component, build
 from ftlab.studies.study import Cell
-from ftlab.training import batches
+from ftlab.training import batches, by_steps
 from ftlab.training.carried import HEAD, check_new_tokens, is_output, places
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
@@ -113,7 +113,7 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
     corpus.connect(backbone, seed=0)
     settings = TrainerSettings(**stage["trainer"])
     corpus = batches.with_streams(corpus, technique, settings)
-    settings = batches.enough_epochs(settings, corpus)
+    settings = by_steps.settled(settings, corpus)
     batches.check_update(technique, corpus, settings)
     corpus.check_plan()
     technique.prepare(corpus)

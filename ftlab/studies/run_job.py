@@ -118,7 +118,7 @@ class RunJob(Job):
                 self.curves |= event["metrics"].keys()
                 self.tracker.log_metrics(self.run_id, event["metrics"], self.step, event["time"])
                 if "epoch" in event["metrics"]:
-                    self.epoch_ended(event["metrics"])
+                    self.validated(event["metrics"], int(event["validation"]))
             case "note" | "shortcut" | "precision" | "hardware" | "compile" | "blocks":
                 texts = self.remarks.setdefault(f"ftlab.{event['event']}", [])
                 if event["text"] not in texts:
@@ -135,8 +135,8 @@ class RunJob(Job):
                 self.metrics = event["metrics"]
                 self.fit_ended()
 
-    def epoch_ended(self, metrics: Mapping[str, float]) -> None:  # a study's runs are not pruned
-        """Take an epoch's validation metrics, as they were logged."""
+    def validated(self, metrics: Mapping[str, float], number: int) -> None:  # a study's runs are not pruned
+        """Take the metrics of a fit's validation, as they were logged, and its number, from 1."""
 
     def fit_ended(self) -> None:  # a trial's metrics are logged with its last seed's
         """Take `metrics` as the fit's last ones."""

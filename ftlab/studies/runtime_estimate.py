@@ -20,7 +20,7 @@ from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study
 from ftlab.techniques.head_optimum import ByEpochs, Solver
 from ftlab.techniques.wrapper import Wrapper
-from ftlab.training import hardware, precision
+from ftlab.training import by_steps, hardware, precision
 from ftlab.training.adapt import adapt
 from ftlab.training.costs import typical_batch
 from ftlab.training.guards import TensorGuard
@@ -191,10 +191,12 @@ class _Clock:
         technique.eval()
         with torch.inference_mode(), self.context():
             forward = fastest(lambda: task.predict(technique.model, seen, technique.model(seen)))
-        evaluations = len(validation) * (epochs + 1) + len(test)
+        trained, validated = by_steps.foreseen(self.run.settings, len(train)) if epochs else (0, 0)
+        fit = trained * step + validated * len(validation) * forward
+        evaluations = len(validation) + len(test)
         if not epochs and {"begin_fit", "optimum"} & technique.hooks:  # features are read
             evaluations += len(train) + len(validation)
-        return START + epochs * len(train) * step + evaluations * forward
+        return START + min(fit, self.run.settings.max_seconds or fit) + evaluations * forward
 
     def retained(self, components: Mapping[str, Component]) -> dict[str, float]:
         """Seconds of a pass over each data set on which forgetting is measured."""

@@ -130,10 +130,38 @@ def _check_keys(base: str, value: Any, here: Place) -> None:
 
 def _trainer(common: Mapping[str, Any], given: Any, place: Place, here: Place) -> dict[str, Any]:
     """A technique's trainer settings: the study's, overridden by its own."""
+    common = _length(common, place / "trainer")
     check_plain(TrainerSettings, common, place / "trainer")
-    given = mapping(given, here / "trainer")
+    given = _length(mapping(given, here / "trainer"), here / "trainer")
     check_plain(TrainerSettings, given, here / "trainer")
-    return check_plain(TrainerSettings, {**common, **given}, here / "trainer")
+    return _laid_over(common, given, here / "trainer")
+
+
+def _length(given: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Trainer settings as they are written, which say in one way how long a fit is.
+
+    Raises:
+        InputError: in epochs and in steps.
+    """
+    # so that `--set trainer.max_epochs=null` takes the file's back
+    written = {key: value for key, value in given.items()
+               if key != "max_epochs" or value is not None}
+    if written.get("max_steps") is not None and "max_epochs" in written:
+        raise InputError(
+            f"{place}: max_steps: {written['max_steps']} and max_epochs: {written['max_epochs']} "
+            "are in conflict", "leave one of them out, or set it to null")
+    return written
+
+
+def _laid_over(settings: Mapping[str, Any], own: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Trainer settings overridden by others, whose length of the fit takes the place of theirs."""
+    gone: tuple[str, ...] = ()
+    if own.get("max_steps") is not None:
+        gone = ("max_epochs", "min_steps")
+    elif "max_epochs" in own or own.get("min_steps") is not None:
+        gone = ("max_steps",)
+    kept = {key: value for key, value in settings.items() if key not in gone}
+    return check_plain(TrainerSettings, {**kept, **own}, place)
 
 
 def _stages(value: Any, settings: Mapping[str, Any], here: Place, allow: Sequence[str]
@@ -158,7 +186,7 @@ def _stages(value: Any, settings: Mapping[str, Any], here: Place, allow: Sequenc
                 raise InputError(f"{spot / str(key)}: unknown key", did_you_mean(key, STAGE))
         if "technique" not in entry:
             raise InputError(f"{spot}: a stage needs a technique", "technique: FullFineTuning")
-        own = mapping(entry.get("trainer"), spot / "trainer")
+        own = _length(mapping(entry.get("trainer"), spot / "trainer"), spot / "trainer")
         carry, select_by = entry.get("carry", "backbone"), entry.get("select_by")
         if carry not in ("backbone", "all"):
             raise InputError(f"{spot / 'carry'}: expected backbone or all, got {carry}",
@@ -172,7 +200,7 @@ def _stages(value: Any, settings: Mapping[str, Any], here: Place, allow: Sequenc
                                 allow)["component"],
             "data": None if data is None else _entry("datasets", data, spot / "data",
                                                      allow)["component"],
-            "trainer": check_plain(TrainerSettings, {**settings, **own}, spot / "trainer"),
+            "trainer": _laid_over(settings, own, spot / "trainer"),
             "select_by": select_by, "carry": carry})
     return stages
 

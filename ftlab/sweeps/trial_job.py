@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_job import RunJob, Workspace
@@ -15,6 +16,8 @@ from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_queue import LeasedTrial
 from ftlab.tracking.tracker import Status
 
+LONGEST = 100_000
+"""Validations of a fit, where its settings do not tell how many there may be."""
 STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "FAIL": "FAILED"}
 
 
@@ -28,8 +31,8 @@ class Trial(RunJob):
         planned: its cell.
         parent: MLflow's run of the cell's search.
         runs_to_come: how many runs of the sweep read the frozen prefix of the cell.
-        report: takes the trial, a step and the objective after each epoch, where there is one
-            objective; epochs of later seeds follow those of the first.
+        report: takes the trial, a step and the objective after each validation, where there is one
+            objective; validations of later seeds follow those of the first.
         directory: in a shared process; a trial by itself has one of its own.
         share: of its process's time that counts as this trial's.
 
@@ -61,13 +64,11 @@ class Trial(RunJob):
         self.prepare(directory or self._work / f"{_folder(held)}-{held.token}-seed{seed}",
                      {**config, "runs_to_come": self._runs_to_come})
 
-    def epoch_ended(self, metrics: Mapping[str, float]) -> None:
-        settings = self.held.cell.trainer
+    def validated(self, metrics: Mapping[str, float], number: int) -> None:
         objective = self.sweep.objectives[0]
-        # at least one update is in each epoch
-        epochs = max(settings["max_epochs"], settings["min_steps"] or 0)
         if len(self.sweep.objectives) == 1 and objective in metrics:
-            self._report(self, self.part * epochs + int(metrics["epoch"]), metrics[objective])
+            most = most_validations(self.held.cell.trainer)
+            self._report(self, self.part * most + number, metrics[objective])
 
     def lacking(self) -> str:
         for name in self.sweep.objectives:
@@ -110,6 +111,18 @@ class Trial(RunJob):
     def interrupted(self, why: str) -> None:
         super().interrupted(why)
         self.tracker.settle(self.run_id, "LOST", {})
+
+
+def most_validations(trainer: Mapping[str, Any]) -> int:
+    """The most validations of a fit that its settings tell of without the data."""
+    # at least one update is in each epoch
+    most: int = max(trainer["max_epochs"], trainer["min_steps"] or 0, trainer["max_steps"] or 0)
+    every = trainer["validate_every"]
+    if every is None:
+        return most
+    if isinstance(every, float):
+        return most * math.ceil(1 / every)
+    return trainer["max_steps"] // every + 1 if trainer["max_steps"] else LONGEST
 
 
 def title_of(held: LeasedTrial) -> str:

@@ -13,13 +13,17 @@ EMPTY: tuple[Any, ...] = (None, [], {})
 """Values that are left out of a hash: an argument that a later version adds defaults to one."""
 
 
+NO_RESULT = ("save_every",)
+"""Settings of the trainer that change no result."""
+
+
 def cell_hash(config: Mapping[str, Any]) -> str:
     """Hash a cell's config, 12 hexadecimal digits; null, `[]` and `{}` are as if not written.
 
     Args:
         config: `backbone`, `data`, `technique`, `trainer`, `select_by`, as plain data.
     """
-    return _digest(_without_empty(config))
+    return _digest(_without_empty(_of_results(config)))
 
 
 def earlier_hash(config: Mapping[str, Any], params: Collection[str]) -> str:
@@ -30,7 +34,13 @@ def earlier_hash(config: Mapping[str, Any], params: Collection[str]) -> str:
         params: names of the params that such a version stored of the cell: its arguments, also
             the empty ones.
     """
-    return _digest(_known(config, params, ""))
+    return _digest(_known(_of_results(config), params, ""))
+
+
+def _of_results(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without settings that no result depends on."""
+    return {key: {name: part for name, part in value.items() if name not in NO_RESULT}
+            if key == "trainer" else value for key, value in config.items()}
 
 
 def _digest(config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from lightning import seed_everything
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.groups import groups_of
-from ftlab.training import batches, costs, guards, hardware, merge_guard, precision
+from ftlab.training import batches, by_steps, costs, guards, hardware, merge_guard, precision
 from ftlab.training.carried import lay, tensors_of
 from ftlab.training.event_log import Report
 from ftlab.training.padding_sensitivity import reads_padding
@@ -43,9 +43,9 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     technique, task = run.technique, run.data.task
     run.data = batches.with_streams(run.data, technique, run.settings)
     given = run.settings.max_epochs
-    run.settings = batches.enough_epochs(run.settings, run.data)
+    run.settings = by_steps.settled(run.settings, run.data)
     batches.check_update(technique, run.data, run.settings)
-    if technique.trains and run.settings.max_epochs > given:
+    if technique.trains and run.settings.min_steps and run.settings.max_epochs > given:
         report({"event": "note", "text": f"{run.settings.max_epochs} epochs in place of {given}, which "
                                          f"give min_steps: {run.settings.min_steps}"})
     technique.prepare(run.data)

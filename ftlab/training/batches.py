@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +18,8 @@ from ftlab.data.sampling import Natural, share_of_batch
 from ftlab.data.train_batches import Update, leaves_one
 from ftlab.errors import Incompatible, InputError
 from ftlab.techniques.base import Technique
-from ftlab.techniques.wrapper import TO_THE_END, Wrapper
+from ftlab.techniques.wrapper import Wrapper
+from ftlab.training import by_steps
 from ftlab.training.costs import first_examples
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
@@ -171,12 +170,8 @@ def check_update(technique: Technique, data: DataModule, settings: TrainerSettin
     if technique.own_clipping and settings.precision == "16-mixed":
         raise InputError(f"{type(technique).__name__} takes gradients of each example, which float16 "
                          "does not hold without a scale", "set trainer: {precision: bf16-mixed}")
-    inner = technique
-    while isinstance(inner, Wrapper):
-        if TO_THE_END in inner.does and settings.patience is not None:
-            raise InputError(f"{type(inner).__name__} {TO_THE_END}, and patience may end the fit "
-                             "before", "set trainer: {patience: null}")
-        inner = inner.technique
+    if technique.trains:
+        by_steps.check(technique, data, settings)
     whole = [type(part).__name__ for part, alone in
              ((technique, technique.single_batches), (data.sampling, data.sampling.plans)) if alone]
     for name, value in (("accumulate", settings.accumulate), ("devices", settings.devices)):
@@ -232,20 +227,3 @@ def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:
     """The training examples per device, and per batch."""
     devices = settings.devices
     return (-(-len(data.splits["train"]) // devices), share_of_batch(data.batch_size, devices))
-
-
-def enough_epochs(settings: TrainerSettings, data: DataModule) -> TrainerSettings:
-    """Settings whose `max_epochs` gives `min_steps` updates at least.
-
-    Args:
-        settings: of the run.
-        data: connected, with the batches of the fit.
-    """
-    if settings.min_steps is None:
-        return settings
-    count = len(data.train_dataloader())
-    lone = len(data.splits["train"]) % data.batch_size == 1 and not data.sampling.plans
-    count -= count > 1 and lone  # it may join another
-    updates = math.ceil(count / settings.accumulate)
-    epochs = math.ceil(settings.min_steps / updates)
-    return replace(settings, max_epochs=max(settings.max_epochs, epochs))

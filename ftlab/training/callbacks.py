@@ -17,6 +17,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint
 from ftlab.training.block_gradients import BlockGradients
+from ftlab.training.by_steps import batches_of, epochs_trained
 from ftlab.training.event_log import EVERY, EventLog, Losses, Report, mean_of, metrics_event
 from ftlab.training.guards import TensorGuard
 
@@ -39,6 +40,7 @@ class TrainingMonitor(Callback):
         self._finite: Tensor | None = None
         self._losses = Losses()
         self._named = False
+        self.validations = 0
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         self._start = time.perf_counter()
@@ -81,6 +83,8 @@ class TrainingMonitor(Callback):
             raise GuardFailed(f"non-finite loss at or before step {trainer.global_step}")
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch
         total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
+        if trainer.max_steps > 0:  # the last epoch may end before
+            total = min(total, batches_of(trainer, trainer.max_steps))
         self.events.progress(done, total)
 
     def on_validation_batch_end(
@@ -98,10 +102,11 @@ class TrainingMonitor(Callback):
             self._name_blocks(cast(TaskModel, module.model))
             values |= blocks
         self._losses.clear()
-        values["epoch"] = trainer.current_epoch + 1
+        values["epoch"] = epochs_trained(trainer)
+        self.validations += 1
         if module.restarts:  # no curve goes on over them
             values["train/fit"] = len(module.restarts) + 1
-        self.report(metrics_event(trainer.global_step, values))
+        self.report({**metrics_event(trainer.global_step, values), "validation": self.validations})
 
     def _name_blocks(self, model: TaskModel) -> None:
         """Report the order of the blocks, once; names alone do not tell."""
@@ -127,13 +132,13 @@ class BestEpoch(Callback):
         directory: where the checkpoint goes; None keeps the scores alone.
         names: parameters and buffers to keep: all that any epoch may change.
         record: for the manifest.
-        patience: end after so many epochs without a better one; None never does.
+        patience: end after so many validations without a better one; None never does.
         stop: whether a sweep ends the trial; asked after each validation, by the first process
             alone, and all ranks follow. None for a whole run.
         carried: of `names` those that are not as in the backbone from the start.
 
     Attributes:
-        epoch: the best so far, from 1; 0 before any.
+        epoch: passes over the training examples at the best validation so far; 0 before any.
         scores: the validation metrics of the best epoch.
         pruned: whether `stop` ended the fit.
     """
@@ -147,30 +152,31 @@ class BestEpoch(Callback):
         self.select_by, self.sign = select_by, 1 if higher_is_better else -1
         self.directory, self.names, self.record = directory, names, record
         self.patience, self.stop = patience, stop
-        self.best, self.epoch, self.bytes = -math.inf, 0, 0
+        self.best, self.bytes = -math.inf, 0
+        self.epoch: float = 0
         self.scores: dict[str, float] = {}
         self.pruned = False
-        self._waited = 0  # epochs since the best
+        self._waited = 0  # validations since the best
         self._finite = True  # the last score
 
     def on_validation_end(self, trainer: Trainer, module: Any) -> None:
-        epoch, first = trainer.current_epoch + 1, trainer.is_global_zero
-        selectable = module.selectable(epoch - 1, trainer.max_epochs)
+        epoch, first = epochs_trained(trainer), trainer.is_global_zero
+        selectable = module.selectable(trainer.current_epoch, trainer.max_epochs)
         better = selectable and self.judge(trainer.callback_metrics, epoch)
         if better and (first or module.shard is not None):
             self._save(module.model, self.names, first)
         if self.stop is None and self.patience is None:
             return
-        over = first and selectable and self.ends(epoch == trainer.max_epochs)
+        over = first and selectable and self.ends(trainer.should_stop or epoch == trainer.max_epochs)
         if trainer.strategy.broadcast(over):
             trainer.should_stop = True
 
-    def judge(self, metrics: Mapping[str, Tensor | float], epoch: int) -> bool:
-        """Return whether an epoch is the best so far.
+    def judge(self, metrics: Mapping[str, Tensor | float], epoch: float) -> bool:
+        """Return whether a validation is the best so far.
 
         Args:
-            metrics: of its validation.
-            epoch: from 1.
+            metrics: of it.
+            epoch: passes over the training examples before it; of whole epochs their number.
 
         Raises:
             GuardFailed: there is nothing to judge it by.
@@ -180,7 +186,7 @@ class BestEpoch(Callback):
                               f"{', '.join(sorted(metrics))}", "set select_by to one of them")
         score = self.sign * float(metrics[self.select_by])
         if math.isnan(score):
-            raise GuardFailed(f"{self.select_by} is not a number after epoch {epoch}")
+            raise GuardFailed(f"{self.select_by} is not a number after epoch {epoch:g}")
         self._finite = math.isfinite(score)
         # the first is the best so far, were it infinitely bad
         if self.epoch and score <= self.best:

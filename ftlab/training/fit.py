@@ -16,6 +16,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.training import checkpoint, costs, fsdp
 from ftlab.training.adapt import adapt
+from ftlab.training.by_steps import StepSchedule
 from ftlab.training.callbacks import BestEpoch, TrainingMonitor
 from ftlab.training.carried import names_of
 from ftlab.training.evaluate import validate
@@ -64,7 +65,9 @@ def _fit(run: Run, model: TaskModel, guard: TensorGuard, memory: costs.MemoryMet
     """Train an adapted model; `random` is the generator's state before it was built."""
     monitor = TrainingMonitor(guard, report, run.settings.log_every)
     best = best_epoch(run, model, stop)
-    trainer = make_trainer(run, [_ranks_alike(run, guard), monitor, best, *_sharding(run, model)])
+    cut = [StepSchedule(run.settings, report)] if run.settings.cuts_epochs else []
+    trainer = make_trainer(run, [_ranks_alike(run, guard), monitor, best, *cut,
+                                 *_sharding(run, model)])
     fitting = Fitting(run, guard, trainer, memory, best, run.data.needed(stop is None), report)
     if not run.technique.trains:
         begin_without_training(fitting)

@@ -18,6 +18,7 @@ def make_trainer(run: Run, callbacks: list[Callback]) -> Trainer:
     settings = run.settings
     return Trainer(
         max_epochs=settings.max_epochs,
+        max_steps=settings.max_steps or -1,
         **precision.chosen(settings, hardware.device_of(settings)),
         gradient_clip_val=settings.gradient_clip,
         accumulate_grad_batches=settings.accumulate,

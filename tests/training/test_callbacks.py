@@ -18,7 +18,8 @@ from ftlab.training.rank_consistency import RankConsistency
 def trainer(epoch: int = 0, **metrics: float) -> Any:
     return SimpleNamespace(
         callback_metrics={name.replace("_", "/"): torch.tensor(v) for name, v in metrics.items()},
-        current_epoch=epoch, is_global_zero=True, max_epochs=3, should_stop=False, world_size=1,
+        current_epoch=epoch, fit_loop=SimpleNamespace(batch_idx=4), num_training_batches=5,
+        is_global_zero=True, max_epochs=3, should_stop=False, world_size=1,
         strategy=SimpleNamespace(broadcast=lambda decision: decision))
 
 

@@ -29,7 +29,8 @@ class RunHistory:
         metrics: final ones.
         history: (step, value) by metric: `train/loss`, `train/grad_norm` of logged steps,
             `train/epoch_loss`, `val/loss` and the selecting metric after each epoch; `train/fit`,
-            the number of the epoch's fit from the second on, where a run has several.
+            the number of the epoch's fit from the second on, where a run has several; `epoch`,
+            the passes so far. Where validations lie within epochs, each counts as one here.
         notes: what the run took note of, a line each.
         named: target and prediction of each test example, where a class is predicted.
         blocks: names of the model's, from the input to the head; empty where they are not known.
@@ -71,7 +72,10 @@ class RunHistory:
 
     @property
     def _best(self) -> int:
-        return int(self.metrics.get("best_epoch", 0))
+        """The number of the restored validation, from 1: of epochs, unless steps decide on it."""
+        best = self.metrics.get("best_epoch", 0)
+        epochs = [epoch for _, epoch in self.history.get("epoch", ())]
+        return epochs.index(best) + 1 if best in epochs else int(best)
 
     def steps(self, metric: str) -> list[tuple[int, float]]:
         """A metric of logged steps."""

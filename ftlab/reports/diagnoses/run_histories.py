@@ -19,7 +19,8 @@ from ftlab.studies.discover import members
 from ftlab.tracking.cell_metric import in_same_clusters, measured
 from ftlab.tracking.records import RunRecord
 
-CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "train/fit", "val/loss")
+CURVES = ("train/loss", "train/epoch_loss", "train/grad_norm", "train/lr", "train/fit", "val/loss",
+          "epoch")
 """The curves that are read besides the metric that selects."""
 MOST_RUNS = 2000
 """Curves are read one by one, some milliseconds each; of more runs they are not."""

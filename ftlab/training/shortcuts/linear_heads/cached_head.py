@@ -101,6 +101,8 @@ def head_alone(run: Run) -> CachedHead:
         raise NotApplicable(f"optimizer {technique.optim.optimizer}")
     if run.settings.devices > 1:
         raise NotApplicable("it has several devices")
+    if run.settings.cuts_epochs:
+        raise NotApplicable("its fit is counted in steps or seconds")
     if run.settings.precision not in PRECISIONS:
         raise NotApplicable(f"precision {run.settings.precision}")
     leaves = [m for _, m in model.head.named_modules() if not any(True for _ in m.children())]
