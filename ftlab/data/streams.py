@@ -42,10 +42,10 @@ class StreamBatches:
     rank: int = 0
     world: int = 1
 
-    def of_epoch(self, epoch: int, steps: int) -> Iterator[dict[str, Any]]:
-        """The batches of an epoch of `steps` batches."""
-        first = epoch * steps
-        rounds = groupby(zip(count(first), self.positions(epoch, steps)),
+    def of_epoch(self, epoch: int, steps: int, begin: int = 0) -> Iterator[dict[str, Any]]:
+        """The batches of an epoch of `steps` batches, from one (counted from 0) on."""
+        first = epoch * steps + begin
+        rounds = groupby(zip(count(first), self.positions(epoch, steps)[begin:]),
                          key=lambda numbered: numbered[0] * self.size // len(self.dataset))
         for number, batches in rounds:
             self.dataset.set_epoch(number)  # augmentation is another one when an example comes again

@@ -85,28 +85,44 @@ class TrainLoader(DataLoader[Any]):
         accumulate: batches of an update.
         weight: of a batch (`Task.weight`); None for batches without `share`.
         streams: by name.
-        settings: of DataLoader.
+        settings: of DataLoader, with a `batch_sampler` of `Batches`.
     """
+
+    batch_sampler: Batches
 
     def __init__(self, accumulate: int, weight: Weight | None,
                  streams: Mapping[str, StreamBatches], **settings: Any) -> None:
         super().__init__(**settings)
+        # as where torch makes the batches of a sampler; it allows no assignment
+        object.__setattr__(self, "sampler", self.batch_sampler.sampler)
         self._accumulate, self._weight, self._streams = accumulate, weight, streams
-        self._epoch = 0
+        self._epoch = self._first = 0
 
     def begin(self, epoch: int) -> None:
         """Follow the sampler into an epoch, from 0."""
         self._epoch = epoch
 
     def __iter__(self) -> Any:
+        self.batch_sampler.first = first = self._first
+        self._first = 0
         batches: Iterator[dict[str, Any]] = super().__iter__()
         if self._weight is not None:
             batches = with_shares(batches, self._accumulate, self._weight)
-        return self._with_streams(batches) if self._streams else batches
+        return self._with_streams(batches, first) if self._streams else batches
 
-    def _with_streams(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def state_dict(self) -> dict[str, int]:
+        """The place of the next pass: an epoch, and its first batch. Lightning's protocol."""
+        return {"epoch": self._epoch, "batch": self._first}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next pass, of an epoch, begin with a batch (from 0) that opens an update."""
+        set_epoch(self, state["epoch"])  # processes that load begin before Lightning says so
+        self._first = state["batch"]
+
+    def _with_streams(self, batches: Iterator[dict[str, Any]], first: int
+                      ) -> Iterator[dict[str, Any]]:
         steps = len(self)
-        beside = [stream.of_epoch(self._epoch, steps) for stream in self._streams.values()]
+        beside = [stream.of_epoch(self._epoch, steps, first) for stream in self._streams.values()]
         for batch, *others in zip(batches, *beside, strict=True):
             yield {**batch, "beside": dict(zip(self._streams, others, strict=True))}
 
@@ -117,7 +133,31 @@ class TrainLoader(DataLoader[Any]):
         return {**batch, "beside": beside} if beside else batch
 
 
-class JoinedBatches(BatchSampler):
+class Batches(BatchSampler):
+    """Batches of positions.
+
+    Args:
+        sampler: draws the positions.
+        batch_size: of this process.
+
+    Attributes:
+        first: batch (from 0) with which the next pass begins; later ones are whole.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.first = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first, self.first = self.first, 0
+        return itertools.islice(self.drawn(), first, None)
+
+    def drawn(self) -> Iterator[list[int]]:
+        """All batches of an epoch."""
+        yield from super().__iter__()  # drawn when the first is asked for: the epoch is known then
+
+
+class JoinedBatches(Batches):
     """Batches of positions, of which the last one, with a single example, joins the one before.
 
     Args:
@@ -125,19 +165,16 @@ class JoinedBatches(BatchSampler):
         batch_size: of this process.
     """
 
-    def __init__(self, sampler: Sampler[int], batch_size: int) -> None:
-        super().__init__(sampler, batch_size, drop_last=False)
-
     def __len__(self) -> int:
         return super().__len__() - 1
 
-    def __iter__(self) -> Iterator[list[int]]:
-        drawn = list(super().__iter__())
+    def drawn(self) -> Iterator[list[int]]:
+        drawn = list(super().drawn())
         yield from drawn[:-2]
         yield [position for batch in drawn[-2:] for position in batch]
 
 
-class PlannedBatches(BatchSampler):
+class PlannedBatches(Batches):
     """Batches as a sampling composes them.
 
     Args:
@@ -147,13 +184,10 @@ class PlannedBatches(BatchSampler):
 
     sampler: TrainSampler
 
-    def __init__(self, sampler: TrainSampler, batch_size: int) -> None:
-        super().__init__(sampler, batch_size, drop_last=False)
-
     def __len__(self) -> int:
         return self.sampler.count(self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def drawn(self) -> Iterator[list[int]]:
         yield from self.sampler.planned(self.batch_size)
 
 
@@ -207,7 +241,7 @@ class Update:
             elif self.joins_last and leaves_one(len(sampler), batch_size):
                 settings["batch_sampler"] = JoinedBatches(sampler, batch_size)
             else:
-                settings |= {"batch_size": batch_size, "sampler": sampler}
+                settings["batch_sampler"] = Batches(sampler, batch_size)
             return TrainLoader(self.batches, weight, streams, dataset=dataset, **settings)
 
         return make

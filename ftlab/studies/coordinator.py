@@ -17,13 +17,12 @@ from ftlab.studies.display import Display
 from ftlab.studies.engine import OUTPUT, Requirements
 from ftlab.studies.held_elsewhere import HeldElsewhere
 from ftlab.studies.plan import Plan, PlannedCell
+from ftlab.studies.run_folders import folder_of, leftovers
 from ftlab.studies.run_job import (
     ATTEMPTS,
     StudyOutcome,
     StudyRun,
     Workspace,
-    folder_of,
-    leftovers,
     title_of,
 )
 from ftlab.studies.run_queue import Claim, Queue, run_name

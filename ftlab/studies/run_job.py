@@ -6,23 +6,30 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from ftlab.files import write
 from ftlab.studies import provenance
+from ftlab.studies.continuing import (
+    has_state,
+    note_token,
+    put_aside,
+    reported,
+    take_over,
+)
 from ftlab.studies.dispatch import Job, JobOutcome
 from ftlab.studies.display import Display
 from ftlab.studies.engine import SPECIFICATION, Event, died
 from ftlab.studies.plan import PlannedCell
+from ftlab.studies.run_folders import folder_of, leftovers, mark_failed, write_specification
 from ftlab.studies.study import Study
 from ftlab.tracking.artifacts import sha256_tags
 from ftlab.tracking.records import TRAINING_SHARE
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Status, Tracker
-from ftlab.training.manifest import FAILED, MANIFEST
 
 ATTEMPTS = 3  # at a run whose machine vanishes
 PART = 1_000_000  # steps from the first of a fit to the first of the next one of the same job
@@ -72,6 +79,7 @@ class RunJob(Job):
         run_id: of the store.
         share: of its process's time that counts as this run's.
         remarks: tags that later remarks of the process are added to.
+        continued: whether an earlier attempt has left a state, from which it goes on.
 
     Attributes:
         directory: of the present fit.
@@ -86,7 +94,8 @@ class RunJob(Job):
     part, parts = 0, 1
 
     def __init__(self, space: Workspace, planned: PlannedCell, title: str, run_id: str,
-                 share: float, remarks: Mapping[str, Sequence[str]]) -> None:
+                 share: float, remarks: Mapping[str, Sequence[str]],
+                 continued: bool = False) -> None:
         self.tracker, self.display = space.tracker, space.display
         self.planned, self.title, self.run_id, self.share = planned, title, run_id, share
         self.remarks = {name: list(texts) for name, texts in remarks.items()}
@@ -99,13 +108,38 @@ class RunJob(Job):
         log_data(self.tracker, run_id, planned)
         self.begin = time.monotonic()
         self.display.run_started(title, planned.cell.key.technique, share)
+        self.logged: dict[str, int] | None = None  # last steps; None where each is new
+        if continued:
+            self.logged = self.tracker.logged(run_id)
+            for event in reported(self.directory):
+                self.event(event)
 
-    def prepare(self, directory: Path, specification: Mapping[str, Any]) -> None:
-        """Make the folder of the next fit."""
+    def prepare(self, directory: Path, specification: Mapping[str, Any],
+                left: Iterable[Path] = ()) -> str:
+        """Make the folder of the next fit, from that of an earlier attempt where it left a state.
+
+        Args:
+            directory: of the fit.
+            specification: of it.
+            left: folders of earlier attempts, which nobody holds.
+
+        Returns:
+            The token of the store's run that it goes on with; empty for a new one.
+        """
         self.directory, self.specification = directory, dict(specification)
         self.metrics: dict[str, float] = {}
         self.reason = ""
-        write_specification(directory, specification)
+        token = take_over(left, directory)
+        write_specification(directory, specification, anew=not token)
+        return token
+
+    def log(self, metrics: Mapping[str, float], step: int, at: int) -> None:
+        """Log metrics, each of a step once: a run that goes on repeats what followed its state."""
+        if self.logged is not None:
+            metrics = {name: value for name, value in metrics.items()
+                       if step > self.logged.get(name, -1)}
+            self.logged |= dict.fromkeys(metrics, step)
+        self.tracker.log_metrics(self.run_id, metrics, step, at)
 
     def event(self, event: Event) -> None:
         match event["event"]:
@@ -116,7 +150,7 @@ class RunJob(Job):
             case "metrics":
                 self.step = self.part * PART + event["step"]
                 self.curves |= event["metrics"].keys()
-                self.tracker.log_metrics(self.run_id, event["metrics"], self.step, event["time"])
+                self.log(event["metrics"], self.step, event["time"])
                 if "epoch" in event["metrics"]:
                     self.validated(event["metrics"], int(event["validation"]))
             case "note" | "shortcut" | "precision" | "hardware" | "compile" | "blocks":
@@ -164,7 +198,8 @@ class RunJob(Job):
 
     def interrupted(self, why: str) -> None:
         self.tracker.end_run(self.run_id, "KILLED", why)
-        shutil.rmtree(self.directory, ignore_errors=True)  # whoever took it over has removed it
+        if not has_state(self.directory):
+            shutil.rmtree(self.directory, ignore_errors=True)  # whoever took it over has removed it
 
 
 class StudyRun(RunJob):
@@ -189,15 +224,15 @@ class StudyRun(RunJob):
                  share: float = 1.0) -> None:
         self.cell_id, self.seed, self.report = cell_id, seed, study.report
         planned = planned.of_seed(seed)
-        for left in leftovers(space.work, planned, seed):  # which nobody holds
-            shutil.rmtree(left, ignore_errors=True)
         config = study.specification(planned.cell, seed)
-        self.prepare(directory or folder_of(space.work, planned, seed, token), {
+        tracked = self.prepare(directory or folder_of(space.work, planned, seed, token), {
             **config, "study": planned.cell.key.study, "fingerprints": fingerprints(planned),
-            "runs_to_come": runs_to_come})
-        run_id = space.tracker.open_run(cell_id, seed, config)
+            "runs_to_come": runs_to_come}, leftovers(space.work, planned, seed))
+        note_token(self.directory, name := tracked or uuid4().hex)
+        run_id = space.tracker.open_run(cell_id, seed, config, name)
         remarks = {"ftlab.note": planned.notes} if planned.notes else {}
-        super().__init__(space, planned, title_of(planned, seed), run_id, share, remarks)
+        super().__init__(space, planned, title_of(planned, seed), run_id, share, remarks,
+                         bool(tracked))
 
     def fit_ended(self) -> None:
         now = int(time.time() * 1000)
@@ -205,14 +240,15 @@ class StudyRun(RunJob):
         # What was measured once is at step 0, where the UI draws bars; later, empty lines.
         for again in (True, False):
             last = {k: v for k, v in self.metrics.items() if (k in self.curves) is again}
-            self.tracker.log_metrics(self.run_id, last, self.step + 1 if again else 0, now)
+            self.log(last, self.step + 1 if again else 0, now)
 
     def close(self, reason: str) -> None:
         """Record the end of the run, and its files; `reason` where it failed."""
         status: Status = "FAILED" if reason else "FINISHED"
         if reason:
             mark_failed(self.directory / "checkpoint", reason)
-            self.tracker.log_metrics(self.run_id, self.measured, 0, int(time.time() * 1000))
+            put_aside(self.directory)
+            self.log(self.measured, 0, int(time.time() * 1000))
         try:
             self.tracker.set_tags(self.run_id, sha256_tags(self.directory))
             self.tracker.log_artifacts(self.run_id, self.directory)
@@ -228,17 +264,6 @@ def title_of(planned: PlannedCell, seed: int) -> str:
     return f"{planned.cell.key.title}, seed {seed}"
 
 
-def folder_of(work: Path, planned: PlannedCell, seed: int, token: object, end: str = "") -> Path:
-    """The folder of an attempt at a run; `end` follows its name."""
-    key = planned.cell.key
-    return work / f"{key.technique}-{key.config}-{token}-seed{seed}{end}"
-
-
-def leftovers(work: Path, planned: PlannedCell, seed: int) -> list[Path]:
-    """The folders of earlier attempts at a run."""
-    return sorted(work.glob(folder_of(work, planned, seed, "*").name))
-
-
 def fingerprints(planned: PlannedCell) -> dict[str, str]:
     """Tags of the data and weights that a cell stands on, as far as they are known."""
     stands_on = {"dataset": planned.data_fingerprint, "pool": planned.pool_fingerprint,
@@ -250,29 +275,6 @@ def fingerprints(planned: PlannedCell) -> dict[str, str]:
 def drawn_tag(planned: PlannedCell) -> dict[str, str]:
     """Tag of how much two draws of the training set have in common, where seeds draw it."""
     return {TRAINING_SHARE: repr(planned.training_share)} if planned.training_share else {}
-
-
-def mark_failed(checkpoint: Path, reason: str) -> None:
-    """Write into a checkpoint's manifest why its run failed; a part of a checkpoint goes.
-
-    Hours may be in it, and nobody is to take it for a result: `restored` refuses it.
-    """
-    manifest = checkpoint / MANIFEST
-    if not manifest.exists():
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        return
-    marked = {FAILED: reason, **json.loads(manifest.read_text(encoding="utf-8"))}
-    write(manifest, json.dumps(marked, indent=1) + "\n")
-    for rest in checkpoint.glob("*.tmp"):
-        rest.unlink()
-
-
-def write_specification(directory: Path, specification: Mapping[str, Any]) -> None:
-    """Make a run's folder anew, with its specification."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    (directory / SPECIFICATION).write_text(
-        json.dumps(specification, indent=1), encoding="utf-8")
 
 
 def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:

@@ -9,13 +9,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from ftlab.studies.continuing import has_state, note_token
 from ftlab.studies.plan import PlannedCell
+from ftlab.studies.run_folders import specification_of
 from ftlab.studies.run_job import RunJob, Workspace
 from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_queue import LeasedTrial
 from ftlab.tracking.tracker import Status
 
+VALUES = "values_of_seeds_before"
+"""Key of a later seed's specification."""
 LONGEST = 100_000
 """Validations of a fit, where its settings do not tell how many there may be."""
 STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "FAIL": "FAILED"}
@@ -47,22 +52,34 @@ class Trial(RunJob):
         self._work, self._runs_to_come = space.work, runs_to_come
         self.parts = len(sweep.seeds)
         self.values: list[list[float]] = []
-        for left in (*space.work.glob(f"{_folder(held)}-*"), *_packs(space.work, held)):
-            shutil.rmtree(left, ignore_errors=True)  # an earlier attempt's, which nobody holds
-        self.next_seed(directory)
+        left = [*space.work.glob(f"{_folder(held)}-*")]
+        # the seed under way, and what those before it gave
+        under_way = next(filter(has_state, left), None)
+        if under_way is not None:
+            self.values = specification_of(under_way).get(VALUES, [])
+        self.token = ""
+        continued = self.next_seed(directory, left)
+        for path in (*left, *_packs(space.work, held)):
+            shutil.rmtree(path, ignore_errors=True)  # an earlier attempt's, which nobody holds
         config = sweep.config(held.cell, held.values, sweep.seeds[0])
         run_id = space.tracker.open_trial(
-            parent, held.number, held.attempts, held.values, config)
-        super().__init__(space, planned.of_seed(sweep.seeds[0]), title_of(held), run_id, share, {})
+            parent, held.number, held.attempts, held.values, config, self.token)
+        super().__init__(space, planned.of_seed(sweep.seeds[0]), title_of(held), run_id, share, {},
+                         continued)
 
-    def next_seed(self, directory: Path | None = None) -> None:
-        """Make the folder of the next seed."""
+    def next_seed(self, directory: Path | None = None, left: Sequence[Path] = ()) -> bool:
+        """Make the folder of the next seed; returns whether it goes on with that of an earlier attempt."""
         held, self.part = self.held, len(self.values)
         seed = self.sweep.seeds[self.part]
         self.remarks = {}
         config = self.sweep.config(held.cell, held.values, seed)
-        self.prepare(directory or self._work / f"{_folder(held)}-{held.token}-seed{seed}",
-                     {**config, "runs_to_come": self._runs_to_come})
+        tracked = self.prepare(
+            directory or self._work / f"{_folder(held)}-{held.token}-seed{seed}",
+            {**config, "runs_to_come": self._runs_to_come,
+             **({VALUES: self.values} if self.values else {})}, left)
+        self.token = tracked or self.token or uuid4().hex
+        note_token(self.directory, self.token)
+        return bool(tracked)
 
     def validated(self, metrics: Mapping[str, float], number: int) -> None:
         objective = self.sweep.objectives[0]

@@ -86,6 +86,7 @@ class MlflowRuns(Experiments):
         made = [run for run in earlier if run.data.tags.get("ftlab.id") == token]
         if made:
             run = made[0]
+            self.open_again(run)
         else:
             for left in earlier:
                 if left.info.status == "RUNNING" and left.info.start_time <= started + CLOCKS:
@@ -106,6 +107,13 @@ class MlflowRuns(Experiments):
             )
         self._log_params(run.info.run_id, params)
         return str(run.info.run_id)
+
+    def open_again(self, run: Run) -> None:
+        """Let a run that ended early go on."""
+        if run.info.status != "RUNNING":
+            self._client.update_run(run.info.run_id, status="RUNNING")
+        if "ftlab.reason" in run.data.tags:
+            self._client.delete_tag(run.info.run_id, "ftlab.reason")
 
     def end(self, run_id: str, status: str, reason: str, ended: int | None = None) -> None:
         """Set the final status, and the reason as a tag."""

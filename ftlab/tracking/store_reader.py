@@ -137,6 +137,19 @@ class StoreReader:
         values = self._read(lambda: self._client.get_metric_history(run_id, metric))
         return sorted((value.step, value.value) for value in values)
 
+    def logged(self, run_id: str) -> dict[str, int]:
+        """The last step of each metric of a run.
+
+        Raises:
+            FtlabError: the store does not answer.
+        """
+        def read() -> dict[str, int]:
+            run = self._client.get_run(self._outbox.id(run_id))
+            return {name: max(point.step for point in self._client.get_metric_history(run.info.run_id, name))
+                    for name in run.data.metrics}
+
+        return self._fresh(read)
+
     def trials(self, study: str, sweep: str) -> list[TrialRecord]:
         """The last attempt at each trial of a sweep, by cell and number.
 

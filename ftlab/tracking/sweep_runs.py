@@ -52,6 +52,7 @@ def open_trial(runs: MlflowRuns, client: MlflowClient, parent: str, number: int,
     technique = above.data.tags["ftlab.technique"]
     if made:
         run = made[0]
+        runs.open_again(run)
     else:
         for left in earlier:
             if left.info.status == "RUNNING" and left.info.start_time <= started + CLOCKS:

@@ -103,12 +103,18 @@ class Tracker(StoreReader):
         self._done[cell_id] = seeds | self._done.get(cell_id, set())
         return set(self._done[cell_id])
 
-    def open_run(self, cell_id: str, seed: int, params: Mapping[str, Any]) -> str:
+    def open_run(self, cell_id: str, seed: int, params: Mapping[str, Any], token: str = "") -> str:
         """Make the run of a seed; every attempt is a run of its own, so metrics never mix.
 
         An earlier run of the seed that still says RUNNING was left by a kill and becomes KILLED.
+
+        Args:
+            cell_id: of its cell.
+            seed: of the run.
+            params: its config.
+            token: a new one's name for itself; that of an earlier attempt, which goes on.
         """
-        values = (seed, flatten(params), uuid4().hex, int(time.time() * 1000))
+        values = (seed, flatten(params), token or uuid4().hex, int(time.time() * 1000))
         run_id = self._create(Write(f"run of seed {seed}", "open_run", cell_id, values))
         self._opened[run_id] = (cell_id, seed)
         return run_id
@@ -199,7 +205,7 @@ class Tracker(StoreReader):
 
     def open_trial(
         self, sweep_id: str, number: int, attempt: int,
-        searched: Mapping[str, Any], config: Mapping[str, Any],
+        searched: Mapping[str, Any], config: Mapping[str, Any], token: str = "",
     ) -> str:
         """Make the run of one attempt at a trial; its id.
 
@@ -210,8 +216,9 @@ class Tracker(StoreReader):
             searched: the hyperparameters, logged as `<technique>.<name>`, so that the UI's
                 parallel coordinates show each technique's own.
             config: the trial's whole config.
+            token: as of `open_run`.
         """
-        values = (number, attempt, flatten(searched), flatten(config), uuid4().hex,
+        values = (number, attempt, flatten(searched), flatten(config), token or uuid4().hex,
                   int(time.time() * 1000))
         return self._create(Write(f"trial {number}", "open_trial", sweep_id, values))
 

@@ -34,6 +34,9 @@ class StepSchedule(Callback):
         seconds: of the fit so far; a run that continues has those before.
     """
 
+    in_state = ("seconds",)
+    """Attributes that a state of the run keeps."""
+
     def __init__(self, settings: TrainerSettings, report: Report) -> None:
         self.settings, self.report = settings, report
         self.seconds = 0.0

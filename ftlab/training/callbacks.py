@@ -31,6 +31,9 @@ class TrainingMonitor(Callback):
         log_every: steps from one training metric to the next.
     """
 
+    in_state = ("gradients", "step_seconds", "validations", "_about", "_finite", "_losses", "_named")
+    """Attributes that a state of the run keeps."""
+
     def __init__(self, guard: TensorGuard, report: Report, log_every: int = EVERY) -> None:
         self.guard, self.report = guard, report
         self.events = EventLog(log_every, [report])
@@ -142,6 +145,9 @@ class BestEpoch(Callback):
         scores: the validation metrics of the best epoch.
         pruned: whether `stop` ended the fit.
     """
+
+    in_state = ("best", "epoch", "bytes", "scores", "pruned", "_waited", "_finite")
+    """Attributes that a state of the run keeps."""
 
     def __init__(
         self, select_by: str, higher_is_better: bool, directory: Path | None, names: set[str],

@@ -12,7 +12,7 @@ from lightning import Trainer
 from ftlab.data.examples import NAMED, SplitName
 from ftlab.errors import GuardFailed, InputError
 from ftlab.tasks.fonts import any_script
-from ftlab.training import costs, guards, retention, stages
+from ftlab.training import costs, guards, retention, run_state, stages
 from ftlab.training.adapt import load
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.evaluate import placing, validate, write_predictions
@@ -34,14 +34,15 @@ def execute(run: Run, report: Report) -> dict[str, float]:
     Raises:
         GuardFailed: the result would be wrong.
     """
-    begin = time.perf_counter()
     stages.learn(run, report)
     memory = load(run, report)
     trainer, best, measured = fit(run, memory, report)
     if not trainer.is_global_zero:
         return {}
     results = finish(run, memory, trainer, best, measured, report)
-    return results | {"cost/total_seconds": time.perf_counter() - begin}
+    run_state.remove(run)
+    seconds = run.seconds_before + time.monotonic() - run.begun_at
+    return results | {"cost/total_seconds": seconds}
 
 
 def finish(

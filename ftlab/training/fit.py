@@ -25,6 +25,7 @@ from ftlab.training.guards import TensorGuard
 from ftlab.training.make_trainer import make_trainer
 from ftlab.training.rank_consistency import RankConsistency
 from ftlab.training.run import Run
+from ftlab.training.run_state import RunState
 from ftlab.training.shortcuts.base import Fitting
 from ftlab.training.shortcuts.take import Plans, take
 from ftlab.training.solve import solve, solver_of
@@ -65,8 +66,9 @@ def _fit(run: Run, model: TaskModel, guard: TensorGuard, memory: costs.MemoryMet
     """Train an adapted model; `random` is the generator's state before it was built."""
     monitor = TrainingMonitor(guard, report, run.settings.log_every)
     best = best_epoch(run, model, stop)
-    cut = [StepSchedule(run.settings, report)] if run.settings.cuts_epochs else []
-    trainer = make_trainer(run, [_ranks_alike(run, guard), monitor, best, *cut,
+    cut: list[Callback] = [StepSchedule(run.settings, report)] if run.settings.cuts_epochs else []
+    state = RunState(run, guard, monitor, best, cut, memory, report)
+    trainer = make_trainer(run, [_ranks_alike(run, guard), state, monitor, best, *cut,
                                  *_sharding(run, model)])
     fitting = Fitting(run, guard, trainer, memory, best, run.data.needed(stop is None), report)
     if not run.technique.trains:
@@ -81,7 +83,7 @@ def _fit(run: Run, model: TaskModel, guard: TensorGuard, memory: costs.MemoryMet
     plans = take(fitting)
     if plans.train is not None:
         return trainer, best, plans.train(plans.seconds)
-    measured = _train(fitting, monitor, plans)
+    measured = _train(fitting, monitor, plans, state)
     if trainer.is_global_zero and best.directory is not None and not best.pruned:
         if run.technique.shard is not None:
             model = _whole_again(run, guard, random)
@@ -143,7 +145,8 @@ def _sharding(run: Run, model: TaskModel) -> list[Callback]:
     return [fsdp.EvenValidation()]
 
 
-def _train(fitting: Fitting, monitor: TrainingMonitor, plans: Plans) -> dict[str, float]:
+def _train(fitting: Fitting, monitor: TrainingMonitor, plans: Plans, state: RunState
+           ) -> dict[str, float]:
     """Let the Trainer train, and hold the result to the guards; returns what it cost."""
     run, trainer, report = fitting.run, fitting.trainer, fitting.report
     fitting.memory.base += plans.bytes
@@ -155,8 +158,8 @@ def _train(fitting: Fitting, monitor: TrainingMonitor, plans: Plans) -> dict[str
     # a hanging run is asked where it stands, and Lightning has put the signal's default back
     faulthandler.register(signal.SIGUSR1)
     measured = {
-        "cost/train_seconds": time.perf_counter() - begin,
-        "cost/peak_memory_bytes": float(fitting.memory.peak()),
+        "cost/train_seconds": state.seconds + time.perf_counter() - begin,
+        "cost/peak_memory_bytes": float(max(state.peak, fitting.memory.peak())),
         "cost/step_seconds": monitor.median_step,
         "cost/prefix_seconds": plans.seconds,
     }

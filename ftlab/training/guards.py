@@ -26,6 +26,9 @@ class TensorGuard:
         model: the adapted model, before training.
     """
 
+    in_state = ("reached", "updates", "_waited", "_asked", "_peaks")
+    """Attributes that a state of the run keeps."""
+
     def __init__(self, model: TaskModel) -> None:
         self.before = {name: digest(tensor) for name, tensor in _tensors(model).items()}
         self.reached: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,8 @@ class Run:
         head_trained: whether a stage has trained the head.
         solver: computes the optimum of the head in place of epochs, once that is known.
         places: of the model's tensors before it is adapted, where `retain` asks for them.
+        begun_at: when it began in this process, of the clock `time.monotonic`.
+        seconds_before: that it took in another process, from whose state it continues.
     """
 
     backbone: Backbone
@@ -76,6 +79,8 @@ class Run:
     solver: Solver | None = None
     retain: Mapping[str, DataModule] = field(default_factory=dict)
     places: dict[Slot, str] = field(default_factory=dict)
+    begun_at: float = field(default_factory=time.monotonic)
+    seconds_before: float = 0.0
 
     @property
     def epochs(self) -> int:

@@ -6,12 +6,9 @@ name is a hash of all that they follow from.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +18,6 @@ from ftlab.backbones import cache_folder
 from ftlab.backbones.digest import digest
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed, Incompatible
-from ftlab.techniques.base import Technique
-from ftlab.techniques.wrapper import Wrapper
 from ftlab.training import hardware, kept_tensors
 from ftlab.training.adapt import load
 from ftlab.training.carried import (
@@ -37,6 +32,7 @@ from ftlab.training.carried import (
 from ftlab.training.event_log import ALIVE, Report
 from ftlab.training.fit import fit
 from ftlab.training.run import Run
+from ftlab.training.state_files import source_of
 
 LAYOUT = 2  # of the kept tensors' names; with 1 tied tensors had several
 SECONDS = "seconds"
@@ -108,19 +104,9 @@ def _key(run: Run) -> str:
         "record": record, "begun": {place: digest(tensor) for place, tensor in begun.items()},
         "rows": run.data.fingerprint, "weights": run.backbone.fingerprint, "seed": run.seed,
         "select_by": run.select_by, "device": str(hardware.device_of(run.settings)),
-        "source": _source(run.technique), "versions": kept_tensors.versions(), "layout": LAYOUT,
+        "source": source_of(run.technique), "versions": kept_tensors.versions(), "layout": LAYOUT,
     }
     return kept_tensors.key(parts)
-
-
-def _source(technique: Technique) -> str:
-    """Hash of the files in which a technique, what it wraps and what they derive from are written."""
-    kinds = [kind for kind in type(technique).__mro__ if kind.__module__ not in ("builtins", "abc")
-             and not kind.__module__.startswith(("torch.", "lightning."))]
-    files = sorted({str(getattr(sys.modules[kind.__module__], "__file__", "")) for kind in kinds})
-    content = b"".join(Path(file).read_bytes() for file in files if Path(file).is_file())
-    inner = _source(technique.technique) if isinstance(technique, Wrapper) else ""
-    return hashlib.sha256(content + inner.encode()).hexdigest()
 
 
 def _train(run: Run, title: str, report: Report) -> Learned:

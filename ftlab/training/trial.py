@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ftlab.training import costs, stages
+from ftlab.training import costs, run_state, stages
 from ftlab.training.adapt import load
 from ftlab.training.callbacks import BestEpoch
 from ftlab.training.evaluate import validate
@@ -33,6 +33,7 @@ def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -
     trainer, best, measured = fit(run, memory, report, stop)
     if not trainer.is_global_zero:
         return {}
+    run_state.remove(run)
     model = run.technique.model
     if not run.technique.trains:
         device = trainer.strategy.root_device

@@ -18,7 +18,7 @@ from ftlab.data import token_cache
 from ftlab.data.token_cache import Tokenised
 from ftlab.reports.csv_files import write_file
 from ftlab.studies import check_cache, forked, run_process
-from ftlab.studies.run_job import mark_failed
+from ftlab.studies.run_folders import mark_failed
 from ftlab.sweeps import tuned_study
 from ftlab.training import checkpoint
 from ftlab.training.shortcuts.prefix_cache import activation_files

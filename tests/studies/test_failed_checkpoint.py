@@ -7,7 +7,8 @@ import torch
 
 from ftlab.errors import InputError
 from ftlab.exports.restore_run import _specification
-from ftlab.studies.run_job import StudyRun, mark_failed
+from ftlab.studies.run_folders import mark_failed
+from ftlab.studies.run_job import StudyRun
 from ftlab.training import checkpoint
 
 

@@ -1,0 +1,120 @@
+"""Runs that a command left in their midst: their folders, from whose states the next one continues."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ftlab.files import write
+from ftlab.studies.components import build
+from ftlab.studies.engine import EVENTS, Event
+from ftlab.studies.plan import PlannedCell
+from ftlab.studies.run_folders import ASIDE
+from ftlab.training import kept_tensors
+from ftlab.training.run_state import FOLDER
+from ftlab.training.state_files import read_manifest, refuse_other, source_of
+
+TOKEN = "tracked"
+"""File that says which run of the store the folder is of."""
+BEFORE = "events.before.jsonl"
+"""File of a continued run's events from before."""
+ENDS = ("failed", "done")
+
+
+def has_state(directory: Path) -> bool:
+    """Return whether a run's folder, or a stage's in it, holds states."""
+    return any(read_manifest(path.parent) for path in directory.glob(f"**/{FOLDER}/*.json"))
+
+
+def take_over(left: Iterable[Path], directory: Path) -> str:
+    """Make the newest folder that holds states that of the next attempt, and remove the others.
+
+    Args:
+        left: folders of earlier attempts at a run, which nobody holds.
+        directory: of the next; made if there is one to continue.
+
+    Returns:
+        The token of the store's run that it is of; empty where there is nothing to continue.
+    """
+    folders = sorted((path for path in left if path != directory and path.is_dir()),
+                     key=lambda path: path.stat().st_mtime)
+    continued = next((path for path in reversed(folders) if has_state(path)), None)
+    token = ""
+    if continued is not None:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        continued.rename(directory)
+        token = _token(directory)
+        _lay_by(directory)
+    for path in folders:
+        shutil.rmtree(path, ignore_errors=True)
+    return token
+
+
+def put_aside(directory: Path) -> None:
+    """Keep the states of a run that failed, and what belongs to them, from its artifacts."""
+    if not has_state(directory):
+        return
+    aside = directory.with_name(f"{directory.name}{ASIDE}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for name in (EVENTS, BEFORE, TOKEN):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy2(directory / name, aside / name)
+    (directory / FOLDER).rename(aside / FOLDER)
+
+
+def note_token(directory: Path, token: str) -> None:
+    """Write into a run's folder which run of the store it is of."""
+    write(directory / TOKEN, token + "\n")
+
+
+def refuse_others(left: Sequence[Path], planned: PlannedCell) -> None:
+    """Refuse to continue a run whose data, weights or code are no longer what its states are of.
+
+    Args:
+        left: folders of earlier attempts at a run of the cell.
+        planned: as it is now, with the run's seed.
+
+    Raises:
+        InputError: it names what differs, and the folder.
+    """
+    known = {"data": planned.data_fingerprint, "backbone": planned.backbone_fingerprint,
+             "libraries": ", ".join(kept_tensors.versions())}
+    for folder in left:
+        for state in read_manifest(folder / FOLDER):
+            code = {"code": source_of(build(planned.cell.technique))}
+            here = {key: value for key, value in {**known, **code}.items() if value}
+            refuse_other(folder / FOLDER, state["identity"], here)
+
+
+def _token(directory: Path) -> str:
+    try:
+        return (directory / TOKEN).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _lay_by(directory: Path) -> None:
+    """Put what was reported so far, but how the attempt ended, in front of what will be."""
+    journal = directory / EVENTS
+    if not journal.is_file():
+        return
+    kept = []
+    for line in journal.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # torn by a kill
+            if json.loads(line)["event"] not in ENDS:
+                kept.append(f"{line}\n")
+    with (directory / BEFORE).open("a", encoding="utf-8") as file:
+        file.writelines(kept)
+    journal.unlink()
+
+
+def reported(directory: Path) -> Iterator[Event]:
+    """What earlier attempts at the run of a folder have reported."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in (directory / BEFORE).read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)

@@ -1,0 +1,194 @@
+"""The files of a run's states: written whole, the last two kept, and read by the run that they are of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+
+from ftlab.errors import InputError
+from ftlab.files import replacing, write
+from ftlab.techniques.base import Technique
+from ftlab.techniques.wrapper import Wrapper
+from ftlab.training import kept_tensors
+from ftlab.training.run import Run
+
+KEPT = 2
+MANIFEST = "states.json"
+ANEW = "bring back what it was, or remove the folder to begin the run anew"
+NAMES = {"data": "data", "weights": "weights before training", "code": "code of the technique",
+         "libraries": "versions of libraries", "configuration": "settings"}
+"""What a state is of, by the key of its identity."""
+
+
+class StateFiles:
+    """The folder of a run's states.
+
+    Args:
+        folder: made with the first state.
+        identity: what a state must be of.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+        self.folder, self.identity = folder, dict(identity)
+        self.states: list[dict[str, Any]] = []
+
+    @property
+    def newest(self) -> int | None:
+        """The number of the newest whole state; None where there is none."""
+        return self.states[-1]["number"] if self.states else None
+
+    def check(self) -> list[str]:
+        """Find the states that are whole; returns notes on others.
+
+        Raises:
+            InputError: they are of another run.
+        """
+        notes = []
+        for state in read_manifest(self.folder):
+            refuse_other(self.folder, state["identity"], self.identity)
+            torn = next((name for name, sha256 in state["files"].items()
+                         if _sha256(self.folder / name) != sha256), None)
+            if torn is None:
+                self.states.append(state)
+            else:
+                notes.append(f"the state at step {state['step']} is damaged ({torn}), and left aside")
+        return notes
+
+    def read(self, number: int, rank: int) -> dict[str, Any]:
+        """A rank's part of a state."""
+        found: dict[str, Any] = torch.load(self.folder / _name(number, rank), map_location="cpu",
+                                           weights_only=True)
+        return {**found, "number": number}
+
+    def write(self, content: Mapping[str, Any], step: int, trainer: Trainer,
+              best: Path | None) -> None:
+        """Write a state, all ranks at once; of the earlier ones the last stays.
+
+        Args:
+            content: this rank's part.
+            step: of it.
+            trainer: of the ranks.
+            best: folder of the best epoch's checkpoint, where there is one.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        number = (self.newest or 0) + 1
+        self.folder.mkdir(exist_ok=True)
+        with replacing(self.folder / _name(number, trainer.global_rank)) as whole:
+            torch.save(dict(content), whole)
+        trainer.strategy.barrier("state")
+        files = {_name(number, rank): _sha256(self.folder / _name(number, rank))
+                 for rank in range(trainer.world_size)}
+        state = {"number": number, "step": step, "files": files, "identity": self.identity}
+        states = [*self.states[-(KEPT - 1):], state]
+        if trainer.is_global_zero:
+            _link(best, self.folder / _best(number))
+            write(self.folder / MANIFEST, json.dumps({"states": states}, indent=1) + "\n")
+            self._remove_others({kept["number"] for kept in states})
+        self.states = states
+
+    def put_best(self, number: int, checkpoint: Path) -> None:
+        """Put the best epoch's checkpoint back as a state knew it."""
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        _link(self.folder / _best(number), checkpoint)
+
+    def _remove_others(self, kept: set[int]) -> None:
+        for path in self.folder.iterdir():
+            number = path.name.partition("-")[0]
+            if number.isdecimal() and int(number) not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def read_manifest(folder: Path) -> list[dict[str, Any]]:
+    """The states of a folder, oldest first; none where there is no readable manifest."""
+    try:
+        states: list[dict[str, Any]] = json.loads(
+            (folder / MANIFEST).read_text(encoding="utf-8"))["states"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return states
+
+
+def identity_of(run: Run, before: Mapping[str, str]) -> dict[str, str]:
+    """What a run's states are of.
+
+    Args:
+        run: loaded.
+        before: digests of its model's tensors before training.
+    """
+    settings = {name: value for name, value in run.record.get("trainer", {}).items()
+                if name != "save_every"}
+    configuration = {name: run.record.get(name) for name in (
+        "backbone", "data", "technique", "select_by", "seed", "before", "plain")}
+    return {"data": run.data.fingerprint, "weights": _digest(dict(before)),
+            "code": source_of(run.technique), "libraries": ", ".join(kept_tensors.versions()),
+            "configuration": _digest({**configuration, "trainer": settings})}
+
+
+def refuse_other(folder: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Refuse a state of another run.
+
+    Args:
+        folder: of the states.
+        there: their identity.
+        here: that of the run, or what is known of it.
+
+    Raises:
+        InputError: it names what differs.
+    """
+    for key, value in here.items():
+        if there.get(key) != value:
+            shown = f" ({there.get(key)}, here {value})" if key == "libraries" else ""
+            raise InputError(f"{folder} holds states of a run with other {NAMES[key]}{shown}", ANEW)
+
+
+def source_of(technique: Technique) -> str:
+    """Hash of the files in which a technique, what it wraps and what they derive from are written."""
+    kinds = [kind for kind in type(technique).__mro__ if kind.__module__ not in ("builtins", "abc")
+             and not kind.__module__.startswith(("torch.", "lightning."))]
+    files = sorted({str(getattr(sys.modules[kind.__module__], "__file__", "")) for kind in kinds})
+    content = b"".join(Path(file).read_bytes() for file in files if Path(file).is_file())
+    inner = source_of(technique.technique) if isinstance(technique, Wrapper) else ""
+    return hashlib.sha256(content + inner.encode()).hexdigest()
+
+
+def _name(number: int, rank: int) -> str:
+    return f"{number}-rank{rank}.pt"
+
+
+def _best(number: int) -> str:
+    return f"{number}-best"
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    """The sha256 of a file; empty where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _link(source: Path | None, target: Path) -> None:
+    """Give a folder's files a second name: they are replaced whole, so that a link stays as it was."""
+    if source is None or not source.is_dir():
+        return
+    target.mkdir()
+    for path in source.iterdir():
+        try:
+            os.link(path, target / path.name)
+        except OSError:  # a file system without links
+            shutil.copy2(path, target / path.name)

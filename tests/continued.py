@@ -1,0 +1,91 @@
+"""Runs that are ended at a step, just after their state was written, and continued by others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ftlab.training import execute as execution
+from ftlab.training.run import Run
+from ftlab.training.run_state import RunState
+from ftlab.training.state_files import StateFiles
+
+Event = dict[str, Any]
+CLOCKED = ("seconds", "bytes", "joules", "latency")  # what differs from run to run
+
+
+class Killed(BaseException):
+    """Ends a run as nothing in it expects."""
+
+
+def run_to_end(run: Run) -> tuple[dict[str, float], list[Event], dict[str, Tensor]]:
+    """Metrics, events and weights of a run."""
+    events: list[Event] = []
+    torch.manual_seed(5)
+    metrics = execution.execute(run, events.append)
+    return metrics, events, {name: t.clone() for name, t in run.technique.model.state_dict().items()}
+
+
+def killed_at(run: Run, step: int, batch: int = 0) -> list[Event]:
+    """The events of a run that is ended at the first batch after a step, its state written.
+
+    Args:
+        run: to be ended.
+        step: updates before that.
+        batch: of the epoch, at least.
+    """
+    write, events = StateFiles.write, []
+
+    def due(self: RunState, trainer: Any, number: int) -> bool:
+        return trainer.global_step == step and self._opens(trainer, number)
+
+    def kill(self: StateFiles, *args: Any) -> None:
+        write(self, *args)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunState, "_due", due)
+        patch.setattr(StateFiles, "write", kill)
+        torch.manual_seed(5)
+        try:
+            execution.execute(run, events.append)
+        except Killed:
+            return events
+    pytest.fail(f"no state: {[event['text'] for event in events if event['event'] == 'note']}")
+
+
+def points(events: list[Event]) -> list[tuple[int, str, float]]:
+    """What a run has logged, but for what a clock says."""
+    return [(event["step"], name, value) for event in events if event["event"] == "metrics"
+            for name, value in event["metrics"].items()
+            if not any(word in name for word in CLOCKED)]
+
+
+def timeless(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics that no clock and no memory gives."""
+    return {name: value for name, value in metrics.items()
+            if not any(word in name for word in CLOCKED)}
+
+
+def assert_continues(make: Callable[[Path], Run], folder: Path, step: int) -> None:
+    """A run that is ended at a step and continued gives what the whole one does, to the bit."""
+    (folder / "whole").mkdir(parents=True)
+    (folder / "parts").mkdir()
+    metrics, events, weights = run_to_end(make(folder / "whole"))
+    first = killed_at(make(folder / "parts"), step)
+    metrics_now, rest, weights_now = run_to_end(make(folder / "parts"))
+    assert not (folder / "parts" / "state").exists()
+    assert any(event.get("text", "").startswith(f"continued at step {step},") for event in rest)
+    whole, parts = points(events), points(first) + points(rest)
+    wrong = [pair for pair in zip_longest(whole, parts) if pair[0] != pair[1]]
+    assert not wrong, wrong[:4]
+    assert weights.keys() == weights_now.keys()
+    assert [name for name, tensor in weights.items()
+            if not torch.equal(tensor, weights_now[name])] == []
+    assert timeless(metrics) == timeless(metrics_now)
