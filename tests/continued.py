@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ftlab.training import execute as execution
+from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.run_state import RunState
 from ftlab.training.state_files import StateFiles
@@ -24,21 +24,23 @@ class Killed(BaseException):
     """Ends a run as nothing in it expects."""
 
 
-def run_to_end(run: Run) -> tuple[dict[str, float], list[Event], dict[str, Tensor]]:
+Execute = Callable[[Run, Callable[[Event], None]], dict[str, float]]
+
+
+def run_to_end(run: Run, act: Execute = execute) -> tuple[dict[str, float], list[Event], dict[str, Tensor]]:
     """Metrics, events and weights of a run."""
     events: list[Event] = []
     torch.manual_seed(5)
-    metrics = execution.execute(run, events.append)
+    metrics = act(run, events.append)
     return metrics, events, {name: t.clone() for name, t in run.technique.model.state_dict().items()}
 
 
-def killed_at(run: Run, step: int, batch: int = 0) -> list[Event]:
+def killed_at(run: Run, step: int, act: Execute = execute) -> list[Event]:
     """The events of a run that is ended at the first batch after a step, its state written.
 
     Args:
         run: to be ended.
         step: updates before that.
-        batch: of the epoch, at least.
     """
     write, events = StateFiles.write, []
 
@@ -54,7 +56,7 @@ def killed_at(run: Run, step: int, batch: int = 0) -> list[Event]:
         patch.setattr(StateFiles, "write", kill)
         torch.manual_seed(5)
         try:
-            execution.execute(run, events.append)
+            act(run, events.append)
         except Killed:
             return events
     pytest.fail(f"no state: {[event['text'] for event in events if event['event'] == 'note']}")
@@ -73,16 +75,29 @@ def timeless(metrics: dict[str, float]) -> dict[str, float]:
             if not any(word in name for word in CLOCKED)}
 
 
-def assert_continues(make: Callable[[Path], Run], folder: Path, step: int) -> None:
-    """A run that is ended at a step and continued gives what the whole one does, to the bit."""
+def assert_continues(make: Callable[[Path], Run], folder: Path, *steps: int,
+                     act: Execute = execute) -> None:
+    """A run that is ended at some steps and continued gives what the whole one does, to the bit.
+
+    Args:
+        make: makes it, in a folder.
+        folder: of both.
+        steps: at which it ends.
+        act: `execute`, or `search` for a trial.
+    """
     (folder / "whole").mkdir(parents=True)
     (folder / "parts").mkdir()
-    metrics, events, weights = run_to_end(make(folder / "whole"))
-    first = killed_at(make(folder / "parts"), step)
-    metrics_now, rest, weights_now = run_to_end(make(folder / "parts"))
+    metrics, events, weights = run_to_end(make(folder / "whole"), act)
+    said: list[Event] = []
+    for step in steps:
+        said += killed_at(make(folder / "parts"), step, act)
+    metrics_now, rest, weights_now = run_to_end(make(folder / "parts"), act)
+    said += rest
     assert not (folder / "parts" / "state").exists()
-    assert any(event.get("text", "").startswith(f"continued at step {step},") for event in rest)
-    whole, parts = points(events), points(first) + points(rest)
+    assert [event["text"].partition(",")[0] for event in said
+            if event.get("text", "").startswith("continued")] == [
+                f"continued at step {step}" for step in steps]
+    whole, parts = points(events), points(said)
     wrong = [pair for pair in zip_longest(whole, parts) if pair[0] != pair[1]]
     assert not wrong, wrong[:4]
     assert weights.keys() == weights_now.keys()

@@ -141,7 +141,7 @@ class Batches(BatchSampler):
         batch_size: of this process.
 
     Attributes:
-        first: batch (from 0) with which the next pass begins; later ones are whole.
+        first: batch (from 0) with which a pass begins.
     """
 
     def __init__(self, sampler: Sampler[int], batch_size: int) -> None:
@@ -149,8 +149,7 @@ class Batches(BatchSampler):
         self.first = 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        first, self.first = self.first, 0
-        return itertools.islice(self.drawn(), first, None)
+        return itertools.islice(self.drawn(), self.first, None)
 
     def drawn(self) -> Iterator[list[int]]:
         """All batches of an epoch."""

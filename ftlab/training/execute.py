@@ -34,13 +34,13 @@ def execute(run: Run, report: Report) -> dict[str, float]:
     Raises:
         GuardFailed: the result would be wrong.
     """
-    stages.learn(run, report)
-    memory = load(run, report)
-    trainer, best, measured = fit(run, memory, report)
-    if not trainer.is_global_zero:
-        return {}
-    results = finish(run, memory, trainer, best, measured, report)
-    run_state.remove(run)
+    with run_state.removed(run):
+        stages.learn(run, report)
+        memory = load(run, report)
+        trainer, best, measured = fit(run, memory, report)
+        if not trainer.is_global_zero:
+            return {}
+        results = finish(run, memory, trainer, best, measured, report)
     seconds = run.seconds_before + time.monotonic() - run.begun_at
     return results | {"cost/total_seconds": seconds}
 

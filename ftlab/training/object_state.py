@@ -64,6 +64,11 @@ def _room(module: str) -> str:
     return module.partition(".")[0]
 
 
+def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters and buffers of a module, by name."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
 def held_by(value: Any) -> dict[str, Any]:
     """The attributes of an object; of a LightningModule those that it has of its own."""
     own = vars(value)
@@ -88,6 +93,8 @@ class _Capture:
     def take(self, value: Any, root: bool = False) -> Any:
         if isinstance(value, PLAIN) and type(value) in PLAIN:
             return value
+        if not root and self._apart(value):
+            return ("module", [(name, tensor.detach().cpu()) for name, tensor in tensors_of(value)])
         if not root and (isinstance(value, REBUILT) or callable(value)):
             return ("keep",)
         if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in self.shared:
@@ -97,6 +104,11 @@ class _Capture:
         self.places[id(value)] = len(self.alive)
         self.alive.append(value)
         return self._written(value)
+
+    def _apart(self, value: Any) -> bool:
+        """Return whether it is a network beside the model, a discriminator for instance."""
+        return isinstance(value, nn.Module) and not isinstance(value, LightningModule) and not any(
+            tensor.untyped_storage().data_ptr() in self.shared for _, tensor in tensors_of(value))
 
     def _written(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -144,6 +156,11 @@ class _Restore:
             return captured
         kind, *rest = captured
         if kind == "keep":
+            return there
+        if kind == "module":
+            with torch.no_grad():
+                for (_, tensor), (_, kept) in zip(tensors_of(there), rest[0], strict=True):
+                    tensor.copy_(kept)
             return there
         if kind == "again":
             return self.made[rest[0]]

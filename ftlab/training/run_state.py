@@ -7,10 +7,12 @@ callbacks have noted, and the position in the data.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from ftlab.backbones.task_model import TaskModel
+from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
 from ftlab.techniques.wrapper import Wrapper
 from ftlab.training.callbacks import BestEpoch, TrainingMonitor
@@ -67,8 +70,8 @@ class RunState(Callback):
 
     def on_fit_start(self, trainer: Trainer, module: Any) -> None:
         self._begun = self._last = time.monotonic()
-        if trainer.is_global_zero:
-            for text in self.files.check():
+        for text in self.files.check():
+            if trainer.is_global_zero:
                 self.report({"event": "note", "text": text})
         number = trainer.strategy.broadcast(self.files.newest if trainer.is_global_zero else None)
         if number is None:
@@ -233,6 +236,13 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def remove(run: Run) -> None:
-    """Remove the states of a run that is over."""
-    shutil.rmtree(run.directory / FOLDER, ignore_errors=True)
+@contextmanager
+def removed(run: Run) -> Iterator[None]:
+    """The states of a run go at its end, and where a guard fails it: it would fail again."""
+    try:
+        yield
+    except GuardFailed:
+        shutil.rmtree(run.directory / FOLDER, ignore_errors=True)
+        raise
+    if int(os.environ.get("RANK", "0")) == 0:
+        shutil.rmtree(run.directory / FOLDER, ignore_errors=True)

@@ -87,8 +87,8 @@ class StateFiles:
         with replacing(self.folder / _name(number, trainer.global_rank)) as whole:
             torch.save(dict(content), whole)
         trainer.strategy.barrier("state")
-        files = {_name(number, rank): _sha256(self.folder / _name(number, rank))
-                 for rank in range(trainer.world_size)}
+        ranks = range(trainer.world_size) if trainer.is_global_zero else ()  # the first one tells
+        files = {_name(number, rank): _sha256(self.folder / _name(number, rank)) for rank in ranks}
         state = {"number": number, "step": step, "files": files, "identity": self.identity}
         states = [*self.states[-(KEPT - 1):], state]
         if trainer.is_global_zero:

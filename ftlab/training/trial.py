@@ -28,12 +28,12 @@ def search(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -
     Raises:
         GuardFailed: the result would be wrong.
     """
-    stages.learn(run, report)
-    memory = load(run, report)
-    trainer, best, measured = fit(run, memory, report, stop)
+    with run_state.removed(run):
+        stages.learn(run, report)
+        memory = load(run, report)
+        trainer, best, measured = fit(run, memory, report, stop)
     if not trainer.is_global_zero:
         return {}
-    run_state.remove(run)
     model = run.technique.model
     if not run.technique.trains:
         device = trainer.strategy.root_device

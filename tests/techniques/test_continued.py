@@ -17,8 +17,9 @@ from matrix import (
 
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trial import search
 
-EPOCHS = 4
+EPOCHS = 3
 TRAINING = [name for name, cls in TECHNIQUES.items() if cls.trains]
 
 
@@ -46,4 +47,4 @@ def test_continues(name: str, world: World, tmp_path: Path) -> None:
     probe = make(tmp_path)
     probe.data.load()
     size = -(-len(probe.data.splits["train"]) // probe.data.batch_size)
-    assert_continues(make, tmp_path, 2 * size + size // 2)
+    assert_continues(make, tmp_path, size + max(1, size // 2), act=search)

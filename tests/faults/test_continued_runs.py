@@ -1,0 +1,110 @@
+"""`ftlab run` that is killed on its way, again and again, ends with the numbers of one left alone."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from processes import alive, begin, said, wait_for
+
+from ftlab.tracking.tracker import Tracker
+from ftlab.training.state_files import MANIFEST
+
+UNRENDERED = True
+CLOCKED = ("seconds", "bytes", "joules", "run", "best_epoch")
+
+
+def write(folder: Path, backbone: Path, data: Path, **trainer: Any) -> Path:
+    folder.mkdir()
+    (folder / "study.yaml").write_text(yaml.safe_dump({
+        "name": "small",
+        "backbones": {"bert": {"class_path": "HuggingFace",
+                               "init_args": {"source": str(backbone), "pooling": "mean",
+                                             "dropout": 0.2}}},
+        "datasets": {"reviews": {"class_path": "TextClassification", "init_args": {
+            "train": str(data), "max_length": 32, "batch_size": 8}}},
+        "techniques": {"full": {"class_path": "FullFineTuning", "init_args": {"lr": 0.001}},
+                       "ema": {"class_path": "EMA", "init_args": {"decay": 0.9, "technique": {
+                           "class_path": "LoRA", "init_args": {"lr": 0.01}}}}},
+        "seeds": [0], "trainer": {"max_epochs": 10, "save_every": 1e-6, **trainer},
+    }, sort_keys=False))
+    return folder
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the states that the study's runs have on disk."""
+    found = []
+    for path in folder.glob(f"results/small/.work/*/state/{MANIFEST}"):
+        try:
+            found += [state["step"] for state in json.loads(path.read_text())["states"]]
+        except (OSError, ValueError):  # just replaced, or gone
+            continue
+    return found
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The study's runs, but for what a clock says."""
+    with (folder / "results" / "small" / "runs.csv").open() as file:
+        return [{name: value for name, value in row.items()
+                 if not any(word in name for word in CLOCKED)} for row in csv.DictReader(file)]
+
+
+def points(folder: Path) -> Counter[tuple[str, str, int]]:
+    """How often each run has which metric of which step."""
+    tracker = Tracker(f"sqlite:///{folder}/mlflow.db")
+    runs = tracker._runs.search(tracker._runs.experiment("small"), "tags.`ftlab.kind` = 'run'")
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2
+    return Counter((run.data.tags["ftlab.technique"], name, point.step) for run in runs
+                   for name in run.data.metrics
+                   for point in tracker._client.get_metric_history(run.info.run_id, name))
+
+
+def kill_on_its_way(folder: Path, number: signal.Signals, times: int, *options: str) -> None:
+    for _ in range(times):
+        before = max(steps(folder), default=0)
+        command = begin(folder, "run", "study.yaml", "--workers", "1", *options)
+        wait_for(lambda before=before, command=command: command.poll() is not None
+                 or max(steps(folder), default=0) not in (0, before))
+        if command.poll() is not None:
+            break
+        os.kill(command.pid, number)
+        command.wait()
+        wait_for(lambda: not alive(folder))
+
+
+@pytest.mark.parametrize(("number", "times", "trainer"), [
+    (signal.SIGKILL, 2, {}),
+    (signal.SIGTERM, 1, {}),
+    (signal.SIGKILL, 1, {"devices": 2, "accelerator": "cpu"}),
+    pytest.param(signal.SIGKILL, 10, {}, marks=pytest.mark.slow),
+])
+def test_killed__and_continued(
+    tmp_path: Path, tiny_bert: Path, reviews: Path, number: signal.Signals, times: int,
+    trainer: dict[str, Any],
+) -> None:
+    parts = write(tmp_path / "parts", tiny_bert, reviews, **trainer)
+    kill_on_its_way(parts, number, times)
+    done = begin(parts, "run", "study.yaml", "--workers", "1")
+    assert done.wait() == 0, said(parts)
+    whole = write(tmp_path / "whole", tiny_bert, reviews, **trainer)
+    assert begin(whole, "run", "study.yaml", "--workers", "1").wait() == 0
+    assert "continued at step" in (parts / "results" / "small" / "runs.csv").read_text() or any(
+        "continued at step" in note for note in notes(parts))
+    assert rows(parts) == rows(whole)
+    counted = points(parts)
+    assert set(counted.values()) == {1}
+    assert counted.keys() == points(whole).keys()
+    assert not list(parts.glob("results/small/.work/*"))
+
+
+def notes(folder: Path) -> list[str]:
+    tracker = Tracker(f"sqlite:///{folder}/mlflow.db")
+    runs = tracker._runs.search(tracker._runs.experiment("small"), "tags.`ftlab.kind` = 'run'")
+    return [run.data.tags.get("ftlab.note", "") for run in runs]
