@@ -12,10 +12,9 @@ from ftlab.files import write
 from ftlab.studies.components import build
 from ftlab.studies.engine import EVENTS, Event
 from ftlab.studies.plan import PlannedCell
-from ftlab.studies.run_folders import ASIDE
+from ftlab.studies.run_folders import ASIDE, leftovers
 from ftlab.training import kept_tensors
-from ftlab.training.run_state import FOLDER
-from ftlab.training.state_files import read_manifest, refuse_other, source_of
+from ftlab.training.state_files import FOLDER, read_manifest, refuse_other, source_of
 
 TOKEN = "tracked"
 """File that says which run of the store the folder is of."""
@@ -72,16 +71,26 @@ def note_token(directory: Path, token: str) -> None:
     write(directory / TOKEN, token + "\n")
 
 
-def refuse_others(left: Sequence[Path], planned: PlannedCell) -> None:
-    """Refuse to continue a run whose data, weights or code are no longer what its states are of.
+def refuse_changed_states(work: Path, cells: Iterable[PlannedCell], seeds: Sequence[int]) -> None:
+    """Refuse to continue runs whose data, weights or code are no longer what their states are of.
 
     Args:
-        left: folders of earlier attempts at a run of the cell.
-        planned: as it is now, with the run's seed.
+        work: folder of the runs' folders.
+        cells: as they are now.
+        seeds: of their runs.
 
     Raises:
         InputError: it names what differs, and the folder.
     """
+    if not work.exists():
+        return
+    for planned in cells:
+        for seed in seeds:
+            if left := leftovers(work, planned, seed):
+                _refuse_other(left, planned.of_seed(seed))
+
+
+def _refuse_other(left: Sequence[Path], planned: PlannedCell) -> None:
     known = {"data": planned.data_fingerprint, "backbone": planned.backbone_fingerprint,
              "libraries": ", ".join(kept_tensors.versions())}
     for folder in left:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ftlab.errors import FtlabError
 from ftlab.studies.adding_seeds import AddingSeeds
 from ftlab.studies.changed_inputs import refuse_changed
+from ftlab.studies.continuing import refuse_changed_states
 from ftlab.studies.dispatch import Job, JobOutcome, Jobs
 from ftlab.studies.display import Display
 from ftlab.studies.engine import OUTPUT, Requirements
@@ -69,6 +70,7 @@ class StudyRuns(Jobs):
         self.elsewhere = HeldElsewhere(study.name, queue, tracker, display)
         records = tracker.cells(study.name)
         refuse_changed(self.cells, records)
+        refuse_changed_states(work, made.cells, study.seeds)
         self.elsewhere.begin(records)
         done = {cell_id: tracker.finished(cell_id) & set(study.seeds) for cell_id in self.cells}
         self.outcome = StudyOutcome(finished=sum(map(len, done.values())))

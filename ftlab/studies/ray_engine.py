@@ -20,7 +20,8 @@ from ray.exceptions import RayError, RayTaskError
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Requirements
 from ftlab.studies.forked import GRACE
 from ftlab.studies.ray_cluster import connect, nodes, portion, room
-from ftlab.studies.ray_runner import Runner
+from ftlab.studies.ray_runner import PIECE, Runner
+from ftlab.training import state_files
 
 LOOK = 5.0  # seconds from one look at the cluster's nodes to the next
 IDLE = 30.0  # seconds until a place that no run wants goes back to the cluster
@@ -97,6 +98,8 @@ class RayEngine(Engine):
         specification = (directory / SPECIFICATION).read_text(encoding="utf-8")
         runner = self._idle.pop()[0] if self._idle else self._runner()
         self._running[directory] = _Going(runner, places)
+        for name, piece in state_files.pieces(directory, PIECE):  # of a run that goes on
+            ray.get(runner.take.remote(directory.name, name, piece))
         self._awaited[runner.begin.remote(directory.name, specification)] = directory
 
     def _runner(self) -> Any:
@@ -135,6 +138,9 @@ class RayEngine(Engine):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("ab") as file:
                     file.write(event["data"])
+                continue
+            if event["event"] == "states":
+                state_files.take_manifest(directory / event["name"], event["data"])
                 continue
             if event["event"] == "node":
                 going.node = event["name"]

@@ -23,6 +23,7 @@ from typing import Any
 
 from ftlab.studies.engine import SPECIFICATION, STOP, Event, MachineShare
 from ftlab.studies.local_engine import LocalEngine
+from ftlab.training import state_files
 
 PATIENCE = 1.0  # seconds that a call waits for news, and so from one sign of life to the next
 PIECE = 16 * 2**20  # bytes of a file in one answer, so that no checkpoint has to fit into memory
@@ -32,8 +33,9 @@ PREFIX = "ftlab-ray-"
 class Runner:
     """Executes runs on the machine that it is on, one at a time, each in a process of its own.
 
-    A file comes back as events `file` (name, data: the next bytes of it), before `exit`; the first
-    event is `node` (name). `environment` comes when it is known, some seconds into the first run,
+    A file comes back as events `file` (name, data: the next bytes of it), before `exit`; a state of
+    the run as soon as it is written, with `states` (name, data: of the list of states) last. The
+    first event is `node` (name). `environment` comes when it is known, some seconds into the first run,
     so that no event of the run and no call to it has to wait for it.
 
     Args:
@@ -49,14 +51,25 @@ class Runner:
         self._workers = LocalEngine([MachineShare(threads)], timeout)
         self._asked = _ask_for_environment()
         self._leaving: Iterator[Event] | None = None
+        self._sending: Iterator[Event] = iter(())
+        self._sent: set[tuple[str, int]] = set()
         self._busy = threading.Lock()  # `close` may be called while `more` waits
+
+    def take(self, run: str, name: str, data: bytes) -> None:
+        """Take the next bytes of a file of a run that is to go on here."""
+        path = self._home / run / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(data)
 
     def begin(self, name: str, specification: str) -> list[Event]:
         """Start a run in a folder of that name; the answer says where it is."""
         self._directory = self._home / name
-        self._directory.mkdir()
+        self._directory.mkdir(exist_ok=True)
         (self._directory / SPECIFICATION).write_text(specification, encoding="utf-8")
         self._leaving, self._environment_sent = None, False
+        self._sending = iter(())
+        self._sent = set(state_files.numbers(self._directory))
         self._workers.start(self._directory)
         return [{"event": "node", "name": platform.node()}]
 
@@ -75,6 +88,8 @@ class Runner:
         with self._busy:
             if self._leaving is not None:
                 return [next(self._leaving)]
+            if piece := next(self._sending, None):
+                return [piece]
             news = [event for _, event in self._workers.events(PATIENCE)]
             ended = bool(news) and news[-1]["event"] == "exit"
             if not self._environment_sent and (ended or self._asked.poll() is not None):
@@ -82,16 +97,37 @@ class Runner:
                 self._environment_sent = True
             if ended:
                 self._leaving = self._leave(news.pop())
+            else:
+                self._sending = self._send_states()
             return news
 
+    def _send_states(self) -> Iterator[Event]:
+        """The states that the coordinator has not, should this machine vanish."""
+        new = [entry for entry in state_files.numbers(self._directory) if entry not in self._sent]
+        try:
+            for folder, number in new:
+                for path in state_files.files(self._directory / folder, number):
+                    yield from self._pieces(path)
+                name = f"{folder}/{state_files.MANIFEST}"
+                yield {"event": "states", "name": name, "data": (self._directory / name).read_bytes()}
+                self._sent.add((folder, number))
+        except FileNotFoundError:  # a later state has taken its place meanwhile
+            return
+
+    def _pieces(self, path: Path) -> Iterator[Event]:
+        name = path.relative_to(self._directory).as_posix()
+        with path.open("rb") as file:
+            yield {"event": "file", "name": name, "data": file.read(PIECE)}
+            while piece := file.read(PIECE):
+                yield {"event": "file", "name": name, "data": piece}
+
     def _leave(self, exit_: Event) -> Iterator[Event]:
+        yield from self._send_states()
         for path in sorted(self._directory.rglob("*")):
-            name = path.relative_to(self._directory).as_posix()
-            if path.is_file() and name != SPECIFICATION and path.name != STOP:
-                with path.open("rb") as file:
-                    yield {"event": "file", "name": name, "data": file.read(PIECE)}
-                    while piece := file.read(PIECE):
-                        yield {"event": "file", "name": name, "data": piece}
+            name = path.relative_to(self._directory)
+            if (path.is_file() and name.as_posix() != SPECIFICATION and path.name != STOP
+                    and state_files.FOLDER not in name.parts):
+                yield from self._pieces(path)
         shutil.rmtree(self._directory)
         yield exit_
 

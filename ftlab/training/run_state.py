@@ -31,7 +31,7 @@ from ftlab.training.event_log import Report
 from ftlab.training.guards import TensorGuard
 from ftlab.training.object_state import NotStorable, capture, restore
 from ftlab.training.run import Run
-from ftlab.training.state_files import StateFiles, identity_of
+from ftlab.training.state_files import FOLDER, StateFiles, identity_of
 
 LOOK = 10  # batches from one agreement of several processes on a state to the next
 MINUTE = 60.0
@@ -193,8 +193,6 @@ def _to_keep(part: Any) -> _Held:
     return _Held({name: getattr(part, name) for name in part.in_state})
 
 
-FOLDER = "state"
-"""Of a run's folder."""
 SHARE = 0.02
 """Of the time, that writing states may take."""
 

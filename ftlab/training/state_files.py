@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from ftlab.techniques.wrapper import Wrapper
 from ftlab.training import kept_tensors
 from ftlab.training.run import Run
 
+FOLDER = "state"
+"""Of a run's folder."""
 KEPT = 2
 MANIFEST = "states.json"
 ANEW = "bring back what it was, or remove the folder to begin the run anew"
@@ -94,19 +96,13 @@ class StateFiles:
         if trainer.is_global_zero:
             _link(best, self.folder / _best(number))
             write(self.folder / MANIFEST, json.dumps({"states": states}, indent=1) + "\n")
-            self._remove_others({kept["number"] for kept in states})
+            _remove_others(self.folder, {kept["number"] for kept in states})
         self.states = states
 
     def put_best(self, number: int, checkpoint: Path) -> None:
         """Put the best epoch's checkpoint back as a state knew it."""
         shutil.rmtree(checkpoint, ignore_errors=True)
         _link(self.folder / _best(number), checkpoint)
-
-    def _remove_others(self, kept: set[int]) -> None:
-        for path in self.folder.iterdir():
-            number = path.name.partition("-")[0]
-            if number.isdecimal() and int(number) not in kept:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:
@@ -117,6 +113,42 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return states
+
+
+def numbers(directory: Path) -> list[tuple[str, int]]:
+    """The states in the folder of a run: the name of their folder in it, and their number."""
+    return [(path.parent.relative_to(directory).as_posix(), state["number"])
+            for path in sorted(directory.glob(f"**/{FOLDER}/{MANIFEST}"))
+            for state in read_manifest(path.parent)]
+
+
+def files(folder: Path, number: int) -> list[Path]:
+    """The files of a state, the best epoch's checkpoint included."""
+    return sorted(path for path in folder.rglob(f"{number}-*") if path.is_file()) + sorted(
+        path for path in (folder / _best(number)).glob("*"))
+
+
+def pieces(directory: Path, size: int) -> Iterator[tuple[str, bytes]]:
+    """The states of the folder of a run, as names and bytes, at most so many at once."""
+    for folder in dict.fromkeys(name for name, _ in numbers(directory)):
+        for path in sorted((directory / folder).rglob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    while piece := file.read(size):
+                        yield path.relative_to(directory).as_posix(), piece
+
+
+def take_manifest(path: Path, content: bytes) -> None:
+    """Write a list of states whose files are there, and remove others."""
+    write(path, content)
+    _remove_others(path.parent, {state["number"] for state in read_manifest(path.parent)})
+
+
+def _remove_others(folder: Path, kept: set[int]) -> None:
+    for path in folder.iterdir():
+        number = path.name.partition("-")[0]
+        if number.isdecimal() and int(number) not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def identity_of(run: Run, before: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A node of a Ray cluster, without Ray: what comes in, what goes back, what is left."""
 
+import json
 import os
 import platform
 import signal
@@ -15,6 +16,7 @@ import pytest
 from ftlab.studies import ray_runner
 from ftlab.studies.engine import EVENTS, OUTPUT, SPECIFICATION, STOP, Event
 from ftlab.studies.ray_runner import Runner
+from ftlab.training import state_files
 
 EXIT = {"event": "exit", "code": 0, "lost": False}
 HERE = {"event": "environment", "said": {"device": "a node"}}
@@ -165,3 +167,48 @@ def test_runner__says_why_ftlab_does_not_work_on_its_node(
     with pytest.raises(RuntimeError, match=r"ftlab does not work on .*: no reason given"):
         runner.more()
     runner.close()
+
+
+def test_runner__states_go_back_while_the_run_goes_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should the node vanish, another one goes on from the last that came back."""
+    states = [{"number": number, "step": number, "files": {f"{number}-rank0.pt": "x"}, "identity": {}}
+              for number in (1, 2)]
+    monkeypatch.setattr(Script, "files", {
+        "state/1-rank0.pt": b"first", "state/2-rank0.pt": b"second" * 40, "state/2-best/manifest.json": b"{}",
+        "state/states.json": json.dumps({"states": states}).encode()})
+    alive = {"event": "alive"}
+    monkeypatch.setattr(Script, "says", [[alive], [alive], [EXIT]])
+    monkeypatch.setattr(ray_runner, "PIECE", 100)
+    runner = Runner(str(home), 1, None)
+    runner.begin("full-seed0", "{}")
+    runner._asked.wait()
+    back, here = tmp_path / "back", []
+    runner.more()
+    while (said := runner.more()) != [alive]:
+        here += said
+    for event in here:
+        path = back / event["name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if event["event"] == "states":
+            state_files.take_manifest(path, event["data"])
+        else:
+            with path.open("ab") as file:
+                file.write(event["data"])
+    assert [event["event"] for event in here].count("states") == 2
+    assert (back / "state/2-rank0.pt").read_bytes() == b"second" * 40
+    assert state_files.numbers(back) == [("state", 1), ("state", 2)]
+    while (said := runner.more()) != [EXIT]:  # they came once
+        assert not said[0].get("name", "").startswith("state/")
+
+    other = Runner(str(home), 1, None)
+    for name, piece in state_files.pieces(back, 100):
+        other.take("full-seed0", name, piece)
+    monkeypatch.setattr(Script, "files", {})
+    monkeypatch.setattr(Script, "says", [[EXIT]])
+    other.begin("full-seed0", "{}")
+    there = next(home.glob("*/full-seed0"))
+    assert {path.relative_to(there).as_posix(): path.read_bytes() for path in there.rglob("*")
+            if path.is_file() and path.name != SPECIFICATION} == {
+        path.relative_to(back).as_posix(): path.read_bytes() for path in back.rglob("*") if path.is_file()}
