@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ftlab.files import write
 from ftlab.studies.components import build
-from ftlab.studies.engine import EVENTS, Event
+from ftlab.studies.engine import EVENTS, SPECIFICATION, Event
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_folders import ASIDE, leftovers
 from ftlab.training import kept_tensors
@@ -28,28 +29,30 @@ def has_state(directory: Path) -> bool:
     return any(read_manifest(path.parent) for path in directory.glob(f"**/{FOLDER}/*.json"))
 
 
-def take_over(left: Iterable[Path], directory: Path) -> str:
+def take_over(left: Iterable[Path], directory: Path, specification: Mapping[str, Any]) -> str:
     """Make the newest folder that holds states that of the next attempt, and remove the others.
 
     Args:
         left: folders of earlier attempts at a run, which nobody holds.
         directory: of the next; made if there is one to continue.
+        specification: of the next.
 
     Returns:
         The token of the store's run that it is of; empty where there is nothing to continue.
     """
-    folders = sorted((path for path in left if path != directory and path.is_dir()),
-                     key=lambda path: path.stat().st_mtime)
+    folders = sorted(filter(Path.is_dir, left), key=lambda path: path.stat().st_mtime)
     continued = next((path for path in reversed(folders) if has_state(path)), None)
-    token = ""
-    if continued is not None:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        continued.rename(directory)
-        token = _token(directory)
+    token = "" if continued is None else _token(continued)
+    if continued is not None and token:
+        if continued != directory:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            continued.rename(directory)
         _lay_by(directory)
+        write(directory / SPECIFICATION, json.dumps(specification, indent=1))
     for path in folders:
-        shutil.rmtree(path, ignore_errors=True)
+        if path != directory:
+            shutil.rmtree(path, ignore_errors=True)
     return token
 
 

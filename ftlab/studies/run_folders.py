@@ -46,11 +46,10 @@ def mark_failed(checkpoint: Path, reason: str) -> None:
         rest.unlink()
 
 
-def write_specification(directory: Path, specification: Mapping[str, Any], anew: bool = True) -> None:
-    """Make a run's folder, anew unless it goes on, with its specification."""
-    if anew:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
+def write_specification(directory: Path, specification: Mapping[str, Any]) -> None:
+    """Make a run's folder anew, with its specification."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
     (directory / SPECIFICATION).write_text(
         json.dumps(specification, indent=1), encoding="utf-8")
 

@@ -129,8 +129,9 @@ class RunJob(Job):
         self.directory, self.specification = directory, dict(specification)
         self.metrics: dict[str, float] = {}
         self.reason = ""
-        token = take_over(left, directory)
-        write_specification(directory, specification, anew=not token)
+        token = take_over(left, directory, specification)
+        if not token:
+            write_specification(directory, specification)
         return token
 
     def log(self, metrics: Mapping[str, float], step: int, at: int) -> None:
@@ -152,7 +153,8 @@ class RunJob(Job):
                 self.curves |= event["metrics"].keys()
                 self.log(event["metrics"], self.step, event["time"])
                 if "epoch" in event["metrics"]:
-                    self.validated(event["metrics"], int(event["validation"]))
+                    number = int(event.get("validation", event["metrics"]["epoch"]))
+                    self.validated(event["metrics"], number)
             case "note" | "shortcut" | "precision" | "hardware" | "compile" | "blocks":
                 texts = self.remarks.setdefault(f"ftlab.{event['event']}", [])
                 if event["text"] not in texts:

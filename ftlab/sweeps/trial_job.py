@@ -59,7 +59,7 @@ class Trial(RunJob):
             self.values = specification_of(under_way).get(VALUES, [])
         self.token = ""
         continued = self.next_seed(directory, left)
-        for path in (*left, *_packs(space.work, held)):
+        for path in _packs(space.work, held):
             shutil.rmtree(path, ignore_errors=True)  # an earlier attempt's, which nobody holds
         config = sweep.config(held.cell, held.values, sweep.seeds[0])
         run_id = space.tracker.open_trial(

@@ -79,9 +79,9 @@ def settle(fitting: Fitting, optimum: HeadOptimum, among: set[str] | None = None
     names = {f"{name}.{parameter}" for parameter, _ in layer.named_parameters()}
     optimum.put(layer)
     scores = {f"val/{metric}": value for metric, value in optimum.scores.items()}
-    event = metrics_event(optimum.iterations, {
-        **scores, "train/epoch_loss": optimum.loss, "train/grad_norm": optimum.gradient, "epoch": 1})
-    fitting.report({**event, "validation": 1})
+    fitting.report(metrics_event(optimum.iterations, {
+        **scores, "train/epoch_loss": optimum.loss, "train/grad_norm": optimum.gradient,
+        "epoch": 1}))
     fitting.report({"event": "note", "text": str(optimum)})
     best.judge(scores, 1)
     best.ends(last=True)

@@ -215,7 +215,7 @@ class StackedFit:
             if member.error is None:
                 scores = self._scores(member, logits)
                 values = {**scores, "train/epoch_loss": mean, "epoch": epoch}
-                member.report({**metrics_event(self.heads.steps, values), "validation": epoch})
+                member.report(metrics_event(self.heads.steps, values))
                 self._judge(member, number, scores, epoch)
 
     def _scores(self, member: StackedRun, outputs: Tensor) -> dict[str, float]:
