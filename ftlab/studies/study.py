@@ -16,7 +16,7 @@ from ftlab.studies.overrides import override
 from ftlab.studies.paper_numbers import Paper, check_paper
 from ftlab.studies.seeds import DRAWS, UntilDecided, check_decidable, check_list
 from ftlab.studies.seeds import check as check_seeds
-from ftlab.studies.study_entries import AXES, checked, mapping, retained
+from ftlab.studies.study_entries import AXES, checked, mapping, quantised, retained
 from ftlab.studies.tuned import Tuned, check_by_seed, check_tuned
 from ftlab.studies.vary import Levels, check_override, expanded
 from ftlab.studies.yaml_file import Place, read
@@ -26,7 +26,7 @@ from ftlab.tracking.records import CellKey
 from ftlab.wording import did_you_mean
 
 KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "tuned", "select_by", "report", "trainer",
-        "retain", "baseline", "groups", "paper"]
+        "retain", "quantized", "baseline", "groups", "paper"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Cell:
         select_by: the validation metric that chooses the epoch.
         before: checked stages of the technique, see `study_entries.stages`.
         retain: checked data sets on which forgetting is measured, by name.
+        quantized: names of what finished models are quantised to and measured as.
         by_seed: the technique with each seed, where a study has the settings of several searches;
             `technique` is then none that runs.
         drawn: what a seed draws, see `seeds.DRAWS`.
@@ -55,6 +56,7 @@ class Cell:
     retain: Mapping[str, Component] = field(default_factory=dict)
     by_seed: Mapping[str, Component] = field(default_factory=dict)
     drawn: tuple[str, ...] = DRAWS[:1]
+    quantized: tuple[str, ...] = ()
 
     @property
     def draws_split(self) -> bool:
@@ -70,7 +72,7 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for the workers."""
         return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by,
-                         self.before, self.retain, self.by_seed, self.drawn)
+                         self.before, self.retain, self.by_seed, self.drawn, self.quantized)
 
     @property
     def single(self) -> list[Cell]:
@@ -92,14 +94,15 @@ def config_of(backbone: Component, data: Component, technique: Component,
               trainer: dict[str, Any], select_by: str, before: Sequence[dict[str, Any]] = (),
               retain: Mapping[str, Component] | None = None,
               by_seed: Mapping[str, Component] | None = None,
-              drawn: tuple[str, ...] = DRAWS[:1]) -> dict[str, Any]:
+              drawn: tuple[str, ...] = DRAWS[:1], quantized: tuple[str, ...] = ()) -> dict[str, Any]:
     """Everything of a cell but its names."""
     stages = {"before": list(before)} if before else {}
     retained = {"retain": dict(retain)} if retain else {}
     searched = {"by_seed": dict(by_seed)} if by_seed else {}
     return {"backbone": backbone, "data": data, "technique": technique, "trainer": trainer,
             "select_by": select_by, **stages, **retained, **searched,
-            **({} if drawn == DRAWS[:1] else {"drawn": list(drawn)})}
+            **({} if drawn == DRAWS[:1] else {"drawn": list(drawn)}),
+            **({"quantized": list(quantized)} if quantized else {})}
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,8 @@ def load_study(
     tuned = check_tuned(data.get("tuned"), seeds, place)
     if draws.draws_split(seeds.of):
         draws.check(parts["datasets"], place)
-    cells = _cells(name, parts, select_by, seeds.of, place)
+    cells = _cells(name, parts, select_by, seeds.of, quantised(data.get("quantized"), place / "quantized"),
+                   place)
     check_decidable(seeds, report, len(axes["techniques"]), place / "seeds")
     check_by_seed(_searched(cells), seeds.numbers, place / "seeds")
     question = str(data.get("question", ""))
@@ -261,7 +265,7 @@ def load_study(
 
 
 def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
-           drawn: tuple[str, ...], place: Place) -> tuple[Cell, ...]:
+           drawn: tuple[str, ...], quantized: tuple[str, ...], place: Place) -> tuple[Cell, ...]:
     cells: dict[str, Cell] = {}
     trainers = parts["trainer"]
     for b, backbone in parts["backbones"].items():
@@ -271,7 +275,7 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
                 by_seed = {seed: elsewhere.get(f"{d} from {b}", elsewhere[""])
                            for seed, elsewhere in parts["by_seed"].get(t, {}).items()}
                 whole = (backbone, data, technique, trainers[t], select_by, parts["before"][t],
-                         parts["retain"], by_seed, drawn)
+                         parts["retain"], by_seed, drawn, quantized)
                 hashed = cell_hash(config_of(*whole))
                 if hashed in cells:
                     twin = cells[hashed].key
