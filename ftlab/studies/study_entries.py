@@ -230,14 +230,15 @@ def quantised(value: Any, place: Place) -> tuple[str, ...]:
         value: from the file.
         place: where it stands.
     """
-    if value is not None and not isinstance(value, list):
+    value = [] if value is None else value
+    if not isinstance(value, list):
         raise InputError(f"{place}: expected a list, got {value!r}", f"[{', '.join(BITS)}]")
-    for name in value or []:
+    for name in value:
         if name not in BITS:
             raise InputError(f"{place}: there is no {name!r}", did_you_mean(str(name), list(BITS)))
         if value.count(name) > 1:
             raise InputError(f"{place}: {name} stands twice", "say it once")
-    return tuple(value or ())
+    return tuple(value)
 
 
 def _elsewhere(

@@ -134,13 +134,13 @@ def held_as(chosen: Sequence[Any], name: str) -> Iterator[None]:
             kept.append((layer, layer.weight))
             layer.weight = integers
             if isinstance(layer, Conv1D):  # its own product takes the weight the other way round
-                layer.forward = partial(_linear, layer)
+                vars(layer)["forward"] = partial(_linear, layer)
         yield
     finally:
         for layer, weight in kept:
             layer.weight = weight
             if isinstance(layer, Conv1D):
-                del layer.forward
+                del vars(layer)["forward"]
 
 
 def as_integers(layer: Any, name: str) -> IntxUnpackedToInt8Tensor:
@@ -160,20 +160,22 @@ def as_integers(layer: Any, name: str) -> IntxUnpackedToInt8Tensor:
 
 
 def disk_bytes(model: TaskModel, merged: bool) -> int:
-    """Bytes of the tensors in a file of the model, each once: integers packed, with their scales.
+    """Bytes of the tensors in a file of the model: integers packed, with their scales.
 
     Args:
         model: as it is shipped.
         merged: whether PEFT's layers are folded into those that they adapt, and not written.
     """
+    return sum(map(_bytes, _shipped(model, merged)))
+
+
+def _shipped(model: TaskModel, merged: bool) -> list[Tensor]:
+    """The tensors of a model's file, each once."""
     folded = [name for name, module in model.named_modules()
               if merged and isinstance(module, BaseTunerLayer)]
     inner = [f"{name}.base_layer" for name in folded]
-    seen: dict[Any, int] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if not lies_below(name, folded) or lies_below(name, inner):
-            seen[_place(tensor)] = _bytes(tensor)
-    return sum(seen.values())
+    return list({_place(tensor): tensor for name, tensor in model.state_dict(keep_vars=True).items()
+                 if not lies_below(name, folded) or lies_below(name, inner)}.values())
 
 
 def _place(tensor: Any) -> Any:
@@ -202,7 +204,8 @@ def _linear(layer: Any, given: Tensor) -> Tensor:
 def _note(name: str, model: TaskModel, fitting: Sequence[Any], chosen: Sequence[Any],
           merged: bool) -> str:
     """Say how much of the model is quantised, and which layers are not."""
-    share = sum(layer.weight.numel() for layer in fitting) / sum(p.numel() for p in model.parameters())
+    share = (sum(layer.weight.numel() for layer in fitting)
+             / sum(tensor.numel() for tensor in _shipped(model, merged)))
     layers = counted(len(model.quantizable), "layer")
     some = layers if len(fitting) == len(model.quantizable) else f"{len(fitting)} of {layers}"
     text = (f"{name}: {some} of the blocks, {share:.0%} of the {'merged ' if merged else ''}"
