@@ -9,14 +9,19 @@ from typing import Any
 
 from ftlab.errors import InputError
 from ftlab.studies import draws
-from ftlab.studies.analysis_keys import check_baseline, check_groups, check_selection
+from ftlab.studies.analysis_keys import (
+    check_baseline,
+    check_groups,
+    check_quantized,
+    check_selection,
+)
 from ftlab.studies.components import Component
 from ftlab.studies.names import check_name
 from ftlab.studies.overrides import override
 from ftlab.studies.paper_numbers import Paper, check_paper
 from ftlab.studies.seeds import DRAWS, UntilDecided, check_decidable, check_list
 from ftlab.studies.seeds import check as check_seeds
-from ftlab.studies.study_entries import AXES, checked, mapping, quantised, retained
+from ftlab.studies.study_entries import AXES, checked, mapping, retained
 from ftlab.studies.tuned import Tuned, check_by_seed, check_tuned
 from ftlab.studies.vary import Levels, check_override, expanded
 from ftlab.studies.yaml_file import Place, read
@@ -250,8 +255,8 @@ def load_study(
     tuned = check_tuned(data.get("tuned"), seeds, place)
     if draws.draws_split(seeds.of):
         draws.check(parts["datasets"], place)
-    cells = _cells(name, parts, select_by, seeds.of, quantised(data.get("quantized"), place / "quantized"),
-                   place)
+    quantized = check_quantized(data.get("quantized"), place / "quantized")
+    cells = _cells(name, parts, select_by, seeds.of, quantized, place)
     check_decidable(seeds, report, len(axes["techniques"]), place / "seeds")
     check_by_seed(_searched(cells), seeds.numbers, place / "seeds")
     question = str(data.get("question", ""))

@@ -19,7 +19,6 @@ from ftlab.studies.components import (
 )
 from ftlab.studies.discover import FAMILIES, family
 from ftlab.studies.yaml_file import Place
-from ftlab.training.integer_weights import BITS
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import did_you_mean
 
@@ -221,24 +220,6 @@ def retained(value: Any, place: Place, allow: Sequence[str]) -> dict[str, Compon
         raise InputError(f"{place}: {error}", "give it another name") from error
     return {name: _entry("datasets", entry, place / name, allow)["component"]
             for name, entry in entries.items()}
-
-
-def quantised(value: Any, place: Place) -> tuple[str, ...]:
-    """Names of what finished models are quantised to; none where nothing stands.
-
-    Args:
-        value: from the file.
-        place: where it stands.
-    """
-    value = [] if value is None else value
-    if not isinstance(value, list):
-        raise InputError(f"{place}: expected a list, got {value!r}", f"[{', '.join(BITS)}]")
-    for name in value:
-        if name not in BITS:
-            raise InputError(f"{place}: there is no {name!r}", did_you_mean(str(name), list(BITS)))
-        if value.count(name) > 1:
-            raise InputError(f"{place}: {name} stands twice", "say it once")
-    return tuple(value)
 
 
 def _elsewhere(
