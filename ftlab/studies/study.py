@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies import draws
-from ftlab.studies.analysis_keys import (
-    check_baseline,
-    check_groups,
-    check_quantized,
-    check_selection,
-)
+from ftlab.studies import analysis_keys, draws
 from ftlab.studies.components import Component
 from ftlab.studies.names import check_name
 from ftlab.studies.overrides import override
@@ -249,20 +243,20 @@ def load_study(
     parts = checked(axes, common, place, allow)
     parts["retain"] = retained(data.get("retain"), place / "retain", allow)
     select_by = name_of(
-        check_selection(data.get("select_by"), parts["metric"], place / "select_by"))
+        analysis_keys.check_selection(data.get("select_by"), parts["metric"], place / "select_by"))
     report = name_of(str(data.get("report", "test/" + select_by.removeprefix("val/"))))
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     tuned = check_tuned(data.get("tuned"), seeds, place)
     if draws.draws_split(seeds.of):
         draws.check(parts["datasets"], place)
-    quantized = check_quantized(data.get("quantized"), place / "quantized")
+    quantized = analysis_keys.check_quantized(data.get("quantized"), place / "quantized")
     cells = _cells(name, parts, select_by, seeds.of, quantized, place)
     check_decidable(seeds, report, len(axes["techniques"]), place / "seeds")
     check_by_seed(_searched(cells), seeds.numbers, place / "seeds")
     question = str(data.get("question", ""))
     names = {axis: list(entries) for axis, entries in axes.items()}
-    baseline = check_baseline(data.get("baseline"), names["techniques"], place / "baseline")
-    groups = check_groups(data.get("groups"), names["datasets"], place / "groups")
+    baseline = analysis_keys.check_baseline(data.get("baseline"), names["techniques"], place / "baseline")
+    groups = analysis_keys.check_groups(data.get("groups"), names["datasets"], place / "groups")
     paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
     return Study(name, question, cells, seeds.numbers, select_by, report, tuple(allow),
                  baseline=baseline, groups=groups, paper=paper, levels=levels, until=seeds.until,
