@@ -80,6 +80,8 @@ class TaskModel(nn.Module):
     """True where the head was trained before this fit: by a stage that carries it, or in the checkpoint."""
     new_ids: Sequence[int] = ()
     """Tokens whose embeddings are new, so that no pre-training has seen them."""
+    quantizable: Sequence[nn.Module] = ()
+    """Layers of the backbone's own that are measured quantised; none where nobody asks."""
 
     def __init__(
         self,

@@ -39,10 +39,10 @@ def show(report, tracking_uri: str | None) -> None:  # type: ignore[no-untyped-d
     from ftlab.tracking.tracker import Tracker
 
     console().print(report.rich(console().width))
-    if report.paper is not None:
+    for table in filter(None, (report.quantized, report.paper)):
         from ftlab.reports.formats import terminal
 
-        console().print(terminal(report.paper, console().width))
+        console().print(terminal(table, console().width))
     for sentence in report.sentences:
         console().say(sentence)
     files(report.paths, Tracker(tracking_uri).view_path(report.study), tracking_uri)

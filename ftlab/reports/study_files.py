@@ -22,6 +22,7 @@ from ftlab.reports.figures import all_figures
 from ftlab.reports.latex import latex
 from ftlab.reports.levels import covered
 from ftlab.reports.metric_record import stated
+from ftlab.reports.quantized import quantized
 from ftlab.reports.sentences import answer
 from ftlab.reports.study_results import StudyResults
 from ftlab.reports.table import Table
@@ -40,6 +41,7 @@ class Report:
         comparisons: of the cells of each backbone and data set.
         paper: its published numbers beside ours; None where it has none.
         over_levels: data sets of which the table speaks together.
+        quantized: its models measured again with quantised weights; None where none were.
         price: run-seconds of each resolved comparison, as a sentence; empty where none was asked.
     """
 
@@ -50,6 +52,7 @@ class Report:
     paths: tuple[Path, ...]
     comparisons: tuple[Comparison, ...] = ()
     paper: Table | None = None
+    quantized: Table | None = None
     over_levels: frozenset[str] = frozenset()
     price: str = ""
 
@@ -76,7 +79,7 @@ class Report:
         return formats.terminal(self.table, room)
 
     def _repr_html_(self) -> str:
-        return "\n".join(map(formats.page, (self.table, self.paper) if self.paper else (self.table,)))
+        return "\n".join(map(formats.page, filter(None, (self.table, self.quantized, self.paper))))
 
 
 def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
@@ -98,12 +101,15 @@ def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
         raise InputError(f"study {study!r}: not the name of a folder", "name the study otherwise")
     results = results.compared()
     table, lines = default_table(results), table_lines(results.rows, results.metric)
+    afterwards = quantized(results)
     files: dict[str, str | bytes] = {
         "runs.csv": runs_csv(results.keys, results.records.values()),
         **formatted("table", table, list(lines[0]) if lines else [], lines),
-        "tests.csv": tests_csv(results.comparisons),
+        "tests.csv": tests_csv((*results.comparisons, *(afterwards.comparisons if afterwards else ()))),
         "provenance.json": _json(provenance | stated(results.facts)),
     }
+    if afterwards:
+        files |= formatted("quantized", afterwards.table, list(afterwards.lines[0]), afterwards.lines)
     published = None
     if paper is not None:
         paper = replace(paper, metric=results.named(paper.metric))
@@ -114,7 +120,7 @@ def write(results: StudyResults, folder: Path, provenance: dict[str, Any],
     paths = [write_file(folder / study / name, content) for name, content in files.items()]
     paths += all_figures.write(results, folder / study / "figures")
     return Report(study, results.metric, results.rows, table, tuple(paths), results.comparisons,
-                  published, covered(results),
+                  published, afterwards.table if afterwards else None, covered(results),
                   verdicts.price(results.comparisons, results.records.values()))
 
 

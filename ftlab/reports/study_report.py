@@ -14,12 +14,14 @@ from ftlab.reports.page.diagnoses import findings
 from ftlab.reports.page.document import document
 from ftlab.reports.page.federation import federation
 from ftlab.reports.page.groups import groups
-from ftlab.reports.page.markup import Markup, tag
+from ftlab.reports.page.markup import Markup, join, tag
 from ftlab.reports.page.plots import plots
 from ftlab.reports.page.provenance import again, origin
 from ftlab.reports.page.sequences import sequences
 from ftlab.reports.page.summary import head, tests
+from ftlab.reports.quantized import quantized
 from ftlab.reports.study_results import StudyResults, read
+from ftlab.reports.table import Table
 from ftlab.studies import provenance
 from ftlab.studies.study import Study
 from ftlab.tracking.tracker import Tracker
@@ -56,8 +58,8 @@ def render(study: Study, results: StudyResults, command: Sequence[str]) -> str:
     observed = observe(results, results.named(study.select_by), results.upwards(study.select_by))
     environments = provenance.collect(study.name, study.question, results.records.values())
     parts = {
-        "Table": (Markup(tag("div", Markup("\n".join(html_lines(default_table(results)))), class_="scroll")),
-                  tests(results.comparisons)),
+        "Table": (_scrolling(default_table(results)), tests(results.comparisons)),
+        "Quantised afterwards": (_quantised(results),),
         "Groups": (groups(results),),
         "Sequences": (sequences(results),),
         "Federation": (federation(results, study.select_by),),
@@ -68,9 +70,22 @@ def render(study: Study, results: StudyResults, command: Sequence[str]) -> str:
         "Reproduce": (again(study, environments, command),),
     }
     shown = {title: contents for title, contents in parts.items() if any(contents)}
-    links = [tag("a", title, href=f"#{title.lower()}") for title in shown]
-    sections = [tag("section", tag("h2", title), *contents, id=title.lower())
+    links = [tag("a", title, href=f"#{_anchor(title)}") for title in shown]
+    sections = [tag("section", tag("h2", title), *contents, id=_anchor(title))
                 for title, contents in shown.items()]
     top = head(results, study.seeds, study.select_by)
     return document(f"{study.name}: ftlab report", [top, tag("nav", *links), *sections])
 
+
+def _quantised(results: StudyResults) -> Markup:
+    """The table of models that were measured again with quantised weights, and its tests, folded."""
+    found = quantized(results)
+    return Markup("") if found is None else join([_scrolling(found.table), tests(found.comparisons)])
+
+
+def _scrolling(table: Table) -> Markup:
+    return tag("div", Markup("\n".join(html_lines(table))), class_="scroll")
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Analysis keys of a study: how epochs are chosen, against which technique, over which groups."""
+"""Analysis keys of a study: how epochs are chosen, against which technique, over which groups, as what else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.yaml_file import Place
 from ftlab.studies.yaml_schema import text_of
+from ftlab.training.integer_weights import BITS
 from ftlab.wording import did_you_mean
 
 
@@ -79,3 +80,21 @@ def check_groups(value: Any, datasets: Sequence[str], place: Place) -> dict[str,
         raise InputError(f"{place}: {', '.join(missing)} in no group",
                          "put every data set into a group, or leave the groups out")
     return groups
+
+
+def check_quantized(value: Any, place: Place) -> tuple[str, ...]:
+    """Names of what finished models are quantised to; none where nothing stands.
+
+    Args:
+        value: from the file.
+        place: where it stands.
+    """
+    value = [] if value is None else value
+    if not isinstance(value, list):
+        raise InputError(f"{place}: expected a list, got {value!r}", f"[{', '.join(BITS)}]")
+    for name in value:
+        if name not in BITS:
+            raise InputError(f"{place}: there is no {name!r}", did_you_mean(str(name), list(BITS)))
+        if value.count(name) > 1:
+            raise InputError(f"{place}: {name} stands twice", "say it once")
+    return tuple(value)

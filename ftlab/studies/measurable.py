@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ftlab.data.base import DataModule
-from ftlab.data.examples import SplitName
+from ftlab.data.examples import NAMED, SplitName
 from ftlab.data.groups import faulty_groups
 from ftlab.errors import InputError
 from ftlab.studies.yaml_file import Place
@@ -12,7 +14,8 @@ from ftlab.tasks.over_sequence import over_sequence
 from ftlab.tracking.metric_facts import SPLIT
 
 
-def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) -> None:
+def check_measurable(metric: str, data: DataModule, dataset: str, place: Place,
+                     quantized: Collection[str] = ()) -> None:
     """Refuse a metric that a data set's task does not have, or that its split gives no value.
 
     Args:
@@ -20,12 +23,15 @@ def check_measurable(metric: str, data: DataModule, dataset: str, place: Place) 
         data: loaded.
         dataset: its name in the study.
         place: where the metric is named.
+        quantized: names of what finished models are measured as on the test split.
 
     Raises:
         InputError: it cannot be measured.
     """
     prefix, _, name = metric.partition("/") if SPLIT.match(metric) else ("test", "", metric)
     split: SplitName = "validation" if prefix == "val" else prefix
+    if split.removeprefix(NAMED) in quantized:
+        split = "test"
     if split not in data.measured:
         raise InputError(f"{place}: {metric}: data set {dataset} has no test set of that name",
                          f"add it to tests: of the data set, or take one of "

@@ -19,6 +19,7 @@ from ftlab.errors import Incompatible, InputError
 from ftlab.studies.components import build
 from ftlab.studies.measurable import check_measurable
 from ftlab.studies.plan_draws import Draw, draws
+from ftlab.studies.plan_quantized import check_quantized
 from ftlab.studies.plan_retained import check_retained
 from ftlab.studies.plan_stages import StageData, check_stages
 from ftlab.studies.seeds import check_margin
@@ -189,7 +190,7 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
         drawn = draws(study, backbone, cells, metrics)
         for cell in cells:
             for metric, place in metrics.items():
-                check_measurable(metric, data, cell.key.dataset, place)
+                check_measurable(metric, data, cell.key.dataset, place, cell.quantized)
             (model, notes, before, retain), *_ = [
                 _adapted(one, backbone, data, stage_data, study.seeds[0]) for one in cell.single]
             made.note(cell.key.dataset, *notes)
@@ -247,6 +248,8 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         model.head_trained |= cell.keeps_head
         before = check_stages(cell.of_seed(seed), backbone, data, model, stage_data) if cell.before else ""
         retain = check_retained(cell, backbone, data, stage_data) if cell.retain else ""
+        if cell.quantized:
+            check_quantized(cell, data, model)
         technique.bind(model, data.task)
         if technique.trains:
             settings = by_steps.settled(TrainerSettings(**cell.trainer), data)

@@ -155,6 +155,7 @@ def built(directory: Path, specification: dict[str, Any], held: Run | None = Non
         before=[_stage(stage) for stage in specification.get("before", ())],
         retain={} if specification.get("search") else  # a trial is not measured
         {name: build(data) for name, data in specification.get("retain", {}).items()},
+        quantized=() if specification.get("search") else tuple(specification.get("quantized", ())),
     )
 
 

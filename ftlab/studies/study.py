@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
-from ftlab.studies import draws
-from ftlab.studies.analysis_keys import check_baseline, check_groups, check_selection
+from ftlab.studies import analysis_keys, draws
 from ftlab.studies.components import Component
 from ftlab.studies.names import check_name
 from ftlab.studies.overrides import override
@@ -26,7 +25,7 @@ from ftlab.tracking.records import CellKey
 from ftlab.wording import did_you_mean
 
 KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "tuned", "select_by", "report", "trainer",
-        "retain", "baseline", "groups", "paper"]
+        "retain", "quantized", "baseline", "groups", "paper"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Cell:
         select_by: the validation metric that chooses the epoch.
         before: checked stages of the technique, see `study_entries.stages`.
         retain: checked data sets on which forgetting is measured, by name.
+        quantized: names of what finished models are quantised to and measured as.
         by_seed: the technique with each seed, where a study has the settings of several searches;
             `technique` is then none that runs.
         drawn: what a seed draws, see `seeds.DRAWS`.
@@ -55,6 +55,7 @@ class Cell:
     retain: Mapping[str, Component] = field(default_factory=dict)
     by_seed: Mapping[str, Component] = field(default_factory=dict)
     drawn: tuple[str, ...] = DRAWS[:1]
+    quantized: tuple[str, ...] = ()
 
     @property
     def draws_split(self) -> bool:
@@ -70,7 +71,7 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """All of it as plain data, for the record and for the workers."""
         return config_of(self.backbone, self.data, self.technique, self.trainer, self.select_by,
-                         self.before, self.retain, self.by_seed, self.drawn)
+                         self.before, self.retain, self.by_seed, self.drawn, self.quantized)
 
     @property
     def single(self) -> list[Cell]:
@@ -92,14 +93,15 @@ def config_of(backbone: Component, data: Component, technique: Component,
               trainer: dict[str, Any], select_by: str, before: Sequence[dict[str, Any]] = (),
               retain: Mapping[str, Component] | None = None,
               by_seed: Mapping[str, Component] | None = None,
-              drawn: tuple[str, ...] = DRAWS[:1]) -> dict[str, Any]:
+              drawn: tuple[str, ...] = DRAWS[:1], quantized: tuple[str, ...] = ()) -> dict[str, Any]:
     """Everything of a cell but its names."""
     stages = {"before": list(before)} if before else {}
     retained = {"retain": dict(retain)} if retain else {}
     searched = {"by_seed": dict(by_seed)} if by_seed else {}
     return {"backbone": backbone, "data": data, "technique": technique, "trainer": trainer,
             "select_by": select_by, **stages, **retained, **searched,
-            **({} if drawn == DRAWS[:1] else {"drawn": list(drawn)})}
+            **({} if drawn == DRAWS[:1] else {"drawn": list(drawn)}),
+            **({"quantized": list(quantized)} if quantized else {})}
 
 
 @dataclass(frozen=True)
@@ -241,19 +243,20 @@ def load_study(
     parts = checked(axes, common, place, allow)
     parts["retain"] = retained(data.get("retain"), place / "retain", allow)
     select_by = name_of(
-        check_selection(data.get("select_by"), parts["metric"], place / "select_by"))
+        analysis_keys.check_selection(data.get("select_by"), parts["metric"], place / "select_by"))
     report = name_of(str(data.get("report", "test/" + select_by.removeprefix("val/"))))
     seeds = check_seeds(data.get("seeds", [0, 1, 2]), place / "seeds")
     tuned = check_tuned(data.get("tuned"), seeds, place)
     if draws.draws_split(seeds.of):
         draws.check(parts["datasets"], place)
-    cells = _cells(name, parts, select_by, seeds.of, place)
+    quantized = analysis_keys.check_quantized(data.get("quantized"), place / "quantized")
+    cells = _cells(name, parts, select_by, seeds.of, quantized, place)
     check_decidable(seeds, report, len(axes["techniques"]), place / "seeds")
     check_by_seed(_searched(cells), seeds.numbers, place / "seeds")
     question = str(data.get("question", ""))
     names = {axis: list(entries) for axis, entries in axes.items()}
-    baseline = check_baseline(data.get("baseline"), names["techniques"], place / "baseline")
-    groups = check_groups(data.get("groups"), names["datasets"], place / "groups")
+    baseline = analysis_keys.check_baseline(data.get("baseline"), names["techniques"], place / "baseline")
+    groups = analysis_keys.check_groups(data.get("groups"), names["datasets"], place / "groups")
     paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
     return Study(name, question, cells, seeds.numbers, select_by, report, tuple(allow),
                  baseline=baseline, groups=groups, paper=paper, levels=levels, until=seeds.until,
@@ -261,7 +264,7 @@ def load_study(
 
 
 def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
-           drawn: tuple[str, ...], place: Place) -> tuple[Cell, ...]:
+           drawn: tuple[str, ...], quantized: tuple[str, ...], place: Place) -> tuple[Cell, ...]:
     cells: dict[str, Cell] = {}
     trainers = parts["trainer"]
     for b, backbone in parts["backbones"].items():
@@ -271,7 +274,7 @@ def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,
                 by_seed = {seed: elsewhere.get(f"{d} from {b}", elsewhere[""])
                            for seed, elsewhere in parts["by_seed"].get(t, {}).items()}
                 whole = (backbone, data, technique, trainers[t], select_by, parts["before"][t],
-                         parts["retain"], by_seed, drawn)
+                         parts["retain"], by_seed, drawn, quantized)
                 hashed = cell_hash(config_of(*whole))
                 if hashed in cells:
                     twin = cells[hashed].key

@@ -42,6 +42,8 @@ def record(study: Study) -> str:
             found["on"][f"{key.dataset} from {key.backbone}"] = technique["init_args"]
     if study.cells and study.cells[0].retain:  # all have the same
         data["retain"] = dict(study.cells[0].retain)
+    if study.cells and study.cells[0].quantized:
+        data["quantized"] = list(study.cells[0].quantized)
     data |= {"seeds": Seeds(study.seeds, study.until, study.drawn).written,
              "select_by": study.select_by, "report": study.report}
     if study.tuned is not None:

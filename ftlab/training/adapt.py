@@ -10,7 +10,16 @@ from lightning import seed_everything
 
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.groups import groups_of
-from ftlab.training import batches, by_steps, costs, guards, hardware, merge_guard, precision
+from ftlab.training import (
+    batches,
+    by_steps,
+    costs,
+    guards,
+    hardware,
+    merge_guard,
+    precision,
+    quantized,
+)
 from ftlab.training.carried import lay, tensors_of
 from ftlab.training.event_log import Report
 from ftlab.training.padding_sensitivity import reads_padding
@@ -58,6 +67,8 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
     precision.convert(model, name)
     if run.begun is not None:
         run.begun(model)
+    if run.quantized:
+        model.quantizable = quantized.layers(model)
     if run.retain:
         run.places = {slot: place for slot, place, _ in tensors_of(model)}
     sample = costs.first_examples(next(iter(run.data.val_dataloader())), 2)

@@ -13,7 +13,7 @@ import torch
 from lightning import Trainer
 
 from ftlab.backbones.task_model import TaskModel
-from ftlab.data.examples import COLUMN, SplitName
+from ftlab.data.examples import COLUMN, NAMED, SplitName
 from ftlab.data.groups import Groups, SplitScores, groups_of
 from ftlab.errors import GuardFailed
 from ftlab.statistics.clusters import CLUSTER
@@ -106,6 +106,15 @@ def validate(
     if len({*clusters}) < len(clusters):
         records[CLUSTER] = clusters
     return metrics, records
+
+
+def measure_variant(
+    run: Run, model: TaskModel, trainer: Trainer, name: str, report: Report
+) -> dict[str, float]:
+    """Test metrics of the model as it is at the moment; its predictions are those of the variant `name`."""
+    metrics, records = validate(run, model, trainer, "test", report)
+    write_predictions(run.directory / "predictions" / f"{NAMED}{name}.parquet", records)
+    return metrics
 
 
 def placing(trainer: Trainer, device: torch.device) -> Placing:

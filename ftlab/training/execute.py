@@ -12,13 +12,15 @@ from lightning import Trainer
 from ftlab.data.examples import NAMED, SplitName
 from ftlab.errors import GuardFailed, InputError
 from ftlab.tasks.fonts import any_script
-from ftlab.training import costs, guards, retention, run_state, stages
+from ftlab.training import costs, guards, quantized, retention, run_state, stages
 from ftlab.training.adapt import load
 from ftlab.training.callbacks import BestEpoch
-from ftlab.training.evaluate import placing, validate, write_predictions
+from ftlab.training.evaluate import measure_variant, placing, validate, write_predictions
 from ftlab.training.event_log import Report
 from ftlab.training.fit import fit
 from ftlab.training.run import Run
+
+MERGED = "cost/latency_merged_seconds"
 
 
 def execute(run: Run, report: Report) -> dict[str, float]:
@@ -75,7 +77,11 @@ def finish(
     own = _audit(run, device, trainer) | run.technique.costs()
     results |= {f"cost/{name}": value for name, value in own.items()}
     results |= _inference(run, device, trainer)
-    return results | retention.measure(run, trainer, report) if run.retain else results
+    if run.retain:
+        results |= retention.measure(run, trainer, report)
+    if run.quantized:
+        results |= quantized.measure(run, trainer, MERGED in results, report)
+    return results
 
 
 def _evaluate(
@@ -99,13 +105,12 @@ def _evaluate(
     scores = {"": {name.removeprefix("test/"): value for name, value in results.items()
                    if name.startswith("test/")}}
     for name, context in run.technique.variants(model).items():
-        if f"{NAMED}{name}" in data.splits:
-            raise InputError(f"{name} is a test set, and a variant that the technique makes of "
-                             "the model", "give the test set another name")
+        if f"{NAMED}{name}" in data.splits or name in run.quantized:
+            raise InputError(f"{name} is a test set or in quantized, and a variant that the technique "
+                             "makes of the model", "give the test set another name, or leave it out")
         with torch.no_grad(), context:
-            scores[name], rows = validate(run, model, trainer, "test", report)
+            scores[name] = measure_variant(run, model, trainer, name, report)
         results |= {f"{NAMED}{name}/{metric}": value for metric, value in scores[name].items()}
-        write_predictions(predictions / f"{NAMED}{name}.parquet", rows)
     results |= {f"test/{name}": value for name, value in run.technique.conclude(scores).items()}
     if not math.isfinite(results.get("test/loss", 0.0)):
         raise GuardFailed("non-finite loss on the test split")
@@ -152,5 +157,5 @@ def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, fl
         if not technique.merge(model):
             return results
         guards.check_merge(unmerged, model.comparable(model(batch)), model)
-    results["cost/latency_merged_seconds"] = costs.latency(task, model, one, context)
+    results[MERGED] = costs.latency(task, model, one, context)
     return results

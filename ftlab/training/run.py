@@ -52,6 +52,7 @@ class Run:
         plain: without any shortcut.
         before: stages, in order.
         retain: what the pre-trained network knew, which is measured again at the end, by name.
+        quantized: names of what the finished model is quantised to and measured as.
         learned: what they have learned.
         begun: is shown the model before it is adapted.
         carried: the model's tensors that the stages have changed.
@@ -78,6 +79,7 @@ class Run:
     head_trained: bool = False
     solver: Solver | None = None
     retain: Mapping[str, DataModule] = field(default_factory=dict)
+    quantized: Sequence[str] = ()
     places: dict[Slot, str] = field(default_factory=dict)
     begun_at: float = field(default_factory=time.monotonic)
     seconds_before: float = 0.0

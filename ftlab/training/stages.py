@@ -71,7 +71,7 @@ def _as_run(run: Run, number: int, learned: Learned | None) -> Run:
         run, data=data, technique=stage.technique, settings=stage.settings, select_by=own,
         directory=run.directory / f"before{number + 1}", before=run.before[:number],
         record={**run.record, "before": [], **own_record}, learned=learned,
-        head_trained=carries_head(learned), retain={})
+        head_trained=carries_head(learned), retain={}, quantized=())
 
 
 def _obtain(run: Run, number: int, report: Report) -> Learned:
