@@ -26,6 +26,7 @@ from ftlab.backbones.load_pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.new_tokens import add_embeddings, add_tokens
 from ftlab.backbones.pooling import Pooling
 from ftlab.backbones.preprocessing import Preprocessing, Vocabulary
+from ftlab.backbones.quantization import Quantization, dequantize
 from ftlab.backbones.source import check_sha256, sha256_of
 from ftlab.backbones.source_layer import SourceLayer, lacking, read_tensors, source_layer
 from ftlab.backbones.speech_settings import (
@@ -91,6 +92,7 @@ class HuggingFace(Backbone):
         new_tokens: words or marks that the vocabulary lacks, or has without an embedding, each to
             be one token; their embeddings start near the mean of the pieces that they were, and
             train with every technique.
+        quantize: the base's linear layers to 4 or 8 bits; null leaves them.
     """
 
     def __init__(self, source: str, revision: str | None = None,
@@ -99,7 +101,7 @@ class HuggingFace(Backbone):
                  dropout: float | None = None, head_dropout: float = 0.1,
                  tokenizer: str | None = None, sha256: str | None = None,
                  speech: Speech = Speech(), new_tokens: list[str] | None = None,
-                 preprocessor: str | None = None) -> None:
+                 preprocessor: str | None = None, quantize: Quantization | None = None) -> None:
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
         if pooling is not None and pooling not in _POOLING:
@@ -118,6 +120,9 @@ class HuggingFace(Backbone):
         self.speech = speech
         self.new_tokens = new_tokens
         self.preprocessor = preprocessor
+        self.quantize = quantize
+        self.dequantized = False
+        """True builds the quantised base in floating point, which other libraries load."""
         self._folders: dict[bool, Path] = {}
         self._pieces: dict[str, list[int]] = {}
         self._new_ids: list[int] = []
@@ -173,6 +178,10 @@ class HuggingFace(Backbone):
                 case "embedding":
                     model = build_embedding(checkpoint, pool_over)
         model.new_ids = self._new_ids
+        if self.quantize is not None:
+            self.quantize.apply(model, self.label)
+            if self.dequantized:
+                dequantize(model)
         return model
 
     def source_layer(self, path: str) -> SourceLayer:

@@ -35,6 +35,8 @@ def kind_of(layer: nn.Module) -> str:
 
 def widths(layer: nn.Module) -> tuple[int, int]:
     """Inputs, of all the kernel's pixels together, and outputs of a layer."""
+    if isinstance(layer, nn.Linear):  # whose weight may be packed
+        return layer.in_features, layer.out_features
     weight: Any = layer.weight
     if isinstance(layer, Conv1D):
         return int(weight.shape[0]), int(weight.shape[1])
@@ -73,6 +75,7 @@ class PeftMethod:
         narrower: values of `init_weights` that are right on fewer kinds.
         merges: whether weights of the layers can hold it.
         half: whether float32 adapters go with weights in half precision.
+        quantized: whether PEFT has layers of it for quantised weights, which leave these as they are.
         hidden: settings that ftlab makes itself, or does not hold to anything.
         alone: False where it takes more than layers, and so a class of its own.
     """
@@ -83,6 +86,7 @@ class PeftMethod:
     narrower: Mapping[str, Collection[str]] = field(default_factory=dict)
     merges: bool = True
     half: bool = True
+    quantized: bool = False
     hidden: tuple[str, ...] = ()
     alone: bool = True
 

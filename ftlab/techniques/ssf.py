@@ -9,11 +9,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.pytorch_utils import Conv1D
 
 from ftlab.backbones.block import lies_below
+from ftlab.backbones.quantization import READS_WEIGHTS
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import LogUniform, Optimization, Technique, freeze_all_but_head
 from ftlab.techniques.freezing import Attached
-from ftlab.techniques.peft_injection import READS_WEIGHTS
 from ftlab.techniques.single_precision import added_dtype
 
 _LAST = (nn.Linear, Conv1D, nn.LayerNorm)
