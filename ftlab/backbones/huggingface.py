@@ -19,6 +19,7 @@ from ftlab.backbones.heads.embedding import build_embedding
 from ftlab.backbones.heads.masked import build_masked
 from ftlab.backbones.heads.per_token import build_tokens
 from ftlab.backbones.heads.pooled import build_vector
+from ftlab.backbones.heads.single_precision import widen_head
 from ftlab.backbones.heads.text import build_text
 from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
 from ftlab.backbones.image_preprocessing import image_preprocessing
@@ -77,7 +78,7 @@ class HuggingFace(Backbone):
         source: local folder, `package:NAME/PATH`, or hub id; or, of a language model, a .gguf
             file.
         revision: branch, tag or commit of a hub id; pin a commit for a repeatable study.
-        dtype: of the weights in memory: float32, bfloat16 or float16.
+        dtype: of the weights in memory: float32, bfloat16 or float16; a new head has float32.
         pooling: mean, first, last or max over tokens, or own; null takes what a
             sentence-transformers folder says (1_Pooling), and own for other folders.
         dropout: replaces every dropout probability of the network (not layer drop or stochastic
@@ -178,6 +179,7 @@ class HuggingFace(Backbone):
                 case "embedding":
                     model = build_embedding(checkpoint, pool_over)
         model.new_ids = self._new_ids
+        widen_head(model)
         if self.quantize is not None:
             self.quantize.apply(model, self.label)
             if self.dequantized:
