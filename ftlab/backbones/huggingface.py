@@ -122,8 +122,6 @@ class HuggingFace(Backbone):
         self.new_tokens = new_tokens
         self.preprocessor = preprocessor
         self.quantize = quantize
-        self.dequantized = False
-        """True builds the quantised base in floating point, which other libraries load."""
         self._folders: dict[bool, Path] = {}
         self._pieces: dict[str, list[int]] = {}
         self._new_ids: list[int] = []

@@ -34,6 +34,21 @@ def widen_head(model: TaskModel) -> None:
         module.register_forward_pre_hook(_cast)
 
 
+def narrow_head(model: TaskModel) -> str:
+    """Round a widened head to its network's dtype, in which other libraries load it.
+
+    Returns:
+        Name of the dtype; empty where the head has it already.
+    """
+    dtype = next(p.dtype for p in model.network.parameters() if p.is_floating_point())
+    wide = [p for p in model.head.parameters() if p.dtype == torch.float32]
+    if dtype not in HALF or not wide:
+        return ""
+    for tensor in wide:
+        tensor.data = tensor.data.to(dtype)
+    return str(dtype).removeprefix("torch.")
+
+
 def _cast(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     dtype = next(module.parameters(recurse=False)).dtype
     return tuple(value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
