@@ -63,7 +63,7 @@ class Quantization:
             raise InputError(f"{label}: quantize needs bitsandbytes, which is not installed",
                              "pip install 'ftlab[quantized]', or leave quantize out") from error
         _check(model, label)
-        for path, layer in list(quantizable(model).items()):
+        for path, layer in quantizable(model).items():
             made: nn.Module = (
                 Linear8bitLt(layer) if self.quant_type == "int8" else
                 Linear4bit(layer, self.quant_type, self.double_quant)).train(layer.training)
@@ -73,14 +73,24 @@ class Quantization:
 
 
 def quantizable(model: TaskModel) -> dict[str, nn.Linear]:
-    """Linear layers of the blocks, by path; without the head, output layers and tied weights."""
+    """Linear layers of the blocks, by path.
+
+    Without the head, output layers and tied weights, those whose weights are read and never called, and
+    those that transformers keeps in float32 (T5 converts what it multiplies to their dtype).
+    """
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     held = [name for name, module in model.named_modules() if type(module).__name__ in READS_WEIGHTS]
-    network: Any = model.network
-    last = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None
+    kept = {*(getattr(model.network, "_keep_in_fp32_modules", None) or ())}
+    last = _output_layer(model)
     return {name: module for block in model.blocks for name, module in block.named_modules()
             if type(module) is nn.Linear and module is not last
-            and uses[id(module.weight)] == 1 and not lies_below(name, held)}
+            and uses[id(module.weight)] == 1 and not lies_below(name, held)
+            and not kept & {*name.split(".")}}
+
+
+def _output_layer(model: TaskModel) -> Any:
+    network: Any = model.network
+    return network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None
 
 
 def _check(model: TaskModel, label: str) -> None:
@@ -89,21 +99,21 @@ def _check(model: TaskModel, label: str) -> None:
     Raises:
         Incompatible: it says what would stay.
     """
-    chosen = quantizable(model)
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    network: Any = model.network
-    last = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None
-    tables |= {id(p) for p in last.parameters()} if last is not None else set()
-    quantised = {id(layer.weight) for layer in chosen.values()}
+    weights = {id(layer.weight): layer.weight.numel() for layer in quantizable(model).values()}
+    last = _output_layer(model)
+    tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) or module is last
+              for p in module.parameters()}
     left = {name: p.numel() for block in model.blocks for name, p in block.named_parameters()
-            if p.ndim > 1 and id(p) not in tables | quantised}
-    if sum(left.values()) > sum(layer.weight.numel() for layer in chosen.values()) or not chosen:
+            if p.ndim > 1 and id(p) not in tables | weights.keys()}
+    kind = type(model.network).__name__
+    mend = "leave quantize out, or take a network of linear layers"
+    if not weights:
+        raise Incompatible(f"{label}: quantize takes linear layers (nn.Linear), which the blocks of {kind} "
+                           "do not have", mend)
+    if sum(left.values()) > sum(weights.values()):
         some = sorted(left, key=lambda name: -left[name])[:2]
-        raise Incompatible(
-            f"{label}: quantize takes linear layers (nn.Linear), which "
-            + (f"hold the smaller part of {type(network).__name__}; {', '.join(some)} would stay as they are"
-               if chosen else f"the blocks of {type(network).__name__} do not have"),
-            "leave quantize out, or take a network of linear layers")
+        raise Incompatible(f"{label}: quantize takes linear layers (nn.Linear), which hold the smaller part "
+                           f"of {kind}: {', '.join(some)} would stay as they are", mend)
 
 
 def is_quantized(layer: nn.Module) -> bool:

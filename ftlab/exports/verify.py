@@ -25,6 +25,7 @@ from ftlab.interchange import Parquet
 from ftlab.tasks.base import Task
 from ftlab.techniques.single_precision import in_single_precision
 from ftlab.tracking import artifacts
+from ftlab.training import guards
 from ftlab.training.costs import without_target
 from ftlab.training.evaluate import placing
 from ftlab.training.make_trainer import silent_trainer
@@ -104,6 +105,16 @@ def expected_outputs(restored: Restored, chosen: Sequence[Sample]) -> list[Expec
         expected.append(ExpectedOutput([o.clone() for o in outputs], {
             name: records[name][0] for name in ("prediction", "scores") if name in records}))
     return expected
+
+
+def largest_change(before: Sequence[ExpectedOutput], after: Sequence[ExpectedOutput], model: TaskModel) -> float:
+    """Measure what a merge or a rounding has changed of the outputs.
+
+    Raises:
+        GuardFailed: they differ by more than rounding.
+    """
+    return max(guards.check_merge(one.outputs, other.outputs, model)
+               for one, other in zip(before, after, strict=True))
 
 
 def reproduce(restored: Restored) -> None:

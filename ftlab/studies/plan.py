@@ -28,7 +28,7 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking.metric_facts import Record, named
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
-from ftlab.training import batches, by_steps
+from ftlab.training import batches, by_steps, fsdp, precision
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
 
@@ -248,6 +248,9 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         before = check_stages(cell.of_seed(seed), backbone, data, model, stage_data) if cell.before else ""
         retain = check_retained(cell, backbone, data, stage_data) if cell.retain else ""
         technique.bind(model, data.task)
+        if technique.trains and cell.trainer["strategy"] == "fsdp":
+            precision.convert(model, cell.trainer["precision"])
+            fsdp.check(model, technique.train())
         if technique.trains:
             settings = by_steps.settled(TrainerSettings(**cell.trainer), data)
             notes = [f"{cell.key.technique}: {note}" for note in technique.notes]

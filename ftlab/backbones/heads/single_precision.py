@@ -34,19 +34,25 @@ def widen_head(model: TaskModel) -> None:
         module.register_forward_pre_hook(_cast)
 
 
+def half_of(model: TaskModel) -> str:
+    """Name the half precision that a network has; empty for none."""
+    dtype = next(p.dtype for p in model.network.parameters() if p.is_floating_point())
+    return str(dtype).removeprefix("torch.") if dtype in HALF else ""
+
+
 def narrow_head(model: TaskModel) -> str:
     """Round a widened head to its network's dtype, in which other libraries load it.
 
     Returns:
         Name of the dtype; empty where the head has it already.
     """
-    dtype = next(p.dtype for p in model.network.parameters() if p.is_floating_point())
+    name = half_of(model)
     wide = [p for p in model.head.parameters() if p.dtype == torch.float32]
-    if dtype not in HALF or not wide:
+    if not name or not wide:
         return ""
     for tensor in wide:
-        tensor.data = tensor.data.to(dtype)
-    return str(dtype).removeprefix("torch.")
+        tensor.data = tensor.data.to(getattr(torch, name))
+    return name
 
 
 def _cast(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
