@@ -66,7 +66,7 @@ CHECKED = {  # cells of what is not run: no weights of it here; another's study,
 
 PAPERS = {  # cells and published numbers; what needs a hub is only read here
     "bert_sst2": (3, 1), "lora_cola": (2, 2), "lora_glue": (16, 8), "lora_stsb": (4, 2),
-    "minilm_sst2": (1, 1), "peft_gsm8k": (5, 5), "vpt_vtab": (76, 9)}
+    "minilm_sst2": (1, 1), "peft_gsm8k": (7, 7), "vpt_vtab": (76, 9)}
 
 
 def test_every_study_is_covered() -> None:

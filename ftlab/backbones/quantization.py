@@ -58,7 +58,7 @@ class Quantization:
             Incompatible: there is nothing to quantise, or most would stay as it is.
         """
         try:
-            from ftlab.backbones.quantized_layers import Linear4bit, Linear8bitLt
+            from ftlab.backbones.quantized.layers import Linear4bit, Linear8bitLt
         except ImportError as error:
             raise InputError(f"{label}: quantize needs bitsandbytes, which is not installed",
                              "pip install 'ftlab[quantized]', or leave quantize out") from error

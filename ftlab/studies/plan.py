@@ -12,6 +12,7 @@ from typing import Any
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.prefix_replay import leading
+from ftlab.backbones.quantization import quantized_layers
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.sampling import share_of_batch
@@ -248,6 +249,9 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         before = check_stages(cell.of_seed(seed), backbone, data, model, stage_data) if cell.before else ""
         retain = check_retained(cell, backbone, data, stage_data) if cell.retain else ""
         technique.bind(model, data.task)
+        if cell.trainer["precision"] == "64-true" and quantized_layers(model):
+            raise Incompatible("bitsandbytes' layers do not multiply in float64",
+                               "leave quantize out, or set another precision")
         if technique.trains and cell.trainer["strategy"] == "fsdp":
             precision.convert(model, cell.trainer["precision"])
             fsdp.check(model, technique.train())

@@ -18,7 +18,7 @@ from ftlab.backbones.quantization import (
     quantized_layers,
     weight_bytes,
 )
-from ftlab.backbones.quantized_layers import Linear4bit, Linear8bitLt
+from ftlab.backbones.quantized.layers import Linear4bit, Linear8bitLt
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible, InputError
 
@@ -152,7 +152,7 @@ def test_network_with_little_to_quantise__is_refused__naming_what_would_stay() -
 def test_without_bitsandbytes__says_which_extra(
     backbone: Callable[..., HuggingFace], task: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ftlab.backbones.quantized_layers", None)
+    monkeypatch.setitem(sys.modules, "ftlab.backbones.quantized.layers", None)
     with pytest.raises(InputError, match="bitsandbytes, which is not installed") as caught:
         backbone("bert", quantize=Quantization("nf4")).build(task, meta=True)
     assert "ftlab[quantized]" in caught.value.mend

@@ -1,7 +1,8 @@
 """bitsandbytes' linear layers of frozen 4- and 8-bit weights, computing alike in training and evaluation.
 
-Imported where a base is quantised, since bitsandbytes is an extra and takes seconds. The classes keep
-its names, by which PEFT knows them.
+Imported where a base is quantised, since bitsandbytes is an extra and takes seconds; in a folder of its
+own, since all modules of the room are imported when a backbone is looked for. The classes keep its
+names, by which PEFT knows them.
 """
 
 from __future__ import annotations
