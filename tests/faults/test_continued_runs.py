@@ -3,10 +3,8 @@
 import csv
 import json
 import os
-import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
