@@ -239,3 +239,49 @@ def test_image_size__that_ssdlite_was_not_made_for(check: Check, tmp_path: Path)
     code, output = check(dict(backbone), data | {"image_size": 128})
     assert code == 2
     assert "image_size 128x128" in output and "64x64 only" in output
+
+
+NF4 = {"quant_type": "nf4"}
+
+
+@pytest.mark.parametrize("quantize, more, said", [
+    (NF4, {}, "full on d from b: FullFineTuning trains weights of the backbone, and these are quantised"),
+    (NF4, {"techniques": {"loha": "LoHa"}}, "PEFT's loha does not go with quantised weights"),
+    (NF4, {"techniques": {"pissa": "PiSSA"}}, "pissa takes its start out of the weights, which are quantised"),
+    (NF4, {"techniques": {"lora": {"class_path": "LoRA", "before": [{"technique": "LoRA"}]}}},
+     "before/0: LoRA adds to the network what is merged for the next fit"),
+    (NF4, {"techniques": {"lora": "LoRA"}, "trainer": {"devices": 2, "strategy": "fsdp"}},
+     "strategy fsdp does not share out the weights of a quantised base"),
+    (NF4, {"techniques": {"lora": "LoRA"}, "trainer": {"precision": "64-true"}}, "do not multiply in float64"),
+    ({"quant_type": "int4"}, {}, "expected one of 'nf4', 'fp4', 'int8', got int4"),
+    ({"quant_type": "int8", "double_quant": True}, {}, "double_quant is of nf4 and fp4"),
+    ({"bits": 4}, {}, "bits: unknown key")])
+def test_quantised_base(quantize: dict, more: dict, said: str, check: Check, tiny_bert: Path,
+                        reviews: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised bases are bitsandbytes'")
+    code, output = check(
+        {"class": "HuggingFace", "source": str(tiny_bert), "pooling": "mean", "quantize": quantize},
+        {"class": "TextClassification", "train": str(reviews), "max_length": 16, "batch_size": 8}, **more)
+    assert code == 2
+    assert said in output and "Traceback" not in output, output
+
+
+def test_quantised_base__of_a_network_that_has_nothing_to_quantise(
+    check: Check, tiny_resnet: Path, shapes: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised bases are bitsandbytes'")
+    code, output = check({"class": "HuggingFace", "source": str(tiny_resnet), "quantize": NF4},
+                         {"class": "ImageClassification", "train": str(shapes)},
+                         techniques={"lora": "LoRA"})
+    assert code == 2
+    assert "quantize takes linear layers (nn.Linear), which the blocks of" in output, output
+
+
+def test_quantised_base__without_bitsandbytes(check: Check, tiny_bert: Path, reviews: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ftlab.backbones.quantized.layers", None)
+    code, output = check({"class": "HuggingFace", "source": str(tiny_bert), "quantize": NF4},
+                         {"class": "TextClassification", "train": str(reviews), "max_length": 16},
+                         techniques={"lora": "LoRA"})
+    assert code == 2
+    assert "pip install 'ftlab[quantized]'" in output, output

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Protocol
 
 from ftlab.backbones.export_code import Origin, PlainNetwork
 from ftlab.backbones.preprocessing import Preprocessing
+from ftlab.backbones.quantization import Quantization
 from ftlab.backbones.source_layer import SourceLayer, lacking
 from ftlab.backbones.task_model import TaskModel
 from ftlab.renamed import RefusesEarlierNames
@@ -37,6 +38,11 @@ class TaskSpec(Protocol):
 
 class Backbone(RefusesEarlierNames, ABC):
     """A pre-trained network, named by its source; nothing is loaded by the constructor."""
+
+    dequantized: bool = False
+    """True builds a quantised base in the floating point that it stands for, which any library loads."""
+    quantize: Quantization | None = None
+    """How the base is quantised; None for as it is."""
 
     @property
     @abstractmethod

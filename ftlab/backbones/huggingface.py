@@ -19,6 +19,7 @@ from ftlab.backbones.heads.embedding import build_embedding
 from ftlab.backbones.heads.masked import build_masked
 from ftlab.backbones.heads.per_token import build_tokens
 from ftlab.backbones.heads.pooled import build_vector
+from ftlab.backbones.heads.single_precision import widen_head
 from ftlab.backbones.heads.text import build_text
 from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
 from ftlab.backbones.image_preprocessing import image_preprocessing
@@ -26,6 +27,7 @@ from ftlab.backbones.load_pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.new_tokens import add_embeddings, add_tokens
 from ftlab.backbones.pooling import Pooling
 from ftlab.backbones.preprocessing import Preprocessing, Vocabulary
+from ftlab.backbones.quantization import Quantization, dequantize
 from ftlab.backbones.source import check_sha256, sha256_of
 from ftlab.backbones.source_layer import SourceLayer, lacking, read_tensors, source_layer
 from ftlab.backbones.speech_settings import (
@@ -76,7 +78,7 @@ class HuggingFace(Backbone):
         source: local folder, `package:NAME/PATH`, or hub id; or, of a language model, a .gguf
             file.
         revision: branch, tag or commit of a hub id; pin a commit for a repeatable study.
-        dtype: of the weights in memory: float32, bfloat16 or float16.
+        dtype: of the weights in memory: float32, bfloat16 or float16; a new head has float32.
         pooling: mean, first, last or max over tokens, or own; null takes what a
             sentence-transformers folder says (1_Pooling), and own for other folders.
         dropout: replaces every dropout probability of the network (not layer drop or stochastic
@@ -91,6 +93,7 @@ class HuggingFace(Backbone):
         new_tokens: words or marks that the vocabulary lacks, or has without an embedding, each to
             be one token; their embeddings start near the mean of the pieces that they were, and
             train with every technique.
+        quantize: the base's linear layers to 4 or 8 bits; null leaves them.
     """
 
     def __init__(self, source: str, revision: str | None = None,
@@ -99,7 +102,7 @@ class HuggingFace(Backbone):
                  dropout: float | None = None, head_dropout: float = 0.1,
                  tokenizer: str | None = None, sha256: str | None = None,
                  speech: Speech = Speech(), new_tokens: list[str] | None = None,
-                 preprocessor: str | None = None) -> None:
+                 preprocessor: str | None = None, quantize: Quantization | None = None) -> None:
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
         if pooling is not None and pooling not in _POOLING:
@@ -118,6 +121,7 @@ class HuggingFace(Backbone):
         self.speech = speech
         self.new_tokens = new_tokens
         self.preprocessor = preprocessor
+        self.quantize = quantize
         self._folders: dict[bool, Path] = {}
         self._pieces: dict[str, list[int]] = {}
         self._new_ids: list[int] = []
@@ -173,6 +177,11 @@ class HuggingFace(Backbone):
                 case "embedding":
                     model = build_embedding(checkpoint, pool_over)
         model.new_ids = self._new_ids
+        widen_head(model)
+        if self.quantize is not None:
+            self.quantize.apply(model, self.label)
+            if self.dequantized:
+                dequantize(model)
         return model
 
     def source_layer(self, path: str) -> SourceLayer:

@@ -18,6 +18,7 @@ from torch import nn
 
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.heads.causal import CausalModel
+from ftlab.backbones.heads.single_precision import half_of, narrow_head
 from ftlab.backbones.new_tokens import fold
 from ftlab.backbones.preprocessing import AudioPreprocessing, Preprocessing
 from ftlab.backbones.task_model import HeadLayer, TaskModel
@@ -37,7 +38,6 @@ from ftlab.exports.transformers_folder import (
     write_whole,
 )
 from ftlab.tracking.registry import Registry
-from ftlab.training import guards
 
 _MERGE = "export it with --merged"
 
@@ -89,7 +89,7 @@ def export_run(
     registry = Registry(tracking_uri) if register is not None else None
     if registry is not None:
         registry.check_name(str(register))
-    with restore_run(run, tracking_uri, allow) as restored, _growing(folder) as growing:
+    with restore_run(run, tracking_uri, allow, dequantized=True) as restored, _growing(folder) as growing:
         loading, form = write_model(restored, growing, merged, onnx, folder)
         files = tuple(sorted(str(p.relative_to(growing)) for p in growing.rglob("*") if p.is_file()))
         version = ""
@@ -180,16 +180,22 @@ def _write(restored: Restored, folder: Path, merged: bool,
         raise Incompatible(f"{type(restored.run.technique).__name__} puts a layer of ftlab in the place "
                            "of the linear head, which no other library has", "use `ftlab predict`")
     chosen = verify.samples(restored)
-    expected = verify.expected_outputs(restored, chosen)
+    expected, notes = verify.expected_outputs(restored, chosen), list[str]()
     adapted = isinstance(model.network, PeftModel) or any(
         isinstance(module, BaseTunerLayer) for module in model.modules())
     if merged and (adapted or "merge" in restored.run.technique.hooks):
         _merge(restored)
         before, expected = expected, verify.expected_outputs(restored, chosen)
-        for one, other in zip(before, expected, strict=True):
-            guards.check_merge(one.outputs, other.outputs, model)
+        gap = verify.largest_change(before, expected, model)
+        notes.append(f"Merged into weights of {half_of(model) or 'float32'}, by which outputs change by up to "
+                     f"{gap:.2g}.")
         adapted = False
-    loading, inputs, notes = LoadingCode(), chosen[0].inputs, list[str]()
+    loading, inputs = LoadingCode(), chosen[0].inputs
+    if dtype := narrow_head(model):
+        before, expected = expected, verify.expected_outputs(restored, chosen)
+        gap = verify.largest_change(before, expected, model)
+        notes.append(f"The head was trained in float32 and is rounded to {dtype}, as the network is, by which "
+                     f"outputs change by up to {gap:.2g}.")
     if data.task.fold(output_layer(model)):
         before, expected = expected, verify.expected_outputs(restored, chosen)
         verify.check_folded(data.task, chosen, before, expected)
@@ -207,7 +213,7 @@ def _write(restored: Restored, folder: Path, merged: bool,
         write_state(loading, plain, data.task, folder)
         form = f"A state dict for {plain.library}'s {plain.name}."
     elif adapted:
-        notes = write_adapter(loading, model, data.task, inputs, folder, base, place)
+        notes += write_adapter(loading, model, data.task, inputs, folder, base, place)
         form = f"A PEFT adapter, and in {base} the network that it adapts."
     else:
         longest = None if examples is None else examples.max_length
@@ -220,9 +226,19 @@ def _write(restored: Restored, folder: Path, merged: bool,
         within = [folder / base] if base else []
         write_preprocessor(preprocessing, fit, examples, data.task, network.config, folder,
                            *within)
-    notes += [*_without_pipeline(model, preprocessing), *loading.add_examples(data.task, examples)]
+    notes += [*_quantized_base(backbone, base), *_without_pipeline(model, preprocessing), *loading.add_examples(data.task, examples)]
     verify.check(loading, folder, data.task, chosen, expected)
     return loading, form, notes
+
+
+def _quantized_base(backbone: Backbone, base: str) -> Iterator[str]:
+    """What a quantised base has become in the folder."""
+    if backbone.quantize is not None:
+        kind = backbone.quantize
+        yield (f"It was trained on a base quantised to {kind.quant_type}"
+               f"{' with double quantisation' if kind.double_quant else ''}. {base or 'The folder'} holds "
+               "the weights in floating point that this stands for, which bitsandbytes is not needed for; "
+               "the checkpoint before quantisation is another network.")
 
 
 def _without_pipeline(model: TaskModel, preprocessing: Preprocessing) -> Iterator[str]:

@@ -69,7 +69,7 @@ class Restored:
 @contextmanager
 def restore_run(
     run: str, tracking_uri: str | None = None, allow: Sequence[str] = (),
-    test: str | None = None,
+    test: str | None = None, dequantized: bool = False,
 ) -> Iterator[Restored]:
     """A run's model, its data loaded; what was downloaded is gone afterwards.
 
@@ -78,6 +78,7 @@ def restore_run(
         tracking_uri: as in `Tracker`.
         allow: packages outside ftlab whose classes the run may name.
         test: a source whose examples stand in the test split's place.
+        dequantized: build a quantised base in the floating point that it stands for.
 
     Raises:
         InputError: no such run, a missing or damaged checkpoint, or a backbone or data that are
@@ -96,6 +97,7 @@ def restore_run(
         if "answers" in made.technique.hooks:
             raise InputError(f"run {record.run_id}: its predictions came from a file, so that there "
                              "is no model", "take a run of another technique")
+        made.backbone.dequantized = dequantized
         made.data.load()
         _hold("dataset", "data have", made.data.fingerprint, spec, record.run_id)
         made.data.notes.clear()  # the run has said them

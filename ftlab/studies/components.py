@@ -234,6 +234,8 @@ def _explained(error: ArgumentError, place: Place) -> InputError:
     key = re.search(r'Parser key "(.+?)":', text)
     for part in key[1].split(".") if key else ():
         place = place / part
+    if option := re.search(r"Option '(.+?)' is not accepted", text):  # of an object that may be null
+        return InputError(f"{place / option[1]}: unknown key", "see `ftlab list`")
     expected = [
         _readable(kind)
         for kind in re.findall(r"(?:Expected an? |Not of type )(.+?)(?:\. Got|: |$)", text, re.MULTILINE)

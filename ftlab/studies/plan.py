@@ -12,6 +12,7 @@ from typing import Any
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.prefix_replay import leading
+from ftlab.backbones.quantization import quantized_layers
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.sampling import share_of_batch
@@ -29,7 +30,7 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking.metric_facts import Record, named
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
-from ftlab.training import batches, by_steps
+from ftlab.training import batches, by_steps, fsdp, precision
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
 
@@ -251,6 +252,12 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
         if cell.quantized:
             check_quantized(cell, data, model)
         technique.bind(model, data.task)
+        if cell.trainer["precision"] == "64-true" and quantized_layers(model):
+            raise Incompatible("bitsandbytes' layers do not multiply in float64",
+                               "leave quantize out, or set another precision")
+        if technique.trains and cell.trainer["strategy"] == "fsdp":
+            precision.convert(model, cell.trainer["precision"])
+            fsdp.check(model, technique.train())
         if technique.trains:
             settings = by_steps.settled(TrainerSettings(**cell.trainer), data)
             notes = [f"{cell.key.technique}: {note}" for note in technique.notes]

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ftlab.backbones.base import Backbone
+from ftlab.backbones.quantization import quantized_layers
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.errors import Incompatible, InputError
@@ -122,7 +123,13 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
     there = _shapes(begun)
     _check_fits(head, there, begun, "all")
     begun.head_trained |= bool(head)
+    own = {id(parameter) for parameter in begun.parameters()}
     technique.bind(begun, corpus.task)
+    if quantized_layers(begun) and any(
+            p.requires_grad and id(p) not in own for p in begun.parameters()):
+        raise Incompatible(f"{type(technique).__name__} adds to the network what is merged for the next "
+                           "fit, and quantised weights do not hold it",
+                           "leave quantize out, or take a technique that adds nothing (BitFit, LinearProbe)")
     if stage["select_by"] is not None:
         corpus.task.higher_is_better(stage["select_by"].removeprefix("val/"))
     _check_fits({place: shape for place, shape in there.items() if not place.startswith(HEAD)},

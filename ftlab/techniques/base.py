@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ftlab.backbones.base import OutputType
 from ftlab.backbones.new_tokens import thaw, train_rows
+from ftlab.backbones.quantization import kept_frozen
 from ftlab.backbones.task_model import Batch, Outputs, TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.examples import SplitName
@@ -230,7 +231,8 @@ class Technique(RefusesEarlierNames, LightningHooks, ABC):
 
     def bind(self, model: TaskModel, task: Task) -> Technique:
         """Adapt `model` to `task`; from then on this module trains it, and new tokens with it."""
-        self.adapt(model)
+        with kept_frozen(model, type(self).__name__):
+            self.adapt(model)
         if self.trains and model.new_ids:
             train_rows(model.trunk, model.new_ids, anyway=self.changes_freezing)
         if self.trains and not any(p.requires_grad for p in model.parameters()):

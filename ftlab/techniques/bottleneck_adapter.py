@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.backbones.block import Block
+from ftlab.backbones.quantization import READS_WEIGHTS
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import (
@@ -18,7 +19,7 @@ from ftlab.techniques.base import (
     freeze_all_but_head,
     is_norm,
 )
-from ftlab.techniques.peft_injection import LAYERS, READS_WEIGHTS
+from ftlab.techniques.peft_injection import LAYERS
 from ftlab.techniques.single_precision import added_dtype
 
 

@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ftlab.backbones.quantization import READS_WEIGHTS, is_quantized
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.peft_methods import ALL_BUT_GROUPED, GROUPED, METHODS, kind_of
@@ -24,10 +25,6 @@ from ftlab.techniques.single_precision import added_dtype
 from ftlab.wording import listed
 
 LAYERS = (nn.Linear, nn.Conv2d, Conv1D)
-
-# These read the weights of their layers and never call them, so an adapter inside would do nothing.
-READS_WEIGHTS = ("MultiheadAttention", "ShiftedWindowAttention", "ShiftedWindowAttentionV2",
-                 "WavLMAttention")
 
 # PEFT's files in which a convolution's weight is looked at as a matrix, so that it must lie as one;
 # LoRA's do that for DoRA alone.
@@ -225,8 +222,13 @@ def _corrected() -> Iterator[None]:
 
 
 def merge_injected(model: nn.Module) -> bool:
-    """Fold every injected PEFT layer into the weights it adapts."""
+    """Fold every injected PEFT layer into the weights it adapts, unless these are quantised.
+
+    Quantised again, they would lose much of what was added: a third of it was seen with nf4.
+    """
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    if any(is_quantized(layer.get_base_layer()) for layer in layers):
+        return False
     for layer in layers:
         layer.merge()
     return bool(layers)

@@ -35,6 +35,8 @@ def kind_of(layer: nn.Module) -> str:
 
 def widths(layer: nn.Module) -> tuple[int, int]:
     """Inputs, of all the kernel's pixels together, and outputs of a layer."""
+    if isinstance(layer, nn.Linear):  # whose weight may be packed
+        return layer.in_features, layer.out_features
     weight: Any = layer.weight
     if isinstance(layer, Conv1D):
         return int(weight.shape[0]), int(weight.shape[1])
@@ -73,6 +75,8 @@ class PeftMethod:
         narrower: values of `init_weights` that are right on fewer kinds.
         merges: whether weights of the layers can hold it.
         half: whether float32 adapters go with weights in half precision.
+        quantized: whether it computes on quantised weights what it does on those they stand for;
+            PEFT says nothing of some that do not (HRA and DEFT read 8-bit integers as weights).
         hidden: settings that ftlab makes itself, or does not hold to anything.
         alone: False where it takes more than layers, and so a class of its own.
     """
@@ -83,6 +87,7 @@ class PeftMethod:
     narrower: Mapping[str, Collection[str]] = field(default_factory=dict)
     merges: bool = True
     half: bool = True
+    quantized: bool = False
     hidden: tuple[str, ...] = ()
     alone: bool = True
 
@@ -108,10 +113,10 @@ def below_both(value: int, inputs: int, outputs: int) -> bool:
 METHODS: dict[str, PeftMethod] = {
     "lora": PeftMethod(
         ALL_BUT_GROUPED,
-        narrower={"pissa": LINEARS, "olora": {LINEAR}, "orthogonal": LINEARS}),
-    "adalora": PeftMethod(ALL_BUT_GROUPED, alone=False),
-    "ia3": PeftMethod(ALL_BUT_GROUPED | {GROUPED}),
-    "hira": PeftMethod(ALL_BUT_GROUPED),
+        narrower={"pissa": LINEARS, "olora": {LINEAR}, "orthogonal": LINEARS}, quantized=True),
+    "adalora": PeftMethod(ALL_BUT_GROUPED, alone=False, quantized=True),
+    "ia3": PeftMethod(ALL_BUT_GROUPED | {GROUPED}, quantized=True),
+    "hira": PeftMethod(ALL_BUT_GROUPED, quantized=True),
     # with Gram-Schmidt its pairs of reflections no longer start as the identity
     "hra": PeftMethod({LINEAR, PIXEL, CONVOLUTION}, hidden=("apply_GS",)),
     "loha": PeftMethod({LINEAR, PIXEL, CONVOLUTION, GROUPED}),
@@ -119,30 +124,31 @@ METHODS: dict[str, PeftMethod] = {
     "boft": PeftMethod(
         # without its compiled CUDA code PEFT makes one factor of any number, in silence
         {LINEAR, PIXEL, CONVOLUTION}, hidden=("boft_block_num", "boft_n_butterfly_factor"),
-        size=Size("boft_block_size", lambda v, i, o: v % 2 == 0 and i % v == 0, 2)),
-    "oft": PeftMethod({LINEAR, PIXEL}, Size("oft_block_size", _divides_input, 2), hidden=("r",)),
-    "vera": PeftMethod(LINEARS),
-    "pvera": PeftMethod(LINEARS),
-    "vblora": PeftMethod(LINEARS, Size("vector_length", divides_both, 2), apart=(None,)),
-    "randlora": PeftMethod(LINEARS, Size("r", below_both)),
-    "fourierft": PeftMethod(LINEARS, Size("n_frequency", _entries)),
-    "waveft": PeftMethod(LINEARS, Size("n_frequency", _entries)),
-    "gralora": PeftMethod(LINEARS, hidden=("hybrid_r",)),
+        size=Size("boft_block_size", lambda v, i, o: v % 2 == 0 and i % v == 0, 2), quantized=True),
+    "oft": PeftMethod({LINEAR, PIXEL}, Size("oft_block_size", _divides_input, 2), hidden=("r",),
+                      quantized=True),
+    "vera": PeftMethod(LINEARS, quantized=True),
+    "pvera": PeftMethod(LINEARS, quantized=True),
+    "vblora": PeftMethod(LINEARS, Size("vector_length", divides_both, 2), apart=(None,), quantized=True),
+    "randlora": PeftMethod(LINEARS, Size("r", below_both), quantized=True),
+    "fourierft": PeftMethod(LINEARS, Size("n_frequency", _entries), quantized=True),
+    "waveft": PeftMethod(LINEARS, Size("n_frequency", _entries), quantized=True),
+    "gralora": PeftMethod(LINEARS, hidden=("hybrid_r",), quantized=True),
     "tinylora": PeftMethod(LINEARS),
     "unilora": PeftMethod(LINEARS, apart=(True, False)),
     "deft": PeftMethod(LINEARS),
     "c3a": PeftMethod(
         size=Size("block_size", divides_both, 2),
-        apart=(False, "xavier_uniform", "kaiming_uniform", "gaussian")),
-    "miss": PeftMethod(size=Size("r", lambda v, i, o: v <= i)),
-    "shira": PeftMethod(size=Size("r", lambda v, i, o: v * (i + o) <= i * o)),
-    "road": PeftMethod(size=Size("group_size", lambda v, i, o: v % 2 == 0 and o % v == 0, 2)),
+        apart=(False, "xavier_uniform", "kaiming_uniform", "gaussian"), quantized=True),
+    "miss": PeftMethod(size=Size("r", lambda v, i, o: v <= i), quantized=True),
+    "shira": PeftMethod(size=Size("r", lambda v, i, o: v * (i + o) <= i * o), quantized=True),
+    "road": PeftMethod(size=Size("group_size", lambda v, i, o: v % 2 == 0 and o % v == 0, 2), quantized=True),
     "delora": PeftMethod(half=False),
     "psoft": PeftMethod(size=Size("r", below_both)),
     "peanut": PeftMethod(),
     "glora": PeftMethod(),
-    "beft": PeftMethod(),
-    "lily": PeftMethod(merges=False),
+    "beft": PeftMethod(quantized=True),
+    "lily": PeftMethod(merges=False, quantized=True),
 }
 
 

@@ -11,12 +11,16 @@ import torch
 from peft import PeftConfig
 from torch import nn
 
+from ftlab.backbones.quantization import is_quantized
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques import peft_settings
 from ftlab.techniques.base import Optimization, Technique
 from ftlab.techniques.peft_injection import attach, choose_targets, exactly, merge_injected
-from ftlab.techniques.peft_methods import find
+from ftlab.techniques.peft_methods import METHODS, find
+
+WRITTEN = ("pissa", "olora")
+"""Initialisations that take something out of the weights."""
 
 
 class PeftTechnique(Technique):
@@ -64,6 +68,8 @@ class PeftTechnique(Technique):
             model, self.label, peft_settings.usual_targets(self.method), self.targets, self.last,
             self.only or peft_settings.kinds_for(self.method, self.settings))
         layers = {path: model.network.get_submodule(path) for path in chosen}
+        if any(map(is_quantized, layers.values())):
+            self._check_quantized()
         dtypes = {layer.weight.dtype for layer in layers.values()}
         if not self.facts.half and dtypes != {torch.float32}:
             raise Incompatible(f"{self.label}: PEFT's {self.method} goes with float32 weights alone",
@@ -72,6 +78,21 @@ class PeftTechnique(Technique):
         paths, size, notes = peft_settings.sized(self.method, self.settings, layers, self.label, named)
         self.notes += notes
         attach(model, self.made(paths, size), paths, self.label)
+
+    def _check_quantized(self) -> None:
+        """Refuse what would write into quantised weights, or PEFT has no layers for.
+
+        Raises:
+            Incompatible: it says which methods go with them.
+        """
+        initial = peft_settings.initial(self.method, self.settings)
+        if initial in WRITTEN:
+            raise Incompatible(f"{self.label}: {initial} takes its start out of the weights, which are "
+                               "quantised and would be rounded anew", "leave quantize out, or take LoRA")
+        if not self.facts.quantized:
+            able = sorted(name for name, known in METHODS.items() if known.quantized)
+            raise Incompatible(f"{self.label}: PEFT's {self.method} does not go with quantised weights",
+                               f"leave quantize out, or take one that does: {', '.join(able)}")
 
     def made(self, paths: list[str], size: Mapping[str, Any]) -> PeftConfig:
         """PEFT's config for these layers; what is drawn at random and stays follows the run's seed."""

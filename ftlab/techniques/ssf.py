@@ -9,11 +9,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.pytorch_utils import Conv1D
 
 from ftlab.backbones.block import lies_below
+from ftlab.backbones.quantization import READS_WEIGHTS, is_quantized
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible
 from ftlab.techniques.base import LogUniform, Optimization, Technique, freeze_all_but_head
 from ftlab.techniques.freezing import Attached
-from ftlab.techniques.peft_injection import READS_WEIGHTS
 from ftlab.techniques.single_precision import added_dtype
 
 _LAST = (nn.Linear, Conv1D, nn.LayerNorm)
@@ -35,8 +35,8 @@ class ScaleShift(Attached):
         super().__init__()
         self.axis = axis
         dtype = added_dtype(like)
-        self.scale = nn.Parameter(like.new_ones(width, dtype=dtype))
-        self.shift = nn.Parameter(like.new_zeros(width, dtype=dtype)) if shifts else None
+        self.scale = nn.Parameter(torch.ones(width, dtype=dtype, device=like.device))
+        self.shift = nn.Parameter(torch.zeros_like(self.scale)) if shifts else None
         if noise:
             nn.init.normal_(self.scale, mean=1.0, std=noise)
             if self.shift is not None:
@@ -97,7 +97,7 @@ class SSF(Technique):
                                "it could scale and fold", "take LoRA for this backbone")
         freeze_all_but_head(model)
         for layer in layers:
-            width = layer.weight.shape[_outputs(layer)]
+            width = layer.out_features if is_quantized(layer) else layer.weight.shape[_outputs(layer)]
             shifts = layer.bias is not None
             layer.add_module("ssf", ScaleShift(layer.weight, width, shifts, _axis(layer) or -1,
                                                self.noise))
@@ -106,6 +106,8 @@ class SSF(Technique):
     def merge(self, model: nn.Module) -> bool:
         layers: list[Any] = [m for m in model.modules()
                              if isinstance(m._modules.get("ssf"), ScaleShift)]
+        if any(map(is_quantized, layers)):
+            return False
         with torch.no_grad():
             for layer in layers:
                 _fold(layer, layer.ssf)
@@ -129,6 +131,8 @@ def scaled_layers(model: TaskModel, last: int | None) -> list[Any]:
 
 def _axis(layer: Any) -> int | None:
     """Where a layer's output has its channels; None for one that is not linear in its weight."""
+    if is_quantized(layer):
+        return -1
     own = [kind for kind in (*_LAST, *_SECOND) if type(layer).forward is kind.forward]
     if own:
         return 1 if own[0] in _SECOND else -1

@@ -17,6 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ftlab.backbones.quantization import logical_size
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.data.batches import pick
@@ -88,7 +89,7 @@ def _resident(field: str) -> int:
 
 def parameter_counts(model: TaskModel, trained: set[str]) -> dict[str, float]:
     """Parameters that trained and parameters in all, without buffers."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    sizes = {name: logical_size(parameter) for name, parameter in model.named_parameters()}
     return {
         "cost/trainable_parameters": sum(sizes[name] for name in trained),
         "cost/total_parameters": sum(sizes.values()),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
+from ftlab.backbones.heads.single_precision import half_of
 from ftlab.data.examples import NAMED, SplitName
 from ftlab.errors import GuardFailed, InputError
 from ftlab.tasks.fonts import any_script
@@ -76,7 +77,7 @@ def finish(
         results["cost/before_seconds"] = run.learned.seconds
     own = _audit(run, device, trainer) | run.technique.costs()
     results |= {f"cost/{name}": value for name, value in own.items()}
-    results |= _inference(run, device, trainer)
+    results |= _inference(run, device, trainer, report)
     if run.retain:
         results |= retention.measure(run, trainer, report)
     if run.quantized:
@@ -143,7 +144,7 @@ def _memory_of_inference(
     return {"cost/inference_memory_bytes": memory.peak()}
 
 
-def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, float]:
+def _inference(run: Run, device: torch.device, trainer: Trainer, report: Report) -> dict[str, float]:
     """FLOPs, and latency unmerged and merged."""
     technique, model = run.technique, run.technique.model
     place, context = placing(trainer, device), trainer.precision_plugin.forward_context
@@ -156,6 +157,9 @@ def _inference(run: Run, device: torch.device, trainer: Trainer) -> dict[str, fl
         unmerged = model.comparable(model(batch))
         if not technique.merge(model):
             return results
-        guards.check_merge(unmerged, model.comparable(model(batch)), model)
+        gap = guards.check_merge(unmerged, model.comparable(model(batch)), model)
+    if dtype := half_of(model):
+        report({"event": "note", "text": f"merged into weights of {dtype}, by which outputs change by up to "
+                f"{gap:.2g}; all is measured unmerged, but for the latency of the merged model"})
     results[MERGED] = costs.latency(task, model, one, context)
     return results

@@ -21,6 +21,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ftlab.backbones.new_tokens import is_delta
+from ftlab.backbones.quantization import quantized_layers
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import InputError
 from ftlab.techniques.base import Technique
@@ -43,7 +44,8 @@ def check(model: TaskModel, technique: Technique) -> None:
         technique: that adapted it.
 
     Raises:
-        InputError: batch statistics, new tokens, several dtypes, or a technique that keeps weights.
+        InputError: batch statistics, new tokens, quantised weights, several dtypes that train in one
+            unit, or a technique that keeps weights.
     """
     if technique.hooks & WHOLE:
         raise InputError(f"strategy fsdp shares out the weights, and {type(technique).__name__} "
@@ -55,11 +57,35 @@ def check(model: TaskModel, technique: Technique) -> None:
     if any(is_delta(name) for name, _ in model.named_parameters()):
         raise InputError("strategy fsdp does not share out embeddings of new_tokens that train "
                          "beside a frozen table", "set trainer: {strategy: ddp}")
-    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
-    if len(dtypes) > 1:
-        raise InputError(f"strategy fsdp shards weights of one dtype, and these have "
-                         f"{' and '.join(dtypes)}",
-                         "give the backbone dtype: float32, or set trainer: {precision: bf16-true}")
+    if quantized_layers(model):
+        raise InputError("strategy fsdp does not share out the weights of a quantised base",
+                         "set trainer: {strategy: ddp}, or leave quantize out")
+    units = _units(model)
+    rest = {id(p) for p in model.parameters()} - {id(p) for unit in units for p in unit.parameters()}
+    for group in ([p for p in model.parameters() if id(p) in rest], *map(_parameters, units)):
+        dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in group if p.requires_grad})
+        if len(dtypes) > 1:
+            raise InputError(f"strategy fsdp reduces gradients of one dtype at a time, and in one unit "
+                             f"{' and '.join(dtypes)} train together",
+                             "give the backbone dtype: float32, or set trainer: {precision: bf16-true}")
+
+
+def _parameters(module: nn.Module) -> list[nn.Parameter]:
+    return list(module.parameters())
+
+
+def _units(model: TaskModel) -> list[nn.Module]:
+    """Modules that are each gathered as a whole; what lies in none goes with the root."""
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    modules, units = dict(model.named_modules()), list[nn.Module]()
+    for path in [path for block in model.blocks for path in block.paths]:
+        module = modules.get(path)  # None: a loose parameter
+        if module is None or isinstance(module, nn.ModuleList | nn.ModuleDict):
+            continue
+        parameters = list(module.parameters())
+        if parameters and all(uses[id(parameter)] == 1 for parameter in parameters):
+            units.append(module)
+    return units
 
 
 def shard(model: TaskModel, mesh: Any) -> None:
@@ -69,15 +95,8 @@ def shard(model: TaskModel, mesh: Any) -> None:
     none, or is tied to a parameter elsewhere (an embedding to the output layer), is a unit of its
     own with the rest and stays gathered while the model computes.
     """
-    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
-    modules = dict(model.named_modules())
-    for path in [path for block in model.blocks for path in block.paths]:
-        module = modules.get(path)  # None: a loose parameter
-        if module is None or isinstance(module, nn.ModuleList | nn.ModuleDict):
-            continue
-        parameters = list(module.parameters())
-        if parameters and all(uses[id(parameter)] == 1 for parameter in parameters):
-            fully_shard(module, mesh=mesh)
+    for module in _units(model):
+        fully_shard(module, mesh=mesh)
     # resharded after each forward pass: a root would stay gathered, and techniques look at it
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     register_fsdp_forward_method(model, "generate")

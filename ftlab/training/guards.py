@@ -196,8 +196,8 @@ def check_identity(
         )
 
 
-def check_merge(unmerged: Sequence[Tensor], merged: Sequence[Tensor], model: TaskModel) -> None:
-    """Hold a merged model to the unmerged one.
+def check_merge(unmerged: Sequence[Tensor], merged: Sequence[Tensor], model: TaskModel) -> float:
+    """Hold a merged model to the unmerged one; returns the largest difference of their outputs.
 
     Rounding weights to half precision changes outputs, the more the deeper the network is;
     `merging.check_layers` has held each kind of layer to what it should be, exactly.
@@ -213,6 +213,7 @@ def check_merge(unmerged: Sequence[Tensor], merged: Sequence[Tensor], model: Tas
     # 10: another order of summation
     if not close(unmerged, merged, max(10 * LEAST, rounding(model))):
         raise GuardFailed(f"merged and unmerged outputs differ by {_gap(unmerged, merged):.2g}")
+    return _gap(unmerged, merged)
 
 
 LEAST = 1e-4  # relative difference that float32 is granted

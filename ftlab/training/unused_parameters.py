@@ -40,8 +40,10 @@ def unreached_parameters(model: TaskModel, batch: Mapping[str, Any]) -> dict[nn.
     It walks the autograd graph of one forward pass and computes no gradient. Trainable flags
     are put back as they were.
     """
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.requires_grad_(True)
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()
+             if parameter.is_floating_point()}  # quantised ones have no place in the graph
+    for parameter in flags:
+        parameter.requires_grad_(True)
     with torch.enable_grad():
         outputs = model(batch)
     reached: set[nn.Parameter] = set()
@@ -58,4 +60,5 @@ def unreached_parameters(model: TaskModel, batch: Mapping[str, Any]) -> dict[nn.
         waiting.extend(parent for parent, _ in node.next_functions)
     for parameter, flag in flags.items():
         parameter.requires_grad_(flag)
-    return {parameter: name for name, parameter in model.named_parameters() if parameter not in reached}
+    return {parameter: name for name, parameter in model.named_parameters()
+            if parameter in flags and parameter not in reached}

@@ -228,7 +228,8 @@ def test_dtype__is_not_the_checkpoints(dtype, backbone, task, tmp_path, save):
               tmp_path / "model.safetensors", metadata={"format": "pt"})
     for pooling in ("own", "mean"):
         model = HuggingFace(str(tmp_path), dtype=dtype, pooling=pooling).build(task)
-        assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
+        assert {p.dtype for block in model.blocks for p in block.parameters()} == {getattr(torch, dtype)}
+        assert {p.dtype for p in model.head.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2", "t5", "vit"])

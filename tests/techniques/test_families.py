@@ -7,12 +7,13 @@ import torch
 from families import IMAGE, TEXT
 from torch import nn
 
+from ftlab.backbones.quantization import READS_WEIGHTS
 from ftlab.backbones.torchvision import Torchvision
 from ftlab.errors import Incompatible
 from ftlab.studies.discover import members
 from ftlab.tasks.classification import Classification
 from ftlab.techniques.base import Technique
-from ftlab.techniques.peft_injection import READS_WEIGHTS, adaptable_layers
+from ftlab.techniques.peft_injection import adaptable_layers
 from ftlab.training.unused_parameters import retire_unused
 
 TECHNIQUES = members(Technique)

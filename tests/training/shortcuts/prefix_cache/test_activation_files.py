@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ftlab.backbones.digest import Damaged
 from ftlab.backbones.prefix_replay import FrozenPrefix
+from ftlab.backbones.quantization import Quantization
 from ftlab.data.image_augment import ImageAugment
 from ftlab.data.image_dataset import ImageDataset
 from ftlab.data.text_augment import TextAugment
@@ -128,6 +129,29 @@ def test_cache__is_shared_by_seeds_rates_and_trials(
     search(other, events.append)
     assert "was read" in note_of(events)
     assert set(cache.glob("*.safetensors")) == files
+
+
+def test_quantised_base__is_cached__and_each_quantisation_by_itself(
+    texts: World, tmp_path: Path, cache: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised bases are bitsandbytes'")
+
+    def run(folder: str, double_quant: bool, plain: bool = False) -> tuple[dict[str, float], str]:
+        made = run_in(texts, "probe", tmp_path / folder, plain)
+        made.technique = TECHNIQUES["LoRA"](last=1, lr=1e-2)
+        made.backbone.quantize = Quantization("nf4", double_quant)
+        made.record["backbone"] = {"source": repr(vars(made.backbone))}
+        made.settings = TrainerSettings(max_epochs=2, gradient_clip=None)
+        events: list[dict[str, Any]] = []
+        return execute(made, events.append), note_of(events)
+
+    plain, _ = run("plain", False, plain=True)
+    built, note = run("built", False)
+    assert "was computed" in note and "was read" in run("read", False)[1]
+    assert "was computed" in run("other", True)[1] and len(list(cache.glob("*.safetensors"))) == 6
+    for metric, value in plain.items():
+        if not metric.startswith("cost/"):
+            assert built[metric] == pytest.approx(value, rel=1e-4, abs=1e-5), metric
 
 
 def test_rows__travel_between_processes_as_their_path(tmp_path: Path) -> None:
