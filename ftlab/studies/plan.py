@@ -28,7 +28,7 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking.metric_facts import Record, named
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
-from ftlab.training import batches, by_steps
+from ftlab.training import activation_checkpointing, batches, by_steps
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
 
@@ -253,6 +253,8 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
             notes = [f"{cell.key.technique}: {note}" for note in technique.notes]
             notes += batches.foretell(data, backbone, technique, settings,
                                       lambda: build(cell.technique))
+            if settings.checkpoint_activations:
+                activation_checkpointing.check_shape(model, next(iter(data.val_dataloader())))
     except InputError as error:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
     return model, notes, before, retain
