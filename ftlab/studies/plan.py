@@ -165,12 +165,13 @@ def writable(folder: Path) -> Path:
     return above
 
 
-def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
+def plan(study: Study, objectives: Mapping[str, Place] | None = None, weightless: bool = False) -> Plan:
     """Read the data, check every combination and count what trains.
 
     Args:
         study: the study.
         objectives: further metrics that have to be measurable, and where they are named.
+        weightless: weights may be lacking; such a backbone's fingerprint is empty.
 
     Models are built on the meta device, so this costs no memory and reads no weights but for
     their fingerprint.
@@ -185,7 +186,7 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     for backbone, data, cells in pairs(study, made):
         if study.until is not None:
             check_margin(study.until, named(study.report, data.task.facts()), study.place / "seeds")
-        fingerprints = data.fingerprint, backbone.fingerprint
+        fingerprints = data.fingerprint, "" if weightless and lacking(backbone) else backbone.fingerprint
         drawn = draws(study, backbone, cells, metrics)
         for cell in cells:
             for metric, place in metrics.items():
@@ -206,6 +207,14 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])
     return made
+
+
+def lacking(backbone: Backbone) -> str:
+    """The reason why a backbone's weights cannot be read; empty where they can."""
+    try:
+        return "" if backbone.fingerprint else "no weights"
+    except InputError as error:
+        return error.what
 
 
 def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list[Cell]]]:

@@ -32,13 +32,15 @@ from ftlab.training import fake_tensors
 _MEND = "leave checkpoint_activations out; a smaller batch_size with accumulate saves memory too"
 
 
-def install(model: TaskModel) -> None:
+def install(model: TaskModel, compare: bool = True) -> None:
     """Let a model's blocks be computed again in every backward pass from now on.
 
     Args:
         model: adapted; layers that are added later would be outside.
+        compare: whether each block's first pass is held to its second one.
     """
     for module in modules_of(model).values():
+        vars(module)["_recomputed_once"] = not compare
         vars(module)["forward"] = MethodType(_recomputed, module)
 
 
@@ -130,7 +132,7 @@ def _recomputed(module: nn.Module, *args: Any, **named: Any) -> Any:
     plain = partial(type(module).forward, module)
     if not torch.is_grad_enabled():
         return plain(*args, **named)
-    first = not vars(module).get("_recomputed_once", False)
+    first = not vars(module)["_recomputed_once"]
     vars(module)["_recomputed_once"] = True
     return checkpoint(_Compared(plain) if first else plain, *args, use_reentrant=False,
                       context_fn=partial(_contexts, module), early_stop=not first, **named)

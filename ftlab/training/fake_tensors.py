@@ -25,8 +25,8 @@ def mode() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def empty(model: nn.Module, made: FakeTensorMode) -> None:
-    """Give a model fake tensors on the CPU in the place of its own, on the meta device for instance.
+def empty(model: nn.Module, made: FakeTensorMode, device: torch.device | None = None) -> None:
+    """Give a model fake tensors, on the CPU unless said, in the place of its own, on the meta device for instance.
 
     Tied parameters stay tied.
     """
@@ -35,7 +35,8 @@ def empty(model: nn.Module, made: FakeTensorMode) -> None:
     def fake(tensor: Tensor) -> Tensor:
         if id(tensor) not in fakes:
             with made:
-                shape = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+                shape = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype,
+                                            device=device or "cpu")
             fakes[id(tensor)] = (nn.Parameter(shape, tensor.requires_grad)
                                  if isinstance(tensor, nn.Parameter) else shape)
         return fakes[id(tensor)]
@@ -46,6 +47,10 @@ def empty(model: nn.Module, made: FakeTensorMode) -> None:
         store |= {name: fake(tensor) for name, tensor in store.items() if tensor is not None}
 
 
-def batch_like(batch: Mapping[str, Any], made: FakeTensorMode) -> Any:
-    """A batch of fake tensors in the shapes of a real one."""
-    return apply_to_collection(dict(batch), Tensor, made.from_tensor)
+def batch_like(batch: Mapping[str, Any], made: FakeTensorMode, device: torch.device | None = None) -> Any:
+    """A batch of fake tensors in the shapes of a real one, on the CPU unless said."""
+    def fake(tensor: Tensor) -> Tensor:
+        with made:
+            return torch.empty_like(tensor, device=device or "cpu")
+
+    return apply_to_collection(dict(batch), Tensor, fake)
