@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 import transformers
 
+from ftlab.backbones.attention import Attention, check_attention
 from ftlab.backbones.audio_preprocessing import audio_preprocessing
 from ftlab.backbones.base import Backbone, OutputType, TaskSpec
 from ftlab.backbones.export_code import Origin
@@ -94,6 +95,7 @@ class HuggingFace(Backbone):
             be one token; their embeddings start near the mean of the pieces that they were, and
             train with every technique.
         quantize: the base's linear layers to 4 or 8 bits; null leaves them.
+        attention: the function that computes attention; null leaves the choice to transformers.
     """
 
     def __init__(self, source: str, revision: str | None = None,
@@ -102,9 +104,12 @@ class HuggingFace(Backbone):
                  dropout: float | None = None, head_dropout: float = 0.1,
                  tokenizer: str | None = None, sha256: str | None = None,
                  speech: Speech = Speech(), new_tokens: list[str] | None = None,
-                 preprocessor: str | None = None, quantize: Quantization | None = None) -> None:
+                 preprocessor: str | None = None, quantize: Quantization | None = None,
+                 attention: Attention | None = None) -> None:
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
+        if attention not in (None, *get_args(Attention)):
+            raise ValueError(f"attention must be one of {get_args(Attention)}, got {attention!r}")
         if pooling is not None and pooling not in _POOLING:
             raise ValueError(f"pooling must be one of {_POOLING}, got {pooling!r}")
         for name, value in (("dropout", dropout), ("head_dropout", head_dropout)):
@@ -122,6 +127,7 @@ class HuggingFace(Backbone):
         self.new_tokens = new_tokens
         self.preprocessor = preprocessor
         self.quantize = quantize
+        self.attention = attention
         self._folders: dict[bool, Path] = {}
         self._pieces: dict[str, list[int]] = {}
         self._new_ids: list[int] = []
@@ -264,6 +270,9 @@ class HuggingFace(Backbone):
 
     def _config(self) -> Any:
         config = read_config(self._folder(weights=False), self.dropout, self.label)
+        if self.attention is not None:
+            check_attention(self.attention, self.dtype, self.label)
+            config._attn_implementation = self.attention
         self.speech.check(config, self.label)
         if self.speech.characters:
             settle_characters(config, self.speech.characters)

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ftlab.backbones.attention import check_supported
 from ftlab.backbones.block import lies_below
 from ftlab.backbones.held_network import taken
 from ftlab.backbones.source import DAMAGED_WEIGHTS, reason
@@ -72,14 +73,16 @@ class Checkpoint:
             new: gives the paths that the weights may lack, since the task makes them anew.
 
         Raises:
-            InputError: damaged files, or lacking tensors outside `new`.
+            InputError: damaged files, or lacking tensors outside `new`; attention that it has not.
         """
+        check_supported(auto._model_mapping[type(self.config)], self.config, self.label)
         if self.meta:
             network = empty_network(auto, self.config, self.dtype)
             self.finish(network)
             return network
         files = self.weights()
-        key = (auto, repr(self.config), self.dtype, *((file, file.stat().st_mtime_ns) for file in files))
+        key = (auto, repr(self.config), self.config._attn_implementation, self.dtype,
+               *((file, file.stat().st_mtime_ns) for file in files))
         network, lacking = taken(
             key, lambda: load_network(auto, self.config, self.dtype, files, self.label))
         roots = new(network)

@@ -15,7 +15,8 @@ from ftlab.data.base import DataModule
 from ftlab.studies.components import build
 from ftlab.studies.decisions import questions
 from ftlab.studies.display import clock
-from ftlab.studies.plan import Plan, PlannedCell, plan
+from ftlab.studies.memory_estimate import MemoryEstimate, memory_of
+from ftlab.studies.plan import Plan, PlannedCell, lacking, plan
 from ftlab.studies.runtime_estimate import RuntimeEstimate, foresee
 from ftlab.studies.study import Study
 from ftlab.studies.verdict_words import foretold_margin
@@ -30,6 +31,7 @@ class Estimate:
 
     plan: Plan
     foreseen: dict[str, RuntimeEstimate] = field(default_factory=dict)
+    memory: dict[str, MemoryEstimate] = field(default_factory=dict)
 
     @property
     def plain_seconds(self) -> float:
@@ -63,6 +65,8 @@ class Estimate:
             parts += ["Retained, measured after each run and once before:", *map(_indented, retained)]
         if until := list(self._until()):
             parts += ["Until decided:", *map(_indented, until)]
+        if self.memory:
+            parts += ["Memory of training, without shortcuts:", *map(_indented, self._memory())]
         parts.append("Computed once:")
         for planned in self.plan.cells:
             here = self.foreseen[planned.cell.key.config]
@@ -103,7 +107,7 @@ class Estimate:
         table = Table(
             title=f"{study.name}: {len(cells)} cells x {least}{len(study.seeds)} seeds = {most}{runs} runs",
             caption=f"about {clock(self.total_seconds)} (without shortcuts "
-            f"{clock(self.plain_seconds)}) and {self.plan.bytes / 1e6:,.0f} MB in all; "
+            f"{clock(self.plain_seconds)}{self._untimed()}) and {self.plan.bytes / 1e6:,.0f} MB in all; "
             "nothing was run or written",
         )
         # where there is one of them, the title of each line below has it
@@ -120,11 +124,21 @@ class Estimate:
                 *(getattr(key, name) for name in named),
                 f"{planned.trainable:,}",
                 f"{100 * planned.trainable / planned.total:.3g}",
-                clock(here.cached_seconds),
-                clock(here.plain_seconds),
+                clock(here.cached_seconds) if not here.untimed else "not timed",
+                clock(here.plain_seconds) if not here.untimed else "not timed",
                 f"{planned.checkpoint_bytes / 1e6:,.1f} MB",
             )
         return table
+
+    def _untimed(self) -> str:
+        count = sum(bool(here.untimed) for here in self.foreseen.values())
+        return f"; {counted(count, 'cell')} not timed" if count else ""
+
+    def _memory(self) -> Iterator[str]:
+        """A line for each cell: what it needs, and what would make it fit."""
+        for planned in self.plan.cells:
+            if (here := self.memory.get(planned.cell.key.config)) is not None:
+                yield f"{planned.cell.key.title}: {here.text()}"
 
     def _retained(self) -> Iterator[str]:
         """The data sets on which forgetting is measured, and how long each takes a run at most."""
@@ -155,6 +169,9 @@ def _indented(text: str, spaces: int = 2) -> Padding:
 
 def _shortcuts(planned: PlannedCell, here: RuntimeEstimate) -> Iterator[str]:
     """A cell's cache and its stack, a line each."""
+    if here.untimed:
+        yield f"not known: {here.untimed}"
+        return
     if here.cache is None:
         yield f"nothing: {here.why_not}"
     else:
@@ -169,6 +186,13 @@ def _shortcuts(planned: PlannedCell, here: RuntimeEstimate) -> Iterator[str]:
                f"{clock(here.heads.runs * here.heads.alone)}")
 
 
+def _untimed(planned: PlannedCell, memory: MemoryEstimate, backbone: Backbone) -> str:
+    """The reason why no step of a cell can be timed here; empty where one can."""
+    if not planned.backbone_fingerprint:
+        return lacking(backbone)
+    return "" if memory.fits else "it does not fit"
+
+
 def estimate(study: Study) -> Estimate:
     """Plan a study, and time some steps of each cell; nothing is written, into caches neither.
 
@@ -176,7 +200,7 @@ def estimate(study: Study) -> Estimate:
         InputError: as `plan`.
     """
     with cache_folder.untouched():
-        made = Estimate(plan(study))
+        made = Estimate(plan(study, weightless=True))
         loaded: dict[str, tuple[DataModule, Backbone]] = {}
         for planned in made.plan.cells:
             pair = f"{planned.cell.key.dataset}/{planned.cell.key.backbone}"
@@ -187,6 +211,11 @@ def estimate(study: Study) -> Estimate:
                 data.load()
                 data.connect(backbone, seed=0)
                 loaded[pair] = data, backbone
+            memory = memory_of(study, planned, *loaded[pair], weights=bool(planned.backbone_fingerprint))
+            made.memory[planned.cell.key.config] = memory
+            if reason := _untimed(planned, memory, loaded[pair][1]):
+                made.foreseen[planned.cell.key.config] = RuntimeEstimate(0.0, untimed=reason)
+                continue
             sharing = sum(planned.shares_prefix(other) for other in made.plan.cells)
             made.foreseen[planned.cell.key.config] = foresee(
                 study, planned, *loaded[pair], runs=max(1, sharing) * (1 if planned.draws else len(study.seeds)))

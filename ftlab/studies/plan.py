@@ -30,7 +30,7 @@ from ftlab.techniques.base import Technique
 from ftlab.tracking.metric_facts import Record, named
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
-from ftlab.training import batches, by_steps, fsdp, precision
+from ftlab.training import activation_checkpointing, batches, by_steps, fsdp, precision
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.wording import listed
 
@@ -167,12 +167,13 @@ def writable(folder: Path) -> Path:
     return above
 
 
-def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
+def plan(study: Study, objectives: Mapping[str, Place] | None = None, weightless: bool = False) -> Plan:
     """Read the data, check every combination and count what trains.
 
     Args:
         study: the study.
         objectives: further metrics that have to be measurable, and where they are named.
+        weightless: weights may be lacking; such a backbone's fingerprint is empty.
 
     Models are built on the meta device, so this costs no memory and reads no weights but for
     their fingerprint.
@@ -187,7 +188,7 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     for backbone, data, cells in pairs(study, made):
         if study.until is not None:
             check_margin(study.until, named(study.report, data.task.facts()), study.place / "seeds")
-        fingerprints = data.fingerprint, backbone.fingerprint
+        fingerprints = data.fingerprint, "" if weightless and lacking(backbone) else backbone.fingerprint
         drawn = draws(study, backbone, cells, metrics)
         for cell in cells:
             for metric, place in metrics.items():
@@ -208,6 +209,14 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None) -> Plan:
     order = {cell.key: position for position, cell in enumerate(study.cells)}
     made.cells.sort(key=lambda planned: order[planned.cell.key])
     return made
+
+
+def lacking(backbone: Backbone) -> str:
+    """The reason why a backbone's weights cannot be read; empty where they can."""
+    try:
+        return "" if backbone.fingerprint else "no weights"
+    except InputError as error:
+        return error.what
 
 
 def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list[Cell]]]:
@@ -263,6 +272,8 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
             notes = [f"{cell.key.technique}: {note}" for note in technique.notes]
             notes += batches.foretell(data, backbone, technique, settings,
                                       lambda: build(cell.technique))
+            if settings.checkpoint_activations:
+                activation_checkpointing.check_shape(model, next(iter(data.val_dataloader())))
     except InputError as error:
         raise type(error)(f"{cell.key.title}: {error.what}", error.mend) from error
     return model, notes, before, retain

@@ -51,6 +51,7 @@ class RuntimeEstimate:
         trainer: why it does, where it trains heads.
         hardware: what was decided for the machine, and why.
         retained: of each data set on which forgetting is measured, seconds of a run (in `seconds`).
+        untimed: why no step was timed, so that `seconds` are none; empty where one was.
     """
 
     seconds: float
@@ -60,6 +61,7 @@ class RuntimeEstimate:
     trainer: str = ""
     hardware: tuple[str, ...] = ()
     retained: Mapping[str, float] = field(default_factory=dict)
+    untimed: str = ""
 
     @property
     def plain_seconds(self) -> float:

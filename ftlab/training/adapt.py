@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from lightning import seed_everything
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.groups import groups_of
 from ftlab.training import (
+    activation_checkpointing,
     batches,
     by_steps,
     costs,
@@ -95,8 +97,13 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
         technique.bind(model, task).eval()
         precision.convert(model, name)
         hardware.lay_out(run, model)  # what the technique has added
-        guards.check_identity(before, model.comparable(model(sample)), technique, model)
+        recomputing = bool(run.settings.checkpoint_activations)
+        with activation_checkpointing.checked(model) if recomputing else nullcontext():
+            after = model.comparable(model(sample))
+        guards.check_identity(before, after, technique, model)
         merge_guard.check_layers(technique, model, sample)
+    if recomputing:
+        activation_checkpointing.install(model)
     technique.train()
     update, notes = batches.settle(run.data, model, single, run.settings)
     run.data = run.data.updated_by(update)

@@ -6,7 +6,9 @@ seeds, trials and ranks on equal machines decide alike.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,6 +20,9 @@ from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 Decided = Literal["32-true", "bf16-mixed"]
+MEMORY = Path("/proc/meminfo")
+LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+
 
 def device_of(settings: TrainerSettings) -> torch.device:
     """Where Lightning will train, of one process the first device."""
@@ -27,6 +32,19 @@ def device_of(settings: TrainerSettings) -> torch.device:
     if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def room_of(device: torch.device) -> int:
+    """Bytes that are free on a device: of a GPU's memory, or of the machine's, within the container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if MEMORY.exists():
+        free = next(int(line.split()[1]) * 1024 for line in MEMORY.read_text().splitlines()
+                    if line.startswith("MemAvailable:"))
+    if LIMIT.exists() and USED.exists() and (limit := LIMIT.read_text().strip()).isdigit():
+        free = min(free, int(limit) - int(USED.read_text()))
+    return free
 
 
 def bfloat16_instructions() -> str:

@@ -43,6 +43,8 @@ class TrainerSettings:
         log_every: steps from one of a curve's points in training to the next.
         save_every: minutes from one state of the run, from which the same command continues it,
             to the next; None for none. Results are the same: it is not part of a cell's hash.
+        checkpoint_activations: whether blocks keep their inputs alone, and are computed again in the
+            backward pass: less memory for about a third more time, and the same gradients. None for no.
     """
 
     max_epochs: int = 3
@@ -63,6 +65,7 @@ class TrainerSettings:
     compile: Literal["never", "auto"] = "never"
     log_every: int = 10
     save_every: float | None = 10.0
+    checkpoint_activations: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "min_steps", "max_steps", "accumulate", "devices", "patience", "threads",

@@ -47,6 +47,8 @@ def why_not(run: Run) -> str:
         return f"{steps} steps do not repay it, {REPAID} would"
     if settings.strategy == "fsdp":
         return "weights are shared out"
+    if settings.checkpoint_activations:
+        return "blocks are computed again in the backward pass"
     if "objective" in run.technique.hooks:
         return f"{type(run.technique).__name__} has an objective of its own"
     if run.technique.changes_freezing:

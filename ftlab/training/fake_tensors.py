@@ -1,0 +1,56 @@
+"""Tensors that have a shape and a dtype and no numbers, with which any network can be computed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+
+NEEDS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException,
+                 UnsupportedOperatorException, NotImplementedError)
+"""The errors of computations that depend on the numbers in tensors, not on their shapes alone."""
+
+
+def mode() -> FakeTensorMode:
+    """The context in which all that is computed is fake; small tensors made outside may enter."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def empty(model: nn.Module, made: FakeTensorMode, device: torch.device | None = None) -> None:
+    """Give a model fake tensors, on the CPU unless said, in the place of its own, on the meta device for instance.
+
+    Tied parameters stay tied.
+    """
+    fakes: dict[int, Tensor] = {}
+
+    def fake(tensor: Tensor) -> Tensor:
+        if id(tensor) not in fakes:
+            with made:
+                shape = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype,
+                                            device=device or "cpu")
+            fakes[id(tensor)] = (nn.Parameter(shape, tensor.requires_grad)
+                                 if isinstance(tensor, nn.Parameter) else shape)
+        return fakes[id(tensor)]
+
+    stores: list[dict[str, Any]] = [store for module in model.modules()
+                                    for store in (module._parameters, module._buffers)]
+    for store in stores:
+        store |= {name: fake(tensor) for name, tensor in store.items() if tensor is not None}
+
+
+def batch_like(batch: Mapping[str, Any], made: FakeTensorMode, device: torch.device | None = None) -> Any:
+    """A batch of fake tensors in the shapes of a real one, on the CPU unless said."""
+    def fake(tensor: Tensor) -> Tensor:
+        with made:
+            return torch.empty_like(tensor, device=device or "cpu")
+
+    return apply_to_collection(dict(batch), Tensor, fake)

@@ -1,0 +1,170 @@
+"""The memory of a run's training, before it: an update, computed with tensors that hold no numbers.
+
+Model, technique, objective, backward pass and optimizer are the run's own. What they make is
+counted as it is made and freed, so that there is no formula of any of them, and a network needs no
+weights for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from ftlab.data.base import DataModule
+from ftlab.techniques.base import Technique
+from ftlab.training import (
+    activation_checkpointing,
+    batches,
+    fake_tensors,
+    hardware,
+    precision,
+)
+from ftlab.training.live_bytes import LiveBytes
+from ftlab.training.run import Run
+
+
+class NotForetold(Exception):
+    """The memory of a run is not known before it; says why."""
+
+
+@dataclass(frozen=True)
+class MemoryForecast:
+    """Bytes of a run's training at its highest.
+
+    Attributes:
+        weights: of the model, frozen ones and buffers too.
+        gradients: of what trains.
+        optimizer: its state, and what the technique keeps beside the model.
+        peak: of all at once; activations and what is computed with them are the rest.
+        frozen: of the weights, what does not train.
+        examples: of a batch.
+        length: tokens of the longest text of a batch; 0 where there are none.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    peak: int
+    frozen: int
+    examples: int
+    length: int = 0
+
+    @property
+    def activations(self) -> int:
+        """Bytes at the peak beside weights, gradients and the optimizer's state."""
+        return self.peak - self.weights - self.gradients - self.optimizer
+
+
+def forecast(run: Run, measured: bool = False) -> MemoryForecast:
+    """Compute the memory of training a run, with nothing cached.
+
+    Args:
+        run: its data are loaded and connected; its technique is fresh, and is used up.
+        measured: with weights and numbers, for what depends on them.
+
+    Raises:
+        NotForetold: a computation depends on numbers, or cannot be computed without them.
+        InputError: as `adapt`.
+    """
+    technique, data = run.technique, batches.with_streams(run.data, run.technique, run.settings)
+    technique.prepare(data)
+    model = run.backbone.build(data.task, technique.output_type, meta=not measured)
+    name = hardware.suit(run, model, lambda event: None)
+    precision.convert(model, name)
+    technique.bind(model, data.task)
+    precision.convert(model, name)
+    if run.settings.checkpoint_activations:
+        activation_checkpointing.install(model, compare=False)
+    technique.train()
+    batch = precision.convert_inputs(longest_batch(data, run.settings.devices), name)
+    device = hardware.device_of(run.settings)
+    if measured:
+        model.to(device)
+        return _updates(technique, data, move_data_to_device(batch, device), name, run.settings.accumulate)
+    made = fake_tensors.mode()
+    fake_tensors.empty(model, made, device)
+    try:
+        with made:
+            return _updates(technique, data, fake_tensors.batch_like(batch, made, device), name,
+                            run.settings.accumulate)
+    except Exception as error:  # whatever a network, a loss or a technique makes of tensors without numbers
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise NotForetold(f"it needs the weights ({type(error).__name__}: {reason})") from error
+
+
+def _updates(technique: Technique, data: DataModule, batch: dict[str, Any], precision_name: str,
+             accumulate: int) -> MemoryForecast:
+    """An update in Lightning's order: gradients of the one before are there in the forward pass."""
+    with LiveBytes() as live, torch.random.fork_rng(devices=[]):
+        return _counted(technique, data, batch, precision_name, accumulate, live)
+
+
+def _counted(technique: Technique, data: DataModule, batch: dict[str, Any], precision_name: str,
+             accumulate: int, live: LiveBytes) -> MemoryForecast:
+    model = technique.model
+    context = precision.context_of(precision_name, next(model.parameters()).device)
+    weights = live.add([*model.parameters(), *model.buffers()])
+    frozen = sum(_sizes(p for p in model.parameters() if not p.requires_grad))
+    live.add(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+    given = live.now
+    if "begin_fit" in technique.hooks:
+        technique.begin_fit(model, data, 2)
+    kept = live.now - given
+    optimizer = technique.optimizer(technique.optimizer_groups())
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    before = live.now
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    gradients = live.now - before
+    _make_state(optimizer)
+    state = live.now - before - gradients
+    for part in range(min(accumulate, 2)):
+        with context():
+            loss = technique.training_step(batch, 0)["loss"]
+        if not part:
+            optimizer.zero_grad()
+        loss.backward()
+        del loss
+    if not hasattr(optimizer, "init_state"):
+        optimizer.step()
+    return MemoryForecast(weights, gradients, kept + state, live.peak, frozen, *shape_of(batch))
+
+
+def _make_state(optimizer: Any) -> None:
+    """Let an optimizer make its state: by a step, where it has no other way.
+
+    The kernels of bitsandbytes take addresses of numbers, and there are none.
+    """
+    if not hasattr(optimizer, "init_state"):
+        optimizer.step()
+        return
+    for i, group in enumerate(optimizer.param_groups):
+        for j, parameter in enumerate(group["params"]):
+            optimizer.init_state(group, parameter, i, j)
+
+
+def longest_batch(data: DataModule, devices: int = 1) -> dict[str, Any]:
+    """A device's training batch of the first epoch that is the largest, padding included."""
+    loader, lengths = data.train_dataloader(), data.padded_lengths()
+    if lengths is None:
+        batch: dict[str, Any] = next(iter(loader))
+        return batch
+    drawn: list[list[int]] = list(loader.batch_sampler or ())
+    rows = max(drawn, key=lambda rows: len(rows) * max(lengths[i] for i in rows))
+    return loader.made(rows[: -(-len(rows) // devices)])
+
+
+def shape_of(batch: Mapping[str, Any]) -> tuple[int, int]:
+    """Examples of a batch, and tokens of its longest text; 0 without texts."""
+    mask = batch["inputs"].get("attention_mask")
+    return len(batch["index"]), mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else 0
+
+
+def _sizes(tensors: Iterable[Tensor | None]) -> list[int]:
+    return [tensor.nbytes for tensor in tensors if tensor is not None]
