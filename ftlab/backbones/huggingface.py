@@ -26,7 +26,7 @@ from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
 from ftlab.backbones.image_preprocessing import image_preprocessing
 from ftlab.backbones.load_pretrained import Checkpoint, quiet, read_config
 from ftlab.backbones.new_tokens import add_embeddings, add_tokens
-from ftlab.backbones.pooling import Pooling
+from ftlab.backbones.pooling import Pooling, folder_pooling
 from ftlab.backbones.preprocessing import Preprocessing, Vocabulary
 from ftlab.backbones.quantization import Quantization, dequantize
 from ftlab.backbones.source import check_sha256, sha256_of
@@ -48,18 +48,14 @@ from ftlab.backbones.text_preprocessing import (
     read_vocabulary,
     text_preprocessing,
 )
-from ftlab.backbones.untrusted_settings import read_json
 from ftlab.backbones.waveforms import settle_padding
-from ftlab.errors import InputError
 
 _POOLING = (*get_args(Pooling), "own")
 _AUDIO = (transformers.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_CTC_MAPPING,
           transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING)
 _IMAGE = (transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
           transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING)
-_SENTENCE_TRANSFORMERS: dict[str, Pooling] = {
-    "mean_tokens": "mean", "mean": "mean", "cls_token": "first", "cls": "first",
-    "max_tokens": "max", "max": "max", "lasttoken": "last"}
+
 
 
 class HuggingFace(Backbone):
@@ -167,7 +163,7 @@ class HuggingFace(Backbone):
               meta: bool = False) -> TaskModel:
         with quiet():
             checkpoint = self._checkpoint(meta)
-            pooling = self.pooling or self._folder_pooling()
+            pooling = self.pooling or folder_pooling(self._folder(weights=False))
             pool_over = None if pooling == "own" else pooling
             match output_type or task.output_type:
                 case "vector":
@@ -290,17 +286,3 @@ class HuggingFace(Backbone):
                         or has_front_end(self._front_end, "image_processor")
                         or (hasattr(config, "num_channels") and not hasattr(config, "vocab_size")))
         return "image" if reads_images else "text"
-
-    def _folder_pooling(self) -> Pooling | None:
-        path = self._folder(weights=False) / "1_Pooling" / "config.json"
-        if not path.is_file():
-            return None
-        settings = read_json(path)
-        modes = [name.removeprefix("pooling_mode_") for name, value in settings.items()
-                 if name.startswith("pooling_mode_") and value is True]
-        if isinstance(mode := settings.get("pooling_mode"), str):
-            modes = [mode]
-        if len(modes) != 1 or modes[0] not in _SENTENCE_TRANSFORMERS:
-            raise InputError(f"{path}: pooling {' + '.join(modes) or 'nothing'} is not supported",
-                             "set pooling to mean, first, last or max")
-        return _SENTENCE_TRANSFORMERS[modes[0]]

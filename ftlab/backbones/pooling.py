@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,9 +11,33 @@ from torch import Tensor, nn
 
 from ftlab.backbones.passes import last_token
 from ftlab.backbones.task_model import initialise_linear
-from ftlab.errors import Incompatible
+from ftlab.backbones.untrusted_settings import read_json
+from ftlab.errors import Incompatible, InputError
 
 Pooling = Literal["mean", "first", "last", "max"]
+_SENTENCE_TRANSFORMERS: dict[str, Pooling] = {
+    "mean_tokens": "mean", "mean": "mean", "cls_token": "first", "cls": "first",
+    "max_tokens": "max", "max": "max", "lasttoken": "last"}
+
+
+def folder_pooling(folder: Path) -> Pooling | None:
+    """The pooling that a sentence-transformers folder says; None where it says none.
+
+    Raises:
+        InputError: it is one that is not known here.
+    """
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    settings = read_json(path)
+    modes = [name.removeprefix("pooling_mode_") for name, value in settings.items()
+             if name.startswith("pooling_mode_") and value is True]
+    if isinstance(mode := settings.get("pooling_mode"), str):
+        modes = [mode]
+    if len(modes) != 1 or modes[0] not in _SENTENCE_TRANSFORMERS:
+        raise InputError(f"{path}: pooling {' + '.join(modes) or 'nothing'} is not supported",
+                         "set pooling to mean, first, last or max")
+    return _SENTENCE_TRANSFORMERS[modes[0]]
 
 
 class PooledHead(nn.Module):
