@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full, is_of_disk
 from ftlab.visible import guard_streams, presentable_line
 
+TALKATIVE = ("torch.utils._pytree", "bitsandbytes")
+"""Loggers that warn when torchao and bitsandbytes are imported, which transformers and PEFT do."""
 UsageError: Any = typer.BadParameter.__base__  # the name that every version of Typer has
 
 
@@ -66,6 +69,8 @@ def main() -> None:
 
     signals = Signals()  # from the first moment: the imports alone take seconds
     guard_streams()
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     FRESH.set("torch" not in sys.modules and threading.active_count() == 1)
     try:
         app(standalone_mode=True)

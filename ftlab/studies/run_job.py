@@ -13,13 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from ftlab.studies import provenance
-from ftlab.studies.continuing import (
-    has_state,
-    note_token,
-    put_aside,
-    reported,
-    take_over,
-)
+from ftlab.studies.continuing import has_state, note_token, put_aside, reported, take_over
 from ftlab.studies.dispatch import Job, JobOutcome
 from ftlab.studies.display import Display
 from ftlab.studies.engine import SPECIFICATION, Event, died
@@ -153,8 +147,8 @@ class RunJob(Job):
                 self.curves |= event["metrics"].keys()
                 self.log(event["metrics"], self.step, event["time"])
                 if "epoch" in event["metrics"]:
-                    number = int(event.get("validation", event["metrics"]["epoch"]))
-                    self.validated(event["metrics"], number)
+                    self.validated(event["metrics"],
+                                   int(event.get("validation", event["metrics"]["epoch"])))
             case "note" | "shortcut" | "precision" | "hardware" | "compile" | "blocks":
                 texts = self.remarks.setdefault(f"ftlab.{event['event']}", [])
                 if event["text"] not in texts:
