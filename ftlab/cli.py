@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ app.command()(studies.doctor)
 def main() -> None:
     """Entry point: known errors as two lines, exit codes 0, 1, 2, 130, 143."""
     from ftlab.studies.dispatch import Interrupted, Signals
+    from ftlab.studies.requeue import requeue
 
     signals = Signals()  # from the first moment: the imports alone take seconds
     guard_streams()
@@ -80,6 +82,8 @@ def main() -> None:
     except Interrupted as interrupted:
         typer.echo(err=True)
         say(f"{interrupted.name}: stopped; the same command continues", error=True)
+        if interrupted.number == signal.SIGUSR1 and (said := requeue()):
+            say(said, error=True)
         sys.exit(128 + interrupted.number)
     # the process's last resort: where a disk is full, libraries raise whatever they like
     except Exception as error:

@@ -22,7 +22,7 @@ PATIENCE = 0.1  # seconds that nothing may happen before the display and the sig
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM arrived; the store is in order and the same command continues."""
+    """Ctrl-C, SIGTERM or Slurm's SIGUSR1 arrived; the store is in order and the same command continues."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -30,7 +30,7 @@ class Interrupted(BaseException):
 
     @property
     def name(self) -> str:
-        """SIGINT or SIGTERM."""
+        """SIGINT, SIGTERM or SIGUSR1."""
         return signal.Signals(self.number).name
 
 
@@ -186,7 +186,7 @@ def _wait(engine: Engine, busy: bool) -> list[tuple[Path, Event]]:
 
 
 class Signals:
-    """Ctrl-C and SIGTERM as `Interrupted`.
+    """Ctrl-C, SIGTERM and SIGUSR1 as `Interrupted`.
 
     While nothing is written they interrupt at once; with `deferred` only where `check` is
     called, so that no write to the store is cut in two. A write that takes longer than `LATEST`
@@ -198,7 +198,7 @@ class Signals:
         self._arrived: int | None = None
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # Python allows no other
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 self._before[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION
-from ftlab.studies.forked import GRACE, die_with, leave, redirect
+from ftlab.studies.forked import GRACE, TO_SAVE, die_with, leave, redirect
 from ftlab.studies.held_trials import HeldTrials
 from ftlab.studies.json_lines import LineReader
 from ftlab.studies.preload import ImportsSeen, preload
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ftlab.training.run import Run
 
 POLL = 0.02  # seconds from one look at the children to the next, while some are being ended
-END = ((0.0, signal.SIGTERM), (GRACE, signal.SIGKILL))
+END = ((0.0, signal.SIGTERM), (TO_SAVE, signal.SIGKILL))
 """Seconds and signals by which a run is ended."""
 END_HANGING = ((0.0, signal.SIGUSR1), (1.0, signal.SIGCONT), (2.0, signal.SIGTERM),
                (GRACE, signal.SIGKILL))

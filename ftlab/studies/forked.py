@@ -15,6 +15,7 @@ from typing import NoReturn
 from ftlab.visible import guard_streams
 
 GRACE = 5.0  # seconds from the first signal to SIGKILL
+TO_SAVE = 20.0  # the same for a run that is to write its state before; Slurm kills after 30
 
 
 def leave(body: Callable[[], int]) -> NoReturn:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ftlab.studies import server_process
 from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Machine, MachineShare, Requirements
-from ftlab.studies.forked import GRACE
+from ftlab.studies.forked import TO_SAVE
 from ftlab.studies.json_lines import LineReader
 from ftlab.studies.server_process import ServerProcess
 
@@ -146,7 +146,7 @@ class LocalEngine(Engine):
             server.kill()
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(GRACE + 5)
+                server.wait(TO_SAVE + 5)
         finally:  # also where a second Ctrl-C does not wait: its runs die with it
             server.kill()
             server.wait()

@@ -83,6 +83,8 @@ class RunJob(Job):
         curves: names of metrics that were logged step by step.
     """
 
+    logged: dict[str, int] | None = None
+    """Last steps of the metrics, where the run goes on; None where each is new."""
     vanished = "lost"
     """The key of the event `exit` that makes another attempt worth while."""
     part, parts = 0, 1
@@ -102,7 +104,6 @@ class RunJob(Job):
         log_data(self.tracker, run_id, planned)
         self.begin = time.monotonic()
         self.display.run_started(title, planned.cell.key.technique, share)
-        self.logged: dict[str, int] | None = None  # last steps; None where each is new
         if continued:
             self.logged = self.tracker.logged(run_id)
             for event in reported(self.directory):

@@ -26,7 +26,7 @@ FOLDER = "state"
 KEPT = 2
 MANIFEST = "states.json"
 ANEW = "bring back what it was, or remove the folder to begin the run anew"
-NAMES = {"data": "data", "weights": "weights before training", "code": "code of the technique",
+NAMES = {"data": "data", "backbone": "weights of the backbone", "weights": "weights before training", "code": "code of the technique",
          "libraries": "versions of libraries", "configuration": "settings"}
 """What a state is of, by the key of its identity."""
 
@@ -162,7 +162,7 @@ def identity_of(run: Run, before: Mapping[str, str]) -> dict[str, str]:
                 if name != "save_every"}
     configuration = {name: run.record.get(name) for name in (
         "backbone", "data", "technique", "select_by", "seed", "before", "plain")}
-    return {"data": run.data.fingerprint, "weights": _digest(dict(before)),
+    return {"data": run.data.fingerprint, "backbone": run.backbone.fingerprint, "weights": _digest(dict(before)),
             "code": source_of(run.technique), "libraries": ", ".join(kept_tensors.versions()),
             "configuration": _digest({**configuration, "trainer": settings})}
 

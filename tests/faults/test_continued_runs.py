@@ -70,10 +70,10 @@ def notes(folder: Path) -> list[str]:
     return [run.data.tags.get("ftlab.note", "") for run in runs]
 
 
-def kill_on_its_way(folder: Path, number: signal.Signals, times: int, *options: str) -> None:
+def kill_on_its_way(folder: Path, number: signal.Signals, times: int, **environment: str) -> None:
     for _ in range(times):
         before = max(steps(folder), default=0)
-        command = begin(folder, "run", "study.yaml", "--workers", "1", *options)
+        command = begin(folder, "run", "study.yaml", "--workers", "1", **environment)
         wait_for(lambda before=before, command=command: command.poll() is not None
                  or max(steps(folder), default=0) not in (0, before))
         if command.poll() is not None:
@@ -85,7 +85,7 @@ def kill_on_its_way(folder: Path, number: signal.Signals, times: int, *options: 
 
 @pytest.mark.parametrize(("number", "times", "trainer"), [
     (signal.SIGKILL, 2, {}),
-    (signal.SIGTERM, 1, {}),
+    (signal.SIGUSR1, 1, {}),
     (signal.SIGKILL, 1, {"devices": 2, "accelerator": "cpu"}),
     pytest.param(signal.SIGKILL, 10, {}, marks=pytest.mark.slow),
 ])
@@ -94,7 +94,14 @@ def test_killed__and_continued(
     trainer: dict[str, Any],
 ) -> None:
     parts = write(tmp_path / "parts", tiny_bert, reviews, **trainer)
-    kill_on_its_way(parts, number, times)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    kill_on_its_way(parts, number, times, SLURM_JOB_ID="7", SLURM_PROCID="0",
+                    PATH=f"{tmp_path}:{os.environ['PATH']}")
+    if number == signal.SIGUSR1:
+        assert (tmp_path / "asked").read_text() == "requeue 7\n"
+        assert "job 7 was put back into Slurm's queue" in said(parts)
     done = begin(parts, "run", "study.yaml", "--workers", "1")
     assert done.wait() == 0, said(parts)
     whole = write(tmp_path / "whole", tiny_bert, reviews, **trainer)
