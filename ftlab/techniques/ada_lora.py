@@ -69,8 +69,8 @@ class AdaLoRA(PeftTechnique):
         self.layers = triplets(model)
         self.first = int(self.warmup * steps)
         self.last_cut = max(self.first + 1, steps - int(self.final * steps))
-        self.sensitivity: dict[int, Tensor] = {}
-        self.uncertainty: dict[int, Tensor] = {}
+        self.sensitivity: dict[tuple[int, int], Tensor] = {}  # by layer, and place in its triplet
+        self.uncertainty: dict[tuple[int, int], Tensor] = {}
         self.kept: list[Tensor] | None = None
         self.updates = 0
 
@@ -116,10 +116,10 @@ class AdaLoRA(PeftTechnique):
 
     def _learn_importance(self) -> None:
         """Smooth each number's sensitivity |w g|, and how far it strays from what it was."""
-        for parameter in (tensor for layer in self.layers for tensor in layer):
+        for key, parameter in self._numbered():
             if parameter.grad is None:
                 continue
-            now, key = (parameter * parameter.grad).abs(), id(parameter)
+            now = (parameter * parameter.grad).abs()
             zero = torch.zeros_like(now)
             mean = BETA * self.sensitivity.get(key, zero) + (1 - BETA) * now
             stray = BETA * self.uncertainty.get(key, zero) + (1 - BETA) * (now - mean).abs()
@@ -127,15 +127,22 @@ class AdaLoRA(PeftTechnique):
 
     def _best(self, count: int) -> list[Tensor]:
         """Say of each layer's triplets which are among the most important in all layers."""
-        scores = [self._score(e)[:, 0] + self._score(p).mean(dim=0) + self._score(q).mean(dim=1)
-                  for p, e, q in self.layers]
+        scores: list[Tensor] = []
+        for number in range(len(self.layers)):
+            p, e, q = (self._score(number, place) for place in range(3))
+            scores.append(e[:, 0] + p.mean(dim=0) + q.mean(dim=1))
         order = torch.cat(scores).argsort(descending=True, stable=True)
         chosen = torch.zeros(len(order), dtype=torch.bool, device=order.device)
         chosen[order[:count]] = True
         return list(chosen.split([len(score) for score in scores]))
 
-    def _score(self, parameter: Tensor) -> Tensor:
-        key, zero = id(parameter), torch.zeros_like(parameter)
+    def _numbered(self) -> Iterator[tuple[tuple[int, int], nn.Parameter]]:
+        for number, layer in enumerate(self.layers):
+            for place, parameter in enumerate(layer):
+                yield (number, place), parameter
+
+    def _score(self, number: int, place: int) -> Tensor:
+        key, zero = (number, place), torch.zeros_like(self.layers[number][place])
         return self.sensitivity.get(key, zero) * self.uncertainty.get(key, zero)
 
     @torch.no_grad()

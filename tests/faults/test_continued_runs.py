@@ -19,7 +19,10 @@ UNRENDERED = True
 CLOCKED = ("seconds", "bytes", "joules", "run", "best_epoch")
 
 
-def write(folder: Path, backbone: Path, data: Path, **trainer: Any) -> Path:
+def write(folder: Path, backbone: Path, data: Path, cells: int = 2, **trainer: Any) -> Path:
+    techniques = {"ema": {"class_path": "EMA", "init_args": {"decay": 0.9, "technique": {
+                      "class_path": "LoRA", "init_args": {"lr": 0.01}}}},
+                  "full": {"class_path": "FullFineTuning", "init_args": {"lr": 0.001}}}
     folder.mkdir()
     (folder / "study.yaml").write_text(yaml.safe_dump({
         "name": "small",
@@ -28,9 +31,7 @@ def write(folder: Path, backbone: Path, data: Path, **trainer: Any) -> Path:
                                              "dropout": 0.2}}},
         "datasets": {"reviews": {"class_path": "TextClassification", "init_args": {
             "train": str(data), "max_length": 32, "batch_size": 8}}},
-        "techniques": {"full": {"class_path": "FullFineTuning", "init_args": {"lr": 0.001}},
-                       "ema": {"class_path": "EMA", "init_args": {"decay": 0.9, "technique": {
-                           "class_path": "LoRA", "init_args": {"lr": 0.01}}}}},
+        "techniques": dict([*techniques.items()][:cells]),
         "seeds": [0], "trainer": {"max_epochs": 10, "save_every": 1e-6, **trainer},
     }, sort_keys=False))
     return folder
@@ -58,7 +59,8 @@ def points(folder: Path) -> Counter[tuple[str, str, int]]:
     """How often each run has which metric of which step."""
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db")
     runs = tracker._runs.search(tracker._runs.experiment("small"), "tags.`ftlab.kind` = 'run'")
-    assert [run.info.status for run in runs] == ["FINISHED"] * 2
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == len(rows(folder))
     return Counter((run.data.tags["ftlab.technique"], name, point.step) for run in runs
                    for name in run.data.metrics
                    for point in tracker._client.get_metric_history(run.info.run_id, name))
@@ -83,17 +85,17 @@ def kill_on_its_way(folder: Path, number: signal.Signals, times: int, **environm
         wait_for(lambda: not alive(folder))
 
 
-@pytest.mark.parametrize(("number", "times", "trainer"), [
+@pytest.mark.parametrize(("number", "times", "study"), [
     (signal.SIGKILL, 2, {}),
-    (signal.SIGUSR1, 1, {}),
-    (signal.SIGKILL, 1, {"devices": 2, "accelerator": "cpu"}),
+    (signal.SIGUSR1, 1, {"cells": 1}),
+    (signal.SIGKILL, 1, {"cells": 1, "devices": 2, "accelerator": "cpu"}),
     pytest.param(signal.SIGKILL, 10, {}, marks=pytest.mark.slow),
 ])
 def test_killed__and_continued(
     tmp_path: Path, tiny_bert: Path, reviews: Path, number: signal.Signals, times: int,
-    trainer: dict[str, Any],
+    study: dict[str, Any],
 ) -> None:
-    parts = write(tmp_path / "parts", tiny_bert, reviews, **trainer)
+    parts = write(tmp_path / "parts", tiny_bert, reviews, **study)
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
     scontrol.chmod(0o755)
@@ -104,7 +106,7 @@ def test_killed__and_continued(
         assert "job 7 was put back into Slurm's queue" in said(parts)
     done = begin(parts, "run", "study.yaml", "--workers", "1")
     assert done.wait() == 0, said(parts)
-    whole = write(tmp_path / "whole", tiny_bert, reviews, **trainer)
+    whole = write(tmp_path / "whole", tiny_bert, reviews, **study)
     assert begin(whole, "run", "study.yaml", "--workers", "1").wait() == 0
     assert any("continued at step" in note for note in notes(parts))
     assert rows(parts) == rows(whole)
@@ -119,7 +121,7 @@ def test_changed_data__are_refused_before_anything_runs(
 ) -> None:
     own = tmp_path / "own.csv"
     own.write_text(reviews.read_text())
-    parts = write(tmp_path / "parts", tiny_bert, own)
+    parts = write(tmp_path / "parts", tiny_bert, own, cells=1)
     kill_on_its_way(parts, signal.SIGKILL, 1)
     own.write_text(reviews.read_text() + "a very good film,good\n")
     assert begin(parts, "run", "study.yaml", "--workers", "1").wait() == 2

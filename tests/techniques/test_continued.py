@@ -19,7 +19,7 @@ from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 from ftlab.training.trial import search
 
-EPOCHS = 3
+EPOCHS = 4
 TRAINING = [name for name, cls in TECHNIQUES.items() if cls.trains]
 
 
@@ -28,7 +28,15 @@ def world(request: pytest.FixtureRequest) -> World:
     return make_world(request.param, request.getfixturevalue)
 
 
-PAIRS = [pytest.param(name, place, marks=() if place in tried_always(name)[:1] else pytest.mark.slow)
+HOLDS = {"prepare", "begin_fit", "begin_epoch", "objective", "after_step", "evaluated", "optimizer"}
+
+
+def always(name: str) -> list[str]:
+    """The first world, of a technique that may hold something; of another none."""
+    return tried_always(name)[:1] if make_technique(name).hooks & HOLDS else []
+
+
+PAIRS = [pytest.param(name, place, marks=() if place in always(name) else pytest.mark.slow)
          for name in TRAINING for place in tried(name)]
 
 
