@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ftlab.studies.nodes import Node
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]  # public, not in __all__
 
 HERE = "127.0.0.1"
 
@@ -59,6 +59,7 @@ class Meeting(NamedTuple):
         """The store; of the first node it takes `listening`, and ends with this process."""
         from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, not in __all__
 
-        first = self.listening is not None
-        listening = {} if self.listening is None else {"master_listen_fd": self.listening.detach()}
-        return TCPStore(self.host, self.port, is_master=first, wait_for_workers=False, **listening)
+        if self.listening is None:
+            return TCPStore(self.host, self.port, is_master=False, wait_for_workers=False)
+        return TCPStore(self.host, self.port, is_master=True, wait_for_workers=False,
+                        master_listen_fd=self.listening.detach())

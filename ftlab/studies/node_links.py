@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ftlab.studies.nodes import JOIN, Node
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]  # public, not in __all__
 
 BEAT = 0.3  # seconds from one sign of life to the next
 LAST = 4.0  # seconds that the first node waits for the others to end too; below `forked.GRACE`

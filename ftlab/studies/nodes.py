@@ -21,7 +21,7 @@ from ftlab.errors import FtlabError, InputError
 from ftlab.studies.engine import Requirements
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]  # public, not in __all__
 
 PARTING = 3.0  # seconds that the first node waits for the others to take note of its end
 JOIN = 300.0  # seconds that nodes wait for each other; one may start later, or read data longer
@@ -75,7 +75,7 @@ class Node:
         host = environment.get("MASTER_ADDR", "")
         port = environment.get("MASTER_PORT", "")
         if slurm:
-            from lightning.fabric.plugins.environments import SLURMEnvironment
+            from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
             nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
             host = host or SLURMEnvironment.resolve_root_node_address(nodes)
@@ -109,17 +109,13 @@ class Node:
             InputError: that address is not this machine's, or the port is taken.
         """
         try:
-            family, kind, _, _, address = socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)[0]
-            listening = socket.socket(family, kind)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
+            family, _, _, _, address = socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)[0]
+            return socket.create_server(address[:2], family=family, backlog=1024)
         except OSError as error:
             raise InputError(f"{self.host}:{port}, where the nodes are to meet, cannot be opened on the first "
                              f"of them: {error.strerror}",
                              "set MASTER_ADDR to an address of it in the private network, MASTER_PORT to a free "
                              "port") from error
-        listening.listen(1024)
-        return listening
 
     def store(self) -> Store:
         """Connect to the first node's store; waits until it is there.

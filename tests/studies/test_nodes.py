@@ -152,16 +152,19 @@ def test_node__that_vanishes_fails_the_run_on_the_other(pair: Pair, specify: Spe
     assert pair.nothing_is_left()
 
 
-def test_two_nodes__give_what_two_devices_of_one_give(pair: Pair, specify: Specify) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_nodes__give_what_two_devices_of_one_give(
+    pair: Pair, specify: Specify, strategy: str
+) -> None:
     """After all the failures."""
     found = {}
-    for name, trainer in (("two", {"nodes": 2}), ("one", {"devices": 2})):
-        folder = specify(name, trainer)
+    for name, trainer in ((f"two-{strategy}", {"nodes": 2}), (f"one-{strategy}", {"devices": 2})):
+        folder = specify(name, {"strategy": strategy, **trainer})
         events = run(pair.first, folder)[folder]
         assert events[-2]["event"] == "done", events
-        found[name] = {key: value for event in events for key, value in event.get("metrics", {}).items()
+        found[name[:3]] = {key: value for event in events for key, value in event.get("metrics", {}).items()
                        if key.startswith("val/") or key == "train/loss"}
-    assert pair.end_of(folder.with_name("two")).endswith(": done")
+    assert pair.end_of(Path(f"two-{strategy}")).endswith(": done")
     assert "val/loss" in found["two"]
     assert found["two"] == pytest.approx(found["one"], abs=1e-6)
     assert pair.nothing_is_left()
