@@ -134,9 +134,11 @@ def supervise(directory: Path, specification: dict[str, Any], threads: int | Non
         rank.end()
     if links is not None:
         blame = _agreed(links, blame, asked.to_end)
-    del store
     if blame is not None:
         journal(directory)({"event": "failed", "rank": blame.rank, "reason": blame.reason})
+    if links is not None:
+        links.part()
+    del store
     if asked.to_end:
         die_of(signal.SIGTERM)
     if blame is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # public, not in __all__
 
 BEAT = 0.3  # seconds from one sign of life to the next
-LAST = 4.0  # seconds that the first node waits for the others to end too; below `forked.GRACE`
+LAST = 4.0  # seconds that the first node waits for the others to end too
 SILENCE = 10.0  # seconds without one until a node counts as lost
 
 
@@ -124,7 +124,7 @@ class NodeLinks:
         """Say how this node's share has ended; how the run has, as far as the others say so in time.
 
         A rank that complains of another's silence is to blame only where nobody else is, so such a
-        node waits for the others' word. The first one, with which the store ends, waits for all.
+        node waits for the others' word.
         """
         self._own = own
         self._published.wait(2 * BEAT + 1)
@@ -132,13 +132,17 @@ class NodeLinks:
         while own.peer and not self._decided() and time.monotonic() < begin + SILENCE + 2 * BEAT:
             time.sleep(BEAT / 3)
         theirs = self.failures()
-        self._leaving.set()
-        self._left.wait(BEAT + 1)
-        while self._node.number == 0 and not self._all_gone() and time.monotonic() < begin + LAST:
-            time.sleep(BEAT / 3)
         mine = Ending(own.rank, own.code, f"{self._node.title}: {own.reason}", own.peer) if own.code else own
         failed = sorted([*([mine] if own.code else []), *theirs], key=lambda end: end.peer)  # stable: ours first
         return failed[0] if failed else own
+
+    def part(self) -> None:
+        """Leave; the first node, with which the store ends, once the others know how the run has ended."""
+        self._leaving.set()
+        self._left.wait(BEAT + 1)
+        until = time.monotonic() + LAST
+        while self._node.number == 0 and not self._all_gone() and time.monotonic() < until:
+            time.sleep(BEAT / 3)
 
     def _decided(self) -> bool:
         """Return whether it is known who is at fault, or nothing more will come."""

@@ -152,7 +152,7 @@ def test_node__that_vanishes_fails_the_run_on_the_other(pair: Pair, specify: Spe
     assert pair.nothing_is_left()
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_nodes__give_what_two_devices_of_one_give(
     pair: Pair, specify: Specify, strategy: str
 ) -> None:
