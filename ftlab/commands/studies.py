@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from ftlab.commands.company import company
 from ftlab.commands.show import FRESH, complain, console, say, show
 from ftlab.errors import FtlabError, InputError
 from ftlab.options import (
@@ -66,12 +67,13 @@ def run(
         console().print(estimate(chosen).rich())
         return
     from ftlab.reports.study_table import table as make_table
-    from ftlab.studies.engines import make_engine
+    from ftlab.studies.coordinator import need
     from ftlab.sweeps.study_runs import run_study
 
     workers = 1 if workers is None and engine == "local" else workers
-    outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address, FRESH.get() and not allow), storage=storage)
+    with company(need(chosen), engine, address, FRESH.get() and not allow, workers) as executor:
+        outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
+                            engine=executor, storage=storage)
     report = make_table(chosen, tracking_uri, results)
     show(report, tracking_uri)
     for failure in outcome.failures:

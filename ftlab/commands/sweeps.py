@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from ftlab.commands.company import company
 from ftlab.commands.show import FRESH, console, files, say
 from ftlab.options import (
     Address,
@@ -40,15 +41,17 @@ def sweep(
     tables and figures of what the budget bought.
     """
     from ftlab.reports.sweep_report import report
-    from ftlab.studies.engines import make_engine
+    from ftlab.studies.coordinator import need
     from ftlab.sweeps.coordinator import run_sweep
     from ftlab.sweeps.status import rich
     from ftlab.sweeps.sweep import load_sweep
     from ftlab.sweeps.tuned_study import write_tuned
 
     searched = load_sweep(file, allow or (), storage).with_shortcuts(not plain)
-    outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
-                        engine=make_engine(engine, address, FRESH.get() and not allow))
+    with company(need(searched.study), engine, address, FRESH.get() and not allow,
+                 workers) as executor:
+        outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
+                            engine=executor)
     console().print(rich(searched, outcome.standings, outcome.better))
     for failure in outcome.failures:
         say(failure, error=True)

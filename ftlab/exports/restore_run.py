@@ -139,7 +139,7 @@ def _checked(spec: dict[str, Any], run_id: str, allow: Sequence[str], folder: Pa
         TrainerSettings, {k: v for k, v in spec["trainer"].items() if k in settable},
         place / "trainer"))
     # one process evaluates, as at the end of every run; `auto` is what it became
-    settings = replace(settings, **spec.get("became", {}), devices=1, strategy="auto")
+    settings = replace(settings, **spec.get("became", {}), devices=1, nodes=None, strategy="auto")
     directory = folder / "work"
     directory.mkdir()
     return Run(**parts, settings=settings, seed=spec["seed"], select_by=spec["select_by"],

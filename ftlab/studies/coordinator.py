@@ -19,13 +19,7 @@ from ftlab.studies.engine import OUTPUT, Requirements
 from ftlab.studies.held_elsewhere import HeldElsewhere
 from ftlab.studies.plan import Plan, PlannedCell
 from ftlab.studies.run_folders import folder_of, leftovers
-from ftlab.studies.run_job import (
-    ATTEMPTS,
-    StudyOutcome,
-    StudyRun,
-    Workspace,
-    title_of,
-)
+from ftlab.studies.run_job import ATTEMPTS, StudyOutcome, StudyRun, Workspace, title_of
 from ftlab.studies.run_queue import Claim, Queue, run_name
 from ftlab.studies.shared_process import gather, seeds_together
 from ftlab.studies.study import Study
@@ -40,7 +34,8 @@ def need(study: Study) -> Requirements:
     """The requirements of a study's largest run."""
     accelerators = {cell.trainer["accelerator"] for cell in study.cells}
     return Requirements(max(cell.trainer["devices"] for cell in study.cells),
-                        accelerators.pop() if len(accelerators) == 1 else "auto")
+                        accelerators.pop() if len(accelerators) == 1 else "auto",
+                        max(cell.trainer.get("nodes") or 1 for cell in study.cells))
 
 
 class StudyRuns(Jobs):

@@ -1,9 +1,12 @@
-"""The processes of one run on several devices: started together, ended together.
+"""The processes of one run on several devices of a machine: started together, ended together.
 
 Lightning's own launcher repeats the command line in every rank, and where a rank dies it kills
 the main process. Here the ranks are forks of one supervisor, which trains nothing and survives
 them. It also holds the store through which they meet, on a port that the system chose, so that
 runs side by side never meet in one.
+
+Of a run of several nodes each has its supervisor. The first one's holds the store, at the address by which
+the nodes meet, and there the supervisors see each other's ends (`node_links.py`).
 
 Each rank has a pipe to the supervisor: signs of life, then `failed` or `done`.
 """
@@ -15,17 +18,19 @@ import faulthandler
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ftlab.studies.engine import OUTPUT, Event
 from ftlab.studies.forked import die_with, leave, redirect
 from ftlab.studies.json_lines import LineReader
+from ftlab.studies.meeting import Meeting
+from ftlab.studies.node_links import Ending, NodeLinks
+from ftlab.studies.nodes import Node
 from ftlab.studies.run_process import die_of, execute, journal
 
 POLL = 0.05
@@ -86,39 +91,54 @@ class _Rank:
 
 
 class RankFailure(NamedTuple):
-    """The reason why a run of several ranks failed; the exit code is negative for a signal."""
+    """The reason why a run of several ranks failed; the exit code is negative for a signal.
+
+    `peer` says that the rank only complains of another.
+    """
 
     rank: int
     code: int
     reason: str
+    peer: bool = False
 
 
-def supervise(directory: Path, specification: dict[str, Any], threads: int | None) -> int:
-    """Execute a run with `trainer.devices` ranks; the exit code.
+def supervise(directory: Path, specification: dict[str, Any], threads: int | None,
+              node: Node | None = None) -> int:
+    """Execute a run with `trainer.devices` ranks on each of its nodes; the exit code.
 
     Where a rank fails the others are ended, and the last event, `failed`, names it. Where it was
     killed by a signal, the supervisor dies of the same.
-    """
-    world = specification["trainer"]["devices"]
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(128)
-    share = max(1, threads // world) if threads else 1
-    ranks = [_fork(directory, specification, n, world, listening, share) for n in range(world)]
-    asked = _Asked(ranks)
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, not in __all__
 
-    host, port = listening.getsockname()
-    store = TCPStore(host, port, is_master=True, wait_for_workers=False,
-                     master_listen_fd=listening.detach())
-    _wait(ranks, asked)
-    del store
+    Args:
+        directory: of the run, or of this node's share of it.
+        specification: of the run; beyond the first node its `meet` says where the store is.
+        threads: of the CPU.
+        node: this one, where the run may be of several.
+    """
+    place = Meeting.of(specification, node)
+    share = max(1, threads // place.devices) if threads else 1
+    first = place.node * place.devices
+    ranks = [_fork(directory, specification, first + n, place, share) for n in range(place.devices)]
+    asked = _Asked(ranks)
+    store = place.store()
+    links = None
+    if node is not None and place.nodes > 1:
+        links = NodeLinks(node, place.nodes, store)
+        if place.listening is not None:
+            node.begin({"name": directory.name, "specification": specification,
+                        "meet": [place.host, place.port]})
+    _wait(ranks, asked, links)
     # a rank that was stopped and wakes to say where it stands may end well: too late, it is being ended
     blame = asked.blame or (None if asked.to_end else to_blame(ranks))
     for rank in ranks:
         rank.end()
+    if links is not None:
+        blame = _agreed(links, blame, asked.to_end)
     if blame is not None:
         journal(directory)({"event": "failed", "rank": blame.rank, "reason": blame.reason})
+    if links is not None:
+        links.part()
+    del store
     if asked.to_end:
         die_of(signal.SIGTERM)
     if blame is None:
@@ -126,32 +146,41 @@ def supervise(directory: Path, specification: dict[str, Any], threads: int | Non
     return die_of(-blame.code) if blame.code < 0 else 1
 
 
-def _fork(directory: Path, specification: dict[str, Any], rank: int, world: int,
-          listening: socket.socket, threads: int) -> _Rank:
+def _agreed(links: NodeLinks, blame: RankFailure | None, told: bool) -> RankFailure | None:
+    """The failure that the nodes agree on."""
+    if blame is None and told:
+        blame = RankFailure(-1, 1, "was told to end")
+    end = links.end(Ending(*blame) if blame is not None else Ending())
+    return RankFailure(*astuple(end)) if end.code else None
+
+
+def _fork(directory: Path, specification: dict[str, Any], rank: int, place: Meeting,
+          threads: int) -> _Rank:
     parent = os.getpid()
     reading, writing = os.pipe()
     child = os.fork()
     if child:
         os.close(writing)
         return _Rank(rank, child, LineReader(reading), time.monotonic())
-    _be_rank(directory, specification, rank, world, listening, threads, parent, writing)
+    _be_rank(directory, specification, rank, place, threads, parent, writing)
 
 
-def _be_rank(directory: Path, specification: dict[str, Any], rank: int, world: int,
-             listening: socket.socket, threads: int, parent: int, pipe: int) -> NoReturn:
+def _be_rank(directory: Path, specification: dict[str, Any], rank: int, place: Meeting,
+             threads: int, parent: int, pipe: int) -> NoReturn:
     die_with(parent)
-    host, port = listening.getsockname()
-    listening.close()
+    if place.listening is not None:
+        place.listening.close()
     if rank:
         redirect(directory / output_of(rank))
     # as torchrun sets them for its processes; the store is the supervisor's
     os.environ |= {
-        "MASTER_ADDR": host, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
-        "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": place.host, "MASTER_PORT": str(place.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "RANK": str(rank), "LOCAL_RANK": str(rank % place.devices), "GROUP_RANK": str(place.node),
+        "WORLD_SIZE": str(place.devices * place.nodes), "LOCAL_WORLD_SIZE": str(place.devices),
         "TORCHELASTIC_RUN_ID": directory.name,
     }
-    if sys.platform == "linux":  # all ranks are here: nobody outside need reach them
+    if sys.platform == "linux" and place.on_one_machine:  # nobody outside need reach them
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     write = journal(directory) if rank == 0 else None
     os.set_blocking(pipe, False)
@@ -194,17 +223,18 @@ class _Asked:
             self.blame = self.blame or who_is_silent(self.ranks)
 
 
-def _wait(ranks: Sequence[_Rank], asked: _Asked) -> None:
-    """Until all ranks have ended, or the others' time after one's failure, or a signal."""
+def _wait(ranks: Sequence[_Rank], asked: _Asked, links: NodeLinks | None = None) -> None:
+    """Until all ranks have ended, on other nodes too, or their time after one's failure, or a signal."""
     kill_at = 0.0
     while not asked.to_end:
         for rank in ranks:
             if rank.code is None:
                 rank.look()
         asked.look()
-        if all(rank.code is not None for rank in ranks):
+        failed = any(rank.failed for rank in ranks)
+        if all(rank.code is not None for rank in ranks) and (failed or links is None or links.over):
             return
-        if not kill_at and any(rank.failed for rank in ranks):
+        if not kill_at and (failed or (links is not None and links.failures())):
             kill_at = time.monotonic() + PARTING
         if kill_at and time.monotonic() > kill_at:
             return
@@ -226,8 +256,9 @@ def to_blame(ranks: Sequence[_Rank]) -> RankFailure | None:
         when, code = rank.code
         if rank.last is not None and rank.last[1]["event"] == "failed":
             when, event = rank.last
-            blame = RankFailure(rank.number, max(code, 1), f"rank {rank.number}: {event['reason']}")
-            failures.append((bool(event.get("peer")), when, blame))
+            blame = RankFailure(rank.number, max(code, 1), f"rank {rank.number}: {event['reason']}",
+                                bool(event.get("peer")))
+            failures.append((blame.peer, when, blame))
             continue
         how = (f"was killed by {signal.Signals(-code).name}" if code < 0 else
                f"exited with code {code} before the end")

@@ -50,12 +50,14 @@ class Requirements:
     """The requirements of a study's largest run.
 
     Attributes:
-        devices: one for each of its processes.
+        devices: one for each of its processes on a node.
         accelerator: `auto`, `gpu`, `cpu` or `mps`.
+        nodes: machines of one run.
     """
 
     devices: int = 1
     accelerator: str = "auto"
+    nodes: int = 1
 
 
 class Engine(ABC):

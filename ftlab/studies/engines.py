@@ -8,13 +8,15 @@ import threading
 from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.studies.engine import Engine
+from ftlab.studies.nodes import Node
 
 
 def _alone() -> bool:
     return hasattr(os, "fork") and threading.active_count() == 1
 
 
-def make_engine(name: str, address: str | None = None, fresh: bool = False) -> Engine:
+def make_engine(name: str, address: str | None = None, fresh: bool = False,
+                node: Node | None = None) -> Engine:
     """The engine of a name.
 
     Args:
@@ -22,6 +24,7 @@ def make_engine(name: str, address: str | None = None, fresh: bool = False) -> E
         address: of the Ray cluster; None for the one that this machine belongs to.
         fresh: promises that this process has imported and checked, computed and connected nothing,
             and none of a user's modules, so that the server can be a copy of it.
+        node: this one, where runs are of several; None where there is one alone.
 
     Raises:
         InputError: there is no such cluster, or Ray is not installed.
@@ -40,4 +43,4 @@ def make_engine(name: str, address: str | None = None, fresh: bool = False) -> E
     from ftlab.studies.local_engine import LocalEngine
     from ftlab.studies.server_process import forked, spawned
 
-    return LocalEngine(start_server=forked if fresh and _alone() else spawned)
+    return LocalEngine(start_server=forked if fresh and _alone() else spawned, node=node)

@@ -26,7 +26,9 @@ from ftlab.studies.engine import OUTPUT, SPECIFICATION
 from ftlab.studies.forked import GRACE, TO_SAVE, die_with, leave, redirect
 from ftlab.studies.held_trials import HeldTrials
 from ftlab.studies.json_lines import LineReader
+from ftlab.studies.nodes import Node, leave_starter
 from ftlab.studies.preload import ImportsSeen, preload
+from ftlab.training.trainer_settings import processes_of
 
 if TYPE_CHECKING:
     from ftlab.training.run import Run
@@ -55,7 +57,7 @@ def serve() -> None:
     """The server's loop; see the module."""
     faulthandler.register(signal.SIGUSR1)  # inherited by the runs
     adopt_orphans()
-    _leave_slurm()
+    leave_starter()
     preload()
     learned = ImportsSeen()
     trials = HeldTrials()
@@ -92,16 +94,6 @@ def serve() -> None:
                 signal_group(pid, child.due.popleft()[1])
         if closing:
             time.sleep(POLL)
-
-
-def _leave_slurm() -> None:
-    """Take Slurm's variables from the runs.
-
-    Lightning would take Slurm's tasks for its own ranks, load a checkpoint that another job left,
-    and requeue the whole job where a run gets our SIGUSR1.
-    """
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        del os.environ[name]
 
 
 def _answer(message: dict[str, Any]) -> None:
@@ -167,7 +159,8 @@ def _fork(message: dict[str, Any], learned: ImportsSeen, held: Run | None) -> in
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message["gpus"])
 
     def body() -> int:
-        code = execute_folder(directory, message["threads"], held)
+        node = Node.of_text(message["node"]) if message.get("node") else None
+        code = execute_folder(directory, message["threads"], held, node)
         if code == 0:
             learned.send()
         return code
@@ -175,23 +168,25 @@ def _fork(message: dict[str, Any], learned: ImportsSeen, held: Run | None) -> in
     leave(body)
 
 
-def execute_folder(directory: Path, threads: int | None, held: Run | None = None) -> int:
+def execute_folder(directory: Path, threads: int | None, held: Run | None = None,
+                   node: Node | None = None) -> int:
     """Execute the run of a folder, with its ranks where it has several; the exit code.
 
     Args:
         directory: of the run.
         threads: of the CPU; None for the libraries' own choice.
         held: a run whose backbone and data are its own.
+        node: this one, where runs may be of several.
     """
     from ftlab.studies.run_process import execute, execute_pack, journal
 
     specification = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
     if "members" in specification:
         return execute_pack(directory, specification["members"], threads, journal(directory))
-    if specification["trainer"]["devices"] > 1:
+    if processes_of(specification["trainer"]) > 1:
         from ftlab.studies.ddp_ranks import supervise
 
-        return supervise(directory, specification, threads)
+        return supervise(directory, specification, threads, node)
     return execute(directory, specification, threads, journal(directory), held)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab.studies.engine import SPECIFICATION
+from ftlab.training.trainer_settings import processes_of
 
 if TYPE_CHECKING:
     from ftlab.training.run import Run
@@ -71,7 +72,7 @@ def _key(directory: Path, threads: int | None) -> str | None:
 
     try:
         run = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
-        if run["trainer"]["devices"] > 1 or any(map(run.get, ("apart", "plain", "allow"))):
+        if processes_of(run["trainer"]) > 1 or any(map(run.get, ("apart", "plain", "allow"))):
             return None
         if not run["search"] or (threads is None and torch.get_num_threads() > 1):
             return None

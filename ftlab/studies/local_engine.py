@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftlab.studies import server_process
+from ftlab.studies import nodes, server_process
 from ftlab.studies.engine import EVENTS, STOP, Engine, Event, Machine, MachineShare, Requirements
 from ftlab.studies.forked import TO_SAVE
 from ftlab.studies.json_lines import LineReader
@@ -38,13 +38,15 @@ class LocalEngine(Engine):
         shares: of the machine; one run at a time with all of it unless given.
         timeout: seconds without a sign of life after which a run is ended; None waits for ever.
         start_server: starts the first server; `spawned` unless given, as is one that takes its place.
+        node: this one, where runs are of several; None where there is one alone.
     """
 
     def __init__(self, shares: Sequence[MachineShare] = (MachineShare(),),
                  timeout: float | None = None,
-                 start_server: Callable[[], ServerProcess] | None = None) -> None:
+                 start_server: Callable[[], ServerProcess] | None = None,
+                 node: nodes.Node | None = None) -> None:
         self._shares = list(shares)
-        self._timeout = timeout
+        self._timeout, self._node = timeout, node
         self._running: dict[Path, _Running] = {}
         self._server = self._serve(start_server or server_process.spawned)
 
@@ -55,6 +57,8 @@ class LocalEngine(Engine):
     def prepare(self, need: Requirements, workers: int | None, timeout: float | None) -> None:
         """Share the machine out later than the constructor, which starts the imports."""
         assert not self._running
+        nodes.check(self._node, need, workers)
+        workers = 1 if need.nodes > 1 else workers
         self._shares = Machine.this().shares(workers, need.devices, need.accelerator)
         self._timeout = timeout
 
@@ -67,7 +71,8 @@ class LocalEngine(Engine):
     def start(self, directory: Path) -> None:
         share = self._shares.pop(0)
         self._running[directory] = _Running(_Tail(directory / EVENTS), share)
-        self._send({"start": str(directory), "threads": share.threads, "gpus": share.gpus})
+        self._send({"start": str(directory), "threads": share.threads, "gpus": share.gpus,
+                    "node": self._node and self._node.text})
 
     def prune(self, directory: Path) -> None:
         (directory / STOP).touch()

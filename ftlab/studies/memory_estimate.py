@@ -89,7 +89,7 @@ def memory_of(study: Study, planned: PlannedCell, data: DataModule, backbone: Ba
     room = hardware.room_of(device := hardware.device_of(settings))
     if device.type == "cpu":
         room //= settings.devices
-    shared = settings.devices if settings.strategy == "fsdp" else 1
+    shared = _shared(settings)
 
     def foretold(settings: TrainerSettings, data: DataModule = data, measured: bool = False) -> MemoryForecast:
         run = Run(backbone, data, build(planned.cell.technique), settings, study.seeds[0], study.select_by,
@@ -113,13 +113,13 @@ def _remedies(first: MemoryForecast, settings: TrainerSettings, data: DataModule
               foretold: Any, numbers: int) -> Iterator[tuple[str, int]]:
     """Single settings that make it fit; where none does, several together."""
     one = copy.copy(data)
-    one.batch_size = settings.devices
-    parts = settings.accumulate * data.batch_size // settings.devices
+    one.batch_size = settings.processes
+    parts = settings.accumulate * data.batch_size // settings.processes
     recomputed = replace(settings, checkpoint_activations=True)
     cut = replace(settings, accumulate=parts)
     both = replace(recomputed, accumulate=parts)
     names = {"checkpoint_activations: true": (recomputed, data),
-             f"batch_size: {settings.devices}, accumulate: {parts}": (cut, one)}
+             f"batch_size: {settings.processes}, accumulate: {parts}": (cut, one)}
     shared = _shared(settings)
     found: list[tuple[str, int]] = []
     enough = _on_each(replace(first, peak=first.peak - first.activations), shared) < room
@@ -155,7 +155,7 @@ def _elsewhere(known: MemoryForecast, settings: TrainerSettings, room: int, numb
 
 
 def _shared(settings: TrainerSettings) -> int:
-    return settings.devices if settings.strategy == "fsdp" else 1
+    return settings.processes if settings.strategy == "fsdp" else 1
 
 
 def _on_each(known: MemoryForecast, devices: int) -> int:

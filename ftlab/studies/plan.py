@@ -31,7 +31,7 @@ from ftlab.tracking.metric_facts import Record, named
 from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import CellKey
 from ftlab.training import activation_checkpointing, batches, by_steps, fsdp, precision
-from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings, processes_of
 from ftlab.wording import listed
 
 FLOAT = 4  # bytes of a parameter in a checkpoint; half precision takes less
@@ -249,8 +249,8 @@ def _adapted(cell: Cell, backbone: Backbone, data: DataModule, stage_data: Stage
     technique: Technique = build(cell.technique)
     try:
         flatten(cell.config)  # as params, of which no two may have one name
-        share_of_batch(data.batch_size, cell.trainer["devices"])
-        _enough(data, cell.trainer["devices"])
+        share_of_batch(data.batch_size, processes_of(cell.trainer))
+        _enough(data, processes_of(cell.trainer))
         data = batches.with_streams(data, technique, TrainerSettings(**cell.trainer))
         data.check_plan()
         technique.prepare(data)

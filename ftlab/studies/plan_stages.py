@@ -15,7 +15,7 @@ from ftlab.studies.components import Component, build
 from ftlab.studies.study import Cell
 from ftlab.training import batches, by_steps
 from ftlab.training.carried import HEAD, check_new_tokens, is_output, places
-from ftlab.training.trainer_settings import TrainerSettings
+from ftlab.training.trainer_settings import TrainerSettings, processes_of
 from ftlab.wording import listed
 
 
@@ -52,7 +52,7 @@ def check_stages(cell: Cell, backbone: Backbone, data: DataModule, model: TaskMo
     Raises:
         InputError: a stage cannot run.
     """
-    if cell.trainer["devices"] > 1:
+    if processes_of(cell.trainer) > 1:
         raise InputError("a run with stages is trained on one device", "set trainer: {devices: 1}")
     head = dict[str, tuple[int, ...]]()  # that is carried to the next fit
     for number, stage in enumerate(cell.before):
@@ -109,7 +109,7 @@ def _check(stage: dict[str, Any], backbone: Backbone, corpus: DataModule, model:
     if not technique.trains:
         raise Incompatible(f"{type(technique).__name__} trains nothing, so it leaves nothing for "
                            "the next fit", "take a technique that trains")
-    if stage["trainer"]["devices"] > 1:
+    if processes_of(stage["trainer"]) > 1:
         raise InputError("stages are trained on one device", "set trainer: {devices: 1}")
     corpus.connect(backbone, seed=0)
     settings = TrainerSettings(**stage["trainer"])

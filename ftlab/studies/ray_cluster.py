@@ -16,6 +16,7 @@ from ray.exceptions import AuthenticationError
 from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.redaction import redact
+from ftlab.studies import nodes as nodes_of_run
 from ftlab.studies.engine import Machine, Requirements
 
 
@@ -31,10 +32,13 @@ def portion(machines: Sequence[Machine], need: Requirements, workers: int | None
         workers: runs at a time; None for as many as there is room for.
 
     Raises:
-        InputError: no node has room for one run.
+        InputError: no node has room for one run, or a run wants several.
     """
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: at least one is needed", "--workers 1")
+    if need.nodes > 1:
+        raise InputError(f"trainer: {{nodes: {need.nodes}}}: on a Ray cluster each run is on one node",
+                         nodes_of_run.HOW.format(need.nodes))
     wanted = need.accelerator == "gpu" or (
         need.accelerator == "auto" and any(node.gpus for node in machines))
     gpus = need.devices if wanted else 0

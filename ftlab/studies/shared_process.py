@@ -17,6 +17,7 @@ from ftlab.studies.dispatch import Job, JobOutcome
 from ftlab.studies.engine import EVENTS, OUTPUT, SPECIFICATION, Event, died
 from ftlab.studies.run_job import RunJob
 from ftlab.studies.study import Cell
+from ftlab.training.trainer_settings import processes_of
 
 LARGEST = {"heads": 64}
 """Runs a pack, by the way in which a technique's runs share a process."""
@@ -31,7 +32,7 @@ def together_of(cell: Cell, shortcuts: bool = True) -> str | None:
         cell: checked.
         shortcuts: of its study.
     """
-    if not shortcuts or cell.before or cell.trainer["devices"] > 1:
+    if not shortcuts or cell.before or processes_of(cell.trainer) > 1:
         return None
     way: str | None = vars(class_of(cell.technique)).get("together")
     return way

@@ -16,6 +16,9 @@ EMPTY: tuple[Any, ...] = (None, [], {})
 NO_RESULT = ("save_every",)
 """Settings of the trainer that change no result."""
 
+ONE = ("nodes", 1)
+"""Such a setting is as if not written, too."""
+
 
 def cell_hash(config: Mapping[str, Any]) -> str:
     """Hash a cell's config, 12 hexadecimal digits; null, `[]` and `{}` are as if not written.
@@ -39,7 +42,8 @@ def earlier_hash(config: Mapping[str, Any], params: Collection[str]) -> str:
 
 def _of_results(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without settings that no result depends on."""
-    return {key: {name: part for name, part in value.items() if name not in NO_RESULT}
+    return {key: {name: part for name, part in value.items()
+                  if name not in NO_RESULT and (name, part) != ONE}
             if key == "trainer" else value for key, value in config.items()}
 
 

@@ -128,8 +128,8 @@ def settle(data: DataModule, model: TaskModel, single: Collection[nn.Module],
     """
     examples, size = _shares(data, settings)
     if (size == 1 or examples == 1) and trained_norms(model) & set(single):
-        devices = f" on each of {settings.devices} devices" if settings.devices > 1 else ""
-        least = 2 * settings.devices
+        count = settings.processes
+        devices, least = f" on each of {count} devices" if count > 1 else "", 2 * count
         mend = (f"set batch_size: {least}" if examples > 1
                 else f"train on {least} examples at least")
         raise InputError(f"training batches of 1 example{devices} give batch norms that train one "
@@ -148,7 +148,8 @@ def caveats(model: TaskModel, settings: TrainerSettings) -> list[str]:
         settings: of the run.
     """
     cut = [f"{name}: {value}" for name, value in
-           (("accumulate", settings.accumulate), ("devices", settings.devices)) if value > 1]
+           (("accumulate", settings.accumulate), ("devices", settings.devices),
+            ("nodes", settings.nodes or 1)) if value > 1]
     if not cut:
         return []
     norms = "batch norms take their statistics from each batch" if trained_norms(model) else ""
@@ -174,7 +175,8 @@ def check_update(technique: Technique, data: DataModule, settings: TrainerSettin
         by_steps.check(technique, data, settings)
     whole = [type(part).__name__ for part, alone in
              ((technique, technique.single_batches), (data.sampling, data.sampling.plans)) if alone]
-    for name, value in (("accumulate", settings.accumulate), ("devices", settings.devices)):
+    for name, value in (("accumulate", settings.accumulate), ("devices", settings.devices),
+                        ("nodes", settings.nodes or 1)):
         if value > 1 and whole:
             raise InputError(f"{whole[0]} takes all examples of an update in one batch, and "
                              f"{name}: {value} would split them", f"set trainer: {{{name}: 1}}")
@@ -204,7 +206,7 @@ def with_streams(data: DataModule, technique: Technique, settings: TrainerSettin
                 f"add {entry % lacking[0]} to the data set")
     for name in technique.streams:
         if size := data.beside[name].batch_size:
-            share_of_batch(size, settings.devices, f"beside: {name}: ")
+            share_of_batch(size, settings.processes, f"beside: {name}: ")
     return _sampled(data, technique).with_streams(technique.streams)
 
 
@@ -225,5 +227,5 @@ def _sampled(data: DataModule, technique: Technique) -> DataModule:
 
 def _shares(data: DataModule, settings: TrainerSettings) -> tuple[int, int]:
     """The training examples per device, and per batch."""
-    devices = settings.devices
+    devices = settings.processes
     return (-(-len(data.splits["train"]) // devices), share_of_batch(data.batch_size, devices))

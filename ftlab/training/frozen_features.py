@@ -93,7 +93,7 @@ def _read(run: Run, reader: _Reader, splits: Sequence[SplitName], report: Report
     """The run of a reader, which has read."""
     reader.sampling = run.data.sampling  # whatever it is: nothing is drawn
     run = replace(run, technique=reader, before=(),
-                  settings=replace(run.settings, devices=1, strategy="auto"))
+                  settings=replace(run.settings, devices=1, nodes=None, strategy="auto"))
     memory = load(run, report)
     model, guard = adapt(run, report)
     judge = best_epoch(run, model, stop=lambda: False)  # of a trial, which leaves no checkpoint

@@ -24,6 +24,7 @@ def make_trainer(run: Run, callbacks: list[Callback]) -> Trainer:
         accumulate_grad_batches=settings.accumulate,
         accelerator=settings.accelerator,
         devices=settings.devices,
+        num_nodes=settings.nodes or 1,
         strategy=_strategy(run),
         callbacks=callbacks,
         default_root_dir=run.directory,
@@ -39,10 +40,10 @@ def make_trainer(run: Run, callbacks: list[Callback]) -> Trainer:
 
 def _strategy(run: Run) -> Strategy | str:
     settings = run.settings
-    if settings.devices == 1:
+    if settings.processes == 1:
         return "auto"
     if settings.strategy == "fsdp":
-        return fsdp.strategy(settings.devices)
+        return fsdp.strategy(settings.processes)
     return DDPStrategy(find_unused_parameters=run.technique.changes_freezing)
 
 

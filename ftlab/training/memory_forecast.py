@@ -82,7 +82,7 @@ def forecast(run: Run, measured: bool = False) -> MemoryForecast:
     if run.settings.checkpoint_activations:
         activation_checkpointing.install(model, compare=False)
     technique.train()
-    batch = precision.convert_inputs(longest_batch(data, run.settings.devices), name)
+    batch = precision.convert_inputs(longest_batch(data, run.settings.processes), name)
     device = hardware.device_of(run.settings)
     if measured:
         model.to(device)

@@ -115,7 +115,8 @@ class RunState(Callback):
 
     def _opens(self, trainer: Trainer, batch: int) -> bool:
         """Return whether no gradients are being added up."""
-        return batch % trainer.accumulate_grad_batches == 0 and self.run.settings.strategy != "fsdp"
+        whole = self.run.settings.strategy != "fsdp" and trainer.num_nodes == 1  # and in one folder
+        return batch % trainer.accumulate_grad_batches == 0 and whole
 
     def _write(self, trainer: Trainer) -> None:
         """Write a state; one that cannot be written is noted, and the one before stays."""

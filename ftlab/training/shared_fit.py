@@ -59,7 +59,7 @@ def _why_alone(runs: Sequence[Run]) -> str:
         return "each seed has drawn examples of its own"
     if any(run.before for run in runs):
         return "stages come before"
-    if first.settings.devices > 1:
+    if first.settings.processes > 1:
         return "a run has several devices"
     return ""
 

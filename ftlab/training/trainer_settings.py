@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class TrainerSettings:
         patience: stop after so many validations without a better `select_by`; None never stops
             early.
         accelerator: `auto`, `cpu`, `gpu` or `mps`.
-        devices: processes of one run.
+        devices: processes of one run, on each of its nodes.
+        nodes: machines of one run, each with so many `devices`; None for one. The command is started
+            once on each, by torchrun or srun.
         strategy: of several devices. `ddp` gives each the whole model; `fsdp` shares weights,
             gradients and optimizer state out, for models whose training does not fit one device;
             `auto` is `ddp`.
-        threads: CPU threads of a run; None for all cores.
+        threads: CPU threads of a run, on each of its nodes; None for all cores.
         tf32: whether GPUs may round the factors of float32 products to TF32's 10 bits.
         compile: `auto` compiles the blocks that train where a run on a GPU is long enough to
             repay it; results then differ by rounding.
@@ -59,6 +62,7 @@ class TrainerSettings:
     patience: int | None = None
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
+    nodes: int | None = None
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     threads: int | None = None
     tf32: bool = False
@@ -68,8 +72,8 @@ class TrainerSettings:
     checkpoint_activations: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "min_steps", "max_steps", "accumulate", "devices", "patience", "threads",
-                     "log_every"):
+        for name in ("max_epochs", "min_steps", "max_steps", "accumulate", "devices", "nodes", "patience",
+                     "threads", "log_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -88,13 +92,23 @@ class TrainerSettings:
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise ValueError(f"gradient_clip must be above 0, got {self.gradient_clip}")
         if self.strategy == "fsdp":
-            if self.devices == 1:
+            if self.processes == 1:
                 raise ValueError("strategy fsdp needs at least 2 devices")
             if self.precision == "16-mixed":
                 raise ValueError("strategy fsdp does not go with precision 16-mixed, but with bf16")
+
+    @property
+    def processes(self) -> int:
+        """Processes of one run, on all its nodes."""
+        return self.devices * (self.nodes or 1)
 
     @property
     def cuts_epochs(self) -> bool:
         """True where validations, or the end, may lie within an epoch."""
         return any(value is not None
                    for value in (self.max_steps, self.validate_every, self.max_seconds))
+
+
+def processes_of(trainer: Mapping[str, Any]) -> int:
+    """Processes of a run with such settings, on all its nodes; older records know no nodes."""
+    return int(trainer["devices"]) * (trainer.get("nodes") or 1)

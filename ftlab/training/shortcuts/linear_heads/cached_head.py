@@ -99,7 +99,7 @@ def head_alone(run: Run) -> CachedHead:
         raise NotApplicable(f"{type(technique).__name__} has its own {overridden[0]}")
     if technique.optim.optimizer not in OPTIMIZERS:
         raise NotApplicable(f"optimizer {technique.optim.optimizer}")
-    if run.settings.devices > 1:
+    if run.settings.processes > 1:
         raise NotApplicable("it has several devices")
     if run.settings.cuts_epochs:
         raise NotApplicable("its fit is counted in steps or seconds")
