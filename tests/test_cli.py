@@ -194,9 +194,11 @@ def test_run__interrupted_continues(
     assert process.wait(300) == code, said(tmp_path)
     assert "the same command continues" in said(tmp_path)
     assert statuses(tmp_path) == ["KILLED"]
-    assert not list(tmp_path.glob("results/small/.work/*"))
+    left = list(tmp_path.glob("results/small/.work/*"))
+    assert all((folder / "state" / "states.json").exists() for folder in left)
     assert not children(tmp_path)
     assert quick("run", study, "--only", "probe", "--seeds", "0").returncode == 0
+    assert left == list(tmp_path.glob("results/small/.work/*"))  # to go on from
 
 
 def test_run__kill_costs_the_run_in_progress_alone(study: Path, quick: Call, tmp_path: Path) -> None:

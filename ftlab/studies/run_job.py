@@ -282,7 +282,7 @@ def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:
 
 
 def tidy(work: Path, outcome: StudyOutcome) -> None:
-    """Leave of the runs' folders the failed ones' output alone; sweeps have theirs beside them.
+    """Leave of the runs' folders the failed ones' output, and states; sweeps have theirs beside them.
 
     Where writes of a command that is gone still wait for the store, their files stay.
     """
@@ -290,7 +290,8 @@ def tidy(work: Path, outcome: StudyOutcome) -> None:
         return
     for directory in work.iterdir() if work.exists() else ():
         ours = (directory / SPECIFICATION).exists()
-        if ours and not any(str(directory) in failure for failure in outcome.failures):
+        failed = any(str(directory) in failure for failure in outcome.failures)
+        if ours and not failed and not has_state(directory):
             shutil.rmtree(directory, ignore_errors=True)
     with contextlib.suppress(OSError):  # there is none, or it holds others'
         work.rmdir()

@@ -86,7 +86,7 @@ def kill_on_its_way(folder: Path, number: signal.Signals, times: int, **environm
 
 
 @pytest.mark.parametrize(("number", "times", "study"), [
-    (signal.SIGKILL, 2, {}),
+    (signal.SIGKILL, 2, {"cells": 1}),
     (signal.SIGUSR1, 1, {"cells": 1}),
     (signal.SIGKILL, 1, {"cells": 1, "devices": 2, "accelerator": "cpu"}),
     pytest.param(signal.SIGKILL, 10, {}, marks=pytest.mark.slow),

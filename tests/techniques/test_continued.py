@@ -28,7 +28,7 @@ def world(request: pytest.FixtureRequest) -> World:
     return make_world(request.param, request.getfixturevalue)
 
 
-HOLDS = {"prepare", "begin_fit", "begin_epoch", "objective", "after_step", "evaluated", "optimizer"}
+HOLDS = {"begin_fit", "begin_epoch", "after_step", "optimizer"}
 
 
 def always(name: str) -> list[str]:
