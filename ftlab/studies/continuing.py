@@ -15,7 +15,7 @@ from ftlab.studies.engine import EVENTS, SPECIFICATION, Event
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_folders import ASIDE, leftovers
 from ftlab.training import kept_tensors
-from ftlab.training.state_files import FOLDER, read_manifest, refuse_other, source_of
+from ftlab.training.state_files import FOLDER, MANIFEST, read_manifest, refuse_other, source_of
 
 TOKEN = "tracked"
 """File that says which run of the store the folder is of."""
@@ -26,7 +26,13 @@ ENDS = ("failed", "done")
 
 def has_state(directory: Path) -> bool:
     """Return whether a run's folder, or a stage's in it, holds states."""
-    return any(read_manifest(path.parent) for path in directory.glob(f"**/{FOLDER}/*.json"))
+    return bool(state_folders(directory))
+
+
+def state_folders(directory: Path) -> list[Path]:
+    """The folders of states in a run's folder: its own, and those of its stages."""
+    return sorted({path.parent for path in directory.glob(f"**/{FOLDER}/{MANIFEST}")
+                   if read_manifest(path.parent)})
 
 
 def take_over(left: Iterable[Path], directory: Path, specification: Mapping[str, Any]) -> str:
@@ -58,7 +64,8 @@ def take_over(left: Iterable[Path], directory: Path, specification: Mapping[str,
 
 def put_aside(directory: Path) -> None:
     """Keep the states of a run that failed, and what belongs to them, from its artifacts."""
-    if not has_state(directory):
+    folders = state_folders(directory)
+    if not folders:
         return
     aside = directory.with_name(f"{directory.name}{ASIDE}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -66,7 +73,10 @@ def put_aside(directory: Path) -> None:
     for name in (EVENTS, BEFORE, TOKEN):
         with contextlib.suppress(FileNotFoundError):
             shutil.copy2(directory / name, aside / name)
-    (directory / FOLDER).rename(aside / FOLDER)
+    for folder in folders:
+        place = aside / folder.relative_to(directory)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(place)
 
 
 def note_token(directory: Path, token: str) -> None:

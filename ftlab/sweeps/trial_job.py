@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ftlab.studies.continuing import has_state, note_token
+from ftlab.studies.continuing import has_state, note_token, state_folders
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_folders import specification_of
 from ftlab.studies.run_job import RunJob, Workspace
@@ -105,6 +105,8 @@ class Trial(RunJob):
         self.metrics |= dict(zip(self.sweep.objectives, values, strict=False))
         self._log_last()
         if state == "FAIL":
+            for folder in state_folders(self.directory):  # nobody tries it again
+                shutil.rmtree(folder)
             if self.directory.is_dir():  # not swept away by someone
                 self.tracker.log_artifacts(self.run_id, self.directory)
         else:
