@@ -65,7 +65,7 @@ app.command()(studies.doctor)
 
 
 def main() -> None:
-    """Entry point: known errors as two lines, exit codes 0, 1, 2, 130, 143."""
+    """Entry point: known errors as two lines, exit codes 0, 1, 2, 130, 138, 143."""
     from ftlab.studies.dispatch import Interrupted, Signals
     from ftlab.studies.requeue import requeue
 

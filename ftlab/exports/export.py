@@ -232,7 +232,7 @@ def _write(restored: Restored, folder: Path, merged: bool,
 
 
 def _quantized_base(backbone: Backbone, base: str) -> Iterator[str]:
-    """What a quantised base has become in the folder."""
+    """Note on the form that a quantised base has in the folder."""
     if backbone.quantize is not None:
         kind = backbone.quantize
         yield (f"It was trained on a base quantised to {kind.quant_type}"

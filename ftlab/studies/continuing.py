@@ -136,7 +136,7 @@ def _lay_by(directory: Path) -> None:
 
 
 def reported(directory: Path) -> Iterator[Event]:
-    """What earlier attempts at the run of a folder have reported."""
+    """The events that earlier attempts at the run of a folder have reported."""
     with contextlib.suppress(FileNotFoundError):
         for line in (directory / BEFORE).read_text(encoding="utf-8").splitlines():
             yield json.loads(line)

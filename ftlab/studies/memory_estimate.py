@@ -25,7 +25,7 @@ MOST_DEVICES = 1024
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a cell's training needs of a device.
+    """The memory of a device that a cell's training needs.
 
     Attributes:
         foretold: None where nothing trains, or it is not known.
@@ -48,7 +48,7 @@ class MemoryEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether there is room, as far as is known."""
+        """True where there is room, as far as is known."""
         return self.needed <= self.room
 
     def text(self) -> str:

@@ -36,7 +36,7 @@ class Ending:
 
 
 class NodeLinks:
-    """What the other nodes' supervisors say, by signs of life in the run's store.
+    """The ends of the other nodes' ranks, and their supervisors' signs of life in the run's store.
 
     A thread talks to the store, since a machine that has lost its power answers no more, nor ever
     says so. No clocks are compared.

@@ -45,7 +45,7 @@ def install(model: TaskModel, compare: bool = True) -> None:
 
 
 def modules_of(model: TaskModel) -> dict[str, nn.Module]:
-    """What is computed again, by path, in the order of the blocks.
+    """Modules that are computed again, by path, in the order of the blocks.
 
     The stem is cheap to keep, and techniques change what it gives. A single layer keeps no more
     than its inputs anyway. Where a hook within a block reads what lies outside of all modules (the
@@ -167,7 +167,7 @@ _Place = tuple[dict[str, Any], str, Any]
 
 
 def _places(module: nn.Module) -> list[_Place]:
-    """What a block computes with: parameters, buffers, modes, tensors among its attributes."""
+    """The tensors and modes that a block computes with: parameters, buffers, modes, tensors among its attributes."""
     found: list[_Place] = []
     for part in module.modules():
         own = vars(part)

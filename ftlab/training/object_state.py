@@ -27,7 +27,7 @@ from ftlab.training.run import Run
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 REBUILT = (nn.Module, nn.Parameter, torch.optim.Optimizer, LightningDataModule, Backbone, Task, Run,
            AbstractContextManager, Path, type, types.ModuleType, torch.dtype, torch.device)
-"""What is made anew, and holds nothing that steps change, or is kept by other means."""
+"""Kinds that are made anew and hold nothing that steps change, or are kept by other means."""
 SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset,
                               "deque": deque}
 MAPPINGS: dict[str, Any] = {"dict": dict, "ordered": OrderedDict}

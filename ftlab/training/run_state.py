@@ -65,7 +65,7 @@ class RunState(Callback):
 
     @property
     def technique(self) -> Technique:
-        """Of the run."""
+        """The technique of the run."""
         return self.run.technique
 
     def on_fit_start(self, trainer: Trainer, module: Any) -> None:
@@ -195,7 +195,7 @@ def _to_keep(part: Any) -> _Held:
 
 
 SHARE = 0.02
-"""Of the time, that writing states may take."""
+"""Share of the time that writing states may take."""
 
 
 def _chain(technique: Technique) -> list[Technique]:

@@ -22,13 +22,13 @@ from ftlab.training import kept_tensors
 from ftlab.training.run import Run
 
 FOLDER = "state"
-"""Of a run's folder."""
+"""Name of the folder of states in a run's folder."""
 KEPT = 2
 MANIFEST = "states.json"
 ANEW = "bring back what it was, or remove the folder to begin the run anew"
 NAMES = {"data": "data", "backbone": "weights of the backbone", "weights": "weights before training", "code": "code of the technique",
          "libraries": "versions of libraries", "configuration": "settings"}
-"""What a state is of, by the key of its identity."""
+"""Names, for messages, of the things that a state's identity holds, by key."""
 
 
 class StateFiles:
@@ -152,7 +152,7 @@ def _remove_others(folder: Path, kept: set[int]) -> None:
 
 
 def identity_of(run: Run, before: Mapping[str, str]) -> dict[str, str]:
-    """What a run's states are of.
+    """The identity that all states of a run have.
 
     Args:
         run: loaded.
