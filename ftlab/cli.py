@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from ftlab.activity import quiet
 from ftlab.commands import drift, models, results, studies, sweeps, sync
 from ftlab.commands.show import FRESH, complain, disk_error, say
 from ftlab.errors import FtlabError, InputError
@@ -92,6 +93,7 @@ def main() -> None:
         complain(disk_error(error))
         sys.exit(1)
     finally:
+        quiet()
         signals.restore()
 
 

@@ -59,6 +59,9 @@ Only = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(metavar="TECHNIQUE", help="run this technique alone; may be repeated"),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
+]
 Metrics = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--metric", metavar="NAME", help="to test, as test/accuracy [what the studies "

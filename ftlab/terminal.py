@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
+from ftlab.activity import quiet
 from ftlab.visible import presentable, presentable_line
 
 
@@ -18,8 +20,25 @@ def plain_text(text: str, style: str = "") -> Text:
     return Text(presentable(text), style)
 
 
+UNFOLDED = 10_000
+"""Columns of what is no terminal: programs read its lines whole."""
+
+
 class Terminal(Console):
-    """A console on which names are no markup, and content moves no cursor."""
+    """A console on which names are no markup, and content moves no cursor.
+
+    Output that is redirected is never wrapped, unless `COLUMNS` gives it a width.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.is_terminal and "COLUMNS" not in os.environ and "width" not in options:
+            self.width = UNFOLDED
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, in place of the line that says what is being done."""
+        quiet()
+        super().print(*objects, **options)
 
     def say(self, line: str, **options: Any) -> None:
         """Print one line, of a study that runs below its bars too."""

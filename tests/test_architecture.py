@@ -17,7 +17,7 @@ ROOMS = (
     "transfer_scores",
     "domain_shift",
 )
-LEAVES = {"errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording",
+LEAVES = {"activity", "errors", "files", "redaction", "addresses", "visible", "terminal", "interchange", "wording",
           "renamed"}
 APART = {"backbones": {"tracking"}}  # a room above which it does not import
 PURE = {"statistics": {"numpy", "scipy"}}  # the libraries that a room imports, and no other

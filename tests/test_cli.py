@@ -434,8 +434,11 @@ def test_check__a_sweep_file_and_its_study(study: Path, here: Here, tmp_path: Pa
     file.write_text(f"study: {study}\ntrial: 3\n")
     code, _, errors = here("check", file)
     assert code == 2 and "search.yaml:2: trial: unknown key" in errors
-    code, _, errors = here("check", file, "--set", "trials=2")
-    assert code == 2 and "--set is of a study" in errors
+    file.write_text(f"study: {study}\n")
+    _, output, _ = here("check", file, "--set", "trials=2", "--set", "techniques.new=BitFit")
+    assert "search.yaml: ok, 3 cells, 6 trials" in output  # a key of the sweep, and one of its study
+    code, _, errors = here("check", file, "--set", "trails=2")
+    assert code == 2 and "trails: unknown key" in errors
 
 
 def test_table__without_runs(study: Path, here: Here) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from ftlab.activity import quiet
 from ftlab.errors import FtlabError
 from ftlab.visible import beneath, presentable_line
 
@@ -31,6 +32,7 @@ def say(line: str, error: bool = False, colour: str | None = None) -> None:
         error: to stderr.
         colour: where a terminal has colours.
     """
+    quiet()
     typer.secho(presentable_line(line), file=beneath(sys.stderr if error else sys.stdout), fg=colour)
 
 

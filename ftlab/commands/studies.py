@@ -13,6 +13,7 @@ from ftlab.errors import FtlabError, InputError
 from ftlab.options import (
     Address,
     Allow,
+    DryRun,
     EngineName,
     Only,
     Plain,
@@ -33,9 +34,7 @@ def run(
     set_: Sets = None,
     seeds: Seeds = None,
     only: Only = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
-    ] = False,
+    dry_run: DryRun = False,
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -98,9 +97,7 @@ def check(
             if "study" in read(path)[0]:
                 from ftlab.sweeps.sweep import load_sweep
 
-                if set_:
-                    raise InputError(f"--set is of a study, and {path} is a sweep", "edit the file")
-                sweep = load_sweep(path, allow or ())
+                sweep = load_sweep(path, allow or (), overrides=set_ or ())
                 checked, notes, objectives = sweep.study, [*sweep.notes], sweep.measured
                 planned = counted(sweep.searches * sum(map(sweep.trials_of, checked.cells)), "trial")
             else:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Group
 
+from ftlab.activity import doing
 from ftlab.reports import formats
 from ftlab.reports.columns import grid, parse
 from ftlab.reports.csv_files import write_file
@@ -36,9 +37,11 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     Raises:
         InputError: nothing of the study is tracked.
     """
+    doing("reading the tracking store")
     tracker = Tracker(tracking_uri)  # figures show the study's sweeps
     stored = read(study, tracker).directed()
     records = list(stored.records.values())
+    doing(f"writing the tables and figures of {study.name}")
     report = write(stored, Path(results), provenance.collect(study.name, study.question, records),
                    study.paper)
     recorded = write_file(Path(results) / study.name / FILE, record(study))

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from ftlab.activity import doing
 from ftlab.errors import InputError
 from ftlab.studies.check_cache import remembered
 from ftlab.studies.discover import FAMILIES, family, members
@@ -33,6 +34,7 @@ def catalogue(room: str | None, allow: Sequence[str] = ()) -> list[str]:
 
 
 def _lines(room: str | None, allow: Sequence[str]) -> Iterator[str]:
+    doing("reading the classes")
     for name in FAMILIES if room is None else [room]:
         classes = members(family(name), allow).values()
         yield f"{name}:"

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from ftlab.activity import quiet
 from ftlab.terminal import Terminal
 from ftlab.visible import guard_streams
 
@@ -66,11 +67,21 @@ class Clock:
 
 @dataclass
 class RunningJob:
-    """A run that goes on: how far it is, since when, and its share of its process's time."""
+    """A run that goes on.
+
+    Attributes:
+        technique: of its cell.
+        phase, fraction: how far it is.
+        measured: each metric's last value.
+        score: the metric by which its best epoch is chosen.
+        begin, share: since when, and its share of its process's time.
+    """
 
     technique: str
     phase: str = "starts"
     fraction: float = 0.0
+    measured: dict[str, float] = field(default_factory=dict)
+    score: str = ""
     begin: float = field(default_factory=time.monotonic)
     share: float = 1.0
 
@@ -78,6 +89,13 @@ class RunningJob:
     def elapsed(self) -> float:
         """Its seconds since it started."""
         return self.share * (time.monotonic() - self.begin)
+
+    @property
+    def state(self) -> str:
+        """`fit, epoch 2, loss 0.41, val/accuracy 0.873`: its phase and what it measured last."""
+        words = {"epoch": "epoch {:g}", "train/loss": "loss {:.3g}", self.score: self.score + " {:.4g}"}
+        known = [text.format(self.measured[name]) for name, text in words.items() if name in self.measured]
+        return ", ".join([self.phase, *known])
 
 
 class Display:
@@ -95,6 +113,7 @@ class Display:
 
     def start(self, name: str, done: int, waiting: Mapping[str, int], slots: int = 1) -> None:
         """Begin: `done` runs are finished already, `waiting` by technique are to do."""
+        quiet()
         self.clock, self.slots = Clock(waiting), slots
         self.total = done + sum(waiting.values())
         self.done, self.failed = done, 0
@@ -126,6 +145,12 @@ class Display:
         # Loading and testing take about a tenth of a run each.
         run.fraction = {"load": 0.02, "test": 0.9}.get(phase, 0.05 + 0.85 * done / max(1, total))
         self._draw()
+
+    def measured(self, title: str, metrics: Mapping[str, float], score: str) -> None:
+        """Take what a run has measured while it trains, and by which metric its epochs are judged."""
+        run = self.running[title]
+        run.measured |= metrics
+        run.score = score
 
     def idle(self) -> None:
         """Nothing happened; keep the clock going."""
@@ -193,11 +218,11 @@ class Display:
             going = sum(run.fraction for run in self.running.values())
             self.bars.update(self.all, state=summary, completed=self.done + going)
             for title, run in self.running.items():
-                self.bars.update(self.tasks[title], completed=run.fraction, state=run.phase)
+                self.bars.update(self.tasks[title], completed=run.fraction, state=run.state)
         elif self.running and time.monotonic() - self.spoke > 30:  # a sign of life in long runs
             self.spoke = time.monotonic()
-            states = "; ".join(f"{title}: {run.phase} {run.fraction:.0%}"
-                             for title, run in self.running.items())
+            states = "; ".join(f"{title}: {run.fraction:.0%}, {run.state}"
+                               for title, run in self.running.items())
             self.console.say(f"{states}, {still}")
 
 

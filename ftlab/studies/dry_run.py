@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 
+from ftlab.activity import doing
 from ftlab.backbones import cache_folder
 from ftlab.backbones.base import Backbone
 from ftlab.data.base import DataModule
@@ -42,15 +43,18 @@ class Estimate:
     @property
     def total_seconds(self) -> float:
         """The same with stacks, and with the caches, each made once."""
-        return self.seconds_of(len(self.plan.study.seeds))
+        return self.seconds_of(self._each(len(self.plan.study.seeds)))
 
-    def seconds_of(self, seeds: int) -> float:
-        """The same for so many seeds."""
+    def _each(self, seeds: int) -> dict[str, int]:
+        return {planned.cell.key.config: seeds for planned in self.plan.cells}
+
+    def seconds_of(self, runs: Mapping[str, int]) -> float:
+        """The same for so many runs of each cell, by its hash."""
         made: list[PlannedCell] = []
         total = 0.0
         for planned in self.plan.cells:
             here = self.foreseen[planned.cell.key.config]
-            total += here.cached_seconds * seeds
+            total += here.cached_seconds * runs[planned.cell.key.config]
             if here.cache is not None and not any(planned.shares_prefix(other) for other in made):
                 made.append(planned)
                 total += here.cache.build * max(1, len(planned.draws))
@@ -81,7 +85,7 @@ class Estimate:
         if (until := study.until) is None:
             return
         cells = len(self.plan.cells)
-        yield (f"{cells * until.first} runs at first, about {clock(self.seconds_of(until.first))}; at most "
+        yield (f"{cells * until.first} runs at first, about {clock(self.seconds_of(self._each(until.first)))}; at most "
                f"{cells * until.most}, about {clock(self.total_seconds)}")
         unit = " points" if is_percent(study.report) else ""
         yield f"equal are techniques that differ by less than {until.margin:g}{unit}"
@@ -203,6 +207,7 @@ def estimate(study: Study) -> Estimate:
         made = Estimate(plan(study, weightless=True))
         loaded: dict[str, tuple[DataModule, Backbone]] = {}
         for planned in made.plan.cells:
+            doing(f"timing some steps of {planned.cell.key.title}")
             pair = f"{planned.cell.key.dataset}/{planned.cell.key.backbone}"
             if pair not in loaded:
                 data = build(planned.cell.of_seed(study.seeds[0]).data)

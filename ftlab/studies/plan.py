@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ftlab.activity import doing
 from ftlab.backbones.base import Backbone
 from ftlab.backbones.forward_trace import NotReplayable
 from ftlab.backbones.prefix_replay import leading
@@ -191,6 +192,7 @@ def plan(study: Study, objectives: Mapping[str, Place] | None = None, weightless
         fingerprints = data.fingerprint, "" if weightless and lacking(backbone) else backbone.fingerprint
         drawn = draws(study, backbone, cells, metrics)
         for cell in cells:
+            doing(f"checking {cell.key.title}")
             for metric, place in metrics.items():
                 check_measurable(metric, data, cell.key.dataset, place, cell.quantized)
             (model, notes, before, retain), *_ = [
@@ -227,8 +229,10 @@ def pairs(study: Study, made: Plan) -> Iterator[tuple[Backbone, DataModule, list
         if cell.key.dataset not in datasets:
             data = build(cell.of_seed(study.seeds[0]).data)
             datasets[cell.key.dataset] = data if study.shortcuts else data.without_shortcuts()
+            doing(f"reading the data of {cell.key.dataset}")
             datasets[cell.key.dataset].load()
         if cell.key.backbone not in backbones:
+            doing(f"reading the backbone {cell.key.backbone}")
             backbones[cell.key.backbone] = build(cell.backbone)
     for d, data in datasets.items():
         for b, backbone in backbones.items():

@@ -146,6 +146,7 @@ class RunJob(Job):
             case "metrics":
                 self.step = self.part * PART + event["step"]
                 self.curves |= event["metrics"].keys()
+                self.display.measured(self.title, event["metrics"], self.specification["select_by"])
                 self.log(event["metrics"], self.step, event["time"])
                 if "epoch" in event["metrics"]:
                     self.validated(event["metrics"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ftlab.activity import doing
 from ftlab.errors import InputError
 from ftlab.studies import analysis_keys, draws
 from ftlab.studies.components import Component
@@ -229,6 +230,7 @@ def load_study(
     Raises:
         InputError: with the file, the line and the key of what is wrong.
     """
+    doing(f"reading {path} and the classes that it names")
     data, place = read(Path(path))
     for given in overrides:
         override(data, given)

@@ -88,7 +88,7 @@ def run_sweep(
                 board.beat()
 
         storage.waiting = beat  # who waits for another's lock lives all the same, in every search
-        display = display or SweepDisplay(lambda: _standings(boards), better[0])
+        display = display or SweepDisplay(lambda: _searched(_standings(boards)), better[0])
         storage.note = display.note
         for note in (*made.notes, *sweep.notes):
             display.note(note)
@@ -106,6 +106,11 @@ def run_sweep(
 
 def _standings(boards: Sequence[TrialQueue]) -> list[CellProgress]:
     return [standing for board in boards for standing in board.standing()]
+
+
+def _searched(standings: Sequence[CellProgress]) -> list[CellProgress]:
+    """Those that get trials."""
+    return [standing for standing in standings if standing.budget]
 
 
 def directions(sweep: Sweep) -> list[Direction]:

@@ -74,8 +74,9 @@ def left(standings: list[CellProgress]) -> float | None:
 def rich(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> Table:
     """For the terminal, in 80 columns: how far each cell is, its best so far, and with what.
 
-    Columns in which nothing stands are left out.
+    Columns in which nothing stands are left out, and cells that get no trials.
     """
+    standings = [standing for standing in standings if standing.budget]
     states = [state for state in _STATES if any(s.count(state) for s in standings)]
     table = Table(
         title=plain_text(f"{sweep.name}: {sweep.trials} trials a cell of {sweep.study.name}"

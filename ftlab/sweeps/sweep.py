@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -18,21 +19,18 @@ from optuna.samplers import BaseSampler, BruteForceSampler
 
 from ftlab.errors import InputError
 from ftlab.studies.names import check_name
-from ftlab.studies.seeds import check_list
+from ftlab.studies.overrides import override
 from ftlab.studies.study import Cell, Study, load_study
 from ftlab.studies.yaml_file import Place, read, typed
 from ftlab.sweeps.distributions import Space, points
 from ftlab.sweeps.samplers import make_pruner, make_sampler
 from ftlab.sweeps.search_names import search_name, search_of
-from ftlab.sweeps.search_space import make_space, put
-from ftlab.tracking.mlflow_values import name_of
+from ftlab.sweeps.search_space import put
+from ftlab.sweeps.sweep_keys import check_objectives, check_positive, check_seeds, check_spaces
 from ftlab.wording import did_you_mean
 
 KEYS = ["name", "study", "trials", "searches", "seeds", "sampler", "pruner", "objective", "spaces",
         "max_seconds", "storage"]
-COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/step_seconds",
-         "cost/peak_memory_bytes")
-"""What a trial measures beside the validation metrics; less is better."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ class Sweep:
         stands_on: fingerprints of data and weights, once they are read; see `on`.
         searches: how often the whole search is made.
         search: of one that `each` gives, which; 0 is the first.
+        overrides: values laid into its study, as `--set` gives them.
+        techniques: that get trials; all where it is empty.
     """
 
     name: str
@@ -71,6 +71,8 @@ class Sweep:
     stands_on: tuple[str, ...] = ()
     searches: int = 1
     search: int = 0
+    overrides: tuple[str, ...] = ()
+    techniques: tuple[str, ...] = ()
 
     @property
     def each(self) -> list[Sweep]:
@@ -114,7 +116,12 @@ class Sweep:
         return {name: self.place / "objective" for name in self.objectives if name.startswith("val/")}
 
     def trials_of(self, cell: Cell) -> int:
-        """The trials of a cell: one where nothing is searched, of a grid its points at most."""
+        """The trials of a cell: one where nothing is searched, of a grid its points at most.
+
+        None of a technique that `only` leaves out.
+        """
+        if self.techniques and cell.key.technique not in self.techniques:
+            return 0
         space = self.spaces[cell.key.technique]
         if isinstance(self.make_sampler(0), BruteForceSampler):
             return int(min(self.trials, points(space)))
@@ -132,6 +139,23 @@ class Sweep:
         """The sweep with or without shortcuts."""
         return replace(self, study=self.study.with_shortcuts(shortcuts))
 
+    def only(self, techniques: Sequence[str]) -> Sweep:
+        """The sweep with trials of some techniques alone; it shares them with the whole sweep.
+
+        Raises:
+            InputError: a technique that the study does not have.
+        """
+        names = list(dict.fromkeys(cell.key.technique for cell in self.study.cells))
+        for technique in techniques:
+            if technique not in names:
+                raise InputError(f"--only: the study {self.study.name} has no technique {technique!r}",
+                                 did_you_mean(technique, names))
+        return replace(self, techniques=tuple(dict.fromkeys(techniques)))
+
+    def with_seeds(self, seeds: Sequence[int]) -> Sweep:
+        """The sweep whose trials have other seeds, which makes it another sweep."""
+        return replace(self, seeds=check_seeds(list(seeds), self.searches, "--seeds"))
+
     def make_sampler(self, seed: int) -> BaseSampler:
         """A fresh sampler; those that have a memory keep it in the storage."""
         return make_sampler(self.sampler, seed, self.place / "sampler")
@@ -141,18 +165,25 @@ class Sweep:
         return make_pruner(self.pruner, self.place / "pruner")
 
 
-def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None = None) -> Sweep:
+def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None = None,
+               overrides: Sequence[str] = ()) -> Sweep:
     """Read and check a sweep file and its study.
 
     Args:
         path: of the YAML file.
         allow: packages outside ftlab whose classes the study may name.
         storage: instead of the file's.
+        overrides: `a.b.c=value`, as `--set` takes them: of the sweep where its file has such a key,
+            else of the study.
 
     Raises:
         InputError: with the file, the line and the key of what is wrong.
     """
     data, place = read(Path(path))
+    own = [given for given in overrides if re.split(r"[.=]", given)[0] in KEYS]
+    of_study = tuple(given for given in overrides if given not in own)
+    for given in own:
+        override(data, given)
     for key in data:
         if key not in KEYS:
             raise InputError(f"{place / str(key)}: unknown key", did_you_mean(key, KEYS))
@@ -169,19 +200,18 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
     if not study_path.is_file():
         raise InputError(f"{place / 'study'}: no such file: {study_path}",
                          "give its path from the present folder: experiments/quickstart.yaml")
-    study = load_study(study_path, (), allow)
+    study = load_study(study_path, of_study, allow)
     if study.tuned is not None and study.tuned.searches > 1:
         raise InputError(f"{place / 'study'}: {study_path} has the settings of several searches by seed",
                          "sweep the study that it was tuned from")
     if study.levels.get("techniques"):
         raise InputError(f"{place / 'study'}: values of its techniques vary ({study_path}: vary)",
                          "leave them out of vary: a sweep searches them under spaces")
-    trials = _positive(data.get("trials", 16), place / "trials", whole=True)
-    seeds = check_list(data.get("seeds", list(study.seeds[:1])), place / "seeds")
-    searches = int(_positive(data.get("searches", 1), place / "searches", whole=True))
-    check_list([seed + (searches - 1) * (max(seeds) - min(seeds) + 1) for seed in seeds], place / "seeds")
-    objectives = _objectives(data.get("objective", study.select_by), study, place / "objective")
-    spaces, notes = _spaces(spaces_text, study, place / "spaces", tuple(allow))
+    trials = check_positive(data.get("trials", 16), place / "trials", whole=True)
+    searches = int(check_positive(data.get("searches", 1), place / "searches", whole=True))
+    seeds = check_seeds(data.get("seeds", list(study.seeds[:1])), searches, place / "seeds")
+    objectives = check_objectives(data.get("objective", study.select_by), study, place / "objective")
+    spaces, notes = check_spaces(spaces_text, study, place / "spaces", tuple(allow))
     seconds = data.get("max_seconds")
     where = data.get("storage", "optuna.journal") if storage is None else storage
     if not isinstance(where, str) or not where:
@@ -190,13 +220,15 @@ def load_sweep(path: str | Path, allow: Sequence[str] = (), storage: str | None 
     sweep = Sweep(
         name, study, study_path, int(trials), seeds, objectives, spaces, data.get("sampler"),
         data.get("pruner"),
-        None if seconds is None else _positive(seconds, place / "max_seconds"),
+        None if seconds is None else check_positive(seconds, place / "max_seconds"),
         os.path.expandvars(where), place, tuple(notes), searches=searches,
+        overrides=of_study,
     )
     if isinstance(sweep.make_sampler(0), BruteForceSampler):
         _check_grid(sweep)
     _check_pruner(sweep.make_pruner(), sweep)
     return sweep
+
 
 
 def _check_grid(sweep: Sweep) -> None:
@@ -233,46 +265,3 @@ def _check_pruner(pruner: BasePruner, sweep: Sweep) -> None:
                          "leave out pruner, or raise trainer: {max_epochs: ...}")
 
 
-def _objectives(written: Any, study: Study, place: Place) -> tuple[str, ...]:
-    names = written if isinstance(written, list) else [written]
-    if not names or len(set(map(str, names))) < len(names):
-        raise InputError(f"{place}: expected a metric, or a list of different ones",
-                         f"objective: {study.select_by}")
-    for name in names:
-        if not isinstance(name, str) or not (name.startswith("val/") or name in COSTS):
-            raise InputError(f"{place}: {name!r} cannot be an objective",
-                             f"val/METRIC, or one of: {', '.join(COSTS)}")
-    return tuple(map(name_of, names))
-
-
-def _spaces(
-    written: Any, study: Study, place: Place, allow: tuple[str, ...]
-) -> tuple[dict[str, Space], list[str]]:
-    techniques = {cell.key.technique: cell.technique for cell in study.cells}
-    given = {} if written is None else written
-    if not isinstance(given, Mapping):
-        raise InputError(f"{place}: expected a mapping of techniques", "lora: {rank: {choices: [4, 8]}}")
-    for name, space in given.items():
-        if name not in techniques:
-            raise InputError(f"{place / str(name)}: the study has no technique {name!r}",
-                             did_you_mean(name, list(techniques)))
-        if not isinstance(space, Mapping):
-            raise InputError(f"{place / str(name)}: expected a mapping of hyperparameters",
-                             "rank: {choices: [4, 8]}")
-    spaces: dict[str, Space] = {}
-    notes: list[str] = []
-    for name, technique in techniques.items():
-        elsewhere = [cell.technique for cell in study.cells
-                     if cell.key.technique == name and cell.technique != technique]
-        here = place / str(name)
-        spaces[name], more = make_space(technique, given.get(name, {}), here, allow, elsewhere)
-        notes += more
-    return spaces, notes
-
-
-def _positive(value: Any, place: Place, whole: bool = False) -> float:
-    right = isinstance(value, int) or (isinstance(value, float) and not whole)
-    if not right or isinstance(value, bool) or not 0 < value < math.inf:
-        raise InputError(f"{place}: expected a {'whole ' if whole else ''}number above 0, got {value}",
-                         f"{place.keys[-1]}: 16")
-    return float(value)

@@ -147,7 +147,8 @@ class TrialQueue:
         return taken
 
     def _take(self, more: bool, room: Callable[[Cell], int]) -> list[LeasedTrial]:
-        standings, owners = self._standing(), self._leases.owners()
+        standings = [standing for standing in self._standing() if standing.budget]
+        owners = self._leases.owners()
         for standing in standings:
             free = [trial for trial in standing.trials
                     if trial.state == TrialState.RUNNING and self._leases.free(trial, owners)]

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from ftlab.errors import InputError
 from ftlab.files import write
 from ftlab.studies.draws import draws_split
+from ftlab.studies.overrides import override
 from ftlab.studies.study_entries import merged
 from ftlab.studies.tuned import Tuned
 from ftlab.studies.yaml_file import read
@@ -41,6 +42,8 @@ def write_tuned(sweep: Sweep, standings: Sequence[CellProgress], direction: Dire
         InputError: the study file cannot be read any more, or the folder cannot be written.
     """
     data, _ = read(sweep.study_path)
+    for given in sweep.overrides:
+        override(data, given)
     data["name"] = f"{sweep.study.name[:_LONGEST]}{_SUFFIX}"
     pairs = {(s.cell.key.dataset, s.cell.key.backbone) for s in standings}
     seeds = sweep.fresh_seeds

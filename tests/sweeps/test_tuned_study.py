@@ -283,3 +283,31 @@ def test_seeds__of_a_mapping(sweep):
     of = {"of": ["training", "split"]}
     assert _seeds({**of, "list": [0, 1]}, (1, 2), sweep) == {"list": [1, 2], **of}
     assert _seeds({**until, **of}, (1, 2, 3, 4, 5), adding) == {"list": [1, 2, 3, 4], **of}
+
+
+def test_overrides__reach_the_sweep_and_its_study_and_stand_in_the_tuned_study(tmp_path):
+    load(tmp_path)
+    given = ["trials=3", "spaces.lora.rank.choices=[3, 5]", "trainer.max_epochs=7", "techniques.lora.init_args.rank=3"]
+    sweep = load_sweep(tmp_path / "sweep.yaml", overrides=given)
+    assert sweep.trials == 3
+    assert sweep.spaces["lora"]["rank"].choices == (3, 5)
+    tuned = load_study(write_tuned(sweep, spent(sweep, lambda *_: None), "maximize", "x"))
+    lora = next(cell for cell in tuned.cells if cell.key.technique == "lora")
+    assert lora.trainer["max_epochs"] == 7
+    assert lora.technique["init_args"]["rank"] == 3
+
+
+def test_only__the_others_get_no_trials_and_the_sweep_stays_the_same(sweep):
+    part = sweep.only(["lora"])
+    assert part.digest == sweep.digest  # so that the whole sweep finds these trials
+    assert [part.trials_of(cell) for cell in part.study.cells] == [
+        sweep.trials_of(cell) if cell.key.technique == "lora" else 0 for cell in sweep.study.cells]
+    with pytest.raises(InputError, match="lorra"):
+        sweep.only(["lorra"])
+
+
+def test_seeds__make_another_sweep(sweep):
+    other = sweep.with_seeds([5, 6])
+    assert other.seeds == (5, 6) and other.digest != sweep.digest
+    with pytest.raises(InputError, match="twice"):
+        sweep.with_seeds([5, 5])
