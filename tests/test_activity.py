@@ -26,4 +26,4 @@ def test_a_file_has_the_lines_alone_and_whole():
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True,
                            env={name: value for name, value in os.environ.items() if name != "COLUMNS"})
     assert ended.stderr == ""
-    assert ended.stdout.splitlines() == ["first", "second", ("a line of words " * 20).rstrip()]
+    assert ended.stdout.splitlines() == ["first", "second", "a line of words " * 20]

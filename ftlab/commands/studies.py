@@ -121,7 +121,7 @@ def check(
 def list_(
     room: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[techniques|tasks|data|backbones]"),
+        typer.Argument(metavar="[techniques|tasks|data|backbones|trainer|CLASS]"),
     ] = None,
     study: Annotated[
         Optional[Path],  # noqa: UP045

@@ -24,7 +24,7 @@ class PatchMasking:
     SimMIM: Xie et al. (2022), https://arxiv.org/abs/2111.09886, whose squares are 32 pixels wide
     and whose share is 0.5 to 0.6: with few and small holes, copying what is near would do.
 
-    Attributes:
+    Args:
         share: of the squares that are hidden, above 0 and below 1.
         size: height and width of a square in pixels, a multiple of the network's patch size.
     """
