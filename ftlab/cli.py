@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ftlab.activity import quiet
-from ftlab.commands import drift, models, results, studies, sweeps, sync
+from ftlab.commands import authoring, drift, models, results, studies, sweeps, sync
 from ftlab.commands.show import FRESH, complain, disk_error, say
 from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full, is_of_disk
@@ -49,7 +49,6 @@ def _quoting_text() -> Iterator[None]:
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Compare full, partial and parameter-efficient fine-tuning: which, by how much, at what "
     "cost, and how sure.",
@@ -59,6 +58,7 @@ for command in (studies.run, results.table, results.plot, results.report, drift.
     app.command()(command)
 app.command("list")(studies.list_)
 app.command()(studies.check)
+app.command()(authoring.schema)
 app.command()(studies.lr)
 app.command()(studies.transferability)
 app.command()(studies.shift)

@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from ftlab import completion
 from ftlab.errors import InputError
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="study file (YAML)")]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="study file (YAML)", autocompletion=completion.files)]
 Sets = Annotated[
     Optional[list[str]],  # noqa: UP045  Typer reads annotations at run time
     typer.Option("--set", metavar="KEY=VALUE", help="override a value: trainer.max_epochs=1"),
@@ -22,7 +23,7 @@ Uri = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--tracking-uri", help="MLflow store [MLFLOW_TRACKING_URI, sqlite:///mlflow.db]"),
 ]
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file (YAML)")]
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file (YAML)", autocompletion=completion.files)]
 Workers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="at a time; as many as there is room for unless said, but of `run` on this "
@@ -57,7 +58,8 @@ Seeds = Annotated[
 ]
 Only = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(metavar="TECHNIQUE", help="run this technique alone; may be repeated"),
+    typer.Option(metavar="TECHNIQUE", help="run this technique alone; may be repeated",
+                 autocompletion=completion.techniques),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")

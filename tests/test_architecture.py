@@ -21,7 +21,7 @@ LEAVES = {"activity", "errors", "files", "redaction", "addresses", "visible", "t
           "renamed"}
 APART = {"backbones": {"tracking"}}  # a room above which it does not import
 PURE = {"statistics": {"numpy", "scipy"}}  # the libraries that a room imports, and no other
-OUTSIDE = {"__init__", "cli", "commands", "options", "__main__"}
+OUTSIDE = {"__init__", "cli", "commands", "completion", "options", "__main__"}
 ONLY_IN = {"mlflow": "tracking", "optuna": "sweeps", "jsonargparse": "studies/components.py"}
 FORBIDDEN = ("utils", "helpers", "common", "manager")
 LONGEST = 300

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from ftlab import completion
 from ftlab.commands.company import company
 from ftlab.commands.show import FRESH, complain, console, say, show
 from ftlab.errors import FtlabError, InputError
@@ -82,7 +83,8 @@ def run(
 
 
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="study and sweep files")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="study and sweep files",
+                                               autocompletion=completion.files)],
     set_: Sets = None,
     allow: Allow = None,
 ) -> None:
@@ -121,7 +123,8 @@ def check(
 def list_(
     room: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[techniques|tasks|data|backbones|trainer|CLASS]"),
+        typer.Argument(metavar="[techniques|tasks|data|backbones|trainer|CLASS]",
+                       autocompletion=completion.listed),
     ] = None,
     study: Annotated[
         Optional[Path],  # noqa: UP045

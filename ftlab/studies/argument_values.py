@@ -33,6 +33,21 @@ def as_shown(wanted: Any, value: Any, place: Place) -> Any:
     return _leaves(wanted, value, place, _written)
 
 
+def check_groups(wanted: Any, value: Any, place: Place) -> None:
+    """Refuse a single value where a group of values is wanted, which jsonargparse takes.
+
+    Raises:
+        InputError: with the place, and how such a group begins.
+    """
+    options = list(_options(wanted))
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_groups(_of_key(options, key), inner, place / str(key))
+    elif value is not None and (group := _group(options)) is not None:
+        raise InputError(f"{place}: expected a mapping, got {value}",
+                         f"{{{dataclasses.fields(group)[0].name}: ...}}")
+
+
 def sealed(wanted: Any, value: Any) -> Any:
     """The value with texts that jsonargparse would read as something else made opaque to it."""
     return _leaves(wanted, value, Place(""), _opaque)
@@ -71,6 +86,13 @@ def _leaves(wanted: Any, value: Any, place: Place, leaf: Leaf) -> Any:
         return [_leaves(_of_item(options, n), inner, place / str(n), leaf)
                 for n, inner in enumerate(value)]
     return leaf(options, value, place)
+
+
+def _group(options: Sequence[Any]) -> Any:
+    """The group of values, a dataclass, beside which nothing else may stand there; None without."""
+    kinds = [option for option in options if option is not type(None)]
+    alone = bool(kinds) and all(isinstance(kind, type) and dataclasses.is_dataclass(kind) for kind in kinds)
+    return kinds[0] if alone else None
 
 
 def _written(options: Sequence[Any], value: Any, place: Place) -> Any:

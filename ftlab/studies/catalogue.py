@@ -116,10 +116,10 @@ def _detailed(classes: Iterable[type], allow: Sequence[str], more: Sequence[str]
     for cls in classes:
         yield _title(cls)
         yield from more
-        texts = _documented(cls)
+        texts = documented(cls)
         for name, parameter in schema(cls).items():
             required = parameter.default is inspect.Parameter.empty
-            value = "required" if required else f"= {_readable(parameter.default)}"
+            value = "required" if required else f"= {readable(parameter.default)}"
             kind = _kind(parameter)
             if kind and not issubclass(kind, rooms):
                 kinds.setdefault(kind, {})[name] = None
@@ -164,7 +164,8 @@ def _words(annotation: Any) -> str:
     return "anything" if annotation is Any else name
 
 
-def _readable(default: Any) -> str:
+def readable(default: Any) -> str:
+    """A default value, of a group of values those that are not its usual ones."""
     ours = type(default).__module__.startswith("ftlab.")
     if ours and dataclasses.is_dataclass(default):  # a section of its own shows the usual values
         other = (f"{field.name}={value!r}" for field in dataclasses.fields(default)
@@ -175,7 +176,7 @@ def _readable(default: Any) -> str:
     return repr(default)
 
 
-def _documented(cls: type) -> dict[str, str]:
+def documented(cls: type) -> dict[str, str]:
     """Arguments, and their texts in the docstrings of the class and its parents."""
     texts: dict[str, str] = {}
     for parent in reversed(cls.__mro__):

@@ -19,7 +19,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ftlab.errors import InputError
-from ftlab.studies.argument_values import as_shown, built, sealed, unsealed
+from ftlab.studies.argument_values import as_shown, built, check_groups, sealed, unsealed
 from ftlab.studies.discover import find, members
 from ftlab.studies.yaml_file import Place, typed
 from ftlab.wording import did_you_mean
@@ -36,7 +36,8 @@ def check(base: type, value: Any, place: Place, allow: Sequence[str] = (),
 
     Args:
         base: the family, for instance `Technique`.
-        value: from the file.
+        value: from the file: a name, a class and its arguments, or its arguments alone where the
+            family has but one class.
         place: where it stands.
         allow: packages outside ftlab whose classes may be named.
         beside: keys that may stand beside class and arguments, which the caller has taken out.
@@ -44,6 +45,8 @@ def check(base: type, value: Any, place: Place, allow: Sequence[str] = (),
     Raises:
         InputError: unknown class or key, wrong type or range, a missing value.
     """
+    if isinstance(value, Mapping) and "class_path" not in value and not beside:
+        value = _of_the_only_class(base, value, allow)
     name, given = _written(value, place, beside)
     cls = find(base, name, allow, place)
     inner = place / "init_args" if isinstance(value, Mapping) else place
@@ -58,6 +61,9 @@ def check(base: type, value: Any, place: Place, allow: Sequence[str] = (),
         if key not in given and parameter.default is inspect.Parameter.empty:
             raise InputError(f"{inner}: {cls.__name__} needs {key!r}", f"add {key}: NAME")
         part = given.get(key, _default(parameter))
+        if part is None and not is_optional(parameter):
+            raise InputError(f"{inner / key}: expected a {kind.__name__}, got null",
+                             f"remove the key, or give one: {_default(parameter).rpartition('.')[2]}")
         settings[key] = None if part is None else check(kind, part, inner / key, allow)
     checked = {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": settings}
     try:
@@ -162,6 +168,19 @@ def component_of(parameter: inspect.Parameter) -> type | None:
     return None
 
 
+def is_optional(parameter: inspect.Parameter) -> bool:
+    """Return whether null may stand where a parameter takes a component."""
+    return parameter.default is None or type(None) in typing.get_args(parameter.annotation)
+
+
+def _of_the_only_class(base: type, value: Mapping[str, Any], allow: Sequence[str]) -> Mapping[str, Any]:
+    """`augment: {views: 4}`, where only one class may be meant, as its arguments."""
+    known = members(base, allow)
+    if len(known) > 1 or "init_args" in value:
+        return value
+    return {"class_path": next(iter(known)), "init_args": value}
+
+
 def _written(value: Any, place: Place, beside: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
     if isinstance(value, str):
         return value, {}
@@ -197,6 +216,8 @@ def _parser(cls: type) -> ArgumentParser:
 def _plain(cls: type, given: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """A file's arguments, checked, as plain data with every default."""
     parameters = schema(cls)
+    for key, value in given.items():
+        check_groups(parameters[key].annotation, value, place / key)
     written = {key: as_shown(parameters[key].annotation, value, place / key)
                for key, value in given.items()}
     values = typed(written, place)

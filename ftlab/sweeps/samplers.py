@@ -86,14 +86,27 @@ def _make(base: type, written: Any, place: Place, seed: int = 0) -> Any:
         raise InputError(f"{place}: {cls.__name__}: {error}", "change the value") from error
 
 
-def _find(base: type, name: str, place: Place) -> type:
+def offered(base: type) -> list[str]:
+    """Names of the samplers or pruners that a sweep file may name, short and as Optuna has them.
+
+    Args:
+        base: `BaseSampler` or `BasePruner`.
+    """
+    short = sorted(_classes(base).keys() - _NEEDLESS.keys())
+    return [*short, *(f"{name}{_SUFFIXES[base]}" for name in short)]
+
+
+def _classes(base: type) -> dict[str, type]:
     room = optuna.samplers if base is BaseSampler else optuna.pruners
-    suffix = _SUFFIXES[base]
-    classes = {
-        cls.__name__.removesuffix(suffix): cls
+    return {
+        cls.__name__.removesuffix(_SUFFIXES[base]): cls
         for cls in map(room.__dict__.get, room.__all__)
         if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
     }
+
+
+def _find(base: type, name: str, place: Place) -> type:
+    suffix, classes = _SUFFIXES[base], _classes(base)
     short = name.removesuffix(suffix)
     if short in _NEEDLESS and base is BaseSampler:
         raise InputError(f"{place}: {name} is not offered: {_NEEDLESS[short]}", "sampler: BruteForce"

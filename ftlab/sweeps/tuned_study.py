@@ -19,6 +19,8 @@ from ftlab.studies.yaml_schema import dump
 from ftlab.sweeps.progress import CellProgress, Direction
 from ftlab.sweeps.sweep import Sweep
 
+MODELINE = "# yaml-language-server: "
+"""How the line begins by which an editor finds a file's schema."""
 _SUFFIX = ".tuned"
 _LONGEST = 80 - len(_SUFFIX)  # of the study's name, so that the tuned one's is a name too
 
@@ -63,6 +65,8 @@ def write_tuned(sweep: Sweep, standings: Sequence[CellProgress], direction: Dire
     data["tuned"] = Tuned(sweep.trials, sweep.searches, tuple(
         seed for search in sweep.each for seed in search.seeds)).written
     header = "".join(f"# {line}\n" for line in _header(sweep, standings, direction, command))
+    header += "".join(line for line in sweep.study_path.read_text().splitlines(keepends=True)
+                      if line.startswith(MODELINE))
     body = dump(data, width=110)
     path = sweep.study_path.with_suffix(f"{_SUFFIX}{sweep.study_path.suffix}")
     _replace(path, header + body)

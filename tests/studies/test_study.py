@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bad_studies import BAD
 
 from ftlab.errors import InputError
 from ftlab.studies.study import load_study
@@ -46,48 +47,6 @@ def test_trainer__a_technique_may_have_its_own(write: Write) -> None:
     assert [cell.trainer["max_epochs"] for cell in cells] == [9, 2]
 
 
-BAD = {
-    "misspelt key": ({"sedes": [0]}, "sedes: unknown key", "did you mean 'seeds'"),
-    "misspelt trainer": (
-        {"trainer": {"max_epoch": 1}}, "trainer.max_epoch: unknown key", "'max_epochs'",
-    ),
-    "trainer range": ({"trainer": {"max_epochs": 0}}, "max_epochs must be at least 1, got 0", ""),
-    "trainer type": ({"trainer": {"max_epochs": "many"}}, "expected a whole number, got many", ""),
-    "trainer choice": (
-        {"trainer": {"precision": "32"}}, "trainer.precision: expected one of 'auto', '32-true'", "",
-    ),
-    "class": ({"techniques": {"a": "Lorra"}}, "techniques.a: there is no Technique", "'LoRA'"),
-    "argument": (
-        {"techniques": {"a": {"class_path": "LoRA", "init_args": {"rnak": 4}}}},
-        "techniques.a.init_args.rnak: LoRA has no argument", "did you mean 'rank'",
-    ),
-    "range": (
-        {"techniques": {"a": {"class_path": "LoRA", "init_args": {"rank": 0}}}},
-        "techniques.a: LoRA: rank must be at least 1, got 0", "",
-    ),
-    "type": (
-        {"techniques": {"a": {"class_path": "LoRA", "init_args": {"rank": 1.5}}}},
-        "techniques.a.init_args.rank: expected a whole number, got 1.5", "",
-    ),
-    "nested class": (
-        {"techniques": {"a": {"class_path": "DiscriminativeLR", "init_args": {"technique": "X"}}}},
-        "init_args.technique: there is no Technique called 'X'", "",
-    ),
-    "missing nested": ({"techniques": {"a": "DiscriminativeLR"}}, "needs 'technique'", "add"),
-    "missing argument": ({"datasets": {"d": "TextClassification"}}, "missing: train", "add"),
-    "foreign class": ({"techniques": {"a": "os.system"}}, "outside ftlab", "--allow os"),
-    "one of many": ({"techniques": {"a": "LoRa2"}}, "there is no Technique called 'LoRa2'",
-                    "(ftlab list techniques shows all "),
-    "wrong family": ({"techniques": {"a": "HuggingFace"}}, "there is no Technique", ""),
-    "duplicate cells": ({"techniques": {"a": "LoRA", "b": "LoRA"}}, "are the same", "remove"),
-    "no techniques": ({"techniques": {}}, "techniques: at least one", ""),
-    "no name": ({"name": None}, "name: None is not a name", "letters"),
-    "path as name": ({"name": "../x"}, "is not a name", "letters"),
-    "cell name": ({"techniques": {"a b": "LoRA"}}, "'a b' is not a name", "letters"),
-    "seed twice": ({"seeds": [1, 1]}, "a seed stands twice", "once"),
-    "seed type": ({"seeds": ["a"]}, "expected a list of whole numbers", ""),
-    "test selection": ({"select_by": "test/accuracy"}, "not a validation metric", "val/"),
-}
 
 
 @pytest.mark.parametrize("case", BAD)
