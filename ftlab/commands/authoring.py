@@ -26,9 +26,10 @@ def schema(
     from ftlab.files import write
     from ftlab.sweeps.sweep_schema import file_schema
 
-    text = json.dumps(file_schema(allow or ()), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(file_schema(allow or ()), indent=1, ensure_ascii=False)
     if out is None:
-        typer.echo(text, nl=False)
+        for line in text.splitlines():
+            say(line)
         return
-    write(out, text)
+    write(out, f"{text}\n")
     say(f"{out}: begin a study file with  # yaml-language-server: $schema={out}")
