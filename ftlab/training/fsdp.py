@@ -18,7 +18,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map
 
 from ftlab.backbones.new_tokens import is_delta
 from ftlab.backbones.quantization import quantized_layers
@@ -106,6 +108,45 @@ def full(tensor: Tensor) -> Tensor:
     """Gather a tensor that is shared out; all ranks must do so together."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
+
+
+def share_of(tensor: Tensor) -> Tensor:
+    """This rank's share of a tensor that is shared out; of others all, in the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shares_of(state: Any) -> Any:
+    """Plain data with this rank's shares in place of the tensors that are shared out."""
+    def plain(value: Any) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        placement, = value.placements
+        dimension = placement.dim if isinstance(placement, Shard) else None
+        return (_SHARE, value.to_local(), dimension, [*value.shape], [*value.stride()])
+
+    return tree_map(plain, state)
+
+
+def shared_out_again(state: Any, model: nn.Module) -> Any:
+    """What `shares_of` made plain, shared out as the parameters of a model are."""
+    mesh = next((p.device_mesh for p in model.parameters() if isinstance(p, DTensor)), None)
+
+    def is_share(value: Any) -> bool:
+        return isinstance(value, tuple) and value[:1] == (_SHARE,)
+
+    def back(value: Any) -> Any:
+        if not is_share(value):
+            return value
+        _, local, dimension, shape, stride = value
+        placement = Replicate() if dimension is None else Shard(dimension)
+        assert mesh is not None
+        return DTensor.from_local(local.to(mesh.device_type), mesh, [placement], run_check=False,
+                                  shape=torch.Size(shape), stride=tuple(stride))
+
+    return tree_map(back, state, is_leaf=is_share)
+
+
+_SHARE = "share of a tensor"
 
 
 class EvenValidation(Callback):

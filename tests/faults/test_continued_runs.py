@@ -19,7 +19,7 @@ UNRENDERED = True
 CLOCKED = ("seconds", "bytes", "joules", "run", "best_epoch")
 
 
-def write(folder: Path, backbone: Path, data: Path, cells: int = 2, **trainer: Any) -> Path:
+def write(folder: Path, backbone: Path, data: Path, only: str = "ema,full", **trainer: Any) -> Path:
     techniques = {"ema": {"class_path": "EMA", "init_args": {"decay": 0.9, "technique": {
                       "class_path": "LoRA", "init_args": {"lr": 0.01}}}},
                   "full": {"class_path": "FullFineTuning", "init_args": {"lr": 0.001}}}
@@ -31,7 +31,7 @@ def write(folder: Path, backbone: Path, data: Path, cells: int = 2, **trainer: A
                                              "dropout": 0.2}}},
         "datasets": {"reviews": {"class_path": "TextClassification", "init_args": {
             "train": str(data), "max_length": 32, "batch_size": 8}}},
-        "techniques": dict([*techniques.items()][:cells]),
+        "techniques": {name: techniques[name] for name in only.split(",")},
         "seeds": [0], "trainer": {"max_epochs": 10, "save_every": 1e-6, **trainer},
     }, sort_keys=False))
     return folder
@@ -86,9 +86,10 @@ def kill_on_its_way(folder: Path, number: signal.Signals, times: int, **environm
 
 
 @pytest.mark.parametrize(("number", "times", "study"), [
-    (signal.SIGKILL, 2, {"cells": 1}),
-    (signal.SIGUSR1, 1, {"cells": 1}),
-    (signal.SIGKILL, 1, {"cells": 1, "devices": 2, "accelerator": "cpu"}),
+    (signal.SIGKILL, 2, {"only": "ema"}),
+    (signal.SIGUSR1, 1, {"only": "ema"}),
+    (signal.SIGKILL, 1, {"only": "ema", "devices": 2, "accelerator": "cpu"}),
+    (signal.SIGKILL, 1, {"only": "full", "devices": 2, "accelerator": "cpu", "strategy": "fsdp"}),
     pytest.param(signal.SIGKILL, 10, {}, marks=pytest.mark.slow),
 ])
 def test_killed__and_continued(
@@ -121,7 +122,7 @@ def test_changed_data__are_refused_before_anything_runs(
 ) -> None:
     own = tmp_path / "own.csv"
     own.write_text(reviews.read_text())
-    parts = write(tmp_path / "parts", tiny_bert, own, cells=1)
+    parts = write(tmp_path / "parts", tiny_bert, own, only="ema")
     kill_on_its_way(parts, signal.SIGKILL, 1)
     own.write_text(reviews.read_text() + "a very good film,good\n")
     assert begin(parts, "run", "study.yaml", "--workers", "1").wait() == 2
