@@ -10,6 +10,7 @@ every fit: weights alone must fit one device.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
@@ -97,6 +98,8 @@ def shard(model: TaskModel, mesh: Any) -> None:
     none, or is tied to a parameter elsewhere (an embedding to the output layer), is a unit of its
     own with the rest and stays gathered while the model computes.
     """
+    if isinstance(model, FSDPModule):  # before it had weights
+        return
     for module in _units(model):
         fully_shard(module, mesh=mesh)
     # resharded after each forward pass: a root would stay gathered, and techniques look at it
@@ -108,6 +111,13 @@ def full(tensor: Tensor) -> Tensor:
     """Gather a tensor that is shared out; all ranks must do so together."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
+
+
+def whole(layer: nn.Module) -> nn.Module:
+    """A copy of a layer, whole also where its parameters are shared out; all ranks must ask together."""
+    gathered = {id(p): nn.Parameter(p.full_tensor(), p.requires_grad)
+                for p in layer.parameters() if isinstance(p, DTensor)}
+    return copy.deepcopy(layer, {key: value for key, value in gathered.items()})
 
 
 def share_of(tensor: Tensor) -> Tensor:

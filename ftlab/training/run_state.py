@@ -24,7 +24,7 @@ from torch import Tensor
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.techniques.wrapper import Wrapper
+from ftlab.techniques.wrapper import chain
 from ftlab.training.callbacks import BestEpoch, TrainingMonitor
 from ftlab.training.costs import MemoryMeter
 from ftlab.training.event_log import Report
@@ -147,7 +147,7 @@ class RunState(Callback):
             "trains": [name for name, p in self.technique.model.named_parameters() if p.requires_grad],
             "schedule": _without_functions(trainer.lr_scheduler_configs[0].scheduler.state_dict()),
             "scaler": trainer.precision_plugin.state_dict(),
-            "technique": [capture(part, shared) for part in _chain(self.technique)],
+            "technique": [capture(part, shared) for part in chain(self.technique)],
             "parts": {name: capture(_to_keep(part), shared) for name, part in self.parts.items()},
             "seconds": self.seconds + now - self._begun,
             "peak": max(self.peak, self.memory.peak()),
@@ -167,7 +167,7 @@ class RunState(Callback):
         trainer.optimizers[0].load_state_dict(shared_out_again(found["optimizer"], model))
         trainer.lr_scheduler_configs[0].scheduler.load_state_dict(found["schedule"])
         trainer.precision_plugin.load_state_dict(found["scaler"])
-        for part, captured in zip(_chain(self.technique), found["technique"], strict=True):
+        for part, captured in zip(chain(self.technique), found["technique"], strict=True):
             restore(part, captured)
         for name, part in self.parts.items():
             held = _to_keep(part)
@@ -194,14 +194,6 @@ def _to_keep(part: Any) -> _Held:
 
 SHARE = 0.02
 """Share of the time that writing states may take."""
-
-
-def _chain(technique: Technique) -> list[Technique]:
-    """A technique and all that it stands around, from outside."""
-    chain = [technique]
-    while isinstance(inner := chain[-1], Wrapper):
-        chain.append(inner.technique)
-    return chain
 
 
 def _changing(model: TaskModel, names: set[str]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,38 @@ def test_killed__and_continued(
     assert set(counted.values()) == {1}
     assert counted.keys() == points(whole).keys()
     assert not list(parts.glob("results/small/.work/*"))
+
+
+@pytest.mark.parametrize(("only", "strategy"), [
+    ("ema", "ddp"), pytest.param("full", "fsdp", marks=pytest.mark.slow)])
+def test_killed_on_two_nodes__and_continued(
+    tmp_path: Path, tiny_bert: Path, reviews: Path, only: str, strategy: str
+) -> None:
+    """Node 0 has the states of all ranks: what the other had is lost with it."""
+    folders = [write(tmp_path / name, tiny_bert, reviews, only, accelerator="cpu", nodes=2,
+                     strategy=strategy) for name in ("parts", "whole")]
+    parts, other = folders[0], tmp_path / "other"
+    other.mkdir()
+    commands = begin_on_two(parts, other)
+    wait_for(lambda: commands[0].poll() is not None or max(steps(parts), default=0) > 0)
+    for command in commands:
+        if command.poll() is None:
+            os.kill(command.pid, signal.SIGKILL)
+        command.wait()
+    wait_for(lambda: not alive(parts) and not alive(other))
+    for folder in folders:
+        for command, place in zip(begin_on_two(folder, other), (folder, other), strict=True):
+            assert command.wait() == 0, said(place)
+    assert any("continued at step" in note for note in notes(parts))
+    assert rows(parts) == rows(folders[1])
+    assert points(parts).keys() == points(folders[1]).keys()
+
+
+def begin_on_two(*folders: Path) -> list[Any]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    return [begin(folder, "run", folders[0] / "study.yaml", NODE_RANK=str(number), NNODES="2",
+                  MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for number, folder in enumerate(folders)]
 
 
 def test_changed_data__are_refused_before_anything_runs(
