@@ -46,7 +46,7 @@ class UnreadWeights:
         self.dtype, self.files, self.label = network.dtype, files, label
         if network._get_dtype_plan(self.dtype):
             raise WholeOnly("parts of the network stay in float32")
-        self._renamings = get_model_conversion_mapping(network)
+        self._renamings: list[Any] = get_model_conversion_mapping(network)
         if any(isinstance(entry, core_model_loading.WeightConverter) for entry in self._renamings):
             raise WholeOnly("its tensors are other ones in the files")
         self._shell = copy.deepcopy(network)
@@ -84,8 +84,8 @@ class UnreadWeights:
         if lost:
             raise WholeOnly(f"the technique replaces {lost[0]}")
         unread = {name: tensor for name, tensor in there.items() if tensor is not None and tensor.is_meta}
-        for name, tensor in unread.items():
-            _put(self._shell, name, tensor)
+        for name, there_is in unread.items():
+            _put(self._shell, name, there_is)
         lacking = self._load(device)
         if lacking & unread.keys():
             names = sorted(lacking & unread.keys())

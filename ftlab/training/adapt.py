@@ -72,7 +72,7 @@ def adapt(run: Run, report: Report, whole: bool = False) -> tuple[TaskModel, gua
     technique.validation_groups = groups_of(run.data.splits, "validation")
     if whole or run.settings.strategy != "fsdp" or not technique.trains:
         return _adapt(run, report)
-    random, spare, said = torch.get_rng_state(), copy.deepcopy(technique), list[Mapping[str, Any]]()
+    random, spare, said = torch.get_rng_state(), copy.deepcopy(technique), list[dict[str, Any]]()
     try:
         adapted = _adapt(run, said.append, shared_out=True)
     except WholeOnly as reason:

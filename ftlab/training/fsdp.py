@@ -4,8 +4,8 @@ Zhao, Gu, Varma et al. (2023), https://arxiv.org/abs/2304.11277; here PyTorch's 
 which keeps each parameter by itself and under its name.
 
 Weights, gradients and the optimizer's state are shared out over the ranks; the frozen weights
-too. Each rank builds the whole model before that, and the first evaluates it after that, as after
-every fit: weights alone must fit one device.
+too. Where that is possible the model has no weights until it is shared out (`in_shares.py`); otherwise
+each rank builds it whole before. The first rank evaluates it whole after the fit, as after every fit.
 """
 
 from __future__ import annotations
@@ -113,11 +113,11 @@ def full(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
-def whole(layer: nn.Module) -> nn.Module:
+def whole(layer: Any) -> Any:
     """A copy of a layer, whole also where its parameters are shared out; all ranks must ask together."""
     gathered = {id(p): nn.Parameter(p.full_tensor(), p.requires_grad)
                 for p in layer.parameters() if isinstance(p, DTensor)}
-    return copy.deepcopy(layer, {key: value for key, value in gathered.items()})
+    return copy.deepcopy(layer, dict[int, Any](gathered))
 
 
 def share_of(tensor: Tensor) -> Tensor:

@@ -76,19 +76,22 @@ def bind(run: Run, model: TaskModel) -> None:
         WholeOnly: what it adds depends on the weights.
         InputError: as `fsdp.check`.
     """
-    technique, unread = run.technique, model.unread
-    assert unread is not None
+    technique = run.technique
     fake_tensors.empty(model, fake_tensors.mode(outside=False), only_meta=True)
+    before = {place: (tensor, tensor._version) for place, tensor in tensors_at(model) if _is_fake(tensor)}
     try:
         technique.bind(model, run.data.task)
     except FtlabError:
         raise
     except Exception as error:  # whatever a technique makes of tensors without numbers
-        raise WholeOnly(f"{type(technique).__name__} reads them where it adapts the network "
-                        f"({type(error).__name__})") from error
-    places = set(unread.places.values())
-    added = [place for place, tensor in tensors_at(model) if _is_fake(tensor) and place not in places]
-    if added or any(map(_is_fake, tree_leaves([vars(part) for part in chain(technique)]))):
+        raise WholeOnly(f"{type(technique).__name__} reads them where it adapts the network") from error
+    after = dict(tensors_at(model))
+    if any(tensor is not after.get(place) or tensor._version != version
+           for place, (tensor, version) in before.items()):
+        raise WholeOnly(f"{type(technique).__name__} changes them where it adapts the network")
+    added = [tensor for place, tensor in after.items() if place not in before]
+    kept = tree_leaves([vars(part) for part in chain(technique)])
+    if any(_is_fake(tensor) or tensor.is_meta for tensor in added) or any(map(_is_fake, kept)):
         raise WholeOnly(f"{type(technique).__name__} starts what it adds from them")
     replace_tensors(model, _is_fake, _unread)
     technique.train()

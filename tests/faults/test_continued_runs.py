@@ -90,7 +90,8 @@ def kill_on_its_way(folder: Path, number: signal.Signals, times: int, **environm
     (signal.SIGKILL, 2, {"only": "ema"}),
     (signal.SIGUSR1, 1, {"only": "ema"}),
     (signal.SIGKILL, 1, {"only": "ema", "devices": 2, "accelerator": "cpu"}),
-    (signal.SIGKILL, 1, {"only": "full", "devices": 2, "accelerator": "cpu", "strategy": "fsdp"}),
+    pytest.param(signal.SIGKILL, 1, {"only": "full", "devices": 2, "accelerator": "cpu",
+                                     "strategy": "fsdp"}, marks=pytest.mark.slow),
     pytest.param(signal.SIGKILL, 10, {}, marks=pytest.mark.slow),
 ])
 def test_killed__and_continued(
@@ -119,7 +120,7 @@ def test_killed__and_continued(
 
 
 @pytest.mark.parametrize(("only", "strategy"), [
-    ("ema", "ddp"), pytest.param("full", "fsdp", marks=pytest.mark.slow)])
+    ("full", "fsdp"), pytest.param("ema", "ddp", marks=pytest.mark.slow)])
 def test_killed_on_two_nodes__and_continued(
     tmp_path: Path, tiny_bert: Path, reviews: Path, only: str, strategy: str
 ) -> None:

@@ -1,16 +1,14 @@
 """Weights that are read in shares: they are what a whole load gives, and no rank ever holds them all."""
 
-import multiprocessing
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers as hf
-from torch import distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
+from forks import on_two_ranks
+from torch import nn
 from torch.distributed.fsdp import fully_shard
 
 from ftlab.backbones.load_pretrained import empty_network
@@ -38,32 +36,6 @@ class Held(threading.Thread):
     def run(self) -> None:
         while not self.over.wait(0.001):
             self.peak = max(self.peak, self.now())
-
-
-def on_two_ranks(folder: Path, act: Callable[[Any], Any]) -> list[Any]:
-    """What each of two forks makes of their mesh."""
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
-
-    def rank(number: int) -> None:
-        torch.set_num_threads(1)
-        distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number,
-                                       world_size=2)
-        try:
-            answers.put((number, act(init_device_mesh("cpu", (2,)))))
-        except BaseException as error:
-            answers.put((number, error))
-            raise
-        finally:
-            distributed.destroy_process_group()
-
-    ranks = [context.Process(target=rank, args=(number,)) for number in (0, 1)]
-    for process in ranks:
-        process.start()
-    found = dict(answers.get() for _ in ranks)
-    for process in ranks:
-        process.join()
-    return [found[0], found[1]]
 
 
 def unread(folder: Path, auto: Any, dtype: torch.dtype) -> tuple[Any, UnreadWeights]:
