@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 from ftlab.backbones.export_code import Origin, PlainNetwork
 from ftlab.backbones.preprocessing import Preprocessing
 from ftlab.backbones.quantization import Quantization
+from ftlab.backbones.source import WholeOnly
 from ftlab.backbones.source_layer import SourceLayer, lacking
 from ftlab.backbones.task_model import TaskModel
 from ftlab.renamed import RefusesEarlierNames
@@ -70,6 +71,14 @@ class Backbone(RefusesEarlierNames, ABC):
             InputError: the source is missing or damaged.
             Incompatible: the architecture does not give the output type.
         """
+
+    def build_unread(self, task: TaskSpec, output_type: OutputType | None = None) -> TaskModel:
+        """As `build`, but on the meta device, a new head excepted; `model.unread` reads the weights later.
+
+        Raises:
+            WholeOnly: this backbone cannot be built so; besides what `build` raises.
+        """
+        raise WholeOnly(f"{type(self).__name__} reads no shares")
 
     @property
     def origin(self) -> Origin | None:

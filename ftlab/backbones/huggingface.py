@@ -29,7 +29,7 @@ from ftlab.backbones.new_tokens import add_embeddings, add_tokens
 from ftlab.backbones.pooling import Pooling, folder_pooling
 from ftlab.backbones.preprocessing import Preprocessing, Vocabulary
 from ftlab.backbones.quantization import Quantization, dequantize
-from ftlab.backbones.source import check_sha256, sha256_of
+from ftlab.backbones.source import WholeOnly, check_sha256, sha256_of
 from ftlab.backbones.source_layer import SourceLayer, lacking, read_tensors, source_layer
 from ftlab.backbones.speech_settings import (
     Speech,
@@ -48,6 +48,7 @@ from ftlab.backbones.text_preprocessing import (
     read_vocabulary,
     text_preprocessing,
 )
+from ftlab.backbones.unread_weights import UnreadWeights
 from ftlab.backbones.waveforms import settle_padding
 
 _POOLING = (*get_args(Pooling), "own")
@@ -159,10 +160,20 @@ class HuggingFace(Backbone):
     def origin(self) -> Origin:
         return Origin(self.source, self.revision)
 
-    def build(self, task: TaskSpec, output_type: OutputType | None = None,
-              meta: bool = False) -> TaskModel:
+    def build_unread(self, task: TaskSpec, output_type: OutputType | None = None) -> TaskModel:
+        if is_gguf(self.source) or self.quantize is not None or self.new_tokens:
+            raise WholeOnly("GGUF, quantize or new_tokens")
+        if self._modality(self._config()) == "audio":
+            raise WholeOnly("a network for sound")
+        unread: list[UnreadWeights] = []
+        model = self.build(task, output_type, unread=unread)
+        model.unread, = unread
+        return model
+
+    def build(self, task: TaskSpec, output_type: OutputType | None = None, meta: bool = False,
+              unread: list[UnreadWeights] | None = None) -> TaskModel:
         with quiet():
-            checkpoint = self._checkpoint(meta)
+            checkpoint = self._checkpoint(meta, unread)
             pooling = self.pooling or folder_pooling(self._folder(weights=False))
             pool_over = None if pooling == "own" else pooling
             match output_type or task.output_type:
@@ -194,7 +205,7 @@ class HuggingFace(Backbone):
         names = [f"{path}.weight", f"{path}.bias"]
         return source_layer(read_tensors(self._weights(), names, self.label), path, self.label)
 
-    def _checkpoint(self, meta: bool) -> Checkpoint:
+    def _checkpoint(self, meta: bool, unread: list[UnreadWeights] | None) -> Checkpoint:
         config = self._config()
         if self._modality(config) == "text":
             rows = getattr(config, "vocab_size", None)
@@ -203,7 +214,7 @@ class HuggingFace(Backbone):
         return Checkpoint(self.label, self._folder(weights=False), config,
                           getattr(torch, self.dtype), self._weights,
                           self._read_tokenizer, meta, self._finish,
-                          self.new_tokens or (), bool(self.speech.characters))
+                          self.new_tokens or (), bool(self.speech.characters), unread)
 
     def _finish(self, network: Any) -> None:
         if network.config.model_type == "whisper":

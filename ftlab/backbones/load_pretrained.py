@@ -21,6 +21,7 @@ from ftlab.backbones.attention import check_supported
 from ftlab.backbones.block import lies_below
 from ftlab.backbones.held_network import taken
 from ftlab.backbones.source import DAMAGED_WEIGHTS, reason
+from ftlab.backbones.unread_weights import UnreadWeights
 from ftlab.backbones.untrusted_settings import bounded, closed, inert, room
 from ftlab.errors import InputError
 
@@ -43,6 +44,8 @@ class Checkpoint:
         weights: finds and checks the weight files.
         tokenizer: reads the fast tokenizer (raises InputError where there is none).
         meta: build on the meta device, without weights.
+        unread: holds the weights of a network that is built so, new parts excepted, and gets
+            them later; None for any other.
         finish: changes the network once it has its weights.
         new_tokens: that get embeddings.
         new_vocabulary: whether the network gets an output layer for other symbols than it knew.
@@ -58,6 +61,7 @@ class Checkpoint:
     finish: Callable[[PreTrainedModel], None] = lambda network: None
     new_tokens: Sequence[str] = ()
     new_vocabulary: bool = False
+    unread: list[UnreadWeights] | None = None
 
     def own_class(self, auto_classes: Sequence[str]) -> Any:
         """The first of transformers' Auto classes that has the architecture, or None."""
@@ -81,6 +85,12 @@ class Checkpoint:
             self.finish(network)
             return network
         files = self.weights()
+        if self.unread is not None:
+            network = empty_network(auto, self.config, self.dtype)
+            later = UnreadWeights(network, files, self.label)
+            later.give_room(network, new(network))
+            self.unread.append(later)
+            return network.train()
         key = (auto, repr(self.config), self.config._attn_implementation, self.dtype,
                *((file, file.stat().st_mtime_ns) for file in files))
         network, lacking = taken(

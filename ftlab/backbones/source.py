@@ -31,6 +31,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PACKAGE = "package:"
 
 
+class WholeOnly(Exception):
+    """A network's weights must be loaded whole, on each rank; says why."""
+
+
 def resolve_path(source: str) -> Path:
     """The existing file or folder that `source` names.
 

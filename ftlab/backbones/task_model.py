@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from ftlab.backbones.block import Block
 from ftlab.backbones.passes import Watched, tensors, watching
 from ftlab.backbones.waveforms import over_frames
 from ftlab.errors import Incompatible
+
+if TYPE_CHECKING:
+    from ftlab.backbones.unread_weights import UnreadWeights
 
 Batch = Mapping[str, Any]
 """A data module's batch: `inputs` (the network's keyword arguments), `target`, `index`."""
@@ -80,6 +83,8 @@ class TaskModel(nn.Module):
     """True where the head was trained before this fit: by a stage that carries it, or in the checkpoint."""
     new_ids: Sequence[int] = ()
     """Tokens whose embeddings are new, so that no pre-training has seen them."""
+    unread: UnreadWeights | None = None
+    """What its network on the meta device gets its weights from; None where it has them."""
     quantizable: Sequence[nn.Module] = ()
     """Layers of the backbone's own that are measured quantised; none where nobody asks."""
 

@@ -145,7 +145,7 @@ def _elsewhere(known: MemoryForecast, settings: TrainerSettings, room: int, numb
         saved = int(frozen - numbers * FOUR_BITS)
         yield "a base in 4 bits, about", _on_each(replace(known, weights=known.weights - saved,
                                                          peak=known.peak - saved), shared)
-    if known.weights > room:  # each rank loads them whole, and the first one tests with them
+    if known.weights > room:  # the first rank tests with them whole
         return
     devices = 2
     while devices <= MOST_DEVICES and _on_each(known, devices) > room:

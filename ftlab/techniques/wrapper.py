@@ -197,3 +197,11 @@ def _done(technique: Technique) -> set[str]:
 
 def _said(deed: str) -> str:
     return deed if " " in deed else f"has its own {deed}"
+
+
+def chain(technique: Technique) -> list[Technique]:
+    """A technique and all that it stands around, from outside."""
+    chain = [technique]
+    while isinstance(inner := chain[-1], Wrapper):
+        chain.append(inner.technique)
+    return chain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning import seed_everything
 
+from ftlab.backbones.source import WholeOnly
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.groups import groups_of
 from ftlab.training import (
@@ -18,6 +20,7 @@ from ftlab.training import (
     costs,
     guards,
     hardware,
+    in_shares,
     merge_guard,
     precision,
     quantized,
@@ -46,12 +49,18 @@ def load(run: Run, report: Report) -> costs.MemoryMeter:
     return costs.MemoryMeter(device)
 
 
-def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
+def adapt(run: Run, report: Report, whole: bool = False) -> tuple[TaskModel, guards.TensorGuard]:
     """Build the backbone's model and let the technique adapt it, under guard.
 
-    The weights have the run's precision before the technique and the guards see them.
+    The weights have the run's precision before the technique and the guards see them. Under FSDP the
+    model is shared out, where that can be done before it has weights; otherwise it is whole.
+
+    Args:
+        run: loaded (`load`).
+        report: takes notes.
+        whole: load it whole, under FSDP too.
     """
-    technique, task = run.technique, run.data.task
+    technique = run.technique
     run.data = batches.with_streams(run.data, technique, run.settings)
     given = run.settings.max_epochs
     run.settings = by_steps.settled(run.settings, run.data)
@@ -61,7 +70,30 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
                                          f"give min_steps: {run.settings.min_steps}"})
     technique.prepare(run.data)
     technique.validation_groups = groups_of(run.data.splits, "validation")
-    model = run.backbone.build(task, technique.output_type).eval()
+    if whole or run.settings.strategy != "fsdp" or not technique.trains:
+        return _adapt(run, report)
+    random, spare, said = torch.get_rng_state(), copy.deepcopy(technique), list[dict[str, Any]]()
+    try:
+        adapted = _adapt(run, said.append, shared_out=True)
+    except WholeOnly as reason:
+        torch.set_rng_state(random)
+        run.technique = spare
+        report({"event": "note", "text": f"each rank loads all weights before they are shared out: {reason}"})
+        return _adapt(run, report)
+    for event in said:
+        report(event)
+    return adapted
+
+
+def _adapt(run: Run, report: Report, shared_out: bool = False) -> tuple[TaskModel, guards.TensorGuard]:
+    """The model under guard, whole or shared out over the ranks.
+
+    Raises:
+        WholeOnly: it cannot be shared out before it has weights.
+    """
+    technique, task = run.technique, run.data.task
+    model = (in_shares.build(run) if shared_out
+             else run.backbone.build(task, technique.output_type)).eval()
     if run.learned is not None:
         run.carried = lay(model, run.learned)
     model.head_trained |= run.head_trained
@@ -87,14 +119,22 @@ def adapt(run: Run, report: Report) -> tuple[TaskModel, guards.TensorGuard]:
             # the target is the task's, and the technique may want a model of another form
             _retire(model, costs.without_target(sample), report)
         return model, guards.TensorGuard(model)
-    _retire(model, sample, report)
-    if reads_padding(model, run.data, lambda batch: precision.convert_inputs(batch, name)):
+    with in_shares.shapes_alone(model, sample) if shared_out else nullcontext(sample) as seen:
+        _retire(model, seen, report)
+    unadapted = in_shares.filled(run, copy.deepcopy(model)) if shared_out else model
+    if reads_padding(unadapted, run.data, lambda batch: precision.convert_inputs(batch, name)):
         report({"event": "note", "text": f"{type(model.network).__name__} reads padding, by its "
                 "own design: an example's score depends a little on what it is batched with"})
     with torch.no_grad():
-        with batches.watched(model, len(sample["index"])) as single:
-            before = model.comparable(model(sample))
-        technique.bind(model, task).eval()
+        with batches.watched(unadapted, len(sample["index"])) as single:
+            before = unadapted.comparable(unadapted(sample))
+        del unadapted  # its weights, where they are others than the model's
+        if shared_out:
+            in_shares.bind(run, model)
+            in_shares.filled(run, model)
+        else:
+            technique.bind(model, task)
+        technique.eval()
         precision.convert(model, name)
         hardware.lay_out(run, model)  # what the technique has added
         recomputing = bool(run.settings.checkpoint_activations)

@@ -228,7 +228,7 @@ class BestEpoch(Callback):
     def _save(self, model: TaskModel, names: set[str], write: bool = True) -> None:
         if self.directory is None:
             return
-        changed = checkpoint.tensors(model, names | self.carried)  # gathered by all ranks where they share it
+        changed = checkpoint.tensors(model, names | self.carried, write)  # gathered where ranks share it
         if write:
             record = {**self.record, "epoch": self.epoch}
             self.bytes = checkpoint.save(self.directory, changed, record)

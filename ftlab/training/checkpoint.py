@@ -27,10 +27,20 @@ def buffer_names(model: TaskModel) -> set[str]:
     return {name for name, _ in model.named_buffers()} & model.state_dict().keys()
 
 
-def tensors(model: TaskModel, names: set[str]) -> dict[str, Tensor]:
-    """Copies of some parameters and buffers, on the CPU; of a sharded model on all ranks at once."""
-    state = model.state_dict()
-    return {name: full(state[name].detach()).cpu().contiguous() for name in sorted(names)}
+def tensors(model: TaskModel, names: set[str], keep: bool = True) -> dict[str, Tensor]:
+    """Copies of some parameters and buffers, on the CPU; of a sharded model on all ranks at once.
+
+    Args:
+        model: adapted.
+        names: of the tensors.
+        keep: whether this rank wants them; else it only helps to gather each.
+    """
+    state, found = model.state_dict(), dict[str, Tensor]()
+    for name in sorted(names):
+        gathered = full(state[name].detach())
+        if keep:
+            found[name] = gathered.cpu().contiguous()
+    return found
 
 
 def save(directory: Path, changed: Mapping[str, Tensor], record: Mapping[str, Any]) -> int:

@@ -20,15 +20,16 @@ NEEDS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException,
 """The errors of computations that depend on the numbers in tensors, not on their shapes alone."""
 
 
-def mode() -> FakeTensorMode:
-    """The context in which all that is computed is fake; small tensors made outside may enter."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
+def mode(outside: bool = True) -> FakeTensorMode:
+    """The context in which all that is computed is fake; small tensors made outside may enter, unless said."""
+    return FakeTensorMode(allow_non_fake_inputs=outside)
 
 
-def empty(model: nn.Module, made: FakeTensorMode, device: torch.device | None = None) -> None:
+def empty(model: nn.Module, made: FakeTensorMode, device: torch.device | None = None,
+          only_meta: bool = False) -> None:
     """Give a model fake tensors, on the CPU unless said, in the place of its own, on the meta device for instance.
 
-    Tied parameters stay tied.
+    Tied parameters stay tied. With `only_meta` those that have numbers stay.
     """
     fakes: dict[int, Tensor] = {}
 
@@ -44,7 +45,8 @@ def empty(model: nn.Module, made: FakeTensorMode, device: torch.device | None = 
     stores: list[dict[str, Any]] = [store for module in model.modules()
                                     for store in (module._parameters, module._buffers)]
     for store in stores:
-        store |= {name: fake(tensor) for name, tensor in store.items() if tensor is not None}
+        store |= {name: fake(tensor) for name, tensor in store.items()
+                  if tensor is not None and (tensor.is_meta or not only_meta)}
 
 
 def batch_like(batch: Mapping[str, Any], made: FakeTensorMode, device: torch.device | None = None) -> Any:

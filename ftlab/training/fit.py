@@ -204,7 +204,7 @@ def _whole_again(run: Run, guard: TensorGuard, random: Tensor) -> TaskModel:
     run.technique.shard = None
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(random)
-        model, again = adapt(run, lambda event: None)
+        model, again = adapt(run, lambda event: None, whole=True)
     if again.before != guard.before:
         raise GuardFailed("the model, built a second time after the sharded fit, is another one")
     return model

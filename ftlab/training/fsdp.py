@@ -4,12 +4,13 @@ Zhao, Gu, Varma et al. (2023), https://arxiv.org/abs/2304.11277; here PyTorch's 
 which keeps each parameter by itself and under its name.
 
 Weights, gradients and the optimizer's state are shared out over the ranks; the frozen weights
-too. Each rank builds the whole model before that, and the first evaluates it after that, as after
-every fit: weights alone must fit one device.
+too. Where that is possible the model has no weights until it is shared out (`in_shares.py`); otherwise
+each rank builds it whole before. The first rank evaluates it whole after the fit, as after every fit.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -17,8 +18,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map
 
 from ftlab.backbones.new_tokens import is_delta
 from ftlab.backbones.quantization import quantized_layers
@@ -95,6 +98,8 @@ def shard(model: TaskModel, mesh: Any) -> None:
     none, or is tied to a parameter elsewhere (an embedding to the output layer), is a unit of its
     own with the rest and stays gathered while the model computes.
     """
+    if isinstance(model, FSDPModule):  # before it had weights
+        return
     for module in _units(model):
         fully_shard(module, mesh=mesh)
     # resharded after each forward pass: a root would stay gathered, and techniques look at it
@@ -106,6 +111,52 @@ def full(tensor: Tensor) -> Tensor:
     """Gather a tensor that is shared out; all ranks must do so together."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
+
+
+def whole(layer: Any) -> Any:
+    """A copy of a layer, whole also where its parameters are shared out; all ranks must ask together."""
+    gathered = {id(p): nn.Parameter(p.full_tensor(), p.requires_grad)
+                for p in layer.parameters() if isinstance(p, DTensor)}
+    return copy.deepcopy(layer, dict[int, Any](gathered))
+
+
+def share_of(tensor: Tensor) -> Tensor:
+    """This rank's share of a tensor that is shared out; of others all, in the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shares_of(state: Any) -> Any:
+    """Plain data with this rank's shares in place of the tensors that are shared out."""
+    def plain(value: Any) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        placement, = value.placements
+        dimension = placement.dim if isinstance(placement, Shard) else None
+        return (_SHARE, value.to_local(), dimension, [*value.shape], [*value.stride()])
+
+    return tree_map(plain, state)
+
+
+def shared_out_again(state: Any, model: nn.Module) -> Any:
+    """What `shares_of` made plain, shared out as the parameters of a model are."""
+    mesh = next((p.device_mesh for p in model.parameters() if isinstance(p, DTensor)), None)
+
+    def is_share(value: Any) -> bool:
+        return isinstance(value, tuple) and value[:1] == (_SHARE,)
+
+    def back(value: Any) -> Any:
+        if not is_share(value):
+            return value
+        _, local, dimension, shape, stride = value
+        placement = Replicate() if dimension is None else Shard(dimension)
+        assert mesh is not None
+        return DTensor.from_local(local.to(mesh.device_type), mesh, [placement], run_check=False,
+                                  shape=torch.Size(shape), stride=tuple(stride))
+
+    return tree_map(back, state, is_leaf=is_share)
+
+
+_SHARE = "share of a tensor"
 
 
 class EvenValidation(Callback):

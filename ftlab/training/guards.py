@@ -23,14 +23,14 @@ class TensorGuard:
     """Records every parameter and buffer before training; afterwards shows which moved.
 
     Args:
-        model: the adapted model, before training.
+        model: the adapted model, before training; where it is shared out, on all ranks at once.
     """
 
     in_state = ("reached", "updates", "_waited", "_asked", "_peaks")
     """Attributes that a state of the run keeps."""
 
     def __init__(self, model: TaskModel) -> None:
-        self.before = {name: digest(tensor) for name, tensor in _tensors(model).items()}
+        self.before = {name: digest(full(tensor)) for name, tensor in _tensors(model).items()}
         self.reached: set[str] = set()
         self.updates, self._waited, self._asked = 0, 0, 0
         self._optimizer: torch.optim.Optimizer | None = None

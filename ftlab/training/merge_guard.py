@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
+from ftlab.training.fsdp import whole
 
 STD = 0.3  # added to what trains: LoRA's own update starts at zero
 TIMES = 8  # of a step of the weights' precision; rounding them makes half of one
@@ -37,7 +38,7 @@ def check_layers(technique: Technique, model: TaskModel, batch: Mapping[str, Any
     """
     generator = torch.Generator().manual_seed(0)
     for name, (layer, inputs) in _kinds(model, batch).items():
-        layer = copy.deepcopy(layer)
+        layer = whole(layer)
         for parameter in layer.parameters():
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator)

@@ -24,14 +24,15 @@ from torch import Tensor
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import GuardFailed
 from ftlab.techniques.base import Technique
-from ftlab.techniques.wrapper import Wrapper
+from ftlab.techniques.wrapper import chain
 from ftlab.training.callbacks import BestEpoch, TrainingMonitor
 from ftlab.training.costs import MemoryMeter
 from ftlab.training.event_log import Report
+from ftlab.training.fsdp import share_of, shared_out_again, shares_of
 from ftlab.training.guards import TensorGuard
-from ftlab.training.object_state import NotStorable, capture, restore
+from ftlab.training.object_state import capture, restore
 from ftlab.training.run import Run
-from ftlab.training.state_files import FOLDER, StateFiles, identity_of
+from ftlab.training.state_files import FOLDER, StateFiles, Unwritten, identity_of
 
 LOOK = 10  # batches from one agreement of several processes on a state to the next
 MINUTE = 60.0
@@ -58,7 +59,7 @@ class RunState(Callback):
         self.parts: dict[str, Any] = {"guard": guard, "monitor": monitor, "best": best,
                                       **{type(part).__name__: part for part in others}}
         self.files = StateFiles(run.directory / FOLDER, identity_of(run, guard.before))
-        self.every = run.settings.save_every
+        self.every, self.shared_out = run.settings.save_every, run.settings.strategy == "fsdp"
         self.seconds, self.peak = 0.0, 0
         self._found: dict[str, Any] | None = None
         self._begun = self._last = time.monotonic()
@@ -70,13 +71,11 @@ class RunState(Callback):
 
     def on_fit_start(self, trainer: Trainer, module: Any) -> None:
         self._begun = self._last = time.monotonic()
-        for text in self.files.check():
-            if trainer.is_global_zero:
-                self.report({"event": "note", "text": text})
-        number = trainer.strategy.broadcast(self.files.newest if trainer.is_global_zero else None)
-        if number is None:
+        for text in self.files.check(trainer):
+            self.report({"event": "note", "text": text})
+        if self.files.newest is None:
             return
-        self._found = found = self.files.read(number, trainer.global_rank)
+        self._found = found = self.files.read(self.files.newest, trainer, self.shared_out)
         trainer.fit_loop.load_state_dict(found["loop"])
         self.seconds, self.peak = found["seconds"], found["peak"]
         self.run.seconds_before = found["seconds_of_run"]
@@ -115,16 +114,16 @@ class RunState(Callback):
 
     def _opens(self, trainer: Trainer, batch: int) -> bool:
         """Return whether no gradients are being added up."""
-        whole = self.run.settings.strategy != "fsdp" and trainer.num_nodes == 1  # and in one folder
-        return batch % trainer.accumulate_grad_batches == 0 and whole
+        return batch % trainer.accumulate_grad_batches == 0
 
     def _write(self, trainer: Trainer) -> None:
         """Write a state; one that cannot be written is noted, and the one before stays."""
         self.parts["monitor"].events.flush()  # what is reported is not in it
         begin = time.monotonic()
         try:
-            self.files.write(self._content(trainer), trainer.global_step, trainer, self.best.directory)
-        except (OSError, NotStorable) as error:
+            self.files.write(lambda: self._content(trainer), trainer.global_step, trainer,
+                             self.best.directory)
+        except Unwritten as error:
             self.report({"event": "note", "text": f"the state at step {trainer.global_step} could not be "
                                                   f"written: {error}"})
         self._last = time.monotonic()
@@ -135,20 +134,20 @@ class RunState(Callback):
         progress = trainer.fit_loop.epoch_loop.batch_progress.current
         tensors = _changing(self.technique.model, self.best.names)
         optimizer = trainer.optimizers[0]
-        shared = {tensor.untyped_storage().data_ptr() for tensor in (
+        shared = {share_of(tensor).untyped_storage().data_ptr() for tensor in (
             *self.technique.model.parameters(), *self.technique.model.buffers())}
-        first = trainer.is_global_zero
+        kept = trainer.is_global_zero or self.shared_out  # else all ranks have the same
         now = time.monotonic()
         return {
             "loop": trainer.fit_loop.state_dict(),
             "place": {"epoch": trainer.current_epoch, "batch": progress.completed},
-            # of all ranks the same
-            "tensors": {name: tensor.detach().cpu() for name, tensor in tensors.items()} if first else {},
-            "optimizer": optimizer.state_dict() if first else {},
+            "tensors": {name: share_of(tensor.detach()).cpu()
+                        for name, tensor in tensors.items()} if kept else {},
+            "optimizer": shares_of(optimizer.state_dict()) if kept else {},
             "trains": [name for name, p in self.technique.model.named_parameters() if p.requires_grad],
             "schedule": _without_functions(trainer.lr_scheduler_configs[0].scheduler.state_dict()),
             "scaler": trainer.precision_plugin.state_dict(),
-            "technique": [capture(part, shared) for part in _chain(self.technique)],
+            "technique": [capture(part, shared) for part in chain(self.technique)],
             "parts": {name: capture(_to_keep(part), shared) for name, part in self.parts.items()},
             "seconds": self.seconds + now - self._begun,
             "peak": max(self.peak, self.memory.peak()),
@@ -158,18 +157,17 @@ class RunState(Callback):
 
     def _put_back(self, trainer: Trainer, found: Mapping[str, Any]) -> None:
         model = self.technique.model
-        whole = found if found["tensors"] else self.files.read(found["number"], 0)
         there = _changing(model, self.best.names)
         with torch.no_grad():
-            for name, tensor in whole["tensors"].items():
-                there[name].copy_(tensor)
+            for name, tensor in found["tensors"].items():
+                share_of(there[name]).copy_(tensor)
         trains = set(found["trains"])
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trains)
-        trainer.optimizers[0].load_state_dict(whole["optimizer"])
+        trainer.optimizers[0].load_state_dict(shared_out_again(found["optimizer"], model))
         trainer.lr_scheduler_configs[0].scheduler.load_state_dict(found["schedule"])
         trainer.precision_plugin.load_state_dict(found["scaler"])
-        for part, captured in zip(_chain(self.technique), found["technique"], strict=True):
+        for part, captured in zip(chain(self.technique), found["technique"], strict=True):
             restore(part, captured)
         for name, part in self.parts.items():
             held = _to_keep(part)
@@ -196,14 +194,6 @@ def _to_keep(part: Any) -> _Held:
 
 SHARE = 0.02
 """Share of the time that writing states may take."""
-
-
-def _chain(technique: Technique) -> list[Technique]:
-    """A technique and all that it stands around, from outside."""
-    chain = [technique]
-    while isinstance(inner := chain[-1], Wrapper):
-        chain.append(inner.technique)
-    return chain
 
 
 def _changing(model: TaskModel, names: set[str]) -> dict[str, Tensor]:

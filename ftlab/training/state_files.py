@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from ftlab.files import replacing, write
 from ftlab.techniques.base import Technique
 from ftlab.techniques.wrapper import Wrapper
 from ftlab.training import kept_tensors
+from ftlab.training.object_state import NotStorable
+from ftlab.training.rank_files import agree, away, move
 from ftlab.training.run import Run
 
 FOLDER = "state"
@@ -26,9 +28,15 @@ FOLDER = "state"
 KEPT = 2
 MANIFEST = "states.json"
 ANEW = "bring back what it was, or remove the folder to begin the run anew"
+OF_ALL = ("tensors", "optimizer")
+"""Parts of a state that all ranks have in common, unless they share them out; empty in others' files."""
 NAMES = {"data": "data", "backbone": "weights of the backbone", "weights": "weights before training", "code": "code of the technique",
          "libraries": "versions of libraries", "configuration": "settings"}
 """Names, for messages, of the things that a state's identity holds, by key."""
+
+
+class Unwritten(Exception):
+    """A state could not be written, on one rank at least; says why."""
 
 
 class StateFiles:
@@ -48,14 +56,16 @@ class StateFiles:
         """The number of the newest whole state; None where there is none."""
         return self.states[-1]["number"] if self.states else None
 
-    def check(self) -> list[str]:
-        """Find the states that are whole; returns notes on others.
+    def check(self, trainer: Trainer) -> list[str]:
+        """Find the states that are whole, all ranks at once; returns notes on others.
+
+        The first rank's folder has them: on other nodes there is none.
 
         Raises:
             InputError: they are of another run.
         """
         notes = []
-        for state in read_manifest(self.folder):
+        for state in read_manifest(self.folder) if trainer.is_global_zero else ():
             refuse_other(self.folder, state["identity"], self.identity)
             torn = next((name for name, sha256 in state["files"].items()
                          if _sha256(self.folder / name) != sha256), None)
@@ -63,41 +73,90 @@ class StateFiles:
                 self.states.append(state)
             else:
                 notes.append(f"the state at step {state['step']} is damaged ({torn}), and left aside")
+        self.states = trainer.strategy.broadcast(self.states)
         return notes
 
-    def read(self, number: int, rank: int) -> dict[str, Any]:
-        """A rank's part of a state."""
-        found: dict[str, Any] = torch.load(self.folder / _name(number, rank), map_location="cpu",
-                                           weights_only=True)
+    def read(self, number: int, trainer: Trainer, shared_out: bool) -> dict[str, Any]:
+        """This rank's part of a state, all ranks at once.
+
+        Args:
+            number: of the state.
+            trainer: of the ranks.
+            shared_out: whether each rank has a share of what trains; else the first has it for all.
+        """
+        mine, first = (self.folder / _name(number, rank) for rank in (trainer.global_rank, 0))
+        on_each = trainer.world_size // trainer.num_nodes
+        for rank in away(trainer):
+            move(self.folder / _name(number, rank), 0, rank, trainer)
+            if not shared_out and rank % on_each == 0:
+                move(first, 0, rank, trainer)
+        trainer.strategy.barrier("state sent")
+        found: dict[str, Any] = torch.load(mine, map_location="cpu", weights_only=True)
+        if not shared_out and mine != first:
+            whole = torch.load(first, map_location="cpu", weights_only=True)
+            found |= {name: whole[name] for name in OF_ALL}
+        trainer.strategy.barrier("state read")
+        if trainer.global_rank in away(trainer) and trainer.global_rank % on_each == 0:
+            shutil.rmtree(self.folder)
         return {**found, "number": number}
 
-    def write(self, content: Mapping[str, Any], step: int, trainer: Trainer,
+    def write(self, content: Callable[[], Mapping[str, Any]], step: int, trainer: Trainer,
               best: Path | None) -> None:
         """Write a state, all ranks at once; of the earlier ones the last stays.
 
         Args:
-            content: this rank's part.
+            content: makes this rank's part.
             step: of it.
             trainer: of the ranks.
             best: folder of the best epoch's checkpoint, where there is one.
 
         Raises:
-            OSError: the disk is full, or the folder cannot be written.
+            Unwritten: on some rank the disk is full, or the folder cannot be written, or the part
+                holds what cannot be stored; all ranks say so.
         """
         number = (self.newest or 0) + 1
-        self.folder.mkdir(exist_ok=True)
-        with replacing(self.folder / _name(number, trainer.global_rank)) as whole:
-            torch.save(dict(content), whole)
-        trainer.strategy.barrier("state")
-        ranks = range(trainer.world_size) if trainer.is_global_zero else ()  # the first one tells
-        files = {_name(number, rank): _sha256(self.folder / _name(number, rank)) for rank in ranks}
-        state = {"number": number, "step": step, "files": files, "identity": self.identity}
+        mine = self.folder / _name(number, trainer.global_rank)
+
+        def write_mine() -> None:
+            self.folder.mkdir(exist_ok=True)
+            with replacing(mine) as whole:
+                torch.save(dict(content()), whole)
+
+        self._together(trainer, write_mine)
+        self._together(trainer, lambda: self._collect(number, trainer))
+        if trainer.global_rank in away(trainer):
+            mine.unlink(missing_ok=True)
+        state = {"number": number, "step": step, "identity": self.identity}
         states = [*self.states[-(KEPT - 1):], state]
         if trainer.is_global_zero:
-            _link(best, self.folder / _best(number))
-            write(self.folder / MANIFEST, json.dumps({"states": states}, indent=1) + "\n")
-            _remove_others(self.folder, {kept["number"] for kept in states})
+            self._together(trainer, lambda: self._list(states, best, trainer.world_size))
+        else:
+            self._together(trainer, lambda: None)
         self.states = states
+
+    def _together(self, trainer: Trainer, act: Callable[[], None]) -> None:
+        if reason := agree(trainer, act, (OSError, NotStorable)):
+            raise Unwritten(reason)
+
+    def _collect(self, number: int, trainer: Trainer) -> None:
+        """Bring the parts of ranks on other nodes into the first one's folder."""
+        failed: OSError | None = None
+        for rank in away(trainer):
+            try:
+                move(self.folder / _name(number, rank), rank, 0, trainer)
+            except OSError as error:  # the others send nevertheless
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _list(self, states: Sequence[dict[str, Any]], best: Path | None, ranks: int) -> None:
+        """Let the newest of some states be one: its files are there."""
+        state = states[-1]
+        names = [_name(state["number"], rank) for rank in range(ranks)]
+        state["files"] = {name: _sha256(self.folder / name) for name in names}
+        _link(best, self.folder / _best(state["number"]))
+        write(self.folder / MANIFEST, json.dumps({"states": states}, indent=1) + "\n")
+        _remove_others(self.folder, {kept["number"] for kept in states})
 
     def put_best(self, number: int, checkpoint: Path) -> None:
         """Put the best epoch's checkpoint back as a state knew it."""
@@ -218,6 +277,7 @@ def _link(source: Path | None, target: Path) -> None:
     """Give a folder's files a second name: they are replaced whole, so that a link stays as it was."""
     if source is None or not source.is_dir():
         return
+    shutil.rmtree(target, ignore_errors=True)  # of a state whose list could not be written
     target.mkdir()
     for path in source.iterdir():
         try:

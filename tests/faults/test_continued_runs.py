@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ UNRENDERED = True
 CLOCKED = ("seconds", "bytes", "joules", "run", "best_epoch")
 
 
-def write(folder: Path, backbone: Path, data: Path, cells: int = 2, **trainer: Any) -> Path:
+def write(folder: Path, backbone: Path, data: Path, only: str = "ema,full", **trainer: Any) -> Path:
     techniques = {"ema": {"class_path": "EMA", "init_args": {"decay": 0.9, "technique": {
                       "class_path": "LoRA", "init_args": {"lr": 0.01}}}},
                   "full": {"class_path": "FullFineTuning", "init_args": {"lr": 0.001}}}
@@ -31,7 +32,7 @@ def write(folder: Path, backbone: Path, data: Path, cells: int = 2, **trainer: A
                                              "dropout": 0.2}}},
         "datasets": {"reviews": {"class_path": "TextClassification", "init_args": {
             "train": str(data), "max_length": 32, "batch_size": 8}}},
-        "techniques": dict([*techniques.items()][:cells]),
+        "techniques": {name: techniques[name] for name in only.split(",")},
         "seeds": [0], "trainer": {"max_epochs": 10, "save_every": 1e-6, **trainer},
     }, sort_keys=False))
     return folder
@@ -86,9 +87,11 @@ def kill_on_its_way(folder: Path, number: signal.Signals, times: int, **environm
 
 
 @pytest.mark.parametrize(("number", "times", "study"), [
-    (signal.SIGKILL, 2, {"cells": 1}),
-    (signal.SIGUSR1, 1, {"cells": 1}),
-    (signal.SIGKILL, 1, {"cells": 1, "devices": 2, "accelerator": "cpu"}),
+    (signal.SIGKILL, 2, {"only": "ema"}),
+    (signal.SIGUSR1, 1, {"only": "ema"}),
+    (signal.SIGKILL, 1, {"only": "ema", "devices": 2, "accelerator": "cpu"}),
+    pytest.param(signal.SIGKILL, 1, {"only": "full", "devices": 2, "accelerator": "cpu",
+                                     "strategy": "fsdp"}, marks=pytest.mark.slow),
     pytest.param(signal.SIGKILL, 10, {}, marks=pytest.mark.slow),
 ])
 def test_killed__and_continued(
@@ -116,12 +119,44 @@ def test_killed__and_continued(
     assert not list(parts.glob("results/small/.work/*"))
 
 
+@pytest.mark.parametrize(("only", "strategy"), [
+    ("full", "fsdp"), pytest.param("ema", "ddp", marks=pytest.mark.slow)])
+def test_killed_on_two_nodes__and_continued(
+    tmp_path: Path, tiny_bert: Path, reviews: Path, only: str, strategy: str
+) -> None:
+    """Node 0 has the states of all ranks: what the other had is lost with it."""
+    folders = [write(tmp_path / name, tiny_bert, reviews, only, accelerator="cpu", nodes=2,
+                     strategy=strategy) for name in ("parts", "whole")]
+    parts, other = folders[0], tmp_path / "other"
+    other.mkdir()
+    commands = begin_on_two(parts, other)
+    wait_for(lambda: commands[0].poll() is not None or max(steps(parts), default=0) > 0)
+    for command in commands:
+        if command.poll() is None:
+            os.kill(command.pid, signal.SIGKILL)
+        command.wait()
+    wait_for(lambda: not alive(parts) and not alive(other))
+    for folder in folders:
+        for command, place in zip(begin_on_two(folder, other), (folder, other), strict=True):
+            assert command.wait() == 0, said(place)
+    assert any("continued at step" in note for note in notes(parts))
+    assert rows(parts) == rows(folders[1])
+    assert points(parts).keys() == points(folders[1]).keys()
+
+
+def begin_on_two(*folders: Path) -> list[Any]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    return [begin(folder, "run", folders[0] / "study.yaml", NODE_RANK=str(number), NNODES="2",
+                  MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for number, folder in enumerate(folders)]
+
+
 def test_changed_data__are_refused_before_anything_runs(
     tmp_path: Path, tiny_bert: Path, reviews: Path
 ) -> None:
     own = tmp_path / "own.csv"
     own.write_text(reviews.read_text())
-    parts = write(tmp_path / "parts", tiny_bert, own, cells=1)
+    parts = write(tmp_path / "parts", tiny_bert, own, only="ema")
     kill_on_its_way(parts, signal.SIGKILL, 1)
     own.write_text(reviews.read_text() + "a very good film,good\n")
     assert begin(parts, "run", "study.yaml", "--workers", "1").wait() == 2

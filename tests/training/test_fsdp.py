@@ -73,6 +73,7 @@ def test_fsdp__gives_what_ddp_gives(
                      specification(*texts, technique, strategy=strategy))
         assert events[-2]["event"] == "done", (events, (tmp_path / strategy / "output.log").read_text())
         found[strategy] = events[-2]["metrics"]
+        assert not [e for e in events if e["event"] == "note" and "loads all weights" in e["text"]]
     ddp, fsdp = found["ddp"], found["fsdp"]
     assert ddp.keys() == fsdp.keys()
     for metric in ddp:
@@ -150,6 +151,20 @@ def test_fsdp__generates_with_ranks_of_unequal_length(
     for metric in found["ddp"]:
         if not metric.startswith("cost/"):
             assert found["fsdp"][metric] == pytest.approx(found["ddp"][metric], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(("technique", "why"), [
+    (component("techniques.dora.DoRA", lr=1e-3), "DoRA reads them where it adapts the network"),
+    pytest.param(component("techniques.pissa.PiSSA", lr=1e-3), "PiSSA starts what it adds from them", marks=pytest.mark.slow),
+])
+def test_fsdp__loads_whole_what_starts_from_the_weights(
+    engine: LocalEngine, texts: tuple[Component, Component], tmp_path: Path, technique: Component, why: str
+) -> None:
+    events = run(engine, tmp_path / "whole", specification(*texts, technique, strategy="fsdp", max_epochs=1))
+    assert events[-2]["event"] == "done", (events, (tmp_path / "whole" / "output.log").read_text())
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert any(note.startswith(f"each rank loads all weights before they are shared out: {why}")
+               for note in notes), notes
 
 
 def model(*layers: nn.Module) -> TaskModel:
