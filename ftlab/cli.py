@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -53,6 +53,23 @@ app = typer.Typer(
     help="Compare full, partial and parameter-efficient fine-tuning: which, by how much, at what "
     "cost, and how sure.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        say(f"ftlab {version('ftlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+] = False) -> None:
+    """The options of the command line as a whole."""
+
+
 for command in (studies.run, results.table, results.plot, results.report, drift.compare, drift.reproduce,
                 sweeps.sweep, sweeps.status, sync.sync, results.ui, models.export, models.predict):
     app.command()(command)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -441,6 +442,17 @@ def test_check__a_sweep_file_and_its_study(study: Path, here: Here, tmp_path: Pa
     assert code == 2 and "trails: unknown key" in errors
 
 
+def test_check__devices_that_are_not_here(study: Path, here: Here) -> None:
+    code, _, errors = here("check", study, "--set", "trainer.accelerator=gpu")
+    assert code == 2 and "this machine has no GPU" in errors
+    assert "mend: set trainer: {accelerator: auto}" in errors
+
+
+def test_version(here: Here) -> None:
+    code, output, _ = here("--version")
+    assert code == 0 and output == f"ftlab {metadata.version('ftlab')}\n"
+
+
 def test_table__without_runs(study: Path, here: Here) -> None:
     code, _, errors = here("table", study)
     assert code == 2
@@ -466,7 +478,7 @@ def test_list__shows_rooms_and_arguments(here: Here) -> None:
 def test_doctor__looks_at_versions_and_store(here: Here) -> None:
     code, output, _ = here("doctor")
     assert code == 0, output
-    assert "ok   lightning" in output
+    assert "ok   lightning" in output and "ok   extras installed: " in output and "ok   Python 3" in output
     code, output, _ = here("doctor", "--tracking-uri", "file:./mlruns")
     assert code == 1
     assert "BAD  tracking store" in output

@@ -89,7 +89,7 @@ def check(
     allow: Allow = None,
 ) -> None:
     """Check study and sweep files, their data and their combinations, without running anything."""
-    from ftlab.studies.check_study import check_study
+    from ftlab.studies.check_study import check_machine, check_study
     from ftlab.studies.study import load_study
     from ftlab.studies.yaml_file import read
 
@@ -109,6 +109,7 @@ def check(
                 if checked.until is not None:
                     planned = f"{cells * checked.until.first} to {planned}"
             notes += check_study(checked, objectives)
+            check_machine(checked)
         except FtlabError as error:
             complain(error)
             wrong += 1

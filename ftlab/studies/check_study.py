@@ -43,6 +43,22 @@ def check_study(study: Study, objectives: Mapping[str, Place] | None = None) -> 
     return noted
 
 
+def check_machine(study: Study) -> None:
+    """Check that this machine has the devices that a run of the study asks for.
+
+    Raises:
+        InputError: it has not.
+    """
+    asked = {(cell.trainer["accelerator"], cell.trainer["devices"]) for cell in study.cells}
+    if all(accelerator in ("auto", "cpu") and devices == 1 for accelerator, devices in asked):
+        return  # which any machine has; finding out more imports PyTorch
+    from ftlab.studies.coordinator import need
+    from ftlab.studies.engine import Machine
+
+    largest = need(study)
+    Machine.this().shares(1, largest.devices, largest.accelerator)
+
+
 def _surroundings(cells: Any) -> list[Any]:
     """The current folder, and the values of environment variables by which sources are found."""
     named = set(re.findall(r"\$\{?(\w+)", repr(cells)))  # `${DATA}/train.csv`

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from ftlab.errors import FtlabError
 
@@ -23,7 +26,27 @@ class Check:
 
 def examine(tracking_uri: str | None) -> list[Check]:
     """Look at versions, device, disk and tracking store; makes no store."""
-    return [*_versions(), *_imports(), _disk(), _store(tracking_uri)]
+    return [_python(), *_versions(), *_extras(), *_imports(), _disk(), _store(tracking_uri)]
+
+
+def _python() -> Check:
+    wanted = metadata.metadata("ftlab")["Requires-Python"]
+    version = platform.python_version()
+    return Check(SpecifierSet(wanted).contains(version), f"Python {version} (ftlab {metadata.version('ftlab')} "
+                 f"needs {wanted}) in {sys.prefix}")
+
+
+def _extras() -> Iterator[Check]:
+    """The extras that are here, and a line for each other with what installs it; none is needed."""
+    here = []
+    for extra in metadata.metadata("ftlab").get_all("Provides-Extra") or []:
+        members = [line for line in _all_lines() if _asked_for(line, extra) and not _asked_for(line, "")]
+        missing = [line.name for line in members if _installed(line.name) is None]
+        if missing:
+            yield Check(True, f"extra {extra}: without {', '.join(missing)}; pip install 'ftlab[{extra}]'")
+        else:
+            here.append(extra)
+    yield Check(True, f"extras installed: {', '.join(here) or 'none'}")
 
 
 def _versions() -> Iterator[Check]:
@@ -42,14 +65,18 @@ def _versions() -> Iterator[Check]:
 
 def _requirements() -> list[Requirement]:
     """Collect what ftlab needs, and what each extra needs that is here with all its packages."""
-    lines = [Requirement(line) for line in metadata.requires("ftlab") or []]
-    lines = [line for line in lines if line.name != "ftlab"]  # an extra that is made of others
+    lines = _all_lines()
     needed = [line for line in lines if _asked_for(line, "")]
     for extra in metadata.metadata("ftlab").get_all("Provides-Extra") or []:
         members = [line for line in lines if _asked_for(line, extra) and line not in needed]
         if all(_installed(member.name) for member in members):
             needed += members
     return list({f"{line.name}{line.specifier}": line for line in needed}.values())
+
+
+def _all_lines() -> list[Requirement]:
+    lines = [Requirement(line) for line in metadata.requires("ftlab") or []]
+    return [line for line in lines if line.name != "ftlab"]  # an extra that is made of others
 
 
 def _asked_for(requirement: Requirement, extra: str) -> bool:

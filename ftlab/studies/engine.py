@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import InputError
+from ftlab.wording import counted
 
 SPECIFICATION, EVENTS, OUTPUT, STOP = "run.json", "events.jsonl", "output.log", "stop"
 """Files of a run's folder: what to do, what happened, what it printed, and a wish to end."""
@@ -163,8 +164,10 @@ class Machine:
         else:
             room, what = self.cores // devices, f"{self.cores} CPU cores"
         if room < 1:
-            raise InputError(f"a run wants {devices} devices, and this machine has {what}",
-                             "lower trainer: {devices: ...}")
+            fewer = "lower trainer: {devices: ...}"
+            raise InputError(f"a run wants {counted(devices, 'device')}, and this machine has {what}",
+                             fewer if self.gpus or accelerator != "gpu"
+                             else "set trainer: {accelerator: auto}, or run it where there is one")
         if accelerator in ("auto", "gpu") and self.gpus:
             if workers is not None and workers > room:
                 raise InputError(f"--workers {workers}: there are GPUs for {room} runs at a time",
