@@ -75,6 +75,7 @@ for command in (studies.run, results.table, results.plot, results.report, drift.
     app.command()(command)
 app.command("list")(studies.list_)
 app.command()(studies.check)
+app.command()(authoring.init)
 app.command()(authoring.schema)
 app.command()(studies.lr)
 app.command()(studies.transferability)

@@ -464,7 +464,7 @@ def test_list__shows_rooms_and_arguments(here: Here) -> None:
     for name in ("FullFineTuning", "Classification", "TextClassification", "Torchvision"):
         assert f"  {name}: " in everything
     assert "DataModule:" not in everything
-    assert "      rank = 8: inner width of the update." in here("list", "techniques")[1]
+    assert "      rank (int) = 8: inner width of the update." in here("list", "techniques")[1]
     tasks = here("list", "tasks")[1].partition("\nloss:\n")
     assert "      loss = None [ClassBalanced | " in tasks[0]
     assert "  Focal: " in tasks[2] and "      gamma = 2.0: how strongly easy" in tasks[2]
