@@ -28,6 +28,7 @@ from ftlab.sweeps.coordinator import run_sweep
 from ftlab.sweeps.study_runs import run_study
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.tracking.tracker import Tracker
+from ftlab.training.state_files import read_manifest
 
 UNRENDERED = True
 WAITING = """
@@ -52,6 +53,29 @@ class Waiting(LinearProbe):
         while (HERE / "wait").exists():
             time.sleep(0.05)
 """
+HALTING = """
+import os
+import time
+from pathlib import Path
+
+from ftlab.techniques.full_fine_tuning import FullFineTuning
+from ftlab.training.state_files import read_manifest
+
+HERE = Path(__file__).parent
+
+
+class Halting(FullFineTuning):
+    \"\"\"Full fine-tuning that halts while there is a file `halt`, once a state is written.\"\"\"
+
+    def on_train_batch_end(self, *args: object) -> None:
+        super().on_train_batch_end(*args)
+        if (HERE / "halt").exists():
+            time.sleep(0.05)
+            if any(state["step"] for state in read_manifest(Path(self.trainer.default_root_dir, "state"))):
+                (HERE / f"halted-{os.getpid()}").touch()
+                while (HERE / "halt").exists():
+                    time.sleep(0.05)
+"""
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 Write = Callable[..., Path]
 
@@ -63,6 +87,7 @@ def nodes() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     (folder / "ray").mkdir()
     (folder / "waiting.py").write_text(WAITING)
+    (folder / "halting.py").write_text(HALTING)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))
         patch.setenv("PYTHONPATH", str(folder), prepend=":")
@@ -260,6 +285,63 @@ def test_sweep__a_node_that_vanishes_costs_its_trials_an_attempt(
     said = "".join(capfd.readouterr())
     assert "lost with its worker on" in said
     assert "raylet" not in said  # its last words are long
+
+
+class Kill(Display):
+    """Kills the run's worker once it has halted and a state of it has come back."""
+
+    def __init__(self, folder: Path, work: Path, kill: Callable[[int], None]) -> None:
+        super().__init__()
+        self.folder, self.work, self.kill = folder, work, kill
+
+    def idle(self) -> None:
+        super().idle()
+        halted = list(self.folder.glob("halted-*"))
+        back = [state for path in self.work.glob("*/state") for state in read_manifest(path)]
+        if halted and (self.folder / "halt").exists() and any(state["step"] for state in back):
+            self.kill(int(halted[0].name.partition("-")[2]))
+            (self.folder / "halt").unlink()
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["worker", "node"])
+def test_run__that_loses_its_place_goes_on_elsewhere(
+    cluster: Cluster, nodes: Path, write: Write, tmp_path: Path, what: str
+) -> None:
+    """From the last state that came back: the numbers are those of a run that was left alone."""
+    path = write(techniques={"full": {"class_path": "halting.Halting"}}, seeds=[0],
+                 trainer={"max_epochs": 10, "save_every": 1e-6})
+    study = load_study(path, allow=["halting"])
+    run_study(study, f"sqlite:///{tmp_path}/here.db", tmp_path / "here")
+    for halted in nodes.glob("halted-*"):
+        halted.unlink()
+    (nodes / "halt").touch()
+    node = cluster.add_node(**NODE)
+    raylet = node.all_processes["raylet"][0].process.pid
+
+    def kill(run: int) -> None:
+        if what == "node" and parent(parent(parent(run))) == raylet:
+            cluster.remove_node(node, allow_graceful=False)
+        else:  # with the head, where a run may be too, the cluster would end
+            os.kill(parent(parent(run)), signal.SIGKILL)
+
+    outcome = run_study(study, f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "there",
+                        display=Kill(nodes, tmp_path / "there" / "small" / ".work", kill),
+                        engine=RayEngine(cluster.address))
+    if node in cluster.list_all_nodes():
+        cluster.remove_node(node)
+    assert outcome.failed == 0
+    stores = [Tracker(f"sqlite:///{tmp_path}/{name}.db") for name in ("here", "mlflow")]
+    one, other = (store.cells("small")[0].finished[0] for store in stores)
+    scores = {name: value for name, value in one.metrics.items()
+              if not name.startswith("cost/") and not name.endswith("seconds")}
+    assert scores.items() <= other.metrics.items()
+    note = stores[1]._client.get_run(other.run_id).data.tags["ftlab.note"]
+    assert "continued at step" in note
 
 
 def attempts(folder: Path) -> list[tuple[str, str, str]]:

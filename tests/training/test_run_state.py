@@ -242,7 +242,9 @@ class Held(BitFit):
         self.range = range(3)
 
 
-def test_objects__come_back_with_what_they_share():
+@pytest.mark.parametrize("module", [Held.__module__, "own"])  # a user's, of one file
+def test_objects__come_back_with_what_they_share(monkeypatch, module):
+    monkeypatch.setattr(Held, "__module__", module)
     one, other = Held(), Held()
     shared = other.shared
     one.shared[0], one.range = 7, range(2, 9)
