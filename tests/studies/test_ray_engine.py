@@ -159,7 +159,21 @@ def test_portion__of_a_cluster(case: str) -> None:
     assert room(machines(*nodes), *each) == fit
 
 
+@pytest.mark.parametrize(("said", "cpus", "gpus", "count", "fit"), [
+    ([(4, 0), (2, 0)], 1, 0, 2, 2),  # the second node bounds both
+    ([(4, 0), (4, 0), (1, 0)], 1, 0, 2, 4),
+    ([(1, 0), (1, 0), (1, 0)], 1, 0, 2, 1),
+    ([(9, 0)], 1, 0, 2, 0),
+    ([(8, 4), (8, 2), (8, 0)], 2, 2, 2, 1),
+])  # fmt: skip
+def test_room__for_runs_of_several_nodes(
+    said: list[tuple[int, int]], cpus: int, gpus: int, count: int, fit: int
+) -> None:
+    assert room(machines(*said), cpus, gpus, count) == fit
+
+
 @pytest.mark.parametrize(("need", "workers", "said"), [
+    (Requirements(2, "cpu", nodes=3), None, "2 devices on each of 3 nodes, and not so many nodes"),
     (Requirements(3), None, "wants 3 devices, and no node of the Ray cluster has CPU cores for it"),
     (Requirements(1, "gpu"), None, "no node of the Ray cluster has GPUs"),
     (Requirements(), 0, "--workers 0"),
@@ -342,6 +356,31 @@ def test_run__that_loses_its_place_goes_on_elsewhere(
     assert scores.items() <= other.metrics.items()
     note = stores[1]._client.get_run(other.run_id).data.tags["ftlab.note"]
     assert "continued at step" in note
+
+
+@pytest.mark.slow
+def test_run__on_several_nodes_gives_what_several_devices_of_one_give(
+    cluster: Cluster, write: Write, tmp_path: Path
+) -> None:
+    """Where one of its nodes is killed it is begun again, on what there is."""
+    found = []
+    for trainer in ({"devices": 2}, {"nodes": 2}):
+        path = write(techniques={"full": {"class_path": "FullFineTuning", "init_args": {"lr": 0.01}}},
+                     trainer={"max_epochs": 2, "accelerator": "cpu", **trainer}, select_by="val/loss")
+        folder = tmp_path / next(iter(trainer))
+        uri = f"sqlite:///{tmp_path}/{folder.name}.db"
+        engine = None
+        if "nodes" in trainer:
+            node = cluster.add_node(**NODE)
+            engine = RayEngine(cluster.address)
+        outcome = run_study(load_study(path), uri, folder, engine=engine)
+        assert outcome.failures == []
+        (cell,) = Tracker(uri).cells("small")
+        found.append([{name: value for name, value in run.metrics.items() if "cost/" not in name
+                       and not name.endswith("seconds")} for run in cell.finished])
+    cluster.remove_node(node)
+    one, several = found
+    assert several == [pytest.approx(metrics, abs=1e-6) for metrics in one]
 
 
 def attempts(folder: Path) -> list[tuple[str, str, str]]:
