@@ -65,13 +65,14 @@ HERE = Path(__file__).parent
 
 
 class Halting(FullFineTuning):
-    \"\"\"Full fine-tuning that halts while there is a file `halt`, once a state is written.\"\"\"
+    \"\"\"Full fine-tuning that halts while there is a file `halt`, on a second node or with a state.\"\"\"
 
     def on_train_batch_end(self, *args: object) -> None:
         super().on_train_batch_end(*args)
         if (HERE / "halt").exists():
             time.sleep(0.05)
-            if any(state["step"] for state in read_manifest(Path(self.trainer.default_root_dir, "state"))):
+            states = read_manifest(Path(self.trainer.default_root_dir, "state"))
+            if any(state["step"] for state in states) or self.trainer.node_rank:
                 (HERE / f"halted-{os.getpid()}").touch()
                 while (HERE / "halt").exists():
                     time.sleep(0.05)
@@ -302,17 +303,23 @@ def test_sweep__a_node_that_vanishes_costs_its_trials_an_attempt(
 
 
 class Kill(Display):
-    """Kills the run's worker once it has halted and a state of it has come back."""
+    """Kills a run's worker once it has halted and a state of it has come back, where there are any."""
 
-    def __init__(self, folder: Path, work: Path, kill: Callable[[int], None]) -> None:
+    def __init__(self, folder: Path, work: Path | None, kill: Callable[[int], None]) -> None:
         super().__init__()
         self.folder, self.work, self.kill = folder, work, kill
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        self.notes.append(text)
 
     def idle(self) -> None:
         super().idle()
         halted = list(self.folder.glob("halted-*"))
-        back = [state for path in self.work.glob("*/state") for state in read_manifest(path)]
-        if halted and (self.folder / "halt").exists() and any(state["step"] for state in back):
+        back = self.work is None or any(
+            state["step"] for path in self.work.glob("*/state") for state in read_manifest(path))
+        if halted and (self.folder / "halt").exists() and back:
             self.kill(int(halted[0].name.partition("-")[2]))
             (self.folder / "halt").unlink()
 
@@ -360,27 +367,33 @@ def test_run__that_loses_its_place_goes_on_elsewhere(
 
 @pytest.mark.slow
 def test_run__on_several_nodes_gives_what_several_devices_of_one_give(
-    cluster: Cluster, write: Write, tmp_path: Path
+    cluster: Cluster, nodes: Path, write: Write, tmp_path: Path
 ) -> None:
-    """Where one of its nodes is killed it is begun again, on what there is."""
-    found = []
-    for trainer in ({"devices": 2}, {"nodes": 2}):
-        path = write(techniques={"full": {"class_path": "FullFineTuning", "init_args": {"lr": 0.01}}},
-                     trainer={"max_epochs": 2, "accelerator": "cpu", **trainer}, select_by="val/loss")
-        folder = tmp_path / next(iter(trainer))
-        uri = f"sqlite:///{tmp_path}/{folder.name}.db"
-        engine = None
-        if "nodes" in trainer:
+    """Where one of its nodes is lost it is begun again; two runs, of which the first loses one."""
+    found = {}
+    for name in ("devices", "nodes"):
+        path = write(techniques={"full": {"class_path": "halting.Halting", "init_args": {"lr": 0.01}}}, seeds=[0, 1],
+                     trainer={"max_epochs": 2, "accelerator": "cpu", name: 2}, select_by="val/loss")
+        uri = f"sqlite:///{tmp_path}/{name}.db"
+        engine = display = None
+        if name == "nodes":
+            for halted in nodes.glob("halted-*"):
+                halted.unlink()
+            (nodes / "halt").touch()
             node = cluster.add_node(**NODE)
             engine = RayEngine(cluster.address)
-        outcome = run_study(load_study(path), uri, folder, engine=engine)
+            # a rank, its supervisor, the server of runs, the actor
+            display = Kill(nodes, None, lambda rank: os.kill(parent(parent(parent(rank))), signal.SIGKILL))
+        outcome = run_study(load_study(path, allow=["halting"]), uri, tmp_path / name, display, engine=engine)
         assert outcome.failures == []
         (cell,) = Tracker(uri).cells("small")
-        found.append([{name: value for name, value in run.metrics.items() if "cost/" not in name
-                       and not name.endswith("seconds")} for run in cell.finished])
+        found[name] = [{metric: value for metric, value in run.metrics.items() if "cost/" not in metric
+                        and not metric.endswith("seconds")} for run in cell.finished]
     cluster.remove_node(node)
-    one, several = found
-    assert several == [pytest.approx(metrics, abs=1e-6) for metrics in one]
+    assert len(found["nodes"]) == 2
+    assert found["nodes"] == [pytest.approx(metrics, abs=1e-6) for metrics in found["devices"]]
+    (lost,) = display.notes
+    assert "seed 0: node 1 (" in lost and "fell silent; it will be begun again" in lost
 
 
 def attempts(folder: Path) -> list[tuple[str, str, str]]:
