@@ -393,7 +393,7 @@ def test_run__on_several_nodes_gives_what_several_devices_of_one_give(
     assert len(found["nodes"]) == 2
     assert found["nodes"] == [pytest.approx(metrics, abs=1e-6) for metrics in found["devices"]]
     (lost,) = display.notes
-    assert "seed 0: node 1 (" in lost and "fell silent; it will be begun again" in lost
+    assert "seed 0: node 1 (" in lost and "it will be begun again" in lost
 
 
 def attempts(folder: Path) -> list[tuple[str, str, str]]:
