@@ -164,9 +164,7 @@ class Study:
     def only(self, techniques: Sequence[str], fixed: bool = False) -> Study:
         """The study with some of its techniques.
 
-        Args:
-            techniques: their names; none for all.
-            fixed: promises that `with_seeds` follows, so that nothing is to be decided.
+        With `fixed`, which promises that `with_seeds` follows, nothing is to be decided.
 
         Raises:
             InputError: a technique that the study does not have.
