@@ -17,9 +17,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Requirements
-from ftlab.studies.forked import GRACE
 from ftlab.studies.ray_cluster import connect, nodes, portion, room
-from ftlab.studies.ray_place import Place
+from ftlab.studies.ray_place import TO_CLOSE, Place
 from ftlab.studies.ray_runner import PIECE
 from ftlab.training import state_files
 
@@ -215,7 +214,7 @@ class RayEngine(Engine):
         places = [going.place for going in self._running.values()]
         places += [place for place, _ in self._idle]
         if ends := [end for place in places for end in place.close()]:  # gently: nothing is left on the nodes
-            ray.wait(ends, num_returns=len(ends), timeout=3 * GRACE)  # each takes two at most
+            ray.wait(ends, num_returns=len(ends), timeout=TO_CLOSE)
         for place in places:
             place.kill()
         self._running.clear()

@@ -13,8 +13,11 @@ import ray
 from ray.util import get_node_ip_address, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ftlab.studies.forked import GRACE
+from ftlab.studies.forked import GRACE, TO_SAVE
 from ftlab.studies.ray_runner import Runner
+
+TO_CLOSE = TO_SAVE + 2 * GRACE
+"""Seconds that actors have to end their runs and remove what these wrote; a run takes `TO_SAVE`."""
 
 
 class Place:
@@ -71,7 +74,7 @@ class Place:
         """Give it back to the cluster."""
         ends = self.close()  # an actor ends once nothing refers to it and this is done
         if self._group is not None:
-            ray.wait(ends, num_returns=len(ends), timeout=3 * GRACE)
+            ray.wait(ends, num_returns=len(ends), timeout=TO_CLOSE)
             self.kill()
 
     def kill(self) -> None:

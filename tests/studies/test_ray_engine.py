@@ -35,6 +35,7 @@ WAITING = """
 import os
 import time
 from pathlib import Path
+from typing import Literal
 
 from ftlab.techniques.linear_probe import LinearProbe
 
@@ -44,8 +45,8 @@ HERE = Path(__file__).parent
 class Waiting(LinearProbe):
     \"\"\"A linear probe whose fit does not begin while there is a file `wait`.\"\"\"
 
-    def __init__(self, lr: float = 5e-3) -> None:
-        super().__init__(lr, solver=None)
+    def __init__(self, lr: float = 5e-3, solver: Literal["lbfgs"] | None = None) -> None:
+        super().__init__(lr, solver=solver)
 
     def on_train_start(self) -> None:
         super().on_train_start()
