@@ -1,5 +1,6 @@
 """Studies and sweeps on a Ray cluster of two nodes, one of which may vanish."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -66,14 +67,14 @@ HERE = Path(__file__).parent
 
 
 class Halting(FullFineTuning):
-    \"\"\"Full fine-tuning that halts while there is a file `halt`, on a second node or with a state.\"\"\"
+    \"\"\"Full fine-tuning that halts while there is a file `halt`, once a state is written.\"\"\"
 
     def on_train_batch_end(self, *args: object) -> None:
         super().on_train_batch_end(*args)
         if (HERE / "halt").exists():
             time.sleep(0.05)
             states = read_manifest(Path(self.trainer.default_root_dir, "state"))
-            if any(state["step"] for state in states) or self.trainer.node_rank:
+            if any(state["step"] for state in states):
                 (HERE / f"halted-{os.getpid()}").touch()
                 while (HERE / "halt").exists():
                     time.sleep(0.05)
@@ -304,9 +305,9 @@ def test_sweep__a_node_that_vanishes_costs_its_trials_an_attempt(
 
 
 class Kill(Display):
-    """Kills a run's worker once it has halted and a state of it has come back, where there are any."""
+    """Kills a run's worker once it has halted and a state of it has come back."""
 
-    def __init__(self, folder: Path, work: Path | None, kill: Callable[[int], None]) -> None:
+    def __init__(self, folder: Path, work: Path, kill: Callable[[int], None]) -> None:
         super().__init__()
         self.folder, self.work, self.kill = folder, work, kill
         self.notes: list[str] = []
@@ -318,9 +319,8 @@ class Kill(Display):
     def idle(self) -> None:
         super().idle()
         halted = list(self.folder.glob("halted-*"))
-        back = self.work is None or any(
-            state["step"] for path in self.work.glob("*/state") for state in read_manifest(path))
-        if halted and (self.folder / "halt").exists() and back:
+        back = [state for path in self.work.glob("*/state") for state in read_manifest(path)]
+        if halted and (self.folder / "halt").exists() and any(state["step"] for state in back):
             self.kill(int(halted[0].name.partition("-")[2]))
             (self.folder / "halt").unlink()
 
@@ -370,11 +370,23 @@ def test_run__that_loses_its_place_goes_on_elsewhere(
 def test_run__on_several_nodes_gives_what_several_devices_of_one_give(
     cluster: Cluster, nodes: Path, write: Write, tmp_path: Path
 ) -> None:
-    """Where one of its nodes is lost it is begun again; two runs, of which the first loses one."""
+    """Two runs, of which the first loses a node, and goes on with others from what had come back."""
     found = {}
+
+    def kill_other(rank: int) -> None:
+        """A rank halts on the first node, whose actor is above its supervisor and its server."""
+        servers = set()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if b"ftlab.studies.fork_server" in (process / "cmdline").read_bytes() and str(
+                        nodes).encode() in (process / "environ").read_bytes():
+                    servers.add(int(process.name))
+        (other,) = {parent(pid) for pid in servers} - servers - {parent(parent(parent(rank)))}
+        os.kill(other, signal.SIGKILL)
+
     for name in ("devices", "nodes"):
         path = write(techniques={"full": {"class_path": "halting.Halting", "init_args": {"lr": 0.01}}}, seeds=[0, 1],
-                     trainer={"max_epochs": 2, "accelerator": "cpu", name: 2}, select_by="val/loss")
+                     trainer={"max_epochs": 6, "accelerator": "cpu", "save_every": 1e-6, name: 2}, select_by="val/loss")
         uri = f"sqlite:///{tmp_path}/{name}.db"
         engine = display = None
         if name == "nodes":
@@ -384,7 +396,7 @@ def test_run__on_several_nodes_gives_what_several_devices_of_one_give(
             node = cluster.add_node(**NODE)
             engine = RayEngine(cluster.address)
             # a rank, its supervisor, the server of runs, the actor
-            display = Kill(nodes, None, lambda rank: os.kill(parent(parent(parent(rank))), signal.SIGKILL))
+            display = Kill(nodes, tmp_path / name / "small" / ".work", kill_other)
         outcome = run_study(load_study(path, allow=["halting"]), uri, tmp_path / name, display, engine=engine)
         assert outcome.failures == []
         (cell,) = Tracker(uri).cells("small")
@@ -395,6 +407,8 @@ def test_run__on_several_nodes_gives_what_several_devices_of_one_give(
     assert found["nodes"] == [pytest.approx(metrics, abs=1e-6) for metrics in found["devices"]]
     (lost,) = display.notes
     assert "seed 0: node 1 (" in lost and "it will be begun again" in lost
+    run = Tracker(uri)._client.get_run(cell.finished[0].run_id)
+    assert "continued at step" in run.data.tags["ftlab.note"]
 
 
 def attempts(folder: Path) -> list[tuple[str, str, str]]:
