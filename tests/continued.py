@@ -14,7 +14,6 @@ from torch import Tensor
 from ftlab.training.execute import execute
 from ftlab.training.run import Run
 from ftlab.training.run_state import RunState
-from ftlab.training.state_files import StateFiles
 
 Event = dict[str, Any]
 CLOCKED = ("seconds", "bytes", "joules", "latency")  # what differs from run to run
@@ -42,18 +41,19 @@ def killed_at(run: Run, step: int, act: Execute = execute) -> list[Event]:
         run: to be ended.
         step: updates before that.
     """
-    write, events = StateFiles.write, []
+    write, events = RunState._write, []
 
     def due(self: RunState, trainer: Any, number: int) -> bool:
         return trainer.global_step == step and self._opens(trainer, number)
 
-    def kill(self: StateFiles, *args: Any) -> None:
-        write(self, *args)
-        raise Killed
+    def kill(self: RunState, trainer: Any) -> None:
+        write(self, trainer)
+        if self.files.states:
+            raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunState, "_due", due)
-        patch.setattr(StateFiles, "write", kill)
+        patch.setattr(RunState, "_write", kill)
         torch.manual_seed(5)
         try:
             act(run, events.append)

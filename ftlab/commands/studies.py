@@ -58,7 +58,7 @@ def run(
     from ftlab.studies.study import load_study
 
     whole = load_study(study, set_ or (), allow or ())
-    chosen = whole.only(only or ()).with_shortcuts(not plain)
+    chosen = whole.only(only or (), fixed=seeds is not None).with_shortcuts(not plain)
     if seeds is not None:
         chosen = chosen.with_seeds(numbers(seeds))
     if dry_run:

@@ -17,7 +17,8 @@ from ftlab.studies.nodes import LEFT, OVER, RUN, Node
 POLL = 0.2  # seconds from one look for another run to the next
 
 
-def follow(node: Node, engine: Engine, need: Requirements, say: Callable[[str], None]) -> int:
+def follow(node: Node, engine: Engine, need: Requirements | None, say: Callable[[str], None],
+           folder: Path | None = None) -> int:
     """Execute this node's share of the runs until there are no more.
 
     Its ranks write nothing that is kept: results are the first node's. A run that fails here fails
@@ -26,8 +27,9 @@ def follow(node: Node, engine: Engine, need: Requirements, say: Callable[[str], 
     Args:
         node: this one.
         engine: of this machine; closed at the end.
-        need: of the largest run.
+        need: of the largest run; None where the engine is prepared.
         say: takes one line for each run.
+        folder: in which a temporary one is made for the runs; None for the system's.
 
     Returns:
         How many runs failed.
@@ -39,9 +41,10 @@ def follow(node: Node, engine: Engine, need: Requirements, say: Callable[[str], 
     from torch.distributed import DistError
 
     failed = number = 0
-    work = Path(tempfile.mkdtemp(prefix="ftlab-node-"))
+    work = Path(tempfile.mkdtemp(prefix="ftlab-node-", dir=folder))
     try:
-        engine.prepare(need, 1, None)  # how long a run may be silent is the first node's to judge
+        if need is not None:
+            engine.prepare(need, 1, None)  # how long a run may be silent is the first node's to judge
         say(f"{node.title} of {node.count}: waits for runs of {node.host}:{node.port}")
         store = node.store()
         while True:

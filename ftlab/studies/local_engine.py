@@ -39,6 +39,9 @@ class LocalEngine(Engine):
         timeout: seconds without a sign of life after which a run is ended; None waits for ever.
         start_server: starts the first server; `spawned` unless given, as is one that takes its place.
         node: this one, where runs are of several; None where there is one alone.
+
+    Attributes:
+        node: of the runs that start from now on.
     """
 
     def __init__(self, shares: Sequence[MachineShare] = (MachineShare(),),
@@ -46,7 +49,7 @@ class LocalEngine(Engine):
                  start_server: Callable[[], ServerProcess] | None = None,
                  node: nodes.Node | None = None) -> None:
         self._shares = list(shares)
-        self._timeout, self._node = timeout, node
+        self._timeout, self.node = timeout, node
         self._running: dict[Path, _Running] = {}
         self._server = self._serve(start_server or server_process.spawned)
 
@@ -57,7 +60,7 @@ class LocalEngine(Engine):
     def prepare(self, need: Requirements, workers: int | None, timeout: float | None) -> None:
         """Share the machine out later than the constructor, which starts the imports."""
         assert not self._running
-        nodes.check(self._node, need, workers)
+        nodes.check(self.node, need, workers)
         workers = 1 if need.nodes > 1 else workers
         self._shares = Machine.this().shares(workers, need.devices, need.accelerator)
         self._timeout = timeout
@@ -72,7 +75,7 @@ class LocalEngine(Engine):
         share = self._shares.pop(0)
         self._running[directory] = _Running(_Tail(directory / EVENTS), share)
         self._send({"start": str(directory), "threads": share.threads, "gpus": share.gpus,
-                    "node": self._node and self._node.text})
+                    "node": self.node and self.node.text})
 
     def prune(self, directory: Path) -> None:
         (directory / STOP).touch()

@@ -139,15 +139,19 @@ class Node:
         store.set(RUN.format(store.add(_BEGUN, 1)), json.dumps(message))
 
     @contextmanager
-    def leading(self) -> Iterator[None]:
-        """Hold the store of the first node, and say at the end that there are no more runs."""
+    def leading(self, listening: socket.socket | None = None) -> Iterator[None]:
+        """Hold the store of the first node, and say at the end that there are no more runs.
+
+        Args:
+            listening: at the node's port, if that is open.
+        """
         from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]  # as above
 
         if self.served:
             store = self.store()
         else:
             store = TCPStore(self.host, self.port, is_master=True, wait_for_workers=False,
-                             master_listen_fd=self.listen(self.port).detach())
+                             master_listen_fd=(listening or self.listen(self.port)).detach())
         try:
             yield
         finally:
@@ -209,7 +213,7 @@ def joined(need: Requirements, engine: str, workers: int | None) -> Node | None:
     Raises:
         InputError: there are more nodes, or fewer, or several runs were to share them.
     """
-    if need.nodes == 1 or engine != "local":  # another one refuses it
+    if need.nodes == 1 or engine != "local":  # Ray chooses the nodes itself
         return None
     node = Node.here()
     check(node, need, workers)

@@ -16,12 +16,11 @@ from ray.exceptions import AuthenticationError
 from ftlab.addresses import shown
 from ftlab.errors import InputError
 from ftlab.redaction import redact
-from ftlab.studies import nodes as nodes_of_run
 from ftlab.studies.engine import Machine, Requirements
 
 
 def portion(machines: Sequence[Machine], need: Requirements, workers: int | None) -> tuple[int, int]:
-    """CPUs and GPUs of each run.
+    """CPUs and GPUs of each run, on each of its nodes.
 
     GPUs: one a device. CPUs: as many as leave room for `workers` runs at a time, or for as many
     runs as possible.
@@ -32,33 +31,36 @@ def portion(machines: Sequence[Machine], need: Requirements, workers: int | None
         workers: runs at a time; None for as many as there is room for.
 
     Raises:
-        InputError: no node has room for one run, or a run wants several.
+        InputError: there is no room for one run.
     """
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: at least one is needed", "--workers 1")
-    if need.nodes > 1:
-        raise InputError(f"trainer: {{nodes: {need.nodes}}}: on a Ray cluster each run is on one node",
-                         nodes_of_run.HOW.format(need.nodes))
     wanted = need.accelerator == "gpu" or (
         need.accelerator == "auto" and any(node.gpus for node in machines))
     gpus = need.devices if wanted else 0
     least = 1 if gpus else need.devices
-    most = room(machines, least, gpus)
+    most = room(machines, least, gpus, need.nodes)
     if not most:
         what = "GPUs and a CPU core" if gpus else "CPU cores"
+        if need.nodes > 1:
+            raise InputError(
+                f"a run wants {need.devices} devices on each of {need.nodes} nodes, and not so many nodes of the "
+                f"Ray cluster have {what} for it", "lower trainer: {nodes: ...}, or add a node")
         raise InputError(
             f"a run wants {need.devices} devices, and no node of the Ray cluster has {what} for it",
             "lower trainer: {devices: ...}, or add a node",
         )
     count = min(workers or most, most)
     cores = max(node.cores for node in machines)
-    return max(n for n in range(least, cores + 1) if room(machines, n, gpus) >= count), gpus
+    return max(n for n in range(least, cores + 1) 
+               if room(machines, n, gpus, need.nodes) >= count), gpus
 
 
-def room(machines: Sequence[Machine], cpus: int, gpus: int) -> int:
-    """Count the runs of so many CPUs and GPUs that the nodes hold at a time."""
-    return sum(
-        min(node.cores // cpus, len(node.gpus) // gpus if gpus else node.cores) for node in machines)
+def room(machines: Sequence[Machine], cpus: int, gpus: int, nodes: int = 1) -> int:
+    """Count the runs of so many CPUs and GPUs on each of `nodes` nodes that there is room for."""
+    each = [min(node.cores // cpus, len(node.gpus) // gpus if gpus else node.cores) for node in machines]
+    return next(count for count in range(sum(each) // nodes, -1, -1)
+                if sum(min(fit, count) for fit in each) >= nodes * count)
 
 
 def nodes() -> list[Machine]:

@@ -1,13 +1,12 @@
 """The engine of a Ray cluster: each run goes to a node that has the CPUs and GPUs for it.
 
 A run needs to be spoken to while it goes on (what is new? end early), so a Ray actor keeps its
-place on the node, and the run itself is a process below it, as on the coordinator's own machine.
+place on the node (of a run of several nodes one on each, `ray_place.py`), and the run itself is a process below it, as on the coordinator's own machine.
 The actor serves run after run: the heavy imports are paid once a place, not once a run.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ftlab.studies.engine import OUTPUT, SPECIFICATION, Engine, Event, Requirements
-from ftlab.studies.forked import GRACE
 from ftlab.studies.ray_cluster import connect, nodes, portion, room
-from ftlab.studies.ray_runner import PIECE, Runner
+from ftlab.studies.ray_place import TO_CLOSE, Place
+from ftlab.studies.ray_runner import PIECE
 from ftlab.training import state_files
 
 LOOK = 5.0  # seconds from one look at the cluster's nodes to the next
@@ -33,16 +32,18 @@ class _Going:
     """A run on its way.
 
     Attributes:
-        runner: its actor.
+        place: its actors.
         places: tried so far, this one included.
         last_sign: when it last answered; 0 before it has begun the run.
         node: where.
+        node_lost: whether it has ended because one of its nodes is gone, no rank being at fault.
     """
 
-    runner: Any
+    place: Place
     places: int = 1
     last_sign: float = 0.0
     node: str = "a node that was to start it"
+    node_lost: bool = False
 
 
 class RayEngine(Engine):
@@ -66,7 +67,7 @@ class RayEngine(Engine):
             connect(address)
         self._running: dict[Path, _Going] = {}
         self._awaited: dict[Any, Path] = {}
-        self._idle: list[tuple[Any, float]] = []
+        self._idle: list[tuple[Place, float]] = []
         self._workers: int | None = None
         self._timeout: float | None = None
         self._need = Requirements()
@@ -88,7 +89,7 @@ class RayEngine(Engine):
             return self._workers
         if time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()
-            self._room = room(nodes(), self._cpus, self._gpus)
+            self._room = room(nodes(), self._cpus, self._gpus, self._need.nodes)
         return max(1, self._room)
 
     def start(self, directory: Path) -> None:
@@ -96,20 +97,19 @@ class RayEngine(Engine):
 
     def _place(self, directory: Path, places: int) -> None:
         specification = (directory / SPECIFICATION).read_text(encoding="utf-8")
-        runner = self._idle.pop()[0] if self._idle else self._runner()
-        self._running[directory] = _Going(runner, places)
+        place = self._free_place()
+        self._running[directory] = _Going(place, places)
         for name, piece in state_files.pieces(directory, PIECE):  # of a run that goes on
-            ray.get(runner.take.remote(directory.name, name, piece))
-        self._awaited[runner.begin.remote(directory.name, specification)] = directory
+            ray.get(place.runner.take.remote(directory.name, name, piece))
+        self._awaited[place.begin(directory.name, specification)] = directory
 
-    def _runner(self) -> Any:
-        return ray.remote(Runner).options(
-            num_cpus=self._cpus,
-            num_gpus=self._gpus,
-            max_restarts=0,  # whether to try again is the coordinator's to decide
-            max_concurrency=2,  # `prune` while `more` waits
-            scheduling_strategy="SPREAD",  # runs on one node disturb each other's measured times
-        ).remote(os.getcwd(), self._cpus, self._timeout)
+    def _free_place(self) -> Place:
+        while self._idle:
+            place, _ = self._idle.pop()
+            if place.whole:
+                return place
+            place.kill()
+        return Place(self._cpus, self._gpus, self._need.nodes, self._timeout)
 
     def events(self, patience: float) -> list[tuple[Path, Event]]:
         self._let_go()
@@ -145,12 +145,18 @@ class RayEngine(Engine):
             if event["event"] == "node":
                 going.node = event["name"]
                 continue
+            if event["event"] == "failed":  # no rank's fault, but of a node that has gone
+                going.node_lost = event.get("rank") == -1
             news.append(event)
         if news and news[-1]["event"] == "exit":
             del self._running[directory]
-            self._idle.append((going.runner, time.monotonic()))
+            if going.node_lost:
+                going.place.kill()
+                news[-1] |= {"lost": True, "machine_lost": True}
+            else:
+                self._idle.append((going.place, time.monotonic()))
         else:
-            self._awaited[going.runner.more.remote()] = directory
+            self._awaited[going.place.runner.more.remote()] = directory
         return news
 
     def _broken(self, directory: Path, error: RayError) -> list[Event]:
@@ -162,7 +168,7 @@ class RayEngine(Engine):
             return [self._gone(directory, str(error), code=1, lost=False, reason=reason[:500])]
         if not going.last_sign and going.places < PLACES:
             # Ray takes a while to see that a node is dead, and gives its places away until then.
-            ray.kill(going.runner)
+            going.place.kill()
             self._place(directory, going.places + 1)
             return []
         return [self._lost(directory, str(error))]
@@ -173,8 +179,8 @@ class RayEngine(Engine):
                           reason=reason)
 
     def _gone(self, directory: Path, why: str, **how: Any) -> Event:
-        """Drop a run and its actor, which may not be dead but cut off."""
-        ray.kill(self._running.pop(directory).runner)
+        """Drop a run and its place."""
+        self._running.pop(directory).place.kill()
         (directory / OUTPUT).write_text(f"{why}\n", encoding="utf-8")
         return {"event": "exit", **how}
 
@@ -192,26 +198,25 @@ class RayEngine(Engine):
     def _let_go(self) -> None:
         """Give places back that no run has wanted for a while, or that another waits for."""
         wanted = any(not going.last_sign for going in self._running.values())
-        for runner, since in list(self._idle):
+        for place, since in list(self._idle):
             if wanted or time.monotonic() - since > IDLE:
-                self._idle.remove((runner, since))
-                runner.close.remote()  # it ends once nothing refers to it and this is done
+                self._idle.remove((place, since))
+                place.leave()
 
     def prune(self, directory: Path) -> None:
         run = directory if directory in self._running else directory.parent  # of a pack's member
         member = directory.name if run != directory else ""
-        self._running[run].runner.prune.remote(member)
+        self._running[run].place.runner.prune.remote(member)
 
     def close(self) -> None:
         if not ray.is_initialized():  # closed already
             return
-        runners = [going.runner for going in self._running.values()]
-        runners += [runner for runner, _ in self._idle]
-        if runners:  # gently, so that nothing is left on the nodes
-            ends = [runner.close.remote() for runner in runners]
-            ray.wait(ends, num_returns=len(ends), timeout=3 * GRACE)  # each takes two at most
-        for runner in runners:
-            ray.kill(runner)
+        places = [going.place for going in self._running.values()]
+        places += [place for place, _ in self._idle]
+        if ends := [end for place in places for end in place.close()]:  # gently: nothing is left on the nodes
+            ray.wait(ends, num_returns=len(ends), timeout=TO_CLOSE)
+        for place in places:
+            place.kill()
         self._running.clear()
         self._awaited.clear()
         self._idle.clear()

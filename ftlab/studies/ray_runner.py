@@ -17,12 +17,16 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ftlab.studies.engine import SPECIFICATION, STOP, Event, MachineShare
+from ftlab.studies.following import follow
+from ftlab.studies.forked import TO_SAVE
 from ftlab.studies.local_engine import LocalEngine
+from ftlab.studies.nodes import PARTING, Node
 from ftlab.training import state_files
 
 PATIENCE = 1.0  # seconds that a call waits for news, and so from one sign of life to the next
@@ -54,6 +58,8 @@ class Runner:
         self._sending: Iterator[Event] = iter(())
         self._sent: set[tuple[str, int]] = set()
         self._busy = threading.Lock()  # `close` may be called while `more` waits
+        self._leading = contextlib.ExitStack()
+        self._followed: threading.Event | None = None
 
     def take(self, run: str, name: str, data: bytes) -> None:
         """Take the next bytes of a file of a run that is to go on here."""
@@ -62,8 +68,44 @@ class Runner:
         with path.open("ab") as file:
             file.write(data)
 
-    def begin(self, name: str, specification: str) -> list[Event]:
-        """Start a run in a folder of that name; the answer says where it is."""
+    def lead(self, host: str, count: int) -> str:
+        """Be the first of several nodes of each run.
+
+        Args:
+            host: address of this machine.
+            count: of the nodes.
+
+        Returns:
+            The first node, for the others.
+        """
+        node = Node(0, count, host, 0)
+        listening = node.listen()
+        self._workers.node = node = replace(node, port=listening.getsockname()[1])
+        self._leading.enter_context(node.leading(listening))
+        return node.text
+
+    def follow(self, first: str, number: int) -> None:
+        """Execute this node's share of each run, until the first node closes.
+
+        Args:
+            first: what the first one's `lead` gave.
+            number: of this one.
+        """
+        self._followed = threading.Event()
+        self._workers.node = node = replace(Node.of_text(first), number=number)
+        try:
+            follow(node, self._workers, None, print, self._home)
+        finally:
+            self._followed.set()
+
+    def begin(self, name: str, specification: str, first: str = "") -> list[Event]:
+        """Start a run in a folder of that name; the answer says where it is.
+
+        Args:
+            name: of the folder.
+            specification: of the run.
+            first: what `lead` gave, where there are several nodes: it comes before.
+        """
         self._directory = self._home / name
         self._directory.mkdir(exist_ok=True)
         (self._directory / SPECIFICATION).write_text(specification, encoding="utf-8")
@@ -138,8 +180,11 @@ class Runner:
 
     def close(self) -> None:
         """Stop what runs and leave nothing behind."""
+        if self._followed is not None:
+            self._followed.wait(TO_SAVE + PARTING)  # the first node says that it is over, or is gone
         with self._busy:
             self._workers.close()
+        self._leading.close()
         self._asked.kill()
         self._asked.communicate()
         shutil.rmtree(self._home, ignore_errors=True)

@@ -161,8 +161,10 @@ class Study:
         """The study with or without shortcuts."""
         return self._with(shortcuts=shortcuts)
 
-    def only(self, techniques: Sequence[str]) -> Study:
+    def only(self, techniques: Sequence[str], fixed: bool = False) -> Study:
         """The study with some of its techniques.
+
+        With `fixed`, which promises that `with_seeds` follows, nothing is to be decided.
 
         Raises:
             InputError: a technique that the study does not have.
@@ -173,12 +175,10 @@ class Study:
             [level for level, of in levels.items() if of.of == given] or [given])]
         for technique in techniques:
             if technique not in names:
-                raise InputError(
-                    f"--only: the study {self.name} has no technique {technique!r}",
-                    did_you_mean(technique, names),
-                )
+                raise InputError(f"--only: the study {self.name} has no technique {technique!r}",
+                                 did_you_mean(technique, names))
         kept = tuple(c for c in self.cells if not techniques or c.key.technique in techniques)
-        if self.until is not None and techniques:
+        if self.until is not None and techniques and not fixed:
             if self.baseline and self.baseline not in techniques:
                 raise InputError(
                     f"--only: {self.name} runs until its techniques are told from {self.baseline}, "

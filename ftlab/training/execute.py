@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import torch
@@ -44,8 +43,7 @@ def execute(run: Run, report: Report) -> dict[str, float]:
         if not trainer.is_global_zero:
             return {}
         results = finish(run, memory, trainer, best, measured, report)
-    seconds = run.seconds_before + time.monotonic() - run.begun_at
-    return results | {"cost/total_seconds": seconds}
+    return results | {"cost/total_seconds": run_state.seconds_of_run(run)}
 
 
 def finish(

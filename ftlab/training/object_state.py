@@ -61,7 +61,7 @@ def _rooms(value: Any) -> set[str]:
 
 
 def _room(module: str) -> str:
-    return module.partition(".")[0]
+    return module.partition(":")[0].partition(".")[0]
 
 
 def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:

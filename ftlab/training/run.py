@@ -88,3 +88,7 @@ class Run:
     def epochs(self) -> int:
         """Epochs of training; 0 where nothing trains, or the optimum is computed."""
         return self.settings.max_epochs if self.technique.trains and self.solver is None else 0
+
+    def directory_before(self, number: int) -> Path:
+        """The folder of a stage, which the run leaves nothing of; stages are numbered from 0."""
+        return self.directory / f"before{number + 1}"

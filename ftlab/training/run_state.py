@@ -151,7 +151,7 @@ class RunState(Callback):
             "parts": {name: capture(_to_keep(part), shared) for name, part in self.parts.items()},
             "seconds": self.seconds + now - self._begun,
             "peak": max(self.peak, self.memory.peak()),
-            "seconds_of_run": self.run.seconds_before + time.monotonic() - self.run.begun_at,
+            "seconds_of_run": seconds_of_run(self.run),
             "random": random_states(),
         }
 
@@ -207,6 +207,11 @@ def _without_functions(schedule: dict[str, Any]) -> dict[str, Any]:
     return {**schedule, "lr_lambdas": [None] * len(schedule["lr_lambdas"])}
 
 
+def seconds_of_run(run: Run) -> float:
+    """The time that a run has taken so far, in processes before this one too."""
+    return run.seconds_before + time.monotonic() - run.begun_at
+
+
 def random_states() -> dict[str, Any]:
     """The states of this process's random generators."""
     kind, keys, *rest = np.random.get_state()
@@ -231,7 +236,12 @@ def removed(run: Run) -> Iterator[None]:
     try:
         yield
     except GuardFailed:
-        shutil.rmtree(run.directory / FOLDER, ignore_errors=True)
+        _remove(run)
         raise
     if int(os.environ.get("RANK", "0")) == 0:
-        shutil.rmtree(run.directory / FOLDER, ignore_errors=True)
+        _remove(run)
+
+
+def _remove(run: Run) -> None:
+    for folder in (run.directory / FOLDER, *map(run.directory_before, range(len(run.before)))):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,8 @@
 """Fits before the measured one, on the same network: what they learn is where the run starts.
 
 A stage is trained once for all runs that begin alike: its tensors are a file of the cache, whose
-name is a hash of all that they follow from.
+name is a hash of all that they follow from. They are a state of the run that trained them, too, so
+that it goes on from there where there is no cache, or not the same one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from lightning import Trainer
 from torch import Tensor
 
 from ftlab.backbones import cache_folder
@@ -31,12 +33,23 @@ from ftlab.training.carried import (
 )
 from ftlab.training.event_log import ALIVE, Report
 from ftlab.training.fit import fit
+from ftlab.training.make_trainer import silent_trainer
 from ftlab.training.run import Run
-from ftlab.training.state_files import source_of
+from ftlab.training.run_state import seconds_of_run
+from ftlab.training.state_files import (
+    FOLDER,
+    StateFiles,
+    Unwritten,
+    identity_of,
+    read_manifest,
+    source_of,
+)
 
 LAYOUT = 2  # of the kept tensors' names; with 1 tied tensors had several
 SECONDS = "seconds"
 """Name of the time that a stage took, beside its tensors."""
+ENDED = "ended"
+"""Folder, in a stage's, of the state that it ended with."""
 
 
 def learn(run: Run, report: Report) -> None:
@@ -52,7 +65,9 @@ def learn(run: Run, report: Report) -> None:
     seconds = 0.0
     for number, stage in enumerate(run.before):
         begun = Learned(dict(tensors), seconds) if tensors else None
-        learned = _obtain(_as_run(run, number, begun), number, report)
+        fit_before = _as_run(run, number, begun)
+        learned = _obtain(fit_before, number, report)
+        run.seconds_before = fit_before.seconds_before
         tensors = {place: tensor for place, tensor in {**tensors, **learned.tensors}.items()
                    if stage.carry == "all" or not place.startswith(HEAD)}
         seconds += learned.seconds
@@ -69,7 +84,7 @@ def _as_run(run: Run, number: int, learned: Learned | None) -> Run:
     own_record = {name: value for name, value in stage.record.items() if value is not None}
     return replace(
         run, data=data, technique=stage.technique, settings=stage.settings, select_by=own,
-        directory=run.directory / f"before{number + 1}", before=run.before[:number],
+        directory=run.directory_before(number), before=run.before[:number],
         record={**run.record, "before": [], **own_record}, learned=learned,
         head_trained=carries_head(learned), retain={}, quantized=())
 
@@ -77,10 +92,12 @@ def _as_run(run: Run, number: int, learned: Learned | None) -> Run:
 def _obtain(run: Run, number: int, report: Report) -> Learned:
     """What a stage has learned: read, or trained and kept for others."""
     title = f"stage {number + 1} ({type(run.technique).__name__})"
+    run.data.load()
+    learned = _ended(run, title, report)
+    if learned is not None:
+        return learned
     if run.plain or "backbone" not in run.record or not cache_folder.may_add():
         return _train(run, title, report)
-    run.data.load()
-    learned: Learned | None = None
 
     def train() -> dict[str, Tensor]:
         nonlocal learned
@@ -99,14 +116,56 @@ def _obtain(run: Run, number: int, report: Report) -> Learned:
 def _key(run: Run) -> str:
     """Hash of all that a stage follows from."""
     record = {name: run.record[name] for name in ("backbone", "data", "technique", "trainer")}
-    begun = {} if run.learned is None else run.learned.tensors
     parts = {
-        "record": record, "begun": {place: digest(tensor) for place, tensor in begun.items()},
+        "record": record, "begun": _begun(run),
         "rows": run.data.fingerprint, "weights": run.backbone.fingerprint, "seed": run.seed,
         "select_by": run.select_by, "device": str(hardware.device_of(run.settings)),
         "source": source_of(run.technique), "versions": kept_tensors.versions(), "layout": LAYOUT,
     }
     return kept_tensors.key(parts)
+
+
+def _begun(run: Run) -> dict[str, str]:
+    """Digests of what the stages before have left, by place."""
+    tensors = {} if run.learned is None else run.learned.tensors
+    return {place: digest(tensor) for place, tensor in tensors.items()}
+
+
+def _files(run: Run) -> StateFiles:
+    """The state that a stage ended with."""
+    return StateFiles(run.directory / ENDED / FOLDER, identity_of(run, _begun(run)))
+
+
+def _ended(run: Run, title: str, report: Report) -> Learned | None:
+    """What this run's stage has learned in a process before; None where it has not ended."""
+    files = _files(run)
+    if not read_manifest(files.folder):
+        return None
+    trainer = silent_trainer(run)
+    for text in files.check(trainer):
+        report({"event": "note", "text": f"{title}: {text}"})
+    if files.newest is None:
+        return None
+    found = files.read(files.newest, trainer, shared_out=False)
+    run.seconds_before = found["seconds_of_run"]
+    report({"event": "note", "text": f"{title} had ended in another process, and is not trained again"})
+    return Learned(found["tensors"], found["seconds"])
+
+
+def _keep(run: Run, learned: Learned, trainer: Trainer, title: str, report: Report) -> None:
+    """Write what a stage has learned beside its states, and remove these and all else."""
+    kept = run.settings.save_every is not None
+    if kept:
+        content = {"tensors": dict(learned.tensors), "seconds": learned.seconds,
+                   "seconds_of_run": seconds_of_run(run)}
+        try:
+            _files(run).write(lambda: content, trainer.global_step, trainer, None)
+        except Unwritten as error:
+            kept = False
+            report({"event": "note", "text": f"what {title} has learned could not be written: {error}"})
+    for path in run.directory.iterdir():
+        if not (kept and path.name == ENDED):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _train(run: Run, title: str, report: Report) -> Learned:
@@ -120,7 +179,7 @@ def _train(run: Run, title: str, report: Report) -> Learned:
 
     run.begun = begun
     quiet = _of_stage(title, report)
-    _, best, measured = fit(run, load(run, quiet), quiet)
+    trainer, best, measured = fit(run, load(run, quiet), quiet)
     model, technique = run.technique.model.cpu(), run.technique
     now, state = slots(model), model.state_dict(keep_vars=True)
     added = [name for name, parameter in model.named_parameters()
@@ -132,11 +191,11 @@ def _train(run: Run, title: str, report: Report) -> Learned:
                if slot in start and digest(state[name]) != start[slot][1]}
     if not tensors:
         raise GuardFailed(f"{title} has changed nothing")
-    shutil.rmtree(run.directory)
-    seconds = measured["cost/train_seconds"]
+    learned = Learned(tensors, measured["cost/train_seconds"])
+    _keep(run, learned, trainer, title, report)
     report({"event": "note", "text": f"{title} was trained: {len(tensors)} tensors, best epoch "
-            f"{best.epoch}, {seconds:.1f} s"})
-    return Learned(tensors, seconds)
+            f"{best.epoch}, {learned.seconds:.1f} s"})
+    return learned
 
 
 def _of_stage(title: str, report: Report) -> Report:

@@ -118,7 +118,7 @@ class StateFiles:
         mine = self.folder / _name(number, trainer.global_rank)
 
         def write_mine() -> None:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(mine) as whole:
                 torch.save(dict(content()), whole)
 

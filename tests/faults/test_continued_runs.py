@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from processes import alive, begin, said, wait_for
+from processes import alive, begin, said, trials, wait_for
 
 from ftlab.tracking.tracker import Tracker
 from ftlab.training.state_files import MANIFEST
@@ -49,6 +49,22 @@ def steps(folder: Path) -> list[int]:
     return found
 
 
+COUNTED = """
+from pathlib import Path
+
+from ftlab.techniques.full_fine_tuning import FullFineTuning
+
+
+class Counted(FullFineTuning):
+    \"\"\"Full fine-tuning that writes down each beginning of a fit.\"\"\"
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        with Path("fits").open("a") as file:
+            file.write(Path(self.trainer.default_root_dir).name[-1])
+"""
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     """The study's runs, but for what a clock says."""
     with (folder / "results" / "small" / "runs.csv").open() as file:
@@ -56,12 +72,12 @@ def rows(folder: Path) -> list[dict[str, str]]:
                  if not any(word in name for word in CLOCKED)} for row in csv.DictReader(file)]
 
 
-def points(folder: Path) -> Counter[tuple[str, str, int]]:
+def points(folder: Path, kind: str = "run") -> Counter[tuple[str, str, int]]:
     """How often each run has which metric of which step."""
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db")
-    runs = tracker._runs.search(tracker._runs.experiment("small"), "tags.`ftlab.kind` = 'run'")
+    runs = tracker._runs.search(tracker._runs.experiment("small"), f"tags.`ftlab.kind` = '{kind}'")
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert len(runs) == len(rows(folder))
+    assert len(runs) == (1 if kind == "trial" else len(rows(folder)))
     return Counter((run.data.tags["ftlab.technique"], name, point.step) for run in runs
                    for name in run.data.metrics
                    for point in tracker._client.get_metric_history(run.info.run_id, name))
@@ -149,6 +165,31 @@ def begin_on_two(*folders: Path) -> list[Any]:
         port = str(server.getsockname()[1])
     return [begin(folder, "run", folders[0] / "study.yaml", NODE_RANK=str(number), NNODES="2",
                   MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for number, folder in enumerate(folders)]
+
+
+def test_trial__goes_on_with_its_second_seed(tmp_path: Path, tiny_bert: Path, reviews: Path) -> None:
+    found = {}
+    for name in ("whole", "parts"):
+        folder = write(tmp_path / name, tiny_bert, reviews, only="full", max_epochs=4)
+        (folder / "counted.py").write_text(COUNTED)
+        (folder / "sweep.yaml").write_text(yaml.safe_dump({
+            "study": "study.yaml", "trials": 1, "seeds": [3, 4], "pruner": None, "spaces": {"full": {"lr": {"choices": [0.002]}}}}))
+        study = yaml.safe_load((folder / "study.yaml").read_text())
+        study["techniques"] = {"full": {"class_path": "counted.Counted"}}
+        (folder / "study.yaml").write_text(yaml.safe_dump(study))
+        command = "sweep", "sweep.yaml", "--allow", "counted", "--workers", "1"
+        if name == "parts":
+            killed = begin(folder, *command)
+            wait_for(lambda folder=folder: list(folder.glob(f"results/small/.work/*/*-seed4/state/{MANIFEST}")))
+            killed.kill()
+            killed.wait()
+            wait_for(lambda folder=folder: not alive(folder))
+        assert begin(folder, *command).wait() == 0, said(folder)
+        ((trial,),) = trials(folder).values()
+        found[name] = trial.values, points(folder, "trial").keys()
+        assert set(points(folder, "trial").values()) == {1}
+        assert (folder / "fits").read_text() == {"whole": "34", "parts": "344"}[name]
+    assert found["parts"] == found["whole"]
 
 
 def test_changed_data__are_refused_before_anything_runs(

@@ -265,6 +265,13 @@ def test_one_technique__and_a_baseline_left_out_are_refused(study_file: Callable
         load_study(study_file(techniques={"full": "FullFineTuning"}))
 
 
+def test_one_technique__runs_alone_with_seeds_that_are_given(
+        study_file: Callable[..., Path], here: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, errors = here("run", study_file(), "--only", "probe", "--seeds", "0", "--dry-run")
+    assert code == 0, errors
+    assert "probe" in out and "bitfit" not in out
+
+
 def test_a_margin_beyond_a_metric_s_range__is_refused_where_the_task_knows_it(
         study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in the name says that it is a share; the data set's task does, before anything is stored."""

@@ -1,5 +1,6 @@
 """Studies and sweeps on a Ray cluster of two nodes, one of which may vanish."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,12 +29,14 @@ from ftlab.sweeps.coordinator import run_sweep
 from ftlab.sweeps.study_runs import run_study
 from ftlab.sweeps.sweep import load_sweep
 from ftlab.tracking.tracker import Tracker
+from ftlab.training.state_files import read_manifest
 
 UNRENDERED = True
 WAITING = """
 import os
 import time
 from pathlib import Path
+from typing import Literal
 
 from ftlab.techniques.linear_probe import LinearProbe
 
@@ -43,14 +46,38 @@ HERE = Path(__file__).parent
 class Waiting(LinearProbe):
     \"\"\"A linear probe whose fit does not begin while there is a file `wait`.\"\"\"
 
-    def __init__(self, lr: float = 5e-3) -> None:
-        super().__init__(lr, solver=None)
+    def __init__(self, lr: float = 5e-3, solver: Literal["lbfgs"] | None = None) -> None:
+        super().__init__(lr, solver=solver)
 
     def on_train_start(self) -> None:
         super().on_train_start()
         (HERE / f"begun-{os.getpid()}").touch()
         while (HERE / "wait").exists():
             time.sleep(0.05)
+"""
+HALTING = """
+import os
+import time
+from pathlib import Path
+
+from ftlab.techniques.full_fine_tuning import FullFineTuning
+from ftlab.training.state_files import read_manifest
+
+HERE = Path(__file__).parent
+
+
+class Halting(FullFineTuning):
+    \"\"\"Full fine-tuning that halts while there is a file `halt`, once a state is written.\"\"\"
+
+    def on_train_batch_end(self, *args: object) -> None:
+        super().on_train_batch_end(*args)
+        if (HERE / "halt").exists():
+            time.sleep(0.05)
+            states = read_manifest(Path(self.trainer.default_root_dir, "state"))
+            if any(state["step"] for state in states):
+                (HERE / f"halted-{os.getpid()}").touch()
+                while (HERE / "halt").exists():
+                    time.sleep(0.05)
 """
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 Write = Callable[..., Path]
@@ -63,6 +90,7 @@ def nodes() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     (folder / "ray").mkdir()
     (folder / "waiting.py").write_text(WAITING)
+    (folder / "halting.py").write_text(HALTING)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))
         patch.setenv("PYTHONPATH", str(folder), prepend=":")
@@ -134,7 +162,21 @@ def test_portion__of_a_cluster(case: str) -> None:
     assert room(machines(*nodes), *each) == fit
 
 
+@pytest.mark.parametrize(("said", "cpus", "gpus", "count", "fit"), [
+    ([(4, 0), (2, 0)], 1, 0, 2, 2),  # the second node bounds both
+    ([(4, 0), (4, 0), (1, 0)], 1, 0, 2, 4),
+    ([(1, 0), (1, 0), (1, 0)], 1, 0, 2, 1),
+    ([(9, 0)], 1, 0, 2, 0),
+    ([(8, 4), (8, 2), (8, 0)], 2, 2, 2, 1),
+])  # fmt: skip
+def test_room__for_runs_of_several_nodes(
+    said: list[tuple[int, int]], cpus: int, gpus: int, count: int, fit: int
+) -> None:
+    assert room(machines(*said), cpus, gpus, count) == fit
+
+
 @pytest.mark.parametrize(("need", "workers", "said"), [
+    (Requirements(2, "cpu", nodes=3), None, "2 devices on each of 3 nodes, and not so many nodes"),
     (Requirements(3), None, "wants 3 devices, and no node of the Ray cluster has CPU cores for it"),
     (Requirements(1, "gpu"), None, "no node of the Ray cluster has GPUs"),
     (Requirements(), 0, "--workers 0"),
@@ -260,6 +302,113 @@ def test_sweep__a_node_that_vanishes_costs_its_trials_an_attempt(
     said = "".join(capfd.readouterr())
     assert "lost with its worker on" in said
     assert "raylet" not in said  # its last words are long
+
+
+class Kill(Display):
+    """Kills a run's worker once it has halted and a state of it has come back."""
+
+    def __init__(self, folder: Path, work: Path, kill: Callable[[int], None]) -> None:
+        super().__init__()
+        self.folder, self.work, self.kill = folder, work, kill
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        self.notes.append(text)
+
+    def idle(self) -> None:
+        super().idle()
+        halted = list(self.folder.glob("halted-*"))
+        back = [state for path in self.work.glob("*/state") for state in read_manifest(path)]
+        if halted and (self.folder / "halt").exists() and any(state["step"] for state in back):
+            self.kill(int(halted[0].name.partition("-")[2]))
+            (self.folder / "halt").unlink()
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["worker", "node"])
+def test_run__that_loses_its_place_goes_on_elsewhere(
+    cluster: Cluster, nodes: Path, write: Write, tmp_path: Path, what: str
+) -> None:
+    """From the last state that came back: the numbers are those of a run that was left alone."""
+    path = write(techniques={"full": {"class_path": "halting.Halting"}}, seeds=[0],
+                 trainer={"max_epochs": 10, "save_every": 1e-6})
+    study = load_study(path, allow=["halting"])
+    run_study(study, f"sqlite:///{tmp_path}/here.db", tmp_path / "here")
+    for halted in nodes.glob("halted-*"):
+        halted.unlink()
+    (nodes / "halt").touch()
+    node = cluster.add_node(**NODE)
+    raylet = node.all_processes["raylet"][0].process.pid
+
+    def kill(run: int) -> None:
+        if what == "node" and parent(parent(parent(run))) == raylet:
+            cluster.remove_node(node, allow_graceful=False)
+        else:  # with the head, where a run may be too, the cluster would end
+            os.kill(parent(parent(run)), signal.SIGKILL)
+
+    outcome = run_study(study, f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "there",
+                        display=Kill(nodes, tmp_path / "there" / "small" / ".work", kill),
+                        engine=RayEngine(cluster.address))
+    if node in cluster.list_all_nodes():
+        cluster.remove_node(node)
+    assert outcome.failed == 0
+    stores = [Tracker(f"sqlite:///{tmp_path}/{name}.db") for name in ("here", "mlflow")]
+    one, other = (store.cells("small")[0].finished[0] for store in stores)
+    scores = {name: value for name, value in one.metrics.items()
+              if not name.startswith("cost/") and not name.endswith("seconds")}
+    assert scores.items() <= other.metrics.items()
+    note = stores[1]._client.get_run(other.run_id).data.tags["ftlab.note"]
+    assert "continued at step" in note
+
+
+@pytest.mark.slow
+def test_run__on_several_nodes_gives_what_several_devices_of_one_give(
+    cluster: Cluster, nodes: Path, write: Write, tmp_path: Path
+) -> None:
+    """Two runs, of which the first loses a node, and goes on with others from what had come back."""
+    found = {}
+
+    def kill_other(rank: int) -> None:
+        """A rank halts on the first node, whose actor is above its supervisor and its server."""
+        servers = set()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if b"ftlab.studies.fork_server" in (process / "cmdline").read_bytes() and str(
+                        nodes).encode() in (process / "environ").read_bytes():
+                    servers.add(int(process.name))
+        (other,) = {parent(pid) for pid in servers} - servers - {parent(parent(parent(rank)))}
+        os.kill(other, signal.SIGKILL)
+
+    for name in ("devices", "nodes"):
+        path = write(techniques={"full": {"class_path": "halting.Halting", "init_args": {"lr": 0.01}}}, seeds=[0, 1],
+                     trainer={"max_epochs": 6, "accelerator": "cpu", "save_every": 1e-6, name: 2}, select_by="val/loss")
+        uri = f"sqlite:///{tmp_path}/{name}.db"
+        engine = display = None
+        if name == "nodes":
+            for halted in nodes.glob("halted-*"):
+                halted.unlink()
+            (nodes / "halt").touch()
+            node = cluster.add_node(**NODE)
+            engine = RayEngine(cluster.address)
+            # a rank, its supervisor, the server of runs, the actor
+            display = Kill(nodes, tmp_path / name / "small" / ".work", kill_other)
+        outcome = run_study(load_study(path, allow=["halting"]), uri, tmp_path / name, display, engine=engine)
+        assert outcome.failures == []
+        (cell,) = Tracker(uri).cells("small")
+        found[name] = [{metric: value for metric, value in run.metrics.items() if "cost/" not in metric
+                        and not metric.endswith("seconds")} for run in cell.finished]
+    cluster.remove_node(node)
+    assert len(found["nodes"]) == 2
+    assert found["nodes"] == [pytest.approx(metrics, abs=1e-6) for metrics in found["devices"]]
+    (lost,) = display.notes
+    assert "seed 0: node 1 (" in lost and "it will be begun again" in lost
+    run = Tracker(uri)._client.get_run(cell.finished[0].run_id)
+    assert "continued at step" in run.data.tags["ftlab.note"]
 
 
 def attempts(folder: Path) -> list[tuple[str, str, str]]:

@@ -84,6 +84,38 @@ def test_continues__within_a_stage(make, tmp_path, monkeypatch):
     assert all(torch.equal(tensor, continued[name]) for name, tensor in weights.items())
 
 
+def test_continues__after_stages_that_are_not_trained_again(make, tmp_path, monkeypatch):
+    """Where no cache keeps them; the second begins with what the first has learned."""
+    monkeypatch.setattr("ftlab.training.stages.cache_folder.may_add", lambda: False)
+    before = lambda: [Stage(FullFineTuning(lr=1e-2), TrainerSettings(max_epochs=1), carry="all"),
+                      Stage(BitFit(lr=1e-2), TrainerSettings(max_epochs=1))]
+    updates: list[str] = []
+
+    def counted(self: Any, *args: Any) -> Any:
+        updates.append(self.run.directory.name)
+        return begun(self, *args)
+
+    begun = RunState.on_train_batch_start
+    monkeypatch.setattr(RunState, "on_train_batch_start", counted)
+    assert_continues(make(before=before), tmp_path, 13)
+    whole = ["before1"] * 11 + ["before2"] * 11 + ["whole"] * 22
+    parts = ["before1"] * 11 + ["before2"] * 11 + ["parts"] * (14 + 9)
+    assert updates == whole + parts
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == {
+        path.name for path in (tmp_path / "whole").iterdir()}
+    assert not list(tmp_path.glob("*/before*"))
+
+
+def test_stage_that_ended__is_refused_where_its_data_are_others(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("ftlab.training.stages.cache_folder.may_add", lambda: False)
+    run = make(before=lambda: [Stage(BitFit(lr=1e-2), TrainerSettings(max_epochs=1))])
+    killed_at(run(tmp_path), 13, search)
+    again = run(tmp_path)
+    again.data.split = again.data.split.__class__(seed=5)
+    with pytest.raises(InputError, match="before1/ended/state holds states of a run with other data"):
+        run_to_end(again, search)
+
+
 def test_two_states__are_kept_and_a_torn_one_is_left_aside(make, tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -210,7 +242,9 @@ class Held(BitFit):
         self.range = range(3)
 
 
-def test_objects__come_back_with_what_they_share():
+@pytest.mark.parametrize("module", [Held.__module__, "own"])  # a user's, of one file
+def test_objects__come_back_with_what_they_share(monkeypatch, module):
+    monkeypatch.setattr(Held, "__module__", module)
     one, other = Held(), Held()
     shared = other.shared
     one.shared[0], one.range = 7, range(2, 9)
