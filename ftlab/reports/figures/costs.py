@@ -1,4 +1,4 @@
-"""The costs of each technique, as bars."""
+"""The costs of each technique: bars from zero, points where the axis is logarithmic and has none."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from typing import Any, ClassVar
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from ftlab.reports.colours import styles
 from ftlab.reports.figures.base import Drawing
 from ftlab.reports.figures.frames import lines_of, parts
 from ftlab.reports.figures.labels import COSTS, Cost, group_title, labels, short
-from ftlab.reports.figures.matplotlib_axes import SPREAD, canvas, leftmost, names
+from ftlab.reports.figures.matplotlib_axes import (
+    SPREAD,
+    canvas,
+    leftmost,
+    logarithmic,
+    names,
+    spread,
+)
 from ftlab.reports.study_results import StudyResults
 from ftlab.statistics.seed_summary import summarise
 
@@ -52,7 +58,7 @@ class Costs(Drawing):
             title, size = _unit(str(of), data)
             called = labels(lines["technique"]).values()
             names(axes, list(called), shown=leftmost(axes))
-            _bars(axes, lines, size, results)
+            _marks(axes, lines, size, results)
             axes.set_xlabel(title)
             if several:
                 axes.set_title(group_title(group))
@@ -65,8 +71,8 @@ class Costs(Drawing):
         counts = sorted(set(measured["n"]))
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         lines = " Lines: lowest to highest seed." if counts[-1] > 1 else ""
-        return (f"Mean over the finished seeds (n = {n}).{lines} Axes are logarithmic where the "
-                f"largest is more than {SPREAD} times the smallest. FLOPs are counted over one "
+        return (f"Mean over the finished seeds (n = {n}).{lines} Axes are logarithmic, with points, where "
+                f"the largest is more than {SPREAD} times the smallest. FLOPs are counted over one "
                 "batch; -: not measured, or without meaning for what trains nothing.")
 
 
@@ -85,34 +91,31 @@ def _unit(of: str, data: pd.DataFrame) -> tuple[str, float]:
     return cost.unit(data.loc[data["of"] == of, "mean"])
 
 
-def _floor(means: list[float]) -> float:
-    """Where a logarithmic axis begins; 0 where it is linear."""
-    positive = [mean for mean in means if math.isfinite(mean) and mean > 0]
-    if max(positive) <= SPREAD * min(positive):
-        return 0.0
-    return float(10.0 ** math.floor(math.log10(min(positive)) - 0.2))
-
-
-def _bars(axes: Axes, lines: pd.DataFrame, size: float, results: StudyResults) -> None:
+def _marks(axes: Axes, lines: pd.DataFrame, size: float, results: StudyResults) -> None:
     look = styles(results.techniques)
     means = (lines["mean"] / size).tolist()
-    low = _floor(means)
+    known = [mean for mean in means if math.isfinite(mean) and mean > 0]
     top = max(high for high in lines["high"] / size if math.isfinite(high))
-    if low:
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())  # a figure of many ticks takes seconds
-        axes.xaxis.set_major_formatter(lambda value, _: short(value))
-        axes.set_xlim(low, low * (top / low) ** 1.25)
+    low = 0.0
+    if points := spread(known):
+        least = min(value for value in lines["low"] / size if math.isfinite(value) and value > 0)
+        low = least / (top / least) ** 0.08
+        logarithmic(axes, [low, top])
+        axes.set_xlim(low, top * (top / low) ** 0.25)
     else:
         axes.set_xlim(0, 1.22 * top)
     for place, (line, mean) in enumerate(zip(lines_of(lines), means, strict=True)):
         style = look[str(line.technique)]
         if math.isfinite(mean) and mean > 0:
-            axes.barh(place, mean - low, left=low, height=0.66, color=style.colour,
-                      edgecolor="white", linewidth=0, hatch=_HATCHES[style.marker])
+            if points:
+                axes.plot([low, mean], [place, place], color="#dddddd", linewidth=1, zorder=1)
+                axes.plot([mean], [place], style.marker, color=style.colour, markersize=7)
+            else:
+                axes.barh(place, mean, height=0.66, color=style.colour, edgecolor="white", linewidth=0,
+                          hatch=_HATCHES[style.marker])
             if line.n > 1 and line.high > line.low:
                 axes.plot([line.low / size, line.high / size], [place, place], color="black",
                           linewidth=1)
         end = max(line.high / size, low) if math.isfinite(mean) and mean > 0 else low
-        axes.annotate(short(mean), (end, place), xytext=(4, 0), textcoords="offset points",
+        axes.annotate(short(mean), (end, place), xytext=(7 if points else 4, 0), textcoords="offset points",
                       va="center", fontsize=8)

@@ -194,12 +194,15 @@ def test_confusion__little_is_light(study):
     assert few > many, "little is light"
 
 
-def test_costs__a_bar_ends_at_its_value_on_either_scale(study):
+def test_costs__a_bar_ends_at_its_value_and_a_point_stands_there_on_a_logarithmic_axis(study):
     (each,) = all_figures.drawn(study, ["costs"])
-    panels = [axes for axes in drawing(each).axes if axes.patches]
+    panels = drawing(each).axes
     for axes, (_, lines) in zip(panels, each.data.groupby(["group", "of"], sort=False),
                                 strict=True):
-        ends = np.array([bar.get_x() + bar.get_width() for bar in axes.patches])
+        points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() != "None"]
+        assert bool(points) != bool(axes.patches)  # a bar has no length where there is no zero
+        assert bool(points) == (axes.get_xscale() == "log")
+        ends = np.array(points or [bar.get_x() + bar.get_width() for bar in axes.patches])
         assert ends / ends[0] == pytest.approx(lines["mean"] / lines["mean"].iloc[0])
     assert {axes.get_xscale() for axes in panels} == {"log", "linear"}
 
