@@ -19,6 +19,15 @@ NEEDS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException,
                  UnsupportedOperatorException, NotImplementedError)
 """The errors of computations that depend on the numbers in tensors, not on their shapes alone."""
 
+_READ = ("Cannot access data pointer", "Cannot copy out of meta tensor", "numpy() is not supported")
+
+
+def asks_for_numbers(error: BaseException) -> bool:
+    """Return whether an error says that a computation reads the numbers in fake tensors."""
+    if isinstance(error, NotImplementedError) and not isinstance(error, UnsupportedOperatorException):
+        return False
+    return isinstance(error, NEEDS_NUMBERS) or any(words in str(error) for words in _READ)
+
 
 def mode(outside: bool = True) -> FakeTensorMode:
     """The context in which all that is computed is fake; small tensors made outside may enter, unless said."""

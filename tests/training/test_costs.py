@@ -10,6 +10,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.image_cache import ImageCache
 from ftlab.data.image_dataset import FitSize
 from ftlab.techniques.full_fine_tuning import FullFineTuning
+from ftlab.training import costs
 from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
 from ftlab.training.execute import execute
 from ftlab.training.run import Run
@@ -65,6 +66,15 @@ def test_memory__sees_a_peak_that_is_gone_and_forgets_it() -> None:
     assert meter.peak() >= 0.9 * size
     meter.start()
     assert meter.peak() < 0.5 * size
+
+
+def test_memory__leaves_out_the_code_of_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = tmp_path / "smaps"
+    maps.write_text("7f00-7f10 r-xp 00000000 08:01 1   /usr/lib/libmkl.so.2\nSize: 64 kB\nRss: 40 kB\nPss: 20 kB\n"
+                    "7f10-7f20 r--p 00000000 08:01 2   /data/model.safetensors\nRss: 90 kB\n"
+                    "7f20-7f30 rw-p 00000000 00:00 0 \nRss: 7 kB\n7f30-7f40 r-xp 0 0:0 3 /python/_C.so\nRss: 2 kB\n")
+    monkeypatch.setattr(costs, "MAPS", maps)
+    assert costs._code() == 42 * 1024
 
 
 def test_memory__leaves_out_images_that_are_kept() -> None:
