@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
     UnsupportedOperatorException,
 )
+
+from ftlab.backbones.quantization import hollow
 
 NEEDS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException,
                  UnsupportedOperatorException, NotImplementedError)
@@ -38,9 +41,15 @@ def empty(model: nn.Module, made: FakeTensorMode, device: torch.device | None = 
           only_meta: bool = False) -> None:
     """Give a model fake tensors, on the CPU unless said, in the place of its own, on the meta device for instance.
 
-    Tied parameters stay tied. With `only_meta` those that have numbers stay.
+    Tied parameters stay tied, and quantised layers on the meta device take what they would with numbers.
+    With `only_meta` tensors that have numbers stay.
     """
-    fakes: dict[int, Tensor] = {}
+    def packed(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        with made:
+            return torch.empty(shape, dtype=dtype, device=device or "cpu")
+
+    hollow(model, packed)
+    fakes: dict[int, Tensor] = {id(weight): weight for weight in model.parameters() if isinstance(weight.data, FakeTensor)}
 
     def fake(tensor: Tensor) -> Tensor:
         if id(tensor) not in fakes:

@@ -17,6 +17,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ftlab.backbones.quantization import scales
 from ftlab.backbones.task_model import TaskModel
 from ftlab.data.base import DataModule
 from ftlab.techniques.base import Technique
@@ -166,8 +167,8 @@ def _counted(technique: Technique, data: DataModule, batch: dict[str, Any], prec
              accumulate: int, live: LiveBytes) -> MemoryForecast:
     model = technique.model
     context = precision.context_of(precision_name, next(model.parameters()).device)
-    weights = live.add([*model.parameters(), *model.buffers()])
-    frozen = sum(_sizes(p for p in model.parameters() if not p.requires_grad))
+    weights = live.add([*model.parameters(), *model.buffers(), *scales(model)])
+    frozen = sum(_sizes([*(p for p in model.parameters() if not p.requires_grad), *scales(model)]))
     live.add(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
     given = live.now
     if "begin_fit" in technique.hooks:

@@ -79,9 +79,9 @@ class Failing(FullFineTuning):
     (torch.Tensor.item, r"it needs the weights \(DataDependentOutputException"),
     (lambda loss: loss.detach().numpy(), "it needs the weights"),
     (lambda loss: loss.detach() if loss > 0 else loss, "it needs the weights"),
-    (lambda loss: {}["rank"], "an update of Failing cannot be computed without numbers: KeyError: 'rank'"),
-    (lambda loss: loss @ torch.ones(3), "an update of Failing cannot be computed without numbers: RuntimeError: "
-                                        "both arguments to")])
+    (lambda loss: vars(loss)["rank"], "an update of Failing cannot be computed without numbers: KeyError: 'rank'"),
+    (lambda loss: loss @ torch.ones(3),
+     "an update of Failing cannot be computed without numbers: RuntimeError: both arguments to")])
 def test_forecast__says_why_there_is_none(
     request: pytest.FixtureRequest, how: Callable[[torch.Tensor], Any], said: str
 ) -> None:
