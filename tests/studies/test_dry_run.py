@@ -17,7 +17,7 @@ from ftlab.studies.memory_estimate import size
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.runtime_estimate import START, RuntimeEstimate
 from ftlab.studies.study import Cell, Study, load_study
-from ftlab.training import hardware
+from ftlab.training import hardware, quantized
 from ftlab.training.adapt import adapt
 from ftlab.training.run import Run
 from ftlab.training.shortcuts.linear_heads import time_estimate
@@ -233,3 +233,26 @@ def test_memory__is_measured_where_there_is_room(write: Write, monkeypatch: pyte
     (short,) = estimate(study).memory.values()
     assert short.foretold is not None and not short.foretold.measured and not short.fits
     assert short.text().startswith(f"does not fit: {size(short.needed)} of ")
+
+
+def test_seconds__have_the_passes_of_quantised_models(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchao", reason="integers are torchao's")
+    held: list[str] = []
+    inside = quantized.held_as
+
+    def noted(chosen: Any, name: str) -> Any:
+        assert chosen
+        held.append(name)
+        return inside(chosen, name)
+
+    monkeypatch.setattr(quantized, "held_as", noted)
+    monkeypatch.setattr("ftlab.studies.runtime_estimate.fastest", lambda act: act() is None or 1.0)  # seconds a batch
+    seconds = {}
+    for names in ([], ["int8", "int4"]):
+        study = load_study(write(techniques={"lora": "LoRA"}, trainer={"max_epochs": 1}, quantized=names))
+        (here,) = estimate(study).foreseen.values()
+        seconds[len(names)] = here.seconds
+    data = build(study.cells[0].data)
+    data.load()
+    data.connect(build(study.cells[0].backbone), 0)
+    assert held == ["int8", "int4"] and seconds[2] - seconds[0] == 2 * len(data.test_dataloader())
