@@ -78,6 +78,26 @@ def held_by_process(device: torch.device) -> int:
     return _resident("RssAnon")
 
 
+def joules(device: torch.device) -> float | None:
+    """Energy that a GPU has used since its driver was loaded, by all processes; None where none is reported.
+
+    NVIDIA's own counter (NVML), which Volta and newer have; `pip install nvidia-ml-py` reads it.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        import pynvml
+
+        handle = torch.cuda._get_pynvml_handler(device)
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+    except (ImportError, RuntimeError):
+        return None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "pynvml":  # NVMLError: a device or driver without it
+            raise
+        return None
+
+
 def _shared() -> int:
     """Bytes that are no technique's need: images that loader processes keep, and the libraries' code."""
     return _resident("RssShmem") + _code() if STATUS.exists() else 0

@@ -1,4 +1,7 @@
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +69,27 @@ def test_memory__sees_a_peak_that_is_gone_and_forgets_it() -> None:
     assert meter.peak() >= 0.9 * size
     meter.start()
     assert meter.peak() < 0.5 * size
+
+
+@pytest.mark.parametrize("fault", [None, ModuleNotFoundError(), RuntimeError("no driver"), "NVMLError"])
+def test_joules__are_the_device_s_counter__or_none(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ModuleType("pynvml")
+    error = type("NVMLError_NotSupported", (Exception,), {"__module__": "pynvml"})
+
+    def read(handle: str) -> int:
+        assert handle == "the first"
+        if fault is not None:
+            raise error() if isinstance(fault, str) else fault
+        return 12_345_000  # thousandths
+
+    library.nvmlDeviceGetTotalEnergyConsumption = read  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr(torch.cuda, "_get_pynvml_handler", lambda device: "the first")
+    assert costs.joules(torch.device("cuda")) == (12_345.0 if fault is None else None)
+    assert costs.joules(torch.device("cpu")) is None
+    library.nvmlDeviceGetTotalEnergyConsumption = lambda handle: {}["x"]  # type: ignore[attr-defined]
+    with pytest.raises(KeyError):
+        costs.joules(torch.device("cuda"))
 
 
 def test_memory__leaves_out_the_code_of_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
