@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ftlab.backbones.block import lies_below
 from ftlab.backbones.task_model import TaskModel
@@ -17,15 +18,15 @@ from ftlab.errors import Incompatible, InputError
 READS_WEIGHTS = ("MultiheadAttention", "ShiftedWindowAttention", "ShiftedWindowAttentionV2",
                  "WavLMAttention")
 """Modules that read the weights of their layers and never call them."""
-_NAMES = ("Linear4bit", "Linear8bitLt")
+_NAMES = ("Linear4bit", "Linear8bitLt", "Embedding8bit")
 
 
 @dataclass(frozen=True)
 class Quantization:
     """How the linear layers of a base's blocks are quantised, for `HuggingFace`; bitsandbytes does it.
 
-    Embeddings, output layers, norms, biases and the head stay in the backbone's dtype. Weights are
-    frozen: a technique adds to them (LoRA on nf4 is QLoRA) or leaves them alone.
+    Output layers, norms, biases and the head stay in the backbone's dtype, and so do embeddings unless
+    `embeddings` says otherwise. Weights are frozen: a technique adds to them (LoRA on nf4 is QLoRA) or leaves them alone.
 
     Dettmers, Pagnoni, Holtzman, Zettlemoyer (2023), https://arxiv.org/abs/2305.14314, of nf4; Dettmers,
     Lewis, Belkada, Zettlemoyer (2022), https://arxiv.org/abs/2208.07339, of int8's scales, here of
@@ -35,16 +36,21 @@ class Quantization:
         quant_type: nf4 or fp4, 4 bits a weight and a scale for each 64; int8, and a scale for each
             output.
         double_quant: quantise the scales of nf4 and fp4 too, from 0.5 bits a weight to 0.13.
+        embeddings: int8 holds the table of tokens' embeddings in 8 bits and a scale for each row, and with it
+            the output layer that is tied to it; null leaves it.
     """
 
     quant_type: Literal["nf4", "fp4", "int8"]
     double_quant: bool = False
+    embeddings: Literal["int8"] | None = None
 
     def __post_init__(self) -> None:
         if self.quant_type not in ("nf4", "fp4", "int8"):
             raise ValueError(f"quant_type must be nf4, fp4 or int8, got {self.quant_type!r}")
         if self.double_quant and self.quant_type == "int8":
             raise ValueError("double_quant is of nf4 and fp4; int8 has few scales")
+        if self.embeddings not in (None, "int8"):
+            raise ValueError(f"embeddings must be int8 or null, got {self.embeddings!r}")
 
     def apply(self, model: TaskModel, label: str) -> None:
         """Quantise a model's layers, in place.
@@ -68,6 +74,8 @@ class Quantization:
                 Linear8bitLt(layer) if self.quant_type == "int8" else
                 Linear4bit(layer, self.quant_type, self.double_quant)).train(layer.training)
             model.set_submodule(path, made)
+        if self.embeddings is not None:
+            _quantize_table(model, label)
         name = "is_loaded_in_8bit" if self.quant_type == "int8" else "is_loaded_in_4bit"
         setattr(model.network, name, True)  # by which PEFT knows such networks
 
@@ -86,6 +94,39 @@ def quantizable(model: TaskModel) -> dict[str, nn.Linear]:
             if type(module) is nn.Linear and module is not last
             and uses[id(module.weight)] == 1 and not lies_below(name, held)
             and not kept & {*name.split(".")}}
+
+
+def _quantize_table(model: TaskModel, label: str) -> None:
+    """Quantise the table of tokens' embeddings by rows, and with it the output layer that is tied to it.
+
+    Raises:
+        Incompatible: there is none, or something else reads it or adds to it.
+    """
+    from ftlab.backbones.quantized.layers import Embedding8bit, Linear8bitLt
+
+    network: Any = model.network
+    try:
+        table = network.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        table = None
+    holders = {} if table is None else {
+        name: module for name, module in model.named_modules()
+        if getattr(module, "weight", None) is getattr(table, "weight", model)}
+    mend = "leave embeddings out of quantize"
+    if not isinstance(table, nn.Embedding):
+        raise Incompatible(f"{label}: embeddings: int8 needs a network that reads tokens", mend)
+    if model.new_ids:
+        raise Incompatible(f"{label}: embeddings: int8 does not go with new_tokens, which train", mend)
+    if odd := [f"{name} ({type(module).__name__})" for name, module in holders.items()
+               if type(module) not in (nn.Embedding, nn.Linear)]:
+        raise Incompatible(f"{label}: embeddings: int8 takes plain tables, and {odd[0]} does more than read", mend)
+    made = Embedding8bit(table)
+    for path, module in holders.items():
+        layer: nn.Module = made if module is table else (
+            Linear8bitLt(module, made.weight) if isinstance(module, nn.Linear) else Embedding8bit(table))
+        if layer is not made:
+            layer.weight = made.weight
+        model.set_submodule(path, layer.train(module.training))
 
 
 def _output_layer(model: TaskModel) -> Any:
@@ -143,20 +184,53 @@ def weight_bytes(model: nn.Module) -> int:
     return total
 
 
+def scales(model: nn.Module) -> Iterator[Tensor]:
+    """Scales of quantised weights, which are no parameters."""
+    seen: set[int] = set()
+    for layer in quantized_layers(model).values():
+        weight = layer.weight
+        if id(weight) not in seen:
+            seen.add(id(weight))
+            state = getattr(weight, "quant_state", None)
+            kept = (getattr(weight, "SCB", None), getattr(state, "absmax", None),
+                    getattr(getattr(state, "state2", None), "absmax", None))
+            yield from (tensor for tensor in kept if tensor is not None)
+
+
+def hollow(model: nn.Module, make: Callable[[tuple[int, ...], torch.dtype], Tensor]) -> None:
+    """Give quantised layers on the meta device tensors without numbers, of the bytes that they take."""
+    made: dict[int, Any] = {}
+    for layer in quantized_layers(model).values():
+        before = layer.weight
+        if not before.is_meta:
+            continue
+        if id(before) not in made:
+            layer.hollow(make, _stored(layer, logical_size(before)))
+            made[id(before)] = before, layer.weight
+        layer.weight = made[id(before)][1]
+
+
 def _stored(layer: Any, size: int) -> int:
-    if type(layer).__name__ == "Linear8bitLt":
-        return size + 4 * int(layer.out_features)
+    if type(layer).__name__ != "Linear4bit":
+        return size + 4 * len(layer.weight)
     scales = -(-size // layer.weight.blocksize)
     nested = layer.weight.compress_statistics
     return -(-size // 2) + (scales + 4 * -(-scales // 256) if nested else 4 * scales)
 
 
 def dequantize(model: TaskModel) -> None:
-    """Put linear layers in floating point in the place of quantised ones, which compute the same."""
+    """Put layers in floating point in the place of quantised ones, which compute the same; ties stay."""
+    made: dict[int, tuple[Any, nn.Parameter]] = {}
     for path, layer in quantized_layers(model).items():
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-        plain.weight = nn.Parameter(layer.dequantized())
-        plain.bias = layer.bias
+        plain: nn.Embedding | nn.Linear
+        if isinstance(layer, nn.Embedding):
+            plain = nn.Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx, device="meta")
+        else:
+            plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+            plain.bias = layer.bias
+        if id(layer.weight) not in made:
+            made[id(layer.weight)] = layer.weight, nn.Parameter(layer.dequantized())
+        plain.weight = made[id(layer.weight)][1]
         model.set_submodule(path, plain.train(layer.training))
     for name in ("is_loaded_in_8bit", "is_loaded_in_4bit"):
         if hasattr(model.network, name):

@@ -236,7 +236,8 @@ def _quantized_base(backbone: Backbone, base: str) -> Iterator[str]:
     if backbone.quantize is not None:
         kind = backbone.quantize
         yield (f"It was trained on a base quantised to {kind.quant_type}"
-               f"{' with double quantisation' if kind.double_quant else ''}. {base or 'The folder'} holds "
+               f"{' with double quantisation' if kind.double_quant else ''}"
+               f"{', its embeddings to int8' if kind.embeddings else ''}. {base or 'The folder'} holds "
                "the weights in floating point that this stands for, which bitsandbytes is not needed for; "
                "the checkpoint before quantisation is another network.")
 

@@ -36,7 +36,7 @@ ABOUT = (
     ("Difference", ("From the same models before, over the same seeds and examples, with its 95% interval. P-values "
      f"have Holm's correction over what a technique is quantised to; below {FEWEST} seeds they are over examples "
      "alone, of these trained models.")),
-    ("Size, latency", ("Bytes of the model in a file, 4-bit weights packed; median seconds of one example with torchao's "
+    ("Size, latency", ("Bytes of the model in a file, 4-bit weights packed; median time of one example with torchao's "
      "portable kernels, which unpack the weights for each product: what needs less room need not be faster.")),
 )
 

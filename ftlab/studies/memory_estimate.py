@@ -15,12 +15,13 @@ from ftlab.studies.components import build
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.study import Study
 from ftlab.training import hardware
-from ftlab.training.memory_forecast import MemoryForecast, NotForetold, forecast
+from ftlab.training.memory_forecast import MemoryForecast, NotForetold, forecast, measure
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 FOUR_BITS = 4.5 / 8  # bytes of a weight with its share of the scales, a scale of 32 bits for 64 weights
 MOST_DEVICES = 1024
+SPARE = 2  # times the tensors' bytes: room for updates that are made to measure what a process takes
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ class MemoryEstimate:
         shape = f"{known.examples} x {known.length} tokens" if known.length else f"{known.examples} examples"
         parts = [f"{name} {size(value)}" for name, value in
                  (("weights", known.weights), ("gradients", known.gradients),
-                  ("optimizer", known.optimizer), (f"activations of {shape}", known.activations))]
+                  ("optimizer", known.optimizer), (f"activations of {shape}", known.activations),
+                  ("libraries and data", known.process)) if value or name != "libraries and data"]
         over = f" on each of {self.shared} devices" if self.shared > 1 else ""
+        over += ", measured," if known.measured else ""
         said = (f"{'fits' if self.fits else 'does not fit'}: {size(self.needed)}{over} of {size(self.room)} "
                 f"({', '.join(parts)})")
         if self.fits:
@@ -91,10 +94,12 @@ def memory_of(study: Study, planned: PlannedCell, data: DataModule, backbone: Ba
         room //= settings.devices
     shared = _shared(settings)
 
-    def foretold(settings: TrainerSettings, data: DataModule = data, measured: bool = False) -> MemoryForecast:
-        run = Run(backbone, data, build(planned.cell.technique), settings, study.seeds[0], study.select_by,
-                  Path(), plain=not study.shortcuts, head_trained=planned.cell.keeps_head)
-        return forecast(run, measured)
+    def run(settings: TrainerSettings, data: DataModule = data) -> Run:
+        return Run(backbone, data, build(planned.cell.technique), settings, study.seeds[0], study.select_by,
+                   Path(), plain=not study.shortcuts, head_trained=planned.cell.keeps_head)
+
+    def foretold(settings: TrainerSettings, data: DataModule = data) -> MemoryForecast:
+        return forecast(run(settings, data))
 
     if not build(planned.cell.technique).trains:
         return MemoryEstimate(None, room)
@@ -103,7 +108,9 @@ def memory_of(study: Study, planned: PlannedCell, data: DataModule, backbone: Ba
     except NotForetold as error:
         if not weights or planned.total * 16 > room:
             return MemoryEstimate(None, room, why_not=str(error))
-        return MemoryEstimate(foretold(settings, measured=True), room, shared)
+        first = forecast(run(settings), measured=True)
+    if weights and shared == 1 and SPARE * first.peak + first.process <= room:
+        first = replace(first, peak=measure(run(settings)), measured=True)
     made = MemoryEstimate(first, room, shared)
     return made if made.fits else replace(made, remedies=tuple(
         _remedies(first, settings, data, room, foretold, planned.total - planned.trainable)))
@@ -160,4 +167,4 @@ def _shared(settings: TrainerSettings) -> int:
 
 def _on_each(known: MemoryForecast, devices: int) -> int:
     held = known.weights + known.gradients + known.optimizer
-    return known.activations + -(-held // devices)
+    return known.process + known.activations + -(-held // devices)

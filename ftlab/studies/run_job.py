@@ -98,7 +98,7 @@ class RunJob(Job):
         self.curves: set[str] = set()
         self.measured: dict[str, float] = {}  # so far; of a run that fails it is all there is
         self.step = 0
-        tags = {provenance.TAG: space.environment, **fingerprints(planned), **drawn_tag(planned),
+        tags = {provenance.TAG: provenance.used(space.environment, planned.cell.config), **fingerprints(planned), **drawn_tag(planned),
                 **{name: "\n".join(texts) for name, texts in self.remarks.items()}}
         self.tracker.set_tags(run_id, tags)
         log_data(self.tracker, run_id, planned)
@@ -157,7 +157,7 @@ class RunJob(Job):
                     texts.append(event["text"])
                 self.tracker.set_tags(self.run_id, {f"ftlab.{event['event']}": "\n".join(texts)})
             case "environment":
-                environment = json.dumps(event["said"], sort_keys=True)
+                environment = provenance.used(json.dumps(event["said"]), self.planned.cell.config)
                 self.tracker.set_tags(self.run_id, {provenance.TAG: environment})
             case "measured":
                 self.measured |= event["metrics"]

@@ -20,7 +20,7 @@ from ftlab.studies.shared_process import seeds_together
 from ftlab.studies.study import Study
 from ftlab.techniques.head_optimum import ByEpochs, Solver
 from ftlab.techniques.wrapper import Wrapper
-from ftlab.training import by_steps, hardware, precision
+from ftlab.training import by_steps, hardware, precision, quantized
 from ftlab.training.adapt import adapt
 from ftlab.training.costs import typical_batch
 from ftlab.training.guards import TensorGuard
@@ -96,7 +96,7 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
     record = {**study.specification(planned.cell, study.seeds[0]), "runs_to_come": runs}
     run = Run(backbone, data, build(planned.cell.technique), TrainerSettings(**planned.cell.trainer),
               study.seeds[0], study.select_by, Path(), record, plain=not study.shortcuts,
-              head_trained=planned.cell.keeps_head)
+              head_trained=planned.cell.keeps_head, quantized=planned.cell.quantized)
     decided: list[str] = []
 
     def take(event: dict[str, Any]) -> None:
@@ -113,6 +113,7 @@ def foresee(study: Study, planned: PlannedCell, data: DataModule, backbone: Back
     cache, why_not = _cache(run, guard, clock)
     heads, trainer = _heads(study, planned, run, guard) if cache else (None, "")
     retained = clock.retained(planned.cell.retain) if planned.cell.retain else {}
+    seconds += clock.quantized() if run.quantized else 0.0
     return RuntimeEstimate(seconds + sum(retained.values()), cache, why_not, heads, trainer,
                            tuple(decided), retained)
 
@@ -213,6 +214,16 @@ class _Clock:
                 found[name] = sum(map(len, loaders)) * fastest(lambda b=batch: model(b))  # type: ignore[misc]  # an argument that is never given
         self.data.connect(self.run.backbone, self.run.seed)
         return found
+
+    def quantized(self) -> float:
+        """Seconds of the passes over the test split as what the finished model is quantised to."""
+        model, batches = self.technique.model.eval(), len(self.data.test_dataloader())
+        here, seconds = set(model.modules()), 0.0
+        chosen = [layer for layer in model.quantizable if layer in here]
+        for name in self.run.quantized:
+            with quantized.held_as(quantized.fitting_layers(chosen, name), name), torch.inference_mode(), self.context():
+                seconds += batches * fastest(lambda: self.data.task.predict(model, self.batch))
+        return seconds
 
     def _step(self, batch: dict[str, Any]) -> float:
         self.technique.train()

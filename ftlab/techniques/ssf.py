@@ -132,7 +132,7 @@ def scaled_layers(model: TaskModel, last: int | None) -> list[Any]:
 def _axis(layer: Any) -> int | None:
     """Where a layer's output has its channels; None for one that is not linear in its weight."""
     if is_quantized(layer):
-        return -1
+        return None if isinstance(layer, nn.Embedding) else -1
     own = [kind for kind in (*_LAST, *_SECOND) if type(layer).forward is kind.forward]
     if own:
         return 1 if own[0] in _SECOND else -1

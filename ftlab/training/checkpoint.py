@@ -58,7 +58,7 @@ def save(directory: Path, changed: Mapping[str, Tensor], record: Mapping[str, An
     weights = directory / WEIGHTS
     with replacing(weights) as temporary:
         save_file(dict(changed), temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        digest = _sha256(temporary)
     manifest = json.dumps({"files": {WEIGHTS: {"sha256": digest}}, **record}, indent=1)
     write(directory / MANIFEST, manifest + "\n")  # last: without it there is no checkpoint
     return weights.stat().st_size + (directory / MANIFEST).stat().st_size
@@ -73,11 +73,11 @@ def load(directory: Path, model: TaskModel) -> dict[str, Any]:
     mend = "take a checkpoint that ftlab wrote for this study's cell, or run the cell again"
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        content = (directory / WEIGHTS).read_bytes()
+        digest = _sha256(directory / WEIGHTS)
         expected = manifest["files"][WEIGHTS]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{directory} holds no readable checkpoint ({error})", mend) from error
-    if hashlib.sha256(content).hexdigest() != expected:
+    if digest != expected:
         raise InputError(f"{directory / WEIGHTS} is damaged: its sha256 is not its manifest's", mend)
     try:
         state = OrderedDict(load_file(directory / WEIGHTS))
@@ -89,3 +89,9 @@ def load(directory: Path, model: TaskModel) -> dict[str, Any]:
     if unknown:
         raise InputError(f"{directory / WEIGHTS} has tensors this model lacks: {unknown}", mend)
     return manifest
+
+
+def _sha256(path: Path) -> str:
+    """A file's sha256, read in a stream: whole it would be as much memory again as the weights."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

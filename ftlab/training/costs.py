@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import resource
 import statistics
 import sys
@@ -32,6 +33,8 @@ OF_TRAINING = ("cost/train_seconds", "cost/peak_memory_bytes", "cost/step_second
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
+MAPS = Path("/proc/self/smaps")
+_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
 
 
 class MemoryMeter:
@@ -46,6 +49,8 @@ class MemoryMeter:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        if device.type == "cpu":  # the libraries' buffers are the process's, and not of its first run
+            torch.ones(512, 512) @ torch.ones(512, 512)
         _release()
         self.base = 0 if device.type == "cuda" else _resident("VmRSS")
         self.shared = _shared()
@@ -65,9 +70,48 @@ class MemoryMeter:
         return max(0, _resident("VmHWM") - self.base - (_shared() - self.shared))
 
 
+def held_by_process(device: torch.device) -> int:
+    """Bytes that this process holds for itself on a CPU, mapped files aside; 0 where the device is another."""
+    if device.type != "cpu" or not STATUS.exists():
+        return 0
+    _release()
+    return _resident("RssAnon")
+
+
+def joules(device: torch.device) -> float | None:
+    """Energy that a GPU has used since its driver was loaded, by all processes; None where none is reported.
+
+    NVIDIA's own counter (NVML), which Volta and newer have; `pip install nvidia-ml-py` reads it.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        import pynvml
+
+        handle = torch.cuda._get_pynvml_handler(device)
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+    except (ImportError, RuntimeError):
+        return None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "pynvml":  # NVMLError: a device or driver without it
+            raise
+        return None
+
+
 def _shared() -> int:
-    """Bytes that loader processes share: images kept for epochs to come, no technique's need."""
-    return _resident("RssShmem") if STATUS.exists() else 0
+    """Bytes that are no technique's need: images that loader processes keep, and the libraries' code."""
+    return _resident("RssShmem") + _code() if STATUS.exists() else 0
+
+
+def _code() -> int:
+    """Resident bytes of shared libraries, which come into memory as they are first used."""
+    total, of_library = 0, False
+    for line in MAPS.read_text().splitlines():
+        if line.startswith("Rss:"):
+            total += of_library * int(line.split()[1]) * 1024
+        elif _MAPPING.match(line):
+            of_library = ".so" in line
+    return total
 
 
 def _release() -> None:

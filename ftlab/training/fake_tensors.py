@@ -11,13 +11,25 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
     UnsupportedOperatorException,
 )
 
+from ftlab.backbones.quantization import hollow
+
 NEEDS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException,
                  UnsupportedOperatorException, NotImplementedError)
 """The errors of computations that depend on the numbers in tensors, not on their shapes alone."""
+
+_READ = ("Cannot access data pointer", "Cannot copy out of meta tensor", "numpy() is not supported")
+
+
+def asks_for_numbers(error: BaseException) -> bool:
+    """Return whether an error says that a computation reads the numbers in fake tensors."""
+    if isinstance(error, NotImplementedError) and not isinstance(error, UnsupportedOperatorException):
+        return False
+    return isinstance(error, NEEDS_NUMBERS) or any(words in str(error) for words in _READ)
 
 
 def mode(outside: bool = True) -> FakeTensorMode:
@@ -29,9 +41,15 @@ def empty(model: nn.Module, made: FakeTensorMode, device: torch.device | None = 
           only_meta: bool = False) -> None:
     """Give a model fake tensors, on the CPU unless said, in the place of its own, on the meta device for instance.
 
-    Tied parameters stay tied. With `only_meta` those that have numbers stay.
+    Tied parameters stay tied, and quantised layers on the meta device take what they would with numbers.
+    With `only_meta` tensors that have numbers stay.
     """
-    fakes: dict[int, Tensor] = {}
+    def packed(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        with made:
+            return torch.empty(shape, dtype=dtype, device=device or "cpu")
+
+    hollow(model, packed)
+    fakes: dict[int, Tensor] = {id(weight): weight for weight in model.parameters() if isinstance(weight.data, FakeTensor)}
 
     def fake(tensor: Tensor) -> Tensor:
         if id(tensor) not in fakes:

@@ -151,7 +151,7 @@ def _train(fitting: Fitting, monitor: TrainingMonitor, plans: Plans, state: RunS
     run, trainer, report = fitting.run, fitting.trainer, fitting.report
     fitting.memory.base += plans.bytes
     fitting.memory.start()
-    begin = time.perf_counter()
+    begin, energy = time.perf_counter(), costs.joules(fitting.device)
     with plans.training():
         # a copy, which the Trainer makes one of its rank: afterwards one process has all examples
         trainer.fit(run.technique, datamodule=copy.copy(run.data))
@@ -163,6 +163,10 @@ def _train(fitting: Fitting, monitor: TrainingMonitor, plans: Plans, state: RunS
         "cost/step_seconds": monitor.median_step,
         "cost/prefix_seconds": plans.seconds,
     }
+    used = costs.joules(fitting.device)
+    # of one device, and of a fit that began here: others' counters nobody has read
+    if energy is not None and used is not None and not state.seconds and run.settings.processes == 1:
+        measured["cost/energy_joules"] = used - energy
     if trainer.interrupted:
         raise GuardFailed("the fit was interrupted")
     report({"event": "measured", "metrics": measured})

@@ -106,7 +106,7 @@ def measure(run: Run, trainer: Trainer, merged: bool, report: Report) -> dict[st
     one = costs.without_target(costs.first_examples(batch, 1))
     results: dict[str, float] = {"cost/disk_bytes": disk_bytes(model, merged)}
     for name in run.quantized:
-        fitting = [layer for layer in chosen if block_of(_shape(layer), name)]
+        fitting = fitting_layers(chosen, name)
         report({"event": "note", "text": _note(name, model, fitting, chosen, merged)})
         with held_as(fitting, name):
             scores = measure_variant(run, model, trainer, name, report)
@@ -114,6 +114,11 @@ def measure(run: Run, trainer: Trainer, merged: bool, report: Report) -> dict[st
             results[f"cost/disk_{name}_bytes"] = disk_bytes(model, merged)
             results[f"cost/latency_{name}_seconds"] = costs.latency(task, model, one, context)
     return results
+
+
+def fitting_layers(chosen: Sequence[Any], name: str) -> list[Any]:
+    """The layers whose inputs divide into groups of what `name` quantises together."""
+    return [layer for layer in chosen if block_of(_shape(layer), name)]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import transformers as hf
 from torch import nn
 
 pytest.importorskip("bitsandbytes", reason="quantised bases are bitsandbytes'")
@@ -16,11 +17,13 @@ from ftlab.backbones.quantization import (
     dequantize,
     logical_size,
     quantized_layers,
+    scales,
     weight_bytes,
 )
-from ftlab.backbones.quantized.layers import Linear4bit, Linear8bitLt
+from ftlab.backbones.quantized.layers import Embedding8bit, Linear4bit, Linear8bitLt
 from ftlab.backbones.task_model import TaskModel
 from ftlab.errors import Incompatible, InputError
+from ftlab.training import fake_tensors
 
 # Dettmers et al. (2023), appendix E, to the last digit of float32
 NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -163,3 +166,97 @@ def test_settings__refuse_what_there_is_not() -> None:
         Quantization("int4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="double_quant is of nf4 and fp4"):
         Quantization("int8", double_quant=True)
+
+
+EIGHT = Quantization("nf4", embeddings="int8")
+
+
+def rounded(table: torch.Tensor) -> torch.Tensor:
+    """Each row in 255 steps up to its largest number, of what half precision has of it."""
+    weights = table.detach().half().float()
+    scale = weights.abs().amax(dim=1, keepdim=True) / 127
+    return (weights / scale).round().nan_to_num() * scale
+
+
+def llama(tied: bool, device: str = "cpu") -> TaskModel:
+    torch.manual_seed(0)
+    with torch.device(device):
+        network = hf.LlamaForCausalLM(hf.LlamaConfig(
+            hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            vocab_size=50, tie_word_embeddings=tied))
+    return TaskModel(network, [("embeddings", ["model.embed_tokens"]), ("0", ["model.layers.0"]),
+                               ("1", ["model.layers.1", "model.norm"])], head=["lm_head"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings__are_rounded_by_rows__with_the_output_layer_that_is_tied_to_them(
+    tied: bool, dtype: torch.dtype
+) -> None:
+    model = llama(tied).to(dtype).eval()
+    table, last = (copy.deepcopy(model.network.get_submodule(n).weight) for n in ("model.embed_tokens", "lm_head"))
+    EIGHT.apply(model, "it")
+    network = model.network
+    assert isinstance(network.model.embed_tokens, Embedding8bit)
+    assert (network.lm_head.weight is network.model.embed_tokens.weight) is tied
+    assert (network.get_output_embeddings().weight.dtype == torch.int8) is tied
+    ids = torch.arange(50).view(2, 25)
+    torch.testing.assert_close(network.model.embed_tokens(ids), rounded(table)[ids].to(dtype),
+                               rtol=1e-5 if dtype == torch.float32 else 3e-2, atol=1e-6)
+    given = network(ids).logits
+    bytes_ = weight_bytes(model)
+    moved = copy.deepcopy(model)
+    dequantize(model)
+    assert not quantized_layers(model)
+    assert (model.network.lm_head.weight is model.network.model.embed_tokens.weight) is tied
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 3e-2, "atol": 3e-2}
+    torch.testing.assert_close(model.network(ids).logits, given, **close)
+    if not tied:
+        assert torch.equal(model.network.lm_head.weight, last)
+    assert moved.network.lm_head.weight is moved.network.model.embed_tokens.weight or not tied
+    half = moved.to(torch.bfloat16).network
+    assert half(ids).logits.dtype == half.model.embed_tokens(ids).dtype == torch.bfloat16
+    empty = llama(tied, "meta").to(dtype)
+    EIGHT.apply(empty, "it")
+    assert weight_bytes(empty) == bytes_
+    plain, without = llama(tied).to(dtype), llama(tied).to(dtype)
+    Quantization("nf4").apply(without, "it")
+    assert weight_bytes(without) - bytes_ == 50 * 64 * (dtype.itemsize - 1) - 50 * 4
+    assert sum(map(logical_size, empty.parameters())) == sum(p.numel() for p in plain.parameters())
+
+
+def test_embeddings__are_refused_where_they_do_more_than_read__or_are_none(
+    backbone: Callable[..., HuggingFace], task: object
+) -> None:
+    class Scaled(nn.Embedding):
+        pass
+
+    odd = llama(True)
+    odd.network.model.embed_tokens.__class__ = Scaled
+    with pytest.raises(Incompatible, match=r"embed_tokens \(Scaled\) does more than read"):
+        EIGHT.apply(odd, "it")
+    new = llama(True)
+    new.new_ids = [49]
+    with pytest.raises(Incompatible, match="does not go with new_tokens"):
+        EIGHT.apply(new, "it")
+    with pytest.raises(Incompatible, match="needs a network that reads tokens"):
+        backbone("vit", quantize=EIGHT).build(task, meta=True)
+    with pytest.raises(ValueError, match="embeddings must be int8 or null"):
+        Quantization("nf4", embeddings="nf4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, EIGHT], ids=str)
+def test_hollow_layers__take_what_full_ones_do__and_give_gradients_of_their_shapes(kind: Quantization) -> None:
+    full, empty = llama(True), llama(True, "meta")
+    kind.apply(full, "it")
+    kind.apply(empty, "it")
+    made = fake_tensors.mode()
+    fake_tensors.empty(empty, made)
+    stored = [p.nbytes for p in (*empty.parameters(), *scales(empty))]
+    assert sum(stored) == weight_bytes(full)
+    with made:
+        x = torch.randn(2, 5, 64, requires_grad=True)
+        (layer, *_) = [m for m in quantized_layers(empty).values() if not isinstance(m, nn.Embedding)]
+        layer(x).sum().backward()
+        assert x.grad is not None and x.grad.shape == x.shape
+        assert empty.network(torch.zeros(2, 5, dtype=torch.int64)).logits.shape == (2, 5, 50)

@@ -27,7 +27,8 @@ from ftlab.techniques.lora import LoRA
 SHAPES = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
           "num_key_value_heads": 3, "vocab_size": 49_152, "tie_word_embeddings": True, "dtype": "bfloat16"}
 KINDS = {"nf4": Quantization("nf4"), "nf4, double": Quantization("nf4", double_quant=True),
-         "int8": Quantization("int8")}
+         "int8": Quantization("int8"),
+         "nf4, double, table int8": Quantization("nf4", double_quant=True, embeddings="int8")}
 STEPS, GOAL_STEP, GOAL_MEMORY = 12, 1.05, 0.32
 
 
@@ -55,8 +56,8 @@ def memory() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name, kind in KINDS.items():
         bytes_ = weight_bytes(HuggingFace(where, dtype="bfloat16", quantize=kind).build(task, meta=True))
-        rows.append({"name": f"frozen memory, {name}", "quantised layers": round((bytes_ - rest) / layers, 4),
-                     "all weights": round(bytes_ / weight_bytes(half), 4), "goal": GOAL_MEMORY})
+        of_layers = {} if kind.embeddings else {"quantised layers": round((bytes_ - rest) / layers, 4)}
+        rows.append({"name": f"frozen memory, {name}", **of_layers, "all weights": round(bytes_ / weight_bytes(half), 4), "goal": GOAL_MEMORY})
     return rows
 
 

@@ -25,7 +25,8 @@ def test_export__stands_for_the_quantised_base__and_says_so(
     def quantised() -> tuple[Any, Any]:
         nonlocal made
         backbone, data = world()
-        backbone.dtype, backbone.quantize = dtype, Quantization("nf4", double_quant=True)
+        backbone.dtype, backbone.quantize = dtype, Quantization(
+            "nf4", double_quant=True, embeddings="int8" if dtype == "bfloat16" else None)
         backbone.dequantized = bool(made)  # the run's own first, and then what an export restores
         made += 1
         return backbone, data
@@ -36,6 +37,7 @@ def test_export__stands_for_the_quantised_base__and_says_so(
     write_model(kept, folder, merged)  # holds it to the run's predictions, and loads it without ftlab
     card = (folder / "README.md").read_text()
     assert "a base quantised to nf4 with double quantisation" in card
+    assert (", its embeddings to int8. " in card) == (dtype == "bfloat16")
     assert ("Merged into weights of" in card) == merged
     for weights in folder.rglob("model.safetensors"):
         assert {t.dtype for t in load_file(weights).values()} == {getattr(torch, dtype)}

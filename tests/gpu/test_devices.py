@@ -7,15 +7,19 @@ is known to work; what a device has not is skipped there with the reason.
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from lightning.pytorch.strategies import DDPStrategy
 from matrix import make_world
 
+from ftlab.backbones.huggingface import HuggingFace
+from ftlab.backbones.quantization import Quantization
 from ftlab.data.causal_lm import CausalLM
 from ftlab.errors import InputError
 from ftlab.techniques.base import Technique
@@ -25,6 +29,7 @@ from ftlab.techniques.lora import LoRA
 from ftlab.techniques.partial_fine_tuning import PartialFineTuning
 from ftlab.training import costs
 from ftlab.training.execute import execute
+from ftlab.training.memory_forecast import forecast, measure
 from ftlab.training.run import Run
 from ftlab.training.shared_fit import execute_together
 from ftlab.training.shortcuts import compiled_blocks, device_images
@@ -174,6 +179,49 @@ def test_quantised_model__gives_what_it_gives_on_the_cpu(name: str, device: str,
     here = said(make(LoRA(), "cpu", plain=True, quantized=(name,)))[0]
     assert there[f"test.{name}/loss"] == pytest.approx(here[f"test.{name}/loss"], rel=1e-2)
     assert there[f"cost/disk_{name}_bytes"] == here[f"cost/disk_{name}_bytes"]
+
+
+def test_quantised_base__trains_as_on_the_cpu(device: str, make: Make) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised bases are bitsandbytes'")
+
+    def losses(where: str) -> dict[str, float]:
+        run = make(LoRA(), where, plain=where == "cpu")
+        assert isinstance(run.backbone, HuggingFace)
+        run.backbone.quantize = Quantization("nf4", double_quant=True, embeddings="int8")
+        return said(run)[0]
+
+    same(losses(device), losses("cpu"), 1e-2)
+
+
+def test_memory_forecast__is_what_the_allocator_says(
+    device: str, make: Make, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Of a network whose tensors are many times what libraries take beside."""
+    folder = shutil.copytree(request.getfixturevalue("tiny_bert"), tmp_path / "larger")
+    config = hf.BertConfig.from_pretrained(folder)
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers = 512, 2048, 6
+    hf.BertModel(config).save_pretrained(folder)
+
+    def fresh() -> Run:
+        run = make(FullFineTuning(), device)
+        run.backbone = HuggingFace(str(folder), pooling="mean", dropout=0.0)
+        run.data.load()
+        run.data.connect(run.backbone, 0)
+        return run
+
+    measure(fresh())  # CUDA's libraries take their workspaces
+    gc.collect()
+    before = torch.cuda.memory_allocated() if device == "cuda" else 0
+    share = forecast(fresh()).peak / (measure(fresh()) - before)
+    assert 0.9 < share < 1.1 if device == "cuda" else 0.55 < share < 1.1, share  # a CPU's heap keeps what was freed
+
+
+def test_energy__is_the_devices_own(device: str, make: Make) -> None:
+    metrics, _ = said(make(FullFineTuning(), device))
+    if costs.joules(torch.device(device)) is None:
+        assert "cost/energy_joules" not in metrics
+        pytest.skip("the device reports no energy, or nvidia-ml-py is not installed")
+    assert 0 <= metrics["cost/energy_joules"] < 1000 * max(1.0, metrics["cost/train_seconds"])  # watts
 
 
 def test_out_of_memory__fails_one_run_and_leaves_the_next_whole(device: str, make: Make) -> None:

@@ -13,10 +13,11 @@ import ftlab.studies.dry_run
 from ftlab.backbones import cache_folder
 from ftlab.studies.components import build
 from ftlab.studies.dry_run import Estimate, estimate
+from ftlab.studies.memory_estimate import size
 from ftlab.studies.plan import Plan, PlannedCell, plan
 from ftlab.studies.runtime_estimate import START, RuntimeEstimate
 from ftlab.studies.study import Cell, Study, load_study
-from ftlab.training import hardware
+from ftlab.training import hardware, quantized
 from ftlab.training.adapt import adapt
 from ftlab.training.run import Run
 from ftlab.training.shortcuts.linear_heads import time_estimate
@@ -219,3 +220,39 @@ def test_heads__are_extrapolated_from_some_steps(
     found = time_estimate.foresee_heads(run, guard, 3)
     assert found.alone == pytest.approx(4 * (100 + 10 * batches), abs=1.0)
     assert found.together == pytest.approx(4 * (300 + 10 * batches), abs=1.0)
+
+
+def test_memory__is_measured_where_there_is_room(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(write(techniques={"full": "FullFineTuning"}, trainer={"max_epochs": 1, "accelerator": "cpu"}))
+    (here,) = estimate(study).memory.values()
+    known = here.foretold
+    assert known is not None and known.measured and here.fits
+    assert here.needed == known.peak + known.process > known.process > 10 * known.weights
+    assert f"fits: {size(here.needed)}, measured, of " in here.text() and "libraries and data " in here.text()
+    monkeypatch.setattr(hardware, "room_of", lambda device: known.process + known.weights)
+    (short,) = estimate(study).memory.values()
+    assert short.foretold is not None and not short.foretold.measured and not short.fits
+    assert short.text().startswith(f"does not fit: {size(short.needed)} of ")
+
+
+def test_seconds__have_the_passes_of_quantised_models(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchao", reason="integers are torchao's")
+    held: list[str] = []
+    inside = quantized.held_as
+
+    def noted(chosen: Any, name: str) -> Any:
+        assert chosen
+        held.append(name)
+        return inside(chosen, name)
+
+    monkeypatch.setattr(quantized, "held_as", noted)
+    monkeypatch.setattr("ftlab.studies.runtime_estimate.fastest", lambda act: act() is None or 1.0)  # seconds a batch
+    seconds = {}
+    for names in ([], ["int8", "int4"]):
+        study = load_study(write(techniques={"lora": "LoRA"}, trainer={"max_epochs": 1}, quantized=names))
+        (here,) = estimate(study).foreseen.values()
+        seconds[len(names)] = here.seconds
+    data = build(study.cells[0].data)
+    data.load()
+    data.connect(build(study.cells[0].backbone), 0)
+    assert held == ["int8", "int4"] and seconds[2] - seconds[0] == 2 * len(data.test_dataloader())

@@ -1,4 +1,7 @@
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from ftlab.backbones.task_model import TaskModel
 from ftlab.data.image_cache import ImageCache
 from ftlab.data.image_dataset import FitSize
 from ftlab.techniques.full_fine_tuning import FullFineTuning
+from ftlab.training import costs
 from ftlab.training.costs import MemoryMeter, first_examples, flops, latency, parameter_counts
 from ftlab.training.execute import execute
 from ftlab.training.run import Run
@@ -65,6 +69,36 @@ def test_memory__sees_a_peak_that_is_gone_and_forgets_it() -> None:
     assert meter.peak() >= 0.9 * size
     meter.start()
     assert meter.peak() < 0.5 * size
+
+
+@pytest.mark.parametrize("fault", [None, ModuleNotFoundError(), RuntimeError("no driver"), "NVMLError"])
+def test_joules__are_the_device_s_counter__or_none(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ModuleType("pynvml")
+    error = type("NVMLError_NotSupported", (Exception,), {"__module__": "pynvml"})
+
+    def read(handle: str) -> int:
+        assert handle == "the first"
+        if fault is not None:
+            raise error() if isinstance(fault, str) else fault
+        return 12_345_000  # thousandths
+
+    library.nvmlDeviceGetTotalEnergyConsumption = read  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr(torch.cuda, "_get_pynvml_handler", lambda device: "the first")
+    assert costs.joules(torch.device("cuda")) == (12_345.0 if fault is None else None)
+    assert costs.joules(torch.device("cpu")) is None
+    library.nvmlDeviceGetTotalEnergyConsumption = lambda handle: {}["x"]  # type: ignore[attr-defined]
+    with pytest.raises(KeyError):
+        costs.joules(torch.device("cuda"))
+
+
+def test_memory__leaves_out_the_code_of_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = tmp_path / "smaps"
+    maps.write_text("7f00-7f10 r-xp 00000000 08:01 1   /usr/lib/libmkl.so.2\nSize: 64 kB\nRss: 40 kB\nPss: 20 kB\n"
+                    "7f10-7f20 r--p 00000000 08:01 2   /data/model.safetensors\nRss: 90 kB\n"
+                    "7f20-7f30 rw-p 00000000 00:00 0 \nRss: 7 kB\n7f30-7f40 r-xp 0 0:0 3 /python/_C.so\nRss: 2 kB\n")
+    monkeypatch.setattr(costs, "MAPS", maps)
+    assert costs._code() == 42 * 1024
 
 
 def test_memory__leaves_out_images_that_are_kept() -> None:

@@ -5,24 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from matrix import make_world
 
 from ftlab.techniques.base import Optimization, Technique
 from ftlab.techniques.full_fine_tuning import FullFineTuning
 from ftlab.techniques.l2sp import L2SP
 from ftlab.techniques.lora import LoRA
-from ftlab.training.memory_forecast import MemoryForecast, forecast
+from ftlab.training.memory_forecast import MemoryForecast, NotForetold, forecast, measure
 from ftlab.training.run import Run
 from ftlab.training.trainer_settings import TrainerSettings
 
 
-def foretold(request: pytest.FixtureRequest, world: str, technique: Technique, measured: bool = False,
-             **settings: Any) -> MemoryForecast:
+def made_run(request: pytest.FixtureRequest, world: str, technique: Technique, **settings: Any) -> Run:
     backbone, data = make_world(world, request.getfixturevalue)()
     data.load()
     data.connect(backbone, 0)
-    return forecast(Run(backbone, data, technique, TrainerSettings(accelerator="cpu", **settings), 0,
-                        "val/loss", Path()), measured)
+    return Run(backbone, data, technique, TrainerSettings(accelerator="cpu", **settings), 0, "val/loss", Path())
+
+
+def foretold(request: pytest.FixtureRequest, world: str, technique: Technique, measured: bool = False,
+             **settings: Any) -> MemoryForecast:
+    return forecast(made_run(request, world, technique, **settings), measured)
 
 
 MAKES: list[Callable[[], Technique]] = [
@@ -56,3 +60,40 @@ def test_forecast__checkpointing_lowers_activations(request: pytest.FixtureReque
     recomputed = foretold(request, "text_classification", LoRA(), checkpoint_activations=True)
     assert recomputed.weights == plain.weights
     assert recomputed.activations < plain.activations
+
+
+class Failing(FullFineTuning):
+    """Asks for numbers, or fails."""
+
+    def __init__(self, how: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.how = how
+
+    def objective(self, model: Any, task: Any, batch: Any) -> torch.Tensor:
+        loss = super().objective(model, task, batch)
+        self.how(loss)
+        return loss
+
+
+@pytest.mark.parametrize(("how", "said"), [
+    (torch.Tensor.item, r"it needs the weights \(DataDependentOutputException"),
+    (lambda loss: loss.detach().numpy(), "it needs the weights"),
+    (lambda loss: loss.detach() if loss > 0 else loss, "it needs the weights"),
+    (lambda loss: vars(loss)["rank"], "an update of Failing cannot be computed without numbers: KeyError: 'rank'"),
+    (lambda loss: loss @ torch.ones(3),
+     "an update of Failing cannot be computed without numbers: RuntimeError: both arguments to")])
+def test_forecast__says_why_there_is_none(
+    request: pytest.FixtureRequest, how: Callable[[torch.Tensor], Any], said: str
+) -> None:
+    with pytest.raises(NotForetold, match=said) as caught:
+        foretold(request, "text_classification", Failing(how))
+    assert "\n" not in str(caught.value)
+
+
+def test_measured__is_what_updates_take__beside_what_the_process_held(request: pytest.FixtureRequest) -> None:
+    size = 256 * 2**20
+    held = torch.ones(size, dtype=torch.uint8)
+    run = made_run(request, "text_classification", Failing(lambda loss: torch.ones(size, dtype=torch.uint8)))
+    assert size <= measure(run) < 1.3 * size
+    known = foretold(request, "text_classification", FullFineTuning())
+    assert known.process > held.nbytes and known.peak < 0.1 * size

@@ -31,6 +31,10 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def _joules(value: float) -> str:
+    return f"{value:,.0f} J"
+
+
 COLUMNS: tuple[tuple[str, str, Unit], ...] = (
     ("cost/trainable_parameters", "trainable parameters", _count),
     ("cost/checkpoint_bytes", "checkpoint", BYTES),
@@ -38,6 +42,7 @@ COLUMNS: tuple[tuple[str, str, Unit], ...] = (
     ("cost/train_seconds", "training", SECONDS),
     ("cost/step_seconds", "a step", SECONDS),
     ("cost/total_seconds", "whole run", SECONDS),
+    ("cost/energy_joules", "energy, training", _joules),
     ("cost/peak_memory_bytes", "peak memory, training", BYTES),
     ("cost/inference_memory_bytes", "peak memory, inference", BYTES),
     ("cost/train_flops", "training FLOPs, an example", OPERATIONS),
