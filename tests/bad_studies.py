@@ -34,7 +34,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "null for a class": (
         {"datasets": {"d": {"class_path": "TextClassification",
                             "init_args": {"train": "x", "sampling": None}}}},
-        "datasets.d.init_args.sampling: expected a Sampling, got null", "Shuffled",
+        "datasets.d.init_args.sampling: expected a Sampling, got null", "Natural",
     ),
     "missing nested": ({"techniques": {"a": "DiscriminativeLR"}}, "needs 'technique'", "add"),
     "missing argument": ({"datasets": {"d": "TextClassification"}}, "missing: train", "add"),
