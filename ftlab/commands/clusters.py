@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from ftlab import completion
-from ftlab.commands.show import say
+from ftlab.activity import quiet
 from ftlab.options import Allow, Only, Results, Seeds, Sets, Uri
+from ftlab.visible import beneath
 
 
 def slurm(
@@ -60,6 +62,6 @@ def slurm(
         name, verb = study.name, "run"
     study = study.only(only or ())
     store = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    for line in job(study, need(study), name, ["ftlab", verb, *words], store, array, nodes, gpus,
-                    time).script.splitlines():
-        say(line)
+    made = job(study, need(study), name, ["ftlab", verb, *words], store, array, nodes, gpus, time)
+    quiet()
+    beneath(sys.stdout).write(made.script)  # as it is: `say` takes the user's name out of an address

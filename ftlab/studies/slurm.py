@@ -49,6 +49,8 @@ class SlurmJob:
         if not _TIME.fullmatch(self.time):
             raise InputError(f"--time {self.time}: not a time of Slurm's", "--time 08:00:00, or 2-00 for two days")
         for word in (self.store, *self.command):
+            if not word.isprintable():
+                raise InputError(f"{word!r} does not fit a line of a script", "name it otherwise")
             if redact(word) != _USER.sub(r"\1", word):
                 raise InputError(f"{redact(word)}: a password or token does not belong in a script",
                                  "leave it out: ~/.pgpass, or a variable of the environment, has it")

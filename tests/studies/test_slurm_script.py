@@ -102,7 +102,7 @@ def test_sweep__goes_as_a_sweep_on_gpus_and_nodes(
     ({"elements": 2, "store": "sqlite:///mlflow.db"}, "a file of one machine"),
     ({"store": "postgresql://me:long-password-17@db/x"}, "password or token"),
     ({"command": ("ftlab", "--storage", "postgresql://me:long-password-17@db/x")}, "password or token"),
-    ({"time": "a day"}, "not a time"), ({"time": "1:00\n#SBATCH --wrap=x"}, "not a time"),
+    ({"command": ("ftlab", "run", "a\x1b[2J.yaml")}, "does not fit a line"), ({"time": "a day"}, "not a time"), ({"time": "1:00\n#SBATCH --wrap=x"}, "not a time"),
 ])
 def test_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
