@@ -11,7 +11,7 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # in its documentation
 
 from ftlab.errors import FtlabError, InputError
 from ftlab.redaction import redact
