@@ -315,6 +315,16 @@ def test_far_behind__is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     hang.set()
 
 
+def test_repeated_steps__reach_a_mirror_once() -> None:
+    kind = type("Failing", (Failing,), {"seen": []})
+    mirrors = mirrored.Mirrors([kind])
+    one = mirrors.begin(MirroredRun("s", "c", "0", "seed 0", "t", {}))
+    for step in (1, 2, 3, 2, 3, 4):  # as one that goes on from its state of step 1
+        one.metrics({"loss": 1.0}, step, 0)
+    mirrors.close(pytest.fail)
+    assert kind.seen == ["begin", *["metrics"] * 4]
+
+
 @pytest.mark.parametrize("given", [{"mirror": ["tensorboard"]}, {}], ids=["file", "option"])
 def test_uninstalled__one_line_before_anything_runs(
     tmp_path: Path, tiny_bert: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch,

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ftlab.tracking.mirrors.base import Mirror, MirroredRun, Status
 
@@ -23,7 +24,7 @@ class WeightsAndBiases(Mirror):
     def begin(self, run: MirroredRun) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
         folder = Path(os.environ.get("WANDB_DIR") or self.own_folder())
         for earlier in (folder / "wandb").glob(f"offline-run-*-{run.token}"):
             shutil.rmtree(earlier)
