@@ -26,6 +26,7 @@ exec "$@"
 """
 FTLAB = """#!/bin/bash
 printf '%s\\n' "$MLFLOW_TRACKING_URI" "$@" > said
+[ -n "$WHOLE" ] || exit 0
 exec {python} -m ftlab.cli "$@"
 """
 
@@ -64,7 +65,8 @@ def checked(script: str, folder: Path) -> Path:
     return path
 
 
-def test_printed_script__runs_the_study(here: Here, study: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", ["", pytest.param("1", marks=pytest.mark.slow)], ids=["command", "whole"])
+def test_printed_script__runs_the_study(here: Here, study: Path, tmp_path: Path, whole: str) -> None:
     store = f"sqlite:///{tmp_path}/mlflow.db"
     code, script, errors = here("slurm", study, "--time", "30:00", "--seeds", "3", "--tracking-uri", store)
     assert code == 0, errors
@@ -73,11 +75,11 @@ def test_printed_script__runs_the_study(here: Here, study: Path, tmp_path: Path)
     assert {"#SBATCH --time=30:00", "#SBATCH --array=1-1", "#SBATCH --signal=USR1@120", "#SBATCH --requeue"} <= {*asked}
     assert "gpus" not in script  # the study asks for the CPU
     job = checked(script, tmp_path)
-    done = subprocess.run(["bash", job], cwd=tmp_path, env=programs(tmp_path / "bin"), capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(["bash", job], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={**programs(tmp_path / "bin"), "WHOLE": whole})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "said").read_text().splitlines() == [store, "run", str(study), "--seeds", "3"]
-    assert (tmp_path / "results/small/runs.csv").read_text().count("FINISHED") == 1
+    assert not whole or (tmp_path / "results/small/runs.csv").read_text().count("FINISHED") == 1
 
 
 def test_sweep__goes_as_a_sweep_on_gpus_and_nodes(
