@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ftlab.activity import quiet
-from ftlab.commands import authoring, drift, models, results, studies, sweeps, sync
+from ftlab.commands import authoring, clusters, drift, models, results, studies, sweeps, sync
 from ftlab.commands.show import FRESH, complain, disk_error, say
 from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full, is_of_disk
@@ -77,6 +77,7 @@ app.command("list")(studies.list_)
 app.command()(studies.check)
 app.command()(authoring.init)
 app.command()(authoring.schema)
+app.command()(clusters.slurm)
 app.command()(studies.lr)
 app.command()(studies.transferability)
 app.command()(studies.shift)

@@ -64,6 +64,11 @@ Only = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="say what would run, for how long, and stop")
 ]
+Mirror = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--mirror", metavar="TRACKER", help="show the runs there too, instead of where the "
+                 "study says: tensorboard, wandb, trackio; may be repeated"),
+]
 Metrics = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--metric", metavar="NAME", help="to test, as test/accuracy [what the studies "

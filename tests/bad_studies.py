@@ -49,5 +49,6 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "cell name": ({"techniques": {"a b": "LoRA"}}, "'a b' is not a name", "letters"),
     "seed twice": ({"seeds": [1, 1]}, "a seed stands twice", "once"),
     "seed type": ({"seeds": ["a"]}, "expected a list of whole numbers", ""),
+    "mirror": ({"mirror": ["tensorbord"]}, "mirror: there is no 'tensorbord'", "'tensorboard'"),
     "test selection": ({"select_by": "test/accuracy"}, "not a validation metric", "val/"),
 }

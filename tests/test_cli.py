@@ -117,7 +117,7 @@ def test_run__table_store_and_nothing_twice(
     assert "ftlab ui" in first.stdout
     assert {path.name for path in (tmp_path / "results" / "small").iterdir()} == {
         "runs.csv", "table.md", "table.tex", "table.csv", "table.html", "provenance.json", "figures",
-        "study.yaml", "tests.csv",
+        "study.yaml", "tests.csv", "references.bib",
     }  # fmt: skip
     rows = runs(tmp_path)
     assert [(r["technique"], r["seed"], r["status"]) for r in rows] == [

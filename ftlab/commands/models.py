@@ -49,6 +49,15 @@ def export(
     cell: CellName = None,
     seed: OneSeed = None,
     set_: Sets = None,
+    push: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="REPO", help="send it to the Hugging Face hub: NAME or OWNER/NAME, a private "
+                     "repository where there is none yet"),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="a repository that --push makes is public")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="send nothing: --out DIR has what --push would send")
+    ] = False,
     tracking_uri: Uri = None,
     allow: Allow = None,
 ) -> None:
@@ -56,9 +65,13 @@ def export(
     from ftlab.exports.export import export_run
 
     run = _chosen(run, best, cell, seed, set_, tracking_uri, allow)
-    made = export_run(run, out, merged, onnx, register, tracking_uri, allow or ())
+    made = export_run(run, out, merged, onnx, register, tracking_uri, allow or (), push, public, dry_run)
     if made.folder is not None:
         say(f"{made.folder}: {made.form} README.md says how to load it.")
+    if made.url:
+        say(f"Sent: {made.url}")
+    elif push is not None:
+        say(f"Nothing was sent; {push} would get {', '.join(made.files)}")
     if made.version:
         say(f'Registered: mlflow.pyfunc.load_model("models:/{made.version}")')
 

@@ -16,6 +16,7 @@ from ftlab.options import (
     Allow,
     DryRun,
     EngineName,
+    Mirror,
     Only,
     Plain,
     Results,
@@ -47,6 +48,7 @@ def run(
                      "that share a study [RESULTS/.queue/<study>.journal]"),
     ] = None,
     tracking_uri: Uri = None,
+    mirror: Mirror = None,
     results: Results = Path("results"),
     allow: Allow = None,
 ) -> None:
@@ -55,12 +57,14 @@ def run(
     The same command continues after an interruption and repeats nothing that is finished. Given
     twice, or on several machines with one storage and one tracking store, they share the runs.
     """
+    from ftlab.studies.analysis_keys import check_mirror
     from ftlab.studies.study import load_study
 
     whole = load_study(study, set_ or (), allow or ())
     chosen = whole.only(only or (), fixed=seeds is not None).with_shortcuts(not plain)
     if seeds is not None:
         chosen = chosen.with_seeds(numbers(seeds))
+    mirrors = mirror and check_mirror(mirror, "--mirror")
     if dry_run:
         from ftlab.studies.dry_run import estimate
 
@@ -73,7 +77,7 @@ def run(
     workers = 1 if workers is None and engine == "local" else workers
     with company(need(chosen), engine, address, FRESH.get() and not allow, workers) as executor:
         outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
-                            engine=executor, storage=storage)
+                            engine=executor, storage=storage, mirror=mirrors)
     report = make_table(chosen, tracking_uri, results)
     show(report, tracking_uri)
     for failure in outcome.failures:

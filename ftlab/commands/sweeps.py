@@ -15,6 +15,7 @@ from ftlab.options import (
     Allow,
     DryRun,
     EngineName,
+    Mirror,
     Only,
     Plain,
     Results,
@@ -45,6 +46,7 @@ def sweep(
     plain: Plain = False,
     storage: StorageOption = None,
     tracking_uri: Uri = None,
+    mirror: Mirror = None,
     results: Results = Path("results"),
     allow: Allow = None,
 ) -> None:
@@ -55,6 +57,9 @@ def sweep(
     tables and figures of what the budget bought. --set reaches the sweep file's keys, and the
     study's; --only leaves the other techniques' trials for later.
     """
+    from ftlab.studies.analysis_keys import check_mirror
+
+    mirrors = mirror and check_mirror(mirror, "--mirror")
     searched = _loaded(file, allow, storage, set_, seeds).only(only or ()).with_shortcuts(not plain)
     if dry_run:
         from ftlab.sweeps.dry_run import rehearsal
@@ -70,7 +75,7 @@ def sweep(
     with company(need(searched.study), engine, address, FRESH.get() and not allow,
                  workers) as executor:
         outcome = run_sweep(searched, tracking_uri, results, workers=workers, timeout=timeout,
-                            engine=executor)
+                            engine=executor, mirror=mirrors)
     console().print(rich(searched, outcome.standings, outcome.better))
     for failure in outcome.failures:
         say(failure, error=True)

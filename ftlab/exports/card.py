@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ftlab.backbones.export_code import Origin
+from ftlab.backbones.hub import find_folder
 from ftlab.backbones.source import is_hub_id
+from ftlab.errors import InputError
 from ftlab.exports.loading_code import LoadingCode
 from ftlab.exports.restore_run import Restored
 from ftlab.exports.transformers_folder import answers_pipelines
@@ -33,7 +38,7 @@ _COSTS = {
 
 
 def card(restored: Restored, loading: LoadingCode, form: str, cell: Mapping[str, float],
-         notes: list[str]) -> str:
+         notes: list[str], compared: str = "") -> str:
     """The text of README.md.
 
     Args:
@@ -42,6 +47,7 @@ def card(restored: Restored, loading: LoadingCode, form: str, cell: Mapping[str,
         form: what the folder is, for people.
         cell: the metrics of the run's cell, over its seeds.
         notes: for users of the folder.
+        compared: how its technique compares with the others of its study, in Markdown.
     """
     head = yaml.safe_dump(_header(restored, loading), sort_keys=False, allow_unicode=True)
     spec, metrics = restored.spec, restored.record.metrics
@@ -58,16 +64,17 @@ def card(restored: Restored, loading: LoadingCode, form: str, cell: Mapping[str,
         "## Costs", _table(["", "measured"], [
             [title, format(metrics[name], how)] for name, (title, how) in _COSTS.items()
             if name in metrics]),
+        "## How it compares" if compared else "", compared,
         "## Where it comes from", _table(["", ""], _origin(restored)),
         "The run's configuration:", _fenced("\n".join(
-            f"{name}: {value}" for name, value
+            f"{name}: {_without_place(value)}" for name, value
             in flatten({key: spec[key] for key in _CONFIG}).items()), "text"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _header(restored: Restored, loading: LoadingCode) -> dict[str, Any]:
-    """The YAML that the Hub reads. A licence is not ours to state, so there is none."""
+    """The YAML that the Hub reads. A licence is the base model's, where its own card states one."""
     tags = restored.record.tags
     origin, data = restored.run.backbone.origin, restored.run.data
     train = data.sources["train"] or ""
@@ -75,6 +82,8 @@ def _header(restored: Restored, loading: LoadingCode) -> dict[str, Any]:
     library = next((name for name in ("peft", "transformers", "timm", "torchvision")
                     if name in loading.packages), "pytorch")
     header: dict[str, Any] = {"library_name": library}
+    if origin is not None and (licence := _licence(origin)):
+        header["license"] = licence
     if origin is not None and is_hub_id(origin.source):
         header |= {"base_model": origin.source,
                    "base_model_relation": "adapter" if adapter else "finetune"}
@@ -84,14 +93,32 @@ def _header(restored: Restored, loading: LoadingCode) -> dict[str, Any]:
     scores = [{"type": name.removeprefix("test/"), "name": name, "value": value}
              for name, value in sorted(restored.record.metrics.items())
              if name.startswith("test/") and name.count("/") == 1]
+    costs = [{"type": name, "name": _COSTS[name][0], "value": value}
+             for name, value in sorted(restored.record.metrics.items()) if name in _COSTS]
     if data.pipeline:
         if answers_pipelines(restored.model):
             header["pipeline_tag"] = data.pipeline
         header["model-index"] = [{"name": restored.title, "results": [{
             "task": {"type": data.pipeline},
             "dataset": {"name": tags["ftlab.dataset"], "type": tags["ftlab.dataset"]},
-            "metrics": scores}]}]
+            "metrics": [*scores, *costs]}]}]
     return header
+
+
+def _without_place(value: str) -> str:
+    """A setting; of a path in this machine the last name alone."""
+    return f".../{Path(value).name}" if os.path.isabs(value) else value
+
+
+def _licence(origin: Origin) -> str:
+    """The licence that the card of a base model states; empty where none does."""
+    try:
+        text = (find_folder(origin.source, origin.revision, weights=False) / "README.md").read_text(encoding="utf-8")
+        stated = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
+    except (OSError, InputError, UnicodeDecodeError, yaml.YAMLError):
+        return ""
+    licence = stated.get("license") if isinstance(stated, dict) else None
+    return licence if isinstance(licence, str) else ""
 
 
 def _trained(restored: Restored) -> str:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +21,12 @@ from ftlab.backbones.task_model import HeadLayer, TaskModel
 from ftlab.errors import Incompatible, InputError
 from ftlab.exports import verify
 from ftlab.exports.card import card
+from ftlab.exports.comparison import comparison
 from ftlab.exports.head_code import has_virtual_tokens
 from ftlab.exports.loading_code import LoadingCode
+from ftlab.exports.new_folder import free, growing_folder
 from ftlab.exports.preprocessors import write_preprocessor
+from ftlab.exports.push import check_repository, send
 from ftlab.exports.restore_run import Restored, restore_run
 from ftlab.exports.state_dict import write_state
 from ftlab.exports.transformers_folder import (
@@ -51,17 +50,20 @@ class Exported:
         form: what it is, one sentence.
         files: names in the folder.
         version: of the registered model, as `NAME/3`; empty where none was asked for.
+        url: of the hub's repository that has it; empty where none does.
     """
 
     folder: Path | None
     form: str
     files: tuple[str, ...]
     version: str = ""
+    url: str = ""
 
 
 def export_run(
     run: str, out: str | Path | None = None, merged: bool = False, onnx: bool = False,
     register: str | None = None, tracking_uri: str | None = None, allow: Sequence[str] = (),
+    push: str | None = None, public: bool = False, dry_run: bool = False,
 ) -> Exported:
     """Write a run's model as its own ecosystem loads it, and register it, if that is asked for.
 
@@ -76,33 +78,41 @@ def export_run(
         register: name in MLflow's model registry.
         tracking_uri: as in `Tracker`.
         allow: packages outside ftlab whose classes the run may name.
+        push: repository of the Hugging Face hub to send it to, `NAME` or `OWNER/NAME`; its card then
+            compares the technique with the others of its study.
+        public: make that repository public, where it is made; it is private otherwise.
+        dry_run: send nothing; `out` holds what would be sent.
 
     Raises:
         InputError: no such run, files that changed since, or a folder that is taken.
         Incompatible: no other library can hold this model; says why.
         FtlabError: the exported model would not be the run's.
     """
-    if out is None and register is None:
+    if out is None and register is None and push is None:
         raise InputError("nothing to do: neither a folder nor a name to register",
                          "give --out DIR, --register NAME, or both")
-    folder = None if out is None else _free(Path(out))
+    if push is not None:
+        check_repository(push, out is not None, dry_run)
+    folder = None if out is None else free(Path(out))
     registry = Registry(tracking_uri) if register is not None else None
     if registry is not None:
         registry.check_name(str(register))
-    with restore_run(run, tracking_uri, allow, dequantized=True) as restored, _growing(folder) as growing:
-        loading, form = write_model(restored, growing, merged, onnx, folder)
+    with restore_run(run, tracking_uri, allow, dequantized=True) as restored, growing_folder(folder) as growing:
+        compared = "" if push is None else comparison(restored, tracking_uri)
+        loading, form = write_model(restored, growing, merged, onnx, folder, compared)
         files = tuple(sorted(str(p.relative_to(growing)) for p in growing.rglob("*") if p.is_file()))
         version = ""
         if registry is not None:
             from ftlab.exports.pyfunc import register_model
 
             version = register_model(registry, str(register), restored, loading, growing)
-    return Exported(folder, form, files, version)
+        url = "" if push is None or dry_run else send(growing, push, public, restored.title)
+    return Exported(folder, form, files, version, url)
 
 
 def write_model(
     restored: Restored, folder: Path, merged: bool = False, onnx: bool = False,
-    place: Path | None = None,
+    place: Path | None = None, compared: str = "",
 ) -> tuple[LoadingCode, str]:
     """Fill an empty folder with a restored model, compared and with its card.
 
@@ -112,6 +122,7 @@ def write_model(
         merged: as in `export_run`.
         onnx: as in `export_run`.
         place: where the folder will lie; None for where it is.
+        compared: a part of its card, see `card`.
 
     Returns:
         How it is loaded; what it is, one sentence.
@@ -126,46 +137,12 @@ def write_model(
         from ftlab.exports.onnx_file import write_onnx
 
         notes.append(write_onnx(restored, folder))
-    text = card(restored, loading, form, restored.cell, notes)
+    text = card(restored, loading, form, restored.cell, notes, compared)
     (folder / "README.md").write_text(text, encoding="utf-8")
     mode = stat.S_IMODE(folder.stat().st_mode)
     for path in folder.rglob("*"):  # safetensors writes for its owner alone
         path.chmod(mode if path.is_dir() else mode & 0o666)
     return loading, form
-
-
-def _free(folder: Path) -> Path:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "is not empty" if folder.is_dir() else "is a file"
-        raise InputError(f"{folder} {what}", "give --out another folder, or remove it")
-    return folder
-
-
-@contextmanager
-def _growing(folder: Path | None) -> Iterator[Path]:
-    """A folder to write to, which gets its name at the end; nothing stays of one that fails."""
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="ftlab-") as temporary:
-            inner = Path(temporary) / "model"
-            inner.mkdir()
-            yield inner
-        return
-    growing = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.tmp")
-    above = [parent for parent in growing.parents if not parent.exists()]
-    try:
-        try:
-            growing.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(f"{folder}: {error.strerror or error}",
-                             "give --out a folder that can be written") from error
-        yield growing
-        os.replace(growing, folder)
-    except BaseException:
-        shutil.rmtree(growing, ignore_errors=True)
-        for parent in above:
-            with suppress(OSError):  # somebody else's files are in it by now
-                parent.rmdir()
-        raise
 
 
 def _write(restored: Restored, folder: Path, merged: bool,

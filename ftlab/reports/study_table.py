@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Group
 
 from ftlab.activity import doing
-from ftlab.reports import formats
+from ftlab.reports import formats, references
 from ftlab.reports.columns import grid, parse
 from ftlab.reports.csv_files import write_file
 from ftlab.reports.study_files import Report, formatted, write
@@ -45,7 +45,8 @@ def table(study: Study, tracking_uri: str | None = None, results: str | Path = "
     report = write(stored, Path(results), provenance.collect(study.name, study.question, records),
                    study.paper)
     recorded = write_file(Path(results) / study.name / FILE, record(study))
-    report = replace(report, paths=(*report.paths, recorded))
+    cited = write_file(Path(results) / study.name / references.FILE, references.bibliography(study))
+    report = replace(report, paths=(*report.paths, recorded, cited))
     publish(report, tracker, study.question, records)
     tracker.close()
     return report

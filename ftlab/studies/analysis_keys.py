@@ -8,6 +8,7 @@ from typing import Any
 from ftlab.errors import InputError
 from ftlab.studies.yaml_file import Place
 from ftlab.studies.yaml_schema import text_of
+from ftlab.tracking.mirrors.base import all_mirrors
 from ftlab.training.integer_weights import BITS
 from ftlab.wording import did_you_mean
 
@@ -95,6 +96,24 @@ def check_quantized(value: Any, place: Place) -> tuple[str, ...]:
     for name in value:
         if name not in BITS:
             raise InputError(f"{place}: there is no {name!r}", did_you_mean(str(name), list(BITS)))
+        if value.count(name) > 1:
+            raise InputError(f"{place}: {name} stands twice", "say it once")
+    return tuple(value)
+
+
+def check_mirror(value: Any, place: Place | str) -> tuple[str, ...]:
+    """Names of other trackers that are shown the runs; none where nothing stands.
+
+    Raises:
+        InputError: there is no such tracker.
+    """
+    value = [] if value is None else value
+    known = list(all_mirrors())
+    if not isinstance(value, list):
+        raise InputError(f"{place}: expected a list, got {value!r}", f"[{', '.join(known)}]")
+    for name in value:
+        if name not in known:
+            raise InputError(f"{place}: there is no {name!r}", did_you_mean(str(name), known))
         if value.count(name) > 1:
             raise InputError(f"{place}: {name} stands twice", "say it once")
     return tuple(value)

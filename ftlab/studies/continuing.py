@@ -14,6 +14,7 @@ from ftlab.studies.components import build
 from ftlab.studies.engine import EVENTS, SPECIFICATION, Event
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_folders import ASIDE, leftovers
+from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.training import kept_tensors
 from ftlab.training.state_files import FOLDER, MANIFEST, read_manifest, refuse_other, source_of
 
@@ -48,7 +49,7 @@ def take_over(left: Iterable[Path], directory: Path, specification: Mapping[str,
     """
     folders = sorted(filter(Path.is_dir, left), key=lambda path: path.stat().st_mtime)
     continued = next((path for path in reversed(folders) if has_state(path)), None)
-    token = "" if continued is None else _token(continued)
+    token = "" if continued is None else token_of(continued)
     if continued is not None and token:
         if continued != directory:
             shutil.rmtree(directory, ignore_errors=True)
@@ -113,7 +114,8 @@ def _refuse_other(left: Sequence[Path], planned: PlannedCell) -> None:
             refuse_other(folder / FOLDER, state["identity"], here)
 
 
-def _token(directory: Path) -> str:
+def token_of(directory: Path) -> str:
+    """Which run of the store a folder is of; empty where it does not say."""
     try:
         return (directory / TOKEN).read_text(encoding="utf-8").strip()
     except OSError:
@@ -140,3 +142,19 @@ def reported(directory: Path) -> Iterator[Event]:
     with contextlib.suppress(FileNotFoundError):
         for line in (directory / BEFORE).read_text(encoding="utf-8").splitlines():
             yield json.loads(line)
+
+
+def tidy(work: Path, failures: Iterable[str]) -> None:
+    """Leave of the runs' folders the failed ones' output, and states; sweeps have theirs beside them.
+
+    Where writes of a command that is gone still wait for the store, their files stay.
+    """
+    if any((work.parent / UNSENT).glob("*.jsonl")):
+        return
+    for directory in work.iterdir() if work.exists() else ():
+        ours = (directory / SPECIFICATION).exists()
+        failed = any(str(directory) in failure for failure in failures)
+        if ours and not failed and not has_state(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there is none, or it holds others'
+        work.rmdir()

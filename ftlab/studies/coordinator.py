@@ -24,6 +24,7 @@ from ftlab.studies.run_queue import Claim, Queue, run_name
 from ftlab.studies.shared_process import gather, seeds_together
 from ftlab.studies.study import Study
 from ftlab.tracking.metric_facts import to_tag
+from ftlab.tracking.mirrored import Mirrors
 from ftlab.tracking.tracker import Tracker
 
 AGAIN = 1.0  # seconds until runs that others hold are looked at again
@@ -48,16 +49,17 @@ class StudyRuns(Jobs):
         work: folder of the runs' folders, absolute.
         display: shows progress.
         slots: runs at a time.
+        mirrors: other trackers.
 
     Attributes:
         outcome: counts the ends.
     """
 
     def __init__(self, made: Plan, tracker: Tracker, queue: Queue, work: Path, display: Display,
-                 slots: int) -> None:
+                 slots: int, mirrors: Mirrors) -> None:
         study = self.study = made.study
         self.tracker, self.queue, self.display = tracker, queue, display
-        self.space = Workspace(tracker, display, work)
+        self.space = Workspace(tracker, display, work, mirrors)
         queue.look(run_name(p.cell, seed) for p in made.cells for seed in study.seeds)
         self.cells = self._open_cells(made)
         self.names = {(cell_id, seed): run_name(p.cell, seed)

@@ -10,6 +10,7 @@ from ftlab.studies.names import NAME
 from ftlab.studies.paper_numbers import PROTOCOL, UNITS
 from ftlab.studies.seeds import DRAWS
 from ftlab.studies.study_entries import AXES
+from ftlab.tracking.mirrors.base import all_mirrors
 from ftlab.training.integer_weights import BITS
 from ftlab.training.trainer_settings import TrainerSettings
 
@@ -54,6 +55,8 @@ def study_schema(definitions: Definitions) -> Schema:
         "groups": {"description": "Groups of data sets, over which tables average.", "type": "object",
                    "additionalProperties": {"type": "array", "items": TEXT, "minItems": 1}},
         "paper": _paper(),
+        "mirror": {"description": "Other trackers that are shown the runs beside MLflow.",
+                   "type": ["array", "null"], "items": {"enum": list(all_mirrors())}, "uniqueItems": True},
     }
     return {"title": "ftlab study", "type": "object", "additionalProperties": False,
             "properties": properties, "required": ["name", *AXES]}

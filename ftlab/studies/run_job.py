@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
@@ -12,17 +11,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ftlab.studies import provenance
-from ftlab.studies.continuing import has_state, note_token, put_aside, reported, take_over
+from ftlab.studies import continuing, provenance
 from ftlab.studies.dispatch import Job, JobOutcome
 from ftlab.studies.display import Display
-from ftlab.studies.engine import SPECIFICATION, Event, died
+from ftlab.studies.engine import Event, died
 from ftlab.studies.plan import PlannedCell
 from ftlab.studies.run_folders import folder_of, leftovers, mark_failed, write_specification
 from ftlab.studies.study import Study
 from ftlab.tracking.artifacts import sha256_tags
+from ftlab.tracking.mirrored import Mirrors
+from ftlab.tracking.mirrors.base import MirroredRun
+from ftlab.tracking.mlflow_values import flatten
 from ftlab.tracking.records import TRAINING_SHARE
-from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Status, Tracker
 
 ATTEMPTS = 3  # at a run whose machine vanishes
@@ -51,12 +51,14 @@ class Workspace:
         tracker: the store.
         display: the terminal.
         work: folder of the runs' folders.
+        mirrors: other trackers.
         environment: provenance, as JSON.
     """
 
     tracker: Tracker
     display: Display
     work: Path
+    mirrors: Mirrors = field(default_factory=Mirrors)
     environment: str = field(default_factory=lambda: json.dumps(provenance.here(), sort_keys=True))
 
 
@@ -103,10 +105,14 @@ class RunJob(Job):
         self.tracker.set_tags(run_id, tags)
         log_data(self.tracker, run_id, planned)
         self.begin = time.monotonic()
+        key = planned.cell.key
+        self.mirrored = space.mirrors.begin(MirroredRun(
+            key.study, key.title, key.config, title.removeprefix(f"{key.title}, "), continuing.token_of(self.directory),
+            flatten(self.specification)))
         self.display.run_started(title, planned.cell.key.technique, share)
         if continued:
             self.logged = self.tracker.logged(run_id)
-            for event in reported(self.directory):
+            for event in continuing.reported(self.directory):
                 self.event(event)
 
     def prepare(self, directory: Path, specification: Mapping[str, Any],
@@ -124,13 +130,18 @@ class RunJob(Job):
         self.directory, self.specification = directory, dict(specification)
         self.metrics: dict[str, float] = {}
         self.reason = ""
-        token = take_over(left, directory, specification)
+        token = continuing.take_over(left, directory, specification)
         if not token:
             write_specification(directory, specification)
         return token
 
     def log(self, metrics: Mapping[str, float], step: int, at: int) -> None:
         """Log metrics, each of a step once: a run that goes on repeats what followed its state."""
+        if metrics.keys() <= self.curves:
+            self.mirrored.metrics(metrics, step, at)
+            while self.mirrored.notes:
+                self.event({"event": "note", "text": self.mirrored.notes[0]})
+                self.display.note(f"{self.title}: {self.mirrored.notes.popleft()}")
         if self.logged is not None:
             metrics = {name: value for name, value in metrics.items()
                        if step > self.logged.get(name, -1)}
@@ -196,7 +207,8 @@ class RunJob(Job):
 
     def interrupted(self, why: str) -> None:
         self.tracker.end_run(self.run_id, "KILLED", why)
-        if not has_state(self.directory):
+        self.mirrored.end("KILLED", {})
+        if not continuing.has_state(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)  # whoever took it over has removed it
 
 
@@ -226,7 +238,7 @@ class StudyRun(RunJob):
         tracked = self.prepare(directory or folder_of(space.work, planned, seed, token), {
             **config, "study": planned.cell.key.study, "fingerprints": fingerprints(planned),
             "runs_to_come": runs_to_come}, leftovers(space.work, planned, seed))
-        note_token(self.directory, name := tracked or uuid4().hex)
+        continuing.note_token(self.directory, name := tracked or uuid4().hex)
         run_id = space.tracker.open_run(cell_id, seed, config, name)
         remarks = {"ftlab.note": planned.notes} if planned.notes else {}
         super().__init__(space, planned, title_of(planned, seed), run_id, share, remarks,
@@ -245,13 +257,14 @@ class StudyRun(RunJob):
         status: Status = "FAILED" if reason else "FINISHED"
         if reason:
             mark_failed(self.directory / "checkpoint", reason)
-            put_aside(self.directory)
+            continuing.put_aside(self.directory)
             self.log(self.measured, 0, int(time.time() * 1000))
         try:
             self.tracker.set_tags(self.run_id, sha256_tags(self.directory))
             self.tracker.log_artifacts(self.run_id, self.directory)
         finally:  # Ctrl-C in a long upload too, which the tracker's last attempt completes
             self.tracker.end_run(self.run_id, status, reason)
+            self.mirrored.end(status, self.measured if reason else self.metrics)
             if not reason:
                 self.tracker.discard(self.run_id, self.directory)
         self.show(status, self.report, reason)
@@ -280,19 +293,3 @@ def log_data(tracker: Tracker, run_id: str, planned: PlannedCell) -> None:
     source = str(planned.cell.data["init_args"].get("train", ""))
     digest = planned.data_fingerprint or planned.pool_fingerprint
     tracker.log_dataset(run_id, planned.cell.key.dataset, digest, source, planned.data_profile)
-
-
-def tidy(work: Path, outcome: StudyOutcome) -> None:
-    """Leave of the runs' folders the failed ones' output, and states; sweeps have theirs beside them.
-
-    Where writes of a command that is gone still wait for the store, their files stay.
-    """
-    if any((work.parent / UNSENT).glob("*.jsonl")):
-        return
-    for directory in work.iterdir() if work.exists() else ():
-        ours = (directory / SPECIFICATION).exists()
-        failed = any(str(directory) in failure for failure in outcome.failures)
-        if ours and not failed and not has_state(directory):
-            shutil.rmtree(directory, ignore_errors=True)
-    with contextlib.suppress(OSError):  # there is none, or it holds others'
-        work.rmdir()

@@ -26,7 +26,7 @@ from ftlab.tracking.records import CellKey
 from ftlab.wording import did_you_mean
 
 KEYS = ["name", "question", *AXES, "vary", "levels", "seeds", "tuned", "select_by", "report", "trainer",
-        "retain", "quantized", "baseline", "groups", "paper"]
+        "retain", "quantized", "baseline", "groups", "paper", "mirror"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class Study:
         until: when no more seeds are needed; None where every cell has all of them.
         drawn: what a seed draws, see `seeds.DRAWS`.
         tuned: how its settings were found; None where nobody said.
+        mirror: names of other trackers that are shown its runs.
         place: of the file, for messages.
     """
 
@@ -142,6 +143,7 @@ class Study:
     until: UntilDecided | None = None
     drawn: tuple[str, ...] = DRAWS[:1]
     tuned: Tuned | None = None
+    mirror: tuple[str, ...] = ()
     place: Place = field(default=Place("the study"), compare=False)
 
     @property
@@ -159,7 +161,7 @@ class Study:
 
     def with_shortcuts(self, shortcuts: bool) -> Study:
         """The study with or without shortcuts."""
-        return self._with(shortcuts=shortcuts)
+        return replace(self, shortcuts=shortcuts)
 
     def only(self, techniques: Sequence[str], fixed: bool = False) -> Study:
         """The study with some of its techniques.
@@ -190,7 +192,7 @@ class Study:
 
     def with_cells(self, cells: Iterable[Cell]) -> Study:
         """The study with other cells."""
-        return self._with(cells=tuple(cells))
+        return replace(self, cells=tuple(cells))
 
     def as_stored(self, stored: Mapping[CellKey, Collection[str]]) -> Study:
         """The study with each cell under the hash by which an earlier version stored it, if one did.
@@ -211,10 +213,7 @@ class Study:
         """The study with other seeds."""
         checked = check_list(list(seeds), "--seeds")
         check_by_seed(_searched(self.cells), checked, "--seeds")
-        return self._with(seeds=checked, until=None)
-
-    def _with(self, **changes: Any) -> Study:
-        return Study(**{**vars(self), **changes})
+        return replace(self, seeds=checked, until=None)
 
 
 def load_study(
@@ -255,14 +254,14 @@ def load_study(
     cells = _cells(name, parts, select_by, seeds.of, quantized, place)
     check_decidable(seeds, report, len(axes["techniques"]), place / "seeds")
     check_by_seed(_searched(cells), seeds.numbers, place / "seeds")
-    question = str(data.get("question", ""))
     names = {axis: list(entries) for axis, entries in axes.items()}
     baseline = analysis_keys.check_baseline(data.get("baseline"), names["techniques"], place / "baseline")
     groups = analysis_keys.check_groups(data.get("groups"), names["datasets"], place / "groups")
     paper = check_paper(data.get("paper"), report, names, list(groups), place / "paper")
-    return Study(name, question, cells, seeds.numbers, select_by, report, tuple(allow),
+    mirror = analysis_keys.check_mirror(data.get("mirror"), place / "mirror")
+    return Study(name, str(data.get("question", "")), cells, seeds.numbers, select_by, report, tuple(allow),
                  baseline=baseline, groups=groups, paper=paper, levels=levels, until=seeds.until,
-                 drawn=seeds.of, tuned=tuned, place=place)
+                 drawn=seeds.of, tuned=tuned, mirror=mirror, place=place)
 
 
 def _cells(study: str, parts: Mapping[str, Mapping[str, Any]], select_by: str,

@@ -24,6 +24,8 @@ from ftlab.sweeps.storage import Storage
 from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_job import Trial
 from ftlab.sweeps.trial_queue import LEASE, TrialQueue
+from ftlab.tracking.mirrored import Mirrors
+from ftlab.tracking.mirrors.base import installed
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Tracker
 
@@ -54,6 +56,7 @@ def run_sweep(
     timeout: float | None = None,
     lease: float = LEASE,
     engine: Engine | None = None,
+    mirror: Sequence[str] | None = None,
 ) -> SweepOutcome:
     """Do every trial of a sweep that is not done yet, beside other coordinators of the same storage.
 
@@ -66,12 +69,14 @@ def run_sweep(
         timeout: seconds without a sign of life after which a trial fails.
         lease: seconds without a sign of life after which another coordinator counts as gone.
         engine: executes the trials, and is closed at the end; None for this machine.
+        mirror: names of other trackers that are shown the trials; None for the study's.
 
     Raises:
         InputError: the sweep cannot run; no trial was begun.
         Interrupted: by Ctrl-C or SIGTERM.
     """
     with engaged(engine, need(sweep.study), workers, timeout) as (executor, signals):
+        kinds = installed(sweep.study.mirror if mirror is None else mirror)
         made = plan(sweep.study, sweep.measured)
         better = directions(sweep)
         rehearse(sweep, better)
@@ -93,10 +98,12 @@ def run_sweep(
         for note in (*made.notes, *sweep.notes):
             display.note(note)
         signals.deferred = True
+        mirrors = Mirrors(kinds, Path(results))
         searches = _Searches([
-            SearchTrials(board.sweep, made, board, tracker, executor, Path(results), display, better[0])
+            SearchTrials(board.sweep, made, board, tracker, executor, Path(results), display, better[0],
+                         mirrors)
             for board in boards], tracker, display)
-        with closing(searches.close, display.note):
+        with closing(searches.close, display.note), closing(lambda: mirrors.close(display.note), display.note):
             searches.open(executor.slots)
             dispatch(executor, searches, signals)
         standings = _standings(boards)

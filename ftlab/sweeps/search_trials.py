@@ -29,6 +29,7 @@ from ftlab.sweeps.sweep import Sweep
 from ftlab.sweeps.trial_job import Trial, pack_folder, title_of
 from ftlab.sweeps.trial_queue import ATTEMPTS, LeasedTrial, TrialQueue
 from ftlab.tracking.metric_facts import to_tag
+from ftlab.tracking.mirrored import Mirrors
 from ftlab.tracking.tracker import Status, Tracker
 
 AGAIN = 1.0  # seconds until trials that others hold are looked at again
@@ -39,12 +40,13 @@ class SearchTrials(Jobs):
     """The trials of one search of a sweep as jobs: each seed of a trial is one."""
 
     def __init__(self, sweep: Sweep, made: Plan, board: TrialQueue, tracker: Tracker,
-                 engine: Engine, results: Path, display: Display, better: Direction) -> None:
+                 engine: Engine, results: Path, display: Display, better: Direction,
+                 mirrors: Mirrors) -> None:
         self.sweep, self.board, self.tracker = sweep, board, tracker
         self.engine, self.display, self.better = engine, display, better
         self.planned = {p.cell.key.config: p for p in made.cells}
         work = (results / sweep.study.name / ".work" / sweep.name).absolute()
-        self.space = Workspace(tracker, display, work)
+        self.space = Workspace(tracker, display, work, mirrors)
         self.failures: list[str] = []
         self.begun: deque[Trial] = deque()
         self.solitary: deque[LeasedTrial] = deque()

@@ -12,17 +12,20 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ftlab.errors import FtlabError, InputError
+from ftlab.studies.continuing import tidy
 from ftlab.studies.coordinator import StudyRuns, need
 from ftlab.studies.dispatch import closing, dispatch, engaged
 from ftlab.studies.display import Display
 from ftlab.studies.engine import Engine
 from ftlab.studies.plan import Plan, as_stored, plan
-from ftlab.studies.run_job import StudyOutcome, tidy
+from ftlab.studies.run_job import StudyOutcome
 from ftlab.studies.run_queue import Claim, Holder, Queue
 from ftlab.studies.study import Study
 from ftlab.sweeps.leases import Lease, Leases
 from ftlab.sweeps.storage import OUTAGE, Storage
 from ftlab.sweeps.trial_queue import LEASE
+from ftlab.tracking.mirrored import Mirrors
+from ftlab.tracking.mirrors.base import installed
 from ftlab.tracking.spool import FOLDER as UNSENT
 from ftlab.tracking.tracker import Tracker
 
@@ -42,6 +45,7 @@ def run_study(
     approve: Callable[[Plan], None] | None = None,
     storage: str | None = None,
     lease: float = LEASE,
+    mirror: Sequence[str] | None = None,
 ) -> StudyOutcome:
     """Do every run of a study that is not finished yet, beside other commands of the same study.
 
@@ -58,6 +62,7 @@ def run_study(
         storage: a journal file or `postgresql://...` that says who does which run, the same for
             all commands that share the study; None for `.queue/<study>.journal` in the results.
         lease: seconds without a sign of life after which another command counts as gone.
+        mirror: names of other trackers that are shown the runs; None for the study's.
 
     Raises:
         InputError: the study cannot run; nothing was written.
@@ -66,6 +71,7 @@ def run_study(
     """
     display, folder = display or Display(), Path(results) / study.name
     with engaged(engine, need(study), workers, timeout) as (executor, signals):
+        kinds = installed(study.mirror if mirror is None else mirror)
         made = plan(study)
         if approve is not None:
             approve(made)
@@ -78,10 +84,11 @@ def run_study(
         where = storage or str(_beside(Path(results) / ".queue") / f"{study.name}.journal")
         queue = RunQueue(study.name, Storage(where), lease)
         with closing(queue.close, display.note):
-            runs = StudyRuns(made, tracker, queue, work.absolute(), display, executor.slots)
-            with closing(runs.close, display.note):
+            mirrors = Mirrors(kinds, Path(results))
+            runs = StudyRuns(made, tracker, queue, work.absolute(), display, executor.slots, mirrors)
+            with closing(runs.close, display.note), closing(lambda: mirrors.close(display.note), display.note):
                 dispatch(executor, runs, signals)
-            queue.exclusively(lambda: None if queue.held() else tidy(work, runs.outcome))
+            queue.exclusively(lambda: None if queue.held() else tidy(work, runs.outcome.failures))
         return runs.outcome
 
 

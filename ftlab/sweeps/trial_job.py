@@ -112,6 +112,7 @@ class Trial(RunJob):
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
         self.tracker.end_run(self.run_id, STATUS.get(state, "KILLED"), reason)
+        self.mirrored.end(STATUS.get(state, "KILLED"), self.metrics)
         gave = self.metrics if state != "FAIL" else {}
         # last: what lacks it is made good by the next command
         self.tracker.settle(self.run_id, state, {

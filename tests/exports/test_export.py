@@ -16,6 +16,8 @@ import torch
 import transformers
 import yaml
 from exported import restored
+from hub_server import Hub, hub
+from huggingface_hub import ModelCard
 from matrix import make_world
 from mlflow import MlflowClient
 from scripted import HereEngine
@@ -26,6 +28,7 @@ from ftlab.exports.export import write_model
 from ftlab.tracking.tracker import Tracker
 
 UNRENDERED = True
+TOKEN = "hf_" + "x1Y2" * 9
 Stored = SimpleNamespace
 
 
@@ -413,3 +416,76 @@ def test_predict__bad_input(stored: Stored, here: Callable, tmp_path: Path) -> N
                            "--tracking-uri", stored.uri)
     assert code == 2
     assert "written as .csv or .parquet" in errors
+
+
+@pytest.fixture
+def a_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on loopback, that huggingface_hub takes for the real one."""
+    with hub() as server:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
+
+
+def test_push__sends_what_the_dry_run_shows(stored: Stored, here: Callable, tmp_path: Path, a_hub: Hub) -> None:
+    shown = tmp_path / "shown"
+    command = ("export", stored.lora, "--merged", "--push", "small", "--tracking-uri", stored.uri)
+    code, output, errors = here(*command, "--dry-run", "--out", shown)
+    assert code == 0, errors
+    assert "Nothing was sent" in output
+    assert not a_hub.asked
+    code, output, errors = here(*command)
+    assert code == 0, errors
+    assert f"Sent: {a_hub.url}/me/small" in output
+    (made,) = a_hub.made
+    assert made["name"] == "small"
+    assert made.get("private") or made.get("visibility") == "private", made
+    files = {str(path.relative_to(shown)): path.read_bytes() for path in shown.rglob("*") if path.is_file()}
+    assert a_hub.files == files
+    assert a_hub.tokens == {f"Bearer {TOKEN}"}
+    for name, content in files.items():
+        assert TOKEN.encode() not in content
+        assert str(stored.root).encode() not in content, name
+    card = ModelCard(files["README.md"].decode())
+    scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    run = stored.runs[stored.lora]
+    assert scores["accuracy"] == run.metrics["test/accuracy"]
+    assert scores["cost/train_seconds"] == run.metrics["cost/train_seconds"]
+    assert "## How it compares" in card.text
+    assert "adapter" in card.text.partition("## How it compares")[2].partition("## Where")[0]
+
+
+@pytest.mark.parametrize(("status", "code", "message"), [(403, 2, "the hub refuses"), (500, 1, "500")])
+def test_push__refused_by_the_hub_is_two_lines(
+    stored: Stored, here: Callable, a_hub: Hub, status: int, code: int, message: str,
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_little(model: object, folder: Path, *given: object) -> tuple[None, str]:
+        (folder / "model.txt").write_text("x")
+        return None, "A model."
+
+    monkeypatch.setattr("ftlab.exports.export.write_model", write_little)
+    a_hub.refusing = status
+    found, _, errors = here("export", stored.lora, "--push", "small", "--tracking-uri", stored.uri)
+    assert found == code, errors
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (("--push", "a/b/c"), "not the name of a repository"), (("--push", "x", "--dry-run"), "add --out DIR")])
+def test_push__wrong_names_are_refused_first(here: Callable, options: tuple[str, ...], message: str) -> None:
+    code, _, errors = here("export", "0" * 32, *options)
+    assert code == 2
+    assert message in errors
+
+
+def test_card__states_the_base_s_licence(stored: Stored, tmp_path: Path) -> None:
+    (stored.backbone / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
+    try:
+        ftlab.export_run(stored.lora, tmp_path / "model", tracking_uri=stored.uri)
+    finally:
+        (stored.backbone / "README.md").unlink()
+    assert header(tmp_path / "model")["license"] == "mit"

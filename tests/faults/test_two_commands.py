@@ -259,21 +259,24 @@ def test_a_shared_run__is_asked_of_the_store_again_after_an_outage(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [False, True])
-def test_processes__share_a_study_and_a_killed_one_s_runs_go_to_the_other(
-    tmp_path: Path, tiny_bert: Path, reviews: Path, kill: bool
+@pytest.mark.parametrize(("count", "kill"), [(2, False), (2, True), (4, True)])
+def test_processes__share_a_study_and_a_killed_one_s_runs_go_to_the_others(
+    tmp_path: Path, tiny_bert: Path, reviews: Path, count: int, kill: bool
 ) -> None:
     techniques = {name: {"class_path": "faulty.Faulty", "init_args": {"x": 9, "lr": lr}}
                   for name, lr in (("one", 0.01), ("two", 0.02))}
     write(tmp_path, tiny_bert, reviews, techniques=techniques, trainer={"max_epochs": 4})
     command = ("run", "study.yaml", "--allow", "faulty", "--plain")
-    both = [begin(tmp_path, *command, NAP="0.5") for _ in range(2)]
+    all_of_them = [begin(tmp_path, *command, NAP="0.5") for _ in range(count)]
     if kill:
-        wait_for(lambda: len(list(tmp_path.glob("results/small/.work/*/events.jsonl"))) == 2)
-        os.kill(both[0].pid, signal.SIGKILL)
-        both[0].wait()
-    assert [each.wait(600) for each in both[kill:]] == [0] * (2 - kill), said(tmp_path)
+        wait_for(lambda: len(list(tmp_path.glob("results/small/.work/*/events.jsonl"))) == count)
+        os.kill(all_of_them[0].pid, signal.SIGKILL)
+        all_of_them[0].wait()
+    assert [each.wait(600) for each in all_of_them[kill:]] == [0] * (count - kill), said(tmp_path)
     wait_for(lambda: not alive(tmp_path))
     assert statuses(tmp_path) == {"FINISHED": 6} | ({"KILLED": 1} if kill else {})
+    rows = (tmp_path / "results/small/runs.csv").read_text().splitlines()[1:]
+    assert sorted(tuple(row.split(",")[3:6]) for row in rows) == [
+        (technique, str(seed), "FINISHED") for technique in ("one", "two") for seed in range(3)]
     assert not (tmp_path / "results/small/.work").exists()
     assert "Traceback" not in said(tmp_path)

@@ -9,6 +9,8 @@ from ftlab.errors import InputError
 from ftlab.exports.restore_run import _specification
 from ftlab.studies.run_folders import mark_failed
 from ftlab.studies.run_job import StudyRun
+from ftlab.tracking.mirrored import Mirrors
+from ftlab.tracking.mirrors.base import MirroredRun
 from ftlab.training import checkpoint
 
 
@@ -48,7 +50,8 @@ def test_failed_run__keeps_its_checkpoint_marked_and_what_it_measured(tmp_path: 
     write(tmp_path)
     run = StudyRun.__new__(StudyRun)
     vars(run).update(display=Shown(), tracker=Kept(), report="test/accuracy", title="t", share=1.0,
-                     begin=0.0, run_id="r", directory=tmp_path, metrics={}, measured={}, reason="")
+                     begin=0.0, run_id="r", directory=tmp_path, metrics={}, measured={}, reason="", curves=set(),
+                     mirrored=Mirrors().begin(MirroredRun("s", "c", "0", "seed 0", "t", {})))
     run.event({"event": "measured", "metrics": {"cost/train_seconds": 36000.0}})
     run.event({"event": "measured", "metrics": {"test/accuracy": 0.5}})
     run.event({"event": "failed", "reason": "merged and unmerged outputs differ by 1"})
