@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ftlab.activity import quiet
-from ftlab.commands import authoring, drift, models, results, studies, sweeps, sync
+from ftlab.commands import authoring, drift, mcp_server, models, results, studies, sweeps, sync
 from ftlab.commands.json_lines import alone_on_stdout, for_programs
 from ftlab.commands.show import FRESH, complain, disk_error, say
 from ftlab.errors import FtlabError, InputError
@@ -80,6 +80,7 @@ app.command("list")(studies.list_)
 app.command()(studies.check)
 app.command()(authoring.init)
 app.command()(authoring.schema)
+app.command()(mcp_server.mcp)
 app.command()(studies.lr)
 app.command()(studies.transferability)
 app.command()(studies.shift)

@@ -16,6 +16,8 @@ import yaml
 from bad_studies import BAD
 from processes import wait_for
 
+from ftlab.commands.event_display import EventDisplay
+from ftlab.commands.json_lines import alone_on_stdout
 from ftlab.errors import InputError
 
 UNRENDERED = True
@@ -179,6 +181,29 @@ def test_options__that_are_wrong_are_objects_too(caller: Caller) -> None:
         "what": "not whole numbers", "how": "--seeds 0,1,2", "place": "--seeds a"}
 
 
+def test_events__that_are_rare(caller: Caller, capfd: pytest.CaptureFixture[str]) -> None:
+    """What these runs do not have: other runs than planned, one that vanished, one of another command, a look."""
+    capfd.readouterr()
+    with alone_on_stdout(True):
+        display = EventDisplay()
+        display.start("small", 0, {"lora": 1})
+        os.write(1, b"a library prints\n")
+        display.note("wait")
+        display.say("a look at three seeds")
+        display.expect({"lora": 2})
+        display.run_started("a", "lora")
+        display.run_dropped("a")
+        display.run_ended_elsewhere("a", "lora", "FINISHED")
+        display.close()
+    output, errors = capfd.readouterr()
+    events = [json.loads(line) for line in output.splitlines()]
+    assert "a library prints" in errors
+    assert [event["event"] for event in events] == [
+        "start", "note", "say", "expect", "run_started", "run_dropped", "run_ended"]
+    assert events[3]["total"] == 2 and events[-1]["finished"] == 1
+    caller.heard["run"] += events
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_place__is_apart_from_what_is_wrong(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each wrong study: the file, its line and the keys, which the file has."""
@@ -272,9 +297,8 @@ def test_docs__have_each_key_and_no_other(caller: Caller) -> None:
             f"{command}: in docs alone"
 
 
-RARE = {"run": {"say.text", "expect.total", "expect.waiting.*", "run_dropped.run", "note.text"},
-        "compare": {"costs[].*"}}
-"""Keys of events that the runs of this module do not have; tests/studies/test_event_display.py has."""
+RARE = {"compare": {"costs[].*"}}
+"""Keys that a study compared with itself does not have."""
 
 
 def nullable(keys: set[str]) -> set[str]:
