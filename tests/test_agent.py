@@ -20,7 +20,7 @@ from ftlab.commands.json_lines import plain
 from ftlab.errors import FtlabError
 from ftlab.reports import question_ledger
 from ftlab.reports.comparison import compare
-from ftlab.reports.csv_files import PAIR, test_lines
+from ftlab.reports.csv_files import PAIR, pair_lines
 from ftlab.statistics.successive_questions import level
 from ftlab.tracking.cell_metric import CellMetric
 from ftlab.tracking.records import CellKey
@@ -132,7 +132,7 @@ def asked(generator: np.random.Generator, lift: float) -> dict[str, Any]:
                         {seed: pd.Series(row) for seed, row in enumerate(rows)})
              for name, rows in zip(("base", "idea"), hits, strict=True)]
     found = compare(("b", "d"), cells, True, "base", "test/accuracy")
-    pairs = [{key: None if line.get(key, "") == "" else line[key] for key in PAIR} for line in test_lines([found])]
+    pairs = [{key: None if line.get(key, "") == "" else line[key] for key in PAIR} for line in pair_lines([found])]
     group = {"backbone": "b", "dataset": "d", "baseline": "base", "higher_is_better": True}
     table: dict[str, Any] = plain({"pairs": pairs, "best": [group]})
     return table

@@ -19,11 +19,11 @@ Answer = dict[str, Any]
 
 def of_table(report: Report) -> Answer:
     """A study's cells as in `table.csv`, its pairs as in `tests.csv`, and what follows from them."""
-    from ftlab.reports.csv_files import PAIR, table_lines, test_lines
+    from ftlab.reports.csv_files import PAIR, pair_lines, table_lines
 
     return {"study": report.study, "metric": report.metric,
             "cells": [_filled(line, line) for line in table_lines(report.rows, report.metric)],
-            "pairs": [_filled(line, PAIR) for line in test_lines(report.comparisons)],
+            "pairs": [_filled(line, PAIR) for line in pair_lines(report.comparisons)],
             "best": [{"backbone": found.group[0], "dataset": found.group[1], "best": found.best or None,
                       "standing": found.standing, "baseline": found.baseline or None,
                       "higher_is_better": found.higher_is_better} for found in report.comparisons],

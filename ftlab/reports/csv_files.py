@@ -70,11 +70,11 @@ def _run_lines(records: Iterable[CellRecord]) -> Iterator[dict[str, Any]]:
 
 
 def tests_csv(comparisons: Sequence[Comparison]) -> str:
-    """`test_lines` as CSV."""
-    return to_csv(PAIR, test_lines(comparisons))
+    """`pair_lines` as CSV."""
+    return to_csv(PAIR, pair_lines(comparisons))
 
 
-def test_lines(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+def pair_lines(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """One line per pair: the test that decides, and those over seeds and examples.
 
     Below three seeds in common none decides; `p_examples` then compares these trained models. Where
