@@ -14,7 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 from ftlab.activity import quiet
-from ftlab.commands import authoring, clusters, drift, models, results, studies, sweeps, sync
+from ftlab.commands import (
+    authoring,
+    clusters,
+    drift,
+    mcp_server,
+    models,
+    results,
+    studies,
+    sweeps,
+    sync,
+)
+from ftlab.commands.json_lines import alone_on_stdout, for_programs
 from ftlab.commands.show import FRESH, complain, disk_error, say
 from ftlab.errors import FtlabError, InputError
 from ftlab.files import is_full, is_of_disk
@@ -43,6 +54,8 @@ def _quoting_text() -> Iterator[None]:
         yield
     except UsageError as error:
         error.message = presentable_line(error.message)
+        if for_programs():
+            complain(InputError(error.message, "ftlab --help"))
         raise
 
 
@@ -78,6 +91,7 @@ app.command()(studies.check)
 app.command()(authoring.init)
 app.command()(authoring.schema)
 app.command()(clusters.slurm)
+app.command()(mcp_server.mcp)
 app.command()(studies.lr)
 app.command()(studies.transferability)
 app.command()(studies.shift)
@@ -85,7 +99,12 @@ app.command()(studies.doctor)
 
 
 def main() -> None:
-    """Entry point: known errors as two lines, exit codes 0, 1, 2, 130, 138, 143."""
+    """Entry point: known errors as two lines, or as JSON; exit codes 0, 1, 2, 130, 138, 143."""
+    with alone_on_stdout("--json" in sys.argv[1:]):  # before the rest is read, which may be wrong
+        _main()
+
+
+def _main() -> None:
     from ftlab.studies.dispatch import Interrupted, Signals
     from ftlab.studies.requeue import requeue
 
@@ -101,13 +120,19 @@ def main() -> None:
         sys.exit(2 if isinstance(error, InputError) and not is_full(error) else 1)
     except Interrupted as interrupted:
         typer.echo(err=True)
-        say(f"{interrupted.name}: stopped; the same command continues", error=True)
+        stopped, again = f"{interrupted.name}: stopped", "the same command continues"
+        if for_programs():
+            complain(FtlabError(stopped, again))
+        say(f"{stopped}; {again}", error=True)
         if interrupted.number == signal.SIGUSR1 and (said := requeue()):
             say(said, error=True)
         sys.exit(128 + interrupted.number)
     # the process's last resort: where a disk is full, libraries raise whatever they like
     except Exception as error:
         if not is_of_disk(error):
+            if for_programs():
+                complain(FtlabError(f"{type(error).__name__}: {error}",
+                                    "a defect of ftlab; the traceback is on stderr"))
             raise
         complain(disk_error(error))
         sys.exit(1)

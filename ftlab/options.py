@@ -74,6 +74,10 @@ Metrics = Annotated[
     typer.Option("--metric", metavar="NAME", help="to test, as test/accuracy [what the studies "
                  "report]; may be repeated"),
 ]
+Json = Annotated[
+    bool, typer.Option("--json", help="for programs: JSON on stdout, and nothing else there")
+]
+"""Read by `cli.main`, before anything else: a command line that cannot be parsed is an object too."""
 Outs = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option("--out", metavar="FILE", help="write it as .md or .csv; may be repeated"),

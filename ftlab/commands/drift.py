@@ -7,9 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
+from ftlab.commands.json_lines import emit
 from ftlab.commands.show import console, say
 from ftlab.options import (
     Allow,
+    Json,
     Metrics,
     Only,
     Outs,
@@ -28,14 +30,17 @@ def compare(
     new: Annotated[str, typer.Argument(metavar="NEW", help="likewise")],
     metric: Metrics = None,
     out: Outs = None,
+    json: Json = False,
 ) -> None:
     """Say which cells moved beyond the noise of seeds, how ranks changed, and what may be why.
 
     Cells are matched by names. Exit code 0 where nothing moved, 1 where something did.
     """
+    from ftlab.commands.answers import of_drift
     from ftlab.reports.drift.compare import compare as make
 
     drift = make(old, new, metric or ())
+    emit(of_drift(drift))
     console().print(drift.rich())
     for path in out or ():
         say(f"File: {drift.write(path)}")

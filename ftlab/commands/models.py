@@ -8,9 +8,10 @@ from typing import Annotated, Optional
 import typer
 
 from ftlab import completion
+from ftlab.commands.json_lines import emit
 from ftlab.commands.show import console, say
 from ftlab.errors import InputError
-from ftlab.options import Allow, Sets, Uri
+from ftlab.options import Allow, Json, Sets, Uri
 
 RunId = Annotated[
     str, typer.Argument(metavar="RUN|STUDY", autocompletion=completion.files,
@@ -91,8 +92,10 @@ def predict(
     set_: Sets = None,
     tracking_uri: Uri = None,
     allow: Allow = None,
+    json: Json = False,
 ) -> None:
     """Say what a run's model predicts for a file or folder, with labels or without."""
+    from ftlab.commands.answers import of_predictions
     from ftlab.exports.predictions import check_kind
     from ftlab.exports.predictions import predict as make
 
@@ -100,6 +103,7 @@ def predict(
         check_kind(out)
     run = _chosen(run, best, cell, seed, set_, tracking_uri, allow)
     predictions = make(run, source, tracking_uri, allow or ())
+    emit(of_predictions(predictions, run))
     if out is None:
         console().print(predictions.rich())
     else:

@@ -7,9 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
+from ftlab.commands.json_lines import emit
 from ftlab.commands.show import console, say, show
 from ftlab.options import (
     Allow,
+    Json,
     PageFile,
     Results,
     Sets,
@@ -29,20 +31,25 @@ def table(
     tracking_uri: Uri = None,
     results: Results = Path("results"),
     allow: Allow = None,
+    json: Json = False,
 ) -> None:
     """Write a study's table again from the tracking store; trains nothing.
 
     With --columns, or several studies, another table beside it.
     """
+    from ftlab.commands import answers
     from ftlab.reports.study_table import chosen_table
     from ftlab.reports.study_table import table as make_table
     from ftlab.studies.study import load_study
 
     loaded = [load_study(path, set_ or (), allow or ()) for path in studies]
     if len(loaded) == 1 and not columns:
-        show(make_table(loaded[0], tracking_uri, results), tracking_uri)
+        report = make_table(loaded[0], tracking_uri, results)
+        emit(answers.of_table(report))
+        show(report, tracking_uri)
         return
     chosen = chosen_table(loaded, columns, tracking_uri, results)
+    emit(answers.of_chosen_table(chosen, [study.name for study in loaded]))
     console().print(chosen.rich(console().width))
     say(f"Files: {', '.join(sorted(p.name for p in chosen.paths))} in {chosen.paths[0].parent}")
 

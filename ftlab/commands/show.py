@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from ftlab.activity import quiet
+from ftlab.commands.json_lines import emit, error_of, for_programs
 from ftlab.errors import FtlabError
 from ftlab.visible import beneath, presentable_line
 
@@ -18,14 +19,14 @@ FRESH = ContextVar("FRESH", default=False)
 
 
 def console():  # type: ignore[no-untyped-def]  # rich is imported where it is used
-    """A terminal, or a file."""
+    """A terminal, or a file; of a command that a program reads, nowhere."""
     from ftlab.terminal import Terminal
 
-    return Terminal()
+    return Terminal(quiet=for_programs())
 
 
 def say(line: str, error: bool = False, colour: str | None = None) -> None:
-    """Print one line.
+    """Print one line; prose that is no error is left out where a program reads.
 
     Args:
         line: what a terminal would obey in it is written out, newlines too.
@@ -33,6 +34,8 @@ def say(line: str, error: bool = False, colour: str | None = None) -> None:
         colour: where a terminal has colours.
     """
     quiet()
+    if for_programs() and not error:
+        return
     typer.secho(presentable_line(line), file=beneath(sys.stderr if error else sys.stdout), fg=colour)
 
 
@@ -68,7 +71,10 @@ def disk_error(error: BaseException) -> FtlabError:
 
 
 def complain(error: FtlabError) -> None:
-    """Print what is wrong, and how to mend it, on stderr."""
+    """Print what is wrong, and how to mend it, on stderr; for a program as an object on stdout."""
+    if for_programs():
+        emit({"error": error_of(error)})
+        return
     say(f"error: {error.what}", error=True, colour=typer.colors.RED)
     if error.mend:
         say(f"  mend: {error.mend}", error=True)

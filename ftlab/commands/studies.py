@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -9,6 +10,7 @@ import typer
 
 from ftlab import completion
 from ftlab.commands.company import company
+from ftlab.commands.json_lines import emit, error_of, for_programs
 from ftlab.commands.show import FRESH, complain, console, say, show
 from ftlab.errors import FtlabError, InputError
 from ftlab.options import (
@@ -16,6 +18,7 @@ from ftlab.options import (
     Allow,
     DryRun,
     EngineName,
+    Json,
     Mirror,
     Only,
     Plain,
@@ -51,12 +54,14 @@ def run(
     mirror: Mirror = None,
     results: Results = Path("results"),
     allow: Allow = None,
+    json: Json = False,
 ) -> None:
     """Run what is unfinished of a study, then show its table.
 
     The same command continues after an interruption and repeats nothing that is finished. Given
     twice, or on several machines with one storage and one tracking store, they share the runs.
     """
+    from ftlab.commands import answers
     from ftlab.studies.analysis_keys import check_mirror
     from ftlab.studies.study import load_study
 
@@ -68,17 +73,21 @@ def run(
     if dry_run:
         from ftlab.studies.dry_run import estimate
 
-        console().print(estimate(chosen).rich())
+        foreseen = estimate(chosen)
+        emit(answers.of_estimate(foreseen))
+        console().print(foreseen.rich())
         return
+    from ftlab.commands.event_display import EventDisplay
     from ftlab.reports.study_table import table as make_table
     from ftlab.studies.coordinator import need
     from ftlab.sweeps.study_runs import run_study
 
     workers = 1 if workers is None and engine == "local" else workers
     with company(need(chosen), engine, address, FRESH.get() and not allow, workers) as executor:
-        outcome = run_study(chosen, tracking_uri, results, workers=workers, timeout=timeout,
-                            engine=executor, storage=storage, mirror=mirrors)
+        outcome = run_study(chosen, tracking_uri, results, EventDisplay() if for_programs() else None,
+                            workers, timeout, executor, storage=storage, mirror=mirrors)
     report = make_table(chosen, tracking_uri, results)
+    emit({"event": "result", "failures": outcome.failures, **answers.of_table(report)})
     show(report, tracking_uri)
     for failure in outcome.failures:
         say(failure, error=True)
@@ -91,6 +100,7 @@ def check(
                                                autocompletion=completion.files)],
     set_: Sets = None,
     allow: Allow = None,
+    json: Json = False,
 ) -> None:
     """Check study and sweep files, their data and their combinations, without running anything."""
     from ftlab.studies.check_study import check_machine, check_study
@@ -115,9 +125,14 @@ def check(
             notes += check_study(checked, objectives)
             check_machine(checked)
         except FtlabError as error:
-            complain(error)
+            if for_programs():
+                emit({"file": path, "ok": False, "error": error_of(error)})
+            else:
+                complain(error)
             wrong += 1
             continue
+        emit({"file": path, "ok": True, "study": checked.name, "cells": len(checked.cells), "planned": planned,
+              "notes": notes})
         say(f"{path}: ok, {counted(len(checked.cells), 'cell')}, {planned}")
         for note in notes:
             say(f"  note: {note}")
@@ -137,9 +152,11 @@ def list_(
                      "and data, and why the others do not"),
     ] = None,
     allow: Allow = None,
+    json: Json = False,
 ) -> None:
     """List what a study may name, with each constructor's arguments."""
     from ftlab.studies.catalogue import catalogue
+    from ftlab.studies.catalogue_entries import entries
 
     if study is not None:
         if room not in (None, "techniques"):
@@ -148,8 +165,13 @@ def list_(
         from ftlab.studies.study import load_study
         from ftlab.studies.suitable import suitable
 
-        for line in suitable(load_study(study, (), allow or ())):
-            console().say(line, soft_wrap=True)
+        found = list(suitable(load_study(study, (), allow or ())))
+        emit({"techniques": [asdict(fit) for fit in found]})
+        for fit in found:
+            console().say(str(fit), soft_wrap=True)
+        return
+    if for_programs():
+        emit(entries(room, allow or ()))
         return
     for line in catalogue(room, allow or ()):
         console().say(line, soft_wrap=True)
@@ -213,11 +235,13 @@ def shift(
     say(f"File: {results / loaded.name / 'shift' / 'shift.csv'}")
 
 
-def doctor(tracking_uri: Uri = None) -> None:
+def doctor(tracking_uri: Uri = None, json: Json = False) -> None:
     """Look at this installation: versions, device, disk, tracking store."""
     from ftlab.studies.doctor import examine
 
     findings = examine(tracking_uri)
+    emit({"ok": all(finding.good for finding in findings),
+          "checks": [{"ok": finding.good, "what": finding.what} for finding in findings]})
     for finding in findings:
         say(f"{'ok  ' if finding.good else 'BAD '} {finding.what}")
     if not all(finding.good for finding in findings):

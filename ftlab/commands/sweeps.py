@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from ftlab.commands.company import company
+from ftlab.commands.json_lines import emit
 from ftlab.commands.show import FRESH, console, files, say
 from ftlab.options import (
     Address,
     Allow,
     DryRun,
     EngineName,
+    Json,
     Mirror,
     Only,
     Plain,
@@ -96,14 +98,17 @@ def sweep(
 
 
 def status(file: SweepFile, set_: Sets = None, seeds: Seeds = None, storage: StorageOption = None,
-           allow: Allow = None) -> None:
+           allow: Allow = None, json: Json = False) -> None:
     """Show how a sweep stands; from any terminal, while it goes on."""
+    from ftlab.commands.answers import of_status
     from ftlab.sweeps.coordinator import directions
     from ftlab.sweeps.status import rich
     from ftlab.sweeps.status import status as standing
 
     searched = _loaded(file, allow, storage, set_, seeds)
-    console().print(rich(searched, standing(searched), directions(searched)[0]))
+    standings, direction = standing(searched), directions(searched)[0]
+    emit(of_status(searched, standings, direction))
+    console().print(rich(searched, standings, direction))
 
 
 def _loaded(file: Path, allow: list[str] | None, storage: str | None, sets: list[str] | None,

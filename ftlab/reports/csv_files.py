@@ -19,9 +19,10 @@ from ftlab.statistics.multiple_testing import FEWEST
 from ftlab.statistics.verdict import Verdict
 from ftlab.tracking.records import CellKey, CellRecord
 
-_TEST = ("backbone", "dataset", "a", "b", "difference", "ci_low", "ci_high", "effect", "test",
+PAIR = ("backbone", "dataset", "a", "b", "difference", "ci_low", "ci_high", "effect", "test",
          "seeds", "examples", "p", "p_holm", "p_baseline", "p_seeds", "p_examples", "equal_within",
          "verdict", "p_equal", "p_planned", "more_seeds", "examples_needed")
+"""Columns of `tests.csv`."""
 _RUN = ("study", "backbone", "dataset", "technique", "seed", "status", "run_id")
 
 
@@ -69,6 +70,11 @@ def _run_lines(records: Iterable[CellRecord]) -> Iterator[dict[str, Any]]:
 
 
 def tests_csv(comparisons: Sequence[Comparison]) -> str:
+    """`pair_lines` as CSV."""
+    return to_csv(PAIR, pair_lines(comparisons))
+
+
+def pair_lines(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """One line per pair: the test that decides, and those over seeds and examples.
 
     Below three seeds in common none decides; `p_examples` then compares these trained models. Where
@@ -101,7 +107,7 @@ def tests_csv(comparisons: Sequence[Comparison]) -> str:
                                     ("examples_needed", verdict.examples)):
                     line[name] = "" if value is None else value
             lines.append(line)
-    return to_csv(_TEST, lines)
+    return lines
 
 
 def _answer(verdict: Verdict, higher_is_better: bool) -> str:

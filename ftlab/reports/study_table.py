@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group
 
@@ -59,10 +60,12 @@ class ChosenTable:
     Attributes:
         table: as text.
         paths: files written.
+        lines: as numbers.
     """
 
     table: Table
     paths: tuple[Path, ...]
+    lines: Sequence[Mapping[str, Any]] = ()
 
     def rich(self, room: int | None = None) -> Group:
         """For a terminal with room for so many characters in a line; None shows all columns."""
@@ -98,7 +101,7 @@ def chosen_table(studies: Sequence[Study], columns: str = "", tracking_uri: str 
     folder = Path(results) / _short(together) / "tables"
     files = formatted(_short(re.sub(r"[^\w.-]+", "_", ",".join(chosen))), table, names, lines)
     paths = tuple(write_file(folder / name, content) for name, content in files.items())
-    return ChosenTable(table, paths)
+    return ChosenTable(table, paths, lines)
 
 
 DEFAULT_COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/peak_memory_bytes")

@@ -67,7 +67,7 @@ def _of_class(name: str, allow: Sequence[str]) -> Iterator[str]:
     from ftlab.tasks.base import Task
     from ftlab.tasks.metric import LOSS
 
-    classes = _every_class(allow)
+    classes = every_class(allow)
     if name not in classes:
         raise InputError(f"there is neither a room nor a class {name!r}",
                          did_you_mean(name, [*FAMILIES, TRAINER, *classes], "ftlab list"))
@@ -81,7 +81,7 @@ def _of_class(name: str, allow: Sequence[str]) -> Iterator[str]:
                     f"({metric.unit})" for metric in (LOSS, *cls().metrics()))
 
 
-def _every_class(allow: Sequence[str]) -> dict[str, type]:
+def every_class(allow: Sequence[str]) -> dict[str, type]:
     """The classes of all rooms by name, and those that their arguments take, to any depth."""
     from ftlab.studies.components import schema
 
@@ -91,8 +91,8 @@ def _every_class(allow: Sequence[str]) -> dict[str, type]:
     while waiting:
         cls = waiting.pop()
         if found.setdefault(cls.__name__, cls) is cls:
-            new = {kind for parameter in schema(cls).values() if (kind := _kind(parameter))} - kinds
-            waiting += [member for kind in new for member in _members(kind, allow).values()]
+            new = {kind for parameter in schema(cls).values() if (kind := kind_of(parameter))} - kinds
+            waiting += [member for kind in new for member in classes_of(kind, allow).values()]
             kinds |= new
     return dict(sorted(found.items()))
 
@@ -120,19 +120,19 @@ def _detailed(classes: Iterable[type], allow: Sequence[str], more: Sequence[str]
         for name, parameter in schema(cls).items():
             required = parameter.default is inspect.Parameter.empty
             value = "required" if required else f"= {readable(parameter.default)}"
-            kind = _kind(parameter)
+            kind = kind_of(parameter)
             if kind and not issubclass(kind, rooms):
                 kinds.setdefault(kind, {})[name] = None
             shown = kind and name != "technique" and not dataclasses.is_dataclass(kind)
-            choices = f" [{' | '.join(_members(kind, allow))}]" if kind and shown else ""
-            of = f" ({_words(parameter.annotation)})" if not choices else ""
+            choices = f" [{' | '.join(classes_of(kind, allow))}]" if kind and shown else ""
+            of = f" ({words(parameter.annotation)})" if not choices else ""
             yield f"      {name}{of} {value}{choices}: {texts.get(name, '')}"
     for kind, arguments in kinds.items():
         yield f"{', '.join(arguments)}:"
-        yield from _detailed(_members(kind, allow).values(), allow)
+        yield from _detailed(classes_of(kind, allow).values(), allow)
 
 
-def _kind(parameter: inspect.Parameter) -> type | None:
+def kind_of(parameter: inspect.Parameter) -> type | None:
     """The class of ftlab that a parameter takes: the base of a family, or one of plain values."""
     from ftlab.studies.components import component_of
 
@@ -141,11 +141,12 @@ def _kind(parameter: inspect.Parameter) -> type | None:
     return component_of(parameter) or next((p for p in plain if inspect.isclass(p)), None)
 
 
-def _members(kind: type, allow: Sequence[str]) -> dict[str, type]:
+def classes_of(kind: type, allow: Sequence[str]) -> dict[str, type]:
+    """The classes that may stand where a kind is taken: a family's members, or plain values' own class."""
     return {kind.__name__: kind} if dataclasses.is_dataclass(kind) else members(kind, allow)
 
 
-def _words(annotation: Any) -> str:
+def words(annotation: Any) -> str:
     """A type as people write it: `int or null`, `adamw | sgd`, `list of str`."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in (None, type(None)):
@@ -153,14 +154,14 @@ def _words(annotation: Any) -> str:
     if origin is typing.Literal:
         return " | ".join(map(str, parts))
     if origin is typing.Annotated:
-        return _words(parts[0])
+        return words(parts[0])
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(map(_words, parts))
+        return " or ".join(map(words, parts))
     name = getattr(origin or annotation, "__name__", str(annotation))
     if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return f"mapping of {_words(parts[0])} to {_words(parts[1])}"
+        return f"mapping of {words(parts[0])} to {words(parts[1])}"
     if inspect.isclass(origin) and issubclass(origin, Sequence):
-        return f"list of {_words(parts[0])}"
+        return f"list of {words(parts[0])}"
     return "anything" if annotation is Any else name
 
 

@@ -170,8 +170,9 @@ class Display:
         self.total = self.done + sum(waiting.values())
         self.bars.update(self.all, total=self.total)
 
-    def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str) -> None:
-        """A run ended; `score` is a line such as `test/accuracy 0.912`."""
+    def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str,
+                  metrics: Mapping[str, float] | None = None) -> None:
+        """A run ended; `score` is a line such as `test/accuracy 0.912`, of the final `metrics`."""
         technique = self.running.pop(title).technique
         self.bars.remove_task(self.tasks.pop(title))
         self._count(technique, status, seconds)

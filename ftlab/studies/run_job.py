@@ -198,7 +198,7 @@ class RunJob(Job):
         """Show the end of the job, with its value of a metric."""
         score = f"{metric} {self.metrics[metric]:.4f}" if metric in self.metrics else ""
         seconds = self.share * (time.monotonic() - self.begin)
-        self.display.run_ended(self.title, status, seconds, score, reason)
+        self.display.run_ended(self.title, status, seconds, score, reason, self.metrics)
 
     def drop(self, reason: str) -> None:
         """Record that this attempt gives nothing and another will be made."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from ftlab.backbones.base import Backbone
 from ftlab.data.base import DataModule
@@ -18,8 +19,30 @@ from ftlab.training import batches
 from ftlab.training.trainer_settings import TrainerSettings
 
 
-def suitable(study: Study) -> Iterator[str]:
-    """Lines: each technique with the pairs of backbone and data set that it fits, by default.
+@dataclass(frozen=True)
+class Fit:
+    """Where a technique fits.
+
+    Attributes:
+        name: of the technique.
+        fits: on all pairs of backbone and data set, on a part of them, on none; `?` where it has no
+            defaults to try it with.
+        reason: why not.
+        on: pairs to which the reason belongs; empty where the study has one pair alone.
+    """
+
+    name: str
+    fits: Literal["yes", "part", "no", "?"]
+    reason: str = ""
+    on: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = f" on {', '.join(self.on)}" if self.on else ""
+        return f"{self.fits:<4} {self.name}{where}{': ' if self.reason else ''}{self.reason}"
+
+
+def suitable(study: Study) -> Iterator[Fit]:
+    """Each technique with the pairs of backbone and data set that it fits, by default.
 
     A technique that wraps another one is tried around the study's first that trains.
 
@@ -40,14 +63,13 @@ def suitable(study: Study) -> Iterator[str]:
     for name, refusals in tried.items():
         fits = [title for title, reason in refusals.items() if not reason]
         if len(fits) == count:
-            yield f"yes  {name}"
+            yield Fit(name, "yes")
             continue
         for reason in dict.fromkeys(filter(None, refusals.values())):
             where = [title for title, other in refusals.items() if other == reason]
-            on = "" if count == 1 else f" on {', '.join(where)}"
-            yield f"{'part' if fits else 'no  '} {name}{on}: {reason}"
+            yield Fit(name, "part" if fits else "no", reason, () if count == 1 else tuple(where))
     for name, needed in lacking.items():
-        yield f"?    {name}: needs {', '.join(needed)}"
+        yield Fit(name, "?", f"needs {', '.join(needed)}")
 
 
 def _makers(classes: Mapping[str, type], study: Study

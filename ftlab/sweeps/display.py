@@ -38,10 +38,11 @@ class SweepDisplay(Display):
         self.own_slots = slots
         self._look()
 
-    def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str) -> None:
+    def run_ended(self, title: str, status: str, seconds: float, score: str, reason: str,
+                  metrics: Mapping[str, float] | None = None) -> None:
         if status == "PRUNED":  # not a fault, so not shown as one
             score, reason = f"pruned at {score}", ""
-        super().run_ended(title, status, seconds, score, reason)
+        super().run_ended(title, status, seconds, score, reason, metrics)
 
     def idle(self) -> None:
         if time.monotonic() - self.looked > LOOK:

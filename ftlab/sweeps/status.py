@@ -101,14 +101,23 @@ def rich(sweep: Sweep, standings: list[CellProgress], direction: Direction) -> T
     return table
 
 
+def own(standing: CellProgress) -> float | None:
+    """The score of the study's own setting, the first trial; None before it is complete."""
+    return next((t.values[0] for t in standing.trials
+                 if t.number == 0 and t.state == TrialState.COMPLETE), None)
+
+
+def counts(standing: CellProgress) -> dict[str, int]:
+    """How many trials run, were pruned and failed."""
+    return {WORDS[state]: standing.count(state) for state in _STATES}
+
+
 def _line(standing: CellProgress, states: list[TrialState], direction: Direction) -> list[str]:
-    best = standing.best(direction)
-    unchanged = [t.values[0] for t in standing.trials
-           if t.number == 0 and t.state == TrialState.COMPLETE]
+    best, unchanged = standing.best(direction), own(standing)
     counts = [str(standing.count(state) or _NONE) for state in states]
     return [
         standing.cell.key.technique, f"{standing.ended}/{standing.budget}", *counts,
-        f"{unchanged[0]:.4f}" if unchanged else _NONE,
+        _NONE if unchanged is None else f"{unchanged:.4f}",
         _NONE if best is None else f"{best.values[0]:.4f}",
         _NONE if best is None else "the study's own" if best.number == 0 else _setting(best.params),
     ]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from ftlab.errors import InputError
-from ftlab.studies.catalogue import _detailed, _every_class, catalogue
+from ftlab.studies.catalogue import _detailed, catalogue, every_class
 from ftlab.studies.discover import FAMILIES, family, members
 from ftlab.tasks.base import Task
 from ftlab.training.trainer_settings import TrainerSettings
@@ -37,8 +37,8 @@ def test_a_task__its_metrics_with_their_direction(name: str):
         assert line == f"      {metric.name}: {better} is better ({metric.unit})"
 
 
-def test_every_argument_of_every_class_is_documented():
-    bare = [(name, line) for name, cls in _every_class(()).items()
+def test_every_argument_ofevery_class_is_documented():
+    bare = [(name, line) for name, cls in every_class(()).items()
             for line in _detailed([cls], ()) if line.startswith("      ") and line.endswith(": ")]
     assert not bare
 

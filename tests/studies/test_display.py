@@ -8,7 +8,7 @@ from ftlab.terminal import Terminal
 
 
 def running(technique: str, elapsed: float, fraction: float) -> RunningJob:
-    return RunningJob(technique, "fit", fraction, time.monotonic() - elapsed)
+    return RunningJob(technique, "fit", fraction, begin=time.monotonic() - elapsed)
 
 
 def near(seconds: float) -> object:

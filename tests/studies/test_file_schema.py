@@ -12,7 +12,7 @@ from bad_studies import BAD
 from jsonschema import Draft202012Validator
 
 from ftlab.errors import InputError
-from ftlab.studies.catalogue import _every_class
+from ftlab.studies.catalogue import every_class
 from ftlab.studies.class_schema import _required
 from ftlab.studies.study import load_study
 from ftlab.studies.yaml_file import read, typed
@@ -89,7 +89,7 @@ def test_values__what_the_check_takes_the_editor_takes(
     The editor may take what only a check of several values together refuses.
     """
     cls = {"techniques": "LoRA", "datasets": "TextClassification", "backbones": "HuggingFace"}[room]
-    needed = dict.fromkeys(_required(_every_class(())[cls]), "text")
+    needed = dict.fromkeys(_required(every_class(())[cls]), "text")
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path / "cache"))
     refused = taken = 0
     for name in editor.schema["$defs"][cls]["properties"]:
