@@ -20,6 +20,7 @@ from ftlab.backbones.heads.embedding import build_embedding
 from ftlab.backbones.heads.masked import build_masked
 from ftlab.backbones.heads.per_token import build_tokens
 from ftlab.backbones.heads.pooled import build_vector
+from ftlab.backbones.heads.segmentation import build_pixels
 from ftlab.backbones.heads.single_precision import widen_head
 from ftlab.backbones.heads.text import build_text
 from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
@@ -55,7 +56,8 @@ _POOLING = (*get_args(Pooling), "own")
 _AUDIO = (transformers.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_CTC_MAPPING,
           transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING)
 _IMAGE = (transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
-          transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING)
+          transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING,
+          transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING)
 
 
 
@@ -183,6 +185,8 @@ class HuggingFace(Backbone):
                     model = build_tokens(checkpoint, task)
                 case "boxes":
                     model = build_boxes(checkpoint, task)
+                case "pixels":
+                    model = build_pixels(checkpoint, task)
                 case "text":
                     model = build_text(checkpoint, task)
                 case "masked":
