@@ -55,10 +55,8 @@ from ftlab.backbones.waveforms import settle_padding
 _POOLING = (*get_args(Pooling), "own")
 _AUDIO = (transformers.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_CTC_MAPPING,
           transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING)
-_IMAGE = (transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
-          transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING,
+_IMAGE = (transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING,
           transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING)
-
 
 
 class HuggingFace(Backbone):
@@ -151,8 +149,7 @@ class HuggingFace(Backbone):
                                                self._read_tokenizer if readable else None,
                                                self._vocabulary_of, self.speech.seconds)
                 case "text":
-                    return text_preprocessing(config, self._tokenizer,
-                                              self._vocabulary_of(self._tokenizer))
+                    return text_preprocessing(config, self._tokenizer, self._vocabulary_of(self._tokenizer))
 
     @property
     def fingerprint(self) -> str:
