@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile(
     "shared machines", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("shared machines")
-pytest_plugins = ["families", "speech", "detection"]
+pytest_plugins = ["families", "speech", "detection", "segmentation"]
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["good", "fine", "great", "bad", "poor", "awful", "film", "plot", "cast", "score"]
 WORDS += ["the", "a", "of", "and", "was", "is", "very", "quite"]

@@ -86,6 +86,25 @@ def write_coco(root: Path, images: dict[str, Sequence[Object]]) -> Path:
     return path
 
 
+def write_yolo(root: Path, splits: dict[str, dict[str, Sequence[Object]]],
+               size: tuple[int, int] = (64, 64)) -> Path:
+    """A data.yaml with `images` and `labels` of each split beside it, by the keys that it has."""
+    labels = sorted({each[0] for images in splits.values() for objects in images.values() for each in objects})
+    lines = ["path: .", *(f"{key}: images/{key}" for key in splits), "names:"]
+    for key, images in splits.items():
+        for kind in ("images", "labels"):
+            (root / kind / key).mkdir(parents=True, exist_ok=True)
+        for name, objects in images.items():
+            draw(root / "images" / key / f"{name}.png", objects, size)
+            rows = [f"{labels.index(label)} {(x1 + x2) / 2 / size[0]} {(y1 + y2) / 2 / size[1]} "
+                    f"{(x2 - x1) / size[0]} {(y2 - y1) / size[1]}" for label, x1, y1, x2, y2 in objects]
+            if rows:
+                (root / "labels" / key / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    path = root / "data.yaml"
+    path.write_text("\n".join([*lines, *(f"  {i}: {name}" for i, name in enumerate(labels))]) + "\n")
+    return path
+
+
 def random_objects(generator: np.random.Generator, most: int = 2) -> list[Object]:
     found = []
     for side in generator.permutation(2)[:generator.integers(1, most + 1)]:  # halves: no overlap

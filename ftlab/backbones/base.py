@@ -13,7 +13,7 @@ from ftlab.backbones.source_layer import SourceLayer, lacking
 from ftlab.backbones.task_model import TaskModel
 from ftlab.renamed import RefusesEarlierNames
 
-OutputType = Literal["vector", "tokens", "boxes", "text", "embedding", "masked"]
+OutputType = Literal["vector", "tokens", "boxes", "text", "embedding", "masked", "pixels"]
 """The type of a model's output for an example: all that a backbone depends on of a task.
 
 - `vector`: one vector, from a new head;
@@ -21,7 +21,8 @@ OutputType = Literal["vector", "tokens", "boxes", "text", "embedding", "masked"]
 - `boxes`: labelled boxes in an image, from a detector with new predictors;
 - `text`: a text, from the pre-trained output layer (`TaskModel.generate`);
 - `embedding`: an embedding that compares with those of texts (`TaskModel.embed_texts`);
-- `masked`: what stood at the masked places of a text or an image.
+- `masked`: what stood at the masked places of a text or an image;
+- `pixels`: one vector a pixel of an image, on a grid that may be coarser, from a new head.
 """
 
 

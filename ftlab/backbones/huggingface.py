@@ -20,6 +20,7 @@ from ftlab.backbones.heads.embedding import build_embedding
 from ftlab.backbones.heads.masked import build_masked
 from ftlab.backbones.heads.per_token import build_tokens
 from ftlab.backbones.heads.pooled import build_vector
+from ftlab.backbones.heads.segmentation import build_pixels
 from ftlab.backbones.heads.single_precision import widen_head
 from ftlab.backbones.heads.text import build_text
 from ftlab.backbones.hub import find_folder, find_tokenizer, weight_files
@@ -54,9 +55,8 @@ from ftlab.backbones.waveforms import settle_padding
 _POOLING = (*get_args(Pooling), "own")
 _AUDIO = (transformers.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_CTC_MAPPING,
           transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING)
-_IMAGE = (transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
-          transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING)
-
+_IMAGE = (transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING,
+          transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING)
 
 
 class HuggingFace(Backbone):
@@ -149,8 +149,7 @@ class HuggingFace(Backbone):
                                                self._read_tokenizer if readable else None,
                                                self._vocabulary_of, self.speech.seconds)
                 case "text":
-                    return text_preprocessing(config, self._tokenizer,
-                                              self._vocabulary_of(self._tokenizer))
+                    return text_preprocessing(config, self._tokenizer, self._vocabulary_of(self._tokenizer))
 
     @property
     def fingerprint(self) -> str:
@@ -183,6 +182,8 @@ class HuggingFace(Backbone):
                     model = build_tokens(checkpoint, task)
                 case "boxes":
                     model = build_boxes(checkpoint, task)
+                case "pixels":
+                    model = build_pixels(checkpoint, task)
                 case "text":
                     model = build_text(checkpoint, task)
                 case "masked":

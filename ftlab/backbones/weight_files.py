@@ -22,7 +22,8 @@ from ftlab.errors import InputError
 from ftlab.wording import closest
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # as torch.hub names its files
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training-time heads of GoogLeNet and Inception
+# training-time heads of GoogLeNet, Inception, and FCN and DeepLab
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")
 _FILE = re.compile(r"[/\\:.]")
 # torchvision renamed these after it had published weights
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")

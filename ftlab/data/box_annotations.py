@@ -54,10 +54,12 @@ class BoxCheck:
         policy: `refuse` raises; `clip` cuts boxes to the image and drops those of no area;
             `drop` leaves out every box that is outside the image, in part too, or of no area.
         changed: counts what was done.
+        polygons: of which the boxes were taken.
     """
 
     policy: BadBoxes
     changed: Counter[str]
+    polygons: int = 0
 
     def __call__(self, box: Box, size: tuple[int, int], place: str) -> Box | None:
         """The box, or None where it is dropped.

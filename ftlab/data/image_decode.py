@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -120,6 +122,26 @@ def _eight_bits(image: Image.Image, place: str, conversions: Counter[str]) -> Im
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 
 
+def decode_places(data: bytes, place: str) -> NDArray[np.uint8]:
+    """The values of a picture of one channel, or a palette's numbers, (H, W).
+
+    Args:
+        data: the file's bytes.
+        place: for messages.
+
+    Raises:
+        InputError: it does not decode, or its pixels are colours or have more than eight bits.
+    """
+    with _file(data, place) as image:
+        image.load()
+        if image.format == "PNG" and image.mode in ("1", "L", "P"):
+            return np.array(image, dtype=np.uint8)
+        kind = f"a {image.format}" if image.format != "PNG" else f"of mode {image.mode}"
+        raise InputError(f"{place} is {kind}, where a mask has the number of a class in each pixel",
+                         "save masks as PNG of one channel with 8 bits, or with a palette: "
+                         "Image.fromarray(places.astype('uint8')).save(path)")
+
+
 def opened(image: torch.Tensor | Path | bytes, place: str) -> torch.Tensor:
     """An image as uint8 (3, H, W); decoded, if it is not.
 
@@ -132,13 +154,17 @@ def opened(image: torch.Tensor | Path | bytes, place: str) -> torch.Tensor:
     return image.expand(3, -1, -1)
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def picture_size(picture: Path | bytes, place: str = "") -> tuple[int, int]:
     """Width and height of an image, upright as its EXIF says, from its header.
+
+    Args:
+        picture: its file, or what is in it.
+        place: for messages; the file's path unless given.
 
     Raises:
         InputError: it is not an image.
     """
-    with _file(path, str(path)) as image:
+    with _file(picture, place or str(picture)) as image:
         lies = _orientation(image) in _SIDEWAYS
         return (image.height, image.width) if lies else image.size
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torchvision.transforms import v2
@@ -27,6 +28,7 @@ from ftlab.data.image_store import DecodedImages
 from ftlab.data.sampling import Natural
 from ftlab.data.sources import read_new
 from ftlab.data.splits import Split, Subset
+from ftlab.data.yolo_labels import read_yolo, split_keys
 from ftlab.errors import InputError
 from ftlab.tasks.base import Task
 from ftlab.tasks.boxes import Box
@@ -52,7 +54,9 @@ class ObjectDetection(DataModule):
     """Images with the boxes of their objects.
 
     A source is a folder in Pascal VOC's layout (`Annotations/*.xml`, `JPEGImages`; the lists in
-    `ImageSets/Main` are the splits), a COCO file of instances, or `package:NAME/PATH` for either.
+    `ImageSets/Main` are the splits), a COCO file of instances, a `data.yaml` of YOLO (`names`,
+    `train`, `val`, `test`, whose images have their labels in text files), or `package:NAME/PATH`
+    for any of them.
     Images are resized to the size directly; intersections over union do not change by it, and
     prediction records are in the pixels of the image's file. Crowds (COCO) and difficult objects
     (VOC) neither train nor count. Coordinates are taken as they are, from 0 to width and height.
@@ -61,7 +65,8 @@ class ObjectDetection(DataModule):
         train: source of the training images.
         validation: source; the training source's own list, else carved from train when absent.
         test: source; as `validation`.
-        format: `voc` or `coco`; null takes voc for a folder, coco for a file.
+        format: `voc`, `coco` or `yolo`; null takes voc for a folder, yolo for a .yaml file, coco
+            for another.
         images: folder of a COCO file's images; beside the file when absent.
         image_size: height and width in pixels, or one number for both; the backbone's own when
             absent.
@@ -88,7 +93,7 @@ class ObjectDetection(DataModule):
         train: str,
         validation: str | None = None,
         test: str | None = None,
-        format: Literal["voc", "coco"] | None = None,
+        format: Literal["voc", "coco", "yolo"] | None = None,
         images: str | None = None,
         image_size: int | tuple[int, int] | None = None,
         batch_size: int = 8,
@@ -108,8 +113,8 @@ class ObjectDetection(DataModule):
         super().__init__(sources(train, validation, test, tests, beside), task,
                          batch_size, split, subset, Natural(), classes, workers, encoding=encoding,
                          beside=beside, columns=columns)
-        if format not in (None, "voc", "coco"):
-            raise ValueError(f"format must be voc or coco, got {format!r}")
+        if format not in (None, "voc", "coco", "yolo"):
+            raise ValueError(f"format must be voc, coco or yolo, got {format!r}")
         if bad_boxes not in get_args(BadBoxes):
             raise ValueError(f"bad_boxes must be one of {get_args(BadBoxes)}, got {bad_boxes!r}")
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -127,15 +132,20 @@ class ObjectDetection(DataModule):
     def load(self) -> None:
         if self.splits:
             return
-        self._check.changed.clear()
+        self._check = BoxCheck(self.bad_boxes, Counter())
         self._images = DecodedImages()
         super().load()
         self.note(*self._images.notes())
         self.note(*(f"{count} boxes outside their image or of no area {what}"
                     for what, count in self._check.changed.items()))
+        if self._check.polygons:
+            self.note(f"{self._check.polygons} objects are polygons, of which the boxes are taken")
 
     def own_splits(self, source: str) -> Sequence[SplitName]:
-        lists = resolve_path(source) / "ImageSets" / "Main"
+        path = resolve_path(source)
+        if self._kind(path) == "yolo":
+            return split_keys(path)
+        lists = path / "ImageSets" / "Main"
         return [split for split, name in LISTS.items() if (lists / f"{name}.txt").is_file()]
 
     def read(self, split: SplitName, source: str) -> Examples:
@@ -148,20 +158,28 @@ class ObjectDetection(DataModule):
     def _annotated(self, split: SplitName | None, source: str) -> Examples:
         """The images of a split, or all, with their objects."""
         path = resolve_path(source)
-        if (self.format or ("voc" if path.is_dir() else "coco")) == "voc":
+        kind = self._kind(path)
+        if kind == "voc":
             annotations = read_voc(path, split, self._check)
-        elif path.is_file():
+        elif not path.is_file():
+            raise InputError(f"{source} is no file", "name a COCO .json file or YOLO's data.yaml, or "
+                             "set format: voc")
+        elif kind == "yolo":
+            annotations = read_yolo(path, split, self._check)
+        else:
             folder = resolve_path(self.images) if self.images is not None else path.parent
             annotations = read_coco(path, folder, self._check, optional=split is None)
-        else:
-            raise InputError(f"{source} is no file", "name a COCO .json file, or set format: voc")
         return Examples([image.id for image in annotations], [image.image for image in annotations],
                         [image.boxes for image in annotations])
+
+    def _kind(self, path: Path) -> str:
+        return self.format or ("voc" if path.is_dir() else
+                               "yolo" if path.suffix.lower() in (".yaml", ".yml") else "coco")
 
     def read_new(self, source: str, split: SplitName = "test") -> Examples:
         """Annotated images, in whatever list they are; or a file, or the files of a folder."""
         path = resolve_path(source)
-        if path.suffix.lower() == ".json" or (path / "Annotations").is_dir():
+        if path.suffix.lower() in (".json", ".yaml", ".yml") or (path / "Annotations").is_dir():
             examples = self._annotated(None, source)
             examples.columns = {"path": list(map(str, examples.inputs))}
             if not _has_objects(examples):

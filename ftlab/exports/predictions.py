@@ -31,6 +31,8 @@ SHOWN = 20
 WIDEST = 60
 """Characters of a text on a terminal."""
 _KINDS = (".csv", ".parquet")
+_OF_LABELS = ("text", "pixels")
+"""Output types whose scores are of the label."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def predictions_of(restored: Restored) -> Predictions:
         for place, *values in zip(places, *answers.values(), strict=True):
             records[place] = dict(zip(answers, values, strict=True))
     columns = {name: [record[name] for record in records] for name in records[0]}
-    for name in ("target", *(["scores"] if data.task.output_type == "text" else [])):
+    for name in ("target", *(["scores"] if data.task.output_type in _OF_LABELS else [])):
         if name in columns:  # of the label, which others stand in for
             columns[name] = [value if has_label else None
                              for value, has_label in zip(columns[name], labelled, strict=True)]
@@ -185,7 +187,7 @@ def _columns(records: Mapping[str, list[Any]], task: Task,
     if task.output_type == "vector" and task.names:
         for place, name in enumerate(task.names):
             columns[f"score {name}"] = [row[place] for row in records["scores"]]
-    elif "scores" in records and (labelled or task.output_type != "text"):
+    elif "scores" in records and (labelled or task.output_type not in _OF_LABELS):
         columns["scores"] = records["scores"]
     return columns
 

@@ -30,9 +30,11 @@ from ftlab.tasks.base import Task
 _AUTOS = (
     "AutoModelForSequenceClassification", "AutoModelForImageClassification",
     "AutoModelForAudioClassification", "AutoModelForTokenClassification",
-    "AutoModelForObjectDetection", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM",
+    "AutoModelForObjectDetection", "AutoModelForSemanticSegmentation", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM",
     "AutoModelForSpeechSeq2Seq", "AutoModelForCTC", "AutoModel",
 )
+_NAMED = ("vector", "tokens", "boxes", "pixels")
+"""Output types whose outputs have names."""
 _TASK_TYPES = {
     "AutoModelForSequenceClassification": "SEQ_CLS", "AutoModelForTokenClassification": "TOKEN_CLS",
     "AutoModelForCausalLM": "CAUSAL_LM", "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
@@ -243,7 +245,7 @@ def _without_pooler(network: Any) -> str:
 
 def _name_outputs(config: Any, model: TaskModel, task: Task) -> None:
     """Names of classes where transformers' own pipelines look for them."""
-    if model.pooled_head is not None or task.output_type not in ("vector", "tokens", "boxes"):
+    if model.pooled_head is not None or task.output_type not in _NAMED:
         return
     if task.exported_names:
         config.id2label = dict(enumerate(task.exported_names))

@@ -356,7 +356,7 @@ def test_fingerprint__covers_the_boxes(tmp_path: Path) -> None:
     assert prints[0] != prints[1]
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 0}, {"bad_boxes": "keep"}, {"format": "yolo"}])
+@pytest.mark.parametrize("wrong", [{"image_size": 0}, {"bad_boxes": "keep"}, {"format": "darknet"}])
 def test_settings__are_checked(wrong: dict) -> None:
     with pytest.raises(ValueError, match=str(next(iter(wrong)))):
         ObjectDetection("x", **wrong)

@@ -505,7 +505,7 @@ COLUMN = {"text_pairs": "first", "token_classification": "tokens", "seq2seq": "s
 
 
 @pytest.mark.parametrize("name", [world for world in WORLDS if world not in (
-    "object_detection", "masked_images", "masked_lm")])
+    "object_detection", "masked_images", "masked_lm", "semantic_segmentation")])
 def test_card__answers_as_predict(name: str, exported: Callable[..., Any],
                                   request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """By the lines that it shows, and no more at once than they say."""
