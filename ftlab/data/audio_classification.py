@@ -75,6 +75,7 @@ class AudioClassification(DataModule):
     """
 
     pipeline = "audio-classification"
+    labelled = "audio"
 
     def __init__(
         self,

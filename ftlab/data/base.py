@@ -64,6 +64,9 @@ class DataModule(LightningDataModule, ReadSplits, ExportHooks, Variants):
 
     packs: bool = False
     """Whether a training row holds several examples, which must not see each other."""
+    labelled: str = ""
+    """The kind of inputs, `text`, `image` or `audio`, for which `ftlab init` takes this module where
+    each has a label; their column is called so by default."""
 
     def __init__(self, sources: Mapping[SplitName, str | None], task: Task, batch_size: int,
                  split: Split, subset: Subset, sampling: Sampling,

@@ -75,6 +75,7 @@ class ImageClassification(DataModule):
     """
 
     pipeline = "image-classification"
+    labelled = "image"
 
     def __init__(
         self,

@@ -90,6 +90,7 @@ class TextClassification(DataModule):
     """
 
     pipeline = "text-classification"
+    labelled = "text"
 
     def __init__(
         self,

@@ -21,8 +21,7 @@ from ftlab.studies.study import load_study
 from ftlab.wording import counted
 
 TECHNIQUES = ("FullFineTuning", "LinearProbe", "BitFit", "LoRA")
-"""Full, none of the backbone, partial, parameter-efficient: what is asked first."""
-_MODULES = {"text": "TextClassification", "image": "ImageClassification", "audio": "AudioClassification"}
+"""Full, none of the backbone, partial, parameter-efficient: what is offered first."""
 _SUFFIXES = {"text": (".txt",), "image": (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
              "audio": (".wav", ".flac", ".ogg", ".mp3")}
 _BACKBONES = {"text": "sentence-transformers/all-MiniLM-L6-v2", "image": "mobilenet_v3_small",
@@ -77,9 +76,15 @@ def guess(source: str) -> Guess:
     arguments |= {modality: column} if column != modality else {}
     arguments |= {"label": label} if label != "label" else {}
     if _is_quantity(columns[label]):
-        arguments["task"] = "Regression"
-    return Guess(_MODULES[modality], arguments, modality,
+        arguments["task"] = next(name for name, cls in members(family("tasks")).items()
+                                 if vars(cls).get("problem_type") == "regression")
+    return Guess(_module(modality), arguments, modality,
                  f"columns {column} ({modality}) and {label}")
+
+
+def _module(modality: str) -> str:
+    return next(name for name, cls in members(family("data")).items()
+                if vars(cls).get("labelled") == modality)
 
 
 def _of_folder(source: str, folder: Path) -> Guess:
@@ -87,7 +92,7 @@ def _of_folder(source: str, folder: Path) -> Guess:
     suffixes = Counter(path.suffix.lower() for of in inner for path in of.iterdir() if path.is_file())
     for modality, known in _SUFFIXES.items():
         if sum(suffixes[suffix] for suffix in known):
-            return Guess(_MODULES[modality], {"train": source}, modality,
+            return Guess(_module(modality), {"train": source}, modality,
                          f"{len(inner)} folders of {modality} files, which are the classes")
     raise InputError(f"{source} is no folder of class folders with texts, images or recordings",
                      "name a table (.csv, .jsonl, .parquet), or write the file by hand: ftlab list data")
