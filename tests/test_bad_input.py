@@ -14,6 +14,7 @@ from detection import write_voc
 from speech import RATE, say
 
 from ftlab import cli
+from ftlab.studies.engine import Machine
 
 Check = Callable[..., tuple[int, str]]
 RED, BLUE = ("red", 4.0, 4.0, 30.0, 30.0), ("blue", 8.0, 8.0, 40.0, 40.0)
@@ -209,11 +210,12 @@ def test_token_classification__a_type_that_train_lacks(check: Check, tiny_bert: 
 
 # Settings
 
-def test_batch_size__that_the_devices_cannot_share(check: Check, tiny_bert: Path,
-                                                   reviews: Path) -> None:
+def test_batch_size__that_the_devices_cannot_share(
+        check: Check, tiny_bert: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = {"class": "HuggingFace", "source": str(tiny_bert)}
     data = {"class": "TextClassification", "train": str(reviews), "max_length": 16,
             "batch_size": 9}
+    monkeypatch.setattr(Machine, "this", classmethod(lambda cls: cls(8, ())))  # whatever this one has
     assert check(dict(backbone), dict(data), trainer={"devices": 3})[0] == 0
     code, output = check(dict(backbone), dict(data), trainer={"devices": 2})
     assert code == 2

@@ -467,7 +467,7 @@ def test_list__shows_rooms_and_arguments(here: Here) -> None:
     assert "      rank (int) = 8: inner width of the update." in here("list", "techniques")[1]
     tasks = here("list", "tasks")[1].partition("\nloss:\n")
     assert "      loss = None [ClassBalanced | " in tasks[0]
-    assert "  Focal: " in tasks[2] and "      gamma = 2.0: how strongly easy" in tasks[2]
+    assert "  Focal: " in tasks[2] and "      gamma (float) = 2.0: how strongly easy" in tasks[2]
     data = here("list", "data")[1]
     assert "\nsampling:\n  Balanced: " in data and "      validation = 0.1: fraction for" in data
     code, _, errors = here("list", "technique")

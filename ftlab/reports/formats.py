@@ -13,7 +13,6 @@ from ftlab.reports.page.markup import join, tag
 from ftlab.reports.table import Line, Table
 from ftlab.terminal import plain_text
 from ftlab.visible import visible
-from ftlab.wording import listed
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$])")
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # full width too
@@ -120,9 +119,7 @@ def page(table: Table) -> str:
 
 
 def terminal(table: Table, room: int | None = None) -> Group:
-    """The table and the beginning of what is under it in the files, which explain the rest.
-
-    `plain_text` keeps names from being read as markup.
+    """The table and what is under it; `plain_text` keeps names from being read as markup.
 
     Args:
         table: what to show.
@@ -135,11 +132,7 @@ def terminal(table: Table, room: int | None = None) -> Group:
     texts = [table.caption]
     if hidden := table.headings[shown:]:
         texts.append(f"Not shown for want of room, but in the files: {', '.join(hidden)}.")
-    if table.about:
-        (term, text), *further = table.about
-        terms = [term for term, _ in further]
-        texts.append(f"{term}: {text.partition('. ')[0].rstrip('.')}.")
-        texts += [f"{listed(terms)}: explained under the table in the files."] if terms else []
+    texts += [f"{term}: {text}" for term, text in table.about]
     texts += [f"[{number}] {note}" for number, note in enumerate(table.notes, 1)]
     # not its caption, which would be as narrow as a narrow table
     return Group(terminal_table(table, widths[:shown]),

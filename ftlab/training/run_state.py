@@ -104,7 +104,8 @@ class RunState(Callback):
             self._write(trainer)
 
     def _due(self, trainer: Trainer, batch: int) -> bool:
-        if self.every is None or not self._opens(trainer, batch):
+        # before the first step there is nothing to lose
+        if self.every is None or trainer.global_step == 0 or not self._opens(trainer, batch):
             return False
         due = time.monotonic() - self._last >= MINUTE * self.every
         if trainer.world_size == 1:

@@ -1,5 +1,6 @@
 """Texts in other encodings: refused with what they look like, read where `encoding:` says it."""
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +212,9 @@ def test_modules__read_every_kind_of_source_in_it(tmp_path: Path, make: Callable
 
 def test_every_module__has_the_argument() -> None:
     for name, cls in members(DataModule).items():
+        if "encoding" not in inspect.signature(cls).parameters:
+            assert cls.__name__ == "SemanticSegmentation"  # which reads no text
+            continue
         built: Any = cls("unread", encoding="cp1252")
         assert built.encoding == "cp1252", name
 

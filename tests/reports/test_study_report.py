@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, ClassVar
@@ -394,7 +395,7 @@ def test_absent_metric__is_refused_with_those_that_there_are(
     made: tuple[Study, str], tmp_path: Path
 ) -> None:
     study, uri = made
-    other = study._with(report="test/f1_macro")
+    other = replace(study, report="test/f1_macro")
     with pytest.raises(InputError, match="test/f1_macro: no finished run has it") as caught:
         report(other, uri, tmp_path)
     assert "test/accuracy" in caught.value.mend

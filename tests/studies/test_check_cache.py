@@ -70,7 +70,7 @@ def test_a_list_shows_what_parents_say_of_arguments(
     monkeypatch.syspath_prepend(tmp_path)
     lines = catalogue("techniques", ["patient"])
     place = lines.index("  PatientProbe: Train the head alone, slowly.")
-    assert lines[place + 1].startswith("      lr = 0.005: peak learning rate; a linear layer")
+    assert lines[place + 1].startswith("      lr (float) = 0.005: peak learning rate; a linear layer")
 
 
 @pytest.mark.parametrize("harm", [

@@ -525,13 +525,13 @@ def test_changed_data__is_another_sweep(
 
 def test_run__leaves_a_sweep_s_folders_alone(tmp_path: Path) -> None:
     """`ftlab run` beside a sweep of the same study swept away what its trials were writing."""
-    from ftlab.studies import run_job
+    from ftlab.studies import continuing
     from ftlab.studies.engine import SPECIFICATION
 
     for name in ("probe-1-seed0", "sweep/probe-1-0-1-seed0"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / SPECIFICATION).touch()
-    run_job.tidy(tmp_path, run_job.StudyOutcome())
+    continuing.tidy(tmp_path, [])
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["sweep"]
     assert (tmp_path / "sweep/probe-1-0-1-seed0").is_dir()
 
