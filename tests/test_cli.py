@@ -469,7 +469,7 @@ def test_list__shows_rooms_and_arguments(here: Here) -> None:
     assert "      loss = None [ClassBalanced | " in tasks[0]
     assert "  Focal: " in tasks[2] and "      gamma (float) = 2.0: how strongly easy" in tasks[2]
     data = here("list", "data")[1]
-    assert "\nsampling:\n  Balanced: " in data and "      validation = 0.1: fraction for" in data
+    assert "\nsampling:\n  Balanced: " in data and "      validation (float) = 0.1: fraction for" in data
     code, _, errors = here("list", "technique")
     assert code == 2
     assert "did you mean 'techniques'" in errors

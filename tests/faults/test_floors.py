@@ -95,7 +95,8 @@ def test_doctor__an_extra_counts_where_all_of_it_is_installed(here: Here, instal
     assert "ok   lowtwo 1.5\n" in output
     assert output.count("lowone 1.5") == 1
     assert "lowthree" not in output
-    assert "nowhere" not in output
+    assert "ok   extra partly: without nowhere; pip install 'ftlab[partly]'\n" in output
+    assert "ok   extras installed: whole" in output
 
 
 def test_doctor__a_store_of_another_mlflow(here: Here, tmp_path: Path, empty_store: Path) -> None:
