@@ -62,7 +62,7 @@ KEPT = {"quickstart": ["probe", "lora"], "sst2": ["lora"], "cifar10": ["probe"],
         "instruct_sst2": ["untouched", "ia3"], "qlora_sst2": ["lora"]}
 LONG = {  # a minute each, or of what tests of its own run in a plain session too
     "in_context_sst2", "instruct_sst2", "qlora_sst2", "spoken_digits", "transferability",
-    "adaptive_pretraining", "digit_speakers", "forgetting", "privacy_news", "solar_domains"}
+    "adaptive_pretraining", "blood_cells", "digit_speakers", "forgetting", "privacy_news", "solar_domains"}
 CHECKED = {  # cells of what is not run: no weights of it here; another's study, with other values
     "glue_roberta": 8, "default_rates": 7, "default_rates.tuned": 7, "peft_methods.tuned": 23,
     "vision_methods.tuned": 20}
