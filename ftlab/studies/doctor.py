@@ -30,7 +30,7 @@ def examine(tracking_uri: str | None) -> list[Check]:
 
 
 def _python() -> Check:
-    wanted = metadata.metadata("ftlab").get("Requires-Python") or ""
+    (wanted, *_) = metadata.metadata("ftlab").get_all("Requires-Python") or [""]
     version = platform.python_version()
     return Check(SpecifierSet(wanted).contains(version), f"Python {version} (ftlab {metadata.version('ftlab')} "
                  f"needs {wanted}) in {sys.prefix}")
