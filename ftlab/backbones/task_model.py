@@ -84,7 +84,7 @@ class TaskModel(nn.Module):
     new_ids: Sequence[int] = ()
     """Tokens whose embeddings are new, so that no pre-training has seen them."""
     unread: UnreadWeights | None = None
-    """What its network on the meta device gets its weights from; None where it has them."""
+    """The source of the weights of its network on the meta device; None where it has them."""
     quantizable: Sequence[nn.Module] = ()
     """Layers of the backbone's own that are measured quantised; none where nobody asks."""
 

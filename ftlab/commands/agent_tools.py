@@ -202,7 +202,7 @@ class Tools:
         return [json.loads(line) for line in lines]
 
     async def _call(self, verb: str, *words: str) -> list[Answer]:
-        """What a command answers.
+        """The answer of a command.
 
         Raises:
             FtlabError: it has died without an answer.

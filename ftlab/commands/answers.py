@@ -41,7 +41,7 @@ def of_chosen_table(made: ChosenTable, studies: Sequence[str]) -> Answer:
 
 
 def of_estimate(estimate: Estimate) -> Answer:
-    """What `--dry-run` foresees."""
+    """The forecast of `--dry-run`."""
     study = estimate.plan.study
     return {"event": "estimate", "study": study.name, "seeds": study.seeds, "seconds": estimate.total_seconds,
             "cells": [_foreseen(estimate, planned.cell.key) for planned in estimate.plan.cells],
@@ -72,7 +72,7 @@ def of_status(sweep: Sweep, standings: Sequence[CellProgress], direction: Direct
 
 
 def of_drift(drift: Drift) -> Answer:
-    """What moved from one study to another."""
+    """The differences of one study from another."""
     from ftlab.reports.drift.drift_table import cost_rows, rows
 
     changes = [_filled(line, line) for line in rows(drift.movements)]

@@ -17,7 +17,7 @@ from ftlab.studies.discover import FAMILIES, family, members
 from ftlab.wording import did_you_mean
 
 TRAINER = "trainer"
-"""What `ftlab list` calls the settings of the trainer, which are of no family."""
+"""The name in `ftlab list` of the trainer's settings, which are of no family."""
 
 
 def catalogue(room: str | None, allow: Sequence[str] = ()) -> list[str]:

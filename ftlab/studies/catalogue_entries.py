@@ -26,7 +26,7 @@ Entry = dict[str, Any]
 
 
 def entries(room: str | None, allow: Sequence[str] = ()) -> Entry:
-    """What `catalogue` has, under the key `classes`: of every room, of one, or of one class.
+    """The entries of `catalogue`, under the key `classes`: of every room, of one, or of one class.
 
     Args:
         room: of `FAMILIES`, `trainer`, or the name of a class; None for every room, without arguments.

@@ -36,7 +36,7 @@ class Definitions:
         self.made: dict[str, Schema] = {}
 
     def family(self, base: type, beside: Mapping[str, Schema] | None = None) -> Schema:
-        """What stands where a class of a family is wanted: its name, or the class and its arguments.
+        """The schema of a place for a class of a family: its name, or the class and its arguments.
 
         Args:
             base: the family's base class.
@@ -77,7 +77,7 @@ class Definitions:
         return [{"type": "string", "pattern": f"^{re.escape(package)}\\."} for package in self.allow]
 
     def arguments(self, cls: type) -> Schema:
-        """What a class's constructor takes."""
+        """The schema of a constructor's arguments."""
         if cls.__name__ not in self.made:
             self.made[cls.__name__] = {}
             texts = documented(cls)
@@ -104,7 +104,7 @@ class Definitions:
         return {"description": text.strip(), **made}
 
     def value(self, annotation: Any) -> Schema:
-        """What may be written for a type."""
+        """The schema of a type's values."""
         origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
         if origin in (types.UnionType, typing.Union):
             return _either([self.value(part) for part in parts])

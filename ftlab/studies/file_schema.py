@@ -23,7 +23,7 @@ SEEDS: Schema = {"type": "array", "items": SEED, "minItems": 1, "uniqueItems": T
 
 
 def study_schema(definitions: Definitions) -> Schema:
-    """What a study file may say.
+    """The schema of study files.
 
     Args:
         definitions: that it refers to; filled.

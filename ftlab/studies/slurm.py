@@ -20,7 +20,7 @@ _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}", re.ASCII)
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """What a batch script asks Slurm for, and runs.
+    """The resources and the command of a batch script for Slurm.
 
     Args:
         name: of the study or sweep.

@@ -95,7 +95,7 @@ def _text(path: Path) -> str:
                 content += file.read(most - LARGEST)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
-        raise InputError(f"{path}: {reason}", "give the path of a study file (YAML)") from error
+        raise InputError(f"{path}: {reason}", "give the path of a study or sweep file (YAML)") from error
     if len(content) > most:
         raise InputError(f"{path}: larger than {most // 1024} KiB",
                          "shorten it; examples and their like have files of their own")

@@ -17,7 +17,7 @@ from ftlab.wording import did_you_mean
 
 COSTS = ("cost/trainable_parameters", "cost/train_seconds", "cost/step_seconds",
          "cost/peak_memory_bytes")
-"""What a trial measures beside the validation metrics; less is better."""
+"""Costs that a trial measures beside the validation metrics; less is better."""
 
 
 def check_seeds(written: Any, searches: int, place: Place | str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from ftlab.sweeps.sweep_keys import COSTS
 
 
 def file_schema(allow: Sequence[str] = ()) -> dict[str, Any]:
-    """What study files and sweep files may say, as JSON Schema.
+    """The JSON Schema of study files and sweep files.
 
     Args:
         allow: packages outside ftlab whose classes may be named.

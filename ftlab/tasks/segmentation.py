@@ -118,7 +118,7 @@ class Segmentation(Task):
         return total / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Of each image the mean over its pixels; 0 where none counts."""
+        """The mean over the pixels of each image; 0 where none counts."""
         return torch.stack([self._of_image(logits, mask)
                             for logits, mask in zip(outputs, batch["target"], strict=True)])
 
@@ -161,7 +161,7 @@ class Segmentation(Task):
         return absent_class(metric, self.classes, present)
 
     def records(self, predictions: Tensor, target: Sequence[Tensor]) -> dict[str, list[Any]]:
-        """Of each image its true classes and their pixels, the predicted mask, and its confusion.
+        """Records of each image: its true classes and their pixels, the predicted mask, its confusion.
 
         A prediction is a list with an entry for each class in it, `label`, `size` and COCO's
         run-lengths `counts`; the scores are the cells of the confusion matrix with pixels in them.

@@ -138,7 +138,7 @@ def shares_of(state: Any) -> Any:
 
 
 def shared_out_again(state: Any, model: nn.Module) -> Any:
-    """What `shares_of` made plain, shared out as the parameters of a model are."""
+    """Share out what `shares_of` made plain, as the parameters of a model are."""
     mesh = next((p.device_mesh for p in model.parameters() if isinstance(p, DTensor)), None)
 
     def is_share(value: Any) -> bool:
